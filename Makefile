@@ -1,0 +1,58 @@
+# Every target sets up what it needs in .venv first.  Needs: python3 (3.11 to 3.13), make, git.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+export MPLBACKEND ?= Agg
+
+# Two pytest workers with one BLAS thread each are quicker than two that fight for the cores.
+PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+.PHONY: help setup demo test lint wheel lock clean
+help:  ## this list
+	@echo "Each sets up what it needs in $(VENV); another Python: make PYTHON=python3.12 demo"
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
+
+setup: $(VENV)/.dev  ## an editable install with the developers' tools, in .venv
+
+$(BIN)/python:
+	@$(PYTHON) -c '' >/dev/null 2>&1 || { echo "liftflow needs Python 3.11 to 3.13, and no $(PYTHON) was found;" \
+	  "install one, or name the one you have: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { echo "liftflow needs" \
+	  "Python 3.11 to 3.13, and $(PYTHON) is $$($(PYTHON) -V 2>&1); try: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "liftflow is set up in a virtual environment, and" \
+	  "$(PYTHON) has no venv module; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	@echo "Setting up liftflow in $(VENV), a minute or two the first time"
+	@$(PYTHON) -m venv $(VENV) || { rm -f $@; exit 1; }
+
+$(VENV)/.run: constraints.txt pyproject.toml setup.py | $(BIN)/python
+	@$(PIP) --constraint constraints.txt --editable .
+	@touch $@
+$(VENV)/.dev: $(VENV)/.run
+	@$(PIP) --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(VENV)/.run  ## train a network on the digits twice, by θ and by z, and compare; in build/demo/
+	$(BIN)/liftflow compare --data digits --widths 64-32-10 --t-end 40 --rtol 1e-5 --seed 0 --control --out build/demo
+
+test: $(VENV)/.dev  ## tests and doctests, then the contracts under numpy; ARGS="-k path" goes to the first
+	GEOMSTATS_BACKEND=autograd $(PYTEST) $(ARGS)
+	GEOMSTATS_BACKEND=numpy $(PYTEST) tests/contracts
+
+lint: $(VENV)/.dev  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+wheel: $(VENV)/.dev  ## sdist and wheel in dist/, and the wheel tried away from here
+	@rm -rf dist && mkdir -p build
+	$(BIN)/python -m build --outdir dist . >build/wheel.log 2>&1 || { tail -n 30 build/wheel.log >&2; exit 1; }
+	$(BIN)/python tests/smoke_wheel.py dist/*.whl
+
+lock: | $(BIN)/python  ## for maintainers: new pins for all Python versions, without host names
+	@$(PIP) uv
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --all-extras \
+	  --no-annotate --custom-compile-command 'make lock' -o constraints.txt pyproject.toml
+	@! grep -nE '://|^-' constraints.txt
+
+clean:  ## remove what was built; .venv stays
+	rm -rf build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache

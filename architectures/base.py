@@ -1,0 +1,511 @@
+"""The interface of an architecture: a parameter θ, a lift φ and conservation laws h."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import autograd
+import geomstats.backend as gs
+import numpy as np
+from scipy.sparse.linalg import LinearOperator
+
+from liftflow.errors import ArchitectureError, NotRecoverableError, ShapeError
+from liftflow.linalg import RANK_RTOL, minimal_solution, over_batch, range_basis
+from liftflow.typing import FloatArray, Rng, as_array, as_count, as_rng
+
+
+class Architecture(ABC):
+    r"""A factorisation φ of the loss ℓ = f∘φ, with the conservation laws h of its flows.
+
+    Only :meth:`lift` must be written; then every derivative comes from autograd. Writing
+    :meth:`lift_jvp` as well replaces autograd, and writing :meth:`lift_vjp` replaces the dense
+    Jacobian: each method that is overridden only makes the others cheaper.
+
+    Parameters
+    ----------
+    dim : int
+        Number of parameters D.
+    lifted_shape : tuple of int
+        Shape of z = φ(θ), which holds d numbers.
+    n_laws : int
+        Number k of known conservation laws.
+    block_shapes : sequence of tuple of int, optional
+        Shapes of the named blocks that the flat θ is made of, in order. By default one block.
+
+    Notes
+    -----
+    θ is one flat vector, ``shape=[..., dim]``; z has ``shape=[..., *lifted_shape]``. All methods
+    broadcast over leading axes.
+
+    References
+    ----------
+    .. [MPG] Marcotte, Peyré, Gribonval, *Intrinsic training dynamics of deep neural networks*.
+    """
+
+    coordinates: ClassVar[str] = "full"
+    """Coordinates in which the intrinsic flow of this family is integrated best."""
+
+    def __init__(
+        self,
+        dim: int,
+        lifted_shape: tuple[int, ...],
+        n_laws: int = 0,
+        block_shapes: Sequence[tuple[int, ...]] | None = None,
+    ) -> None:
+        self.dim = as_count(dim, "dim", 1)
+        self.lifted_shape = tuple(lifted_shape)
+        self.n_laws = as_count(n_laws, "n_laws")
+        self.block_shapes = tuple(block_shapes) if block_shapes is not None else ((self.dim,),)
+
+    @property
+    def lifted_dim(self) -> int:
+        """Number d of entries of z."""
+        return math.prod(self.lifted_shape)
+
+    def describe(self) -> dict[str, int]:
+        """Facts of this family for a summary, by name.
+
+        Returns
+        -------
+        facts : dict of str to int
+        """
+        return {}
+
+    # The door: what comes in from outside.
+
+    def _theta(self, theta: Any, name: str = "theta", differentiable: bool = True) -> Any:
+        return as_array(theta, name, (self.dim,), differentiable=differentiable)
+
+    def _lifted(self, lifted: Any, name: str = "z", differentiable: bool = True) -> Any:
+        return as_array(lifted, name, self.lifted_shape, differentiable=differentiable)
+
+    def _laws(self, laws: Any, name: str = "laws") -> Any:
+        return as_array(laws, name, (self.n_laws,), differentiable=False)
+
+    # Blocks.
+
+    def pack(self, *blocks: Any) -> Any:
+        """Join the named blocks into the flat vector θ.
+
+        Parameters
+        ----------
+        blocks : array-like, shape=[..., *block_shape]
+            As many as ``block_shapes``, with the same leading axes.
+
+        Returns
+        -------
+        theta : array, shape=[..., dim]
+
+        Raises
+        ------
+        ShapeError
+            Another number of blocks, or another shape.
+        """
+        if len(blocks) != len(self.block_shapes):
+            raise ShapeError(
+                f"pack takes {len(self.block_shapes)} blocks of shapes {self.block_shapes}, "
+                f"got {len(blocks)}"
+            )
+        flat = []
+        for number, (block, shape) in enumerate(zip(blocks, self.block_shapes, strict=True)):
+            array = as_array(block, f"block {number}", shape)
+            lead = array.shape[: len(array.shape) - len(shape)]
+            flat.append(gs.reshape(array, (*lead, math.prod(shape))))
+        return gs.concatenate(flat, axis=-1)
+
+    def unpack(self, theta: Any) -> tuple[Any, ...]:
+        """Split the flat vector θ into its named blocks.
+
+        Parameters
+        ----------
+        theta : array-like, shape=[..., dim]
+
+        Returns
+        -------
+        blocks : tuple of array, shape=[..., *block_shape]
+        """
+        theta = self._theta(theta)
+        blocks, start = [], 0
+        for shape in self.block_shapes:
+            stop = start + math.prod(shape)
+            blocks.append(gs.reshape(theta[..., start:stop], (*theta.shape[:-1], *shape)))
+            start = stop
+        return tuple(blocks)
+
+    # The lift and its derivatives.
+
+    @abstractmethod
+    def lift(self, theta: Any) -> Any:
+        """Evaluate the lift φ.
+
+        Parameters
+        ----------
+        theta : array-like, shape=[..., dim]
+
+        Returns
+        -------
+        z : array, shape=[..., *lifted_shape]
+        """
+
+    def lift_jvp(self, theta: Any, tangent: Any) -> Any:
+        """Push a velocity of θ forward, ∂φ(θ) v.
+
+        Parameters
+        ----------
+        theta, tangent : array-like, shape=[..., dim]
+
+        Returns
+        -------
+        lifted_tangent : array, shape=[..., *lifted_shape]
+        """
+        theta, tangent = gs.broadcast_arrays(self._theta(theta), self._theta(tangent, "tangent"))
+        return autograd.make_jvp(self.lift)(theta)(tangent)[1]
+
+    def lift_jacobian(self, theta: Any) -> Any:
+        """Jacobian ∂φ(θ) as a dense matrix, from one :meth:`lift_jvp` per parameter.
+
+        Parameters
+        ----------
+        theta : array-like, shape=[..., dim]
+
+        Returns
+        -------
+        jacobian : array, shape=[..., lifted_dim, dim]
+        """
+        theta = self._theta(theta)
+        columns = self.lift_jvp(theta[..., None, :], gs.eye(self.dim))
+        columns = gs.reshape(columns, (*theta.shape[:-1], self.dim, self.lifted_dim))
+        return gs.moveaxis(columns, -1, -2)
+
+    def lift_vjp(self, theta: Any, covector: Any) -> Any:
+        """Pull a covector on z back, ∂φ(θ)ᵀ g.
+
+        Parameters
+        ----------
+        theta : array-like, shape=[..., dim]
+        covector : array-like, shape=[..., *lifted_shape]
+
+        Returns
+        -------
+        pulled : array, shape=[..., dim]
+        """
+        covector = self._lifted(covector, "covector")
+        lead = covector.shape[: len(covector.shape) - len(self.lifted_shape)]
+        flat = gs.reshape(covector, (*lead, self.lifted_dim))
+        return gs.einsum("...ij,...i->...j", self.lift_jacobian(theta), flat)
+
+    def gram_apply(self, theta: Any, covector: Any) -> Any:
+        """Apply the lifted Gram operator, M(θ) g = ∂φ ∂φᵀ g, without forming it.
+
+        Parameters
+        ----------
+        theta : array-like, shape=[..., dim]
+        covector : array-like, shape=[..., *lifted_shape]
+
+        Returns
+        -------
+        image : array, shape=[..., *lifted_shape]
+        """
+        return self.lift_jvp(theta, self.lift_vjp(theta, covector))
+
+    def gram_matrix(self, theta: Any) -> Any:
+        """Lifted Gram operator M(θ) as a dense matrix.
+
+        Parameters
+        ----------
+        theta : array-like, shape=[..., dim]
+
+        Returns
+        -------
+        gram : array, shape=[..., lifted_dim, lifted_dim]
+        """
+        jacobian = self.lift_jacobian(theta)
+        return gs.einsum("...ik,...jk->...ij", jacobian, jacobian)
+
+    def lifted_distance(self, theta_a: Any, theta_b: Any) -> FloatArray:
+        """Euclidean distance ‖φ(θ_a) − φ(θ_b)‖ between two lifted points.
+
+        Parameters
+        ----------
+        theta_a, theta_b : array-like, shape=[..., dim]
+
+        Returns
+        -------
+        distance : array, shape=[...]
+        """
+        return self._lifted_length(self.lift(theta_a) - self.lift(theta_b))
+
+    def lifted_norm(self, theta: Any) -> FloatArray:
+        """Euclidean norm ‖φ(θ)‖ of a lifted point.
+
+        Parameters
+        ----------
+        theta : array-like, shape=[..., dim]
+
+        Returns
+        -------
+        norm : array, shape=[...]
+        """
+        return self._lifted_length(self.lift(theta))
+
+    def _lifted_length(self, lifted: Any) -> FloatArray:
+        lead = lifted.shape[: lifted.ndim - len(self.lifted_shape)]
+        return np.linalg.norm(np.reshape(lifted, (*lead, self.lifted_dim)), axis=-1)
+
+    def project_to_range(self, theta: Any, lifted_vec: Any) -> FloatArray:
+        """Project orthogonally onto range ∂φ(θ), the tangent space of the image at φ(θ).
+
+        Parameters
+        ----------
+        theta : array-like, shape=[..., dim]
+        lifted_vec : array-like, shape=[..., *lifted_shape]
+
+        Returns
+        -------
+        tangent_vec : array, shape=[..., *lifted_shape]
+        """
+
+        def project(point: FloatArray, vector: FloatArray) -> FloatArray:
+            if self._dense_jacobian:
+                basis = range_basis(self.lift_jacobian(point))
+                return (basis @ (basis.T @ vector.ravel())).reshape(vector.shape)
+            return self.lift_jvp(point, minimal_solution(self._differential(point), vector))
+
+        return self._over_lifted(project, theta, lifted_vec)
+
+    def solve_vjp(self, theta: Any, covector: Any) -> FloatArray:
+        """Solve ∂φ(θ)ᵀ g = v for the shortest g on z, in the sense of least squares.
+
+        Parameters
+        ----------
+        theta, covector : array-like, shape=[..., dim]
+
+        Returns
+        -------
+        lifted_covector : array, shape=[..., *lifted_shape]
+        """
+        arrays = [
+            self._theta(theta, differentiable=False),
+            self._theta(covector, "covector", differentiable=False),
+        ]
+
+        def solve(point: FloatArray, vector: FloatArray) -> FloatArray:
+            if self._dense_jacobian:
+                solution = np.linalg.pinv(self.lift_jacobian(point).T, rcond=RANK_RTOL) @ vector
+            else:
+                solution = minimal_solution(self._differential(point).T, vector)
+            return solution.reshape(self.lifted_shape)
+
+        return over_batch(solve, arrays, [1, 1])
+
+    @property
+    def _dense_jacobian(self) -> bool:
+        return self.lifted_dim * self.dim <= 4_000_000
+
+    def _differential(self, theta: FloatArray) -> LinearOperator:
+        """∂φ(θ) as an operator between flat vectors."""
+        return LinearOperator(
+            (self.lifted_dim, self.dim),
+            matvec=lambda v: self.lift_jvp(theta, v.ravel()).ravel(),
+            rmatvec=lambda g: self.lift_vjp(theta, g.reshape(self.lifted_shape)),
+            dtype=np.float64,
+        )
+
+    def _over_lifted(self, function: Any, theta: Any, lifted: Any) -> FloatArray:
+        arrays = [
+            self._theta(theta, differentiable=False),
+            self._lifted(lifted, "vector", differentiable=False),
+        ]
+        return over_batch(function, arrays, [1, len(self.lifted_shape)])
+
+    # The conservation laws.
+
+    def conservation_laws(self, theta: Any) -> Any:
+        """Evaluate the known conservation laws h; none are known unless a family says so.
+
+        Parameters
+        ----------
+        theta : array-like, shape=[..., dim]
+
+        Returns
+        -------
+        laws : array, shape=[..., n_laws]
+        """
+        return self._theta(theta)[..., :0]
+
+    def conservation_laws_jacobian(self, theta: Any) -> Any:
+        """Jacobian ∂h(θ), by autograd unless a family knows better.
+
+        Parameters
+        ----------
+        theta : array-like, shape=[..., dim]
+
+        Returns
+        -------
+        jacobian : array, shape=[..., n_laws, dim]
+        """
+        theta = self._theta(theta, differentiable=False)
+        if self.n_laws == 0:
+            return np.zeros((*theta.shape[:-1], 0, self.dim))
+        return over_batch(autograd.jacobian(self.conservation_laws), [theta], [1])
+
+    def laws_rank(self, theta: Any) -> int:
+        """Number of independent laws at θ, the rank of ∂h(θ).
+
+        Parameters
+        ----------
+        theta : array-like, shape=[dim]
+
+        Returns
+        -------
+        rank : int
+        """
+        return range_basis(self.conservation_laws_jacobian(theta).T).shape[1]
+
+    def laws_jvp(self, theta: Any, tangent: Any) -> Any:
+        """Push a velocity of θ forward by the laws, ∂h(θ) v.
+
+        Parameters
+        ----------
+        theta, tangent : array-like, shape=[..., dim]
+
+        Returns
+        -------
+        laws_tangent : array, shape=[..., n_laws]
+        """
+        tangent = self._theta(tangent, "tangent")
+        return gs.einsum("...kj,...j->...k", self.conservation_laws_jacobian(theta), tangent)
+
+    def project_to_tangent(self, theta: Any, vector: Any) -> Any:
+        """Project orthogonally onto ker ∂h(θ), v − ∂hᵀ(∂h∂hᵀ)⁺∂h v.
+
+        Parameters
+        ----------
+        theta, vector : array-like, shape=[..., dim]
+
+        Returns
+        -------
+        tangent_vec : array, shape=[..., dim]
+        """
+        theta, vector = self._theta(theta), self._theta(vector, "vector")
+        normal = self._normal_step(theta, self.laws_jvp(theta, vector))
+        return vector - normal
+
+    def _normal_step(self, theta: Any, laws_tangent: Any) -> Any:
+        """Shortest v with ∂h(θ) v = ``laws_tangent`` (least squares where laws are dependent)."""
+        jacobian = np.asarray(self.conservation_laws_jacobian(theta))
+        return np.einsum("...jk,...k->...j", np.linalg.pinv(jacobian), laws_tangent)
+
+    def project_to_laws(self, theta: Any, laws: Any, *, max_steps: int = 50) -> Any:
+        """Move θ to a nearby point of {h = laws}: Gauss–Newton steps along range ∂hᵀ.
+
+        Parameters
+        ----------
+        theta : array-like, shape=[..., dim]
+        laws : array-like, shape=[..., n_laws]
+        max_steps : int
+            Largest number of Gauss–Newton steps.
+
+        Returns
+        -------
+        theta : array, shape=[..., dim]
+
+        Raises
+        ------
+        NotRecoverableError
+            The steps do not converge: θ is too far, or ∂h loses rank on the way.
+        """
+        theta = self._theta(theta, differentiable=False)
+        laws = self._laws(laws)
+
+        def project(point: FloatArray, target: FloatArray) -> FloatArray:
+            gap = np.inf
+            for _ in range(max_steps):
+                defect = target - self.conservation_laws(point)
+                previous, gap = gap, float(np.max(np.abs(defect), initial=0.0))
+                if gap == 0.0 or (gap < 1e-10 and gap >= previous / 2):
+                    return point
+                point = point + self._normal_step(point, defect)
+            raise NotRecoverableError(
+                f"no point of the invariant set found near theta: the laws still differ by "
+                f"{gap:.2e} after {max_steps} Gauss–Newton steps; start from a closer theta"
+            )
+
+        return over_batch(project, [theta, laws], [1, 1])
+
+    def recover(self, z: Any, laws: Any, *, near: Any = None) -> Any:
+        """Recover Ψ(z, h): a point θ of the fibre of φ over z on which the laws have these values.
+
+        Parameters
+        ----------
+        z : array-like, shape=[..., *lifted_shape]
+        laws : array-like, shape=[..., n_laws]
+        near : array-like, shape=[..., dim], optional
+            A point to start from, which also fixes what φ forgets (signs).
+
+        Returns
+        -------
+        theta : array, shape=[..., dim]
+
+        Raises
+        ------
+        NotRecoverableError
+            θ is not determined, or this family does not know how.
+        """
+        raise NotRecoverableError(f"{type(self).__name__} defines no recover(z, laws)")
+
+    def basis_chart(self, theta: Any) -> Any:
+        """Chart of φ(𝓜_θ₀) by basis paths; only networks on graphs have one.
+
+        Parameters
+        ----------
+        theta : array-like, shape=[dim]
+
+        Raises
+        ------
+        ArchitectureError
+            This family has no such chart.
+        """
+        raise ArchitectureError(
+            f"{type(self).__name__} has no basis-path chart; use coordinates='full'"
+        )
+
+    # Points.
+
+    def random_point(self, n_samples: int = 1, rng: Rng = None) -> FloatArray:
+        """Draw parameters, by default standard normal.
+
+        Parameters
+        ----------
+        n_samples : int
+            With one sample there is no sample axis, as in geomstats.
+        rng : numpy.random.Generator or int, optional
+
+        Returns
+        -------
+        theta : array, shape=[..., dim]
+        """
+        count = as_count(n_samples, "n_samples", 1)
+        points = as_rng(rng).standard_normal((count, self.dim))
+        return points[0] if count == 1 else points
+
+    def fibre_point(self, theta: Any, rng: Rng = None) -> FloatArray:
+        """Draw another point of the fibre of φ through θ, on another invariant set.
+
+        Parameters
+        ----------
+        theta : array-like, shape=[..., dim]
+        rng : numpy.random.Generator or int, optional
+
+        Returns
+        -------
+        theta : array, shape=[..., dim]
+            The same z, other conservation laws: what a negative control starts from.
+
+        Raises
+        ------
+        ArchitectureError
+            This family does not know how.
+        """
+        raise ArchitectureError(f"{type(self).__name__} defines no fibre_point(theta)")

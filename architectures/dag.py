@@ -1,0 +1,396 @@
+"""A network's graph, validated once and compiled to arrays."""
+
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import pairwise
+from typing import Any, Self
+
+import networkx as nx
+import numpy as np
+from scipy.sparse import csr_array
+
+from liftflow.errors import ArchitectureError
+from liftflow.typing import FloatArray, IntArray
+
+BIAS = "⟨1⟩"
+"""Name of the constant source: a bias is the weight of an edge from it."""
+
+_DENSE_FILL = 1 / 8  # from here on, BLAS on a zero-padded block beats a sparse product
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """All edges from one generation of nodes to another: one matrix of the network.
+
+    Attributes
+    ----------
+    tail_generation, head_generation : int
+        The tail generation of biases is −1.
+    rows, columns : array, shape=[n_edges]
+        Positions of the tails and heads within their generations.
+    edges : array, shape=[n_edges]
+        Parameter number of each edge.
+    shape : tuple of int
+        Sizes of the two generations.
+    """
+
+    tail_generation: int
+    head_generation: int
+    rows: IntArray
+    columns: IntArray
+    edges: IntArray
+    shape: tuple[int, int]
+
+    @cached_property
+    def contiguous(self) -> bool:
+        """Whether the block is a slice of θ, reshaped."""
+        return self.edges.size == self.shape[0] * self.shape[1] and bool(
+            np.array_equal(self.edges, self.edges[0] + np.arange(self.edges.size))
+            and np.array_equal(self.rows * self.shape[1] + self.columns, np.arange(self.edges.size))
+        )
+
+    @cached_property
+    def dense(self) -> bool:
+        """Whether the block is multiplied as a dense matrix."""
+        return self.edges.size >= _DENSE_FILL * self.shape[0] * self.shape[1]
+
+    def matrix(self, values: FloatArray) -> Any:
+        """Matrix of the block, shape=[n_tails, n_heads], for one value per parameter."""
+        if self.contiguous:
+            return values[self.edges[0] : self.edges[-1] + 1].reshape(self.shape)
+        if not self.dense:
+            return csr_array((values[self.edges], (self.rows, self.columns)), shape=self.shape)
+        matrix = np.zeros(self.shape)
+        matrix[self.rows, self.columns] = values[self.edges]
+        return matrix
+
+    def outer_sum(self, left: FloatArray, right: FloatArray, out: FloatArray) -> None:
+        """Write Σ_s left[s, tail] right[s, head] into ``out`` at each edge of the block."""
+        if self.contiguous:
+            target = out[self.edges[0] : self.edges[-1] + 1].reshape(self.shape)
+            np.matmul(left.T, right, out=target)
+        elif self.dense:
+            out[self.edges] = (left.T @ right)[self.rows, self.columns]
+        else:
+            size = max(1, 2**22 // max(len(left), 1))
+            for start in range(0, self.edges.size, size):
+                part = slice(start, start + size)
+                out[self.edges[part]] = np.einsum(
+                    "se,se->e", left[:, self.rows[part]], right[:, self.columns[part]]
+                )
+
+
+@dataclass(frozen=True, eq=False)
+class CompiledDAG:
+    """Arrays for a directed acyclic graph whose nodes are numbered along its generations.
+
+    Nodes 0 … n_inputs − 1 are the inputs, in the order given; node ``n_nodes`` is the constant
+    source ⟨1⟩. Hidden nodes have numbers of their own, 0 … |H| − 1, also along the generations.
+
+    Attributes
+    ----------
+    nodes : tuple
+        Labels by number.
+    generation : array, shape=[n_nodes + 1]
+        Topological generation of each node; −1 for ⟨1⟩.
+    tails, heads : array, shape=[dim]
+        Node numbers of the ends of each parameter's edge.
+    n_inputs : int
+        Number of inputs.
+    outputs : array, shape=[n_outputs]
+        Node numbers of the outputs, in the order given.
+    n_edges : int
+        Parameters 0 … n_edges − 1 are edges of the graph, the others biases.
+    """
+
+    nodes: tuple[Hashable, ...]
+    generation: IntArray
+    tails: IntArray
+    heads: IntArray
+    n_inputs: int
+    outputs: IntArray
+    n_edges: int
+    hidden_number: IntArray = field(init=False)
+    """Number of each node among the hidden ones, −1 for others, shape=[n_nodes + 1]."""
+
+    def __post_init__(self) -> None:
+        """Number the hidden nodes."""
+        hidden = np.ones(len(self.nodes) + 1, dtype=bool)
+        hidden[: self.n_inputs] = False
+        hidden[self.outputs] = False
+        hidden[-1] = False
+        number = np.full(hidden.size, -1)
+        number[hidden] = np.arange(hidden.sum())
+        object.__setattr__(self, "hidden_number", number)
+
+    @classmethod
+    def layered(cls, widths: Sequence[int], skips: Sequence[tuple[int, int]], bias: bool) -> Self:
+        """Compile complete layers, nodes ``(layer, index)``, without a graph in between."""
+        starts = np.concatenate([[0], np.cumsum(widths)])
+        generation = np.append(np.repeat(np.arange(len(widths)), widths), -1)
+        pairs = [*pairwise(range(len(widths))), *skips]
+        tails, heads = [], []
+        for tail, head in pairs:
+            block = np.indices((widths[tail], widths[head]))
+            tails.append((starts[tail] + block[0]).ravel())
+            heads.append((starts[head] + block[1]).ravel())
+        n_edges = sum(map(len, tails))
+        n_nodes = int(starts[-1])
+        if bias:
+            heads.append(np.arange(widths[0], n_nodes))
+            tails.append(np.full(n_nodes - widths[0], n_nodes))
+        return cls(
+            nodes=tuple((layer, i) for layer, width in enumerate(widths) for i in range(width)),
+            generation=generation,
+            tails=np.concatenate(tails),
+            heads=np.concatenate(heads),
+            n_inputs=widths[0],
+            outputs=np.arange(starts[-2], n_nodes),
+            n_edges=n_edges,
+        )
+
+    @classmethod
+    def from_graph(
+        cls,
+        graph: nx.DiGraph,
+        inputs: Iterable[Hashable],
+        outputs: Iterable[Hashable],
+        biases: Iterable[Hashable],
+    ) -> Self:
+        """Compile a graph, or raise ArchitectureError naming the nodes that are wrong."""
+        inputs, outputs, biases = list(inputs), list(outputs), list(biases)
+        _check_roles(graph, inputs, outputs, biases)
+        order = _generations(graph, biases)
+        generation = {node: level for level, nodes in enumerate(order) for node in nodes}
+        _check_reach(graph, inputs, outputs, biases)
+        later = [node for nodes in order[1:] for node in nodes]
+        nodes = (*inputs, *later)
+        number = {node: i for i, node in enumerate(nodes)}
+        edges = list(graph.edges)
+        tails = [number[u] for u, _ in edges] + [len(nodes)] * len(biases)
+        heads = [number[v] for _, v in edges] + [number[v] for v in biases]
+        return cls(
+            nodes=nodes,
+            generation=np.array([generation[node] for node in nodes] + [-1]),
+            tails=np.array(tails, dtype=np.intp),
+            heads=np.array(heads, dtype=np.intp),
+            n_inputs=len(inputs),
+            outputs=np.array([number[node] for node in outputs]),
+            n_edges=len(edges),
+        )
+
+    @property
+    def dim(self) -> int:
+        """Number of parameters."""
+        return self.tails.size
+
+    @property
+    def n_hidden(self) -> int:
+        """Number of hidden nodes."""
+        return int(self.hidden_number.max(initial=-1)) + 1
+
+    @cached_property
+    def hidden_nodes(self) -> IntArray:
+        """Node number of each hidden node."""
+        return np.flatnonzero(self.hidden_number >= 0)
+
+    @cached_property
+    def tail_hidden(self) -> IntArray:
+        """Hidden number of each edge's tail, −1 where it is not hidden."""
+        return self.hidden_number[self.tails]
+
+    @cached_property
+    def head_hidden(self) -> IntArray:
+        """Hidden number of each edge's head, −1 where it is not hidden."""
+        return self.hidden_number[self.heads]
+
+    @cached_property
+    def parameter_names(self) -> tuple[tuple[Hashable, Hashable], ...]:
+        """The edge (u, v) behind each parameter; (⟨1⟩, v) for a bias."""
+        labels = (*self.nodes, BIAS)
+        return tuple((labels[u], labels[v]) for u, v in zip(self.tails, self.heads, strict=True))
+
+    @cached_property
+    def members(self) -> tuple[IntArray, ...]:
+        """Node numbers in each generation."""
+        levels = self.generation[:-1]
+        return tuple(np.flatnonzero(levels == g) for g in range(levels.max() + 1))
+
+    @cached_property
+    def position(self) -> IntArray:
+        """Position of each node within its generation; 0 for ⟨1⟩."""
+        position = np.zeros(len(self.nodes) + 1, dtype=np.intp)
+        for nodes in self.members:
+            position[nodes] = np.arange(nodes.size)
+        return position
+
+    @cached_property
+    def blocks(self) -> tuple[Block, ...]:
+        """Edges grouped by the generations of tail and head, sorted by head, then tail."""
+        tail_level, head_level = self.generation[self.tails], self.generation[self.heads]
+        order = np.lexsort(
+            (self.position[self.heads], self.position[self.tails], tail_level, head_level)
+        )
+        keys = np.stack([head_level[order], tail_level[order]])
+        cuts = np.flatnonzero(np.any(np.diff(keys, axis=1), axis=0)) + 1
+        blocks = []
+        for edges in np.split(order, cuts):
+            tail, head = int(tail_level[edges[0]]), int(head_level[edges[0]])
+            size = 1 if tail < 0 else self.members[tail].size
+            blocks.append(
+                Block(
+                    tail_generation=tail,
+                    head_generation=head,
+                    rows=self.position[self.tails[edges]],
+                    columns=self.position[self.heads[edges]],
+                    edges=edges,
+                    shape=(size, self.members[head].size),
+                )
+            )
+        return tuple(blocks)
+
+    @cached_property
+    def hidden_generations(self) -> tuple[IntArray, ...]:
+        """Hidden numbers of the hidden nodes in each generation that has some."""
+        levels = (self.hidden_number[nodes] for nodes in self.members)
+        levels = (numbers[numbers >= 0] for numbers in levels)
+        return tuple(numbers for numbers in levels if numbers.size)
+
+    @cached_property
+    def in_edges(self) -> tuple[IntArray, ...]:
+        """For each entry of ``hidden_generations``, the edges into it, sorted by head."""
+        order = np.argsort(self.head_hidden, kind="stable")
+        return self._by_hidden_generation(order, self.head_hidden)
+
+    @cached_property
+    def out_edges(self) -> tuple[IntArray, ...]:
+        """For each entry of ``hidden_generations``, the edges out of it, sorted by tail."""
+        order = np.argsort(self.tail_hidden, kind="stable")
+        return self._by_hidden_generation(order, self.tail_hidden)
+
+    def _by_hidden_generation(self, order: IntArray, hidden: IntArray) -> tuple[IntArray, ...]:
+        sorted_hidden = hidden[order]
+        bounds = [
+            np.searchsorted(sorted_hidden, [numbers[0], numbers[-1] + 1])
+            for numbers in self.hidden_generations
+        ]
+        return tuple(order[start:stop] for start, stop in bounds)
+
+    @cached_property
+    def law_matrix(self) -> csr_array:
+        """A with h(θ) = A θ²: +1 from an edge to its hidden head, −1 to its hidden tail."""
+        into = np.flatnonzero(self.head_hidden >= 0)
+        out_of = np.flatnonzero(self.tail_hidden >= 0)
+        rows = np.concatenate([self.head_hidden[into], self.tail_hidden[out_of]])
+        values = np.concatenate([np.ones(into.size), -np.ones(out_of.size)])
+        columns = np.concatenate([into, out_of])
+        return csr_array((values, (rows, columns)), shape=(self.n_hidden, self.dim))
+
+    @cached_property
+    def suffix_counts(self) -> list[int]:
+        """Number of paths from each node to an output, exactly, by dynamic programming."""
+        counts = np.zeros(len(self.nodes) + 1, dtype=object)
+        counts[self.outputs] = 1
+        for block in reversed(self.blocks):
+            tails, heads = self.tails[block.edges], self.heads[block.edges]
+            if block.contiguous:  # complete: all tails see the same sum
+                counts[tails[:: block.shape[1]]] += sum(counts[heads[: block.shape[1]]])
+            else:
+                np.add.at(counts, tails, counts[heads])
+        return counts.tolist()
+
+    @cached_property
+    def n_paths(self) -> int:
+        """Number of paths from an input or ⟨1⟩ to an output."""
+        return sum(self.suffix_counts[: self.n_inputs]) + self.suffix_counts[-1]
+
+
+def _names(nodes: Iterable[Hashable]) -> str:
+    shown = [repr(node) for node in nodes]
+    return ", ".join(shown[:8]) + (f" and {len(shown) - 8} more" if len(shown) > 8 else "")
+
+
+def _refuse_if(nodes: Iterable[Hashable], what: str) -> None:
+    nodes = list(nodes)
+    if nodes:
+        raise ArchitectureError(what.format(_names(nodes)), nodes)
+
+
+def _check_roles(
+    graph: Any, inputs: list[Hashable], outputs: list[Hashable], biases: list[Hashable]
+) -> None:
+    """Refuse what is not a simple directed graph with distinct, known inputs and outputs."""
+    if not isinstance(graph, nx.Graph):
+        raise ArchitectureError(f"graph must be a networkx.DiGraph, got {type(graph).__name__}")
+    if not graph.is_directed():
+        raise ArchitectureError(
+            "graph must be directed, got an undirected one; use networkx.DiGraph"
+        )
+    if graph.is_multigraph():
+        doubles = {
+            (u, v) for u, v, key in graph.edges(keys=True) if graph.number_of_edges(u, v) > 1
+        }
+        _refuse_if(
+            sorted(doubles, key=repr),
+            "parallel edges are not one parameter each in a DiGraph: {}; merge them",
+        )
+        raise ArchitectureError("graph must be a networkx.DiGraph, got a multigraph; convert it")
+    if graph.number_of_edges() == 0:
+        raise ArchitectureError("graph has no edges, so the network would have no parameters")
+    if not inputs or not outputs:
+        raise ArchitectureError("a network needs at least one input and one output node")
+    for role, nodes in (("input", inputs), ("output", outputs), ("bias", biases)):
+        _refuse_if((n for n in nodes if n not in graph), f"{role} nodes not in the graph: {{}}")
+        repeated = {n for n in nodes if nodes.count(n) > 1} if len(set(nodes)) < len(nodes) else ()
+        _refuse_if(repeated, f"{role} nodes given more than once: {{}}")
+    known = set(inputs)
+    _refuse_if((n for n in outputs if n in known), "nodes that are both input and output: {}")
+    _refuse_if((n for n in biases if n in known), "an input has no bias, got one at: {}")
+    _refuse_if((u for u, v in graph.edges if u == v), "self-loops at: {}")
+
+
+def _generations(graph: nx.DiGraph, biases: list[Hashable]) -> list[list[Hashable]]:
+    """Topological generations, with ⟨1⟩ before the biased nodes; refuse cycles."""
+    source = object()
+    augmented = nx.DiGraph(graph.edges)
+    augmented.add_nodes_from(graph)
+    augmented.add_edges_from((source, node) for node in biases)
+    try:
+        # Nodes in the order of the graph within a generation, whatever networkx does.
+        rank = {node: i for i, node in enumerate(graph)}
+        return [
+            sorted((n for n in level if n is not source), key=rank.__getitem__)
+            for level in nx.topological_generations(augmented)
+        ]
+    except nx.NetworkXUnfeasible:
+        cycle = [u for u, _ in nx.find_cycle(graph)]
+        raise ArchitectureError(
+            f"the graph has a cycle through {_names(cycle)}; a network is acyclic", cycle
+        ) from None
+
+
+def _check_reach(
+    graph: nx.DiGraph, inputs: list[Hashable], outputs: list[Hashable], biases: list[Hashable]
+) -> None:
+    """Refuse inputs that compute, outputs that feed others, and nodes on no path."""
+    _refuse_if((n for n in inputs if graph.in_degree(n)), "inputs with incoming edges: {}")
+    _refuse_if(
+        (n for n in outputs if graph.out_degree(n)),
+        "outputs with outgoing edges: {}; an output is linear and ends its paths: add a hidden "
+        "node that feeds it",
+    )
+    reached = _descendants(graph, [*inputs, *biases])
+    reaching = _descendants(graph.reverse(copy=False), outputs)
+    _refuse_if((n for n in outputs if n not in reached), "outputs no input or bias leads to: {}")
+    ends = {*inputs, *outputs}
+    _refuse_if(
+        (n for n in graph if n not in ends and not (n in reached and n in reaching)),
+        "hidden nodes with no path from an input or bias to an output: {}; remove them",
+    )
+
+
+def _descendants(graph: nx.DiGraph, sources: Iterable[Hashable]) -> set[Hashable]:
+    """All nodes reached from ``sources``, themselves included."""
+    layers = nx.bfs_layers(graph, list(sources))
+    return {node for layer in layers for node in layer}

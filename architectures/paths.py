@@ -1,0 +1,536 @@
+"""Paths of a network: the table of all of them, and charts by a basis of D − |H| of them."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from autograd.extend import defjvp, defvjp, primitive
+from scipy.sparse import csr_array
+
+from liftflow.architectures.dag import CompiledDAG
+from liftflow.architectures.laplacian import GroundedLaplacian
+from liftflow.errors import ArchitectureError, NotRecoverableError
+from liftflow.linalg import over_batch
+from liftflow.typing import FloatArray, IntArray, as_array
+
+
+def path_table(dag: CompiledDAG, limit: int) -> IntArray:
+    """List the edges of all paths, in lexicographic order.
+
+    Paths are ordered by their start (the inputs in the order given, then ⟨1⟩), then by their
+    first edge, second edge, …, compared by parameter number. For complete layers this is the
+    row-major order of ``(input, hidden, …, output)``.
+
+    Parameters
+    ----------
+    dag : CompiledDAG
+    limit : int
+        Largest number of paths to list.
+
+    Returns
+    -------
+    edges : array, shape=[n_paths, longest path]
+        Parameter numbers, padded at the end by ``dag.dim``.
+
+    Raises
+    ------
+    ArchitectureError
+        More paths than ``limit``.
+    """
+    if dag.n_paths > limit:
+        raise ArchitectureError(
+            f"the network has {dag.n_paths} paths, more than the limit of {limit}; use "
+            "coordinates='basis', which lists none, or raise path_limit"
+        )
+    suffixes: dict[int, IntArray] = {int(node): np.empty((1, 0), np.intp) for node in dag.outputs}
+    starts = [*range(dag.n_inputs), len(dag.nodes)]
+    by_tail = np.argsort(dag.tails, kind="stable")
+    bounds = np.searchsorted(dag.tails[by_tail], np.arange(len(dag.nodes) + 2))
+    inner = [*dag.hidden_nodes[::-1], *starts]
+    for node in inner:
+        out_of = by_tail[bounds[node] : bounds[node + 1]]
+        suffixes[int(node)] = _stack(
+            [_prepend(edge, suffixes[int(dag.heads[edge])]) for edge in out_of], dag.dim
+        )
+    return _stack([suffixes[node] for node in starts], dag.dim)
+
+
+def _prepend(edge: int, suffix: IntArray) -> IntArray:
+    return np.hstack([np.full((len(suffix), 1), edge), suffix])
+
+
+def _stack(tables: list[IntArray], padding: int) -> IntArray:
+    width = max((table.shape[1] for table in tables), default=0)
+    padded = [
+        np.pad(table, ((0, 0), (0, width - table.shape[1])), constant_values=padding)
+        for table in tables
+    ]
+    return np.vstack(padded) if padded else np.empty((0, 0), np.intp)
+
+
+def scatter_matrix(edges: IntArray, dim: int) -> csr_array:
+    """Return the matrix that adds one number per table entry up per parameter.
+
+    Parameters
+    ----------
+    edges : array, shape=[n_paths, length]
+        Parameter numbers, padded by ``dim``.
+    dim : int
+
+    Returns
+    -------
+    matrix : scipy.sparse.csr_array, shape=[dim, length * n_paths]
+        Columns run over the table column by column.
+    """
+    flat = edges.T.ravel()
+    used = np.flatnonzero(flat < dim)
+    return csr_array((np.ones(used.size), (flat[used], used)), shape=(dim, flat.size))
+
+
+@dataclass(frozen=True, eq=False)
+class Anchors:
+    """One in-edge and one out-edge for every hidden node, and sums and products along them.
+
+    Attributes
+    ----------
+    dag : CompiledDAG
+    into, out_of : array, shape=[n_hidden]
+        Parameter numbers of the anchor edges.
+    """
+
+    dag: CompiledDAG
+    into: IntArray
+    out_of: IntArray
+
+    @classmethod
+    def strongest(cls, dag: CompiledDAG, theta: FloatArray) -> "Anchors":
+        """Anchor every hidden node on the path of largest product |θ_e| through it.
+
+        Unlike the largest weight at each node, this choice is invariant under rescaling, so it
+        depends on z alone, and the anchor paths vanish only where every path does.
+
+        Raises
+        ------
+        NotRecoverableError
+            All paths through some hidden node vanish; names the dead parameters.
+        """
+        logs = log_abs(theta)
+        before, into = _best_prefix(dag, logs)
+        after, out_of = _best_suffix(dag, logs)
+        if not np.all(np.isfinite(before + after)):
+            raise _dead(dag, theta, before, after)
+        return cls(dag, into, out_of)
+
+    def deficit(self, theta: FloatArray) -> float:
+        """Largest log-ratio, over hidden nodes, of the best path product to the anchor's."""
+        if self.dag.n_hidden == 0:
+            return 0.0
+        logs = log_abs(theta)
+        best = _best_prefix(self.dag, logs)[0] + _best_suffix(self.dag, logs)[0]
+        # A vanished anchor has an infinite deficit, a vanished node a deficit of NaN.
+        own = self.sums_before(logs) + self.sums_after(logs)
+        with np.errstate(invalid="ignore"):
+            return float(np.max(best - own))
+
+    def sums_before(self, values: FloatArray) -> FloatArray:
+        """Sum of ``values`` along the anchor path from a start to each hidden node."""
+        return self._along(values, self.into, self.dag.tail_hidden, self._forward, np.add)
+
+    def sums_after(self, values: FloatArray) -> FloatArray:
+        """Sum of ``values`` along the anchor path from each hidden node to an output."""
+        return self._along(values, self.out_of, self.dag.head_hidden, self._backward, np.add)
+
+    def products_before(self, values: FloatArray) -> FloatArray:
+        """Product of ``values`` along the anchor path from a start to each hidden node."""
+        return self._along(values, self.into, self.dag.tail_hidden, self._forward, np.multiply)
+
+    def products_after(self, values: FloatArray) -> FloatArray:
+        """Product of ``values`` along the anchor path from each hidden node to an output."""
+        return self._along(values, self.out_of, self.dag.head_hidden, self._backward, np.multiply)
+
+    @property
+    def _forward(self) -> tuple[IntArray, ...]:
+        return self.dag.hidden_generations
+
+    @property
+    def _backward(self) -> tuple[IntArray, ...]:
+        return self.dag.hidden_generations[::-1]
+
+    @staticmethod
+    def _along(
+        values: FloatArray,
+        anchors: IntArray,
+        neighbours: IntArray,
+        generations: tuple[IntArray, ...],
+        combine: np.ufunc,
+    ) -> FloatArray:
+        total = np.full(anchors.size + 1, combine.identity, dtype=values.dtype)
+        for hidden in generations:
+            edges = anchors[hidden]
+            total[hidden] = combine(total[neighbours[edges]], values[edges])
+        return total[:-1]
+
+    def transposed_before(self, weights: FloatArray) -> FloatArray:
+        """Transpose of :meth:`sums_before`: node weights to edges, shape=[dim]."""
+        return self._transposed(weights, self.into, self.dag.tail_hidden, self._backward)
+
+    def transposed_after(self, weights: FloatArray) -> FloatArray:
+        """Transpose of :meth:`sums_after`: node weights to edges, shape=[dim]."""
+        return self._transposed(weights, self.out_of, self.dag.head_hidden, self._forward)
+
+    def _transposed(
+        self,
+        weights: FloatArray,
+        anchors: IntArray,
+        neighbours: IntArray,
+        generations: tuple[IntArray, ...],
+    ) -> FloatArray:
+        total = np.append(weights, 0.0)
+        for hidden in generations:
+            np.add.at(total, neighbours[anchors[hidden]], total[hidden])
+        result = np.zeros(self.dag.dim)
+        result[anchors] = total[:-1]
+        return result
+
+
+def log_abs(theta: FloatArray) -> FloatArray:
+    """Return log |θ|, −∞ at zeros."""
+    with np.errstate(divide="ignore"):
+        return np.log(np.abs(theta))
+
+
+def _best_prefix(dag: CompiledDAG, logs: FloatArray) -> tuple[FloatArray, IntArray]:
+    """Largest log-product from a start to each hidden node, and the edge it comes in by."""
+    parts = zip(dag.hidden_generations, dag.in_edges, strict=True)
+    return _best(dag.head_hidden, dag.tail_hidden, parts, logs, dag.n_hidden)
+
+
+def _best_suffix(dag: CompiledDAG, logs: FloatArray) -> tuple[FloatArray, IntArray]:
+    """Largest log-product from each hidden node to an output, and the edge it leaves by."""
+    parts = zip(dag.hidden_generations[::-1], dag.out_edges[::-1], strict=True)
+    return _best(dag.tail_hidden, dag.head_hidden, parts, logs, dag.n_hidden)
+
+
+def _best(
+    own: IntArray, other: IntArray, parts: Any, logs: FloatArray, n_hidden: int
+) -> tuple[FloatArray, IntArray]:
+    best = np.zeros(n_hidden + 1)
+    choice = np.zeros(n_hidden, dtype=np.intp)
+    for hidden, edges in parts:
+        owners = own[edges] - hidden[0]
+        values = logs[edges] + best[other[edges]]
+        starts = np.searchsorted(owners, np.arange(hidden.size))
+        best[hidden] = np.maximum.reduceat(values, starts)
+        winners = np.flatnonzero(values == best[hidden][owners])
+        first = np.unique(owners[winners], return_index=True)[1]
+        choice[hidden] = edges[winners[first]]
+    return best[:-1], choice
+
+
+def _dead(
+    dag: CompiledDAG, theta: FloatArray, before: FloatArray, after: FloatArray
+) -> NotRecoverableError:
+    """Name the parameters whose every path passes through another zero."""
+    before, after = np.append(before, 0.0), np.append(after, 0.0)
+    alive = np.isfinite(before[dag.tail_hidden]) & np.isfinite(after[dag.head_hidden])
+    names = [dag.parameter_names[edge] for edge in np.flatnonzero(~alive)]
+    shown = ", ".join(f"{u!r}→{v!r}" for u, v in names[:8])
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return NotRecoverableError(
+        f"dead parameters: every path through {shown}{more} passes through another weight that "
+        "is zero, so neither z nor the conservation laws see them; remove them from the graph or "
+        "start from nonzero weights",
+        names,
+    )
+
+
+@primitive
+def _coordinates(theta: FloatArray, chart: "BasisPathChart") -> FloatArray:
+    return over_batch(lambda t: chart._edge_products(t)[chart.edges], [theta], [1])
+
+
+# First derivatives only: both functions are closed to autograd themselves and say so.
+defvjp(_coordinates, lambda ans, theta, chart: lambda g: chart.pull_back(theta, g))
+defjvp(_coordinates, lambda g, ans, theta, chart: chart.push_forward(theta, g))
+
+
+@dataclass(frozen=True, eq=False)
+class BasisPathChart:
+    """Local coordinates on φ(𝓜_θ₀): the products along D − |H| basis paths.
+
+    Every hidden node has an anchor in-edge and an anchor out-edge. The basis path of an edge
+    u → v runs along anchors to u, over the edge, and along anchors from v. The anchor edges of
+    one node share a path, so exactly D − |H| are distinct. The chart covers the points where no
+    anchor path vanishes; all other weights may be zero or change sign.
+
+    Parameters
+    ----------
+    laplacian : GroundedLaplacian
+        Of the network's graph.
+    anchors : Anchors
+    signs : array, shape=[n_hidden]
+        Sign of the product along the anchor path to each hidden node: what φ forgets, and what
+        cannot change inside the chart.
+
+    References
+    ----------
+    Cf. Meng et al. 2019 for layered networks.
+    """
+
+    laplacian: GroundedLaplacian
+    anchors: Anchors
+    signs: FloatArray
+
+    @property
+    def dag(self) -> CompiledDAG:
+        """The compiled graph."""
+        return self.anchors.dag
+
+    @property
+    def dim(self) -> int:
+        """Number of coordinates, D − |H|."""
+        return self.dag.dim - self.dag.n_hidden
+
+    @cached_property
+    def edges(self) -> IntArray:
+        """The edge whose basis path is each coordinate, shape=[dim].
+
+        All but the anchor out-edges, whose path is that of the anchor in-edge of their tail.
+        """
+        kept = np.ones(self.dag.dim, dtype=bool)
+        kept[self.anchors.out_of] = False
+        return np.flatnonzero(kept)
+
+    @cached_property
+    def coordinate_of_edge(self) -> IntArray:
+        """Number of the coordinate that holds the basis path of each edge, shape=[D]."""
+        number = np.full(self.dag.dim, -1)
+        number[self.edges] = np.arange(self.dim)
+        for hidden in self.dag.hidden_generations:
+            number[self.anchors.out_of[hidden]] = number[self.anchors.into[hidden]]
+        return number
+
+    def _theta(self, theta: Any, name: str = "theta") -> FloatArray:
+        return as_array(theta, name, (self.dag.dim,), differentiable=False)
+
+    def _edge_products(self, theta: FloatArray) -> FloatArray:
+        """Product along the basis path of each edge, shape=[D]."""
+        before, after = self._ends(theta)
+        return before * theta * after
+
+    def _ends(self, theta: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Products ω along the anchors up to each edge's tail and from its head, shape=[D]."""
+        before = np.append(self.anchors.products_before(theta), 1.0)
+        after = np.append(self.anchors.products_after(theta), 1.0)
+        return before[self.dag.tail_hidden], after[self.dag.head_hidden]
+
+    def _end_sums(self, values: FloatArray) -> FloatArray:
+        """Sum of ``values`` along the anchors before and after each edge, shape=[D]."""
+        before = np.append(self.anchors.sums_before(values), 0.0)
+        after = np.append(self.anchors.sums_after(values), 0.0)
+        return before[self.dag.tail_hidden] + after[self.dag.head_hidden]
+
+    def coordinates(self, theta: Any) -> Any:
+        """Evaluate the products along the basis paths, differentiably to first order.
+
+        Parameters
+        ----------
+        theta : array-like, shape=[..., D]
+
+        Returns
+        -------
+        coordinates : array, shape=[..., dim]
+        """
+        return _coordinates(as_array(theta, "theta", (self.dag.dim,)), self)
+
+    def push_forward(self, theta: Any, tangent: Any) -> FloatArray:
+        r"""Push a velocity of θ forward to the coordinates, in O(edges).
+
+        :math:`\dot z_b = z_b (α_{in}(u) + α_{out}(v)) + ω_{in}(u) ω_{out}(v) \dot θ_e`, with α the
+        sums of :math:`\dot θ/θ` and ω the products of θ along the anchors.
+
+        Parameters
+        ----------
+        theta, tangent : array-like, shape=[..., D]
+
+        Returns
+        -------
+        velocity : array, shape=[..., dim]
+        """
+
+        def push(point: FloatArray, vector: FloatArray) -> FloatArray:
+            before, after = self._ends(point)
+            rates = self._rates(point, vector)
+            return (before * after * (point * self._end_sums(rates) + vector))[self.edges]
+
+        arrays = [self._theta(theta), self._theta(tangent, "tangent")]
+        return over_batch(push, arrays, [1, 1])
+
+    def _rates(self, theta: FloatArray, tangent: FloatArray) -> FloatArray:
+        """θ̇/θ on the anchors, the only edges where it is asked for."""
+        rates = np.zeros_like(theta)
+        used = np.union1d(self.anchors.into, self.anchors.out_of)
+        rates[used] = tangent[used] / theta[used]
+        return rates
+
+    def pull_back(self, theta: Any, covector: Any) -> FloatArray:
+        """Pull a covector on the coordinates back to θ: the transpose of :meth:`push_forward`.
+
+        Parameters
+        ----------
+        theta : array-like, shape=[..., D]
+        covector : array-like, shape=[..., dim]
+
+        Returns
+        -------
+        pulled : array, shape=[..., D]
+        """
+
+        def pull(point: FloatArray, form: FloatArray) -> FloatArray:
+            before, after = self._ends(point)
+            weight = np.zeros(self.dag.dim)
+            weight[self.edges] = form
+            weight *= before * after
+            size = self.dag.n_hidden
+            along = weight * point
+            tails = np.bincount(self.dag.tail_hidden + 1, along, minlength=size + 1)[1:]
+            heads = np.bincount(self.dag.head_hidden + 1, along, minlength=size + 1)[1:]
+            sums = self.anchors.transposed_before(tails) + self.anchors.transposed_after(heads)
+            return weight + self._rates(point, sums)
+
+        form = as_array(covector, "covector", (self.dim,), differentiable=False)
+        return over_batch(pull, [self._theta(theta), form], [1, 1])
+
+    def representative(self, coordinates: FloatArray) -> FloatArray:
+        """Rebuild the point θ̂ of the fibre whose anchor in-edges are all 1.
+
+        One division per edge: :math:`θ̂_{u→v} = z_e / z_{a(v)}` for hidden v,
+        :math:`θ̂_{u→o} = z_e` for an output o.
+
+        Parameters
+        ----------
+        coordinates : array, shape=[dim]
+
+        Returns
+        -------
+        representative : array, shape=[D]
+
+        Raises
+        ------
+        NotRecoverableError
+            An anchor path vanishes: the point is not covered by this chart.
+        """
+        products = coordinates[self.coordinate_of_edge]
+        anchors = products[self.anchors.into]
+        if not np.all(anchors):
+            node = self.dag.hidden_nodes[int(np.flatnonzero(anchors == 0)[0])]
+            raise NotRecoverableError(
+                f"the anchor path through {self.dag.nodes[node]!r} vanishes at these coordinates: "
+                "they are outside the chart; take network.basis_chart(theta) at a point nearby"
+            )
+        return products / np.append(anchors, 1.0)[self.dag.head_hidden]
+
+    def recover(self, coordinates: Any, laws: Any, *, near: Any = None) -> FloatArray:
+        """Recover Ψ(z, h) from the coordinates, the exact inverse of :meth:`coordinates` on 𝓜_θ₀.
+
+        Parameters
+        ----------
+        coordinates : array-like, shape=[..., dim]
+        laws : array-like, shape=[..., n_hidden]
+        near : array-like, shape=[..., D], optional
+            A point to start Newton's method from; the result does not depend on it.
+
+        Returns
+        -------
+        theta : array, shape=[..., D]
+            With the signs that the chart carries.
+
+        Raises
+        ------
+        NotRecoverableError
+            Outside the chart, or dead parameters.
+        """
+        arrays = [
+            as_array(coordinates, "coordinates", (self.dim,), differentiable=False),
+            as_array(laws, "laws", (self.dag.n_hidden,), differentiable=False),
+        ]
+        if near is None:
+            return over_batch(self._recover, arrays, [1, 1])
+        return over_batch(self._recover, [*arrays, self._theta(near, "near")], [1, 1, 1])
+
+    def _recover(
+        self, coordinates: FloatArray, laws: FloatArray, near: FloatArray | None = None
+    ) -> FloatArray:
+        representative = self.representative(coordinates)
+        start = None
+        if near is not None and np.all(near[self.anchors.into]):
+            start = 2 * self.anchors.sums_before(log_abs(near))
+        logs = self.laplacian.rescaling(representative**2, laws, start)
+        scale = np.append(self.signs * np.exp(logs / 2), 1.0)
+        return representative * scale[self.dag.head_hidden] / scale[self.dag.tail_hidden]
+
+    def lift_tangent(self, theta: FloatArray, velocity: FloatArray) -> FloatArray:
+        """Find some velocity of θ that pushes forward to ``velocity``: a section, in O(edges).
+
+        Parameters
+        ----------
+        theta : array, shape=[D]
+        velocity : array, shape=[dim]
+
+        Returns
+        -------
+        tangent : array, shape=[D]
+            It keeps the anchor in-edges still.
+        """
+        before, after = self._ends(theta)
+        target = velocity[self.coordinate_of_edge]
+        products = before * theta * after
+        # Relative speed of z_{a(v)}, which is that of ω_out(v) when the anchors in are still.
+        rate = target[self.anchors.into] / products[self.anchors.into]
+        head_rate = np.append(rate, 0.0)[self.dag.head_hidden]
+        return (target - products * head_rate) / (before * after)
+
+    def deficit(self, theta: Any) -> float:
+        """How far the anchors have lost to their alternatives at θ, as a log-ratio.
+
+        Parameters
+        ----------
+        theta : array-like, shape=[D]
+
+        Returns
+        -------
+        deficit : float
+            Largest log-ratio, over hidden nodes, of the best path product through the node to
+            that of its anchors: 0 at the θ the chart was made at, ∞ at the edge of the chart.
+        """
+        return self.anchors.deficit(self._theta(theta))
+
+    def reanchored(self, theta: Any) -> "BasisPathChart":
+        """Change to the chart with the strongest anchors at θ, handing the signs on.
+
+        Parameters
+        ----------
+        theta : array-like, shape=[D]
+
+        Returns
+        -------
+        chart : BasisPathChart
+        """
+        return make_chart(self.laplacian, self._theta(theta))
+
+
+def make_chart(laplacian: GroundedLaplacian, theta: FloatArray) -> BasisPathChart:
+    """Chart with the strongest anchors at θ, and the signs of θ.
+
+    Parameters
+    ----------
+    laplacian : GroundedLaplacian
+    theta : array, shape=[D]
+
+    Returns
+    -------
+    chart : BasisPathChart
+    """
+    anchors = Anchors.strongest(laplacian.dag, theta)
+    return BasisPathChart(laplacian, anchors, anchors.products_before(np.sign(theta)))

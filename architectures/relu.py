@@ -1,0 +1,953 @@
+"""ReLU networks on any directed acyclic graph."""
+
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from functools import cached_property
+from itertools import pairwise
+from typing import Any, ClassVar, Self
+
+import geomstats.backend as gs
+import networkx as nx
+import numpy as np
+from autograd.extend import defvjp, primitive
+from scipy.sparse import csr_array
+
+from liftflow.architectures.base import Architecture
+from liftflow.architectures.dag import Block, CompiledDAG
+from liftflow.architectures.laplacian import GroundedLaplacian
+from liftflow.architectures.paths import (
+    Anchors,
+    BasisPathChart,
+    make_chart,
+    path_table,
+    scatter_matrix,
+)
+from liftflow.errors import ArchitectureError, NotOnImageError, NotRecoverableError
+from liftflow.linalg import over_batch, sparse_apply
+from liftflow.typing import FloatArray, IntArray, Rng, as_array, as_count, as_rng
+
+PATH_LIMIT = 2_000_000
+"""Default for the largest number of paths that are ever listed."""
+
+
+@primitive
+def _forward(theta: FloatArray, inputs: FloatArray, network: "ReLUNetwork") -> FloatArray:
+    return over_batch(lambda t: network.forward_vjp(t, inputs)[0], [theta], [1])
+
+
+def _forward_pull(
+    ans: FloatArray, theta: FloatArray, inputs: FloatArray, network: "ReLUNetwork"
+) -> Callable[[FloatArray], FloatArray]:
+    def pull(cotangent: FloatArray) -> FloatArray:
+        def one(point: FloatArray, form: FloatArray) -> FloatArray:
+            return network.forward_vjp(point, inputs)[1](form)
+
+        form = as_array(cotangent, "the derivative of forward", differentiable=False)
+        return over_batch(one, [network._theta(theta, differentiable=False), form], [1, 2])
+
+    return pull
+
+
+defvjp(_forward, _forward_pull, argnums=(0,))
+
+
+class ReLUNetwork(Architecture):
+    r"""ReLU network on a directed acyclic graph, lifted to its path products.
+
+    Hidden nodes compute the ReLU of the weighted sum of their predecessors plus their bias;
+    outputs are linear. A bias is the weight of an edge from a constant source ⟨1⟩. The lift is
+    :math:`φ_p(θ) = \prod_{e ∈ p} θ_e` over all paths p from an input or ⟨1⟩ to an output. The
+    conservation laws, one per hidden node, are
+    :math:`h_v = \sum_{e → v} θ_e^2 − \sum_{v → e} θ_e^2`, the bias counted among the in-edges.
+
+    Parameters
+    ----------
+    graph : networkx.DiGraph
+        Copied and frozen. The optional edge attribute ``weight`` and node attribute ``bias`` are
+        read by :meth:`read_weights`.
+    inputs, outputs : iterable of nodes
+        In the order of the columns of the data. All other nodes are hidden.
+    biases : iterable of nodes
+        Hidden and output nodes with a bias.
+    path_limit : int
+        Largest number of paths that this network ever lists.
+
+    Raises
+    ------
+    ArchitectureError
+        The graph is not a network: a cycle, a self-loop, parallel edges, a node on no path, an
+        input with in-edges, an output with out-edges, an unknown or repeated node. Names them.
+
+    Notes
+    -----
+    The parameters are ordered as ``graph.edges``, then as ``biases``.
+
+    References
+    ----------
+    Theory of the ReLU lift and its laws: [MPG]_.
+
+    Examples
+    --------
+    >>> import networkx as nx
+    >>> from liftflow.architectures import ReLUNetwork
+    >>> graph = nx.DiGraph([("x", "a"), ("x", "y"), ("a", "y")])  # one neuron and a skip
+    >>> network = ReLUNetwork(graph, inputs=["x"], outputs=["y"], biases=["a"])
+    >>> network.dim, network.n_hidden, network.n_paths
+    (4, 1, 3)
+    >>> print(network.lift([2.0, 3.0, 5.0, 7.0]))  # x→a→y, x→y, ⟨1⟩→a→y
+    [10.  3. 35.]
+    """
+
+    coordinates: ClassVar[str] = "basis"
+
+    def __init__(
+        self,
+        graph: nx.DiGraph,
+        inputs: Iterable[Hashable],
+        outputs: Iterable[Hashable],
+        biases: Iterable[Hashable] = (),
+        *,
+        path_limit: int = PATH_LIMIT,
+    ) -> None:
+        dag = CompiledDAG.from_graph(graph, inputs, outputs, biases)
+        blocks = [(dag.n_edges,)] + ([(dag.dim - dag.n_edges,)] if dag.dim > dag.n_edges else [])
+        self._set_up(dag, blocks, path_limit)
+        self.__dict__["graph"] = nx.freeze(graph.copy())
+
+    def _set_up(self, dag: CompiledDAG, blocks: Sequence[tuple[int, ...]], path_limit: int) -> None:
+        self.dag = dag
+        self.path_limit = as_count(path_limit, "path_limit", 1)
+        super().__init__(dag.dim, (dag.n_paths,), dag.n_hidden, blocks)
+
+    @classmethod
+    def from_widths(
+        cls, widths: Sequence[int], bias: bool = False, *, path_limit: int = PATH_LIMIT
+    ) -> Self:
+        """Build a layered network, all edges between consecutive layers.
+
+        Parameters
+        ----------
+        widths : sequence of int
+            Number of inputs, of neurons in each hidden layer, and of outputs.
+        bias : bool
+            Whether hidden and output nodes have a bias.
+        path_limit : int
+            Largest number of paths that this network ever lists.
+
+        Returns
+        -------
+        network : ReLUNetwork
+            Nodes are ``(layer, index)``. Edges come layer by layer, tail-major: block l of θ has
+            shape ``(widths[l], widths[l+1])``; then the biases, layer by layer.
+        """
+        return cls.residual(widths, (), bias, path_limit=path_limit)
+
+    @classmethod
+    def residual(
+        cls,
+        widths: Sequence[int],
+        skips: Iterable[tuple[int, int]],
+        bias: bool = False,
+        *,
+        path_limit: int = PATH_LIMIT,
+    ) -> Self:
+        """Build a layered network with further complete blocks of edges that skip layers.
+
+        Parameters
+        ----------
+        widths : sequence of int
+            As in :meth:`from_widths`.
+        skips : iterable of (int, int)
+            Pairs of layers (from, to) with to ≥ from + 2. Their edges follow those of the layers.
+        bias : bool
+            Whether hidden and output nodes have a bias.
+        path_limit : int
+            Largest number of paths that this network ever lists.
+
+        Returns
+        -------
+        network : ReLUNetwork
+
+        Raises
+        ------
+        ArchitectureError
+            Fewer than two layers, or a skip that is none.
+        """
+        widths = [as_count(width, "a width", 1) for width in widths]
+        if len(widths) < 2:
+            raise ArchitectureError(f"widths must name at least two layers, got {widths}")
+        skips = [(as_count(a, "a layer"), as_count(b, "a layer")) for a, b in skips]
+        for tail, head in skips:
+            if not tail + 2 <= head < len(widths) or skips.count((tail, head)) > 1:
+                raise ArchitectureError(
+                    f"a skip goes once from a layer to one at least two later, at most "
+                    f"{len(widths) - 1}; got ({tail}, {head}) in {skips}"
+                )
+        dag = CompiledDAG.layered(widths, skips, bias)
+        blocks = [(widths[a], widths[b]) for a, b in [*pairwise(range(len(widths))), *skips]]
+        network = cls.__new__(cls)
+        network._set_up(dag, blocks + ([(w,) for w in widths[1:]] if bias else []), path_limit)
+        return network
+
+    @classmethod
+    def diagonal(cls, n: int, depth: int = 2, *, path_limit: int = PATH_LIMIT) -> Self:
+        r"""Build a diagonal network: n disjoint chains of ``depth`` edges into one output.
+
+        Parameters
+        ----------
+        n : int
+            Number of inputs; :math:`z_i = \prod_l θ_{l,i}`.
+        depth : int
+            Number of edges on each chain, at least 2.
+        path_limit : int
+            Largest number of paths that this network ever lists.
+
+        Returns
+        -------
+        network : ReLUNetwork
+            Nodes are ``(layer, index)`` and the output ``"y"``; block l of θ has shape ``(n,)``.
+        """
+        n, depth = as_count(n, "n", 1), as_count(depth, "depth", 2)
+        graph = nx.DiGraph()
+        graph.add_nodes_from((layer, i) for layer in range(depth) for i in range(n))
+        for layer in range(depth):
+            graph.add_edges_from(
+                ((layer, i), (layer + 1, i) if layer + 1 < depth else "y") for i in range(n)
+            )
+        inputs = [(0, i) for i in range(n)]
+        network = cls(graph, inputs, ["y"], path_limit=path_limit)
+        network.block_shapes = ((n,),) * depth
+        return network
+
+    def describe(self) -> dict[str, int]:
+        """Facts of the network for a summary, by name.
+
+        Returns
+        -------
+        facts : dict of str to int
+        """
+        return {
+            "n_hidden": self.n_hidden,
+            "n_paths": self.n_paths,
+            "image_dim": self.dim - self.n_hidden,
+        }
+
+    # The graph.
+
+    @cached_property
+    def graph(self) -> nx.DiGraph:
+        """The network's graph, frozen."""
+        names = self.dag.parameter_names[: self.dag.n_edges]
+        graph = nx.DiGraph()
+        graph.add_nodes_from(self.dag.nodes)
+        graph.add_edges_from(names)
+        return nx.freeze(graph)
+
+    @property
+    def inputs(self) -> tuple[Hashable, ...]:
+        """Input nodes, in the order of the columns of the data."""
+        return self.dag.nodes[: self.dag.n_inputs]
+
+    @property
+    def outputs(self) -> tuple[Hashable, ...]:
+        """Output nodes, in the order of the columns of the result."""
+        return tuple(self.dag.nodes[node] for node in self.dag.outputs)
+
+    @property
+    def hidden(self) -> tuple[Hashable, ...]:
+        """Hidden nodes, in the order of the conservation laws."""
+        return tuple(self.dag.nodes[node] for node in self.dag.hidden_nodes)
+
+    @property
+    def biases(self) -> tuple[Hashable, ...]:
+        """Nodes with a bias, in the order of the parameters."""
+        return tuple(self.dag.nodes[node] for node in self.dag.heads[self.dag.n_edges :])
+
+    @property
+    def parameter_names(self) -> tuple[tuple[Hashable, Hashable], ...]:
+        """The edge (u, v) behind each parameter; ("⟨1⟩", v) for a bias."""
+        return self.dag.parameter_names
+
+    @property
+    def n_hidden(self) -> int:
+        """Number |H| of hidden nodes."""
+        return self.dag.n_hidden
+
+    @property
+    def n_paths(self) -> int:
+        """Number of paths, exactly, by dynamic programming on the graph."""
+        return self.dag.n_paths
+
+    @cached_property
+    def _path_edges(self) -> IntArray:
+        return path_table(self.dag, self.path_limit)
+
+    def paths(self) -> list[tuple[Hashable, ...]]:
+        """List all paths as tuples of nodes, in the order of the entries of z.
+
+        The order is lexicographic: by start (the inputs in order, then ⟨1⟩), then by first edge,
+        second edge, …, compared by parameter number. For layers it is row-major.
+
+        Returns
+        -------
+        paths : list of tuple of nodes
+
+        Raises
+        ------
+        ArchitectureError
+            More paths than ``path_limit``; the message holds their number.
+        """
+        names = self.parameter_names
+        paths = []
+        for row in self._path_edges:
+            edges = [names[edge] for edge in row if edge < self.dim]
+            paths.append((edges[0][0], *(head for _, head in edges)))
+        return paths
+
+    def read_weights(self, graph: nx.DiGraph | None = None) -> FloatArray:
+        """Read θ from the edge attribute ``weight`` and the node attribute ``bias``.
+
+        Parameters
+        ----------
+        graph : networkx.DiGraph, optional
+            A graph with the same edges; by default the network's own.
+
+        Returns
+        -------
+        theta : array, shape=[dim]
+
+        Raises
+        ------
+        ArchitectureError
+            An attribute is missing; names the edges or nodes.
+        """
+        graph = self.graph if graph is None else graph
+        edges = self.parameter_names[: self.dag.n_edges]
+        missing = [edge for edge in edges if "weight" not in graph.get_edge_data(*edge, {})]
+        missing += [node for node in self.biases if "bias" not in graph.nodes.get(node, {})]
+        if missing:
+            shown = ", ".join(map(repr, missing[:8]))
+            raise ArchitectureError(
+                f"no weight (or bias) in the graph for {shown}{', …' if missing[8:] else ''}; "
+                "network.write_weights(theta) gives a graph with all of them",
+                missing,
+            )
+        values = [graph.edges[edge]["weight"] for edge in edges]
+        values += [graph.nodes[node]["bias"] for node in self.biases]
+        return self._theta(values, "the weights of the graph")
+
+    def write_weights(self, theta: Any) -> nx.DiGraph:
+        """Return a copy of the graph with θ in the attributes ``weight`` and ``bias``.
+
+        Parameters
+        ----------
+        theta : array-like, shape=[dim]
+
+        Returns
+        -------
+        graph : networkx.DiGraph
+        """
+        values = as_array(theta, "theta", (self.dim,), batch=False, differentiable=False).tolist()
+        graph = nx.DiGraph(self.graph)
+        n_edges = self.dag.n_edges
+        edges: Mapping[Any, float] = dict(
+            zip(self.parameter_names[:n_edges], values[:n_edges], strict=True)
+        )
+        nx.set_edge_attributes(graph, edges, "weight")
+        nx.set_node_attributes(graph, dict(zip(self.biases, values[n_edges:], strict=True)), "bias")
+        return graph
+
+    # The lift.
+
+    @cached_property
+    def path_tails(self) -> IntArray:
+        """Number of the tail of each edge of each path, shape=[n_paths, longest path].
+
+        Padded by the number of nodes + 1; the constant source ⟨1⟩ has the number of nodes.
+        """
+        return np.append(self.dag.tails, len(self.dag.nodes) + 1)[self._path_edges]
+
+    @cached_property
+    def path_outputs(self) -> IntArray:
+        """Column of the output at the end of each path, shape=[n_paths]."""
+        last = np.sum(self._path_edges < self.dim, axis=1) - 1
+        ends = self.dag.heads[self._path_edges[np.arange(self.n_paths), last]]
+        column = np.zeros(len(self.dag.nodes), dtype=np.intp)
+        column[self.dag.outputs] = np.arange(self.dag.outputs.size)
+        return column[ends]
+
+    @cached_property
+    def path_incidence(self) -> csr_array:
+        """Path–edge incidence P, shape=[n_paths, dim]."""
+        rows, columns = np.nonzero(self._path_edges < self.dim)
+        entries = (np.ones(rows.size), (rows, self._path_edges[rows, columns]))
+        return csr_array(entries, shape=(self.n_paths, self.dim))
+
+    @cached_property
+    def _scatter(self) -> csr_array:
+        return scatter_matrix(self._path_edges, self.dim)
+
+    def _gather(self, theta: Any, padding: float) -> list[Any]:
+        """Entries of θ along the paths, one array of shape [..., n_paths] per step."""
+        pad = padding + 0.0 * theta[..., :1]
+        padded = gs.concatenate([theta, pad], axis=-1)
+        return [padded[..., column] for column in self._path_edges.T]
+
+    def lift(self, theta: Any) -> Any:
+        """Evaluate the path products φ(θ).
+
+        Parameters
+        ----------
+        theta : array-like, shape=[..., dim]
+
+        Returns
+        -------
+        z : array, shape=[..., n_paths]
+            In the order of :meth:`paths`.
+        """
+        product = 1.0
+        for factor in self._gather(self._theta(theta), 1.0):
+            product = product * factor
+        return product
+
+    def lift_jvp(self, theta: Any, tangent: Any) -> Any:
+        """Push a velocity of θ forward, ∂φ(θ) v, without dividing by a weight.
+
+        Parameters
+        ----------
+        theta, tangent : array-like, shape=[..., dim]
+
+        Returns
+        -------
+        lifted_tangent : array, shape=[..., n_paths]
+        """
+        factors = self._gather(self._theta(theta), 1.0)
+        speeds = self._gather(self._theta(tangent, "tangent"), 0.0)
+        product, speed = factors[0], speeds[0]
+        for factor, own_speed in zip(factors[1:], speeds[1:], strict=True):
+            product, speed = product * factor, speed * factor + product * own_speed
+        return speed
+
+    def lift_vjp(self, theta: Any, covector: Any) -> Any:
+        """Pull a covector on z back, ∂φ(θ)ᵀ g, without dividing by a weight.
+
+        Parameters
+        ----------
+        theta : array-like, shape=[..., dim]
+        covector : array-like, shape=[..., n_paths]
+
+        Returns
+        -------
+        pulled : array, shape=[..., dim]
+        """
+        factors = self._gather(self._theta(theta), 1.0)
+        running = self._lifted(covector, "covector") + 0.0 * factors[0]
+        before = []
+        for factor in factors:
+            before.append(running)
+            running = running * factor
+        after, others = 1.0, []
+        for factor, prefix in zip(factors[::-1], before[::-1], strict=True):
+            others.append(prefix * after)
+            after = after * factor
+        return sparse_apply(gs.concatenate(others[::-1], axis=-1), self._scatter)
+
+    def lifted_norm(self, theta: Any) -> FloatArray:
+        """Norm ‖φ(θ)‖ over all paths, by dynamic programming on the graph.
+
+        Parameters
+        ----------
+        theta : array-like, shape=[..., dim]
+
+        Returns
+        -------
+        norm : array, shape=[...]
+        """
+        return self.lifted_distance(theta, np.zeros(self.dim))
+
+    def lifted_distance(self, theta_a: Any, theta_b: Any) -> FloatArray:
+        """Distance ‖φ(θ_a) − φ(θ_b)‖ over all paths, by dynamic programming on the graph.
+
+        Inner products of differences are propagated, so that close points lose no digits.
+
+        Parameters
+        ----------
+        theta_a, theta_b : array-like, shape=[..., dim]
+
+        Returns
+        -------
+        distance : array, shape=[...]
+        """
+        a = self._theta(theta_a, "theta_a", differentiable=False)
+        b = self._theta(theta_b, "theta_b", differentiable=False)
+        return over_batch(self._lifted_distance, [a, b], [1, 1])
+
+    def _lifted_distance(self, a: FloatArray, b: FloatArray) -> FloatArray:
+        # For the vectors A, B of products over the paths that end at a node: B·B, (A−B)·B and
+        # (A−B)·(A−B), of which A a − B b = (A−B) a + B (a−b) makes the next ones.
+        dag, gap = self.dag, a - b
+        squares, mixed, gaps = (np.zeros(len(dag.nodes) + 1) for _ in range(3))
+        squares[: dag.n_inputs] = squares[-1] = 1.0
+        for edges in self._edges_by_head_generation:
+            tails, heads, size = dag.tails[edges], dag.heads[edges], len(squares)
+            a_e, b_e, d_e = a[edges], b[edges], gap[edges]
+            s, m, g = squares[tails], mixed[tails], gaps[tails]
+            squares += np.bincount(heads, s * b_e**2, size)
+            mixed += np.bincount(heads, b_e * (a_e * m + d_e * s), size)
+            gaps += np.bincount(heads, a_e**2 * g + 2 * a_e * d_e * m + d_e**2 * s, size)
+        return np.sqrt(np.maximum(gaps[dag.outputs].sum(), 0.0))
+
+    @cached_property
+    def _edges_by_head_generation(self) -> list[IntArray]:
+        levels = self.dag.generation[self.dag.heads]
+        order = np.argsort(levels, kind="stable")
+        return np.split(order, np.flatnonzero(np.diff(levels[order])) + 1)
+
+    # The conservation laws.
+
+    def conservation_laws(self, theta: Any) -> Any:
+        r"""Evaluate :math:`h_v = \sum_{e → v} θ_e^2 − \sum_{v → e} θ_e^2`.
+
+        Parameters
+        ----------
+        theta : array-like, shape=[..., dim]
+
+        Returns
+        -------
+        laws : array, shape=[..., n_hidden]
+            In the order of ``hidden``.
+        """
+        return sparse_apply(self._theta(theta) ** 2, self.dag.law_matrix)
+
+    def conservation_laws_jacobian(self, theta: Any) -> Any:
+        """Jacobian ∂h(θ) = 2 A D_θ as a dense matrix.
+
+        Parameters
+        ----------
+        theta : array-like, shape=[..., dim]
+
+        Returns
+        -------
+        jacobian : array, shape=[..., n_hidden, dim]
+        """
+        return 2.0 * self.dag.law_matrix.toarray() * self._theta(theta)[..., None, :]
+
+    def laws_rank(self, theta: Any) -> int:
+        """Number of independent laws at θ: the hidden nodes whose Laplacian is not singular.
+
+        Parameters
+        ----------
+        theta : array-like, shape=[dim]
+
+        Returns
+        -------
+        rank : int
+
+        Raises
+        ------
+        NotRecoverableError
+            Dead parameters; names them. The invariant set is singular there.
+        """
+        self.basis_chart(theta)
+        return self.n_hidden
+
+    def laws_jvp(self, theta: Any, tangent: Any) -> Any:
+        """Push a velocity of θ forward by the laws, ∂h(θ) v = 2 A (θ ∘ v).
+
+        Parameters
+        ----------
+        theta, tangent : array-like, shape=[..., dim]
+
+        Returns
+        -------
+        laws_tangent : array, shape=[..., n_hidden]
+        """
+        product = self._theta(theta) * self._theta(tangent, "tangent")
+        return 2.0 * sparse_apply(product, self.dag.law_matrix)
+
+    @cached_property
+    def laplacian(self) -> GroundedLaplacian:
+        """Solver for ∂h ∂hᵀ / 4 = A D_θ² Aᵀ, the grounded Laplacian of the hidden nodes."""
+        return GroundedLaplacian(self.dag)
+
+    def _normal_step(self, theta: Any, laws_tangent: Any) -> Any:
+        def step(point: FloatArray, speed: FloatArray) -> FloatArray:
+            multipliers = self.laplacian.solve(point**2, speed / 2)
+            return point * (self.dag.law_matrix.T @ multipliers)
+
+        theta = self._theta(theta, differentiable=False)
+        tangent = as_array(laws_tangent, "vector", (self.n_laws,), differentiable=False)
+        return over_batch(step, [theta, tangent], [1, 1])
+
+    def project_to_laws(self, theta: Any, laws: Any, *, max_steps: int = 50) -> Any:
+        """Slide θ along its fibre, by rescaling, to the one point where h has these values.
+
+        Parameters
+        ----------
+        theta : array-like, shape=[..., dim]
+        laws : array-like, shape=[..., n_hidden]
+        max_steps : int
+            Not used: the problem is convex and always solved.
+
+        Returns
+        -------
+        theta : array, shape=[..., dim]
+            φ(θ) and the network's function are unchanged.
+
+        Raises
+        ------
+        NotRecoverableError
+            Dead parameters; names them.
+        """
+
+        def slide(point: FloatArray, values: FloatArray) -> FloatArray:
+            return self.rescale(point, self.laplacian.rescaling(point**2, values) / 2)
+
+        theta = self._theta(theta, differentiable=False)
+        return over_batch(slide, [theta, self._laws(laws)], [1, 1])
+
+    def rescale(self, theta: Any, log_factors: Any) -> FloatArray:
+        """Act by the rescaling symmetry, θ_{u→v} ↦ (λ_v / λ_u) θ_{u→v}.
+
+        Parameters
+        ----------
+        theta : array-like, shape=[..., dim]
+        log_factors : array-like, shape=[..., n_hidden]
+            log λ at the hidden nodes.
+
+        Returns
+        -------
+        theta : array, shape=[..., dim]
+            φ and the network's function are unchanged.
+        """
+        theta = self._theta(theta, differentiable=False)
+        logs = as_array(log_factors, "log_factors", (self.n_hidden,), differentiable=False)
+        padded = np.concatenate([logs, np.zeros((*logs.shape[:-1], 1))], axis=-1)
+        return theta * np.exp(padded[..., self.dag.head_hidden] - padded[..., self.dag.tail_hidden])
+
+    # Recovery.
+
+    def basis_chart(self, theta: Any) -> BasisPathChart:
+        """Chart of φ(𝓜_θ₀) whose anchors are the strongest at θ, with the signs of θ.
+
+        Parameters
+        ----------
+        theta : array-like, shape=[dim]
+
+        Returns
+        -------
+        chart : BasisPathChart
+            D − |H| coordinates.
+
+        Raises
+        ------
+        NotRecoverableError
+            Dead parameters; names them.
+        """
+        point = as_array(theta, "theta", (self.dim,), batch=False, differentiable=False)
+        return make_chart(self.laplacian, point)
+
+    def recover(
+        self, z: Any, laws: Any, *, near: Any = None, tolerance: float = 1e-6
+    ) -> FloatArray:
+        """Recover Ψ(z, h) from the products of all paths.
+
+        Parameters
+        ----------
+        z : array-like, shape=[..., n_paths]
+        laws : array-like, shape=[..., n_hidden]
+        near : array-like, shape=[..., dim], optional
+            A point to start from, whose signs are taken over: φ forgets one sign per hidden node.
+            Without it, every anchor in-edge gets a positive weight.
+        tolerance : float
+            Largest relative distance of z to the image.
+
+        Returns
+        -------
+        theta : array, shape=[..., dim]
+
+        Raises
+        ------
+        NotOnImageError
+            z is farther from the image; holds the relative residual.
+        NotRecoverableError
+            All paths through some hidden node vanish.
+        """
+        arrays = [self._lifted(z, differentiable=False), self._laws(laws)]
+        if near is not None:
+            arrays.append(self._theta(near, "near", differentiable=False))
+
+        def one(
+            point: FloatArray, values: FloatArray, start: FloatArray | None = None
+        ) -> FloatArray:
+            chart, coordinates = self._chart_of(point)
+            residual = self._residual(point, chart.representative(coordinates))
+            if not residual <= tolerance:
+                raise NotOnImageError(
+                    f"z is not on the image of the lift: relative residual {residual:.2e}, "
+                    f"expected at most {tolerance:.0e}; image().projection(z) moves it there",
+                    residual,
+                )
+            theta = chart.recover(coordinates, values, near=start)
+            return theta if start is None else self._align_signs(theta, start)
+
+        return over_batch(one, arrays, [1] * len(arrays))
+
+    def image_representative(self, z: Any) -> FloatArray:
+        """Find some θ̂ whose lift is z, or a point of the image near z: a retraction.
+
+        Parameters
+        ----------
+        z : array-like, shape=[..., n_paths]
+
+        Returns
+        -------
+        theta : array, shape=[..., dim]
+
+        Raises
+        ------
+        NotRecoverableError
+            All paths through some hidden node vanish.
+        """
+
+        def one(point: FloatArray) -> FloatArray:
+            chart, coordinates = self._chart_of(point)
+            return chart.representative(coordinates)
+
+        return over_batch(one, [self._lifted(z, differentiable=False)], [1])
+
+    def _residual(self, z: FloatArray, theta: FloatArray) -> float:
+        gap = float(np.linalg.norm(self.lift(theta) - z))
+        return gap / float(np.linalg.norm(z)) if gap else 0.0
+
+    def _chart_of(self, z: FloatArray) -> tuple[BasisPathChart, FloatArray]:
+        """The chart with the strongest anchors at z, and z in it."""
+        dag, table = self.dag, self._path_edges
+        # The strongest path through a node is the strongest path to it, then from it.
+        rank = np.empty(z.size, dtype=np.intp)
+        rank[np.argsort(np.abs(z), kind="stable")] = np.arange(z.size)
+        by_rank = np.empty_like(rank)
+        by_rank[rank] = np.arange(z.size)
+        best = np.full(self.n_hidden + 1, -1)
+        head_hidden = np.append(dag.head_hidden, -1)
+        for column in table.T:
+            np.maximum.at(best, head_hidden[column], rank)
+        strongest = by_rank[best[:-1]]
+        dead = np.flatnonzero(z[strongest] == 0)
+        if dead.size:
+            edges = np.isin(dag.head_hidden, dead) | np.isin(dag.tail_hidden, dead)
+            names = [self.parameter_names[edge] for edge in np.flatnonzero(edges)]
+            shown = ", ".join(repr(self.hidden[number]) for number in dead[:8])
+            raise NotRecoverableError(
+                f"every path through the hidden nodes {shown} vanishes in z: the parameters at "
+                "these nodes are dead, and z does not determine them",
+                names,
+            )
+        rows = table[strongest]
+        at_head = head_hidden[rows] == np.arange(self.n_hidden)[:, None]
+        step = np.argmax(at_head, axis=1)
+        numbers = np.arange(self.n_hidden)
+        anchors = Anchors(dag, rows[numbers, step], rows[numbers, step + 1])
+        chart = BasisPathChart(self.laplacian, anchors, np.ones(self.n_hidden))
+        return chart, z[self.path_numbers(chart)]
+
+    @cached_property
+    def _path_offsets(self) -> tuple[IntArray, IntArray]:
+        """How many paths come before an edge's among those from its tail, and before a start's."""
+        counts = np.array(self.dag.suffix_counts)
+        by_tail = np.argsort(self.dag.tails, kind="stable")
+        own = counts[self.dag.heads[by_tail]]
+        total = np.cumsum(own) - own
+        first = np.searchsorted(self.dag.tails[by_tail], self.dag.tails[by_tail])
+        offsets = np.empty(self.dim, dtype=np.intp)
+        offsets[by_tail] = total - total[first]
+        starts = np.zeros(counts.size, dtype=np.intp)
+        order = [*range(self.dag.n_inputs), counts.size - 1]
+        starts[order] = np.cumsum(counts[order]) - counts[order]
+        return offsets, starts
+
+    def path_numbers(self, chart: BasisPathChart) -> IntArray:
+        """Position in z of each basis path of a chart: ranks add up along paths.
+
+        Parameters
+        ----------
+        chart : BasisPathChart
+            Of this network.
+
+        Returns
+        -------
+        numbers : array, shape=[chart.dim]
+        """
+        offsets, starts = self._path_offsets
+        anchors = chart.anchors
+        # The offset of the start belongs to the first edge of a path.
+        first = offsets + starts[self.dag.tails]
+        before = np.append(anchors.sums_before(first), 0)[self.dag.tail_hidden]
+        after = np.append(anchors.sums_after(offsets), 0)[self.dag.head_hidden]
+        return (before + first + after)[chart.edges]
+
+    def _align_signs(self, theta: FloatArray, near: FloatArray) -> FloatArray:
+        """Flip hidden nodes so that the in-weights of each point the same way as those of near."""
+        signs = np.ones(self.n_hidden + 1)
+        overlap = theta * near
+        for hidden, edges in zip(self.dag.hidden_generations, self.dag.in_edges, strict=True):
+            owners = self.dag.head_hidden[edges] - hidden[0]
+            total = np.bincount(owners, signs[self.dag.tail_hidden[edges]] * overlap[edges])
+            signs[hidden] = np.where(total < 0, -1.0, 1.0)
+        return theta * signs[self.dag.head_hidden] * signs[self.dag.tail_hidden]
+
+    # The network's function.
+
+    def forward(self, theta: Any, inputs: Any) -> Any:
+        """Evaluate the network, differentiable once in θ.
+
+        Parameters
+        ----------
+        theta : array-like, shape=[..., dim]
+        inputs : array-like, shape=[n_samples, n_inputs]
+
+        Returns
+        -------
+        outputs : array, shape=[..., n_samples, n_outputs]
+        """
+        data = as_array(inputs, "inputs", (None, self.dag.n_inputs), batch=False)
+        return _forward(self._theta(theta), data, self)
+
+    def forward_vjp(
+        self, theta: FloatArray, inputs: FloatArray
+    ) -> tuple[FloatArray, Callable[[FloatArray], FloatArray]]:
+        """Evaluate the network at one θ and return its backpropagation, both unchecked.
+
+        Parameters
+        ----------
+        theta : array, shape=[dim]
+        inputs : array, shape=[n_samples, n_inputs]
+
+        Returns
+        -------
+        outputs : array, shape=[n_samples, n_outputs]
+        pull_back : callable
+            Takes a cotangent of shape [n_samples, n_outputs] to the gradient, shape=[dim].
+            A ReLU at 0 has derivative 0.
+        """
+        dag = self.dag
+        matrices = [block.matrix(theta) for block in dag.blocks]
+        activations = self._activations(matrices, inputs)
+        levels, columns = dag.generation[dag.outputs], dag.position[dag.outputs]
+        outputs = np.stack(
+            [activations[level][:, column] for level, column in zip(levels, columns, strict=True)],
+            axis=1,
+        )
+
+        def pull_back(cotangent: FloatArray) -> FloatArray:
+            gradient = np.empty(self.dim)
+            deltas = [np.zeros_like(values) for values in activations]
+            for number, (level, column) in enumerate(zip(levels, columns, strict=True)):
+                deltas[level][:, column] = cotangent[:, number]
+            blocks = list(zip(dag.blocks, matrices, strict=True))
+            head_done = len(activations)
+            for block, matrix in reversed(blocks):
+                head = block.head_generation
+                delta = deltas[head]
+                if head < head_done:  # all that flows back into this generation has arrived
+                    delta *= self._slopes(head, activations[head])
+                    head_done = head
+                block.outer_sum(self._tail_values(block, activations), delta, gradient)
+                if block.tail_generation > 0:
+                    deltas[block.tail_generation] += delta @ matrix.T
+            return gradient
+
+        return outputs, pull_back
+
+    def _activations(self, matrices: list[Any], inputs: FloatArray) -> list[FloatArray]:
+        """Values of the nodes of each generation, shape=[n_samples, n_nodes] each."""
+        sizes = [nodes.size for nodes in self.dag.members]
+        values = [inputs] + [np.zeros((len(inputs), size)) for size in sizes[1:]]
+        blocks = self.dag.blocks
+        for number, (block, matrix) in enumerate(zip(blocks, matrices, strict=True)):
+            head = block.head_generation
+            values[head] += self._tail_values(block, values) @ matrix
+            if number + 1 == len(blocks) or blocks[number + 1].head_generation > head:
+                values[head] = self._relu(head, values[head])
+        return values
+
+    @staticmethod
+    def _tail_values(block: Block, values: list[FloatArray]) -> FloatArray:
+        if block.tail_generation < 0:
+            return np.ones((len(values[0]), 1))
+        return values[block.tail_generation]
+
+    @cached_property
+    def _rectified(self) -> list[Any]:
+        """Per generation: True where all nodes are hidden, else a mask of the hidden ones."""
+        masks = [self.dag.hidden_number[nodes] >= 0 for nodes in self.dag.members]
+        return [True if mask.all() else mask for mask in masks]
+
+    def _relu(self, level: int, values: FloatArray) -> FloatArray:
+        return np.maximum(values, 0.0, out=values, where=self._rectified[level])
+
+    def _slopes(self, level: int, values: FloatArray) -> FloatArray:
+        """Derivative of the activation at each node, from its value."""
+        mask = self._rectified[level]
+        return values > 0 if mask is True else (values > 0) | ~mask
+
+    def activations(self, theta: FloatArray, inputs: FloatArray) -> FloatArray:
+        """Value of every node on every sample, unchecked.
+
+        Parameters
+        ----------
+        theta : array, shape=[dim]
+        inputs : array, shape=[n_samples, n_inputs]
+
+        Returns
+        -------
+        values : array, shape=[n_samples, n_nodes + 1]
+            Columns by node number; the last is the constant source ⟨1⟩.
+        """
+        matrices = [block.matrix(theta) for block in self.dag.blocks]
+        values = np.ones((len(inputs), len(self.dag.nodes) + 1))
+        for nodes, own in zip(self.dag.members, self._activations(matrices, inputs), strict=True):
+            values[:, nodes] = own
+        return values
+
+    # Points.
+
+    def random_point(self, n_samples: int = 1, rng: Rng = None) -> FloatArray:
+        """Draw parameters by He's initialisation.
+
+        Weights into a node with n in-edges are normal of variance 2/n, biases uniform in
+        ±1/√n. No weight is zero.
+
+        Parameters
+        ----------
+        n_samples : int
+            With one sample there is no sample axis, as in geomstats.
+        rng : numpy.random.Generator or int, optional
+
+        Returns
+        -------
+        theta : array, shape=[..., dim]
+        """
+        count, rng = as_count(n_samples, "n_samples", 1), as_rng(rng)
+        n_edges, heads = self.dag.n_edges, self.dag.heads
+        fan_in = np.maximum(np.bincount(heads[:n_edges], minlength=len(self.dag.nodes)), 1)[heads]
+        weights = rng.standard_normal((count, n_edges)) * np.sqrt(2.0 / fan_in[:n_edges])
+        limits = np.broadcast_to(1 / np.sqrt(fan_in[n_edges:]), (count, self.dim - n_edges))
+        points = np.concatenate([weights, rng.uniform(-limits, limits)], axis=1)
+        return points[0] if count == 1 else points
+
+    def fibre_point(self, theta: Any, rng: Rng = None) -> FloatArray:
+        """Rescale every hidden node by a random factor, standard normal in its logarithm.
+
+        Parameters
+        ----------
+        theta : array-like, shape=[..., dim]
+        rng : numpy.random.Generator or int, optional
+
+        Returns
+        -------
+        theta : array, shape=[..., dim]
+            The same φ and the same function, other conservation laws.
+        """
+        theta = self._theta(theta, differentiable=False)
+        logs = as_rng(rng).standard_normal((*theta.shape[:-1], self.n_hidden))
+        return self.rescale(theta, logs)

@@ -1,0 +1,22 @@
+"""Doctests run under the package's own names, whichever path was given."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("GEOMSTATS_BACKEND", "autograd")  # read at geomstats' first import
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+ROOT = Path(__file__).parent
+PACKAGE = ROOT / "src" / "liftflow"
+FOLDERS = [link.name for link in PACKAGE.iterdir() if link.is_symlink()]
+collect_ignore = [*FOLDERS, "build", "gallery", "setup.py", "tests/smoke_wheel.py"]
+
+
+def pytest_configure(config):
+    """Read ``pytest manifolds/sphere.py`` as ``pytest src/liftflow/manifolds/sphere.py``."""
+    for number, arg in enumerate(config.args):
+        path = config.invocation_params.dir / arg
+        if path.is_relative_to(ROOT) and path.relative_to(ROOT).parts[:1] in [
+            (folder,) for folder in FOLDERS
+        ]:
+            config.args[number] = str(PACKAGE / path.relative_to(ROOT))

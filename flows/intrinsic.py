@@ -1,0 +1,164 @@
+"""The gradient flow of the lifted variable in its intrinsic metric."""
+
+from typing import Any
+
+import numpy as np
+
+from liftflow.errors import InputError
+from liftflow.flows.integrate import FlowState, Settings, integrate
+from liftflow.flows.parameter import check_loss
+from liftflow.flows.trajectory import Trajectory
+from liftflow.losses import Loss
+from liftflow.manifolds import InvariantSet
+from liftflow.typing import FloatArray, as_array
+
+REANCHOR_RATIO = 10.0
+"""An anchor path this many times smaller than the best one through its node is given up."""
+
+
+class _FullState(FlowState):
+    """All entries of z; θ is recovered only where the loss needs it."""
+
+    def __init__(self, invariant_set: InvariantSet, loss: Loss, theta: FloatArray) -> None:
+        self.architecture = invariant_set.architecture
+        self.image = invariant_set.image()
+        self.cometric = self.image.metric.cometric
+        self.loss, self.theta, self.read_theta = loss, theta, theta
+
+    def start(self) -> FloatArray:
+        return np.ravel(self.architecture.lift(self.theta))
+
+    def _on_image(self, coordinates: FloatArray) -> FloatArray:
+        # The solver leaves the image by its local error; K and f live on the image.
+        return self.image.projection(coordinates.reshape(self.architecture.lifted_shape))
+
+    def velocity(self, coordinates: FloatArray) -> FloatArray:
+        z = self._on_image(coordinates)
+        self.theta = self.loss.representative(z, self.theta)
+        gradient = self.loss.gradient(z, self.theta)
+        return -np.ravel(self.cometric.apply(z, gradient, near=self.theta))
+
+    def read(self, coordinates: FloatArray) -> tuple[FloatArray, FloatArray, float]:
+        z = self._on_image(coordinates)
+        self.read_theta = self.cometric.point(z, near=self.read_theta)
+        value = self.loss.value(z, self.read_theta)
+        state = coordinates.reshape(self.architecture.lifted_shape)
+        return state, self.read_theta, float(value)
+
+
+class _BasisState(FlowState):
+    """Products along the basis paths of a chart: O(edges) and one backpropagation each time."""
+
+    def __init__(self, invariant_set: InvariantSet, loss: Loss, theta: FloatArray) -> None:
+        self.architecture, self.laws = invariant_set.architecture, invariant_set.laws0
+        self.loss, self.theta = loss, theta
+        self.first_chart = self.chart = self.architecture.basis_chart(theta)
+
+    def start(self) -> FloatArray:
+        return self.chart.coordinates(self.theta)
+
+    def _recover(self, coordinates: FloatArray) -> FloatArray:
+        return self.chart.recover(coordinates, self.laws, near=self.theta)
+
+    def velocity(self, coordinates: FloatArray) -> FloatArray:
+        self.theta = self._recover(coordinates)
+        gradient = self.loss.parameter_gradient(self.theta, self.architecture)
+        return -self.chart.push_forward(self.theta, gradient)
+
+    def read(self, coordinates: FloatArray) -> tuple[FloatArray, FloatArray, float]:
+        theta = self._recover(coordinates)
+        value = self.loss.parameter_value(theta, self.architecture)
+        return self.first_chart.coordinates(theta), theta, float(value)
+
+    def margin(self, coordinates: FloatArray) -> float:
+        deficit = self.chart.deficit(self.chart.representative(coordinates))
+        return float(np.log(REANCHOR_RATIO) - deficit)
+
+    def change(self, coordinates: FloatArray) -> FloatArray:
+        self.theta = self._recover(coordinates)
+        self.chart = self.chart.reanchored(self.theta)
+        self.n_charts += 1
+        return self.start()
+
+
+_STATES: dict[str, Any] = {"full": _FullState, "basis": _BasisState}
+
+
+class IntrinsicFlow:
+    """The flow z' = −K_θ₀(z)∇f(z), which needs no parameter.
+
+    Parameters
+    ----------
+    invariant_set : InvariantSet
+        Names the architecture and θ₀, hence K_θ₀.
+    loss : Loss
+    coordinates : {"auto", "full", "basis"}
+        ``full``: all entries of z. ``basis``: the products along D − |H| basis paths of a ReLU
+        network, at the cost of O(edges) and one backpropagation an evaluation, whatever the
+        number of paths. ``auto``: the best of the two for the architecture.
+
+    Raises
+    ------
+    InputError
+        Other coordinates, or not a loss.
+    """
+
+    def __init__(self, invariant_set: InvariantSet, loss: Loss, coordinates: str = "auto") -> None:
+        if coordinates not in ("auto", *_STATES):
+            raise InputError(f"coordinates must be auto, full or basis, got {coordinates!r}")
+        self.invariant_set, self.loss = invariant_set, check_loss(loss)
+        own = invariant_set.architecture.coordinates
+        self.coordinates = own if coordinates == "auto" else coordinates
+
+    def integrate(
+        self, z0: Any = None, t_span: tuple[float, float] = (0.0, 1.0), **settings: Any
+    ) -> Trajectory:
+        """Integrate the flow from z₀.
+
+        Parameters
+        ----------
+        z0 : array-like, shape=[*lifted_shape], optional
+            By default φ(θ₀); a network with too many paths to list starts nowhere else.
+        t_span : tuple of float
+            First and last time.
+        **settings
+            ``rtol=1e-8``, ``atol=1e-10``, ``method="RK45"``, ``n_times=101`` or ``t_eval``,
+            ``progress=False``; see :class:`~liftflow.flows.integrate.Settings`.
+
+        Returns
+        -------
+        trajectory : Trajectory
+            Its ``success`` and ``message`` say whether the end was reached.
+
+        Raises
+        ------
+        InputError
+            Settings that cannot be used.
+        NotOnImageError, NotIntrinsicError, NotRecoverableError, FlowError
+            The flow cannot start.
+        """
+        theta = self.invariant_set.theta0
+        if z0 is not None:
+            shape = self.invariant_set.architecture.lifted_shape
+            z = as_array(z0, "z0", shape, batch=False, differentiable=False)
+            theta = self.invariant_set.recover(z)
+        state = _STATES[self.coordinates](self.invariant_set, self.loss, theta)
+        return integrate(state, Settings(t_span, **settings), "intrinsic")
+
+    def distance(self, trajectory: Trajectory, theta: FloatArray) -> FloatArray:
+        """Distance ‖φ(θ) − z‖ from a trajectory of this flow to parameters, time by time.
+
+        Parameters
+        ----------
+        trajectory : Trajectory
+        theta : array, shape=[n_times, dim]
+
+        Returns
+        -------
+        distance : array, shape=[n_times]
+        """
+        architecture = self.invariant_set.architecture
+        if self.coordinates == "basis":  # the state determines the recovered θ, and conversely
+            return architecture.lifted_distance(trajectory.theta, theta)
+        gap = np.reshape(architecture.lift(theta) - trajectory.y, (len(theta), -1))
+        return np.linalg.norm(gap, axis=1)

@@ -1,0 +1,99 @@
+"""The gradient flow of the parameter."""
+
+from typing import Any
+
+import numpy as np
+
+from liftflow.architectures import Architecture
+from liftflow.errors import InputError
+from liftflow.flows.integrate import FlowState, Settings, integrate
+from liftflow.flows.trajectory import Trajectory
+from liftflow.losses import Loss
+from liftflow.typing import FloatArray, as_array
+
+
+class _ParameterState(FlowState):
+    def __init__(self, architecture: Architecture, loss: Loss, theta0: FloatArray) -> None:
+        self.architecture, self.loss, self.theta0 = architecture, loss, theta0
+
+    def start(self) -> FloatArray:
+        return self.theta0
+
+    def velocity(self, coordinates: FloatArray) -> FloatArray:
+        return -np.asarray(self.loss.parameter_gradient(coordinates, self.architecture))
+
+    def read(self, coordinates: FloatArray) -> tuple[FloatArray, FloatArray, float]:
+        value = self.loss.parameter_value(coordinates, self.architecture)
+        return coordinates, coordinates, float(value)
+
+
+class ParameterFlow:
+    """The flow θ' = −∇ℓ(θ) that training by small steps follows.
+
+    Parameters
+    ----------
+    architecture : Architecture
+    loss : Loss
+
+    Raises
+    ------
+    InputError
+        Not a loss.
+    """
+
+    def __init__(self, architecture: Architecture, loss: Loss) -> None:
+        self.architecture, self.loss = architecture, check_loss(loss)
+
+    def integrate(self, theta0: Any, t_span: tuple[float, float], **settings: Any) -> Trajectory:
+        """Integrate the flow from θ₀.
+
+        Parameters
+        ----------
+        theta0 : array-like, shape=[dim]
+        t_span : tuple of float
+            First and last time.
+        **settings
+            ``rtol=1e-8``, ``atol=1e-10``, ``method="RK45"``, ``n_times=101`` or ``t_eval``,
+            ``progress=False``; see :class:`~liftflow.flows.integrate.Settings`.
+
+        Returns
+        -------
+        trajectory : Trajectory
+            Its ``success`` and ``message`` say whether the end was reached.
+
+        Raises
+        ------
+        InputError
+            Settings that cannot be used.
+        FlowError
+            The flow cannot start.
+        """
+        point = as_array(
+            theta0, "theta0", (self.architecture.dim,), batch=False, differentiable=False
+        )
+        state = _ParameterState(self.architecture, self.loss, point)
+        return integrate(state, Settings(t_span, **settings), "parameter")
+
+
+def check_loss(loss: Any) -> Loss:
+    """Return the loss, or say how to make one.
+
+    Parameters
+    ----------
+    loss : Loss
+
+    Returns
+    -------
+    loss : Loss
+
+    Raises
+    ------
+    InputError
+        Anything else.
+    """
+    if not isinstance(loss, Loss):
+        raise InputError(
+            f"loss must be a liftflow Loss, got {type(loss).__name__}; use loss_from_function(f) "
+            "or NetworkLoss(network, inputs, targets)"
+        )
+    return loss

@@ -1,0 +1,83 @@
+"""Figures of flows, in colours that everyone can tell apart."""
+
+from typing import TYPE_CHECKING
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from liftflow.flows.trajectory import Trajectory
+from liftflow.typing import FloatArray
+
+if TYPE_CHECKING:
+    from liftflow.flows.compare import Comparison
+
+# Okabe and Ito's palette, safe for the common kinds of colour blindness.
+BLUE, VERMILION, GREEN = "#0072B2", "#D55E00", "#009E73"
+_TINY = 1e-18  # exact zeros stay on a logarithmic axis
+
+
+def _log_panel(axes: Axes, title: str, label: str) -> None:
+    axes.set_yscale("log")
+    axes.set_title(title, loc="left", fontsize="medium")
+    axes.set_xlabel("time t")
+    axes.set_ylabel(label)
+    axes.grid(alpha=0.3)
+
+
+def _line(
+    axes: Axes, t: FloatArray, values: FloatArray, colour: str, style: str, label: str
+) -> None:
+    axes.plot(t[: len(values)], np.maximum(values, _TINY), style, color=colour, label=label)
+
+
+def plot_trajectory(trajectory: Trajectory) -> Figure:
+    """Draw the loss of one flow over time.
+
+    Parameters
+    ----------
+    trajectory : Trajectory
+
+    Returns
+    -------
+    figure : matplotlib.figure.Figure
+    """
+    figure, axes = plt.subplots(figsize=(5, 3.5), layout="constrained")
+    _line(axes, trajectory.t, trajectory.loss, BLUE, "-", "loss")
+    _log_panel(axes, trajectory.message, "loss")
+    return figure
+
+
+def plot_comparison(comparison: "Comparison") -> Figure:
+    """Draw loss, relative deviation and law drift of two flows over time.
+
+    Parameters
+    ----------
+    comparison : Comparison
+
+    Returns
+    -------
+    figure : matplotlib.figure.Figure
+    """
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(12, 3.8), layout="constrained")
+    parameter, intrinsic = comparison.parameter, comparison.intrinsic
+    _line(left, parameter.t, parameter.loss, BLUE, "-", "parameter flow")
+    _line(left, intrinsic.t, intrinsic.loss, VERMILION, "--", "intrinsic flow")
+    # At the start every flow is at the same point: a zero that only stretches the axis.
+    _line(middle, parameter.t[1:], comparison.deviation[1:], VERMILION, "-", "intrinsic flow")
+    over_time = comparison.control_deviation_over_time
+    if comparison.control is not None and over_time is not None:
+        _line(left, comparison.control.t, comparison.control.loss, GREEN, ":", "control")
+        _line(middle, parameter.t[1:], over_time[1:], GREEN, ":", "control: laws of another θ₀")
+    for flow, colour, style, label in (
+        (parameter, BLUE, "-", "parameter flow"),
+        (intrinsic, VERMILION, "--", "intrinsic flow"),
+    ):
+        _line(right, flow.t[1:], comparison.law_drift_over_time(flow)[1:], colour, style, label)
+    _log_panel(left, "Both flows train alike", "loss")
+    _log_panel(middle, "Deviation from the parameter flow", "‖φ(θ(t)) − z(t)‖ / ‖φ(θ(t))‖")
+    _log_panel(right, "Drift of the conservation laws", "‖h(θ(t)) − h(θ₀)‖∞ / ‖θ₀‖²")
+    for axes in (left, middle, right):
+        axes.legend(frameon=False)
+    return figure

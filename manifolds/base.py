@@ -1,0 +1,255 @@
+"""The invariant set of a parameter, as a geomstats manifold."""
+
+from typing import Any
+
+import geomstats.backend as gs
+import numpy as np
+from geomstats.geometry.base import LevelSet
+from geomstats.geometry.euclidean import Euclidean
+from geomstats.geometry.riemannian_metric import RiemannianMetric
+
+from liftflow.architectures import Architecture
+from liftflow.errors import ArchitectureError
+from liftflow.manifolds.images import image_manifold, random_tangent_vec
+from liftflow.typing import FloatArray, Rng, as_array
+
+
+class InducedMetric(RiemannianMetric):
+    """The Euclidean metric of the parameters, restricted to an invariant set.
+
+    Parameters
+    ----------
+    space : InvariantSet
+    """
+
+    def inner_product(self, tangent_vec_a: Any, tangent_vec_b: Any, base_point: Any = None) -> Any:
+        """Euclidean inner product of tangent vectors.
+
+        Parameters
+        ----------
+        tangent_vec_a, tangent_vec_b : array-like, shape=[..., D]
+        base_point : array-like, shape=[..., D], optional
+
+        Returns
+        -------
+        inner_product : array, shape=[...]
+        """
+        return gs.sum(tangent_vec_a * tangent_vec_b, axis=-1)
+
+    def christoffels(self, base_point: Any = None) -> Any:
+        """Refuse: points are extrinsic, and the ambient symbols, zero, would be wrong.
+
+        Parameters
+        ----------
+        base_point : array-like, shape=[..., D]
+        """
+        raise NotImplementedError(
+            "points of an invariant set are extrinsic, so there are no Christoffel symbols in "
+            "them; project with to_tangent instead"
+        )
+
+
+class InvariantSet(LevelSet):
+    """The set 𝓜_θ₀ = {θ : h(θ) = h(θ₀)} that every gradient flow from θ₀ stays on.
+
+    A geomstats ``LevelSet`` in ``Euclidean(D)``, with the induced metric. With the intrinsic
+    metric on the image, the lift is a Riemannian submersion from it.
+
+    Parameters
+    ----------
+    architecture : Architecture
+    theta0 : array-like, shape=[dim]
+    equip : bool
+        Whether to equip it with the induced metric.
+
+    Attributes
+    ----------
+    laws0 : array, shape=[n_laws]
+        The values h(θ₀).
+
+    Raises
+    ------
+    ArchitectureError
+        The laws leave isolated points only, which are no manifold to geomstats.
+
+    Examples
+    --------
+    >>> from liftflow.architectures import ReLUNetwork
+    >>> from liftflow.manifolds import InvariantSet
+    >>> network = ReLUNetwork.from_widths([2, 1, 1])
+    >>> hyperboloid = InvariantSet(network, [1.0, 2.0, 1.0])  # x² + y² − w² = 4
+    >>> hyperboloid.dim, bool(hyperboloid.belongs([2.0, 1.0, 1.0]))
+    (2, True)
+    """
+
+    def __init__(self, architecture: Architecture, theta0: Any, equip: bool = True) -> None:
+        self.architecture = architecture
+        self.theta0: FloatArray = as_array(
+            theta0, "theta0", (architecture.dim,), batch=False, differentiable=False
+        )
+        self.laws0: FloatArray = np.asarray(architecture.conservation_laws(self.theta0))
+        dim = architecture.dim - architecture.laws_rank(self.theta0)
+        if dim < 1:
+            raise ArchitectureError(
+                f"{architecture.n_laws} independent laws on {architecture.dim} parameters leave "
+                "isolated points: nothing flows, and there is no manifold"
+            )
+        super().__init__(dim=dim, equip=equip)
+
+    @staticmethod
+    def default_metric() -> type[InducedMetric]:
+        """Metric to equip the set with if ``equip`` is True.
+
+        Returns
+        -------
+        Metric : type
+        """
+        return InducedMetric
+
+    def _define_embedding_space(self) -> Euclidean:
+        return Euclidean(self.architecture.dim)
+
+    def submersion(self, point: Any) -> Any:
+        """Evaluate h(θ) − h(θ₀), which vanishes on the set.
+
+        Parameters
+        ----------
+        point : array-like, shape=[..., D]
+
+        Returns
+        -------
+        value : array, shape=[..., n_laws]
+        """
+        return self.architecture.conservation_laws(point) - self.laws0
+
+    def tangent_submersion(self, vector: Any, point: Any) -> Any:
+        """Evaluate ∂h(θ) v, which vanishes on tangent vectors.
+
+        Parameters
+        ----------
+        vector, point : array-like, shape=[..., D]
+
+        Returns
+        -------
+        value : array, shape=[..., n_laws]
+        """
+        return self.architecture.laws_jvp(point, vector)
+
+    def belongs(self, point: Any, atol: float = gs.atol) -> Any:
+        """Check that the laws have their values, relative to the size of their terms.
+
+        Parameters
+        ----------
+        point : array-like, shape=[..., D]
+        atol : float
+            Tolerance, in units of max(1, |θ|²).
+
+        Returns
+        -------
+        belongs : array, shape=[...]
+        """
+        point = np.asarray(point)
+        if point.shape[-1:] != self.shape:
+            return np.zeros(point.shape[:-1], dtype=bool)
+        gap = np.max(np.abs(self.submersion(point)), axis=-1, initial=0.0)
+        return gap <= atol * np.maximum(np.sum(point**2, axis=-1), 1.0)
+
+    def to_tangent(self, vector: Any, base_point: Any) -> Any:
+        """Project orthogonally onto ker ∂h, by a solve with ∂h∂hᵀ.
+
+        Parameters
+        ----------
+        vector, base_point : array-like, shape=[..., D]
+
+        Returns
+        -------
+        tangent_vec : array, shape=[..., D]
+        """
+        return self.architecture.project_to_tangent(base_point, vector)
+
+    def projection(self, point: Any) -> Any:
+        """Move a nearby parameter onto the set.
+
+        Parameters
+        ----------
+        point : array-like, shape=[..., D]
+
+        Returns
+        -------
+        theta : array, shape=[..., D]
+            For a ReLU network, the one point of the same fibre of φ on the set.
+        """
+        return self.architecture.project_to_laws(point, self.laws0)
+
+    def random_point(self, n_samples: int = 1, bound: float = 1.0, rng: Rng = None) -> Any:
+        """Draw parameters of the architecture and project them onto the set.
+
+        Parameters
+        ----------
+        n_samples : int
+            With one sample there is no sample axis.
+        bound : float
+            Scale of the parameters before projection.
+        rng : numpy.random.Generator or int, optional
+
+        Returns
+        -------
+        theta : array, shape=[..., D]
+        """
+        return self.projection(bound * self.architecture.random_point(n_samples, rng))
+
+    def random_tangent_vec(self, base_point: Any, n_samples: int = 1, rng: Rng = None) -> Any:
+        """Draw standard normal vectors and project them, one for each base point.
+
+        Parameters
+        ----------
+        base_point : array-like, shape=[..., D]
+        n_samples : int
+            With several, ``base_point`` is one point.
+        rng : numpy.random.Generator or int, optional
+
+        Returns
+        -------
+        tangent_vec : array, shape=[..., D]
+        """
+        return random_tangent_vec(self, base_point, n_samples, rng)
+
+    def lift(self, theta: Any) -> Any:
+        """Lift a parameter to z = φ(θ).
+
+        Parameters
+        ----------
+        theta : array-like, shape=[..., D]
+
+        Returns
+        -------
+        z : array, shape=[..., *lifted_shape]
+        """
+        return self.architecture.lift(theta)
+
+    def recover(self, z: Any) -> FloatArray:
+        """Recover a parameter of the set from z, in the sign gauge of θ₀.
+
+        Parameters
+        ----------
+        z : array-like, shape=[..., *lifted_shape]
+
+        Returns
+        -------
+        theta : array, shape=[..., D]
+        """
+        return self.architecture.recover(z, self.laws0, near=self.theta0)
+
+    def image(self) -> Any:
+        """Return the manifold φ(𝓜_θ₀), equipped with its intrinsic metric.
+
+        Returns
+        -------
+        image : geomstats.geometry.manifold.Manifold
+
+        Raises
+        ------
+        NotIntrinsicError
+            No closed form of the metric exists at this θ₀.
+        """
+        return image_manifold(self.architecture, self.theta0)

@@ -1,0 +1,245 @@
+"""The two faces of K_θ₀: a pure cometric, and the geomstats metric whose inverse it is."""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import geomstats.backend as gs
+import numpy as np
+from geomstats.geometry.riemannian_metric import RiemannianMetric
+
+from liftflow.architectures import Architecture
+from liftflow.typing import FloatArray, as_array
+
+
+class Cometric(ABC):
+    r"""The intrinsic cometric K_θ₀(z), with M(θ) = K_θ₀(φ(θ)) on the invariant set of θ₀.
+
+    Parameters
+    ----------
+    architecture : Architecture
+    theta0 : array-like, shape=[dim]
+        Enters through its conservation laws (and what else a family reads from it).
+
+    References
+    ----------
+    Intrinsic metric property: [MPG]_.
+    """
+
+    def __init__(self, architecture: Architecture, theta0: Any) -> None:
+        self.architecture = architecture
+        self.theta0: FloatArray = as_array(
+            theta0, "theta0", (architecture.dim,), batch=False, differentiable=False
+        )
+        self.laws: FloatArray = architecture.conservation_laws(self.theta0)
+
+    @property
+    def lifted_shape(self) -> tuple[int, ...]:
+        """Shape of z."""
+        return self.architecture.lifted_shape
+
+    def _lifted(self, lifted: Any, name: str, differentiable: bool = True) -> Any:
+        return as_array(lifted, name, self.lifted_shape, differentiable=differentiable)
+
+    @abstractmethod
+    def apply(self, z: Any, covector: Any, *, near: Any = None) -> Any:
+        """Apply K(z) to a covector, matrix-free.
+
+        Parameters
+        ----------
+        z, covector : array-like, shape=[..., *lifted_shape]
+        near : array-like, shape=[..., dim], optional
+            A point of the invariant set near the fibre over z, where an iteration may start.
+
+        Returns
+        -------
+        velocity : array, shape=[..., *lifted_shape]
+        """
+
+    @abstractmethod
+    def solve(self, z: Any, tangent_vec: Any) -> Any:
+        """Apply K(z)⁺ to a vector tangent to the image at z.
+
+        Parameters
+        ----------
+        z, tangent_vec : array-like, shape=[..., *lifted_shape]
+
+        Returns
+        -------
+        covector : array, shape=[..., *lifted_shape]
+        """
+
+    @abstractmethod
+    def point(self, z: Any, *, near: Any = None) -> FloatArray:
+        """Find a point of the fibre over z on the invariant set of θ₀.
+
+        Parameters
+        ----------
+        z : array-like, shape=[..., *lifted_shape]
+        near : array-like, shape=[..., dim], optional
+            Where an iteration may start; by default θ₀.
+
+        Returns
+        -------
+        theta : array, shape=[..., dim]
+        """
+
+    def matrix(self, z: Any) -> Any:
+        """K(z) as a dense matrix.
+
+        Parameters
+        ----------
+        z : array-like, shape=[..., *lifted_shape]
+
+        Returns
+        -------
+        matrix : array, shape=[..., lifted_dim, lifted_dim]
+        """
+        z = self._lifted(z, "z")
+        size, n_axes = self.architecture.lifted_dim, len(self.lifted_shape)
+        lead = z.shape[: len(z.shape) - n_axes]
+        basis = gs.reshape(gs.eye(size), (size, *self.lifted_shape))
+        columns = self.apply(gs.reshape(z, (*lead, 1, *self.lifted_shape)), basis)
+        return gs.moveaxis(gs.reshape(columns, (*lead, size, size)), -1, -2)
+
+    def inner_product(self, z: Any, tangent_vec_a: Any, tangent_vec_b: Any) -> Any:
+        """Inner product ⟨a, K(z)⁺ b⟩ of tangent vectors.
+
+        Parameters
+        ----------
+        z, tangent_vec_a, tangent_vec_b : array-like, shape=[..., *lifted_shape]
+
+        Returns
+        -------
+        inner_product : array, shape=[...]
+        """
+        covector = self.solve(z, tangent_vec_b)
+        axes = tuple(range(-len(self.lifted_shape), 0))
+        return gs.sum(self._lifted(tangent_vec_a, "tangent_vec_a") * covector, axis=axes)
+
+    def horizontal_lift(self, z: Any, tangent_vec: Any) -> Any:
+        """Lift a tangent vector to the shortest velocity of θ above it, ∂φ(θ)ᵀ K(z)⁺ ζ.
+
+        Parameters
+        ----------
+        z, tangent_vec : array-like, shape=[..., *lifted_shape]
+
+        Returns
+        -------
+        horizontal_vec : array, shape=[..., dim]
+            At the point θ = ``point(z)``.
+        """
+        return self.architecture.lift_vjp(self.point(z), self.solve(z, tangent_vec))
+
+
+class IntrinsicMetric(RiemannianMetric):
+    r"""The metric g_z = K_θ₀(z)⁻¹ on φ(𝓜_θ₀), one class for all families.
+
+    With it φ is a Riemannian submersion from the invariant set, whose metric is Euclidean.
+    Points and tangent vectors are those of the lifted space, so the matrices are extrinsic.
+
+    Parameters
+    ----------
+    space : geomstats.geometry.manifold.Manifold
+        The image φ(𝓜_θ₀).
+    cometric : Cometric
+    """
+
+    def __init__(self, space: Any, cometric: Cometric) -> None:
+        super().__init__(space=space)
+        self.cometric = cometric
+
+    def cometric_apply(self, z: Any, covector: Any) -> Any:
+        """Apply K(z) to a covector, matrix-free.
+
+        Parameters
+        ----------
+        z, covector : array-like, shape=[..., *point_shape]
+
+        Returns
+        -------
+        velocity : array, shape=[..., *point_shape]
+        """
+        return self.cometric.apply(z, covector)
+
+    def cometric_matrix(self, base_point: Any = None) -> Any:
+        """K(z) as a dense matrix in lifted coordinates.
+
+        Parameters
+        ----------
+        base_point : array-like, shape=[..., *point_shape]
+
+        Returns
+        -------
+        cometric_matrix : array, shape=[..., d, d]
+        """
+        return self.cometric.matrix(base_point)
+
+    def metric_matrix(self, base_point: Any = None) -> Any:
+        """K(z)⁺ as a dense matrix in lifted coordinates, zero off the tangent space.
+
+        Parameters
+        ----------
+        base_point : array-like, shape=[..., *point_shape]
+
+        Returns
+        -------
+        metric_matrix : array, shape=[..., d, d]
+        """
+        values, vectors = np.linalg.eigh(self.cometric.matrix(base_point))
+        kept = np.arange(values.shape[-1]) >= values.shape[-1] - self._space.dim
+        inverse = np.where(kept, 1.0 / np.where(kept, values, 1.0), 0.0)
+        return np.einsum("...ik,...k,...jk->...ij", vectors, inverse, vectors)
+
+    def inner_product(self, tangent_vec_a: Any, tangent_vec_b: Any, base_point: Any) -> Any:
+        """Inner product ⟨a, K(z)⁻¹ b⟩ of tangent vectors.
+
+        Parameters
+        ----------
+        tangent_vec_a, tangent_vec_b : array-like, shape=[..., *point_shape]
+        base_point : array-like, shape=[..., *point_shape]
+
+        Returns
+        -------
+        inner_product : array, shape=[...]
+        """
+        return self.cometric.inner_product(base_point, tangent_vec_a, tangent_vec_b)
+
+    def gradient(self, euclidean_gradient: Any, z: Any) -> Any:
+        """Riemannian gradient K(z)∇f(z): the intrinsic flow runs down along it.
+
+        Parameters
+        ----------
+        euclidean_gradient, z : array-like, shape=[..., *point_shape]
+
+        Returns
+        -------
+        gradient : array, shape=[..., *point_shape]
+        """
+        return self.cometric.apply(z, euclidean_gradient)
+
+    def horizontal_lift(self, tangent_vec: Any, z: Any) -> Any:
+        """Lift a tangent vector to the shortest velocity of θ above it, ∂φ(θ)ᵀ K(z)⁻¹ ζ.
+
+        Parameters
+        ----------
+        tangent_vec, z : array-like, shape=[..., *point_shape]
+
+        Returns
+        -------
+        horizontal_vec : array, shape=[..., dim]
+            Tangent to the invariant set at the point recovered from z.
+        """
+        return self.cometric.horizontal_lift(z, tangent_vec)
+
+    def christoffels(self, base_point: Any = None) -> Any:
+        """Refuse: lifted coordinates are extrinsic, so Christoffel symbols would be wrong there.
+
+        Parameters
+        ----------
+        base_point : array-like, shape=[..., *point_shape]
+        """
+        raise NotImplementedError(
+            "points are extrinsic (d lifted coordinates on a manifold of smaller dimension), so "
+            "there are no Christoffel symbols in them; use the horizontal lift to the invariant "
+            "set, whose metric is Euclidean"
+        )

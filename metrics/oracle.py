@@ -1,0 +1,45 @@
+"""The brute-force oracle: J Jᵀ with J by automatic differentiation of the lift alone.
+
+It shares no line with any closed form, knows no family, and every closed form is judged by it.
+"""
+
+from typing import Any
+
+import autograd
+
+from liftflow.architectures import Architecture
+from liftflow.linalg import over_batch
+from liftflow.typing import FloatArray, as_array
+
+
+def oracle_jacobian(architecture: Architecture, theta: Any) -> FloatArray:
+    """Jacobian of the lift by reverse-mode autodiff, entry by entry of z.
+
+    Parameters
+    ----------
+    architecture : Architecture
+    theta : array-like, shape=[..., dim]
+
+    Returns
+    -------
+    jacobian : array, shape=[..., lifted_dim, dim]
+    """
+    theta = as_array(theta, "theta", (architecture.dim,), differentiable=False)
+    dense = over_batch(autograd.jacobian(architecture.lift), [theta], [1])
+    return dense.reshape(*theta.shape[:-1], architecture.lifted_dim, architecture.dim)
+
+
+def oracle_gram(architecture: Architecture, theta: Any) -> FloatArray:
+    """Lifted Gram operator M(θ) = J Jᵀ.
+
+    Parameters
+    ----------
+    architecture : Architecture
+    theta : array-like, shape=[..., dim]
+
+    Returns
+    -------
+    gram : array, shape=[..., lifted_dim, lifted_dim]
+    """
+    jacobian = oracle_jacobian(architecture, theta)
+    return jacobian @ jacobian.swapaxes(-1, -2)

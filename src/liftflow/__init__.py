@@ -1,0 +1,40 @@
+"""Differential geometry of the training dynamics of neural networks.
+
+A gradient flow of the parameter θ moves the lifted variable z = φ(θ). Where the motion of z can be
+written without θ, z follows a Riemannian gradient flow of its own; liftflow builds the invariant
+sets, the metrics and the flows, and compares the two.
+"""
+
+from liftflow.architectures import Architecture as Architecture
+from liftflow.architectures import ReLUNetwork as ReLUNetwork
+from liftflow.flows import Comparison as Comparison
+from liftflow.flows import IntrinsicFlow as IntrinsicFlow
+from liftflow.flows import ParameterFlow as ParameterFlow
+from liftflow.flows import Trajectory as Trajectory
+from liftflow.flows import compare as compare
+from liftflow.losses import Loss as Loss
+from liftflow.losses import NetworkLoss as NetworkLoss
+from liftflow.losses import loss_from_function as loss_from_function
+from liftflow.manifolds import InvariantSet as InvariantSet
+from liftflow.metrics import Cometric as Cometric
+from liftflow.metrics import IntrinsicMetric as IntrinsicMetric
+from liftflow.metrics import intrinsic_cometric as intrinsic_cometric
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Architecture",
+    "Cometric",
+    "Comparison",
+    "IntrinsicFlow",
+    "IntrinsicMetric",
+    "InvariantSet",
+    "Loss",
+    "NetworkLoss",
+    "ParameterFlow",
+    "ReLUNetwork",
+    "Trajectory",
+    "compare",
+    "intrinsic_cometric",
+    "loss_from_function",
+]

@@ -1,0 +1,139 @@
+"""The command line: train both ways on real data, and see that the two flows are one."""
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated
+
+import matplotlib as mpl
+import numpy as np
+import typer
+from rich.console import Console
+
+from liftflow import __version__
+from liftflow.architectures import ReLUNetwork
+from liftflow.data import NAMES, load
+from liftflow.errors import DataError, LiftflowError, OutputError
+from liftflow.flows import Comparison
+from liftflow.flows import compare as compare_flows
+from liftflow.losses import NetworkLoss
+from liftflow.manifolds import InvariantSet
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, help="Intrinsic training dynamics of networks."
+)
+console = Console()
+
+
+@app.callback()
+def main() -> None:
+    """Intrinsic training dynamics of neural networks."""
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    console.print(__version__)
+
+
+def _widths(text: str, n_inputs: int, n_outputs: int) -> list[int]:
+    try:
+        widths = [int(part) for part in text.split("-")]
+    except ValueError:
+        raise DataError(
+            f"widths must be numbers joined by dashes, like {n_inputs}-32-{n_outputs}, got {text!r}"
+        ) from None
+    if widths[0] != n_inputs or widths[-1] != n_outputs:
+        raise DataError(
+            f"the data have {n_inputs} features and need {n_outputs} outputs, got widths {text}; "
+            f"try {n_inputs}-32-{n_outputs}"
+        )
+    return widths
+
+
+def _folder(path: Path) -> Path:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {path}: {error}") from error
+    if not os.access(path, os.W_OK):
+        raise OutputError(f"the folder {path} is not writable")
+    return path
+
+
+@app.command()
+def compare(
+    data: Annotated[
+        str, typer.Option(help=f"{', '.join(NAMES)}, or a CSV file with the target last.")
+    ] = "iris",
+    widths: Annotated[
+        str | None, typer.Option(help="Layer widths, like 64-32-10.  [default: one layer of 32]")
+    ] = None,
+    bias: Annotated[bool, typer.Option(help="Biases on hidden and output nodes.")] = False,
+    loss: Annotated[
+        str | None, typer.Option(help="mse or cross-entropy.  [default: by the targets]")
+    ] = None,
+    t_end: Annotated[float, typer.Option(help="Time to train for.")] = 10.0,
+    rtol: Annotated[float, typer.Option(help="Relative tolerance of both flows.")] = 1e-5,
+    atol: Annotated[
+        float | None, typer.Option(help="Absolute tolerance.  [default: rtol / 100]")
+    ] = None,
+    method: Annotated[str, typer.Option(help="Method of scipy's solve_ivp.")] = "RK45",
+    coordinates: Annotated[str, typer.Option(help="auto, full or basis.")] = "auto",
+    seed: Annotated[int, typer.Option(help="Seed of the initial weights.")] = 0,
+    control: Annotated[
+        bool, typer.Option("--control", help="Add the negative control, with other laws.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the figure, trajectories and summary.")
+    ] = None,
+    progress: Annotated[bool, typer.Option(help="Progress bars.")] = True,
+) -> None:
+    """Train a ReLU network by both flows on all samples of a data set, and compare them."""
+    try:
+        folder = None if out is None else _folder(out)
+        dataset = load(data)
+        n_inputs = dataset.inputs.shape[1]
+        sizes = _widths(widths or f"{n_inputs}-32-{dataset.n_outputs}", n_inputs, dataset.n_outputs)
+        kind = loss or dataset.default_loss
+        network = ReLUNetwork.from_widths(sizes, bias)
+        objective = NetworkLoss(network, dataset.inputs, dataset.targets_for(kind), kind)
+        start = InvariantSet(network, network.random_point(rng=seed))
+        comparison = compare_flows(
+            start,
+            objective,
+            (0.0, t_end),
+            rtol=rtol,
+            atol=rtol / 100 if atol is None else atol,
+            method=method,
+            coordinates=coordinates,
+            control=control,
+            progress=progress,
+        )
+        console.print(comparison.table())
+        if folder is not None:
+            _write(comparison, folder)
+            console.print(f"comparison.png, trajectories.npz and summary.json are in {folder}")
+    except LiftflowError as error:
+        Console(stderr=True).print(f"[red]{type(error).__name__}:[/] {error}", highlight=False)
+        raise typer.Exit(2) from None
+    if not comparison.success:
+        raise typer.Exit(1)
+
+
+def _write(comparison: Comparison, folder: Path) -> None:
+    flows = {"parameter": comparison.parameter, "intrinsic": comparison.intrinsic}
+    if comparison.control is not None:
+        flows["control"] = comparison.control
+    arrays = {
+        f"{name}_{part}": getattr(flow, part)
+        for name, flow in flows.items()
+        for part in ("t", "y", "theta", "loss")
+    }
+    try:
+        with mpl.rc_context({"savefig.dpi": 150}):
+            comparison.plot().savefig(folder / "comparison.png")
+        np.savez_compressed(folder / "trajectories.npz", deviation=comparison.deviation, **arrays)
+        (folder / "summary.json").write_text(json.dumps(comparison.summary(), indent=2) + "\n")
+    except OSError as error:
+        raise OutputError(f"cannot write to {folder}: {error}") from error

@@ -1,0 +1,99 @@
+"""One tree of errors, catchable at its root.
+
+Every class also derives from the built-in that a caller would expect. A message says what was
+got, what was expected and, where there is one, the call that mends it.
+"""
+
+from collections.abc import Hashable, Sequence
+
+
+class LiftflowError(Exception):
+    """Root of every error that liftflow raises on purpose."""
+
+
+class InputError(LiftflowError, ValueError):
+    """An argument has a value that no computation can start from."""
+
+
+class ShapeError(InputError):
+    """An array does not have the shape that its name promises."""
+
+
+class NotFiniteError(InputError):
+    """An array holds NaN or infinity."""
+
+
+class DataError(InputError):
+    """A data set, a label or a table cannot be used as it is."""
+
+
+class OutputError(LiftflowError, OSError):
+    """A result cannot be written where it was asked for."""
+
+
+class NotDifferentiableError(LiftflowError, TypeError):
+    """A function without a derivative was differentiated: better than a silent zero."""
+
+
+class ArchitectureError(LiftflowError, ValueError):
+    """A graph is not a network, or a network is too large for what was asked of it.
+
+    Attributes
+    ----------
+    nodes : tuple
+        The nodes at fault, where there are any.
+    """
+
+    def __init__(self, message: str, nodes: Sequence[Hashable] = ()) -> None:
+        super().__init__(message)
+        self.nodes = tuple(nodes)
+
+
+class NotOnImageError(LiftflowError, ValueError):
+    """A lifted variable z is not in the image of the lift φ.
+
+    Attributes
+    ----------
+    residual : float
+        Relative distance from z to the point of the image that was found for it.
+    """
+
+    def __init__(self, message: str, residual: float) -> None:
+        super().__init__(message)
+        self.residual = residual
+
+
+class NotTangentError(LiftflowError, ValueError):
+    """A vector is not tangent to the image of the lift at the point given.
+
+    Attributes
+    ----------
+    residual : float
+        Relative distance from the vector to the tangent space.
+    """
+
+    def __init__(self, message: str, residual: float) -> None:
+        super().__init__(message)
+        self.residual = residual
+
+
+class NotRecoverableError(LiftflowError, ValueError):
+    """ker ∂φ ∩ ker ∂h ≠ {0}: θ is not determined by z and the conservation laws.
+
+    Attributes
+    ----------
+    parameters : tuple
+        Names of the dead parameters, where that is the cause.
+    """
+
+    def __init__(self, message: str, parameters: Sequence[Hashable] = ()) -> None:
+        super().__init__(message)
+        self.parameters = tuple(parameters)
+
+
+class NotIntrinsicError(LiftflowError, ValueError):
+    """No closed form K_θ₀(z) exists at this θ₀: the message says which condition fails."""
+
+
+class FlowError(LiftflowError, RuntimeError):
+    """A flow cannot be started, or two flows cannot be compared."""

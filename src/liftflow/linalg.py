@@ -1,0 +1,162 @@
+"""Numerical pieces shared by all rooms: batches, constant sparse maps, monotone roots."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import geomstats.backend as gs
+import numpy as np
+from autograd.extend import defjvp, defvjp, primitive
+from scipy.sparse import csr_array
+from scipy.sparse.linalg import LinearOperator, lsmr
+
+from liftflow.typing import FloatArray
+
+RANK_RTOL = 1e-10
+"""Singular values below this fraction of the largest count as zero."""
+
+
+def over_batch(
+    function: Callable[..., FloatArray], arrays: Sequence[FloatArray], core_ndims: Sequence[int]
+) -> FloatArray:
+    """Apply ``function`` along the broadcast leading axes of ``arrays``, one item at a time.
+
+    Parameters
+    ----------
+    function : callable
+        Takes one array per entry of ``arrays``, without leading axes, and returns one array.
+    arrays : sequence of array, shape=[..., *core_shape]
+        Their leading axes broadcast against each other.
+    core_ndims : sequence of int
+        Number of trailing axes that belong to one item of each array.
+
+    Returns
+    -------
+    result : array, shape=[..., *result_shape]
+    """
+    leads = [a.shape[: a.ndim - n] for a, n in zip(arrays, core_ndims, strict=True)]
+    lead = np.broadcast_shapes(*leads)
+    if not lead:
+        return np.asarray(function(*arrays))
+    flat = [
+        np.broadcast_to(a, lead + a.shape[len(own) :]).reshape(-1, *a.shape[len(own) :])
+        for a, own in zip(arrays, leads, strict=True)
+    ]
+    results = np.stack([function(*items) for items in zip(*flat, strict=True)])
+    return results.reshape(lead + results.shape[1:])
+
+
+def range_basis(matrix: FloatArray) -> FloatArray:
+    """Orthonormal basis of the range of a matrix, shape=[m, rank].
+
+    Parameters
+    ----------
+    matrix : array, shape=[m, n]
+
+    Returns
+    -------
+    basis : array, shape=[m, rank]
+        Left singular vectors whose singular value exceeds ``RANK_RTOL`` times the largest.
+    """
+    left, singular, _ = np.linalg.svd(matrix, full_matrices=False)
+    return left[:, singular > RANK_RTOL * singular.max(initial=0.0)]
+
+
+def minimal_solution(operator: LinearOperator, right: FloatArray) -> FloatArray:
+    """Shortest least-squares solution of an operator that is too large to be dense, by LSMR.
+
+    Parameters
+    ----------
+    operator : scipy.sparse.linalg.LinearOperator, shape=[m, n]
+    right : array, shape=[m]
+
+    Returns
+    -------
+    solution : array, shape=[n]
+    """
+    return lsmr(operator, right, atol=1e-14, btol=1e-14, maxiter=10 * max(operator.shape))[0]
+
+
+@primitive
+def sparse_apply(values: FloatArray, matrix: csr_array) -> FloatArray:
+    """Apply a constant sparse matrix along the last axis, differentiably.
+
+    Parameters
+    ----------
+    values : array, shape=[..., n]
+    matrix : scipy.sparse.csr_array, shape=[m, n]
+
+    Returns
+    -------
+    image : array, shape=[..., m]
+    """
+    flat = values.reshape(-1, matrix.shape[1])
+    return np.ascontiguousarray((matrix @ flat.T).T).reshape(*values.shape[:-1], matrix.shape[0])
+
+
+defvjp(sparse_apply, lambda ans, values, matrix: lambda g: sparse_apply(g, matrix.T.tocsr()))
+defjvp(sparse_apply, lambda g, ans, values, matrix: sparse_apply(g, matrix))
+
+
+@primitive
+def _root_excess(gaps: FloatArray, target: FloatArray) -> FloatArray:
+    """Return y ≥ 0 with ∏_i (d_i + y) = T, where min d = 0, by Newton's method on log y."""
+    n_factors = gaps.shape[-1]
+    positive = target > 0
+    safe_target = np.where(positive, target, 1.0)
+    # ∏ (d_i + y) ≥ y^L, so this start lies right of the root; log ∏ is convex in log y with
+    # slope at least 1, so Newton's method comes down to the root without ever passing it.
+    excess = safe_target ** (1.0 / n_factors)
+    for _ in range(200):
+        factors = gaps + excess[..., None]
+        slope = np.sum(excess[..., None] / factors, axis=-1)
+        scale = safe_target[..., None] ** (1.0 / n_factors)
+        step = np.log(np.prod(factors / scale, axis=-1)) / slope
+        excess = excess * np.exp(-step)
+        if np.all(np.abs(step) <= 4e-16 * n_factors):
+            break
+    return np.where(positive, excess, 0.0)
+
+
+defvjp(_root_excess, None, None)
+defjvp(_root_excess, None, None)
+
+
+def shifted_product_root(shifts: Any, target: Any) -> Any:
+    r"""Solve ∏_i (x + c_i) = T on the ray x ≥ −min c, where the left side increases from 0.
+
+    The factors themselves are returned, not x, because x + c_i loses digits to cancellation
+    where x is close to −c_i.
+
+    Parameters
+    ----------
+    shifts : array-like, shape=[..., n_factors]
+        The constants :math:`c_i`.
+    target : array-like, shape=[...]
+        The non-negative number :math:`T`.
+
+    Returns
+    -------
+    factors : array, shape=[..., n_factors]
+        :math:`x + c_i \geq 0`, to a few units in the last place. Differentiable up to order 3
+        in both arguments where T > 0.
+
+    References
+    ----------
+    The layers of a relaxed balanced linear network and of a chain of single ReLU neurons obey
+    this equation: [MPG]_.
+    """
+    gaps = shifts - gs.amin(shifts, axis=-1)[..., None]
+    gaps, target = gaps + 0.0 * target[..., None], target + 0.0 * gaps[..., 0]
+    excess = _root_excess(gaps, target)
+    if gs.any(target > 0):
+        # The iteration above is a constant for autograd. Each Newton step from it doubles the
+        # order to which the result follows a change of the arguments (implicit function theorem).
+        safe_target = gs.where(target > 0, target, 1.0)
+        safe_excess = gs.where(target > 0, excess, 1.0)
+        for _ in range(2):
+            factors = gaps + safe_excess[..., None]
+            slope = gs.sum(1.0 / factors, axis=-1)
+            step = (gs.prod(factors, axis=-1) / safe_target - 1.0) / slope
+            safe_excess = gs.where(target > 0, safe_excess - step, 1.0)
+        excess = gs.where(target > 0, safe_excess, 0.0)
+    return gaps + excess[..., None]

@@ -1,0 +1,476 @@
+"""Losses: a function f of the lifted variable z, and ℓ = f∘φ of the parameter θ."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import autograd
+import numpy as np
+from scipy.special import log_softmax, softmax
+
+from liftflow.errors import DataError, InputError, ShapeError
+from liftflow.linalg import over_batch
+from liftflow.typing import FloatArray, as_array
+
+if TYPE_CHECKING:
+    from liftflow.architectures import Architecture, ReLUNetwork
+
+
+class Loss(ABC):
+    """A function f of z, with the parameter loss ℓ = f∘φ that it induces.
+
+    Some losses need more than z: a ReLU network's function also depends on one sign per hidden
+    neuron, which φ forgets. Such a loss reads them from the argument ``near``, a parameter in the
+    same sign gauge; others ignore it.
+    """
+
+    @abstractmethod
+    def value(self, z: Any, near: Any = None) -> Any:
+        """Evaluate f(z).
+
+        Parameters
+        ----------
+        z : array-like, shape=[..., *lifted_shape]
+        near : array-like, shape=[dim], optional
+            A parameter in the sign gauge of z.
+
+        Returns
+        -------
+        value : array, shape=[...]
+        """
+
+    @abstractmethod
+    def gradient(self, z: Any, near: Any = None) -> Any:
+        """Evaluate the Euclidean gradient ∇f(z).
+
+        Parameters
+        ----------
+        z : array-like, shape=[..., *lifted_shape]
+        near : array-like, shape=[dim], optional
+            A parameter in the sign gauge of z.
+
+        Returns
+        -------
+        gradient : array, shape=[..., *lifted_shape]
+        """
+
+    def representative(self, z: FloatArray, near: FloatArray) -> FloatArray:
+        """Follow ``near`` to z, where the loss needs it; a function of z alone does not.
+
+        Parameters
+        ----------
+        z : array, shape=[*lifted_shape]
+        near : array, shape=[dim]
+
+        Returns
+        -------
+        theta : array, shape=[dim]
+            What to pass as ``near`` for this z and those close to it.
+        """
+        return near
+
+    def parameter_value(self, theta: Any, architecture: "Architecture") -> Any:
+        """Evaluate ℓ(θ) = f(φ(θ)).
+
+        Parameters
+        ----------
+        theta : array-like, shape=[..., dim]
+        architecture : Architecture
+
+        Returns
+        -------
+        value : array, shape=[...]
+        """
+        return self.value(architecture.lift(theta))
+
+    def parameter_gradient(self, theta: Any, architecture: "Architecture") -> Any:
+        """Evaluate ∇ℓ(θ) = ∂φ(θ)ᵀ∇f(φ(θ)).
+
+        Parameters
+        ----------
+        theta : array-like, shape=[..., dim]
+        architecture : Architecture
+
+        Returns
+        -------
+        gradient : array, shape=[..., dim]
+        """
+        return architecture.lift_vjp(theta, self.gradient(architecture.lift(theta)))
+
+    def scores(self, theta: FloatArray, architecture: "Architecture") -> dict[str, float]:
+        """Figures of merit at θ besides the loss, by name.
+
+        Parameters
+        ----------
+        theta : array, shape=[dim]
+        architecture : Architecture
+
+        Returns
+        -------
+        scores : dict of str to float
+        """
+        return {}
+
+
+class FunctionLoss(Loss):
+    """A loss given by f alone; build it with :func:`loss_from_function`.
+
+    Parameters
+    ----------
+    function : callable
+        One z to one number.
+    """
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        self.function = function
+        self._gradient = autograd.grad(function)
+
+    def value(self, z: Any, near: Any = None) -> Any:
+        """Evaluate f(z).
+
+        Parameters
+        ----------
+        z : array-like, shape=[*lifted_shape]
+        near : None
+            Not used.
+
+        Returns
+        -------
+        value : float
+        """
+        return self.function(as_array(z, "z"))
+
+    def gradient(self, z: Any, near: Any = None) -> Any:
+        """Evaluate ∇f(z) by autograd.
+
+        Parameters
+        ----------
+        z : array-like, shape=[*lifted_shape]
+        near : None
+            Not used.
+
+        Returns
+        -------
+        gradient : array, shape=[*lifted_shape]
+        """
+        return self._gradient(as_array(z, "z"))
+
+    def parameter_value(self, theta: Any, architecture: "Architecture") -> Any:
+        """Evaluate ℓ(θ) = f(φ(θ)).
+
+        Parameters
+        ----------
+        theta : array-like, shape=[..., dim]
+        architecture : Architecture
+
+        Returns
+        -------
+        value : array, shape=[...]
+        """
+        theta = as_array(theta, "theta", (architecture.dim,), differentiable=False)
+        return over_batch(lambda t: self.value(architecture.lift(t)), [theta], [1])
+
+    def parameter_gradient(self, theta: Any, architecture: "Architecture") -> Any:
+        """Evaluate ∇ℓ(θ) = ∂φ(θ)ᵀ∇f(φ(θ)).
+
+        Parameters
+        ----------
+        theta : array-like, shape=[..., dim]
+        architecture : Architecture
+
+        Returns
+        -------
+        gradient : array, shape=[..., dim]
+        """
+        theta = as_array(theta, "theta", (architecture.dim,), differentiable=False)
+        parent = super().parameter_gradient
+        return over_batch(lambda t: parent(t, architecture), [theta], [1])
+
+
+def loss_from_function(function: Callable[[Any], Any]) -> FunctionLoss:
+    """Turn a function of z, written with autograd.numpy, into a loss.
+
+    Parameters
+    ----------
+    function : callable
+        Takes one z of shape ``lifted_shape`` to one number.
+
+    Returns
+    -------
+    loss : FunctionLoss
+
+    Raises
+    ------
+    InputError
+        Not callable.
+
+    Examples
+    --------
+    >>> import autograd.numpy as anp
+    >>> from liftflow.losses import loss_from_function
+    >>> loss = loss_from_function(lambda z: anp.sum(z**2))
+    >>> print(loss.gradient([1.0, 2.0]))
+    [2. 4.]
+    """
+    if not callable(function):
+        raise InputError(f"function must take z to a number, got {function!r}")
+    return FunctionLoss(function)
+
+
+_KINDS = ("mse", "cross-entropy")
+_CHUNK = 2**22  # numbers held at once when path gradients are summed over samples
+
+
+class NetworkLoss(Loss):
+    r"""Training loss of a ReLU network on data, as a function of θ and of its path products.
+
+    ``mse``: :math:`\frac{1}{2n}\sum_i ‖R_θ(x_i) − y_i‖^2`. ``cross-entropy``: mean negative
+    log-likelihood of the labels under the softmax of the outputs. In z the network reads
+    :math:`R(x) = \sum_p a_p(x) z_p x_{p_0}` with :math:`a_p(x) = 1` where every hidden ReLU on p
+    is active; f is smooth inside an activation region.
+
+    Parameters
+    ----------
+    network : ReLUNetwork
+    inputs : array-like, shape=[n_samples, n_inputs]
+    targets : array-like
+        ``mse``: real, shape=[n_samples, n_outputs], or [n_samples] with one output.
+        ``cross-entropy``: integer labels from 0, shape=[n_samples].
+    kind : {"mse", "cross-entropy"}
+
+    Raises
+    ------
+    InputError, ShapeError, NotFiniteError
+        Unknown kind, or arrays that do not fit the network.
+    DataError
+        Labels that are not integers from 0 to n_outputs − 1, or no samples.
+
+    References
+    ----------
+    [MPG]_, and the path activations of Gonon et al. 2024.
+    """
+
+    def __init__(
+        self, network: "ReLUNetwork", inputs: Any, targets: Any, kind: str = "mse"
+    ) -> None:
+        if kind not in _KINDS:
+            raise InputError(f"kind must be one of {', '.join(_KINDS)}, got {kind!r}")
+        self.network, self.kind = network, kind
+        n_out = len(network.outputs)
+        self.inputs = as_array(
+            inputs, "inputs", (None, len(network.inputs)), batch=False, differentiable=False
+        )
+        if len(self.inputs) == 0:
+            raise DataError("inputs must hold at least one sample, got none")
+        if kind == "mse":
+            values = as_array(targets, "targets", differentiable=False)
+            if values.ndim == 1 and n_out == 1:
+                values = values[:, None]
+            self.targets = as_array(values, "targets", (None, n_out), batch=False)
+        else:
+            self.targets = self._labels(targets, n_out)
+        if len(self.targets) != len(self.inputs):
+            raise ShapeError(
+                f"inputs and targets must have one row per sample, got {len(self.inputs)} and "
+                f"{len(self.targets)}"
+            )
+
+    @staticmethod
+    def _labels(targets: Any, n_out: int) -> FloatArray:
+        """One-hot rows, shape=[n_samples, n_outputs]."""
+        if n_out < 2:
+            raise DataError("cross-entropy needs a network of at least two outputs, got one")
+        labels = as_array(targets, "targets", (None,), batch=False, differentiable=False)
+        whole = labels.astype(np.intp)
+        if not np.array_equal(labels, whole) or whole.min(initial=0) < 0:
+            raise DataError("labels must be integers from 0; use sklearn's LabelEncoder on others")
+        if whole.max(initial=0) >= n_out:
+            raise DataError(
+                f"label {whole.max()} is out of range for a network of {n_out} outputs, which "
+                f"takes labels 0 to {n_out - 1}"
+            )
+        return np.eye(n_out)[whole]
+
+    # On the outputs.
+
+    def _value(self, outputs: FloatArray) -> float:
+        if self.kind == "mse":
+            return float(0.5 * np.sum((outputs - self.targets) ** 2) / len(self.inputs))
+        return float(-np.sum(self.targets * log_softmax(outputs, axis=1)) / len(self.inputs))
+
+    def _cotangent(self, outputs: FloatArray) -> FloatArray:
+        predicted = outputs if self.kind == "mse" else softmax(outputs, axis=1)
+        return (predicted - self.targets) / len(self.inputs)
+
+    # In θ.
+
+    def _check(self, architecture: "Architecture | None") -> None:
+        if architecture is not None and architecture is not self.network:
+            raise InputError(
+                "this NetworkLoss belongs to another network; build one with "
+                "NetworkLoss(architecture, inputs, targets)"
+            )
+
+    def parameter_value(self, theta: Any, architecture: "Architecture | None" = None) -> Any:
+        """Evaluate ℓ(θ) by a forward pass.
+
+        Parameters
+        ----------
+        theta : array-like, shape=[..., dim]
+        architecture : ReLUNetwork, optional
+            The network of this loss.
+
+        Returns
+        -------
+        value : array, shape=[...]
+        """
+        self._check(architecture)
+        theta = as_array(theta, "theta", (self.network.dim,), differentiable=False)
+        forward = self.network.forward_vjp
+        return over_batch(
+            lambda t: np.asarray(self._value(forward(t, self.inputs)[0])), [theta], [1]
+        )
+
+    def parameter_gradient(self, theta: Any, architecture: "Architecture | None" = None) -> Any:
+        """Evaluate ∇ℓ(θ) by one backpropagation, in float64.
+
+        Parameters
+        ----------
+        theta : array-like, shape=[..., dim]
+        architecture : ReLUNetwork, optional
+            The network of this loss.
+
+        Returns
+        -------
+        gradient : array, shape=[..., dim]
+        """
+        self._check(architecture)
+        theta = as_array(theta, "theta", (self.network.dim,), differentiable=False)
+
+        def gradient(point: FloatArray) -> FloatArray:
+            outputs, pull_back = self.network.forward_vjp(point, self.inputs)
+            return pull_back(self._cotangent(outputs))
+
+        return over_batch(gradient, [theta], [1])
+
+    # In z.
+
+    def representative(self, z: FloatArray, near: FloatArray) -> FloatArray:
+        """Recover the point above z on the invariant set of ``near``, with its signs.
+
+        Parameters
+        ----------
+        z : array, shape=[n_paths]
+        near : array, shape=[dim]
+
+        Returns
+        -------
+        theta : array, shape=[dim]
+        """
+        return self.network.recover(z, self.network.conservation_laws(near), near=near)
+
+    def value(self, z: Any, near: Any = None) -> Any:
+        """Evaluate f(z) as a sum over paths.
+
+        Parameters
+        ----------
+        z : array-like, shape=[..., n_paths]
+        near : array-like, shape=[dim], optional
+            A parameter in the sign gauge of z; by default anchor in-edges are positive.
+
+        Returns
+        -------
+        value : array, shape=[...]
+        """
+
+        def value(point: FloatArray) -> FloatArray:
+            return np.asarray(self._value(self._path_outputs(point, self._path_nodes(point, near))))
+
+        return over_batch(value, [self._z(z)], [1])
+
+    def gradient(self, z: Any, near: Any = None) -> Any:
+        r"""Evaluate ∇f(z), :math:`∂_p f = \sum_i x_{i,p_0} a_p(x_i) δ_{i,o(p)}`.
+
+        Parameters
+        ----------
+        z : array-like, shape=[..., n_paths]
+        near : array-like, shape=[dim], optional
+            A parameter in the sign gauge of z; by default anchor in-edges are positive.
+
+        Returns
+        -------
+        gradient : array, shape=[..., n_paths]
+        """
+
+        def gradient(point: FloatArray) -> FloatArray:
+            nodes = self._path_nodes(point, near)
+            delta = self._cotangent(self._path_outputs(point, nodes))
+            column = self.network.path_outputs
+            parts = [
+                np.einsum("sp,sp->p", signal, delta[:, column[part]])
+                for part, signal in self._signals(nodes)
+            ]
+            return np.concatenate(parts)
+
+        return over_batch(gradient, [self._z(z)], [1])
+
+    def _z(self, z: Any) -> FloatArray:
+        return as_array(z, "z", self.network.lifted_shape, differentiable=False)
+
+    def _path_nodes(self, z: FloatArray, near: Any) -> FloatArray:
+        """Factor of every node on every sample along a path: inputs and 0/1 activations."""
+        theta = self.network.image_representative(z)
+        if near is not None:
+            near = as_array(near, "near", (self.network.dim,), differentiable=False)
+            theta = self.network.recover(
+                self.network.lift(theta), self.network.conservation_laws(near), near=near
+            )
+        values = self.network.activations(theta, self.inputs)
+        hidden = self.network.dag.hidden_nodes
+        values[:, hidden] = values[:, hidden] > 0
+        return values
+
+    def _signals(self, nodes: FloatArray) -> Any:
+        """x_{p₀} a_p(x) in chunks of paths: a slice, and an array of shape [n_samples, size]."""
+        tails = self.network.path_tails
+        size = max(1, _CHUNK // len(nodes))
+        padded = np.concatenate([nodes, np.ones((len(nodes), 1))], axis=1)
+        for start in range(0, len(tails), size):
+            part = slice(start, start + size)
+            signal = padded[:, tails[part, 0]]
+            for column in tails[part].T[1:]:
+                signal = signal * padded[:, column]
+            yield part, signal
+
+    def _path_outputs(self, z: FloatArray, nodes: FloatArray) -> FloatArray:
+        outputs = np.zeros((len(nodes), len(self.network.outputs)))
+        column = self.network.path_outputs
+        for part, signal in self._signals(nodes):
+            for number in range(outputs.shape[1]):
+                own = column[part] == number
+                outputs[:, number] += signal[:, own] @ z[part][own]
+        return outputs
+
+    def scores(self, theta: FloatArray, architecture: "Architecture") -> dict[str, float]:
+        """Training accuracy of a classifier, or R² of a regression.
+
+        Parameters
+        ----------
+        theta : array, shape=[dim]
+        architecture : ReLUNetwork
+            The network of this loss.
+
+        Returns
+        -------
+        scores : dict of str to float
+            ``accuracy`` where the targets are one-hot, else ``r2``.
+        """
+        self._check(architecture)
+        outputs = self.network.forward_vjp(theta, self.inputs)[0]
+        one_hot = self.targets.shape[1] > 1 and np.all(np.isin(self.targets, (0.0, 1.0)))
+        if one_hot and np.all(self.targets.sum(axis=1) == 1):
+            hit = outputs.argmax(axis=1) == self.targets.argmax(axis=1)
+            return {"accuracy": float(hit.mean())}
+        residual = np.sum((outputs - self.targets) ** 2)
+        total = np.sum((self.targets - self.targets.mean(axis=0)) ** 2)
+        return {"r2": float(1 - residual / total)} if total > 0 else {}
