@@ -41,6 +41,7 @@ test: $(VENV)/.dev  ## tests and doctests, then the contracts under numpy; ARGS=
 
 lint: $(VENV)/.dev  ## ruff and mypy
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 wheel: $(VENV)/.dev  ## sdist and wheel in dist/, and the wheel tried away from here

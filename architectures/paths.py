@@ -133,19 +133,19 @@ class Anchors:
         with np.errstate(invalid="ignore"):
             return float(np.max(best - own))
 
-    def sums_before(self, values: FloatArray) -> FloatArray:
+    def sums_before(self, values: Any) -> Any:
         """Sum of ``values`` along the anchor path from a start to each hidden node."""
         return self._along(values, self.into, self.dag.tail_hidden, self._forward, np.add)
 
-    def sums_after(self, values: FloatArray) -> FloatArray:
+    def sums_after(self, values: Any) -> Any:
         """Sum of ``values`` along the anchor path from each hidden node to an output."""
         return self._along(values, self.out_of, self.dag.head_hidden, self._backward, np.add)
 
-    def products_before(self, values: FloatArray) -> FloatArray:
+    def products_before(self, values: Any) -> Any:
         """Product of ``values`` along the anchor path from a start to each hidden node."""
         return self._along(values, self.into, self.dag.tail_hidden, self._forward, np.multiply)
 
-    def products_after(self, values: FloatArray) -> FloatArray:
+    def products_after(self, values: Any) -> Any:
         """Product of ``values`` along the anchor path from each hidden node to an output."""
         return self._along(values, self.out_of, self.dag.head_hidden, self._backward, np.multiply)
 
@@ -159,23 +159,23 @@ class Anchors:
 
     @staticmethod
     def _along(
-        values: FloatArray,
+        values: Any,
         anchors: IntArray,
         neighbours: IntArray,
         generations: tuple[IntArray, ...],
         combine: np.ufunc,
-    ) -> FloatArray:
+    ) -> Any:
         total = np.full(anchors.size + 1, combine.identity, dtype=values.dtype)
         for hidden in generations:
             edges = anchors[hidden]
             total[hidden] = combine(total[neighbours[edges]], values[edges])
         return total[:-1]
 
-    def transposed_before(self, weights: FloatArray) -> FloatArray:
+    def transposed_before(self, weights: Any) -> FloatArray:
         """Transpose of :meth:`sums_before`: node weights to edges, shape=[dim]."""
         return self._transposed(weights, self.into, self.dag.tail_hidden, self._backward)
 
-    def transposed_after(self, weights: FloatArray) -> FloatArray:
+    def transposed_after(self, weights: Any) -> FloatArray:
         """Transpose of :meth:`sums_after`: node weights to edges, shape=[dim]."""
         return self._transposed(weights, self.out_of, self.dag.head_hidden, self._forward)
 
@@ -394,8 +394,8 @@ class BasisPathChart:
             weight *= before * after
             size = self.dag.n_hidden
             along = weight * point
-            tails = np.bincount(self.dag.tail_hidden + 1, along, minlength=size + 1)[1:]
-            heads = np.bincount(self.dag.head_hidden + 1, along, minlength=size + 1)[1:]
+            tails = np.bincount(self.dag.tail_hidden + 1, along, size + 1)[1:]
+            heads = np.bincount(self.dag.head_hidden + 1, along, size + 1)[1:]
             sums = self.anchors.transposed_before(tails) + self.anchors.transposed_after(heads)
             return weight + self._rates(point, sums)
 

@@ -322,7 +322,9 @@ class ReLUNetwork(Architecture):
         """
         graph = self.graph if graph is None else graph
         edges = self.parameter_names[: self.dag.n_edges]
-        missing = [edge for edge in edges if "weight" not in graph.get_edge_data(*edge, {})]
+        missing: list[Hashable] = [
+            edge for edge in edges if "weight" not in graph.get_edge_data(*edge, {})
+        ]
         missing += [node for node in self.biases if "bias" not in graph.nodes.get(node, {})]
         if missing:
             shown = ", ".join(map(repr, missing[:8]))
@@ -720,7 +722,7 @@ class ReLUNetwork(Architecture):
         return gap / float(np.linalg.norm(z)) if gap else 0.0
 
     def _chart_of(self, z: FloatArray) -> tuple[BasisPathChart, FloatArray]:
-        """The chart with the strongest anchors at z, and z in it."""
+        """Find the chart with the strongest anchors at z, and the coordinates of z in it."""
         dag, table = self.dag, self._path_edges
         # The strongest path through a node is the strongest path to it, then from it.
         rank = np.empty(z.size, dtype=np.intp)
@@ -885,8 +887,8 @@ class ReLUNetwork(Architecture):
     def _relu(self, level: int, values: FloatArray) -> FloatArray:
         return np.maximum(values, 0.0, out=values, where=self._rectified[level])
 
-    def _slopes(self, level: int, values: FloatArray) -> FloatArray:
-        """Derivative of the activation at each node, from its value."""
+    def _slopes(self, level: int, values: FloatArray) -> Any:
+        """Differentiate the activation at each node, given its value."""
         mask = self._rectified[level]
         return values > 0 if mask is True else (values > 0) | ~mask
 

@@ -197,7 +197,7 @@ class OneHiddenLayerCometric(PathCometric):
                 f"{max(map(len, paths)) - 1} edges; use PathCometric"
             )
         numbers: dict[Any, list[int]] = {node: [] for node in architecture.hidden}
-        skips = []
+        skips: list[int] = []
         for number, path in enumerate(paths):
             (numbers[path[1]] if len(path) == 3 else skips).append(number)
         # In the order of paths, those through one neuron are row-major in (input, output).
