@@ -1,7 +1,21 @@
 """What θ and φ are: architectures, their lifts and their conservation laws."""
 
+from liftflow.architectures.attention import Attention as Attention
 from liftflow.architectures.base import Architecture as Architecture
+from liftflow.architectures.linear import DeepLinear as DeepLinear
+from liftflow.architectures.linear import TwoLayerLinear as TwoLayerLinear
+from liftflow.architectures.neural_ode import LinearNeuralODE as LinearNeuralODE
 from liftflow.architectures.paths import BasisPathChart as BasisPathChart
+from liftflow.architectures.product import ProductArchitecture as ProductArchitecture
 from liftflow.architectures.relu import ReLUNetwork as ReLUNetwork
 
-__all__ = ["Architecture", "BasisPathChart", "ReLUNetwork"]
+__all__ = [
+    "Architecture",
+    "Attention",
+    "BasisPathChart",
+    "DeepLinear",
+    "LinearNeuralODE",
+    "ProductArchitecture",
+    "ReLUNetwork",
+    "TwoLayerLinear",
+]

@@ -15,6 +15,10 @@ from liftflow.linalg import RANK_RTOL, minimal_solution, over_batch, range_basis
 from liftflow.typing import FloatArray, Rng, as_array, as_count, as_rng
 
 
+_GAUSS_NEWTON_STEPS = 100
+_GAUSS_NEWTON_RTOL = 1e-9
+
+
 class Architecture(ABC):
     r"""A factorisation φ of the loss ℓ = f∘φ, with the conservation laws h of its flows.
 
@@ -335,7 +339,7 @@ class Architecture(ABC):
         return self._theta(theta)[..., :0]
 
     def conservation_laws_jacobian(self, theta: Any) -> Any:
-        """Jacobian ∂h(θ), by autograd unless a family knows better.
+        """Jacobian ∂h(θ) as a dense matrix, from one :meth:`laws_jvp` per parameter.
 
         Parameters
         ----------
@@ -345,10 +349,9 @@ class Architecture(ABC):
         -------
         jacobian : array, shape=[..., n_laws, dim]
         """
-        theta = self._theta(theta, differentiable=False)
-        if self.n_laws == 0:
-            return np.zeros((*theta.shape[:-1], 0, self.dim))
-        return over_batch(autograd.jacobian(self.conservation_laws), [theta], [1])
+        theta = self._theta(theta)
+        columns = self.laws_jvp(theta[..., None, :], gs.eye(self.dim))
+        return gs.moveaxis(columns, -1, -2)
 
     def laws_rank(self, theta: Any) -> int:
         """Number of independent laws at θ, the rank of ∂h(θ).
@@ -364,7 +367,7 @@ class Architecture(ABC):
         return range_basis(self.conservation_laws_jacobian(theta).T).shape[1]
 
     def laws_jvp(self, theta: Any, tangent: Any) -> Any:
-        """Push a velocity of θ forward by the laws, ∂h(θ) v.
+        """Push a velocity of θ forward by the laws, ∂h(θ) v; by autograd unless overridden.
 
         Parameters
         ----------
@@ -374,8 +377,10 @@ class Architecture(ABC):
         -------
         laws_tangent : array, shape=[..., n_laws]
         """
-        tangent = self._theta(tangent, "tangent")
-        return gs.einsum("...kj,...j->...k", self.conservation_laws_jacobian(theta), tangent)
+        theta, tangent = gs.broadcast_arrays(self._theta(theta), self._theta(tangent, "tangent"))
+        if self.n_laws == 0:
+            return theta[..., :0]
+        return autograd.make_jvp(self.conservation_laws)(theta)(tangent)[1]
 
     def project_to_tangent(self, theta: Any, vector: Any) -> Any:
         """Project orthogonally onto ker ∂h(θ), v − ∂hᵀ(∂h∂hᵀ)⁺∂h v.
@@ -447,13 +452,50 @@ class Architecture(ABC):
         Returns
         -------
         theta : array, shape=[..., dim]
+            Of all such points one close to ``near``; found by Gauss–Newton steps on
+            (φ, h) = (z, laws) unless a family knows better.
 
         Raises
         ------
         NotRecoverableError
-            θ is not determined, or this family does not know how.
+            No ``near`` where one is needed, or the steps do not converge.
         """
-        raise NotRecoverableError(f"{type(self).__name__} defines no recover(z, laws)")
+        if near is None:
+            raise NotRecoverableError(
+                f"{type(self).__name__} recovers by iteration and needs a point to start from; "
+                "pass near=theta0"
+            )
+        arrays = [
+            self._lifted(z, differentiable=False),
+            self._laws(laws),
+            self._theta(near, "near", differentiable=False),
+        ]
+        return over_batch(self._gauss_newton, arrays, [len(self.lifted_shape), 1, 1])
+
+    def _gauss_newton(self, z: FloatArray, laws: FloatArray, theta: FloatArray) -> FloatArray:
+        def residual(point: FloatArray) -> FloatArray:
+            lifted = np.ravel(self.lift(point) - z)
+            return np.concatenate([lifted, self.conservation_laws(point) - laws])
+
+        scale = 1.0 + np.linalg.norm(z) + np.linalg.norm(laws)
+        gap = residual(theta)
+        for _ in range(_GAUSS_NEWTON_STEPS):
+            size = np.linalg.norm(gap)
+            jacobian = np.vstack([self.lift_jacobian(theta), self.conservation_laws_jacobian(theta)])
+            step = np.linalg.pinv(jacobian, rcond=RANK_RTOL) @ gap
+            fraction, trial = 1.0, residual(theta - step)
+            while not np.linalg.norm(trial) < size and fraction > 1e-4:
+                fraction /= 2
+                trial = residual(theta - fraction * step)
+            if not np.linalg.norm(trial) < size:  # nothing left to gain
+                break
+            theta, gap = theta - fraction * step, trial
+        if not np.linalg.norm(gap) <= _GAUSS_NEWTON_RTOL * scale:
+            raise NotRecoverableError(
+                f"Gauss–Newton on (φ, h) ended at a residual of {np.linalg.norm(gap):.1e}, expected "
+                f"at most {_GAUSS_NEWTON_RTOL * scale:.0e}; is z on the image, and near close to it?"
+            )
+        return theta
 
     def basis_chart(self, theta: Any) -> Any:
         """Chart of φ(𝓜_θ₀) by basis paths; only networks on graphs have one.

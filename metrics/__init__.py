@@ -3,18 +3,36 @@
 from liftflow.metrics.base import Cometric as Cometric
 from liftflow.metrics.base import IntrinsicMetric as IntrinsicMetric
 from liftflow.metrics.intrinsic import intrinsic_cometric as intrinsic_cometric
+from liftflow.metrics.multipliers import DeepMultiplier as DeepMultiplier
+from liftflow.metrics.multipliers import HyperbolicMultiplier as HyperbolicMultiplier
+from liftflow.metrics.multipliers import LogarithmicMeanMultiplier as LogarithmicMeanMultiplier
+from liftflow.metrics.multipliers import Multiplier as Multiplier
+from liftflow.metrics.multipliers import ScalarMultiplier as ScalarMultiplier
+from liftflow.metrics.multipliers import TwoLayerMultiplier as TwoLayerMultiplier
 from liftflow.metrics.oracle import oracle_gram as oracle_gram
 from liftflow.metrics.oracle import oracle_jacobian as oracle_jacobian
 from liftflow.metrics.path import OneHiddenLayerCometric as OneHiddenLayerCometric
 from liftflow.metrics.path import PathCometric as PathCometric
 from liftflow.metrics.path import ScalarChainCometric as ScalarChainCometric
+from liftflow.metrics.product import ProductCometric as ProductCometric
+from liftflow.metrics.recovered import RecoveredCometric as RecoveredCometric
+from liftflow.metrics.spectral import SpectralCometric as SpectralCometric
 
 __all__ = [
     "Cometric",
+    "DeepMultiplier",
+    "HyperbolicMultiplier",
     "IntrinsicMetric",
+    "LogarithmicMeanMultiplier",
+    "Multiplier",
     "OneHiddenLayerCometric",
     "PathCometric",
+    "ProductCometric",
+    "RecoveredCometric",
     "ScalarChainCometric",
+    "ScalarMultiplier",
+    "SpectralCometric",
+    "TwoLayerMultiplier",
     "intrinsic_cometric",
     "oracle_gram",
     "oracle_jacobian",

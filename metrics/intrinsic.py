@@ -3,14 +3,27 @@
 from functools import singledispatch
 from typing import Any
 
-from liftflow.architectures import Architecture, ReLUNetwork
-from liftflow.errors import NotIntrinsicError
+from liftflow.architectures import (
+    Architecture,
+    DeepLinear,
+    LinearNeuralODE,
+    ProductArchitecture,
+    ReLUNetwork,
+    TwoLayerLinear,
+)
+from liftflow.architectures.linear import BALANCE_RTOL
+from liftflow.errors import InputError, NotIntrinsicError
 from liftflow.metrics.base import Cometric
+from liftflow.metrics.linear import deep_linear_cometric, neural_ode_cometric, two_layer_cometric
 from liftflow.metrics.path import PathCometric
+from liftflow.metrics.product import ProductCometric
+from liftflow.typing import FloatArray, as_array
 
 
 @singledispatch
-def intrinsic_cometric(architecture: Architecture, theta0: Any) -> Cometric:
+def intrinsic_cometric(
+    architecture: Architecture, theta0: Any, *, tolerance: float = BALANCE_RTOL
+) -> Cometric:
     """Build the closed form K_θ₀ of an architecture at θ₀.
 
     A new family registers its own: ``@intrinsic_cometric.register``.
@@ -19,6 +32,10 @@ def intrinsic_cometric(architecture: Architecture, theta0: Any) -> Cometric:
     ----------
     architecture : Architecture
     theta0 : array-like, shape=[dim]
+    tolerance : float
+        How far θ₀ may be from the condition that the closed form needs (‖S − λI‖ relative to
+        ‖U‖² + ‖V‖², for two linear layers). ``numpy.inf`` forces the form of the nearest λ, to be
+        used as a negative control.
 
     Returns
     -------
@@ -27,18 +44,52 @@ def intrinsic_cometric(architecture: Architecture, theta0: Any) -> Cometric:
     Raises
     ------
     NotIntrinsicError
-        No closed form is known for this family, or none exists at this θ₀.
+        No closed form is known for this family, or none exists at this θ₀: says why.
     NotRecoverableError
         Dead parameters at θ₀.
     """
     raise NotIntrinsicError(
         f"no closed form is registered for {type(architecture).__name__}; register one with "
-        "@intrinsic_cometric.register"
+        "@intrinsic_cometric.register, or use RecoveredCometric(architecture, theta0) where θ is "
+        "recoverable"
     )
 
 
+def _point(architecture: Architecture, theta0: Any, tolerance: float) -> FloatArray:
+    if not tolerance >= 0:
+        raise InputError(f"tolerance must not be negative, got {tolerance}")
+    return as_array(theta0, "theta0", (architecture.dim,), batch=False, differentiable=False)
+
+
 @intrinsic_cometric.register
-def _(architecture: ReLUNetwork, theta0: Any) -> PathCometric:
-    cometric = PathCometric(architecture, theta0)
-    architecture.basis_chart(cometric.theta0)  # refuses dead parameters, by name
-    return cometric
+def _(
+    architecture: ReLUNetwork, theta0: Any, *, tolerance: float = BALANCE_RTOL
+) -> PathCometric:
+    point = _point(architecture, theta0, tolerance)
+    architecture.basis_chart(point)  # refuses dead parameters, by name
+    return PathCometric(architecture, point)
+
+
+@intrinsic_cometric.register
+def _(architecture: DeepLinear, theta0: Any, *, tolerance: float = BALANCE_RTOL) -> Cometric:
+    return deep_linear_cometric(architecture, _point(architecture, theta0, tolerance), tolerance)
+
+
+@intrinsic_cometric.register
+def _(architecture: TwoLayerLinear, theta0: Any, *, tolerance: float = BALANCE_RTOL) -> Cometric:
+    return two_layer_cometric(architecture, _point(architecture, theta0, tolerance), tolerance)
+
+
+@intrinsic_cometric.register
+def _(architecture: LinearNeuralODE, theta0: Any, *, tolerance: float = BALANCE_RTOL) -> Cometric:
+    return neural_ode_cometric(architecture, _point(architecture, theta0, tolerance), tolerance)
+
+
+@intrinsic_cometric.register
+def _(
+    architecture: ProductArchitecture, theta0: Any, *, tolerance: float = BALANCE_RTOL
+) -> ProductCometric:
+    point = _point(architecture, theta0, tolerance)
+    parts = zip(architecture.factors, architecture.unpack(point), strict=True)
+    factors = [intrinsic_cometric(factor, part, tolerance=tolerance) for factor, part in parts]
+    return ProductCometric(architecture, point, factors)

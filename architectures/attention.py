@@ -1,0 +1,74 @@
+"""Attention: per head two products of two matrices."""
+
+from typing import Any
+
+import numpy as np
+
+from liftflow.architectures.linear import TwoLayerLinear
+from liftflow.architectures.product import ProductArchitecture, split_lams
+from liftflow.typing import FloatArray, Rng, as_count, as_rng
+
+
+class Attention(ProductArchitecture):
+    r"""Factors of a multi-head attention layer, φ = (Q_h K_hᵀ, V_h O_hᵀ)_h.
+
+    A product of two-layer linear factors, two per head: first :math:`Q_h K_h^\top`, which scores
+    pairs of tokens, then :math:`V_h O_h^\top`, which maps their values. The Frobenius property
+    fails (d_head ≥ 2), and yet the metric property holds at relaxed balanced points.
+
+    Parameters
+    ----------
+    d_model : int
+        Dimension of the tokens.
+    d_head : int
+        Inner dimension of each head.
+    n_heads : int
+
+    References
+    ----------
+    [MPG]_.
+
+    Examples
+    --------
+    >>> from liftflow.architectures import Attention
+    >>> attention = Attention(d_model=4, d_head=2, n_heads=3)
+    >>> attention.lifted_shape, attention.dim
+    ((6, 4, 4), 96)
+    """
+
+    def __init__(self, d_model: int, d_head: int, n_heads: int = 1) -> None:
+        self.d_model = as_count(d_model, "d_model", 1)
+        self.d_head = as_count(d_head, "d_head", 1)
+        self.n_heads = as_count(n_heads, "n_heads", 1)
+        factors = [
+            TwoLayerLinear(self.d_model, self.d_model, self.d_head) for _ in range(2 * self.n_heads)
+        ]
+        super().__init__(*factors)
+        self.lifted_shape = (2 * self.n_heads, self.d_model, self.d_model)
+
+    def balanced_point(self, lam: Any, rng: Rng = None) -> FloatArray:
+        """Draw a point whose factors are relaxed balanced.
+
+        Parameters
+        ----------
+        lam : array-like, shape=[] or [2 * n_heads]
+            λ of each factor, or one for all.
+        rng : numpy.random.Generator or int, optional
+
+        Returns
+        -------
+        theta : array, shape=[dim]
+
+        Raises
+        ------
+        ArchitectureError
+            No such point exists: λ ≠ 0 needs d_head ≤ d_model.
+        """
+        rng = as_rng(rng)
+        lams = split_lams(lam, len(self.factors))
+        points = [
+            factor.balanced_point(float(own), rng)
+            for factor, own in zip(self.factors, lams, strict=True)
+            if isinstance(factor, TwoLayerLinear)
+        ]
+        return np.asarray(self.pack(*points))

@@ -1,0 +1,630 @@
+"""Linear networks: products of matrices, of any depth."""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import geomstats.backend as gs
+import numpy as np
+from scipy.stats import ortho_group
+
+from liftflow.architectures.base import Architecture
+from liftflow.errors import ArchitectureError, NotIntrinsicError, NotRecoverableError
+from liftflow.linalg import shifted_product_root
+from liftflow.typing import FloatArray, Rng, as_array, as_count, as_rng
+
+BALANCE_RTOL = 1e-8
+"""Distance of the laws to multiples of I, relative to the layers, that counts as none."""
+
+
+def transpose(matrix: Any) -> Any:
+    """Transpose the last two axes.
+
+    Parameters
+    ----------
+    matrix : array, shape=[..., n, m]
+
+    Returns
+    -------
+    transposed : array, shape=[..., m, n]
+    """
+    return gs.moveaxis(matrix, -1, -2)
+
+
+class DeepLinear(Architecture):
+    r"""Linear network of any depth, lifted to its end-to-end matrix.
+
+    :math:`φ(θ) = U_L ⋯ U_1`, with :math:`U_i` of shape ``(widths[i], widths[i-1])``. The laws are
+    the symmetric matrices :math:`S_i = U_{i+1}^\top U_{i+1} − U_i U_i^\top`, one per hidden layer,
+    by their upper triangles. θ is relaxed balanced where :math:`S_i = λ_i I` for all i.
+
+    Parameters
+    ----------
+    widths : sequence of int
+        :math:`[n_0, …, n_L]`, at least three.
+
+    Raises
+    ------
+    ArchitectureError
+        Fewer than three widths.
+
+    References
+    ----------
+    [MPG]_; balanced networks: Arora et al. 2018.
+
+    Examples
+    --------
+    >>> from liftflow.architectures import DeepLinear
+    >>> network = DeepLinear([3, 2, 2, 4])
+    >>> network.lifted_shape, network.dim, network.n_laws
+    ((4, 3), 18, 6)
+    """
+
+    def __init__(self, widths: Sequence[int]) -> None:
+        self.widths = [as_count(width, "a width", 1) for width in widths]
+        if len(self.widths) < 3:
+            raise ArchitectureError(
+                f"a linear network needs at least one hidden layer, got widths {self.widths}"
+            )
+        shapes = self._block_shapes()
+        super().__init__(
+            dim=sum(map(math.prod, shapes)),
+            lifted_shape=(self.widths[-1], self.widths[0]),
+            n_laws=sum(n * (n + 1) // 2 for n in self.widths[1:-1]),
+            block_shapes=shapes,
+        )
+
+    def _block_shapes(self) -> list[tuple[int, ...]]:
+        return [(b, a) for a, b in pairwise(self.widths)]
+
+    # θ and its layers: all that the families of matrix products differ in.
+
+    law_scale: float = 1.0
+    """Factor of the conservation laws."""
+
+    def layers(self, theta: Any) -> list[Any]:
+        """Matrices U_1, …, U_L of the product, an affine function of θ.
+
+        Parameters
+        ----------
+        theta : array-like, shape=[..., dim]
+
+        Returns
+        -------
+        layers : list of array, shape=[..., widths[i], widths[i-1]]
+        """
+        return list(self.unpack(theta))
+
+    def layer_velocities(self, tangent: Any) -> list[Any]:
+        """Velocities of the layers, the linear part of :meth:`layers`.
+
+        Parameters
+        ----------
+        tangent : array-like, shape=[..., dim]
+
+        Returns
+        -------
+        velocities : list of array, shape=[..., widths[i], widths[i-1]]
+        """
+        return self.layers(tangent)
+
+    def _pull_layers(self, covectors: list[Any]) -> Any:
+        """Transpose of :meth:`layer_velocities`."""
+        return self.pack(*covectors)
+
+    def from_layers(self, layers: Sequence[Any]) -> Any:
+        """Find the θ with these layers.
+
+        Parameters
+        ----------
+        layers : sequence of array-like, shape=[..., widths[i], widths[i-1]]
+
+        Returns
+        -------
+        theta : array, shape=[..., dim]
+        """
+        return self.pack(*layers)
+
+    # The lift.
+
+    def lift(self, theta: Any) -> Any:
+        """Evaluate the product U_L ⋯ U_1.
+
+        Parameters
+        ----------
+        theta : array-like, shape=[..., dim]
+
+        Returns
+        -------
+        z : array, shape=[..., widths[-1], widths[0]]
+        """
+        return self._prefixes(self.layers(self._theta(theta)))[-1]
+
+    @staticmethod
+    def _prefixes(layers: list[Any]) -> list[Any]:
+        """Products U_i ⋯ U_1 for i = 1, …, L."""
+        products = [layers[0]]
+        for layer in layers[1:]:
+            products.append(gs.matmul(layer, products[-1]))
+        return products
+
+    @staticmethod
+    def _suffixes(layers: list[Any]) -> list[Any]:
+        """Products U_L ⋯ U_i for i = 1, …, L."""
+        products = [layers[-1]]
+        for layer in layers[-2::-1]:
+            products.append(gs.matmul(products[-1], layer))
+        return products[::-1]
+
+    def lift_jvp(self, theta: Any, tangent: Any) -> Any:
+        """Push a velocity of θ forward by the product rule.
+
+        Parameters
+        ----------
+        theta, tangent : array-like, shape=[..., dim]
+
+        Returns
+        -------
+        lifted_tangent : array, shape=[..., widths[-1], widths[0]]
+        """
+        layers = self.layers(self._theta(theta))
+        velocities = self.layer_velocities(self._theta(tangent, "tangent"))
+        product, speed = layers[0], velocities[0]
+        for layer, velocity in zip(layers[1:], velocities[1:], strict=True):
+            speed = gs.matmul(velocity, product) + gs.matmul(layer, speed)
+            product = gs.matmul(layer, product)
+        return speed
+
+    def lift_vjp(self, theta: Any, covector: Any) -> Any:
+        """Pull a covector back, (U_L ⋯ U_{i+1})ᵀ G (U_{i−1} ⋯ U_1)ᵀ for each layer.
+
+        Parameters
+        ----------
+        theta : array-like, shape=[..., dim]
+        covector : array-like, shape=[..., widths[-1], widths[0]]
+
+        Returns
+        -------
+        pulled : array, shape=[..., dim]
+        """
+        layers = self.layers(self._theta(theta))
+        form = self._lifted(covector, "covector")
+        prefixes, suffixes = self._prefixes(layers), self._suffixes(layers)
+        lead = np.broadcast_shapes(form.shape[:-2], layers[0].shape[:-2])
+        pulled = []
+        for i in range(len(layers)):
+            own = form if i + 1 == len(layers) else gs.matmul(transpose(suffixes[i + 1]), form)
+            own = own if i == 0 else gs.matmul(own, transpose(prefixes[i - 1]))
+            pulled.append(gs.broadcast_to(own, (*lead, *own.shape[-2:])))
+        return self._pull_layers(pulled)
+
+    # The conservation laws.
+
+    def law_matrices(self, theta: Any) -> list[Any]:
+        """Evaluate the symmetric matrices S_i of the laws, times ``law_scale``.
+
+        Parameters
+        ----------
+        theta : array-like, shape=[..., dim]
+
+        Returns
+        -------
+        matrices : list of array, shape=[..., widths[i], widths[i]]
+        """
+        layers = self.layers(self._theta(theta))
+        return [
+            self.law_scale * (gs.matmul(transpose(after), after) - gs.matmul(before, transpose(before)))
+            for before, after in pairwise(layers)
+        ]
+
+    def conservation_laws(self, theta: Any) -> Any:
+        """Evaluate the laws, the upper triangles of all S_i.
+
+        Parameters
+        ----------
+        theta : array-like, shape=[..., dim]
+
+        Returns
+        -------
+        laws : array, shape=[..., n_laws]
+        """
+        return _upper(self.law_matrices(theta))
+
+    def laws_jvp(self, theta: Any, tangent: Any) -> Any:
+        """Push a velocity of θ forward by the laws.
+
+        Parameters
+        ----------
+        theta, tangent : array-like, shape=[..., dim]
+
+        Returns
+        -------
+        laws_tangent : array, shape=[..., n_laws]
+        """
+        layers = self.layers(self._theta(theta))
+        velocities = self.layer_velocities(self._theta(tangent, "tangent"))
+        halves = [
+            gs.matmul(transpose(velocities[i + 1]), layers[i + 1])
+            - gs.matmul(velocities[i], transpose(layers[i]))
+            for i in range(len(layers) - 1)
+        ]
+        return _upper([self.law_scale * (half + transpose(half)) for half in halves])
+
+    def split_laws(self, laws: Any) -> list[FloatArray]:
+        """Rebuild the symmetric matrices S_i, without ``law_scale``, from the flat laws.
+
+        Parameters
+        ----------
+        laws : array-like, shape=[n_laws]
+
+        Returns
+        -------
+        matrices : list of array, shape=[widths[i], widths[i]]
+        """
+        flat, matrices, start = self._laws(laws), [], 0
+        for size in self.widths[1:-1]:
+            count = size * (size + 1) // 2
+            matrix = np.zeros((size, size))
+            matrix[np.triu_indices(size)] = flat[start : start + count] / self.law_scale
+            matrices.append(matrix + np.triu(matrix, 1).T)
+            start += count
+        return matrices
+
+    def balance(
+        self, laws: Any, scale: float, tolerance: float = BALANCE_RTOL
+    ) -> FloatArray:
+        """Read λ_1, …, λ_{L−1} off relaxed balanced laws, or say how far they are from it.
+
+        Parameters
+        ----------
+        laws : array-like, shape=[n_laws]
+        scale : float
+            Size of the layers, Σ‖U_i‖², that distances are relative to.
+        tolerance : float
+            Largest relative distance ‖S_i − λ_i I‖ that counts as none.
+
+        Returns
+        -------
+        lams : array, shape=[L - 1]
+
+        Raises
+        ------
+        NotIntrinsicError
+            Some S_i is no multiple of I; holds its spectrum and distance.
+        """
+        lams = []
+        for number, matrix in enumerate(self.split_laws(laws), start=1):
+            lam = float(np.trace(matrix)) / len(matrix)
+            distance = float(np.linalg.norm(matrix - lam * np.eye(len(matrix))))
+            if not distance <= tolerance * scale:
+                spectrum = np.array2string(np.linalg.eigvalsh(matrix), precision=4)
+                raise NotIntrinsicError(
+                    f"S_{number} is not a multiple of I, so θ₀ is not relaxed balanced: spectrum "
+                    f"{spectrum}, ‖S − λI‖ = {distance:.3g} with λ = {lam:.3g}, expected at most "
+                    f"{tolerance * scale:.1e}; balanced_point(lam, rng) makes a balanced one"
+                )
+            lams.append(lam)
+        return np.array(lams)
+
+    # Points.
+
+    def random_point(self, n_samples: int = 1, rng: Rng = None) -> FloatArray:
+        """Draw layers with normal entries of variance 1/fan-in.
+
+        Parameters
+        ----------
+        n_samples : int
+            With one sample there is no sample axis.
+        rng : numpy.random.Generator or int, optional
+
+        Returns
+        -------
+        theta : array, shape=[..., dim]
+        """
+        count, rng = as_count(n_samples, "n_samples", 1), as_rng(rng)
+        layers = [
+            rng.standard_normal((count, b, a)) / np.sqrt(a) for a, b in pairwise(self.widths)
+        ]
+        points = self.from_layers(layers)
+        return points[0] if count == 1 else points
+
+    def balanced_point(self, lams: Any, rng: Rng = None) -> FloatArray:
+        """Draw a relaxed balanced point, S_i = λ_i I.
+
+        Parameters
+        ----------
+        lams : array-like, shape=[L - 1]
+            One number stands for all.
+        rng : numpy.random.Generator or int, optional
+
+        Returns
+        -------
+        theta : array, shape=[dim]
+
+        Raises
+        ------
+        ArchitectureError
+            No such point exists for these widths; says at which layer and why.
+        """
+        rng = as_rng(rng)
+        lams = self._lams(lams)
+        floor = max(0.0, -float(np.min(layer_shifts(lams))))
+        values = floor + rng.uniform(0.3, 2.0, size=min(self.widths))
+        frames = [random_orthogonal(width, rng) for width in self.widths]
+        squares = values[:, None] + layer_shifts(lams)
+        return self.from_layers(self._balanced_layers(squares, lams, frames))
+
+    def _lams(self, lams: Any) -> FloatArray:
+        array = as_array(lams, "lams", differentiable=False)
+        count = len(self.widths) - 2
+        if array.ndim > 1 or array.size not in (1, count):
+            raise ArchitectureError(
+                f"lams must hold one λ per hidden layer, {count}, or one for all; got shape "
+                f"{array.shape}"
+            )
+        return np.broadcast_to(np.ravel(array), (count,))
+
+    def _balanced_layers(
+        self, squares: FloatArray, lams: FloatArray, frames: list[FloatArray]
+    ) -> list[FloatArray]:
+        """Layers with S_i = λ_i I and squared singular values ``squares``, shape=[rank, L].
+
+        Column k of each frame is direction k of the product; the columns beyond those of the
+        product are hidden. A hidden direction carries a squared singular value from layer to
+        layer, starts at 0 where it is born, and must end at 0 or at the output.
+        """
+        rank, layers = len(squares), []
+        hidden = np.zeros(self.widths[0] - rank)  # squared values of the layer to come
+        kernel = max(0.0, -float(np.min(layer_shifts(lams))))
+        hidden[: max(0, self.widths[1] - rank)] = kernel
+        for i, (n_in, n_out) in enumerate(pairwise(self.widths)):
+            carried = np.flatnonzero(hidden > 0)
+            if carried.size > n_out - rank:
+                raise ArchitectureError(
+                    f"no relaxed balanced point: λ_{i} = {lams[i - 1]:g} > 0 needs layer {i + 1} "
+                    f"to have full column rank, so widths[{i + 1}] ≥ widths[{i}] (two layers: "
+                    f"r ≤ n); got widths {self.widths}"
+                )
+            middle = np.zeros((n_out, n_in))
+            middle[range(rank), range(rank)] = squares[:, i]
+            middle[rank + np.arange(carried.size), rank + carried] = hidden[carried]
+            layers.append(frames[i + 1] @ np.sqrt(middle) @ frames[i].T)
+            if i < len(lams):
+                arrived = np.zeros(n_out - rank)
+                arrived[: carried.size] = hidden[carried]
+                hidden = arrived + lams[i]
+                hidden[np.abs(hidden) < 1e-14 * (1 + kernel)] = 0.0
+                if np.any(hidden < 0):
+                    raise ArchitectureError(
+                        f"no relaxed balanced point: λ_{i + 1} = {lams[i]:g} < 0 needs layer "
+                        f"{i + 1} to have full row rank, so widths[{i}] ≥ widths[{i + 1}] (two "
+                        f"layers: r ≤ m); got widths {self.widths}"
+                    )
+        return layers
+
+    def recover(self, z: Any, laws: Any, *, near: Any = None) -> FloatArray:
+        """Find one point of the fibre over z on the invariant set: a section.
+
+        At relaxed balanced laws it is built from the singular value decomposition of z, whatever
+        ``near``; elsewhere Gauss–Newton steps lead there from ``near``.
+
+        Parameters
+        ----------
+        z : array-like, shape=[..., widths[-1], widths[0]]
+        laws : array-like, shape=[..., n_laws]
+        near : array-like, shape=[..., dim], optional
+
+        Returns
+        -------
+        theta : array, shape=[..., dim]
+            φ forgets the frames of the hidden layers, which are the standard ones here.
+
+        Raises
+        ------
+        NotRecoverableError
+            No such point, or none found.
+        """
+        z, laws = self._lifted(z, differentiable=False), self._laws(laws)
+        lead = np.broadcast_shapes(z.shape[:-2], laws.shape[:-1])
+        flat_z = np.broadcast_to(z, (*lead, *z.shape[-2:])).reshape(-1, *z.shape[-2:])
+        flat_laws = np.broadcast_to(laws, (*lead, self.n_laws)).reshape(-1, self.n_laws)
+        points = []
+        for one_z, one_laws in zip(flat_z, flat_laws, strict=True):
+            scale = float(np.linalg.norm(one_z) + np.linalg.norm(one_laws) / self.law_scale)
+            try:
+                lams = self.balance(one_laws, max(scale, 1e-300))
+                points.append(self._section(one_z, lams))
+            except NotIntrinsicError:
+                points.append(super().recover(one_z, one_laws, near=near))
+            except ArchitectureError as error:
+                raise NotRecoverableError(str(error)) from error
+        return np.reshape(points, (*lead, self.dim))
+
+    def _section(self, z: FloatArray, lams: FloatArray) -> FloatArray:
+        left, singular, right_t = np.linalg.svd(z)
+        rank = min(self.widths)
+        shifts = np.broadcast_to(layer_shifts(lams), (rank, len(self.widths) - 1))
+        squares = np.asarray(shifted_product_root(shifts, singular[:rank] ** 2))
+        frames = [right_t.T, *self._inner_frames(right_t.T, left), left]
+        return self.from_layers(self._balanced_layers(squares, lams, frames))
+
+    def _inner_frames(self, first: FloatArray, last: FloatArray) -> list[FloatArray]:
+        """Frames of the hidden layers for a section, which φ forgets."""
+        return [np.eye(width) for width in self.widths[1:-1]]
+
+    def fibre_point(self, theta: Any, rng: Rng = None) -> FloatArray:
+        """Find another point over the same z, relaxed balanced with other λ.
+
+        Parameters
+        ----------
+        theta : array-like, shape=[..., dim]
+            Relaxed balanced.
+        rng : numpy.random.Generator or int, optional
+            Not used: the shift of λ is one of a few fixed ones.
+
+        Returns
+        -------
+        theta : array, shape=[..., dim]
+
+        Raises
+        ------
+        ArchitectureError
+            These widths admit no other relaxed balanced point over z.
+        """
+        theta = self._theta(theta, differentiable=False)
+        if theta.ndim > 1:
+            return np.stack([self.fibre_point(point, rng) for point in theta])
+        z = np.asarray(self.lift(theta))
+        lams = np.array([np.trace(s) / len(s) for s in self.split_laws(self.conservation_laws(theta))])
+        size = np.linalg.norm(z) ** (2 / (len(self.widths) - 1))
+        for shift in (1.0, -1.0):
+            for step in np.vstack([np.ones((1, lams.size)), np.eye(lams.size)]):
+                try:
+                    return self._section(z, lams + shift * size * step)
+                except ArchitectureError:
+                    continue
+        raise ArchitectureError(
+            f"widths {self.widths} admit no other relaxed balanced point over this z"
+        )
+
+
+class TwoLayerLinear(DeepLinear):
+    r"""Two linear layers, φ(U, V) = U Vᵀ, the two-layer case of :class:`DeepLinear`.
+
+    The laws are the symmetric matrix :math:`S = U^\top U − V^\top V`; θ is relaxed balanced where
+    :math:`S = λI`.
+
+    Parameters
+    ----------
+    n, m, r : int
+        U has shape (n, r), V has shape (m, r), and z has shape (n, m).
+
+    References
+    ----------
+    [MPG]_; the leaf of hyperbolic isotropy: Zhang and Peyré 2026.
+    """
+
+    def __init__(self, n: int, m: int, r: int) -> None:
+        self.n, self.m, self.r = (as_count(size, "a size", 1) for size in (n, m, r))
+        super().__init__([self.m, self.r, self.n])
+
+    def _block_shapes(self) -> list[tuple[int, ...]]:
+        return [(self.n, self.r), (self.m, self.r)]
+
+    def layers(self, theta: Any) -> list[Any]:
+        """Layers Vᵀ and U of the product.
+
+        Parameters
+        ----------
+        theta : array-like, shape=[..., dim]
+
+        Returns
+        -------
+        layers : list of array
+        """
+        left, right = self.unpack(theta)
+        return [transpose(right), left]
+
+    def _pull_layers(self, covectors: list[Any]) -> Any:
+        return self.pack(covectors[1], transpose(covectors[0]))
+
+    def from_layers(self, layers: Sequence[Any]) -> Any:
+        """Find the θ = (U, V) with the layers Vᵀ and U.
+
+        Parameters
+        ----------
+        layers : sequence of array-like
+
+        Returns
+        -------
+        theta : array, shape=[..., dim]
+        """
+        return self.pack(layers[1], transpose(as_array(layers[0], "a layer")))
+
+    def hyperbolic_point(self, a: float, rng: Rng = None) -> FloatArray:
+        r"""Draw a point of the leaf of hyperbolic isotropy, W Wᵀ J W Wᵀ = a² J.
+
+        Here W = [U; V] and J = diag(I_n, −I_m). S has the eigenvalues a (n times), −a (m times)
+        and 0: it is not relaxed balanced, and yet the metric property holds.
+
+        Parameters
+        ----------
+        a : float
+            Positive.
+        rng : numpy.random.Generator or int, optional
+
+        Returns
+        -------
+        theta : array, shape=[dim]
+
+        Raises
+        ------
+        ArchitectureError
+            r < n + m, or a is not positive.
+        """
+        if self.r < self.n + self.m:
+            raise ArchitectureError(
+                f"the hyperbolic leaf needs r ≥ n + m = {self.n + self.m}, got r = {self.r}"
+            )
+        if not a > 0:
+            raise ArchitectureError(f"a must be positive, got {a}")
+        rng = as_rng(rng)
+        z = rng.standard_normal((self.n, self.m))
+        return self._hyperbolic_section(z, float(a), random_orthogonal(self.r, rng))
+
+    def _hyperbolic_section(self, z: FloatArray, a: float, frame: FloatArray) -> FloatArray:
+        left, singular, right_t = np.linalg.svd(z)
+        size = self.n + self.m
+        # Σ = [[(ZZᵀ + a²)^½, Z], [Zᵀ, (ZᵀZ + a²)^½]] and W = Σ^½ Qᵀ.
+        block = np.zeros((size, size))
+        pad_left = np.zeros(self.n)
+        pad_right = np.zeros(self.m)
+        pad_left[: singular.size] = pad_right[: singular.size] = singular
+        block[: self.n, : self.n] = (left * np.hypot(pad_left, a)) @ left.T
+        block[self.n :, self.n :] = (right_t.T * np.hypot(pad_right, a)) @ right_t
+        block[: self.n, self.n :], block[self.n :, : self.n] = z, z.T
+        values, vectors = np.linalg.eigh(block)
+        root = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
+        weights = root @ frame[:, :size].T
+        return np.asarray(self.pack(weights[: self.n], weights[self.n :]))
+
+
+def _upper(matrices: list[Any]) -> Any:
+    """Upper triangles of symmetric matrices, flat and joined."""
+    return gs.concatenate(
+        [matrix[..., rows, columns] for matrix in matrices
+         for rows, columns in [np.triu_indices(matrix.shape[-1])]],
+        axis=-1,
+    )
+
+
+def layer_shifts(lams: FloatArray) -> FloatArray:
+    """Constants c_i = λ_1 + … + λ_{i−1} of the layers i = 1, …, L.
+
+    Parameters
+    ----------
+    lams : array, shape=[L - 1]
+
+    Returns
+    -------
+    shifts : array, shape=[L]
+    """
+    return np.concatenate([[0.0], np.cumsum(lams)])
+
+
+def random_orthogonal(size: int, rng: np.random.Generator) -> FloatArray:
+    """Draw an orthogonal matrix by Haar measure.
+
+    Parameters
+    ----------
+    size : int
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    matrix : array, shape=[size, size]
+    """
+    if size == 1:
+        return rng.choice([-1.0, 1.0], size=(1, 1))
+    return np.asarray(ortho_group.rvs(size, random_state=rng))

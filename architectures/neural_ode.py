@@ -1,0 +1,193 @@
+"""Linear neural ordinary differential equations: linear networks of infinite depth."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import geomstats.backend as gs
+import numpy as np
+from scipy.linalg import expm, logm
+
+from liftflow.architectures.linear import DeepLinear, random_orthogonal, layer_shifts, transpose
+from liftflow.errors import ArchitectureError
+from liftflow.typing import FloatArray, Rng, as_array, as_count, as_rng
+
+
+class LinearNeuralODE(DeepLinear):
+    r"""Linear neural ODE X' = A(s) X, X(0) = I, lifted to z = X(1), on a grid of depths.
+
+    A is constant on each of N cells of depth and the equation is solved by Euler's explicit rule,
+    :math:`z = (I + A_N/N) ⋯ (I + A_1/N)`: the residual network of depth N, whose laws
+    :math:`H_i = N^2 [(I + A_{i+1}/N)^\top (I + A_{i+1}/N) − (I + A_i/N)(I + A_i/N)^\top]` are
+    conserved exactly and tend to :math:`H(s) = A' + A'^\top + A^\top A − A A^\top`. The integral of
+    L²([0, 1]) is the rectangle rule, of order 1 in 1/N. The flat vector holds
+    :math:`θ_i = A_i/\sqrt N`, so that |θ|² is the squared L² norm and the Euclidean gradient flow
+    of θ the L² gradient flow of A; :meth:`pack` and :meth:`unpack` convert.
+
+    Parameters
+    ----------
+    n : int
+        Size of A(s) and z.
+    n_steps : int
+        Number N of cells of depth, at least 2.
+
+    References
+    ----------
+    [MPG]_.
+    """
+
+    def __init__(self, n: int, n_steps: int) -> None:
+        self.n, self.n_steps = as_count(n, "n", 1), as_count(n_steps, "n_steps", 2)
+        super().__init__([self.n] * (self.n_steps + 1))
+        self.law_scale = float(self.n_steps**2)
+
+    def _block_shapes(self) -> list[tuple[int, ...]]:
+        return [(self.n_steps, self.n, self.n)]
+
+    def pack(self, *blocks: Any) -> Any:
+        """Flatten A on the grid, θ = A/√N.
+
+        Parameters
+        ----------
+        blocks : array-like, shape=[..., n_steps, n, n]
+            The one block A.
+
+        Returns
+        -------
+        theta : array, shape=[..., dim]
+        """
+        return super().pack(*blocks) / np.sqrt(self.n_steps)
+
+    def unpack(self, theta: Any) -> tuple[Any, ...]:
+        """Read A on the grid, A = √N θ.
+
+        Parameters
+        ----------
+        theta : array-like, shape=[..., dim]
+
+        Returns
+        -------
+        blocks : tuple of one array, shape=[..., n_steps, n, n]
+        """
+        return tuple(np.sqrt(self.n_steps) * block for block in super().unpack(theta))
+
+    def layers(self, theta: Any) -> list[Any]:
+        """Layers I + A_i/N.
+
+        Parameters
+        ----------
+        theta : array-like, shape=[..., dim]
+
+        Returns
+        -------
+        layers : list of array, shape=[..., n, n]
+        """
+        return [gs.eye(self.n) + layer for layer in self.layer_velocities(theta)]
+
+    def layer_velocities(self, tangent: Any) -> list[Any]:
+        """Velocities A_i'/N of the layers.
+
+        Parameters
+        ----------
+        tangent : array-like, shape=[..., dim]
+
+        Returns
+        -------
+        velocities : list of array, shape=[..., n, n]
+        """
+        (steps,) = self.unpack(tangent)
+        return [steps[..., i, :, :] / self.n_steps for i in range(self.n_steps)]
+
+    def _pull_layers(self, covectors: list[Any]) -> Any:
+        # The transpose of θ ↦ A/N = θ/√N.
+        return self.pack(gs.stack(covectors, axis=-3))
+
+    def from_layers(self, layers: Sequence[Any]) -> Any:
+        """Find the θ with these layers.
+
+        Parameters
+        ----------
+        layers : sequence of array-like, shape=[..., n, n]
+
+        Returns
+        -------
+        theta : array, shape=[..., dim]
+        """
+        stacked = np.stack([as_array(layer, "a layer") for layer in layers], axis=-3)
+        return self.pack(self.n_steps * (stacked - np.eye(self.n)))
+
+    def random_point(self, n_samples: int = 1, rng: Rng = None) -> FloatArray:
+        """Draw a path A(s) that is linear in s, with normal ends.
+
+        Parameters
+        ----------
+        n_samples : int
+            With one sample there is no sample axis.
+        rng : numpy.random.Generator or int, optional
+
+        Returns
+        -------
+        theta : array, shape=[..., dim]
+        """
+        count, rng = as_count(n_samples, "n_samples", 1), as_rng(rng)
+        first, last = rng.standard_normal((2, count, 1, self.n, self.n)) / np.sqrt(self.n)
+        s = np.linspace(0.0, 1.0, self.n_steps)[:, None, None]
+        points = self.pack((1 - s) * first + s * last)
+        return points[0] if count == 1 else points
+
+    def balanced_point(self, lam: Any, rng: Rng = None) -> FloatArray:
+        """Draw a relaxed balanced point, H_i = λ_i I exactly on the grid.
+
+        Parameters
+        ----------
+        lam : array-like, shape=[] or [n_steps - 1]
+            λ, which may depend on the depth.
+        rng : numpy.random.Generator or int, optional
+
+        Returns
+        -------
+        theta : array, shape=[dim]
+
+        Raises
+        ------
+        ArchitectureError
+            λ so negative that a layer I + A/N would lose its sign on this grid.
+        """
+        rng, n = as_rng(rng), self.n
+        lams = self._lams(lam) / self.law_scale
+        rates = rng.uniform(-0.5, 1.0, size=n)
+        squares = (1 + rates / self.n_steps)[:, None] ** 2 + layer_shifts(lams)
+        if not np.all(squares > 0):
+            raise ArchitectureError(
+                f"λ = {lam} is too negative for {self.n_steps} cells of depth; take more of them"
+            )
+        first = random_orthogonal(n, rng)
+        noise = rng.standard_normal((n, n))
+        turn = expm((noise - noise.T) / (2 * self.n_steps))
+        frames = [first]
+        for _ in range(self.n_steps):
+            frames.append(frames[-1] @ turn)
+        return self.from_layers(self._balanced_layers(squares, lams, frames))
+
+    def _inner_frames(self, first: FloatArray, last: FloatArray) -> list[FloatArray]:
+        # Turn from one end to the other evenly, so that A stays bounded as the grid is refined.
+        turn = transpose(first) @ last
+        if np.linalg.det(turn) < 0:
+            raise ArchitectureError("z has a negative determinant; no flow from I leads there")
+        step = expm(np.real(logm(turn)) / self.n_steps)
+        frames = [first @ step]
+        while len(frames) < self.n_steps - 1:
+            frames.append(frames[-1] @ step)
+        return frames
+
+    def fibre_point(self, theta: Any, rng: Rng = None) -> FloatArray:
+        """Refuse: the closed form is the same whatever λ is, so there is no control of this kind.
+
+        Parameters
+        ----------
+        theta : array-like, shape=[..., dim]
+        rng : numpy.random.Generator or int, optional
+        """
+        raise ArchitectureError(
+            "the metric of a linear neural ODE is the same for every λ, so other laws give no "
+            "negative control; compare with another metric instead, by cometric="
+        )

@@ -1,0 +1,312 @@
+r"""Multipliers of spectral cometrics: K(Z)[G] = P (m(σ) ∘ (PᵀGQ)) Qᵀ with Z = P diag(σ) Qᵀ.
+
+All linear families are this one family and differ only in m. Each multiplier is one formula for
+the entry :math:`m_{kl}` as a function of the singular values :math:`σ_k` and :math:`σ_l`, and one
+for the directions of ker Zᵀ and ker Z, which are hidden: no singular value tells their layers.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import geomstats.backend as gs
+import numpy as np
+
+from liftflow.errors import InputError
+from liftflow.linalg import shifted_product_root
+from liftflow.typing import FloatArray, as_array
+
+
+class Multiplier(ABC):
+    """The function m of a spectral cometric, elementwise and differentiable under autograd."""
+
+    @abstractmethod
+    def pair(self, left: Any, right: Any) -> Any:
+        """Evaluate m(σ_k, σ_l).
+
+        Parameters
+        ----------
+        left, right : array, shape=[...]
+            Singular values of the left and of the right direction; they broadcast.
+
+        Returns
+        -------
+        multiplier : array, shape=[...]
+        """
+
+    def hidden_left(self, right: Any) -> Any:
+        """Evaluate m for a left direction in ker Zᵀ, by default the limit σ_k → 0.
+
+        Parameters
+        ----------
+        right : array, shape=[...]
+            Singular values of the right direction.
+
+        Returns
+        -------
+        multiplier : array, shape=[...]
+        """
+        return self.pair(0.0 * right, right)
+
+    def hidden_right(self, left: Any) -> Any:
+        """Evaluate m for a right direction in ker Z, by default the limit σ_l → 0.
+
+        Parameters
+        ----------
+        left : array, shape=[...]
+            Singular values of the left direction.
+
+        Returns
+        -------
+        multiplier : array, shape=[...]
+        """
+        return self.pair(left, 0.0 * left)
+
+
+class TwoLayerMultiplier(Multiplier):
+    r"""Relaxed balanced two-layer networks: m(σ_k, σ_l) = a(σ_k) + b(σ_l).
+
+    :math:`a(σ) = (λ + \sqrt{λ^2 + 4σ^2})/2` are the eigenvalues of UUᵀ, and
+    :math:`b(σ) = a(σ) − λ` those of VVᵀ. Domain: all σ ≥ 0.
+
+    Parameters
+    ----------
+    lam : float
+        λ, with S = λI.
+    left, right : float
+        Values of UUᵀ on ker Zᵀ and of VVᵀ on ker Z, where these are not {0}.
+
+    References
+    ----------
+    [MPG]_.
+    """
+
+    def __init__(self, lam: float, left: float = 0.0, right: float = 0.0) -> None:
+        self.lam, self.left, self.right = float(lam), float(left), float(right)
+
+    @staticmethod
+    def _positive_root(lam: float, singular: Any) -> Any:
+        """The root x ≥ 0 of x (x − λ) = σ², without cancellation."""
+        root = (lam**2 + 4.0 * singular**2) ** 0.5
+        if lam >= 0.0:
+            return (lam + root) / 2.0
+        return 2.0 * singular**2 / (root - lam)
+
+    def pair(self, left: Any, right: Any) -> Any:
+        """Evaluate a(σ_k) + b(σ_l).
+
+        Parameters
+        ----------
+        left, right : array, shape=[...]
+
+        Returns
+        -------
+        multiplier : array, shape=[...]
+        """
+        return self._positive_root(self.lam, left) + self._positive_root(-self.lam, right)
+
+    def hidden_left(self, right: Any) -> Any:
+        """Evaluate a + b(σ_l) with the a of ker Zᵀ.
+
+        Parameters
+        ----------
+        right : array, shape=[...]
+
+        Returns
+        -------
+        multiplier : array, shape=[...]
+        """
+        return self.left + self._positive_root(-self.lam, right)
+
+    def hidden_right(self, left: Any) -> Any:
+        """Evaluate a(σ_k) + b with the b of ker Z.
+
+        Parameters
+        ----------
+        left : array, shape=[...]
+
+        Returns
+        -------
+        multiplier : array, shape=[...]
+        """
+        return self._positive_root(self.lam, left) + self.right
+
+
+class DeepMultiplier(Multiplier):
+    r"""Relaxed balanced deep networks: :math:`m_{kl} = \sum_j α_j(σ_k) β_j(σ_l)`.
+
+    The squared singular value of layer i in direction k is :math:`x_k + c_i`, with
+    :math:`\prod_i (x_k + c_i) = σ_k^2`; :math:`α_j = \prod_{i>j}(x + c_i)` and
+    :math:`β_j = \prod_{i<j}(x + c_i)`. Domain: all σ ≥ 0.
+
+    Parameters
+    ----------
+    shifts : array-like, shape=[L]
+        :math:`c_i = λ_1 + … + λ_{i−1}`, so :math:`c_1 = 0`.
+    left, right : array-like, shape=[L], optional
+        :math:`α_j` on ker Zᵀ and :math:`β_j` on ker Z, where these are not {0}.
+
+    References
+    ----------
+    [MPG]_; balanced: Arora et al. 2018.
+    """
+
+    def __init__(self, shifts: Any, left: Any = None, right: Any = None) -> None:
+        self.shifts: FloatArray = as_array(shifts, "shifts", (None,), differentiable=False)
+        depth = len(self.shifts)
+        ends = np.eye(depth)
+        self.left: FloatArray = ends[-1] if left is None else as_array(left, "left", (depth,))
+        self.right: FloatArray = ends[0] if right is None else as_array(right, "right", (depth,))
+
+    def _squares(self, singular: Any) -> Any:
+        """Squared singular values of the layers, shape=[..., L]."""
+        return shifted_product_root(self.shifts + 0.0 * singular[..., None], singular**2)
+
+    def _alphas(self, singular: Any) -> Any:
+        squares = self._squares(singular)
+        products = [gs.ones_like(squares[..., 0])]
+        for i in range(len(self.shifts) - 1, 0, -1):
+            products.append(products[-1] * squares[..., i])
+        return gs.stack(products[::-1], axis=-1)
+
+    def _betas(self, singular: Any) -> Any:
+        squares = self._squares(singular)
+        products = [gs.ones_like(squares[..., 0])]
+        for i in range(len(self.shifts) - 1):
+            products.append(products[-1] * squares[..., i])
+        return gs.stack(products, axis=-1)
+
+    def pair(self, left: Any, right: Any) -> Any:
+        """Evaluate Σ_j α_j(σ_k) β_j(σ_l).
+
+        Parameters
+        ----------
+        left, right : array, shape=[...]
+
+        Returns
+        -------
+        multiplier : array, shape=[...]
+        """
+        return gs.sum(self._alphas(left) * self._betas(right), axis=-1)
+
+    def hidden_left(self, right: Any) -> Any:
+        """Evaluate Σ_j α_j β_j(σ_l) with the α of ker Zᵀ.
+
+        Parameters
+        ----------
+        right : array, shape=[...]
+
+        Returns
+        -------
+        multiplier : array, shape=[...]
+        """
+        return gs.sum(self.left * self._betas(right), axis=-1)
+
+    def hidden_right(self, left: Any) -> Any:
+        """Evaluate Σ_j α_j(σ_k) β_j with the β of ker Z.
+
+        Parameters
+        ----------
+        left : array, shape=[...]
+
+        Returns
+        -------
+        multiplier : array, shape=[...]
+        """
+        return gs.sum(self._alphas(left) * self.right, axis=-1)
+
+
+class LogarithmicMeanMultiplier(Multiplier):
+    r"""Infinite depth: the logarithmic mean of σ_k² and σ_l², whatever λ is.
+
+    :math:`m_{kl} = (σ_k^2 − σ_l^2)/(\log σ_k^2 − \log σ_l^2) = σ_k σ_l \sinh(u)/u` with
+    :math:`u = \log(σ_k/σ_l)`, which loses no digits for σ_k → σ_l. Domain: σ > 0.
+
+    References
+    ----------
+    [MPG]_: :math:`K(Z)[G] = \int_0^1 (ZZ^\top)^{1−s} G (Z^\top Z)^s ds`.
+    """
+
+    def pair(self, left: Any, right: Any) -> Any:
+        """Evaluate the logarithmic mean of the squares.
+
+        Parameters
+        ----------
+        left, right : array, shape=[...]
+
+        Returns
+        -------
+        multiplier : array, shape=[...]
+
+        Raises
+        ------
+        InputError
+            A singular value is zero: X(1) is always invertible.
+        """
+        if not (gs.all(left > 0) and gs.all(right > 0)):
+            raise InputError("the logarithmic mean needs singular values > 0, got a zero")
+        ratio = gs.log(left / right)
+        small = abs(ratio) < 0.05
+        square = ratio**2
+        series = 1.0 + square / 6.0 * (1.0 + square / 20.0 * (1.0 + square / 42.0))
+        safe = gs.where(small, gs.ones_like(ratio), ratio)
+        return left * right * gs.where(small, series, gs.sinh(safe) / safe)
+
+
+class HyperbolicMultiplier(Multiplier):
+    r"""The two-layer leaf of hyperbolic isotropy: √(σ_k² + a²) + √(σ_l² + a²).
+
+    Parameters
+    ----------
+    a : float
+        With S of spectrum a (n times), −a (m times) and 0. Domain: all σ ≥ 0.
+
+    References
+    ----------
+    Zhang and Peyré 2026.
+    """
+
+    def __init__(self, a: float) -> None:
+        self.a = float(a)
+
+    def pair(self, left: Any, right: Any) -> Any:
+        """Evaluate √(σ_k² + a²) + √(σ_l² + a²).
+
+        Parameters
+        ----------
+        left, right : array, shape=[...]
+
+        Returns
+        -------
+        multiplier : array, shape=[...]
+        """
+        return (left**2 + self.a**2) ** 0.5 + (right**2 + self.a**2) ** 0.5
+
+
+class ScalarMultiplier(Multiplier):
+    r"""Two layers of scalar input and output, at any S: √(2‖S‖² − (tr S)² + 4z²).
+
+    Parameters
+    ----------
+    constant : float
+        :math:`2‖S‖_F^2 − (\mathrm{tr}\, S)^2 ≥ 0`. Domain: all z.
+
+    References
+    ----------
+    Ours; every θ₀ is recoverable there.
+    """
+
+    def __init__(self, constant: float) -> None:
+        self.constant = max(float(constant), 0.0)
+
+    def pair(self, left: Any, right: Any) -> Any:
+        """Evaluate √(c + 4|z|²); the two singular values are the same number |z|.
+
+        Parameters
+        ----------
+        left, right : array, shape=[...]
+
+        Returns
+        -------
+        multiplier : array, shape=[...]
+        """
+        return (self.constant + 4.0 * left * right) ** 0.5

@@ -1,0 +1,334 @@
+"""Spectral cometrics: the closed forms of all linear families."""
+
+from collections.abc import Callable
+from typing import Any
+
+import autograd
+import autograd.numpy as anp
+import geomstats.backend as gs
+import numpy as np
+from autograd.extend import defvjp, primitive
+
+from liftflow.architectures.linear import DeepLinear
+from liftflow.errors import NotOnImageError
+from liftflow.linalg import over_batch
+from liftflow.metrics.base import Cometric
+from liftflow.metrics.multipliers import Multiplier
+from liftflow.typing import FloatArray, as_array
+
+_CLOSE = 1e-5  # relative gap of singular values below which a divided difference is a derivative
+
+
+def _frames(z: FloatArray, rank: int) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Thin singular value decomposition, cut at the rank of the family."""
+    left, singular, right_t = np.linalg.svd(z, full_matrices=False)
+    return left[..., :rank], singular[..., :rank], np.swapaxes(right_t, -1, -2)[..., :rank]
+
+
+@primitive
+def _spectral_apply(
+    z: FloatArray, form: FloatArray, multiplier: Multiplier, rank: int, power: float
+) -> FloatArray:
+    """P (m^power ∘ (PᵀGQ)) Qᵀ, plus the parts in ker Zᵀ and ker Z; their corner is dropped."""
+    left, singular, right = _frames(z, rank)
+    left_t, right_t = np.swapaxes(left, -1, -2), np.swapaxes(right, -1, -2)
+    rows, columns = z.shape[-2:]
+    half, other_half = form @ right, left_t @ form
+    inside = left_t @ half
+    table = multiplier.pair(singular[..., :, None], singular[..., None, :]) ** power
+    image = left @ (table * inside) @ right_t
+    if rows > rank:
+        scale = multiplier.hidden_left(singular)[..., None, :] ** power
+        image = image + ((half - left @ inside) * scale) @ right_t
+    if columns > rank:
+        scale = multiplier.hidden_right(singular)[..., :, None] ** power
+        image = image + left @ (scale * (other_half - inside @ right_t))
+    return image
+
+
+def _table(multiplier: Multiplier, singular: FloatArray, shape: Any, power: float) -> FloatArray:
+    """m^power for all pairs of left and right directions, hidden ones last."""
+    rank, table = singular.size, np.zeros(shape)
+    table[:rank, :rank] = multiplier.pair(singular[:, None], singular[None, :]) ** power
+    if shape[0] > rank:
+        table[rank:, :rank] = multiplier.hidden_left(singular) ** power
+    if shape[1] > rank:
+        table[:rank, rank:] = multiplier.hidden_right(singular)[:, None] ** power
+    return table
+
+
+def _contract(
+    outer: FloatArray,
+    inner: FloatArray,
+    table: FloatArray,
+    values: FloatArray,
+    inside: Callable[[Any, Any], Any],
+    edge: Callable[[Any], Any],
+) -> FloatArray:
+    """Contract the divided differences of the table in its first argument with two matrices.
+
+    Entry (i, j) is Σ_l outer_il (m_jl − m_il)/(σ_j − σ_i) inner_jl. Where σ_i and σ_j are close
+    the quotient is the derivative of ``inside`` (l a direction of Z) or ``edge`` (l in a kernel).
+    """
+    rank, size = values.size, table.shape[0]
+    padded = np.append(values, np.zeros(size - rank))
+    gap = padded[None, :] - padded[:, None]
+    middle = (values[None, :] + values[:, None]) / 2
+    close = np.abs(gap[:rank, :rank]) <= 2 * _CLOSE * middle
+    middle = np.where(close, middle, values.max(initial=1.0))
+    slope, edge_slope = autograd.elementwise_grad(inside), autograd.elementwise_grad(edge)
+    regular = np.where(gap == 0, 1.0, gap)
+    result = np.zeros_like(gap)
+    for number in range(table.shape[1]):
+        quotient = (table[None, :, number] - table[:, None, number]) / regular
+        if number < rank:
+            tangent = slope(middle, np.full_like(middle, values[number]))
+        else:
+            tangent = edge_slope(middle)
+        quotient[:rank, :rank] = np.where(close, tangent, quotient[:rank, :rank])
+        result += outer[:, number][:, None] * quotient * inner[:, number][None, :]
+    return result
+
+
+def _pull_z(
+    ans: FloatArray,
+    z: FloatArray,
+    form: FloatArray,
+    multiplier: Multiplier,
+    rank: int,
+    power: float,
+) -> Callable[[FloatArray], FloatArray]:
+    """Pull back to z by divided differences (Daleckii–Krein): no NaN at equal singular values."""
+
+    def pull(cotangent: FloatArray) -> FloatArray:
+        arrays = [
+            as_array(array, "the derivative of K(z)", differentiable=False)
+            for array in (z, form, cotangent)
+        ]
+
+        def one(z: FloatArray, form: FloatArray, cotangent: FloatArray) -> FloatArray:
+            left, singular, right_t = np.linalg.svd(z)
+            values = singular[:rank]
+            table = _table(multiplier, values, z.shape, power)
+            outer, inner = left.T @ cotangent @ right_t.T, left.T @ form @ right_t.T
+            first = _contract(
+                outer, inner, table, values,
+                lambda s, t: multiplier.pair(s, t) ** power,
+                lambda s: multiplier.hidden_right(s) ** power,
+            )
+            second = _contract(
+                outer.T, inner.T, table.T, values,
+                lambda t, s: multiplier.pair(s, t) ** power,
+                lambda t: multiplier.hidden_left(t) ** power,
+            )
+            pulled = np.zeros(z.shape)
+            rows, columns = (np.append(values, np.zeros(n - rank)) for n in z.shape)
+            weight = _share(values[None, :], rows[:, None])
+            pulled[:, :rank] += weight * (first + first.T)[:, :rank]
+            weight = _share(values[:, None], columns[None, :])
+            pulled[:rank, :] += weight * (second + second.T)[:rank, :]
+            return left @ pulled @ right_t
+
+        return over_batch(one, arrays, [2, 2, 2])
+
+    return pull
+
+
+def _share(own: FloatArray, other: FloatArray) -> FloatArray:
+    """own / (own + other), one half where both are zero."""
+    total = own + other
+    return np.where(total > 0, own / np.where(total > 0, total, 1.0), 0.5)
+
+
+defvjp(
+    _spectral_apply,
+    _pull_z,
+    # K(z) is symmetric, so the pullback to the covector is K(z) again.
+    lambda ans, z, form, multiplier, rank, power: (
+        lambda g: _spectral_apply(z, g, multiplier, rank, power)
+    ),
+    argnums=(0, 1),
+)
+
+
+@primitive
+def _singular_values(z: FloatArray) -> FloatArray:
+    return np.linalg.svd(z, compute_uv=False)
+
+
+def _pull_singular(ans: FloatArray, z: FloatArray) -> Callable[[Any], Any]:
+    z = as_array(z, "the derivative of the singular values", differentiable=False)
+    left, _, right_t = np.linalg.svd(z, full_matrices=False)
+
+    def pull(cotangent: Any) -> Any:
+        return anp.einsum("...ik,...k,...kj->...ij", left, cotangent, right_t)
+
+    return pull
+
+
+defvjp(_singular_values, _pull_singular)
+
+
+class SpectralCometric(Cometric):
+    r"""K(Z)[G] = P (m(σ) ∘ (PᵀGQ)) Qᵀ in the singular vectors of Z = P diag(σ) Qᵀ.
+
+    Everything is entrywise in that basis, so apply, inverse, square root and determinant cost one
+    singular value decomposition and a few products, O(nm·min(n, m)). All are batched, and
+    differentiable once in z under autograd, also where singular values coincide.
+
+    Parameters
+    ----------
+    architecture : DeepLinear
+        Or another family of matrix products.
+    theta0 : array-like, shape=[dim]
+    multiplier : Multiplier
+
+    References
+    ----------
+    [MPG]_; that all linear families are one is ours.
+    """
+
+    architecture: DeepLinear
+
+    def __init__(self, architecture: DeepLinear, theta0: Any, multiplier: Multiplier) -> None:
+        super().__init__(architecture, theta0)
+        self.multiplier = multiplier
+        self.rank = min(architecture.widths)
+
+    def point(self, z: Any, *, near: Any = None) -> FloatArray:
+        """Find one point of the fibre over z on the invariant set of θ₀.
+
+        Parameters
+        ----------
+        z : array-like, shape=[..., n, m]
+        near : array-like, shape=[..., dim], optional
+            By default θ₀.
+
+        Returns
+        -------
+        theta : array, shape=[..., dim]
+        """
+        near = self.theta0 if near is None else near
+        return self.architecture.recover(z, self.laws, near=near)
+
+    def _apply(self, z: Any, form: Any, name: str, power: float) -> Any:
+        z, form = self._lifted(z, "z"), self._lifted(form, name)
+        lead = np.broadcast_shapes(z.shape[:-2], form.shape[:-2])
+        z = gs.broadcast_to(z, (*lead, *self.lifted_shape))
+        form = gs.broadcast_to(form, (*lead, *self.lifted_shape))
+        return _spectral_apply(z, form, self.multiplier, self.rank, power)
+
+    def apply(self, z: Any, covector: Any, *, near: Any = None) -> Any:
+        """Apply K(z) to a covector.
+
+        Parameters
+        ----------
+        z, covector : array-like, shape=[..., n, m]
+        near : array-like, optional
+            Not used: nothing is iterated.
+
+        Returns
+        -------
+        velocity : array, shape=[..., n, m]
+        """
+        return self._apply(z, covector, "covector", 1.0)
+
+    def solve(self, z: Any, tangent_vec: Any) -> Any:
+        """Apply K(z)⁺; the part of the vector that is not tangent is dropped.
+
+        Parameters
+        ----------
+        z, tangent_vec : array-like, shape=[..., n, m]
+
+        Returns
+        -------
+        covector : array, shape=[..., n, m]
+
+        Raises
+        ------
+        NotOnImageError
+            K(z) is singular on the tangent space: the rank of z drops.
+        """
+        self._check_rank(self._lifted(z, "z"))
+        return self._apply(z, tangent_vec, "tangent_vec", -1.0)
+
+    def sqrt_apply(self, z: Any, covector: Any) -> Any:
+        """Apply the symmetric square root of K(z).
+
+        Parameters
+        ----------
+        z, covector : array-like, shape=[..., n, m]
+
+        Returns
+        -------
+        image : array, shape=[..., n, m]
+        """
+        return self._apply(z, covector, "covector", 0.5)
+
+    def _multipliers(self, z: Any) -> list[Any]:
+        """Entries of m with their multiplicities, as arrays to be joined."""
+        singular = _singular_values(z)[..., : self.rank]
+        rows, columns = self.lifted_shape
+        lead = singular.shape[:-1]
+        inside = self.multiplier.pair(singular[..., :, None], singular[..., None, :])
+        parts = [gs.reshape(inside, (*lead, self.rank**2))]
+        if rows > self.rank:
+            parts += [self.multiplier.hidden_left(singular)] * (rows - self.rank)
+        if columns > self.rank:
+            parts += [self.multiplier.hidden_right(singular)] * (columns - self.rank)
+        return parts
+
+    def _check_rank(self, z: Any) -> None:
+        entries = gs.concatenate(self._multipliers(z), axis=-1)
+        if not gs.all(entries > 0):
+            raise NotOnImageError(
+                f"the rank of z is below {self.rank}, where K(z) is singular and has no inverse "
+                "on the tangent space; stay on matrices of full rank",
+                0.0,
+            )
+
+    def eigenvalues(self, z: Any) -> Any:
+        """Eigenvalues of K(z) on the tangent space, in no particular order.
+
+        Parameters
+        ----------
+        z : array-like, shape=[..., n, m]
+
+        Returns
+        -------
+        eigenvalues : array, shape=[..., rank * (n + m - rank)]
+        """
+        return gs.concatenate(self._multipliers(self._lifted(z, "z")), axis=-1)
+
+    def log_determinant(self, z: Any) -> Any:
+        """Logarithm of the determinant of K(z) on the tangent space.
+
+        Parameters
+        ----------
+        z : array-like, shape=[..., n, m]
+
+        Returns
+        -------
+        log_determinant : array, shape=[...]
+
+        Raises
+        ------
+        NotOnImageError
+            The rank of z drops, so that it is −∞.
+        """
+        z = self._lifted(z, "z")
+        self._check_rank(z)
+        return gs.sum(gs.log(self.eigenvalues(z)), axis=-1)
+
+    def trace(self, z: Any) -> Any:
+        """Trace of K(z).
+
+        Parameters
+        ----------
+        z : array-like, shape=[..., n, m]
+
+        Returns
+        -------
+        trace : array, shape=[...]
+        """
+        return gs.sum(self.eigenvalues(z), axis=-1)
