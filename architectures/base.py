@@ -14,7 +14,6 @@ from liftflow.errors import ArchitectureError, NotRecoverableError, ShapeError
 from liftflow.linalg import RANK_RTOL, minimal_solution, over_batch, range_basis
 from liftflow.typing import FloatArray, Rng, as_array, as_count, as_rng
 
-
 _GAUSS_NEWTON_STEPS = 100
 _GAUSS_NEWTON_RTOL = 1e-9
 
@@ -257,6 +256,19 @@ class Architecture(ABC):
         lead = lifted.shape[: lifted.ndim - len(self.lifted_shape)]
         return np.linalg.norm(np.reshape(lifted, (*lead, self.lifted_dim)), axis=-1)
 
+    def project_to_image(self, z: Any) -> FloatArray:
+        """Move a nearby vector onto the image of φ; by default the image is open, and it stays.
+
+        Parameters
+        ----------
+        z : array-like, shape=[..., *lifted_shape]
+
+        Returns
+        -------
+        z : array, shape=[..., *lifted_shape]
+        """
+        return self._lifted(z, differentiable=False)
+
     def project_to_range(self, theta: Any, lifted_vec: Any) -> FloatArray:
         """Project orthogonally onto range ∂φ(θ), the tangent space of the image at φ(θ).
 
@@ -400,7 +412,9 @@ class Architecture(ABC):
     def _normal_step(self, theta: Any, laws_tangent: Any) -> Any:
         """Shortest v with ∂h(θ) v = ``laws_tangent`` (least squares where laws are dependent)."""
         jacobian = np.asarray(self.conservation_laws_jacobian(theta))
-        return np.einsum("...jk,...k->...j", np.linalg.pinv(jacobian), laws_tangent)
+        return np.einsum(
+            "...jk,...k->...j", np.linalg.pinv(jacobian, rcond=RANK_RTOL), laws_tangent
+        )
 
     def project_to_laws(self, theta: Any, laws: Any, *, max_steps: int = 50) -> Any:
         """Move θ to a nearby point of {h = laws}: Gauss–Newton steps along range ∂hᵀ.
@@ -481,8 +495,8 @@ class Architecture(ABC):
         gap = residual(theta)
         for _ in range(_GAUSS_NEWTON_STEPS):
             size = np.linalg.norm(gap)
-            jacobian = np.vstack([self.lift_jacobian(theta), self.conservation_laws_jacobian(theta)])
-            step = np.linalg.pinv(jacobian, rcond=RANK_RTOL) @ gap
+            blocks = [self.lift_jacobian(theta), self.conservation_laws_jacobian(theta)]
+            step = np.linalg.pinv(np.vstack(blocks), rcond=RANK_RTOL) @ gap
             fraction, trial = 1.0, residual(theta - step)
             while not np.linalg.norm(trial) < size and fraction > 1e-4:
                 fraction /= 2
@@ -492,8 +506,9 @@ class Architecture(ABC):
             theta, gap = theta - fraction * step, trial
         if not np.linalg.norm(gap) <= _GAUSS_NEWTON_RTOL * scale:
             raise NotRecoverableError(
-                f"Gauss–Newton on (φ, h) ended at a residual of {np.linalg.norm(gap):.1e}, expected "
-                f"at most {_GAUSS_NEWTON_RTOL * scale:.0e}; is z on the image, and near close to it?"
+                f"Gauss–Newton on (φ, h) ended at a residual of {np.linalg.norm(gap):.1e}, "
+                f"expected at most {_GAUSS_NEWTON_RTOL * scale:.0e}; is z on the image, and near "
+                "close to it?"
             )
         return theta
 

@@ -199,6 +199,23 @@ class DeepLinear(Architecture):
             pulled.append(gs.broadcast_to(own, (*lead, *own.shape[-2:])))
         return self._pull_layers(pulled)
 
+    def project_to_image(self, z: Any) -> FloatArray:
+        """Find the nearest matrix of rank at most the smallest width.
+
+        Parameters
+        ----------
+        z : array-like, shape=[..., widths[-1], widths[0]]
+
+        Returns
+        -------
+        z : array, shape=[..., widths[-1], widths[0]]
+        """
+        z, rank = self._lifted(z, differentiable=False), min(self.widths)
+        if rank == min(self.lifted_shape):
+            return z
+        left, singular, right_t = np.linalg.svd(z, full_matrices=False)
+        return (left[..., :rank] * singular[..., None, :rank]) @ right_t[..., :rank, :]
+
     # The conservation laws.
 
     def law_matrices(self, theta: Any) -> list[Any]:
@@ -213,10 +230,11 @@ class DeepLinear(Architecture):
         matrices : list of array, shape=[..., widths[i], widths[i]]
         """
         layers = self.layers(self._theta(theta))
-        return [
-            self.law_scale * (gs.matmul(transpose(after), after) - gs.matmul(before, transpose(before)))
+        grams = [
+            (gs.matmul(transpose(after), after), gs.matmul(before, transpose(before)))
             for before, after in pairwise(layers)
         ]
+        return [self.law_scale * (inner - outer) for inner, outer in grams]
 
     def conservation_laws(self, theta: Any) -> Any:
         """Evaluate the laws, the upper triangles of all S_i.
@@ -271,9 +289,7 @@ class DeepLinear(Architecture):
             start += count
         return matrices
 
-    def balance(
-        self, laws: Any, scale: float, tolerance: float = BALANCE_RTOL
-    ) -> FloatArray:
+    def balance(self, laws: Any, scale: float, tolerance: float = BALANCE_RTOL) -> FloatArray:
         """Read λ_1, …, λ_{L−1} off relaxed balanced laws, or say how far they are from it.
 
         Parameters
@@ -323,9 +339,7 @@ class DeepLinear(Architecture):
         theta : array, shape=[..., dim]
         """
         count, rng = as_count(n_samples, "n_samples", 1), as_rng(rng)
-        layers = [
-            rng.standard_normal((count, b, a)) / np.sqrt(a) for a, b in pairwise(self.widths)
-        ]
+        layers = [rng.standard_normal((count, b, a)) / np.sqrt(a) for a, b in pairwise(self.widths)]
         points = self.from_layers(layers)
         return points[0] if count == 1 else points
 
@@ -476,7 +490,8 @@ class DeepLinear(Architecture):
         if theta.ndim > 1:
             return np.stack([self.fibre_point(point, rng) for point in theta])
         z = np.asarray(self.lift(theta))
-        lams = np.array([np.trace(s) / len(s) for s in self.split_laws(self.conservation_laws(theta))])
+        laws = self.split_laws(self.conservation_laws(theta))
+        lams = np.array([np.trace(matrix) / len(matrix) for matrix in laws])
         size = np.linalg.norm(z) ** (2 / (len(self.widths) - 1))
         for shift in (1.0, -1.0):
             for step in np.vstack([np.ones((1, lams.size)), np.eye(lams.size)]):
@@ -592,11 +607,8 @@ class TwoLayerLinear(DeepLinear):
 
 def _upper(matrices: list[Any]) -> Any:
     """Upper triangles of symmetric matrices, flat and joined."""
-    return gs.concatenate(
-        [matrix[..., rows, columns] for matrix in matrices
-         for rows, columns in [np.triu_indices(matrix.shape[-1])]],
-        axis=-1,
-    )
+    triangles = [(matrix, *np.triu_indices(matrix.shape[-1])) for matrix in matrices]
+    return gs.concatenate([matrix[..., i, j] for matrix, i, j in triangles], axis=-1)
 
 
 def layer_shifts(lams: FloatArray) -> FloatArray:

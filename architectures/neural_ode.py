@@ -7,7 +7,7 @@ import geomstats.backend as gs
 import numpy as np
 from scipy.linalg import expm, logm
 
-from liftflow.architectures.linear import DeepLinear, random_orthogonal, layer_shifts, transpose
+from liftflow.architectures.linear import DeepLinear, layer_shifts, random_orthogonal, transpose
 from liftflow.errors import ArchitectureError
 from liftflow.typing import FloatArray, Rng, as_array, as_count, as_rng
 

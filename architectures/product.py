@@ -35,7 +35,8 @@ class ProductArchitecture(Architecture):
     def __init__(self, *factors: Architecture) -> None:
         if not factors or not all(isinstance(factor, Architecture) for factor in factors):
             raise ArchitectureError(
-                f"a product takes one or more architectures, got {[type(f).__name__ for f in factors]}"
+                "a product takes one or more architectures, got "
+                f"{[type(factor).__name__ for factor in factors]}"
             )
         self.factors = factors
         shapes = {factor.lifted_shape for factor in factors}
@@ -140,6 +141,20 @@ class ProductArchitecture(Architecture):
         triples = zip(self.factors, self.unpack(theta), self.split_lifted(covector), strict=True)
         return self.pack(*[factor.lift_vjp(part, form) for factor, part, form in triples])
 
+    def project_to_image(self, z: Any) -> FloatArray:
+        """Move a nearby vector onto the image, factor by factor.
+
+        Parameters
+        ----------
+        z : array-like, shape=[..., *lifted_shape]
+
+        Returns
+        -------
+        z : array, shape=[..., *lifted_shape]
+        """
+        pairs = zip(self.factors, self.split_lifted(z), strict=True)
+        return self.join_lifted([factor.project_to_image(part) for factor, part in pairs])
+
     def conservation_laws(self, theta: Any) -> Any:
         """Evaluate the laws of the factors.
 
@@ -179,7 +194,8 @@ class ProductArchitecture(Architecture):
         -------
         rank : int
         """
-        return sum(f.laws_rank(part) for f, part in zip(self.factors, self.unpack(theta), strict=True))
+        pairs = zip(self.factors, self.unpack(theta), strict=True)
+        return sum(factor.laws_rank(part) for factor, part in pairs)
 
     def project_to_tangent(self, theta: Any, vector: Any) -> Any:
         """Project orthogonally onto ker ∂h(θ), factor by factor.
@@ -226,9 +242,7 @@ class ProductArchitecture(Architecture):
         theta : array, shape=[..., dim]
         """
         starts = [None] * len(self.factors) if near is None else self.unpack(near)
-        parts = zip(
-            self.factors, self.split_lifted(z), self._split_laws(laws), starts, strict=True
-        )
+        parts = zip(self.factors, self.split_lifted(z), self._split_laws(laws), starts, strict=True)
         return self.pack(*[f.recover(part, h, near=start) for f, part, h, start in parts])
 
     def random_point(self, n_samples: int = 1, rng: Rng = None) -> FloatArray:

@@ -424,7 +424,7 @@ class ReLUNetwork(Architecture):
         """
         factors = self._gather(self._theta(theta), 1.0)
         speeds = self._gather(self._theta(tangent, "tangent"), 0.0)
-        product, speed = factors[0], speeds[0]
+        product, speed = factors[0], speeds[0] + 0.0 * factors[0]  # broadcast both ways
         for factor, own_speed in zip(factors[1:], speeds[1:], strict=True):
             product, speed = product * factor, speed * factor + product * own_speed
         return speed
@@ -716,6 +716,24 @@ class ReLUNetwork(Architecture):
             return chart.representative(coordinates)
 
         return over_batch(one, [self._lifted(z, differentiable=False)], [1])
+
+    def project_to_image(self, z: Any) -> FloatArray:
+        """Move a nearby vector onto the image: rebuild all paths from the strongest basis of them.
+
+        Parameters
+        ----------
+        z : array-like, shape=[..., n_paths]
+
+        Returns
+        -------
+        z : array, shape=[..., n_paths]
+
+        Raises
+        ------
+        NotRecoverableError
+            All paths through some hidden node vanish.
+        """
+        return self.lift(self.image_representative(z))
 
     def _residual(self, z: FloatArray, theta: FloatArray) -> float:
         gap = float(np.linalg.norm(self.lift(theta) - z))

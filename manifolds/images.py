@@ -7,8 +7,10 @@ import geomstats.backend as gs
 import numpy as np
 from geomstats.geometry.euclidean import Euclidean
 from geomstats.geometry.manifold import Manifold
+from geomstats.geometry.matrices import Matrices
+from geomstats.geometry.nfold_manifold import NFoldManifold
 
-from liftflow.architectures import Architecture, ReLUNetwork
+from liftflow.architectures import Architecture, DeepLinear, ProductArchitecture, ReLUNetwork
 from liftflow.errors import NotIntrinsicError, NotRecoverableError
 from liftflow.linalg import over_batch
 from liftflow.metrics import IntrinsicMetric, intrinsic_cometric
@@ -59,7 +61,131 @@ def random_tangent_vec(space: Manifold, base_point: Any, n_samples: int, rng: Rn
     return space.to_tangent(as_rng(rng).standard_normal(shape), base_point)
 
 
-class PathImage(Manifold):
+class LiftedImage(Manifold):
+    """What the images of all families share: θ₀, the intrinsic metric, random points and vectors.
+
+    A family writes ``dim``, ``belongs`` and ``to_tangent``.
+
+    Parameters
+    ----------
+    architecture : Architecture
+    theta0 : array-like, shape=[dim]
+    dim : int
+        Dimension of the image.
+    equip : bool
+        Whether to equip it with its :class:`~liftflow.metrics.IntrinsicMetric`.
+    """
+
+    def __init__(
+        self, architecture: Architecture, theta0: Any, dim: int, equip: bool = True
+    ) -> None:
+        self.architecture = architecture
+        self.theta0: FloatArray = as_array(
+            theta0, "theta0", (architecture.dim,), batch=False, differentiable=False
+        )
+        super().__init__(dim=dim, shape=architecture.lifted_shape, intrinsic=False, equip=equip)
+        self.embedding_space = _vector_space(self.shape)
+
+    def default_metric(self) -> tuple[type[IntrinsicMetric], dict[str, Any]]:
+        """Metric to equip the image with if ``equip`` is True, and its arguments.
+
+        Returns
+        -------
+        metric : tuple of type and dict
+        """
+        return IntrinsicMetric, {"cometric": intrinsic_cometric(self.architecture, self.theta0)}
+
+    @property
+    def _axes(self) -> tuple[int, ...]:
+        return tuple(range(-len(self.shape), 0))
+
+    def _shape_fits(self, point: Any) -> bool:
+        return np.shape(point)[-len(self.shape) :] == self.shape
+
+    def _refused(self, point: Any) -> FloatArray:
+        """False for each entry of a batch of another shape."""
+        return np.zeros(np.shape(point)[: -len(self.shape)], dtype=bool)
+
+    def is_tangent(self, vector: Any, base_point: Any, atol: float = gs.atol) -> Any:
+        """Check that the tangent projection leaves a vector as it is.
+
+        Parameters
+        ----------
+        vector, base_point : array-like, shape=[..., *shape]
+        atol : float
+            Tolerance, entry by entry.
+
+        Returns
+        -------
+        is_tangent : array, shape=[...]
+        """
+        gap = np.abs(self.to_tangent(vector, base_point) - vector)
+        return np.all(gap <= atol, axis=self._axes)
+
+    def projection(self, point: Any) -> FloatArray:
+        """Move a nearby point onto the image.
+
+        Parameters
+        ----------
+        point : array-like, shape=[..., *shape]
+
+        Returns
+        -------
+        z : array, shape=[..., *shape]
+
+        Raises
+        ------
+        NotRecoverableError
+            A ReLU network: all paths through some hidden node vanish.
+        """
+        return self.architecture.project_to_image(point)
+
+    def random_point(self, n_samples: int = 1, bound: float = 1.0, rng: Rng = None) -> FloatArray:
+        """Lift random parameters of the architecture.
+
+        Parameters
+        ----------
+        n_samples : int
+            With one sample there is no sample axis.
+        bound : float
+            Scale of the parameters.
+        rng : numpy.random.Generator or int, optional
+
+        Returns
+        -------
+        z : array, shape=[..., *shape]
+        """
+        return self.architecture.lift(bound * self.architecture.random_point(n_samples, rng))
+
+    def random_tangent_vec(
+        self, base_point: Any, n_samples: int = 1, rng: Rng = None
+    ) -> FloatArray:
+        """Draw standard normal vectors and project them, one for each base point.
+
+        Parameters
+        ----------
+        base_point : array-like, shape=[..., *shape]
+        n_samples : int
+            With several, ``base_point`` is one point.
+        rng : numpy.random.Generator or int, optional
+
+        Returns
+        -------
+        tangent_vec : array, shape=[..., *shape]
+        """
+        return random_tangent_vec(self, base_point, n_samples, rng)
+
+
+def _vector_space(shape: tuple[int, ...]) -> Manifold:
+    """The vector space of arrays of a shape."""
+    if len(shape) == 1:
+        return Euclidean(*shape, equip=False)
+    if len(shape) == 2:
+        return Matrices(*shape, equip=False)
+    return NFoldManifold(_vector_space(shape[1:]), shape[0], equip=False)
+
+
+class PathImage(LiftedImage):
     """The path products of a ReLU network, φ(𝓜_θ₀), of dimension D − |H|.
 
     In every orthant log |z| runs through the range of the path–edge incidence. Points are vectors
@@ -73,27 +199,10 @@ class PathImage(Manifold):
         Whether to equip it with its :class:`~liftflow.metrics.IntrinsicMetric`.
     """
 
+    architecture: ReLUNetwork
+
     def __init__(self, architecture: ReLUNetwork, theta0: Any, equip: bool = True) -> None:
-        self.architecture = architecture
-        self.theta0: FloatArray = as_array(
-            theta0, "theta0", (architecture.dim,), batch=False, differentiable=False
-        )
-        super().__init__(
-            dim=architecture.dim - architecture.n_hidden,
-            shape=architecture.lifted_shape,
-            intrinsic=False,
-            equip=equip,
-        )
-        self.embedding_space = Euclidean(architecture.lifted_dim, equip=False)
-
-    def default_metric(self) -> tuple[type[IntrinsicMetric], dict[str, Any]]:
-        """Metric to equip the image with if ``equip`` is True, and its arguments.
-
-        Returns
-        -------
-        metric : tuple of type and dict
-        """
-        return IntrinsicMetric, {"cometric": intrinsic_cometric(self.architecture, self.theta0)}
+        super().__init__(architecture, theta0, architecture.dim - architecture.n_hidden, equip)
 
     def residual(self, point: Any) -> FloatArray:
         """Relative distance from a vector to the point of the image that is found for it.
@@ -131,26 +240,9 @@ class PathImage(Manifold):
         -------
         belongs : array, shape=[...]
         """
-        shape = np.shape(point)
-        if shape[-1:] != self.shape:
-            return np.zeros(shape[:-1], dtype=bool)
+        if not self._shape_fits(point):
+            return self._refused(point)
         return self.residual(point) <= atol
-
-    def is_tangent(self, vector: Any, base_point: Any, atol: float = gs.atol) -> Any:
-        """Check that the tangent projection leaves a vector as it is.
-
-        Parameters
-        ----------
-        vector, base_point : array-like, shape=[..., n_paths]
-        atol : float
-            Tolerance, entry by entry.
-
-        Returns
-        -------
-        is_tangent : array, shape=[...]
-        """
-        gap = np.abs(self.to_tangent(vector, base_point) - vector)
-        return np.all(gap <= atol, axis=-1)
 
     def to_tangent(self, vector: Any, base_point: Any) -> FloatArray:
         """Project orthogonally onto the tangent space range ∂φ at a point.
@@ -170,60 +262,135 @@ class PathImage(Manifold):
     def _laws0(self) -> FloatArray:
         return np.asarray(self.architecture.conservation_laws(self.theta0))
 
-    def projection(self, point: Any) -> FloatArray:
-        """Move a nearby vector onto the image: rebuild all paths from the strongest basis of them.
+
+class MatrixImage(LiftedImage):
+    """The products of a linear network: matrices of full rank, or of a fixed smaller rank ρ.
+
+    ρ is the smallest width, and the dimension is ρ (n + m − ρ). The tangent space at
+    Z = P diag(σ) Qᵀ is {W : (I − PPᵀ) W (I − QQᵀ) = 0}.
+
+    Parameters
+    ----------
+    architecture : DeepLinear
+        Or another family of matrix products.
+    theta0 : array-like, shape=[dim]
+    equip : bool
+        Whether to equip it with its :class:`~liftflow.metrics.IntrinsicMetric`.
+    """
+
+    architecture: DeepLinear
+
+    def __init__(self, architecture: DeepLinear, theta0: Any, equip: bool = True) -> None:
+        self.rank = min(architecture.widths)
+        rows, columns = architecture.lifted_shape
+        super().__init__(architecture, theta0, self.rank * (rows + columns - self.rank), equip)
+
+    def belongs(self, point: Any, atol: float = gs.atol) -> Any:
+        """Check that a matrix has rank ρ, by its singular values relative to the largest.
 
         Parameters
         ----------
-        point : array-like, shape=[..., n_paths]
+        point : array-like, shape=[..., n, m]
+        atol : float
+            Relative size below which a singular value counts as zero.
 
         Returns
         -------
-        z : array, shape=[..., n_paths]
-
-        Raises
-        ------
-        NotRecoverableError
-            All paths through some hidden node vanish.
+        belongs : array, shape=[...]
         """
-        return self.architecture.lift(self.architecture.image_representative(point))
+        if not self._shape_fits(point):
+            return self._refused(point)
+        point = as_array(point, "point", self.shape, differentiable=False)
+        singular = np.linalg.svd(point, compute_uv=False)
+        relative = singular > atol * singular[..., :1]
+        return np.sum(relative, axis=-1) == self.rank
 
-    def random_point(self, n_samples: int = 1, bound: float = 1.0, rng: Rng = None) -> FloatArray:
-        """Lift random parameters of the network.
+    def to_tangent(self, vector: Any, base_point: Any) -> FloatArray:
+        """Project orthogonally onto the tangent space, dropping the corner of both kernels.
 
         Parameters
         ----------
-        n_samples : int
-            With one sample there is no sample axis.
-        bound : float
-            Scale of the parameters.
-        rng : numpy.random.Generator or int, optional
+        vector, base_point : array-like, shape=[..., n, m]
 
         Returns
         -------
-        z : array, shape=[..., n_paths]
+        tangent_vec : array, shape=[..., n, m]
         """
-        return self.architecture.lift(bound * self.architecture.random_point(n_samples, rng))
+        vector = as_array(vector, "vector", self.shape, differentiable=False)
+        base_point = as_array(base_point, "base_point", self.shape, differentiable=False)
+        left, _, right_t = np.linalg.svd(base_point, full_matrices=False)
+        left, right_t = left[..., : self.rank], right_t[..., : self.rank, :]
+        rest = vector - left @ (np.swapaxes(left, -1, -2) @ vector)
+        return vector - (rest - (rest @ np.swapaxes(right_t, -1, -2)) @ right_t)
 
-    def random_tangent_vec(
-        self, base_point: Any, n_samples: int = 1, rng: Rng = None
-    ) -> FloatArray:
-        """Draw standard normal vectors and project them, one for each base point.
+
+class ProductImage(LiftedImage):
+    """The image of a product of architectures: the product of their images.
+
+    Points keep the shape in which :class:`~liftflow.architectures.ProductArchitecture` lifts.
+
+    Parameters
+    ----------
+    architecture : ProductArchitecture
+    theta0 : array-like, shape=[dim]
+    equip : bool
+        Whether to equip it with its :class:`~liftflow.metrics.IntrinsicMetric`.
+    """
+
+    architecture: ProductArchitecture
+
+    def __init__(self, architecture: ProductArchitecture, theta0: Any, equip: bool = True) -> None:
+        parts = zip(architecture.factors, architecture.unpack(theta0), strict=True)
+        self.factors = [image_manifold(factor, part) for factor, part in parts]
+        super().__init__(architecture, theta0, sum(f.dim for f in self.factors), equip)
+
+    def _split(self, *lifted: Any) -> Any:
+        """Factors with their parts of each argument."""
+        parts = [self.architecture.split_lifted(each) for each in lifted]
+        return zip(self.factors, *parts, strict=True)
+
+    def belongs(self, point: Any, atol: float = gs.atol) -> Any:
+        """Check every factor.
 
         Parameters
         ----------
-        base_point : array-like, shape=[..., n_paths]
-        n_samples : int
-            With several, ``base_point`` is one point.
-        rng : numpy.random.Generator or int, optional
+        point : array-like, shape=[..., *shape]
+        atol : float
+            Tolerance of each factor.
 
         Returns
         -------
-        tangent_vec : array, shape=[..., n_paths]
+        belongs : array, shape=[...]
         """
-        return random_tangent_vec(self, base_point, n_samples, rng)
+        if not self._shape_fits(point):
+            return self._refused(point)
+        return np.all([f.belongs(part, atol) for f, part in self._split(point)], axis=0)
+
+    def to_tangent(self, vector: Any, base_point: Any) -> Any:
+        """Project orthogonally onto the tangent space, factor by factor.
+
+        Parameters
+        ----------
+        vector, base_point : array-like, shape=[..., *shape]
+
+        Returns
+        -------
+        tangent_vec : array, shape=[..., *shape]
+        """
+        parts = self._split(vector, base_point)
+        return self.architecture.join_lifted([f.to_tangent(v, part) for f, v, part in parts])
 
 
 @image_manifold.register
 def _(architecture: ReLUNetwork, theta0: Any) -> PathImage:
     return PathImage(architecture, theta0)
+
+
+@image_manifold.register
+def _(architecture: DeepLinear, theta0: Any) -> MatrixImage:
+    return MatrixImage(architecture, theta0)
+
+
+@image_manifold.register
+def _(architecture: ProductArchitecture, theta0: Any) -> ProductImage:
+    return ProductImage(architecture, theta0)

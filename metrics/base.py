@@ -83,6 +83,23 @@ class Cometric(ABC):
         theta : array, shape=[..., dim]
         """
 
+    def follow(self, z: FloatArray, near: FloatArray) -> FloatArray:
+        """Follow a point of the invariant set to z, where iterations or signs need one.
+
+        Parameters
+        ----------
+        z : array, shape=[*lifted_shape]
+        near : array, shape=[dim]
+            A point followed so far.
+
+        Returns
+        -------
+        theta : array, shape=[dim]
+            What to pass as ``near`` at z and close to it; ``near`` itself where nothing is
+            iterated and φ forgets nothing that a loss asks for.
+        """
+        return near
+
     def matrix(self, z: Any) -> Any:
         """K(z) as a dense matrix.
 

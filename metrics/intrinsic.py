@@ -62,9 +62,7 @@ def _point(architecture: Architecture, theta0: Any, tolerance: float) -> FloatAr
 
 
 @intrinsic_cometric.register
-def _(
-    architecture: ReLUNetwork, theta0: Any, *, tolerance: float = BALANCE_RTOL
-) -> PathCometric:
+def _(architecture: ReLUNetwork, theta0: Any, *, tolerance: float = BALANCE_RTOL) -> PathCometric:
     point = _point(architecture, theta0, tolerance)
     architecture.basis_chart(point)  # refuses dead parameters, by name
     return PathCometric(architecture, point)

@@ -1,7 +1,5 @@
 """From a linear network and θ₀ to its multiplier, or to the reason why there is none."""
 
-from typing import Any
-
 import numpy as np
 
 from liftflow.architectures import DeepLinear, LinearNeuralODE, TwoLayerLinear
@@ -156,21 +154,20 @@ def _hidden_layers(
     if network.widths[-1] > min(network.widths):
         basis = left[:, rank:]
         for j, suffix in enumerate(suffixes[::-1]):
-            alphas[j] = _one_value(basis.T @ suffix, scale, depth - 1 - j, tolerance, "ker Zᵀ", network)
+            bound = tolerance * scale ** (depth - 1 - j)
+            alphas[j] = _one_value(basis.T @ suffix, bound, "ker Zᵀ", network)
     if network.widths[0] > min(network.widths):
         basis = right_t[rank:].T
         for j, prefix in enumerate(prefixes):
-            betas[j] = _one_value(basis.T @ prefix.T, scale, j, tolerance, "ker Z", network)
+            betas[j] = _one_value(basis.T @ prefix.T, tolerance * scale**j, "ker Z", network)
     return alphas, betas
 
 
-def _one_value(
-    rows: FloatArray, scale: float, degree: int, tolerance: float, kernel: str, network: DeepLinear
-) -> float:
+def _one_value(rows: FloatArray, bound: float, kernel: str, network: DeepLinear) -> float:
     """The one eigenvalue of rows rowsᵀ, or NotIntrinsicError with its spectrum."""
     gram = rows @ rows.T
     value = float(np.trace(gram)) / len(gram)
-    if not np.linalg.norm(gram - value * np.eye(len(gram))) <= tolerance * scale**degree:
+    if not np.linalg.norm(gram - value * np.eye(len(gram))) <= bound:
         spectrum = np.array2string(np.linalg.eigvalsh(gram), precision=4)
         raise NotIntrinsicError(
             f"ambiguous hidden directions: on {kernel} the layers next to it have the squared "

@@ -49,6 +49,20 @@ class PathCometric(Cometric):
         near = self.theta0 if near is None else near
         return self.architecture.recover(z, self.laws, near=near)
 
+    def follow(self, z: FloatArray, near: FloatArray) -> FloatArray:
+        """Recover θ starting from the point followed so far, with its signs.
+
+        Parameters
+        ----------
+        z : array, shape=[n_paths]
+        near : array, shape=[dim]
+
+        Returns
+        -------
+        theta : array, shape=[dim]
+        """
+        return self.point(z, near=near)
+
     def apply(self, z: Any, covector: Any, *, near: Any = None) -> Any:
         """Apply K(z) to a covector with two sparse products.
 

@@ -51,6 +51,22 @@ class ProductCometric(Cometric):
             [factor.apply(own, form, near=start) for factor, own, form, start in parts]
         )
 
+    def follow(self, z: FloatArray, near: FloatArray) -> FloatArray:
+        """Follow a point of the invariant set to z, factor by factor.
+
+        Parameters
+        ----------
+        z : array, shape=[*lifted_shape]
+        near : array, shape=[dim]
+
+        Returns
+        -------
+        theta : array, shape=[dim]
+        """
+        split = self.architecture.split_lifted(z)
+        parts = zip(self.factors, split, self.architecture.unpack(near), strict=True)
+        return self.architecture.pack(*[f.follow(own, point) for f, own, point in parts])
+
     def solve(self, z: Any, tangent_vec: Any) -> Any:
         """Apply K(z)⁺ to a tangent vector, factor by factor.
 

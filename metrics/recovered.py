@@ -47,6 +47,20 @@ class RecoveredCometric(Cometric):
         near = self.theta0 if near is None else near
         return self.architecture.recover(z, self.laws, near=near)
 
+    def follow(self, z: FloatArray, near: FloatArray) -> FloatArray:
+        """Recover θ starting from the point followed so far.
+
+        Parameters
+        ----------
+        z : array, shape=[*lifted_shape]
+        near : array, shape=[dim]
+
+        Returns
+        -------
+        theta : array, shape=[dim]
+        """
+        return self.point(z, near=near)
+
     def apply(self, z: Any, covector: Any, *, near: Any = None) -> Any:
         """Apply K(z) to a covector, as ∂φ∂φᵀ at the recovered θ.
 

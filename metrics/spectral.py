@@ -112,12 +112,18 @@ def _pull_z(
             table = _table(multiplier, values, z.shape, power)
             outer, inner = left.T @ cotangent @ right_t.T, left.T @ form @ right_t.T
             first = _contract(
-                outer, inner, table, values,
+                outer,
+                inner,
+                table,
+                values,
                 lambda s, t: multiplier.pair(s, t) ** power,
                 lambda s: multiplier.hidden_right(s) ** power,
             )
             second = _contract(
-                outer.T, inner.T, table.T, values,
+                outer.T,
+                inner.T,
+                table.T,
+                values,
                 lambda t, s: multiplier.pair(s, t) ** power,
                 lambda t: multiplier.hidden_left(t) ** power,
             )
@@ -134,10 +140,10 @@ def _pull_z(
     return pull
 
 
-def _share(own: FloatArray, other: FloatArray) -> FloatArray:
-    """own / (own + other), one half where both are zero."""
+def _share(own: FloatArray, other: FloatArray) -> Any:
+    """Quotient own / (own + other), one half where both are zero."""
     total = own + other
-    return np.where(total > 0, own / np.where(total > 0, total, 1.0), 0.5)
+    return np.divide(own, total, out=np.full(total.shape, 0.5), where=total > 0)
 
 
 defvjp(
@@ -156,7 +162,7 @@ def _singular_values(z: FloatArray) -> FloatArray:
     return np.linalg.svd(z, compute_uv=False)
 
 
-def _pull_singular(ans: FloatArray, z: FloatArray) -> Callable[[Any], Any]:
+def _pull_singular(ans: FloatArray, z: Any) -> Callable[[Any], Any]:
     z = as_array(z, "the derivative of the singular values", differentiable=False)
     left, _, right_t = np.linalg.svd(z, full_matrices=False)
 

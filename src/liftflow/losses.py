@@ -54,21 +54,6 @@ class Loss(ABC):
         gradient : array, shape=[..., *lifted_shape]
         """
 
-    def representative(self, z: FloatArray, near: FloatArray) -> FloatArray:
-        """Follow ``near`` to z, where the loss needs it; a function of z alone does not.
-
-        Parameters
-        ----------
-        z : array, shape=[*lifted_shape]
-        near : array, shape=[dim]
-
-        Returns
-        -------
-        theta : array, shape=[dim]
-            What to pass as ``near`` for this z and those close to it.
-        """
-        return near
-
     def parameter_value(self, theta: Any, architecture: "Architecture") -> Any:
         """Evaluate ℓ(θ) = f(φ(θ)).
 
@@ -354,20 +339,6 @@ class NetworkLoss(Loss):
         return over_batch(gradient, [theta], [1])
 
     # In z.
-
-    def representative(self, z: FloatArray, near: FloatArray) -> FloatArray:
-        """Recover the point above z on the invariant set of ``near``, with its signs.
-
-        Parameters
-        ----------
-        z : array, shape=[n_paths]
-        near : array, shape=[dim]
-
-        Returns
-        -------
-        theta : array, shape=[dim]
-        """
-        return self.network.recover(z, self.network.conservation_laws(near), near=near)
 
     def value(self, z: Any, near: Any = None) -> Any:
         """Evaluate f(z) as a sum over paths.

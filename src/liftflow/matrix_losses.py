@@ -1,0 +1,148 @@
+"""Losses of an end-to-end matrix, and of the factors of an attention layer."""
+
+from typing import Any
+
+import autograd.numpy as anp
+
+from liftflow.errors import DataError, ShapeError
+from liftflow.losses import FunctionLoss, loss_from_function
+from liftflow.typing import as_array
+
+
+def _rows(array: Any, name: str, count: int) -> None:
+    if len(array) != count:
+        raise ShapeError(f"{name} must have one row per sample, {count}, got {len(array)}")
+
+
+def least_squares_loss(inputs: Any, targets: Any) -> FunctionLoss:
+    r"""Regress targets linearly on inputs, :math:`f(Z) = \frac{1}{2N}\sum_i ‖Z x_i − y_i‖^2`.
+
+    Parameters
+    ----------
+    inputs : array-like, shape=[n_samples, m]
+    targets : array-like, shape=[n_samples, n]
+
+    Returns
+    -------
+    loss : FunctionLoss
+        A function of Z, shape=[n, m].
+
+    Raises
+    ------
+    InputError, ShapeError, NotFiniteError
+        Arrays that do not fit.
+    """
+    inputs = as_array(inputs, "inputs", (None, None), batch=False, differentiable=False)
+    targets = as_array(targets, "targets", (None, None), batch=False, differentiable=False)
+    _rows(targets, "targets", len(inputs))
+    # ‖XZᵀ − Y‖² needs the samples only through their moments.
+    count = len(inputs)
+    moment, mixed = inputs.T @ inputs / count, targets.T @ inputs / count
+    constant = float((targets**2).sum() / count)
+
+    def value(z: Any) -> Any:
+        return 0.5 * (anp.sum((z @ moment) * z) - 2 * anp.sum(mixed * z) + constant)
+
+    return loss_from_function(value)
+
+
+def matrix_sensing_loss(measurements: Any, values: Any) -> FunctionLoss:
+    r"""Sense a matrix, :math:`f(Z) = \frac{1}{2k}\sum_i (⟨A_i, Z⟩ − y_i)^2`.
+
+    Parameters
+    ----------
+    measurements : array-like, shape=[k, n, m]
+        The matrices A_i.
+    values : array-like, shape=[k]
+        The numbers y_i.
+
+    Returns
+    -------
+    loss : FunctionLoss
+        A function of Z, shape=[n, m].
+
+    Raises
+    ------
+    InputError, ShapeError, NotFiniteError
+        Arrays that do not fit.
+    """
+    forms = as_array(
+        measurements, "measurements", (None, None, None), batch=False, differentiable=False
+    )
+    values = as_array(values, "values", (None,), batch=False, differentiable=False)
+    _rows(values, "values", len(forms))
+    flat = forms.reshape(len(forms), -1)
+    return loss_from_function(
+        lambda z: 0.5 * anp.sum((anp.dot(flat, anp.ravel(z)) - values) ** 2) / len(values)
+    )
+
+
+def matrix_completion_loss(observed: Any, mask: Any) -> FunctionLoss:
+    r"""Complete a matrix, :math:`f(Z) = \frac{1}{2|Ω|}\sum_{(i,j) ∈ Ω} (Z_{ij} − Y_{ij})^2`.
+
+    Parameters
+    ----------
+    observed : array-like, shape=[n, m]
+        Y; entries outside Ω are not read, and must be finite.
+    mask : array-like, shape=[n, m]
+        1 or True on Ω, else 0.
+
+    Returns
+    -------
+    loss : FunctionLoss
+        A function of Z, shape=[n, m].
+
+    Raises
+    ------
+    DataError
+        No entry is observed.
+    InputError, ShapeError, NotFiniteError
+        Arrays that do not fit.
+    """
+    observed = as_array(observed, "observed", (None, None), batch=False, differentiable=False)
+    known = as_array(
+        anp.asarray(mask) * 1, "mask", observed.shape, batch=False, differentiable=False
+    )
+    if not known.sum() > 0:
+        raise DataError("mask must mark at least one entry as observed")
+    return loss_from_function(lambda z: 0.5 * anp.sum(known * (z - observed) ** 2) / known.sum())
+
+
+def attention_loss(inputs: Any, targets: Any, d_head: int) -> FunctionLoss:
+    r"""Regress sequences on sequences by an attention layer of any number of heads.
+
+    :math:`f(z) = \frac{1}{2ST}\sum_s ‖\sum_h \mathrm{softmax}(X_s Z_h X_s^\top/\sqrt{d}) X_s W_h
+    − Y_s‖^2` with :math:`Z_h = Q_h K_h^\top` and :math:`W_h = V_h O_h^\top`.
+
+    Parameters
+    ----------
+    inputs, targets : array-like, shape=[n_sequences, n_tokens, d_model]
+    d_head : int
+        d in the softmax.
+
+    Returns
+    -------
+    loss : FunctionLoss
+        A function of z, shape=[2 * n_heads, d_model, d_model], as
+        :class:`~liftflow.architectures.Attention` lifts.
+
+    Raises
+    ------
+    InputError, ShapeError, NotFiniteError
+        Arrays that do not fit.
+    """
+    shape = (None, None, None)
+    tokens = as_array(inputs, "inputs", shape, batch=False, differentiable=False)
+    wanted = as_array(targets, "targets", tokens.shape, batch=False, differentiable=False)
+    count = wanted.shape[0] * wanted.shape[1]
+
+    def value(z: Any) -> Any:
+        total = 0.0
+        for scores, values in zip(z[0::2], z[1::2], strict=True):
+            logits = anp.einsum("sti,ij,suj->stu", tokens, scores, tokens) / d_head**0.5
+            weights = anp.exp(logits - anp.max(logits, axis=-1, keepdims=True))
+            weights = weights / anp.sum(weights, axis=-1, keepdims=True)
+            total = total + anp.matmul(anp.matmul(weights, tokens), values)
+        return 0.5 * anp.sum((total - wanted) ** 2) / count
+
+    return loss_from_function(value)
