@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import combinations, pairwise, product
 from typing import Any
 
 import geomstats.backend as gs
@@ -389,9 +389,8 @@ class DeepLinear(Architecture):
         layer, starts at 0 where it is born, and must end at 0 or at the output.
         """
         rank, layers = len(squares), []
-        hidden = np.zeros(self.widths[0] - rank)  # squared values of the layer to come
-        kernel = max(0.0, -float(np.min(layer_shifts(lams))))
-        hidden[: max(0, self.widths[1] - rank)] = kernel
+        tiny = 1e-14 * (1 + np.abs(layer_shifts(lams)).max())
+        hidden = self._hidden_squares(rank, lams, tiny)  # squared values of the layer to come
         for i, (n_in, n_out) in enumerate(pairwise(self.widths)):
             carried = np.flatnonzero(hidden > 0)
             if carried.size > n_out - rank:
@@ -408,7 +407,7 @@ class DeepLinear(Architecture):
                 arrived = np.zeros(n_out - rank)
                 arrived[: carried.size] = hidden[carried]
                 hidden = arrived + lams[i]
-                hidden[np.abs(hidden) < 1e-14 * (1 + kernel)] = 0.0
+                hidden[np.abs(hidden) < tiny] = 0.0
                 if np.any(hidden < 0):
                     raise ArchitectureError(
                         f"no relaxed balanced point: λ_{i + 1} = {lams[i]:g} < 0 needs layer "
@@ -416,6 +415,26 @@ class DeepLinear(Architecture):
                         f"layers: r ≤ m); got widths {self.widths}"
                     )
         return layers
+
+    def _hidden_squares(self, rank: int, lams: FloatArray, tiny: float) -> FloatArray:
+        """Squared singular values of the first layer on hidden directions of the input.
+
+        Such a direction has the squares y + c_i, and must be at 0 where the widths leave it no
+        room to go on: at layer j, if y = −c_j. It goes as far as it can.
+        """
+        shifts = layer_shifts(lams)
+        squares = np.zeros(self.widths[0] - rank)
+        going = min(self.widths[0], self.widths[1]) - rank
+        born = np.zeros(0)  # squares of the directions that began later, at 0
+        for j, width in enumerate(self.widths[1:]):
+            room = width - rank
+            born = born[born > tiny]
+            stay = max(0, min(going, room - born.size))
+            squares[stay:going] = max(0.0, -shifts[j])
+            going = stay
+            if j < len(lams):
+                born = lams[j] + np.append(born, np.zeros(max(0, room - going - born.size)))
+        return squares
 
     def recover(self, z: Any, laws: Any, *, near: Any = None) -> FloatArray:
         """Find one point of the fibre over z on the invariant set: a section.
@@ -493,12 +512,13 @@ class DeepLinear(Architecture):
         laws = self.split_laws(self.conservation_laws(theta))
         lams = np.array([np.trace(matrix) / len(matrix) for matrix in laws])
         size = np.linalg.norm(z) ** (2 / (len(self.widths) - 1))
-        for shift in (1.0, -1.0):
-            for step in np.vstack([np.ones((1, lams.size)), np.eye(lams.size)]):
-                try:
-                    return self._section(z, lams + shift * size * step)
-                except ArchitectureError:
-                    continue
+        each = np.eye(lams.size)
+        steps = [np.ones(lams.size), *each, *(a - b for a, b in combinations(each, 2))]
+        for shift, step in product((1.0, -1.0), steps):
+            try:
+                return self._section(z, lams + shift * size * step)
+            except ArchitectureError:
+                continue
         raise ArchitectureError(
             f"widths {self.widths} admit no other relaxed balanced point over this z"
         )
@@ -582,11 +602,12 @@ class TwoLayerLinear(DeepLinear):
             raise ArchitectureError(
                 f"the hyperbolic leaf needs r ≥ n + m = {self.n + self.m}, got r = {self.r}"
             )
-        if not a > 0:
+        radius = float(as_array(a, "a", (), batch=False, differentiable=False))
+        if not radius > 0:
             raise ArchitectureError(f"a must be positive, got {a}")
         rng = as_rng(rng)
         z = rng.standard_normal((self.n, self.m))
-        return self._hyperbolic_section(z, float(a), random_orthogonal(self.r, rng))
+        return self._hyperbolic_section(z, radius, random_orthogonal(self.r, rng))
 
     def _hyperbolic_section(self, z: FloatArray, a: float, frame: FloatArray) -> FloatArray:
         left, singular, right_t = np.linalg.svd(z)

@@ -5,7 +5,7 @@ from typing import Any
 
 import geomstats.backend as gs
 import numpy as np
-from scipy.linalg import expm, logm
+from scipy.linalg import expm, schur
 
 from liftflow.architectures.linear import DeepLinear, layer_shifts, random_orthogonal, transpose
 from liftflow.errors import ArchitectureError
@@ -173,7 +173,7 @@ class LinearNeuralODE(DeepLinear):
         turn = transpose(first) @ last
         if np.linalg.det(turn) < 0:
             raise ArchitectureError("z has a negative determinant; no flow from I leads there")
-        step = expm(np.real(logm(turn)) / self.n_steps)
+        step = _rotation_root(turn, self.n_steps)
         frames = [first @ step]
         while len(frames) < self.n_steps - 1:
             frames.append(frames[-1] @ step)
@@ -191,3 +191,18 @@ class LinearNeuralODE(DeepLinear):
             "the metric of a linear neural ODE is the same for every λ, so other laws give no "
             "negative control; compare with another metric instead, by cometric="
         )
+
+
+def _rotation_root(turn: FloatArray, count: int) -> FloatArray:
+    """The rotation that makes a turn in ``count`` steps, each by at most π / count."""
+    form, basis = schur(turn)
+    planes = [(i, i + 1) for i in range(len(turn) - 1) if form[i + 1, i] != 0.0]
+    in_planes = np.ravel(planes)
+    flipped = [i for i in range(len(turn)) if form[i, i] < 0 and i not in in_planes]
+    planes += zip(flipped[0::2], flipped[1::2], strict=True)
+    root = np.eye(len(turn))
+    for i, j in planes:
+        angle = np.arctan2(form[j, i], form[i, i]) / count
+        root[i, i] = root[j, j] = np.cos(angle)
+        root[j, i], root[i, j] = np.sin(angle), -np.sin(angle)
+    return basis @ root @ basis.T

@@ -13,6 +13,7 @@ from liftflow.flows.parameter import ParameterFlow
 from liftflow.flows.trajectory import Trajectory
 from liftflow.losses import Loss
 from liftflow.manifolds import InvariantSet
+from liftflow.metrics import Cometric
 from liftflow.typing import FloatArray
 
 if TYPE_CHECKING:
@@ -205,6 +206,7 @@ def compare(
     atol: float = 1e-10,
     method: Any = "RK45",
     coordinates: str = "auto",
+    cometric: Cometric | None = None,
     control: bool = False,
     progress: bool = False,
     n_times: int = 101,
@@ -224,6 +226,8 @@ def compare(
         A method of ``scipy.integrate.solve_ivp``.
     coordinates : {"auto", "full", "basis"}
         Coordinates of the intrinsic flow.
+    cometric : Cometric, optional
+        The metric of the intrinsic flow, by default that of the invariant set.
     control : bool
         Whether to add the negative control: the flow from the same z by the metric of another
         θ₀, with other laws. It must part from the others.
@@ -259,7 +263,7 @@ def compare(
         "progress": progress,
     }
     architecture, theta0 = invariant_set.architecture, invariant_set.theta0
-    flow = IntrinsicFlow(invariant_set, loss, coordinates)
+    flow = IntrinsicFlow(invariant_set, loss, coordinates, cometric)
     parameter = ParameterFlow(architecture, loss).integrate(theta0, t_span, **settings)
     intrinsic = flow.integrate(None, t_span, **settings)
     other, other_deviation = None, None

@@ -18,6 +18,8 @@ from liftflow.typing import FloatArray, as_array, as_count
 METHODS = ("RK23", "RK45", "DOP853", "Radau", "BDF", "LSODA")
 """Methods of scipy that go by their name."""
 
+_INTERRUPTED = "interrupted"
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -150,6 +152,8 @@ def integrate(state: FlowState, settings: Settings, label: str) -> Trajectory:
         def velocity(now: float, y: FloatArray) -> FloatArray:
             nonlocal problem, reached
             tick(now)
+            if problem == _INTERRUPTED:  # every further step is refused too, so the run ends
+                return np.full_like(y, np.nan)
             try:
                 result = state.velocity(y)
                 problem, reached = "", now
@@ -157,7 +161,7 @@ def integrate(state: FlowState, settings: Settings, label: str) -> Trajectory:
             except (LiftflowError, FloatingPointError, np.linalg.LinAlgError) as error:
                 problem = str(error)
             except KeyboardInterrupt:
-                problem = "interrupted"
+                problem = _INTERRUPTED
             return np.full_like(y, np.nan)
 
         def margin(now: float, y: FloatArray) -> float:

@@ -10,6 +10,7 @@ from liftflow.flows.parameter import check_loss
 from liftflow.flows.trajectory import Trajectory
 from liftflow.losses import Loss
 from liftflow.manifolds import InvariantSet
+from liftflow.metrics import Cometric, intrinsic_cometric
 from liftflow.typing import FloatArray, as_array
 
 REANCHOR_RATIO = 10.0
@@ -19,10 +20,19 @@ REANCHOR_RATIO = 10.0
 class _FullState(FlowState):
     """All entries of z; θ is recovered only where the loss needs it."""
 
-    def __init__(self, invariant_set: InvariantSet, loss: Loss, theta: FloatArray) -> None:
+    def __init__(
+        self,
+        invariant_set: InvariantSet,
+        loss: Loss,
+        theta: FloatArray,
+        cometric: Cometric | None,
+    ) -> None:
         self.architecture = invariant_set.architecture
-        self.image = invariant_set.image()
-        self.cometric = self.image.metric.cometric
+        self.cometric = (
+            intrinsic_cometric(self.architecture, invariant_set.theta0)
+            if cometric is None
+            else cometric
+        )
         self.loss, self.theta, self.read_theta = loss, theta, theta
 
     def start(self) -> FloatArray:
@@ -30,11 +40,12 @@ class _FullState(FlowState):
 
     def _on_image(self, coordinates: FloatArray) -> FloatArray:
         # The solver leaves the image by its local error; K and f live on the image.
-        return self.image.projection(coordinates.reshape(self.architecture.lifted_shape))
+        z = coordinates.reshape(self.architecture.lifted_shape)
+        return self.architecture.project_to_image(z)
 
     def velocity(self, coordinates: FloatArray) -> FloatArray:
         z = self._on_image(coordinates)
-        self.theta = self.loss.representative(z, self.theta)
+        self.theta = self.cometric.follow(z, self.theta)
         gradient = self.loss.gradient(z, self.theta)
         return -np.ravel(self.cometric.apply(z, gradient, near=self.theta))
 
@@ -49,7 +60,15 @@ class _FullState(FlowState):
 class _BasisState(FlowState):
     """Products along the basis paths of a chart: O(edges) and one backpropagation each time."""
 
-    def __init__(self, invariant_set: InvariantSet, loss: Loss, theta: FloatArray) -> None:
+    def __init__(
+        self,
+        invariant_set: InvariantSet,
+        loss: Loss,
+        theta: FloatArray,
+        cometric: Cometric | None,
+    ) -> None:
+        if cometric is not None:
+            raise InputError("a cometric of one's own acts on all of z; use coordinates='full'")
         self.architecture, self.laws = invariant_set.architecture, invariant_set.laws0
         self.loss, self.theta = loss, theta
         self.first_chart = self.chart = self.architecture.basis_chart(theta)
@@ -97,16 +116,26 @@ class IntrinsicFlow:
         network, at the cost of O(edges) and one backpropagation an evaluation, whatever the
         number of paths. ``auto``: the best of the two for the architecture.
 
+    cometric : Cometric, optional
+        By default that of the invariant set; another one, with full coordinates, for metric
+        families of one's own and for negative controls.
+
     Raises
     ------
     InputError
         Other coordinates, or not a loss.
     """
 
-    def __init__(self, invariant_set: InvariantSet, loss: Loss, coordinates: str = "auto") -> None:
+    def __init__(
+        self,
+        invariant_set: InvariantSet,
+        loss: Loss,
+        coordinates: str = "auto",
+        cometric: Cometric | None = None,
+    ) -> None:
         if coordinates not in ("auto", *_STATES):
             raise InputError(f"coordinates must be auto, full or basis, got {coordinates!r}")
-        self.invariant_set, self.loss = invariant_set, check_loss(loss)
+        self.invariant_set, self.loss, self.cometric = invariant_set, check_loss(loss), cometric
         own = invariant_set.architecture.coordinates
         self.coordinates = own if coordinates == "auto" else coordinates
 
@@ -142,7 +171,7 @@ class IntrinsicFlow:
             shape = self.invariant_set.architecture.lifted_shape
             z = as_array(z0, "z0", shape, batch=False, differentiable=False)
             theta = self.invariant_set.recover(z)
-        state = _STATES[self.coordinates](self.invariant_set, self.loss, theta)
+        state = _STATES[self.coordinates](self.invariant_set, self.loss, theta, self.cometric)
         return integrate(state, Settings(t_span, **settings), "intrinsic")
 
     def distance(self, trajectory: Trajectory, theta: FloatArray) -> FloatArray:

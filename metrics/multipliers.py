@@ -151,7 +151,9 @@ class DeepMultiplier(Multiplier):
     """
 
     def __init__(self, shifts: Any, left: Any = None, right: Any = None) -> None:
-        self.shifts: FloatArray = as_array(shifts, "shifts", (None,), differentiable=False)
+        self.shifts: FloatArray = as_array(
+            shifts, "shifts", (None,), batch=False, differentiable=False
+        )
         depth = len(self.shifts)
         ends = np.eye(depth)
         self.left: FloatArray = ends[-1] if left is None else as_array(left, "left", (depth,))

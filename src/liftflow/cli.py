@@ -1,14 +1,17 @@
 """The command line: train both ways on real data, and see that the two flows are one."""
 
 import json
-import os
+import math
+import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import matplotlib as mpl
+import matplotlib.pyplot as plt
 import numpy as np
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from liftflow import __version__
 from liftflow.architectures import ReLUNetwork
@@ -54,11 +57,10 @@ def _widths(text: str, n_inputs: int, n_outputs: int) -> list[int]:
 def _folder(path: Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):  # before the hours of training, not after
+            return path
     except OSError as error:
-        raise OutputError(f"cannot make the folder {path}: {error}") from error
-    if not os.access(path, os.W_OK):
-        raise OutputError(f"the folder {path} is not writable")
-    return path
+        raise OutputError(f"cannot write to the folder {path}: {error}") from error
 
 
 @app.command()
@@ -67,16 +69,17 @@ def compare(
         str, typer.Option(help=f"{', '.join(NAMES)}, or a CSV file with the target last.")
     ] = "iris",
     widths: Annotated[
-        str | None, typer.Option(help="Layer widths, like 64-32-10.  [default: one layer of 32]")
+        str | None,
+        typer.Option(help="Layer widths, like 64-32-10.", show_default="one hidden layer of 32"),
     ] = None,
     bias: Annotated[bool, typer.Option(help="Biases on hidden and output nodes.")] = False,
     loss: Annotated[
-        str | None, typer.Option(help="mse or cross-entropy.  [default: by the targets]")
+        str | None, typer.Option(help="mse or cross-entropy.", show_default="by the targets")
     ] = None,
     t_end: Annotated[float, typer.Option(help="Time to train for.")] = 10.0,
     rtol: Annotated[float, typer.Option(help="Relative tolerance of both flows.")] = 1e-5,
     atol: Annotated[
-        float | None, typer.Option(help="Absolute tolerance.  [default: rtol / 100]")
+        float | None, typer.Option(help="Absolute tolerance.", show_default="rtol / 100")
     ] = None,
     method: Annotated[str, typer.Option(help="Method of scipy's solve_ivp.")] = "RK45",
     coordinates: Annotated[str, typer.Option(help="auto, full or basis.")] = "auto",
@@ -108,14 +111,17 @@ def compare(
             method=method,
             coordinates=coordinates,
             control=control,
-            progress=progress,
+            progress=progress and console.is_terminal,
         )
         console.print(comparison.table())
         if folder is not None:
             _write(comparison, folder)
-            console.print(f"comparison.png, trajectories.npz and summary.json are in {folder}")
+            # A path has no markup in it, and is not to be broken.
+            written = f"comparison.png, trajectories.npz and summary.json are in {folder}"
+            console.print(Text(written), soft_wrap=True)
     except LiftflowError as error:
-        Console(stderr=True).print(f"[red]{type(error).__name__}:[/] {error}", highlight=False)
+        message = Text.assemble((f"{type(error).__name__}:", "red"), f" {error}")
+        Console(stderr=True).print(message, soft_wrap=True)
         raise typer.Exit(2) from None
     if not comparison.success:
         raise typer.Exit(1)
@@ -132,8 +138,17 @@ def _write(comparison: Comparison, folder: Path) -> None:
     }
     try:
         with mpl.rc_context({"savefig.dpi": 150}):
-            comparison.plot().savefig(folder / "comparison.png")
+            figure = comparison.plot()
+            figure.savefig(folder / "comparison.png")
+            plt.close(figure)
         np.savez_compressed(folder / "trajectories.npz", deviation=comparison.deviation, **arrays)
-        (folder / "summary.json").write_text(json.dumps(comparison.summary(), indent=2) + "\n")
+        summary = {key: _strict(value) for key, value in comparison.summary().items()}
+        text = json.dumps(summary, indent=2, allow_nan=False)
+        (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
     except OSError as error:
         raise OutputError(f"cannot write to {folder}: {error}") from error
+
+
+def _strict(value: Any) -> Any:
+    """Return what JSON has a word for: NaN and infinity become null."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -95,5 +95,9 @@ class NotIntrinsicError(LiftflowError, ValueError):
     """No closed form K_θ₀(z) exists at this θ₀: the message says which condition fails."""
 
 
+class UndecidedError(LiftflowError, ValueError):
+    """A verdict that is undecided was asked for its truth value."""
+
+
 class FlowError(LiftflowError, RuntimeError):
     """A flow cannot be started, or two flows cannot be compared."""

@@ -1,5 +1,6 @@
 """Numerical pieces shared by all rooms: batches, constant sparse maps, monotone roots."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -37,8 +38,9 @@ def over_batch(
     lead = np.broadcast_shapes(*leads)
     if not lead:
         return np.asarray(function(*arrays))
+    size = math.prod(lead)  # not −1, which an item without entries leaves open
     flat = [
-        np.broadcast_to(a, lead + a.shape[len(own) :]).reshape(-1, *a.shape[len(own) :])
+        np.broadcast_to(a, lead + a.shape[len(own) :]).reshape(size, *a.shape[len(own) :])
         for a, own in zip(arrays, leads, strict=True)
     ]
     results = np.stack([function(*items) for items in zip(*flat, strict=True)])

@@ -2,18 +2,16 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import autograd
 import numpy as np
 from scipy.special import log_softmax, softmax
 
-from liftflow.errors import DataError, InputError, ShapeError
+from liftflow.architectures import Architecture, ReLUNetwork
+from liftflow.errors import DataError, InputError, NotDifferentiableError, ShapeError
 from liftflow.linalg import over_batch
 from liftflow.typing import FloatArray, as_array
-
-if TYPE_CHECKING:
-    from liftflow.architectures import Architecture, ReLUNetwork
 
 
 class Loss(ABC):
@@ -54,7 +52,7 @@ class Loss(ABC):
         gradient : array, shape=[..., *lifted_shape]
         """
 
-    def parameter_value(self, theta: Any, architecture: "Architecture") -> Any:
+    def parameter_value(self, theta: Any, architecture: Architecture) -> Any:
         """Evaluate ℓ(θ) = f(φ(θ)).
 
         Parameters
@@ -68,7 +66,7 @@ class Loss(ABC):
         """
         return self.value(architecture.lift(theta))
 
-    def parameter_gradient(self, theta: Any, architecture: "Architecture") -> Any:
+    def parameter_gradient(self, theta: Any, architecture: Architecture) -> Any:
         """Evaluate ∇ℓ(θ) = ∂φ(θ)ᵀ∇f(φ(θ)).
 
         Parameters
@@ -82,7 +80,7 @@ class Loss(ABC):
         """
         return architecture.lift_vjp(theta, self.gradient(architecture.lift(theta)))
 
-    def scores(self, theta: FloatArray, architecture: "Architecture") -> dict[str, float]:
+    def scores(self, theta: FloatArray, architecture: Architecture) -> dict[str, float]:
         """Figures of merit at θ besides the loss, by name.
 
         Parameters
@@ -122,8 +120,17 @@ class FunctionLoss(Loss):
         Returns
         -------
         value : float
+
+        Raises
+        ------
+        InputError
+            The function returns something else than one number.
         """
-        return self.function(as_array(z, "z"))
+        value = self.function(as_array(z, "z"))
+        if np.shape(value) != () or value is None:
+            got = "None" if value is None else f"an array of shape {np.shape(value)}"
+            raise InputError(f"the function of a loss must take z to one number, got {got}")
+        return value
 
     def gradient(self, z: Any, near: Any = None) -> Any:
         """Evaluate ∇f(z) by autograd.
@@ -137,10 +144,21 @@ class FunctionLoss(Loss):
         Returns
         -------
         gradient : array, shape=[*lifted_shape]
-        """
-        return self._gradient(as_array(z, "z"))
 
-    def parameter_value(self, theta: Any, architecture: "Architecture") -> Any:
+        Raises
+        ------
+        NotDifferentiableError
+            Autograd cannot follow the function.
+        """
+        try:
+            return self._gradient(as_array(z, "z"))
+        except TypeError as error:
+            raise NotDifferentiableError(
+                "the function of a loss must take z to one number by operations of "
+                f"autograd.numpy; autograd says: {error}"
+            ) from error
+
+    def parameter_value(self, theta: Any, architecture: Architecture) -> Any:
         """Evaluate ℓ(θ) = f(φ(θ)).
 
         Parameters
@@ -155,7 +173,7 @@ class FunctionLoss(Loss):
         theta = as_array(theta, "theta", (architecture.dim,), differentiable=False)
         return over_batch(lambda t: self.value(architecture.lift(t)), [theta], [1])
 
-    def parameter_gradient(self, theta: Any, architecture: "Architecture") -> Any:
+    def parameter_gradient(self, theta: Any, architecture: Architecture) -> Any:
         """Evaluate ∇ℓ(θ) = ∂φ(θ)ᵀ∇f(φ(θ)).
 
         Parameters
@@ -230,28 +248,35 @@ class NetworkLoss(Loss):
     DataError
         Labels that are not integers from 0 to n_outputs − 1, or no samples.
 
+    Notes
+    -----
+    Inputs and targets are copied.
+
     References
     ----------
     [MPG]_, and the path activations of Gonon et al. 2024.
     """
 
-    def __init__(
-        self, network: "ReLUNetwork", inputs: Any, targets: Any, kind: str = "mse"
-    ) -> None:
+    def __init__(self, network: ReLUNetwork, inputs: Any, targets: Any, kind: str = "mse") -> None:
         if kind not in _KINDS:
             raise InputError(f"kind must be one of {', '.join(_KINDS)}, got {kind!r}")
+        if not isinstance(network, ReLUNetwork):
+            raise InputError(
+                f"network must be a ReLUNetwork, got {type(network).__name__}; another "
+                "architecture takes loss_from_function(f)"
+            )
         self.network, self.kind = network, kind
         n_out = len(network.outputs)
         self.inputs = as_array(
             inputs, "inputs", (None, len(network.inputs)), batch=False, differentiable=False
-        )
+        ).copy()
         if len(self.inputs) == 0:
             raise DataError("inputs must hold at least one sample, got none")
         if kind == "mse":
             values = as_array(targets, "targets", differentiable=False)
             if values.ndim == 1 and n_out == 1:
                 values = values[:, None]
-            self.targets = as_array(values, "targets", (None, n_out), batch=False)
+            self.targets = as_array(values, "targets", (None, n_out), batch=False).copy()
         else:
             self.targets = self._labels(targets, n_out)
         if len(self.targets) != len(self.inputs):
@@ -265,16 +290,19 @@ class NetworkLoss(Loss):
         """One-hot rows, shape=[n_samples, n_outputs]."""
         if n_out < 2:
             raise DataError("cross-entropy needs a network of at least two outputs, got one")
-        labels = as_array(targets, "targets", (None,), batch=False, differentiable=False)
-        whole = labels.astype(np.intp)
-        if not np.array_equal(labels, whole) or whole.min(initial=0) < 0:
-            raise DataError("labels must be integers from 0; use sklearn's LabelEncoder on others")
-        if whole.max(initial=0) >= n_out:
+        labels = as_array(targets, "labels", (None,), batch=False, differentiable=False)
+        wrong = labels[(labels < 0) | (labels % 1 != 0)]
+        if wrong.size:
             raise DataError(
-                f"label {whole.max()} is out of range for a network of {n_out} outputs, which "
+                f"labels must be integers from 0, got {wrong[0]:g}; sklearn's LabelEncoder makes "
+                "them from any others"
+            )
+        if labels.max(initial=0) >= n_out:
+            raise DataError(
+                f"label {labels.max():g} is out of range for a network of {n_out} outputs, which "
                 f"takes labels 0 to {n_out - 1}"
             )
-        return np.eye(n_out)[whole]
+        return np.eye(n_out)[labels.astype(np.intp)]
 
     # On the outputs.
 
@@ -289,14 +317,14 @@ class NetworkLoss(Loss):
 
     # In θ.
 
-    def _check(self, architecture: "Architecture | None") -> None:
+    def _check(self, architecture: Architecture | None) -> None:
         if architecture is not None and architecture is not self.network:
             raise InputError(
                 "this NetworkLoss belongs to another network; build one with "
                 "NetworkLoss(architecture, inputs, targets)"
             )
 
-    def parameter_value(self, theta: Any, architecture: "Architecture | None" = None) -> Any:
+    def parameter_value(self, theta: Any, architecture: Architecture | None = None) -> Any:
         """Evaluate ℓ(θ) by a forward pass.
 
         Parameters
@@ -316,7 +344,7 @@ class NetworkLoss(Loss):
             lambda t: np.asarray(self._value(forward(t, self.inputs)[0])), [theta], [1]
         )
 
-    def parameter_gradient(self, theta: Any, architecture: "Architecture | None" = None) -> Any:
+    def parameter_gradient(self, theta: Any, architecture: Architecture | None = None) -> Any:
         """Evaluate ∇ℓ(θ) by one backpropagation, in float64.
 
         Parameters
@@ -392,7 +420,8 @@ class NetworkLoss(Loss):
         """Factor of every node on every sample along a path: inputs and 0/1 activations."""
         theta = self.network.image_representative(z)
         if near is not None:
-            near = as_array(near, "near", (self.network.dim,), differentiable=False)
+            shape = (self.network.dim,)
+            near = as_array(near, "near", shape, batch=False, differentiable=False)
             theta = self.network.recover(
                 self.network.lift(theta), self.network.conservation_laws(near), near=near
             )
@@ -422,7 +451,7 @@ class NetworkLoss(Loss):
                 outputs[:, number] += signal[:, own] @ z[part][own]
         return outputs
 
-    def scores(self, theta: FloatArray, architecture: "Architecture") -> dict[str, float]:
+    def scores(self, theta: FloatArray, architecture: Architecture) -> dict[str, float]:
         """Training accuracy of a classifier, or R² of a regression.
 
         Parameters

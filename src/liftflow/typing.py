@@ -61,7 +61,7 @@ def as_array(
     ShapeError
         Another trailing shape.
     NotFiniteError
-        NaN or infinity inside.
+        NaN, infinity or masked entries inside.
     NotDifferentiableError
         Traced by autograd where ``differentiable`` is False.
     """
@@ -71,6 +71,8 @@ def as_array(
             f"{name} is being differentiated by autograd, and this function has no derivative "
             "here; differentiate the lift, the conservation laws or a chart's coordinates"
         )
+    if np.ma.is_masked(value):
+        raise NotFiniteError(f"{name} must be complete, got {np.ma.count_masked(value)} masked")
     try:
         plain = np.asarray(_plain(value))
     except ValueError as error:
@@ -87,10 +89,12 @@ def as_array(
             lead = "..., " if batch else ""
             comma = "," if len(shape) == 1 and not batch else ""
             raise ShapeError(f"{name} must have shape ({lead}{wanted}{comma}), got {plain.shape}")
-    if not np.isfinite(plain).all():
-        bad = int(plain.size - np.isfinite(plain).sum())
-        raise NotFiniteError(f"{name} must be finite, got {bad} NaN or infinite of {plain.size}")
-    return value if traced else plain.astype(np.float64, copy=False)
+    with np.errstate(over="ignore"):  # longer floats may overflow
+        array = plain.astype(np.float64, copy=False)
+    if not np.isfinite(array).all():
+        bad = int(array.size - np.isfinite(array).sum())
+        raise NotFiniteError(f"{name} must be finite, got {bad} NaN or infinite of {array.size}")
+    return value if traced else array
 
 
 def as_count(value: Any, name: str, minimum: int = 0) -> int:
@@ -138,6 +142,10 @@ def as_rng(rng: Rng) -> np.random.Generator:
     """
     if isinstance(rng, np.random.Generator):
         return rng
-    if rng is None or (isinstance(rng, numbers.Integral) and not isinstance(rng, bool)):
-        return np.random.default_rng(None if rng is None else int(rng))
-    raise InputError(f"rng must be a numpy.random.Generator, a seed or None, got {rng!r}")
+    if rng is None:
+        return np.random.default_rng()
+    if isinstance(rng, numbers.Integral) and not isinstance(rng, bool) and rng >= 0:
+        return np.random.default_rng(int(rng))
+    raise InputError(
+        f"rng must be a numpy.random.Generator, a seed (an integer from 0) or None, got {rng!r}"
+    )

@@ -1,0 +1,211 @@
+"""Training problems by name, for the command line: a family, a task and real or sensed data."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.datasets import load_digits
+
+from liftflow.architectures import (
+    Architecture,
+    Attention,
+    DeepLinear,
+    LinearNeuralODE,
+    ReLUNetwork,
+    TwoLayerLinear,
+)
+from liftflow.data import Dataset, load
+from liftflow.errors import DataError, InputError
+from liftflow.losses import Loss, NetworkLoss
+from liftflow.manifolds import InvariantSet
+from liftflow.matrix_losses import (
+    attention_loss,
+    least_squares_loss,
+    matrix_completion_loss,
+    matrix_sensing_loss,
+)
+from liftflow.typing import FloatArray, as_count
+
+TASKS = ("regression", "sensing", "completion")
+"""What a linear family is trained for."""
+
+_TARGET_RANK = 2
+_N_IMAGES = 500  # a few seconds of training instead of half a minute
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line can say about a problem.
+
+    Attributes
+    ----------
+    data : str
+        Name of a data set, or the path of a CSV file; read by the task ``regression``.
+    widths : str or None
+        Numbers joined by dashes: widths of the layers from input to output; for ``ode`` the size
+        and the number of steps; for ``attention`` d_model, d_head and the number of heads.
+    task : str
+        One of ``TASKS``.
+    lams : str
+        λ, or several joined by commas.
+    bias : bool
+        Biases of a ReLU network.
+    loss : str or None
+        ``mse`` or ``cross-entropy``, for a ReLU network.
+    seed : int
+    """
+
+    data: str
+    widths: str | None
+    task: str
+    lams: str
+    bias: bool
+    loss: str | None
+    seed: int
+
+
+def _numbers(text: str, separator: str, name: str, kind: Callable[[str], Any]) -> list[Any]:
+    try:
+        return [kind(part) for part in text.split(separator)]
+    except ValueError:
+        raise DataError(f"{name} must be numbers joined by {separator!r}, got {text!r}") from None
+
+
+def _layer_widths(options: Options, n_inputs: int, n_outputs: int, hidden: int) -> list[int]:
+    default = f"{n_inputs}-{hidden}-{n_outputs}"
+    widths = _numbers(options.widths or default, "-", "widths", int)
+    if widths[0] != n_inputs or widths[-1] != n_outputs:
+        raise DataError(
+            f"the data have {n_inputs} features and need {n_outputs} outputs, got widths "
+            f"{options.widths}; try {default}"
+        )
+    return widths
+
+
+def _relu(options: Options) -> tuple[Architecture, FloatArray, Loss]:
+    dataset = load(options.data)
+    widths = _layer_widths(options, dataset.inputs.shape[1], dataset.n_outputs, 32)
+    kind = options.loss or dataset.default_loss
+    network = ReLUNetwork.from_widths(widths, options.bias)
+    loss = NetworkLoss(network, dataset.inputs, dataset.targets_for(kind), kind)
+    return network, network.random_point(rng=options.seed), loss
+
+
+def _rows(dataset: Dataset) -> FloatArray:
+    """Targets as rows, one-hot for labels."""
+    return np.reshape(dataset.targets_for("mse"), (len(dataset.inputs), -1))
+
+
+def _layered(
+    options: Options, build: Callable[[list[int]], DeepLinear]
+) -> tuple[Architecture, FloatArray, Loss]:
+    if options.task == "regression":
+        dataset = load(options.data)
+        n_inputs, n_outputs = dataset.inputs.shape[1], dataset.n_outputs
+        widths = _layer_widths(options, n_inputs, n_outputs, min(n_inputs, n_outputs))
+        loss: Loss = least_squares_loss(dataset.inputs, _rows(dataset))
+    else:
+        widths = _numbers(options.widths or "8-4-10", "-", "widths", int)
+        loss = _sensed(options, (widths[-1], widths[0]))
+    network = build(widths)
+    return network, _balanced(network, options), loss
+
+
+def _two_layers(widths: list[int]) -> TwoLayerLinear:
+    if len(widths) != 3:
+        raise DataError(f"two layers have three widths, like 8-4-10, got {widths}; use deep")
+    return TwoLayerLinear(widths[2], widths[0], widths[1])
+
+
+def _balanced(network: Any, options: Options) -> FloatArray:
+    lams = _numbers(options.lams, ",", "λ", float)
+    return network.balanced_point(lams[0] if len(lams) == 1 else lams, options.seed)
+
+
+def _sensed(options: Options, shape: tuple[int, int]) -> Loss:
+    """Sense or complete a random matrix of rank 2, from half as many numbers as it has."""
+    rng = np.random.default_rng([options.seed, 1])
+    rank = min(_TARGET_RANK, *shape)
+    target = rng.standard_normal((shape[0], rank)) @ rng.standard_normal((rank, shape[1]))
+    if options.task == "completion":
+        mask = rng.random(shape) < 0.5
+        mask[0, 0] = True
+        return matrix_completion_loss(target, mask)
+    forms = rng.standard_normal((max(1, target.size // 2), *shape))
+    return matrix_sensing_loss(forms, np.einsum("kij,ij->k", forms, target))
+
+
+def _ode(options: Options) -> tuple[Architecture, FloatArray, Loss]:
+    size, steps = _fixed(options.widths or "4-40", "size-steps", 2)
+    if options.task == "regression":
+        raise DataError(
+            "a neural ODE maps a space to itself, which no data set here asks for; use the task "
+            "sensing or completion"
+        )
+    network = LinearNeuralODE(size, steps)
+    return network, _balanced(network, options), _sensed(options, (size, size))
+
+
+def _attention(options: Options) -> tuple[Architecture, FloatArray, Loss]:
+    d_model, d_head, n_heads = _fixed(options.widths or "8-4-2", "d_model-d_head-heads", 3)
+    if options.task != "regression" or options.data != "digits" or d_model != 8:
+        raise DataError(
+            "attention is trained on the rows of 500 digits, tokens of 8 pixels, to predict each "
+            "next row: use --data digits, the task regression and widths 8-d_head-heads"
+        )
+    # Each row of an image is to be predicted from the rows up to the last.
+    images = load_digits().images[:_N_IMAGES] / 16.0
+    network = Attention(d_model, d_head, n_heads)
+    loss = attention_loss(images[:, :-1], images[:, 1:], d_head)
+    return network, _balanced(network, options), loss
+
+
+def _fixed(text: str, form: str, count: int) -> list[int]:
+    numbers = _numbers(text, "-", "widths", int)
+    if len(numbers) != count:
+        raise DataError(f"widths must be {form}, got {text!r}")
+    return [as_count(number, "a width", 1) for number in numbers]
+
+
+_FAMILIES: dict[str, Callable[[Options], tuple[Architecture, FloatArray, Loss]]] = {
+    "relu": _relu,
+    "two-layer": lambda options: _layered(options, _two_layers),
+    "deep": lambda options: _layered(options, DeepLinear),
+    "ode": _ode,
+    "attention": _attention,
+}
+FAMILIES = tuple(_FAMILIES)
+"""Names of the families."""
+
+
+def build(family: str, options: Options) -> tuple[InvariantSet, Loss]:
+    """Build the training problem of a family.
+
+    Parameters
+    ----------
+    family : str
+        One of ``FAMILIES``.
+    options : Options
+
+    Returns
+    -------
+    invariant_set : InvariantSet
+        Of He's initialisation for a ReLU network, else of a random relaxed balanced point.
+    loss : Loss
+
+    Raises
+    ------
+    InputError
+        An unknown family or task.
+    DataError
+        Options that do not fit the data.
+    ArchitectureError
+        No relaxed balanced point for these widths and λ.
+    """
+    if family not in _FAMILIES:
+        raise InputError(f"family must be one of {', '.join(FAMILIES)}, got {family!r}")
+    if options.task not in TASKS:
+        raise InputError(f"task must be one of {', '.join(TASKS)}, got {options.task!r}")
+    architecture, theta0, loss = _FAMILIES[family](options)
+    return InvariantSet(architecture, theta0), loss

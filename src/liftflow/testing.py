@@ -1,0 +1,302 @@
+"""The contracts of architectures, metrics and manifolds, for people who add their own.
+
+Each function draws random points and checks one property after the other, like scikit-learn's
+``check_estimator``. The first that fails raises an AssertionError which says what it is and by
+how much. Under the autograd backend a lift is judged by automatic differentiation, too; under
+numpy, which has none, by finite differences alone.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import autograd
+import geomstats.backend as gs
+import numpy as np
+
+from liftflow.architectures import Architecture
+from liftflow.errors import ArchitectureError
+from liftflow.metrics import IntrinsicMetric, oracle_jacobian
+from liftflow.typing import FloatArray, Rng, as_rng
+
+DENSE_LIMIT = 2**20
+"""Number of entries up to which ∂φ and ∂φ∂φᵀ are judged as dense matrices."""
+
+
+def _require(holds: Any, reason: str) -> None:
+    if not np.all(holds):  # no assert statement, so that python -O does not empty the contracts
+        raise AssertionError(reason)
+
+
+def _close(what: str, got: Any, wanted: Any, rtol: float = 1e-9, scale: Any = None) -> None:
+    """Require equal shapes, and entries equal relative to the largest one, or to ``scale``."""
+    got, wanted = np.asarray(got, dtype=float), np.asarray(wanted, dtype=float)
+    _require(got.shape == wanted.shape, f"{what}: shape {got.shape}, expected {wanted.shape}")
+    size = float(np.max(np.abs(wanted if scale is None else scale), initial=0.0)) or 1.0
+    gap = float(np.max(np.abs(got - wanted), initial=0.0)) / size
+    _require(gap <= rtol, f"{what}: off by {gap:.1e} relative, allowed {rtol:.0e}")
+
+
+def _batches(what: str, function: Callable[..., Any], shape: tuple[int, ...], *arrays: Any) -> None:
+    """Require results of this shape, and on leading axes [2, 2], [2], [] those of a loop."""
+    loop = np.array([[function(*(a[i, j] for a in arrays)) for j in (0, 1)] for i in (0, 1)])
+    _require(loop.shape[2:] == shape, f"{what}: shape {loop.shape[2:]}, expected {shape}")
+    _close(f"{what}: leading axes [2, 2] against a loop", function(*arrays), loop, 1e-11)
+    _close(f"{what}: batch against a loop", function(*(a[0] for a in arrays)), loop[0], 1e-11)
+    if len(arrays) > 1:  # one point, a column of vectors
+        point, vectors = arrays[0][0, 0], [a[:, 0] for a in arrays[1:]]
+        mixed = [function(point, *(v[i] for v in vectors)) for i in (0, 1)]
+        _close(f"{what}: broadcast against a loop", function(point, *vectors), mixed, 1e-11)
+
+
+def _draws(what: str, draw: Callable[..., Any], shape: tuple[int, ...], rng: Any) -> None:
+    """Require geomstats' shapes, draws that depend on the seed alone, and no global state."""
+    seed, before = int(rng.integers(2**32)), str(np.random.get_state())  # noqa: NPY002
+    one, many, again = (draw(n_samples=count, rng=seed) for count in (1, 3, 3))
+    other = draw(n_samples=3, rng=seed + 1)
+    _require(np.shape(one) == shape, f"{what}: shape {np.shape(one)}, expected {shape}")
+    _require(np.shape(many) == (3, *shape), f"{what}: three have shape {np.shape(many)}")
+    _require(np.array_equal(many, again), f"{what}: the same seed gives other draws")
+    _require(not np.array_equal(many, other), f"{what}: another seed gives the same draws")
+    _require(not np.array_equal(many[0], many[1]), f"{what}: two samples are the same")
+    same = before == str(np.random.get_state())  # noqa: NPY002
+    _require(same, f"{what}: numpy's global random state moved")
+
+
+def _projector(what: str, matrix: FloatArray, rank: int) -> None:
+    """Require the matrix of an orthogonal projection of this rank."""
+    _close(f"{what}: symmetric, as an orthogonal projection is", matrix, matrix.T)
+    _close(f"{what}: idempotent", matrix @ matrix, matrix)
+    got = round(float(np.trace(matrix)))
+    _require(got == rank, f"{what}: rank {got}, expected {rank}")
+
+
+def _slope(function: Callable[[Any], Any], point: Any, tangent: Any) -> FloatArray:
+    """Directional derivative, by central differences extrapolated to order 6 (Richardson)."""
+    step = 0.01 * max(1.0, float(np.max(np.abs(point)))) / float(np.max(np.abs(tangent)))
+    h = np.array([step, step / 2, step / 4])
+    ends = [(function(point + s * tangent), function(point - s * tangent)) for s in h]
+    a, b, c = ((np.asarray(end) - start) / (2 * s) for (end, start), s in zip(ends, h, strict=True))
+    return (16 * (4 * c - b) - (4 * b - a)) / 45
+
+
+def _slopes(function: Callable[[Any], Any], point: Any) -> FloatArray:
+    """Jacobian by finite differences, shape=[size of the result, dim]."""
+    return _slope(function, point, np.eye(point.size)).reshape(point.size, -1).T
+
+
+def _fibre_point(architecture: Architecture, theta: Any, rng: Any) -> Any:
+    try:
+        return architecture.fibre_point(theta, rng)
+    except ArchitectureError:  # the one method that a family may do without
+        return theta
+
+
+def check_architecture(architecture: Architecture, rng: Rng = 0) -> None:
+    """Check that the lift, the laws and all their derivatives belong together.
+
+    Shapes, and batches against loops; blocks; ∂φ and ∂h against finite differences, ∂φ and the
+    second derivative of the lift against autodiff; ∂φᵀ and ∂φ∂φᵀ against ∂φ; conservation,
+    ∂h ∂φᵀ = 0; the orthogonal projection onto ker ∂h; distances; recovery of a point from its
+    lift and laws; other points of its fibre, if the family has a ``fibre_point``; seeded draws.
+
+    Parameters
+    ----------
+    architecture : Architecture
+        Where ∂φ or ∂φ∂φᵀ has more than ``DENSE_LIMIT`` entries, they are judged on vectors only.
+    rng : numpy.random.Generator or int, optional
+        Where the random points come from.
+
+    Raises
+    ------
+    AssertionError
+        Says which property fails, and by how much.
+    """
+    a, rng, size, shape = architecture, as_rng(rng), architecture.dim, architecture.lifted_shape
+    d, k, dense = a.lifted_dim, a.n_laws, a.lifted_dim * max(size, a.lifted_dim) <= DENSE_LIMIT
+    _draws("random_point", a.random_point, (size,), rng)
+    theta, other = a.random_point(8, rng).reshape(2, 2, 2, size)
+    v, g = rng.standard_normal((2, 2, size)), rng.standard_normal((2, 2, *shape))
+    _batches("lift", a.lift, shape, theta)
+    _batches("lift_jvp", a.lift_jvp, shape, theta, v)
+    _batches("lift_vjp", a.lift_vjp, (size,), theta, g)
+    _batches("gram_apply", a.gram_apply, shape, theta, g)
+    _batches("conservation_laws", a.conservation_laws, (k,), theta)
+    _batches("conservation_laws_jacobian", a.conservation_laws_jacobian, (k, size), theta)
+    _batches("laws_jvp", a.laws_jvp, (k,), theta, v)
+    _batches("project_to_tangent", a.project_to_tangent, (size,), theta, v)
+    _batches("lifted_norm", a.lifted_norm, (), theta)
+    _batches("lifted_distance", a.lifted_distance, (), theta, other)
+    blocks = a.unpack(theta)
+    shapes = tuple(block.shape[2:] for block in blocks)
+    _require(shapes == a.block_shapes, f"unpack: shapes {shapes}, expected {a.block_shapes}")
+    _close("pack after unpack", a.pack(*blocks), theta, 1e-15)
+
+    x, y, v, g = theta[0, 0], other[0, 0], v[0, 0], g[0, 0]
+    jvp, vjp, z = a.lift_jvp(x, v), a.lift_vjp(x, g), a.lift(x)
+    _close("lift_jvp against finite differences of lift", jvp, _slope(a.lift, x, v), 1e-8)
+    products, scale = (np.sum(vjp * v), np.sum(g * jvp)), np.sum(np.abs(g * jvp))
+    _close("lift_vjp as the transpose of lift_jvp", *products, 1e-12, scale)
+    _close("gram_apply against ∂φ ∂φᵀ", a.gram_apply(x, g), a.lift_jvp(x, vjp), 1e-12)
+    if dense:
+        jacobian = np.asarray(a.lift_jacobian(x))
+        _batches("lift_jacobian", a.lift_jacobian, (d, size), theta)
+        _batches("gram_matrix", a.gram_matrix, (d, d), theta)
+        _close("lift_jacobian against finite differences", jacobian, _slopes(a.lift, x), 1e-8)
+        _close("lift_jvp against lift_jacobian", np.ravel(jvp), jacobian @ v, 1e-12)
+        _close("lift_vjp against lift_jacobian", vjp, jacobian.T @ np.ravel(g), 1e-12)
+        _close("gram_matrix against ∂φ ∂φᵀ", a.gram_matrix(x), jacobian @ jacobian.T, 1e-12)
+    if dense and gs.has_autodiff():
+        _close("lift_jacobian against autodiff", jacobian, oracle_jacobian(a, x), 1e-10)
+    if gs.has_autodiff():
+        pull = autograd.grad(lambda t: gs.sum(g * a.lift(t)))
+        # 0 t, because autograd warns where the derivative of a linear lift is constant.
+        second = autograd.grad(lambda t: gs.sum(v * pull(t) + 0.0 * t))(x)
+        wanted = _slope(lambda t: a.lift_vjp(t, g), x, v)
+        _close("second derivative of lift by autodiff", second, wanted, 1e-8)
+
+    laws, values = np.asarray(a.conservation_laws_jacobian(x)), a.conservation_laws(x)
+    slopes = _slopes(a.conservation_laws, x)
+    _close("conservation_laws_jacobian against finite differences", laws, slopes, 1e-8)
+    _close("laws_jvp against conservation_laws_jacobian", a.laws_jvp(x, v), laws @ v, 1e-12)
+    scale = np.abs(laws) @ np.abs(vjp)
+    _close("conservation, ∂h ∂φᵀ = 0", laws @ vjp, np.zeros(k), 1e-12, scale)
+    rank = int(np.linalg.matrix_rank(laws)) if k else 0
+    _require(a.laws_rank(x) == rank, f"laws_rank: {a.laws_rank(x)}, but ∂h has rank {rank}")
+    projector = np.asarray(a.project_to_tangent(x, np.eye(size)))
+    _projector("project_to_tangent", projector, size - rank)
+    _close("project_to_tangent onto ker ∂h", laws @ projector, np.zeros(laws.shape), scale=laws)
+
+    distance, norm = np.linalg.norm(a.lift(x) - a.lift(y)), np.linalg.norm(z)
+    _close("lifted_distance against lift", a.lifted_distance(x, y), distance, 1e-12)
+    _close("lifted_norm against lift", a.lifted_norm(x), norm, 1e-12)
+    near = x * (1 + 0.01 * rng.standard_normal(size))
+    found, moved = a.recover(z, values, near=near), a.project_to_laws(near, values)
+    _close("recover: lift", a.lift(found), z)
+    _close("recover: laws", a.conservation_laws(found), values)
+    _close("project_to_laws: laws", a.conservation_laws(moved), values)
+    _close("fibre_point: lift", a.lift(_fibre_point(a, x, rng)), z)
+
+
+def check_metric(metric: IntrinsicMetric, rng: Rng = 0) -> None:
+    """Check that a metric is the closed form of M(θ) = ∂φ ∂φᵀ on its invariant set.
+
+    K(φ(θ)) = M(θ) at random points θ of the invariant set, at points that come to it from
+    elsewhere in a fibre, and at those that the cometric itself finds over z; K symmetric, positive
+    semidefinite and of rank ``dim``; its matrix-free form, its inverse and the inner product;
+    horizontal lifts, by which the lift is a Riemannian submersion; batches against loops.
+
+    Parameters
+    ----------
+    metric : IntrinsicMetric
+        On its space, and small enough for K to be a dense matrix.
+    rng : numpy.random.Generator or int, optional
+        Where the random points come from.
+
+    Raises
+    ------
+    AssertionError
+        Says which property fails, and by how much.
+    """
+    rng, space, cometric = as_rng(rng), metric._space, metric.cometric
+    a: Architecture = cometric.architecture
+    d, shape, laws = a.lifted_dim, space.shape, a.conservation_laws(cometric.theta0)
+    drawn = a.project_to_laws(a.random_point(4, rng), laws)
+    moved = a.project_to_laws(_fibre_point(a, drawn, rng), laws)
+    found = cometric.point(a.lift(drawn))
+    again = cometric.point(a.lift(drawn), near=moved)
+    for points in (found, again):
+        _close("point: lift", a.lift(points), a.lift(drawn))
+        _close("point: laws", a.conservation_laws(points), np.tile(laws, (4, 1)))
+    sets = {"random θ": drawn, "θ moved": moved, "point(z)": found, "point(z, near)": again}
+    for where, theta in [(name, theta) for name, points in sets.items() for theta in points]:
+        jacobian = oracle_jacobian(a, theta) if gs.has_autodiff() else _slopes(a.lift, theta)
+        matrix, gram = metric.cometric_matrix(a.lift(theta)), jacobian @ jacobian.T
+        _close(f"cometric_matrix against ∂φ ∂φᵀ, {where}", matrix, gram, 1e-10)
+        _close(f"cometric_matrix symmetric, {where}", matrix, matrix.T, 1e-12)
+        values = np.linalg.eigvalsh(matrix) / np.linalg.norm(gram, 2)
+        _require(values > -1e-12, f"cometric_matrix: relative eigenvalue {values[0]:.1e} < 0")
+        rank = int(np.sum(values > 1e-12))
+        _require(rank == space.dim, f"cometric_matrix: rank {rank}, expected dim {space.dim}")
+
+    theta = np.broadcast_to(drawn[:2], (2, 2, a.dim))  # one point and two vectors in each column
+    z, g = a.lift(theta), rng.standard_normal((2, 2, *shape))
+    vectors = a.lift_jvp(theta, rng.standard_normal(theta.shape))
+    _batches("cometric_matrix", metric.cometric_matrix, (d, d), z)
+    _batches("metric_matrix", metric.metric_matrix, (d, d), z)
+    _batches("cometric_apply", metric.cometric_apply, shape, z, g)
+    _batches("gradient", lambda z, g: metric.gradient(g, z), shape, z, g)
+    _batches("solve", cometric.solve, shape, z, vectors)
+    _batches("horizontal_lift", lambda z, v: metric.horizontal_lift(v, z), (a.dim,), z, vectors)
+    _batches("squared_norm", lambda z, v: metric.squared_norm(v, z), (), z, vectors)
+    for x, form, v, w in zip(z[0], g[0], *vectors, strict=True):
+        matrix, inverse = metric.cometric_matrix(x), metric.metric_matrix(x)
+        applied, product = metric.cometric_apply(x, form), metric.inner_product(v, w, x)
+        dense, flat_v, flat_w = matrix @ np.ravel(form), np.ravel(v), np.ravel(w)
+        _close("cometric_apply against cometric_matrix", np.ravel(applied), dense, 1e-10)
+        _close("gradient against cometric_apply", metric.gradient(form, x), applied, 1e-12)
+        _close("metric_matrix symmetric", inverse, inverse.T)
+        _close("metric_matrix inverts cometric_matrix", matrix @ inverse @ matrix, matrix)
+        # The inverse of K is known to as many digits as its condition leaves.
+        scale = np.linalg.norm(inverse) ** 2 * np.linalg.norm(matrix)
+        back = inverse @ matrix @ inverse
+        _close("metric_matrix 0 off the tangent space", back, inverse, 1e-12, scale)
+        _close("solve inverts cometric_apply", metric.cometric_apply(x, cometric.solve(x, v)), v)
+        squares = metric.squared_norm(v, x), metric.squared_norm(w, x)
+        _require(min(squares) > 0, f"squared_norm: {min(squares)} for a nonzero vector")
+        scale = math.sqrt(squares[0] * squares[1])
+        _close("inner_product symmetric", metric.inner_product(w, v, x), product, scale=scale)
+        _close("inner_product against K⁺", flat_v @ inverse @ flat_w, product, scale=scale)
+        point, up = cometric.point(x), [metric.horizontal_lift(u, x) for u in (v, w)]
+        _close("horizontal_lift: push-forward", a.lift_jvp(point, up[0]), v)
+        _close("horizontal_lift: tangent", a.project_to_tangent(point, up[0]), up[0])
+        _close("horizontal_lift: isometry", np.sum(up[0] * up[1]), product, scale=scale)
+
+
+def check_manifold(space: Any, rng: Rng = 0) -> None:
+    """Check that points, tangent vectors and the dimension of a manifold belong together.
+
+    ``dim`` is the rank of the tangent projector, which is orthogonal and takes values that are
+    tangent; what it takes away is not. Random and projected points belong, perturbed ones do not;
+    points of the space are projected to themselves. Seeded draws, shapes, batches against loops.
+
+    Parameters
+    ----------
+    space : geomstats.geometry.manifold.Manifold
+        With extrinsic points, ``to_tangent`` orthogonal in the embedding space, and ``rng`` among
+        the arguments of ``random_point`` and ``random_tangent_vec``.
+    rng : numpy.random.Generator or int, optional
+        Where the random points come from.
+
+    Raises
+    ------
+    AssertionError
+        Says which property fails, and by how much.
+    """
+    rng, dim, shape, size = as_rng(rng), space.dim, space.shape, math.prod(space.shape)
+    _require(type(dim) is int, f"dim: must be an int, got {dim!r}")
+    _draws("random_point", space.random_point, shape, rng)
+    points = space.random_point(n_samples=4, rng=rng).reshape(2, 2, *shape)
+    ambient, largest = rng.standard_normal(points.shape), float(np.max(np.abs(points)))
+    x, perturbed = points[0, 0], points + 1e-3 * largest * ambient
+    tangent = space.to_tangent(ambient, points)
+    is_tangent = partial(space.is_tangent, atol=1e-9 * max(1.0, largest) * np.max(np.abs(ambient)))
+    _batches("belongs", space.belongs, (), points)
+    _batches("projection", space.projection, shape, perturbed)
+    _batches("to_tangent", lambda p, v: space.to_tangent(v, p), shape, points, ambient)
+    _batches("is_tangent", lambda p, v: is_tangent(v, p), (), points, tangent)
+    _draws("random_tangent_vec", partial(space.random_tangent_vec, x), shape, rng)
+    basis = space.to_tangent(np.eye(size).reshape(size, *shape), x)
+    _projector("to_tangent (dim)", basis.reshape(size, size), dim)
+    _require(is_tangent(tangent, points), "to_tangent: a value that is_tangent refuses")
+    drawn = space.random_tangent_vec(points[:, 0], rng=rng)
+    _require(is_tangent(drawn, points[:, 0]), "random_tangent_vec: a vector that is not tangent")
+    _require(np.any(drawn[0] != drawn[1]), "random_tangent_vec: the same at two points")
+    _require(space.belongs(points, atol=1e-10), "random_point: a point that does not belong")
+    _require(space.belongs(space.projection(perturbed), atol=1e-10), "projection: off the space")
+    _close("projection of points of the space", space.projection(points), points)
+    _require(~space.belongs(np.ones((size + 1,) * len(shape))), "belongs: accepts another shape")
+    if dim < size:
+        _require(~space.belongs(perturbed, atol=1e-10), "belongs: accepts perturbed points")
+        _require(~is_tangent(ambient - tangent, points), "is_tangent: accepts normal vectors")

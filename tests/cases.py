@@ -1,0 +1,101 @@
+"""THE registry: one line per architecture, metric and manifold, run through every contract.
+
+A new family is one line in each table; ``tests/test_registry.py`` fails until it is there.
+"""
+
+import networkx as nx
+import pytest
+from random_dags import random_network
+
+from liftflow.architectures import ReLUNetwork
+from liftflow.manifolds import InvariantSet
+from liftflow.metrics import IntrinsicMetric, OneHiddenLayerCometric, ScalarChainCometric
+
+layers, residual, diagonal = ReLUNetwork.from_widths, ReLUNetwork.residual, ReLUNetwork.diagonal
+
+
+def bias_fed():
+    """Return a network with a hidden node and an output fed by biases alone, and an idle input."""
+    graph = nx.DiGraph([("b", "y"), ("a", "y"), ("x", "a"), ("b", "a")])
+    graph.add_nodes_from(["idle", "w"])
+    return ReLUNetwork(graph, ["idle", "x"], ["w", "y"], ["w", "b", "y"])
+
+
+def on_set(architecture, theta0=None):
+    """Return the invariant set of θ₀, by default of a random point."""
+    theta0 = architecture.random_point(rng=0) if theta0 is None else theta0
+    return InvariantSet(architecture, theta0)
+
+
+def on_image(architecture, theta0=None):
+    """Return the image of the invariant set of θ₀, with its metric."""
+    return on_set(architecture, theta0).image()
+
+
+def metric(architecture, theta0=None):
+    """Return the metric that the image of an invariant set comes with."""
+    return on_image(architecture, theta0).metric
+
+
+def closed(cometric, architecture, theta0=None):
+    """Return another closed form, put on the image in place of its own."""
+    image = on_image(architecture, theta0)
+    own = cometric(architecture, image.theta0)
+    return image.equip_with_metric(IntrinsicMetric, cometric=own).metric
+
+
+def random_dags(name, build):
+    """Return 20 lines, each built on another random network."""
+    return {f"{name} {seed}": lambda seed=seed: build(random_network(seed)) for seed in range(20)}
+
+
+ARCHITECTURES = {
+    "layers 4-6-3": lambda: layers([4, 6, 3]),
+    "layers 3-4-4-2, biases": lambda: layers([3, 4, 4, 2], bias=True),
+    "layers 2-3": lambda: layers([2, 3]),
+    "layers 3-2-2-2-2": lambda: layers([3, 2, 2, 2, 2]),
+    "layers 64-16-10": lambda: layers([64, 16, 10]),
+    "chain 1-1-1-1": lambda: layers([1, 1, 1, 1]),
+    "diagonal 4, depth 3": lambda: diagonal(4, depth=3),
+    "residual 2-3-3-2, biases": lambda: residual([2, 3, 3, 2], [(0, 2), (1, 3)], bias=True),
+    "nodes fed by biases": bias_fed,
+    **random_dags("DAG", lambda network: network),
+}
+
+METRICS = {
+    "layers 4-6-3": lambda: metric(layers([4, 6, 3])),
+    "layers 3-4-4-2, biases": lambda: metric(layers([3, 4, 4, 2], bias=True)),
+    "layers 2-3": lambda: metric(layers([2, 3])),
+    "layers 3-2-2-2-2": lambda: metric(layers([3, 2, 2, 2, 2])),
+    "diagonal 4, depth 3": lambda: metric(diagonal(4, depth=3)),
+    "residual 2-3-3-2, biases": lambda: metric(residual([2, 3, 3, 2], [(0, 2), (1, 3)], bias=True)),
+    "nodes fed by biases": lambda: metric(bias_fed()),
+    **random_dags("DAG", metric),
+    "closed 4-6-3": lambda: closed(OneHiddenLayerCometric, layers([4, 6, 3])),
+    "closed 2-3-2, biases": lambda: closed(OneHiddenLayerCometric, layers([2, 3, 2], bias=True)),
+    "closed 2-3-2, skip": lambda: closed(OneHiddenLayerCometric, residual([2, 3, 2], [(0, 2)])),
+    "closed DAG 9": lambda: closed(OneHiddenLayerCometric, random_network(9)),
+    "closed 1-1-1-1": lambda: closed(ScalarChainCometric, layers([1, 1, 1, 1])),
+    "closed 3-1-1-2": lambda: closed(ScalarChainCometric, layers([3, 1, 1, 2])),
+}
+
+MANIFOLDS = {
+    "set 4-6-3": lambda: on_set(layers([4, 6, 3])),
+    "set 2-3": lambda: on_set(layers([2, 3])),
+    "set 64-16-10": lambda: on_set(layers([64, 16, 10])),
+    "set 3-4-4-2, biases": lambda: on_set(layers([3, 4, 4, 2], bias=True)),
+    "set diagonal 4, depth 3": lambda: on_set(diagonal(4, depth=3)),
+    "set nodes fed by biases": lambda: on_set(bias_fed()),
+    **random_dags("set DAG", on_set),
+    "image 4-6-3": lambda: on_image(layers([4, 6, 3])),
+    "image 2-3": lambda: on_image(layers([2, 3])),
+    "image 3-4-4-2, biases": lambda: on_image(layers([3, 4, 4, 2], bias=True)),
+    "image diagonal 4, depth 3": lambda: on_image(diagonal(4, depth=3)),
+    "image nodes fed by biases": lambda: on_image(bias_fed()),
+    **random_dags("image DAG", on_image),
+}
+
+
+def params(table):
+    """Return the factories of a table as pytest parameters named after its lines."""
+    return [pytest.param(factory, id=name) for name, factory in table.items()]

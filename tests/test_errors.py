@@ -1,0 +1,973 @@
+"""Bad input is refused at the door: by the right class, and with a message that helps."""
+
+from pathlib import Path
+
+import autograd
+import autograd.numpy as anp
+import networkx as nx
+import numpy as np
+import pytest
+
+from liftflow import (
+    Architecture,
+    IntrinsicFlow,
+    InvariantSet,
+    NetworkLoss,
+    ParameterFlow,
+    ReLUNetwork,
+    Trajectory,
+    intrinsic_cometric,
+    loss_from_function,
+)
+from liftflow.data import load
+from liftflow.errors import (
+    ArchitectureError,
+    DataError,
+    FlowError,
+    InputError,
+    LiftflowError,
+    NotDifferentiableError,
+    NotFiniteError,
+    NotIntrinsicError,
+    NotOnImageError,
+    NotRecoverableError,
+    NotTangentError,
+    OutputError,
+    ShapeError,
+)
+from liftflow.manifolds.images import image_manifold
+
+BUILT_IN = {
+    ArchitectureError: ValueError,
+    DataError: ValueError,
+    FlowError: RuntimeError,
+    InputError: ValueError,
+    NotDifferentiableError: TypeError,
+    NotFiniteError: ValueError,
+    NotIntrinsicError: ValueError,
+    NotOnImageError: ValueError,
+    NotRecoverableError: ValueError,
+    NotTangentError: ValueError,
+    OutputError: OSError,
+    ShapeError: ValueError,
+}
+
+
+def refused(act, error_type, match):
+    """Run ``act``, check its refusal in every respect, and return the error."""
+    with pytest.raises(error_type, match=match) as caught:
+        act()
+    error = caught.value
+    assert type(error) is error_type
+    assert isinstance(error, LiftflowError) and isinstance(error, BUILT_IN[error_type])
+    assert "\n" not in str(error)
+    return error
+
+
+NETWORK = ReLUNetwork.from_widths([2, 3, 2])
+THETA = NETWORK.random_point(rng=0)
+SET = InvariantSet(NETWORK, THETA)
+LAWS, Z = SET.laws0, NETWORK.lift(THETA)
+DATA = np.random.default_rng(0).standard_normal((5, 2))
+LOSS = NetworkLoss(NETWORK, DATA, DATA[::-1])
+ONES = np.ones(NETWORK.dim)
+
+
+class Product(Architecture):
+    """Nothing but a lift: no recovery, no closed form, no chart."""
+
+    def __init__(self):
+        super().__init__(2, (1,))
+
+    def lift(self, theta):
+        theta = self._theta(theta)
+        return theta[..., :1] * theta[..., 1:]
+
+
+def with_entry(values, index, value):
+    changed = np.array(values, dtype=float)
+    changed[index] = value
+    return changed
+
+
+def dead(kind):
+    """Zero weights at the first hidden neuron of NETWORK: all in-weights, all out-weights, both."""
+    first, second = (block.copy() for block in NETWORK.unpack(THETA))
+    if kind != "out":
+        first[:, 0] = 0
+    if kind != "in":
+        second[0] = 0
+    return NETWORK.pack(first, second)
+
+
+def table(cases):
+    return [pytest.param(*case, id=name) for name, case in cases.items()]
+
+
+ARRAYS = {
+    "NaN": (lambda: NETWORK.lift(with_entry(ONES, 3, np.nan)), NotFiniteError, "1 NaN .* of 12"),
+    "infinity": (
+        lambda: NETWORK.conservation_laws(with_entry(ONES, [0, 1], -np.inf)),
+        NotFiniteError,
+        "theta must be finite, got 2 NaN or infinite of 12",
+    ),
+    "beyond float64": (
+        lambda: NETWORK.lift(np.full(NETWORK.dim, np.longdouble("1e400"))),
+        NotFiniteError,
+        "theta must be finite, got 12 NaN or infinite",
+    ),
+    "masked": (
+        lambda: NETWORK.lift(np.ma.masked_equal(np.arange(12.0), 5)),
+        NotFiniteError,
+        "theta must be complete, got 1 masked",
+    ),
+    "wrong length": (
+        lambda: NETWORK.lift(np.ones(11)),
+        ShapeError,
+        r"theta must have shape \(\.\.\., 12\), got \(11,\)",
+    ),
+    "a number for a vector": (
+        lambda: NETWORK.lift(1.0),
+        ShapeError,
+        r"theta must have shape \(\.\.\., 12\), got \(\)",
+    ),
+    "a batch for a point": (
+        lambda: InvariantSet(NETWORK, np.ones((4, 12))),
+        ShapeError,
+        r"theta0 must have shape \(12,\), got \(4, 12\)",
+    ),
+    "text": (
+        lambda: NETWORK.lift(["a"] * 12),
+        InputError,
+        "theta must hold real numbers, got dtype <U1",
+    ),
+    "complex": (lambda: NETWORK.lift(1j * ONES), InputError, "real numbers, got dtype complex128"),
+    "object": (lambda: NETWORK.lift([None] * 12), InputError, "real numbers, got dtype object"),
+    "bool": (lambda: NETWORK.lift([True] * 12), InputError, "real numbers, got dtype bool"),
+    "generator": (lambda: NETWORK.lift(iter(ONES)), InputError, "real numbers, got dtype object"),
+    "ragged": (
+        lambda: NETWORK.lift([[1.0, 2.0], [3.0]]),
+        ShapeError,
+        "theta must be an array of numbers, got a ragged sequence",
+    ),
+    "wrong laws": (
+        lambda: NETWORK.recover(Z, LAWS[:2]),
+        ShapeError,
+        r"laws must have shape \(\.\.\., 3\), got \(2,\)",
+    ),
+    "wrong z": (
+        lambda: NETWORK.recover(Z[:-1], LAWS),
+        ShapeError,
+        r"z must have shape \(\.\.\., 12\), got \(11,\)",
+    ),
+    "wrong samples": (
+        lambda: NETWORK.forward(THETA, np.ones((5, 3))),
+        ShapeError,
+        r"inputs must have shape \(n, 2\), got \(5, 3\)",
+    ),
+    "too few blocks": (
+        lambda: NETWORK.pack(np.ones((2, 3))),
+        ShapeError,
+        r"pack takes 2 blocks of shapes \(\(2, 3\), \(3, 2\)\), got 1",
+    ),
+    "a block transposed": (
+        lambda: NETWORK.pack(np.ones((2, 3)), np.ones((2, 3))),
+        ShapeError,
+        r"block 1 must have shape \(\.\.\., 3, 2\), got \(2, 3\)",
+    ),
+    "rng a float": (
+        lambda: NETWORK.random_point(rng=1.5),
+        InputError,
+        r"rng must be .*Generator, a seed \(an integer from 0\) or None, got 1\.5",
+    ),
+    "rng negative": (lambda: NETWORK.random_point(rng=-1), InputError, "rng must be .*got -1"),
+    "rng a bool": (lambda: SET.random_point(rng=True), InputError, "rng must be .*got True"),
+    "rng of the old kind": (
+        lambda: NETWORK.fibre_point(THETA, np.random.RandomState(0)),  # noqa: NPY002
+        InputError,
+        "rng must be .*got RandomState",
+    ),
+    "no samples": (
+        lambda: NETWORK.random_point(0),
+        InputError,
+        "n_samples must be an integer of at least 1, got 0",
+    ),
+    "2.0 samples": (
+        lambda: SET.random_point(2.0),
+        InputError,
+        r"n_samples must be an integer of at least 1, got 2\.0",
+    ),
+    "dim of an architecture": (
+        lambda: Architecture.__init__(object.__new__(Product), 0, (1,)),
+        InputError,
+        "dim must be an integer of at least 1, got 0",
+    ),
+}
+
+
+@pytest.mark.parametrize(("act", "error_type", "match"), table(ARRAYS))
+def test_arrays(act, error_type, match):
+    refused(act, error_type, match)
+
+
+def network(edges, inputs=("x",), outputs=("y",), biases=()):
+    return ReLUNetwork(nx.DiGraph(edges), inputs, outputs, biases)
+
+
+CHAIN = [("x", "a"), ("a", "y")]
+GRAPHS = {
+    "cycle": (
+        lambda: network([*CHAIN, ("a", "b"), ("b", "a")]),
+        "has a cycle through .*; a network is acyclic",
+        {"a", "b"},
+    ),
+    "self-loop": (lambda: network([*CHAIN, ("a", "a")]), "self-loops at: 'a'", {"a"}),
+    "parallel edges": (
+        lambda: ReLUNetwork(nx.MultiDiGraph([*CHAIN, CHAIN[0]]), ["x"], ["y"]),
+        r"parallel edges are not .*: \('x', 'a'\); merge them",
+        {("x", "a")},
+    ),
+    "multigraph": (
+        lambda: ReLUNetwork(nx.MultiDiGraph(CHAIN), ["x"], ["y"]),
+        r"must be a networkx\.DiGraph, got a multigraph; convert it",
+        set(),
+    ),
+    "undirected": (
+        lambda: ReLUNetwork(nx.Graph(CHAIN), ["x"], ["y"]),
+        r"must be directed, got an undirected one; use networkx\.DiGraph",
+        set(),
+    ),
+    "not a graph": (
+        lambda: ReLUNetwork(dict(CHAIN), ["x"], ["y"]),
+        r"must be a networkx\.DiGraph, got dict",
+        set(),
+    ),
+    "empty graph": (lambda: network([]), "no edges, so the network would have no param", set()),
+    "no inputs": (lambda: network(CHAIN, inputs=()), "at least one input and one output", set()),
+    "unknown input": (
+        lambda: network(CHAIN, inputs=["x", "X"]),
+        "input nodes not in the graph: 'X'",
+        {"X"},
+    ),
+    "unhashable input": (
+        lambda: network(CHAIN, inputs=[["x"]]),
+        r"input nodes not in the graph: \['x'\]",
+        None,
+    ),
+    "unknown output": (
+        lambda: network(CHAIN, outputs=["z", "y"]),
+        "output nodes not in the graph: 'z'",
+        {"z"},
+    ),
+    "unknown bias": (
+        lambda: network(CHAIN, biases=["c"]),
+        "bias nodes not in the graph: 'c'",
+        {"c"},
+    ),
+    "repeated input": (
+        lambda: network(CHAIN, inputs=["x", "x"]),
+        "input nodes given more than once: 'x'",
+        {"x"},
+    ),
+    "repeated bias": (
+        lambda: network(CHAIN, biases=["a", "a"]),
+        "bias nodes given more than once: 'a'",
+        {"a"},
+    ),
+    "input and output": (
+        lambda: network(CHAIN, outputs=["y", "x"]),
+        "both input and output: 'x'",
+        {"x"},
+    ),
+    "bias on an input": (
+        lambda: network(CHAIN, biases=["x", "a"]),
+        "an input has no bias, got one at: 'x'",
+        {"x"},
+    ),
+    "input with in-edges": (
+        lambda: network([*CHAIN, ("w", "x")], inputs=["w", "x"]),
+        "inputs with incoming edges: 'x'",
+        {"x"},
+    ),
+    "output with out-edges": (
+        lambda: network([*CHAIN, ("y", "t")], outputs=["y", "t"]),
+        "outputs with outgoing edges: 'y'; .* add a hidden node that feeds it",
+        {"y"},
+    ),
+    "output that nothing leads to": (
+        lambda: ReLUNetwork(
+            nx.compose(nx.DiGraph(CHAIN), nx.empty_graph(["t"], nx.DiGraph)), ["x"], ["y", "t"]
+        ),
+        "outputs no input or bias leads to: 't'",
+        {"t"},
+    ),
+    "hidden node without in-edges": (
+        lambda: network([*CHAIN, ("b", "y")]),
+        "hidden nodes with no path .*: 'b'; remove them",
+        {"b"},
+    ),
+    "hidden node without out-edges": (
+        lambda: network([*CHAIN, ("x", "b"), ("b", "c")]),
+        "hidden nodes with no path .*: 'b', 'c'; remove them",
+        {"b", "c"},
+    ),
+    "many hidden nodes": (
+        lambda: network(CHAIN + [("x", i) for i in range(20)]),
+        "with no path .*: 0, 1, 2, 3, 4, 5, 6, 7 and 12 more; remove them",
+        set(range(20)),
+    ),
+    "a skip of one layer": (
+        lambda: ReLUNetwork.residual([2, 2, 2], [(0, 1)]),
+        r"a skip goes once from a layer to one at least two later, .* got \(0, 1\)",
+        set(),
+    ),
+    "a skip beyond": (
+        lambda: ReLUNetwork.residual([2, 2, 2], [(0, 3)]),
+        r"at most 2; got \(0, 3\)",
+        set(),
+    ),
+    "a skip twice": (
+        lambda: ReLUNetwork.residual([2, 2, 2], [(0, 2), (0, 2)]),
+        r"a skip goes once .* got \(0, 2\)",
+        set(),
+    ),
+    "one layer": (
+        lambda: ReLUNetwork.from_widths([3]),
+        r"widths must name at least two layers, got \[3\]",
+        set(),
+    ),
+    "too many paths": (
+        lambda: ReLUNetwork.from_widths([20] * 7).paths(),
+        "has 1280000000 paths, more than the limit of 2000000; .*coordinates='basis'",
+        set(),
+    ),
+    "too many paths to lift": (
+        lambda: ReLUNetwork.from_widths([2, 3, 2], path_limit=11).lift(ONES),
+        "has 12 paths, more than the limit of 11; .*raise path_limit",
+        set(),
+    ),
+    "no weights": (
+        lambda: network(CHAIN, biases=["a"]).read_weights(),
+        r"no weight \(or bias\) in the graph for \('x', 'a'\), \('a', 'y'\), 'a'; "
+        r"network\.write_weights\(theta\) gives",
+        {*CHAIN, "a"},
+    ),
+    "one weight missing": (
+        lambda: network([("x", "a", {"weight": 1.0}), ("a", "y")]).read_weights(),
+        r"no weight .* for \('a', 'y'\);",
+        {("a", "y")},
+    ),
+    "no basis chart": (
+        lambda: Product().basis_chart([1.0, 2.0]),
+        "Product has no basis-path chart; use coordinates='full'",
+        set(),
+    ),
+    "no fibre point": (
+        lambda: Product().fibre_point([1.0, 2.0]),
+        r"Product defines no fibre_point\(theta\)",
+        set(),
+    ),
+}
+
+
+@pytest.mark.parametrize(("act", "match", "nodes"), table(GRAPHS))
+def test_graphs(act, match, nodes):
+    error = refused(act, ArchitectureError, match)
+    assert isinstance(error.nodes, tuple)
+    assert nodes is None or set(error.nodes) == nodes
+
+
+@pytest.mark.parametrize(
+    ("act", "match"),
+    table(
+        {
+            "width 0": (
+                lambda: ReLUNetwork.from_widths([2, 0, 1]),
+                "a width must be an integer of at least 1, got 0",
+            ),
+            "width 2.5": (
+                lambda: ReLUNetwork.from_widths([2, 2.5, 1]),
+                r"a width must be an integer of at least 1, got 2\.5",
+            ),
+            "text": (lambda: ReLUNetwork.from_widths("2-3"), "a width must be .* got '2'"),
+            "negative layer": (
+                lambda: ReLUNetwork.residual([2, 2, 2], [(-1, 2)]),
+                "a layer must be an integer of at least 0, got -1",
+            ),
+            "depth 1": (
+                lambda: ReLUNetwork.diagonal(3, depth=1),
+                "depth must be an integer of at least 2, got 1",
+            ),
+            "path limit": (
+                lambda: ReLUNetwork.from_widths([2, 1], path_limit=0),
+                "path_limit must be an integer of at least 1, got 0",
+            ),
+        }
+    ),
+)
+def test_sizes(act, match):
+    refused(act, InputError, match)
+
+
+def test_weights_of_another_type():
+    graph = nx.DiGraph([("x", "a", {"weight": "1.0"}), ("a", "y", {"weight": 2.0})])
+    act = ReLUNetwork(graph, ["x"], ["y"]).read_weights
+    refused(act, InputError, "the weights of the graph must hold real numbers, got dtype <U")
+
+
+OFF = with_entry(Z, 0, 2 * Z[0])
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        pytest.param(lambda: NETWORK.recover(OFF, LAWS), id="network"),
+        pytest.param(lambda: SET.recover(OFF), id="set"),
+        pytest.param(lambda: SET.image().metric.cometric_apply(OFF, Z), id="metric"),
+        pytest.param(lambda: IntrinsicFlow(SET, LOSS).integrate(OFF), id="flow"),
+    ],
+)
+def test_z_off_the_image(act):
+    error = refused(
+        act,
+        NotOnImageError,
+        r"relative residual \d\.\d\de-\d\d, expected at most 1e-06; image\(\)\.projection\(z\)",
+    )
+    assert isinstance(error.residual, float)
+    # The residual is that of the point found nearby, and that point is on the image.
+    nearby = SET.image().projection(OFF)
+    gap = np.linalg.norm(nearby - OFF) / np.linalg.norm(OFF)
+    assert error.residual == pytest.approx(gap, rel=1e-6) and gap > 1e-3
+    NETWORK.recover(nearby, LAWS)
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        pytest.param(lambda z: NETWORK.recover(z, LAWS), id="recover"),
+        pytest.param(lambda z: LOSS.value(z), id="loss"),
+        pytest.param(lambda z: SET.image().projection(z), id="projection"),
+    ],
+)
+def test_z_with_a_dead_node(act):
+    through = np.array([path[1] == (1, 1) for path in NETWORK.paths()])
+    error = refused(
+        lambda: act(np.where(through, 0.0, Z)),
+        NotRecoverableError,
+        r"every path through the hidden nodes \(1, 1\) vanishes in z",
+    )
+    touching = {name for name in NETWORK.parameter_names if (1, 1) in name}
+    assert set(error.parameters) == touching and len(touching) == 4
+
+
+@pytest.mark.parametrize("kind", ["in", "out", "both"])
+@pytest.mark.parametrize(
+    "act",
+    [
+        pytest.param(lambda theta: InvariantSet(NETWORK, theta), id="set"),
+        pytest.param(NETWORK.basis_chart, id="chart"),
+        pytest.param(lambda theta: intrinsic_cometric(NETWORK, theta), id="metric"),
+        pytest.param(lambda theta: image_manifold(NETWORK, theta), id="image"),
+    ],
+)
+def test_dead_parameters(act, kind):
+    error = refused(
+        lambda: act(dead(kind)),
+        NotRecoverableError,
+        r"dead parameters: every path through .*\(1, 0\).* passes through another weight that is "
+        "zero",
+    )
+    # Those whose every path passes another zero: the out-weights of a node without in-weights.
+    first = {((0, i), (1, 0)) for i in range(2)}
+    second = {((1, 0), (2, i)) for i in range(2)}
+    assert set(error.parameters) == {"in": second, "out": first, "both": first | second}[kind]
+
+
+def test_outside_a_chart():
+    chart = NETWORK.basis_chart(THETA)
+    coordinates = chart.coordinates(THETA)
+    anchor = chart.coordinate_of_edge[chart.anchors.into[1]]
+    error = refused(
+        lambda: chart.recover(with_entry(coordinates, anchor, 0.0), LAWS),
+        NotRecoverableError,
+        r"the anchor path through \(1, 1\) vanishes .*: they are outside the chart; "
+        r"take network\.basis_chart\(theta\)",
+    )
+    assert error.parameters == ()
+
+
+def test_vector_that_is_not_tangent(rng):
+    metric = SET.image().metric
+    vector = rng.standard_normal(Z.size)
+    tangent = SET.image().to_tangent(vector, Z)
+    distance = np.linalg.norm(vector - tangent) / np.linalg.norm(vector)
+    match = (
+        r"not tangent to the image at z: relative residual .*, expected at most 1e-06; image\(\)"
+    )
+    for act in (
+        lambda: metric.horizontal_lift(vector, Z),
+        lambda: metric.inner_product(vector, tangent, Z),
+        lambda: metric.inner_product(tangent, vector, Z),
+        lambda: metric.cometric.solve(Z, vector),
+    ):
+        error = refused(act, NotTangentError, match)
+        # Measured along the chart, not orthogonally: no less than the distance.
+        assert error.residual >= distance > 1e-3
+    assert metric.inner_product(tangent, tangent, Z) > 0
+
+
+FAMILIES = {
+    "no closed form": (
+        lambda: intrinsic_cometric(Product(), [1.0, 2.0]),
+        NotIntrinsicError,
+        r"no closed form is registered for Product; .*@intrinsic_cometric\.register",
+    ),
+    "no image": (
+        lambda: InvariantSet(Product(), [1.0, 2.0]).image(),
+        NotIntrinsicError,
+        r"no (image manifold|closed form) is registered for Product",
+    ),
+    "a flow without a closed form": (
+        lambda: IntrinsicFlow(
+            InvariantSet(Product(), [1.0, 2.0]), loss_from_function(anp.sum)
+        ).integrate(),
+        NotIntrinsicError,
+        "is registered for Product",
+    ),
+    "derivative of a recovery": (
+        lambda: autograd.grad(lambda z: anp.sum(NETWORK.recover(z, LAWS)))(Z),
+        NotDifferentiableError,
+        "z is being differentiated by autograd, and this function has no derivative here; "
+        "differentiate the lift",
+    ),
+    "derivative of a loss on paths": (
+        lambda: autograd.grad(LOSS.value)(Z),
+        NotDifferentiableError,
+        "z is being differentiated by autograd",
+    ),
+    "derivative of a loss on parameters": (
+        lambda: autograd.grad(LOSS.parameter_value)(THETA),
+        NotDifferentiableError,
+        "theta is being differentiated by autograd",
+    ),
+    "derivative in the data": (
+        lambda: autograd.grad(lambda x: anp.sum(NETWORK.forward(THETA, x)))(DATA),
+        (NotDifferentiableError, NotImplementedError),
+        "inputs|forward",
+    ),
+    "second derivative of the network": (
+        lambda: autograd.hessian(lambda t: anp.sum(NETWORK.forward(t, DATA) ** 2))(THETA),
+        NotDifferentiableError,
+        "is being differentiated by autograd",
+    ),
+    "second derivative of a chart": (
+        lambda: autograd.hessian(lambda t: anp.sum(NETWORK.basis_chart(THETA).coordinates(t)))(
+            THETA
+        ),
+        NotDifferentiableError,
+        "theta is being differentiated by autograd",
+    ),
+}
+
+
+@pytest.mark.parametrize(("act", "error_type", "match"), table(FAMILIES))
+def test_what_a_family_lacks(act, error_type, match):
+    refused(act, error_type, match)
+
+
+SETTINGS = {
+    "reversed": (
+        {"t_span": (1.0, 0.0)},
+        InputError,
+        r"start < end, got \(1\.0, 0\.0\); a gradient flow runs forward",
+    ),
+    "empty span": ({"t_span": (2, 2)}, InputError, r"start < end, got \(2\.0, 2\.0\)"),
+    "NaN in the span": ({"t_span": (0, np.nan)}, NotFiniteError, "t_span must be finite"),
+    "three times": ({"t_span": (0, 1, 2)}, ShapeError, r"t_span must have shape \(2,\), got \(3,"),
+    "one time": ({"t_span": 1.0}, ShapeError, r"t_span must have shape \(2,\), got \(\)"),
+    "text for a span": ({"t_span": "01"}, InputError, "t_span must hold real numbers"),
+    "rtol 0": ({"rtol": 0.0}, InputError, r"rtol must be positive, got 0\.0"),
+    "atol negative": ({"atol": -1e-9}, InputError, "atol must be positive, got -1e-09"),
+    "rtol NaN": ({"rtol": np.nan}, NotFiniteError, "rtol must be finite"),
+    "atol infinite": ({"atol": np.inf}, NotFiniteError, "atol must be finite"),
+    "a tolerance each": ({"atol": ONES}, ShapeError, r"atol must have shape \(\), got \(12,\)"),
+    "method": (
+        {"method": "euler"},
+        InputError,
+        "method must be one of RK23, RK45, .* or a scipy OdeSolver, got 'euler'",
+    ),
+    "method None": ({"method": None}, InputError, "method must be one of .*got None"),
+    "method a class": ({"method": dict}, InputError, "method must be one of .*got <class 'dict'>"),
+    "times outside": (
+        {"t_eval": [0.5, 1.5]},
+        InputError,
+        r"t_eval must .*lie within t_span = \(0\.0, 1\.0\), got times from 0\.5 to 1\.5",
+    ),
+    "times before": ({"t_eval": [-0.5, 0.5]}, InputError, "t_eval must .*lie within t_span"),
+    "times that fall": ({"t_eval": [0.5, 0.2]}, InputError, r"increas.*got \[0\.5, 0\.2\]"),
+    "times that stay": ({"t_eval": [0.5, 0.5]}, InputError, "t_eval must .*increas"),
+    "no times": ({"t_eval": []}, InputError, r"t_eval must .*got \[\]"),
+    "NaN among the times": ({"t_eval": [0.0, np.nan]}, NotFiniteError, "t_eval must be finite"),
+    "a table of times": ({"t_eval": [[0.0, 1.0]]}, ShapeError, r"t_eval must .*got \(1, 2\)"),
+    "one kept time": ({"n_times": 1}, InputError, "n_times must be an integer of at least 2"),
+    "2.5 kept times": ({"n_times": 2.5}, InputError, r"n_times must be an integer .* got 2\.5"),
+}
+
+
+@pytest.mark.parametrize(("settings", "error_type", "match"), table(SETTINGS))
+@pytest.mark.parametrize("flow", ["parameter", "intrinsic"])
+def test_settings_of_a_flow(flow, settings, error_type, match):
+    settings = {"t_span": (0.0, 1.0), **settings}
+    if flow == "parameter":
+        refused(
+            lambda: ParameterFlow(NETWORK, LOSS).integrate(THETA, **settings), error_type, match
+        )
+    else:
+        refused(lambda: IntrinsicFlow(SET, LOSS).integrate(**settings), error_type, match)
+
+
+def parameter_flow(loss, architecture=NETWORK, theta=THETA):
+    return ParameterFlow(architecture, loss).integrate(theta, (0.0, 1.0))
+
+
+TWIN = ReLUNetwork.from_widths([2, 3, 2])
+FLOWS = {
+    "coordinates": (
+        lambda: IntrinsicFlow(SET, LOSS, coordinates="polar"),
+        InputError,
+        "coordinates must be auto, full or basis, got 'polar'",
+    ),
+    "basis coordinates without paths": (
+        lambda: IntrinsicFlow(
+            InvariantSet(Product(), [1.0, 2.0]), loss_from_function(anp.sum), "basis"
+        ).integrate(),
+        ArchitectureError,
+        "Product has no basis-path chart; use coordinates='full'",
+    ),
+    "no Loss": (
+        lambda: ParameterFlow(NETWORK, anp.sum),
+        InputError,
+        r"loss must be a liftflow Loss, got function; use loss_from_function\(f\)",
+    ),
+    "no Loss either": (
+        lambda: IntrinsicFlow(SET, "mse"),
+        InputError,
+        r"loss must be a liftflow Loss, got str; .*NetworkLoss\(network, inputs, targets\)",
+    ),
+    "loss of another network": (
+        lambda: parameter_flow(LOSS, TWIN),
+        InputError,
+        r"belongs to another network; build one with NetworkLoss\(architecture, inputs, targets\)",
+    ),
+    "loss of another network, in z": (
+        lambda: IntrinsicFlow(InvariantSet(TWIN, THETA), LOSS).integrate(),
+        InputError,
+        "belongs to another network",
+    ),
+    "scores of another network": (
+        lambda: LOSS.scores(THETA, TWIN),
+        InputError,
+        "belongs to another network",
+    ),
+    "too many paths for full coordinates": (
+        lambda: IntrinsicFlow(
+            InvariantSet(ReLUNetwork.from_widths([2, 3, 2], path_limit=11), THETA),
+            loss_from_function(anp.sum),
+            "full",
+        ).integrate(),
+        ArchitectureError,
+        "has 12 paths, more than the limit of 11",
+    ),
+    "loss that is no function": (
+        lambda: loss_from_function(3.0),
+        InputError,
+        r"function must take z to a number, got 3\.0",
+    ),
+    "loss of vectors": (
+        lambda: loss_from_function(lambda z: z).value(Z),
+        InputError,
+        r"must take z to one number, got an array of shape \(12,\)",
+    ),
+    "loss without a result": (
+        lambda: loss_from_function(lambda z: None).value(Z),
+        InputError,
+        "must take z to one number, got None",
+    ),
+    "flow of vectors": (
+        lambda: parameter_flow(loss_from_function(lambda z: z)),
+        NotDifferentiableError,
+        "must take z to one number .*autograd.numpy; autograd says: Grad only applies to real sca",
+    ),
+    "loss that leaves autograd": (
+        lambda: parameter_flow(loss_from_function(lambda z: float(z[0]))),
+        NotDifferentiableError,
+        "by operations of autograd.numpy; autograd says: float",
+    ),
+    "loss infinite at the start": (
+        lambda: parameter_flow(loss_from_function(lambda z: anp.sum(1.0 / (z - Z) ** 2))),
+        FlowError,
+        "flow cannot start",
+    ),
+    "loss NaN at the start": (
+        lambda: parameter_flow(loss_from_function(lambda z: anp.sum(anp.log(-(z**2))))),
+        FlowError,
+        "flow cannot start",
+    ),
+    "velocity infinite at the start": (
+        lambda: parameter_flow(LOSS, theta=1e160 * THETA),
+        FlowError,
+        "the parameter flow cannot start",
+    ),
+    "loss overflows at the start": (
+        lambda: parameter_flow(LOSS, theta=1e80 * THETA),
+        FlowError,
+        "the parameter flow cannot start",
+    ),
+    "wrong start": (
+        lambda: parameter_flow(LOSS, theta=THETA[:-1]),
+        ShapeError,
+        r"theta0 must have shape \(12,\), got \(11,\)",
+    ),
+    "wrong z0": (
+        lambda: IntrinsicFlow(SET, LOSS).integrate(Z[1:]),
+        ShapeError,
+        r"z0 must have shape \(12,\), got \(11,\)",
+    ),
+}
+
+
+@pytest.mark.parametrize(("act", "error_type", "match"), table(FLOWS))
+def test_flows(act, error_type, match):
+    refused(act, error_type, match)
+
+
+def on_data(targets, kind, inputs=DATA, architecture=NETWORK):
+    return NetworkLoss(architecture, inputs, targets, kind)
+
+
+LOSSES = {
+    "kind": (
+        lambda: on_data(DATA, "hinge"),
+        InputError,
+        "kind must be one of mse, cross-entropy, got 'hinge'",
+    ),
+    "no network": (
+        lambda: on_data(DATA, "mse", architecture=Product()),
+        InputError,
+        r"network must be a ReLUNetwork, got Product; .*loss_from_function\(f\)",
+    ),
+    "label out of range": (
+        lambda: on_data([0, 1, 2, 0, 1], "cross-entropy"),
+        DataError,
+        "label 2 is out of range for a network of 2 outputs, which takes labels 0 to 1",
+    ),
+    "negative label": (
+        lambda: on_data([0, 1, -1, 0, 1], "cross-entropy"),
+        DataError,
+        "labels must be integers from 0, got -1; sklearn's LabelEncoder",
+    ),
+    "fractional label": (
+        lambda: on_data([0, 0.5, 1, 0, 1], "cross-entropy"),
+        DataError,
+        r"labels must be integers from 0, got 0\.5",
+    ),
+    "huge label": (
+        lambda: on_data([0, 1e300, 1, 0, 1], "cross-entropy"),
+        DataError,
+        r"label 1e\+300 is out of range",
+    ),
+    "text labels": (
+        lambda: on_data(list("abaab"), "cross-entropy"),
+        InputError,
+        "labels must hold real numbers, got dtype <U1",
+    ),
+    "one-hot labels": (
+        lambda: on_data(np.eye(2)[[0, 1, 0, 1, 0]], "cross-entropy"),
+        ShapeError,
+        r"labels must have shape \(n,\), got \(5, 2\)",
+    ),
+    "one output": (
+        lambda: on_data(
+            np.zeros(5), "cross-entropy", architecture=ReLUNetwork.from_widths([2, 3, 1])
+        ),
+        DataError,
+        "cross-entropy needs a network of at least two outputs, got one",
+    ),
+    "rows": (
+        lambda: on_data(DATA[:4], "mse"),
+        ShapeError,
+        "one row per sample, got 5 and 4",
+    ),
+    "rows of labels": (
+        lambda: on_data([0, 1], "cross-entropy"),
+        ShapeError,
+        "one row per sample, got 5 and 2",
+    ),
+    "one column for two outputs": (
+        lambda: on_data(DATA[:, 0], "mse"),
+        ShapeError,
+        r"targets must have shape \(n, 2\), got \(5,\)",
+    ),
+    "features": (
+        lambda: on_data(DATA, "mse", inputs=np.ones((5, 3))),
+        ShapeError,
+        r"inputs must have shape \(n, 2\), got \(5, 3\)",
+    ),
+    "one sample without its axis": (
+        lambda: on_data(np.ones(2), "mse", inputs=np.ones(2)),
+        ShapeError,
+        r"inputs must have shape \(n, 2\), got \(2,\)",
+    ),
+    "no samples": (
+        lambda: on_data(DATA[:0], "mse", inputs=DATA[:0]),
+        DataError,
+        "inputs must hold at least one sample, got none",
+    ),
+    "NaN in the inputs": (
+        lambda: on_data(DATA, "mse", inputs=with_entry(DATA, (3, 1), np.nan)),
+        NotFiniteError,
+        "inputs must be finite, got 1 NaN or infinite of 10",
+    ),
+    "infinite targets": (
+        lambda: on_data(with_entry(DATA, 0, np.inf), "mse"),
+        NotFiniteError,
+        "targets must be finite, got 2 NaN or infinite of 10",
+    ),
+    "a batch of gauges": (
+        lambda: LOSS.value(Z, near=np.ones((3, 12))),
+        ShapeError,
+        r"near must have shape \(12,\), got \(3, 12\)",
+    ),
+}
+
+
+@pytest.mark.parametrize(("act", "error_type", "match"), table(LOSSES))
+def test_losses(act, error_type, match):
+    refused(act, error_type, match)
+
+
+MANY = "\n".join(f"{i},{i}.5" for i in range(25))
+TABLES = {
+    "a missing cell": (
+        "a,b,y\n1,2,0\n3,,1\n",
+        "1 missing cells, the first in line 3, column 'b'; fill or drop them",
+    ),
+    "a missing target after blank lines": (
+        "a,b,y\n\n1,2,0\n\n\n3,4,\n,1,0\n",
+        "2 missing cells, the first in line 6, column 'y'",
+    ),
+    "a missing cell after a long one": (
+        'a,b,y\n1,2,"yes,\nof course"\n3,,no\n',
+        "first in line 4, column 'b'",
+    ),
+    "a short row": ("a,b,y\n1,2,0\n3,4\n", "first in line 3, column 'y'"),
+    "a long row": (
+        "a,b,y\n1,2,0\n3,4,1,5\n",
+        "cannot be read .*Expected 3 fields in line 3, saw 4",
+    ),
+    "long rows": (
+        "a,b,y\n1,2,3,0\n4,5,6,1\n",
+        "more cells in its rows than names in its header; name every column",
+    ),
+    "text features": (
+        "a,colour,y\n1,red,0\n2,blue,1\n",
+        r"text in the feature columns \['colour'\]; encode them as numbers",
+    ),
+    "infinite feature": (
+        "a,b,y\n1,2,0\n1,inf,1\n",
+        "1 infinite or huge numbers, the first in line 3, column 'b'; drop or rescale",
+    ),
+    "infinite target": ("a,y\n1,2.5\n3,-inf\n", "first in line 3, column 'y'; drop or rescale"),
+    "text among numeric targets": (
+        f"a,y\n{MANY}\n7,?\n",
+        "1 texts among the numbers, the first in line 27, column 'y'; make them numbers",
+    ),
+    "a text of its own in every row": (
+        "a,y\n" + "\n".join(f"{i},row {i}" for i in range(25)) + "\n",
+        "another text in every row of column 'y', its last; expected labels or numbers",
+    ),
+    "one class": (
+        "a,b,y\n1,2,yes\n3,4,yes\n",
+        "the same target in every row, yes in column 'y': there is nothing to learn",
+    ),
+    "one value": ("a,y\n1,2.5\n3,2.5\n", r"the same target in every row, 2\.5 in column 'y'"),
+    "no header": (
+        "5.1,3.5,0\n4.9,3.0,1\n4.7,3.2,1\n",
+        r"must begin with a header line of names, got numbers: 5\.1, 3\.5, 0",
+    ),
+    "empty": ("", "cannot be read as a CSV file: No columns to parse"),
+    "header only": ("a,b,y\n", "at least two rows, .* got 0 rows and 3 columns"),
+    "one row": ("a,b,y\n1,2,0\n", "at least two rows, .* got 1 rows and 3 columns"),
+    "one column": ("y\n1\n2\n", "the target in the last column, .* got 2 rows and 1 columns"),
+    "semicolons": ("a;b;y\n1;2;0\n3;4;1\n", "separated by commas; got 2 rows and 1 columns"),
+    "not text": (bytes(range(128, 256)), "cannot be read as a CSV file: 'utf-8' codec"),
+}
+
+
+@pytest.mark.parametrize(("content", "match"), table(TABLES))
+def test_tables(tmp_path, content, match):
+    path = tmp_path / "table.csv"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    error = refused(lambda: load(str(path)), DataError, match)
+    assert str(path) in str(error)
+
+
+def test_unknown_data():
+    refused(
+        lambda: load("iriss"), DataError, "no data set and no file is called 'iriss'; known.*iris"
+    )
+
+
+def test_archive_is_no_table(tmp_path):
+    np.savez(tmp_path / "table.zip", a=np.arange(2000))
+    path = tmp_path / "table.zip.npz"
+    refused(
+        lambda: load(str(path.rename(tmp_path / "t.zip"))), DataError, "cannot be read as a CSV"
+    )
+
+
+def test_loss_for_a_data_set():
+    match = "diabetes has real targets, not labels; use the loss mse"
+    refused(lambda: load("diabetes").targets_for("cross-entropy"), DataError, match)
+    match = "loss must be mse or cross-entropy, got 'hinge'"
+    refused(lambda: load("diabetes").targets_for("hinge"), InputError, match)
+
+
+def test_trajectory_that_cannot_be_written(tmp_path):
+    short = ParameterFlow(NETWORK, LOSS).integrate(THETA, (0.0, 0.1), n_times=2)
+    (tmp_path / "file").write_text("in the place of a folder")
+    for folder in (tmp_path / "nowhere", tmp_path / "file", Path("/proc")):
+        refused(lambda path=folder / "t.npz": short.save(path), OutputError, f"write {folder}/t")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(None, id="no file"),
+        pytest.param(b"", id="nothing"),
+        pytest.param(b"garbage", id="garbage"),
+        pytest.param(b"PK\x03\x04garbage", id="broken archive"),
+        pytest.param(lambda path: np.save(path, np.ones(3)), id="one array"),
+        pytest.param(lambda path: np.savez(path, t=np.ones(3)), id="other arrays"),
+        pytest.param(lambda path: np.savez(path, t=np.array([{}])), id="pickles"),
+    ],
+)
+def test_file_that_holds_no_trajectory(tmp_path, content):
+    path = tmp_path / "t.npz"
+    if callable(content):
+        with path.open("wb") as file:
+            content(file)
+    elif content is not None:
+        path.write_bytes(content)
+    refused(lambda: Trajectory.load(path), DataError, "t.npz holds no trajectory")
+
+
+def test_every_class_of_error_is_covered():
+    classes, todo = set(), [LiftflowError]
+    while todo:
+        children = todo.pop().__subclasses__()
+        classes.update(children)
+        todo += children
+    own = {error for error in classes if error.__module__ == "liftflow.errors"}
+    assert all(issubclass(error, BUILT_IN[error]) for error in BUILT_IN)
+    assert {error.__name__ for error in own - set(BUILT_IN)} <= {"UndecidedError"}
