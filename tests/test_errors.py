@@ -183,7 +183,7 @@ ARRAYS = {
     "rng negative": (lambda: NETWORK.random_point(rng=-1), InputError, "rng must be .*got -1"),
     "rng a bool": (lambda: SET.random_point(rng=True), InputError, "rng must be .*got True"),
     "rng of the old kind": (
-        lambda: NETWORK.fibre_point(THETA, np.random.RandomState(0)),  # noqa: NPY002
+        lambda: NETWORK.fibre_point(THETA, np.random.RandomState(0)),
         InputError,
         "rng must be .*got RandomState",
     ),

@@ -1,22 +1,14 @@
 """Both flows: do they agree, do they end well, and what do they leave behind."""
 
-import json
-from dataclasses import fields, replace
 
 import autograd.numpy as anp
-import matplotlib.pyplot as plt
 import networkx as nx
 import numpy as np
 import pytest
-import rich
-from rich.console import Console
-from scipy.integrate import RK45
 
 from liftflow.architectures import ReLUNetwork
-from liftflow.data import load
-from liftflow.errors import DataError, FlowError, InputError, NotOnImageError, OutputError
-from liftflow.flows import IntrinsicFlow, ParameterFlow, Trajectory, compare, intrinsic
-from liftflow.losses import FunctionLoss, NetworkLoss, loss_from_function
+from liftflow.flows import IntrinsicFlow, ParameterFlow, compare
+from liftflow.losses import loss_from_function
 from liftflow.manifolds import InvariantSet
 
 MODES = ("full", "basis")
@@ -153,9 +145,7 @@ def test_a_weight_crosses_zero(coordinates):
 @pytest.mark.parametrize("coordinates", MODES)
 def test_many_weights_cross_zero(coordinates):
     invariant_set, loss = problem("layers")
-    comparison = compare(
-        invariant_set, loss, (0.0, 1.0), coordinates=coordinates, **precise(1e-9)
-    )
+    comparison = compare(invariant_set, loss, (0.0, 1.0), coordinates=coordinates, **precise(1e-9))
     crossed = changes_sign(comparison.parameter)
     assert crossed.sum() >= 5
     np.testing.assert_array_equal(changes_sign(comparison.intrinsic), crossed)
