@@ -314,7 +314,7 @@ class DeepLinear(Architecture):
             lam = float(np.trace(matrix)) / len(matrix)
             distance = float(np.linalg.norm(matrix - lam * np.eye(len(matrix))))
             if not distance <= tolerance * scale:
-                spectrum = np.array2string(np.linalg.eigvalsh(matrix), precision=4)
+                spectrum = show_spectrum(matrix)
                 raise NotIntrinsicError(
                     f"S_{number} is not a multiple of I, so θ₀ is not relaxed balanced: spectrum "
                     f"{spectrum}, ‖S − λI‖ = {distance:.3g} with λ = {lam:.3g}, expected at most "
@@ -644,6 +644,21 @@ def layer_shifts(lams: FloatArray) -> FloatArray:
     shifts : array, shape=[L]
     """
     return np.concatenate([[0.0], np.cumsum(lams)])
+
+
+def show_spectrum(matrix: FloatArray) -> str:
+    """Write down the eigenvalues of a symmetric matrix, to four digits each.
+
+    Parameters
+    ----------
+    matrix : array, shape=[n, n]
+
+    Returns
+    -------
+    text : str
+    """
+    values = np.linalg.eigvalsh(matrix)
+    return np.array2string(values, formatter={"float_kind": "{:.4g}".format})
 
 
 def random_orthogonal(size: int, rng: np.random.Generator) -> FloatArray:

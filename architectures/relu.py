@@ -829,7 +829,8 @@ class ReLUNetwork(Architecture):
         -------
         outputs : array, shape=[..., n_samples, n_outputs]
         """
-        data = as_array(inputs, "inputs", (None, self.dag.n_inputs), batch=False)
+        shape = (None, self.dag.n_inputs)
+        data = as_array(inputs, "inputs", shape, batch=False, differentiable=False)
         return _forward(self._theta(theta), data, self)
 
     def forward_vjp(

@@ -1,9 +1,12 @@
 """The gradient flow of the lifted variable in its intrinsic metric."""
 
+from dataclasses import replace
 from typing import Any
 
+import networkx as nx
 import numpy as np
 
+from liftflow.architectures.dag import CompiledDAG
 from liftflow.errors import InputError
 from liftflow.flows.integrate import FlowState, Settings, integrate
 from liftflow.flows.parameter import check_loss
@@ -33,7 +36,7 @@ class _FullState(FlowState):
             if cometric is None
             else cometric
         )
-        self.loss, self.theta, self.read_theta = loss, theta, theta
+        self.loss, self.theta, self.settled = loss, theta, theta
 
     def start(self) -> FloatArray:
         return np.ravel(self.architecture.lift(self.theta))
@@ -51,10 +54,15 @@ class _FullState(FlowState):
 
     def read(self, coordinates: FloatArray) -> tuple[FloatArray, FloatArray, float]:
         z = self._on_image(coordinates)
-        self.read_theta = self.cometric.point(z, near=self.read_theta)
-        value = self.loss.value(z, self.read_theta)
+        theta = self.cometric.point(z, near=self.settled)
+        value = self.loss.value(z, theta)
         state = coordinates.reshape(self.architecture.lifted_shape)
-        return state, self.read_theta, float(value)
+        return state, theta, float(value)
+
+    def settle(self, coordinates: FloatArray) -> FloatArray:
+        # Signs are handed on step by step: from one kept time to the next they may well turn.
+        self.settled = self.cometric.follow(self._on_image(coordinates), self.settled)
+        return coordinates
 
 
 class _BasisState(FlowState):
@@ -77,7 +85,14 @@ class _BasisState(FlowState):
         return self.chart.coordinates(self.theta)
 
     def _recover(self, coordinates: FloatArray) -> FloatArray:
-        return self.chart.recover(coordinates, self.laws, near=self.theta)
+        theta = self.chart.recover(coordinates, self.laws, near=self.theta)
+        anchors = self.chart.anchors
+        used = np.concatenate([anchors.into, anchors.out_of])
+        if np.any(theta[used] * self.theta[used] < 0):
+            # The last step led past the edge of the chart, where anchors vanish.
+            theta = _follow_signs(anchors.dag, theta, self.theta)
+            self.chart = replace(self.chart, signs=anchors.products_before(np.sign(theta)))
+        return theta
 
     def velocity(self, coordinates: FloatArray) -> FloatArray:
         self.theta = self._recover(coordinates)
@@ -89,15 +104,32 @@ class _BasisState(FlowState):
         value = self.loss.parameter_value(theta, self.architecture)
         return self.first_chart.coordinates(theta), theta, float(value)
 
-    def margin(self, coordinates: FloatArray) -> float:
-        deficit = self.chart.deficit(self.chart.representative(coordinates))
-        return float(np.log(REANCHOR_RATIO) - deficit)
-
-    def change(self, coordinates: FloatArray) -> FloatArray:
+    def settle(self, coordinates: FloatArray) -> FloatArray:
         self.theta = self._recover(coordinates)
+        if self.chart.deficit(self.theta) < np.log(REANCHOR_RATIO):
+            return coordinates
         self.chart = self.chart.reanchored(self.theta)
         self.n_charts += 1
         return self.start()
+
+
+def _follow_signs(dag: CompiledDAG, theta: FloatArray, near: FloatArray) -> FloatArray:
+    """Flip hidden nodes so that every edge has the sign of ``near``, but those that vanish.
+
+    Where all paths through a node vanish, either all its in-edges or all its out-edges change
+    sign, and φ does not say which; the edges that are not small do. A spanning tree of the
+    strongest ones, grounded at the inputs and outputs, decides for every node.
+    """
+    overlap = theta * near
+    strength, signs = np.abs(overlap), np.ones(dag.n_hidden + 1)
+    graph = nx.Graph()
+    for edge in np.argsort(strength):  # the strongest of parallel edges comes last and stays
+        ends = int(dag.tail_hidden[edge]), int(dag.head_hidden[edge])  # −1 is the ground
+        graph.add_edge(*ends, strength=strength[edge], sign=np.copysign(1.0, overlap[edge]))
+    tree = nx.maximum_spanning_tree(graph, weight="strength")
+    for parent, child in nx.bfs_edges(tree, -1):
+        signs[child] = signs[parent] * tree.edges[parent, child]["sign"]
+    return theta * signs[dag.tail_hidden] * signs[dag.head_hidden]
 
 
 _STATES: dict[str, Any] = {"full": _FullState, "basis": _BasisState}

@@ -1,8 +1,10 @@
 """What a flow leaves behind."""
 
+import zlib
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -87,7 +89,8 @@ class Trajectory:
             The file cannot be written.
         """
         try:
-            np.savez_compressed(path, **{f.name: getattr(self, f.name) for f in fields(self)})
+            with open(path, "wb") as file:  # given a path, numpy would append .npz to the name
+                np.savez_compressed(file, **{f.name: getattr(self, f.name) for f in fields(self)})
         except OSError as error:
             raise OutputError(f"cannot write {path}: {error}") from error
 
@@ -111,7 +114,15 @@ class Trajectory:
         try:
             with np.load(path, allow_pickle=False) as data:
                 values = {f.name: data[f.name] for f in fields(cls)}
-        except (OSError, KeyError, ValueError) as error:
+        except (
+            OSError,
+            EOFError,
+            KeyError,
+            TypeError,
+            ValueError,
+            BadZipFile,
+            zlib.error,
+        ) as error:
             raise DataError(f"{path} holds no trajectory: {error}") from error
         scalars = {n: v.item() if v.ndim == 0 else v for n, v in values.items()}
         return cls(**scalars)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from liftflow.architectures import DeepLinear, LinearNeuralODE, TwoLayerLinear
-from liftflow.architectures.linear import layer_shifts
+from liftflow.architectures.linear import layer_shifts, show_spectrum
 from liftflow.errors import NotIntrinsicError
 from liftflow.metrics.multipliers import (
     DeepMultiplier,
@@ -168,7 +168,7 @@ def _one_value(rows: FloatArray, bound: float, kernel: str, network: DeepLinear)
     gram = rows @ rows.T
     value = float(np.trace(gram)) / len(gram)
     if not np.linalg.norm(gram - value * np.eye(len(gram))) <= bound:
-        spectrum = np.array2string(np.linalg.eigvalsh(gram), precision=4)
+        spectrum = show_spectrum(gram)
         raise NotIntrinsicError(
             f"ambiguous hidden directions: on {kernel} the layers next to it have the squared "
             f"singular values {spectrum}, and z does not tell which direction carries which, so "

@@ -11,7 +11,7 @@ from autograd.extend import defvjp, primitive
 
 from liftflow.architectures.linear import DeepLinear
 from liftflow.errors import NotOnImageError
-from liftflow.linalg import over_batch
+from liftflow.linalg import RANK_RTOL, over_batch
 from liftflow.metrics.base import Cometric
 from liftflow.metrics.multipliers import Multiplier
 from liftflow.typing import FloatArray, as_array
@@ -175,6 +175,13 @@ def _pull_singular(ans: FloatArray, z: Any) -> Callable[[Any], Any]:
 defvjp(_singular_values, _pull_singular)
 
 
+def _with_leading_axes(matrix: Any, lead: tuple[int, ...]) -> Any:
+    """Broadcast to leading axes; autograd sums over axes of length 1, but not over new ones."""
+    shape = matrix.shape
+    matrix = gs.reshape(matrix, (1,) * (len(lead) + 2 - len(shape)) + shape)
+    return gs.broadcast_to(matrix, (*lead, *shape[-2:]))
+
+
 class SpectralCometric(Cometric):
     r"""K(Z)[G] = P (m(σ) ∘ (PᵀGQ)) Qᵀ in the singular vectors of Z = P diag(σ) Qᵀ.
 
@@ -220,8 +227,7 @@ class SpectralCometric(Cometric):
     def _apply(self, z: Any, form: Any, name: str, power: float) -> Any:
         z, form = self._lifted(z, "z"), self._lifted(form, name)
         lead = np.broadcast_shapes(z.shape[:-2], form.shape[:-2])
-        z = gs.broadcast_to(z, (*lead, *self.lifted_shape))
-        form = gs.broadcast_to(form, (*lead, *self.lifted_shape))
+        z, form = (_with_leading_axes(array, lead) for array in (z, form))
         return _spectral_apply(z, form, self.multiplier, self.rank, power)
 
     def apply(self, z: Any, covector: Any, *, near: Any = None) -> Any:
@@ -271,9 +277,8 @@ class SpectralCometric(Cometric):
         """
         return self._apply(z, covector, "covector", 0.5)
 
-    def _multipliers(self, z: Any) -> list[Any]:
-        """Entries of m with their multiplicities, as arrays to be joined."""
-        singular = _singular_values(z)[..., : self.rank]
+    def _multipliers(self, singular: Any) -> Any:
+        """Entries of m with their multiplicities, shape=[..., rank * (n + m - rank)]."""
         rows, columns = self.lifted_shape
         lead = singular.shape[:-1]
         inside = self.multiplier.pair(singular[..., :, None], singular[..., None, :])
@@ -282,11 +287,17 @@ class SpectralCometric(Cometric):
             parts += [self.multiplier.hidden_left(singular)] * (rows - self.rank)
         if columns > self.rank:
             parts += [self.multiplier.hidden_right(singular)] * (columns - self.rank)
-        return parts
+        return gs.concatenate(parts, axis=-1)
 
     def _check_rank(self, z: Any) -> None:
-        entries = gs.concatenate(self._multipliers(z), axis=-1)
-        if not gs.all(entries > 0):
+        singular = _singular_values(z)
+        # Below this lie the rounding errors of the decomposition: zeros that are not quite 0.
+        noise = max(self.lifted_shape) * np.finfo(np.float64).eps * singular[..., :1]
+        singular = gs.where(singular > noise, singular, 0.0)[..., : self.rank]
+        entries = self._multipliers(singular)
+        # The λ of θ₀ are not quite 0, either.
+        vanishes = gs.amin(entries, axis=-1) <= RANK_RTOL * gs.amax(entries, axis=-1)
+        if gs.any(vanishes & (singular[..., -1] == 0.0)):
             raise NotOnImageError(
                 f"the rank of z is below {self.rank}, where K(z) is singular and has no inverse "
                 "on the tangent space; stay on matrices of full rank",
@@ -304,7 +315,7 @@ class SpectralCometric(Cometric):
         -------
         eigenvalues : array, shape=[..., rank * (n + m - rank)]
         """
-        return gs.concatenate(self._multipliers(self._lifted(z, "z")), axis=-1)
+        return self._multipliers(_singular_values(self._lifted(z, "z"))[..., : self.rank])
 
     def log_determinant(self, z: Any) -> Any:
         """Logarithm of the determinant of K(z) on the tangent space.

@@ -7,9 +7,21 @@ import networkx as nx
 import pytest
 from random_dags import random_network
 
-from liftflow.architectures import ReLUNetwork
+from liftflow.architectures import (
+    Attention,
+    DeepLinear,
+    LinearNeuralODE,
+    ProductArchitecture,
+    ReLUNetwork,
+    TwoLayerLinear,
+)
 from liftflow.manifolds import InvariantSet
-from liftflow.metrics import IntrinsicMetric, OneHiddenLayerCometric, ScalarChainCometric
+from liftflow.metrics import (
+    IntrinsicMetric,
+    OneHiddenLayerCometric,
+    RecoveredCometric,
+    ScalarChainCometric,
+)
 
 layers, residual, diagonal = ReLUNetwork.from_widths, ReLUNetwork.residual, ReLUNetwork.diagonal
 
@@ -44,6 +56,11 @@ def closed(cometric, architecture, theta0=None):
     return image.equip_with_metric(IntrinsicMetric, cometric=own).metric
 
 
+def balanced(architecture, lam):
+    """Return an architecture with a relaxed balanced θ₀, as the arguments of the lines below."""
+    return architecture, architecture.balanced_point(lam, 0)
+
+
 def random_dags(name, build):
     """Return 20 lines, each built on another random network."""
     return {f"{name} {seed}": lambda seed=seed: build(random_network(seed)) for seed in range(20)}
@@ -59,6 +76,11 @@ ARCHITECTURES = {
     "diagonal 4, depth 3": lambda: diagonal(4, depth=3),
     "residual 2-3-3-2, biases": lambda: residual([2, 3, 3, 2], [(0, 2), (1, 3)], bias=True),
     "nodes fed by biases": bias_fed,
+    "two layers 4, 3, 3": lambda: TwoLayerLinear(4, 3, 3),
+    "deep 3-2-4-3": lambda: DeepLinear([3, 2, 4, 3]),
+    "neural ODE": lambda: LinearNeuralODE(2, 5),
+    "attention": lambda: Attention(3, 2, 1),
+    "product": lambda: ProductArchitecture(layers([2, 3, 2]), TwoLayerLinear(2, 3, 2)),
     **random_dags("DAG", lambda network: network),
 }
 
@@ -70,6 +92,12 @@ METRICS = {
     "diagonal 4, depth 3": lambda: metric(diagonal(4, depth=3)),
     "residual 2-3-3-2, biases": lambda: metric(residual([2, 3, 3, 2], [(0, 2), (1, 3)], bias=True)),
     "nodes fed by biases": lambda: metric(bias_fed()),
+    "two layers 4, 3, 3": lambda: metric(*balanced(TwoLayerLinear(4, 3, 3), 0.7)),
+    "two layers 5, 3, 2": lambda: metric(*balanced(TwoLayerLinear(5, 3, 2), -1.0)),
+    "deep 3-3-3-3": lambda: metric(*balanced(DeepLinear([3, 3, 3, 3]), (0.5, -1.2))),
+    "deep 4-2-3": lambda: metric(*balanced(DeepLinear([4, 2, 3]), 0.0)),
+    "attention": lambda: metric(*balanced(Attention(3, 2, 1), 0.5)),
+    "recovered 2-2-2": lambda: closed(RecoveredCometric, layers([2, 2, 2])),
     **random_dags("DAG", metric),
     "closed 4-6-3": lambda: closed(OneHiddenLayerCometric, layers([4, 6, 3])),
     "closed 2-3-2, biases": lambda: closed(OneHiddenLayerCometric, layers([2, 3, 2], bias=True)),
@@ -86,12 +114,17 @@ MANIFOLDS = {
     "set 3-4-4-2, biases": lambda: on_set(layers([3, 4, 4, 2], bias=True)),
     "set diagonal 4, depth 3": lambda: on_set(diagonal(4, depth=3)),
     "set nodes fed by biases": lambda: on_set(bias_fed()),
+    "set two layers 4, 3, 3": lambda: on_set(*balanced(TwoLayerLinear(4, 3, 3), 0.7)),
+    "set deep 3-3-3-3": lambda: on_set(*balanced(DeepLinear([3, 3, 3, 3]), (0.5, -1.2))),
     **random_dags("set DAG", on_set),
     "image 4-6-3": lambda: on_image(layers([4, 6, 3])),
     "image 2-3": lambda: on_image(layers([2, 3])),
     "image 3-4-4-2, biases": lambda: on_image(layers([3, 4, 4, 2], bias=True)),
     "image diagonal 4, depth 3": lambda: on_image(diagonal(4, depth=3)),
     "image nodes fed by biases": lambda: on_image(bias_fed()),
+    "image two layers 5, 3, 2": lambda: on_image(*balanced(TwoLayerLinear(5, 3, 2), 1.0)),
+    "image deep 4-2-3": lambda: on_image(*balanced(DeepLinear([4, 2, 3]), 0.0)),
+    "image attention": lambda: on_image(*balanced(Attention(3, 2, 1), 0.5)),
     **random_dags("image DAG", on_image),
 }
 

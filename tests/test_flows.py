@@ -1,6 +1,5 @@
 """Both flows: do they agree, do they end well, and what do they leave behind."""
 
-
 import autograd.numpy as anp
 import networkx as nx
 import numpy as np

@@ -208,7 +208,8 @@ def check_metric(metric: IntrinsicMetric, rng: Rng = 0) -> None:
     again = cometric.point(a.lift(drawn), near=moved)
     for points in (found, again):
         _close("point: lift", a.lift(points), a.lift(drawn))
-        _close("point: laws", a.conservation_laws(points), np.tile(laws, (4, 1)))
+        size = float(np.max(np.sum(np.square(points), axis=-1)))  # laws may all be zero
+        _close("point: laws", a.conservation_laws(points), np.tile(laws, (4, 1)), scale=size)
     sets = {"random θ": drawn, "θ moved": moved, "point(z)": found, "point(z, near)": again}
     for where, theta in [(name, theta) for name, points in sets.items() for theta in points]:
         jacobian = oracle_jacobian(a, theta) if gs.has_autodiff() else _slopes(a.lift, theta)
@@ -239,7 +240,7 @@ def check_metric(metric: IntrinsicMetric, rng: Rng = 0) -> None:
         _close("metric_matrix symmetric", inverse, inverse.T)
         _close("metric_matrix inverts cometric_matrix", matrix @ inverse @ matrix, matrix)
         # The inverse of K is known to as many digits as its condition leaves.
-        scale = np.linalg.norm(inverse) ** 2 * np.linalg.norm(matrix)
+        scale = float(np.linalg.norm(inverse) ** 2 * np.linalg.norm(matrix))
         back = inverse @ matrix @ inverse
         _close("metric_matrix 0 off the tangent space", back, inverse, 1e-12, scale)
         _close("solve inverts cometric_apply", metric.cometric_apply(x, cometric.solve(x, v)), v)
