@@ -112,7 +112,7 @@ class Trajectory:
             The file is not there, or holds something else.
         """
         try:
-            with np.load(path, allow_pickle=False) as data:
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as data:
                 values = {f.name: data[f.name] for f in fields(cls)}
         except (
             OSError,

@@ -294,10 +294,12 @@ class SpectralCometric(Cometric):
         # Below this lie the rounding errors of the decomposition: zeros that are not quite 0.
         noise = max(self.lifted_shape) * np.finfo(np.float64).eps * singular[..., :1]
         singular = gs.where(singular > noise, singular, 0.0)[..., : self.rank]
-        entries = self._multipliers(singular)
-        # The λ of θ₀ are not quite 0, either.
-        vanishes = gs.amin(entries, axis=-1) <= RANK_RTOL * gs.amax(entries, axis=-1)
-        if gs.any(vanishes & (singular[..., -1] == 0.0)):
+        drops = singular[..., -1] == 0.0
+        if not gs.any(drops):
+            return
+        # K may still be invertible; but the λ that vanish are not quite 0, either.
+        size = gs.amax(self.eigenvalues(self.architecture.lift(self.theta0)))
+        if gs.any(drops & (gs.amin(self._multipliers(singular), axis=-1) <= RANK_RTOL * size)):
             raise NotOnImageError(
                 f"the rank of z is below {self.rank}, where K(z) is singular and has no inverse "
                 "on the tangent space; stay on matrices of full rank",

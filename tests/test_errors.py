@@ -1,5 +1,6 @@
 """Bad input is refused at the door: by the right class, and with a message that helps."""
 
+import re
 from pathlib import Path
 
 import autograd
@@ -35,6 +36,7 @@ from liftflow.errors import (
     OutputError,
     ShapeError,
 )
+from liftflow.flows.integrate import METHODS, FlowState, Settings, integrate
 from liftflow.manifolds.images import image_manifold
 
 BUILT_IN = {
@@ -553,7 +555,7 @@ FAMILIES = {
     "derivative in the data": (
         lambda: autograd.grad(lambda x: anp.sum(NETWORK.forward(THETA, x)))(DATA),
         NotDifferentiableError,
-        "inputs|forward",
+        "inputs is being differentiated by autograd",
     ),
     "second derivative of the network": (
         lambda: autograd.hessian(lambda t: anp.sum(NETWORK.forward(t, DATA) ** 2))(THETA),
@@ -588,6 +590,11 @@ SETTINGS = {
     "text for a span": ({"t_span": "01"}, InputError, "t_span must hold real numbers"),
     "rtol 0": ({"rtol": 0.0}, InputError, r"rtol must be positive, got 0\.0"),
     "atol negative": ({"atol": -1e-9}, InputError, "atol must be positive, got -1e-09"),
+    "rtol below rounding": (
+        {"rtol": 1e-15},
+        InputError,
+        r"rtol must be at least 2\.2e-14, .* got 1e-15",
+    ),
     "rtol NaN": ({"rtol": np.nan}, NotFiniteError, "rtol must be finite"),
     "atol infinite": ({"atol": np.inf}, NotFiniteError, "atol must be finite"),
     "a tolerance each": ({"atol": ONES}, ShapeError, r"atol must have shape \(\), got \(12,\)"),
@@ -598,6 +605,7 @@ SETTINGS = {
     ),
     "method None": ({"method": None}, InputError, "method must be one of .*got None"),
     "method a class": ({"method": dict}, InputError, "method must be one of .*got <class 'dict'>"),
+    "method an array": ({"method": ONES}, InputError, r"method must be one of .*got array\(\["),
     "times outside": (
         {"t_eval": [0.5, 1.5]},
         InputError,
@@ -695,6 +703,11 @@ FLOWS = {
     ),
     "flow of vectors": (
         lambda: parameter_flow(loss_from_function(lambda z: z)),
+        InputError,
+        r"must take z to one number, got an array of shape \(12,\)",
+    ),
+    "gradient of vectors": (
+        lambda: loss_from_function(lambda z: z).gradient(Z),
         NotDifferentiableError,
         "must take z to one number .*autograd.numpy; autograd says: Grad only applies to real sca",
     ),
@@ -739,6 +752,49 @@ FLOWS = {
 @pytest.mark.parametrize(("act", "error_type", "match"), table(FLOWS))
 def test_flows(act, error_type, match):
     refused(act, error_type, match)
+
+
+class Wall(FlowState):
+    """The flow y' = −y, which is refused where y is small."""
+
+    def start(self):
+        return np.array([1.0, 2.0])
+
+    def velocity(self, coordinates):
+        if coordinates[0] < 0.5:
+            raise NotRecoverableError("here is a wall")
+        return -coordinates
+
+    def read(self, coordinates):
+        return coordinates, coordinates, float(np.sum(coordinates**2))
+
+
+class Interrupt(Wall):
+    """The same flow, with one Ctrl-C in the middle."""
+
+    def velocity(self, coordinates):
+        if 0.5 < coordinates[0] < 0.7:
+            raise KeyboardInterrupt
+        return -coordinates
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("flow", "text", "t_stop"),
+    [(Wall, "here is a wall", np.log(2)), (Interrupt, "interrupted", -np.log(0.7))],
+)
+def test_a_flow_that_ends_early_says_why(flow, text, t_stop, method):
+    settings = Settings((0.0, 1.0), rtol=1e-6, atol=1e-9, method=method)
+    trajectory = integrate(flow(), settings, "test")
+    assert not trajectory.success
+    assert re.fullmatch(rf"stopped after t = [\d.e-]+: {text}", trajectory.message)
+    # All that was computed is kept, and it is right.
+    assert 0.0 <= trajectory.t[-1] <= t_stop
+    assert len(trajectory.t) == len(trajectory.y) == len(trajectory.loss)
+    exact = np.exp(-trajectory.t)[:, None] * [1.0, 2.0]
+    np.testing.assert_allclose(trajectory.y, exact, rtol=1e-4)
+    if flow is Wall:
+        assert trajectory.t[-1] > 0.9 * t_stop
 
 
 def on_data(targets, kind, inputs=DATA, architecture=NETWORK):
