@@ -99,7 +99,7 @@ def neural_ode_cometric(
     network : LinearNeuralODE
     theta0 : array, shape=[dim]
     tolerance : float
-        Largest relative distance of the H_i, over N², from multiples of I.
+        Largest distance of the H_i from multiples of I, relative to 1 + ‖A‖².
 
     Returns
     -------
@@ -110,7 +110,10 @@ def neural_ode_cometric(
     NotIntrinsicError
         θ₀ is not relaxed balanced.
     """
-    network.balance(network.conservation_laws(theta0), 1.0, tolerance)
+    # The H_i lie in the last digits of the layers, which bound from below what can be told.
+    size = 1.0 + float(np.sum(theta0**2))
+    bound = max(tolerance * size / network.n_steps**2, 1e-14 * network.n)
+    network.balance(network.conservation_laws(theta0), 1.0, bound)
     return SpectralCometric(network, theta0, LogarithmicMeanMultiplier())
 
 

@@ -1,0 +1,324 @@
+"""Losses: ℓ and ∇ℓ on θ, f and ∇f on z, against slow and independent arithmetic."""
+
+import math
+
+import autograd.numpy as anp
+import networkx as nx
+import numpy as np
+import pytest
+from random_dags import random_network
+
+from liftflow import NetworkLoss, ReLUNetwork, loss_from_function
+
+NETWORKS = {
+    "layers 3-4-2": lambda: ReLUNetwork.from_widths([3, 4, 2]),
+    "layers 2-3-3-2, biases": lambda: ReLUNetwork.from_widths([2, 3, 3, 2], bias=True),
+    "residual 2-3-3-2, biases": lambda: ReLUNetwork.residual(
+        [2, 3, 3, 2], [(0, 2), (0, 3), (1, 3)], bias=True
+    ),
+    "linear 3-2": lambda: ReLUNetwork.from_widths([3, 2]),
+    **{f"DAG {seed}": lambda seed=seed: random_network(seed) for seed in range(8)},
+}
+KINDS = ["mse", "cross-entropy"]
+N_SAMPLES = 7
+
+
+def draw(network, kind, rng):
+    """Return inputs, targets and the loss, in so far as the network has outputs enough."""
+    n_out = len(network.outputs)
+    if kind == "cross-entropy" and n_out < 2:
+        pytest.skip("one output has no cross-entropy")
+    inputs = rng.standard_normal((N_SAMPLES, len(network.inputs)))
+    if kind == "mse":
+        targets = rng.standard_normal((N_SAMPLES, n_out))
+    else:
+        targets = rng.integers(n_out, size=N_SAMPLES)
+    return inputs, targets, NetworkLoss(network, inputs, targets, kind)
+
+
+def mixed_point(network, rng):
+    """Return weights of either sign, none small, so that some nodes have negative anchors."""
+    return rng.uniform(0.4, 1.3, network.dim) * rng.choice([-1.0, 1.0], network.dim)
+
+
+def slow_preactivations(network, theta, row):
+    """Return the value of every node before its ReLU, node by node along the graph."""
+    weights = dict(zip(network.parameter_names, theta, strict=True))
+    before, after = {}, dict(zip(network.inputs, row, strict=True))
+    for node in nx.topological_sort(network.graph):
+        if node in network.inputs:
+            continue
+        total = weights.get(("⟨1⟩", node), 0.0)
+        for tail in network.graph.predecessors(node):
+            total += weights[tail, node] * after[tail]
+        before[node] = total
+        after[node] = total if node in network.outputs else max(total, 0.0)
+    return before
+
+
+def slow_loss(network, theta, inputs, targets, kind):
+    total = 0.0
+    for row, target in zip(inputs, targets, strict=True):
+        before = slow_preactivations(network, theta, row)
+        outputs = [before[node] for node in network.outputs]
+        if kind == "mse":
+            total += sum((a - b) ** 2 for a, b in zip(outputs, target, strict=True)) / 2
+        else:
+            total += math.log(sum(math.exp(a) for a in outputs)) - outputs[target]
+    return total / len(inputs)
+
+
+def distance_to_a_kink(network, theta, inputs):
+    """Return the least |preactivation| of a hidden node that is fed by anything at all."""
+    values = [
+        abs(before[node])
+        for row in inputs
+        for before in [slow_preactivations(network, theta, row)]
+        for node in network.hidden
+        if before[node] != 0.0
+    ]
+    return min(values, default=1.0)
+
+
+def central_differences(function, point, step):
+    shifts = step * np.eye(point.size)
+    return np.array([(function(point + s) - function(point - s)) / (2 * step) for s in shifts])
+
+
+cases = pytest.mark.parametrize("kind", KINDS)
+networks = pytest.mark.parametrize("name", NETWORKS)
+
+
+@networks
+@cases
+def test_value_is_that_of_the_slow_loss(name, kind, rng):
+    network = NETWORKS[name]()
+    inputs, targets, loss = draw(network, kind, rng)
+    for theta in (mixed_point(network, rng), network.random_point(rng=rng)):
+        expected = slow_loss(network, theta, inputs, targets, kind)
+        assert loss.parameter_value(theta) == pytest.approx(expected, rel=1e-13)
+
+
+@networks
+@cases
+def test_gradient_in_the_parameter(name, kind, rng):
+    network = NETWORKS[name]()
+    inputs, targets, loss = draw(network, kind, rng)
+    theta = mixed_point(network, rng)
+    step = 1e-5
+    assert distance_to_a_kink(network, theta, inputs) > 100 * step
+    slow = central_differences(lambda t: slow_loss(network, t, inputs, targets, kind), theta, step)
+    gradient = loss.parameter_gradient(theta)
+    np.testing.assert_allclose(gradient, slow, rtol=0, atol=1e-8 * max(1, np.abs(slow).max()))
+    assert np.linalg.norm(gradient) > 1e-3
+
+
+@networks
+@cases
+def test_loss_in_z_is_the_loss_in_the_parameter(name, kind, rng):
+    """f(φ(θ)) = ℓ(θ) and ∂φᵀ∇f(φ(θ)) = ∇ℓ(θ), in the sign gauge of θ."""
+    network = NETWORKS[name]()
+    loss = draw(network, kind, rng)[-1]
+    for theta in (mixed_point(network, rng), network.random_point(rng=rng)):
+        z = network.lift(theta)
+        assert loss.value(z, near=theta) == pytest.approx(loss.parameter_value(theta), rel=1e-12)
+        pulled = network.lift_vjp(theta, loss.gradient(z, near=theta))
+        gradient = loss.parameter_gradient(theta)
+        scale = np.abs(gradient).max()
+        np.testing.assert_allclose(pulled, gradient, rtol=0, atol=1e-11 * scale)
+
+
+@networks
+@cases
+def test_gradient_in_z(name, kind, rng):
+    """∇f against differences of f entry by entry of z, which leave the image but no region."""
+    network = NETWORKS[name]()
+    inputs, _, loss = draw(network, kind, rng)
+    theta = mixed_point(network, rng)
+    z = network.lift(theta)
+    step = 1e-5 * np.abs(z).min()
+    assert distance_to_a_kink(network, theta, inputs) > 100 * step
+    slow = central_differences(lambda point: float(loss.value(point, near=theta)), z, step)
+    gradient = loss.gradient(z, near=theta)
+    # Rounding of f over twice the step; the differences of a quadratic have no other error.
+    atol = 1e-15 * max(1.0, float(loss.parameter_value(theta))) / step + 1e-9
+    np.testing.assert_allclose(gradient, slow, rtol=1e-6, atol=atol)
+
+
+@networks
+@cases
+def test_depends_on_z_alone(name, kind, rng):
+    """Another point of the fibre has the same ℓ, f and ∇f, and is as good a gauge."""
+    network = NETWORKS[name]()
+    loss = draw(network, kind, rng)[-1]
+    theta = mixed_point(network, rng)
+    z = network.lift(theta)
+    other = network.fibre_point(theta, rng)
+    if network.n_hidden:
+        assert np.abs(other - theta).max() > 0.1
+    np.testing.assert_allclose(loss.parameter_value(other), loss.parameter_value(theta), rtol=1e-11)
+    np.testing.assert_allclose(loss.value(z, near=other), loss.value(z, near=theta), rtol=1e-11)
+    expected = loss.gradient(z, near=theta)
+    np.testing.assert_allclose(
+        loss.gradient(z, near=other), expected, rtol=0, atol=1e-10 * np.abs(expected).max()
+    )
+
+
+@cases
+def test_sign_gauge_matters(kind, rng):
+    """Negative control: φ forgets the sign of a neuron, and without ``near`` f guesses it."""
+    network = ReLUNetwork.from_widths([3, 4, 2])
+    loss = draw(network, kind, rng)[-1]
+    theta = mixed_point(network, rng)
+    first, second = network.unpack(theta)
+    first[:, 0], second[0] = -np.abs(first[:, 0]), np.abs(second[0])
+    negative = network.pack(first, second)
+    z = network.lift(negative)
+    value = loss.parameter_value(negative)
+    assert loss.value(z, near=negative) == pytest.approx(value, rel=1e-12)
+    assert abs(loss.value(z) - value) > 1e-3
+    gap = loss.gradient(z) - loss.gradient(z, near=negative)
+    assert np.abs(gap).max() > 1e-3
+    # The same z from the other sign of that neuron: another function of the data.
+    first[:, 0], second[0] = -first[:, 0], -second[0]
+    positive = network.pack(first, second)
+    np.testing.assert_allclose(network.lift(positive), z, rtol=1e-14)
+    assert abs(loss.parameter_value(positive) - value) > 1e-3
+    assert loss.value(z, near=positive) == pytest.approx(loss.parameter_value(positive), rel=1e-12)
+
+
+@networks
+@cases
+def test_positive_anchors_need_no_gauge(name, kind, rng):
+    network = NETWORKS[name]()
+    loss = draw(network, kind, rng)[-1]
+    theta = np.abs(mixed_point(network, rng))
+    theta[[head in network.outputs for _, head in network.parameter_names]] *= -1
+    z = network.lift(theta)
+    assert loss.value(z) == pytest.approx(loss.parameter_value(theta), rel=1e-12)
+    expected = loss.gradient(z, near=theta)
+    np.testing.assert_allclose(loss.gradient(z), expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["layers 3-4-2", "residual 2-3-3-2, biases", "DAG 3"])
+@cases
+def test_batches(name, kind, rng):
+    network = NETWORKS[name]()
+    loss = draw(network, kind, rng)[-1]
+    base = mixed_point(network, rng)
+    theta = base * rng.uniform(0.5, 2.0, (2, 3, network.dim))
+    z = network.lift(theta)
+    for batch, one in (
+        (loss.parameter_value(theta), loss.parameter_value),
+        (loss.parameter_gradient(theta), loss.parameter_gradient),
+        (loss.value(z, near=base), lambda t: loss.value(network.lift(t), near=base)),
+        (loss.gradient(z, near=base), lambda t: loss.gradient(network.lift(t), near=base)),
+    ):
+        for index in np.ndindex(2, 3):
+            # BLAS may add in another order.
+            np.testing.assert_allclose(batch[index], one(theta[index]), rtol=1e-12, atol=1e-14)
+
+
+def test_many_paths_in_pieces(rng, monkeypatch):
+    network = ReLUNetwork.residual([3, 4, 3, 2], [(0, 2)], bias=True)
+    loss = draw(network, "mse", rng)[-1]
+    theta = mixed_point(network, rng)
+    z = network.lift(theta)
+    value, gradient = loss.value(z, near=theta), loss.gradient(z, near=theta)
+    monkeypatch.setattr("liftflow.losses._CHUNK", 5 * N_SAMPLES)  # five paths at a time
+    np.testing.assert_allclose(loss.value(z, near=theta), value, rtol=1e-13)
+    np.testing.assert_allclose(loss.gradient(z, near=theta), gradient, rtol=1e-12, atol=1e-15)
+
+
+def test_large_outputs_do_not_overflow(rng):
+    network = ReLUNetwork.from_widths([2, 3, 2])
+    loss = NetworkLoss(network, [[1.0, 1.0], [2.0, 1.0]], [0, 1], "cross-entropy")
+    theta = network.pack(1e3 * np.ones((2, 3)), np.array([[1.0, 2.0]] * 3))
+    outputs = network.forward(theta, loss.inputs)  # (6000, 12000) and (9000, 18000)
+    assert loss.parameter_value(theta) == pytest.approx((outputs[0, 1] - outputs[0, 0]) / 2)
+    assert loss.value(network.lift(theta), near=theta) == pytest.approx(3000.0)
+    assert np.all(np.isfinite(loss.parameter_gradient(theta)))
+
+
+def test_one_output_takes_a_vector_of_targets(rng):
+    network = ReLUNetwork.from_widths([3, 4, 1])
+    inputs, targets = rng.standard_normal((6, 3)), rng.standard_normal(6)
+    theta = mixed_point(network, rng)
+    flat, column = (NetworkLoss(network, inputs, t) for t in (targets, targets[:, None]))
+    assert flat.parameter_value(theta) == column.parameter_value(theta)
+    # By hand: half the mean square, not the sum of all pairs that broadcasting would give.
+    gap = network.forward(theta, inputs)[:, 0] - targets
+    assert flat.parameter_value(theta) == pytest.approx(np.mean(gap**2) / 2, rel=1e-14)
+
+
+@cases
+def test_data_are_copied(kind, rng):
+    network = ReLUNetwork.from_widths([3, 4, 2])
+    inputs, targets, loss = draw(network, kind, rng)
+    theta = mixed_point(network, rng)
+    before = loss.parameter_value(theta)
+    inputs *= 2
+    targets[:] = targets[::-1].copy()
+    assert loss.parameter_value(theta) == before
+
+
+def test_accuracy(rng):
+    network = ReLUNetwork.from_widths([3, 4, 3])
+    inputs, theta = rng.standard_normal((20, 3)), mixed_point(network, rng)
+    predicted = network.forward(theta, inputs).argmax(axis=1)
+    labels = predicted.copy()
+    labels[:7] = (labels[:7] + 1) % 3
+    for loss in (
+        NetworkLoss(network, inputs, labels, "cross-entropy"),
+        NetworkLoss(network, inputs, np.eye(3)[labels], "mse"),
+    ):
+        assert loss.scores(theta, network) == {"accuracy": 13 / 20}
+
+
+def test_r2(rng):
+    network = ReLUNetwork.from_widths([3, 4, 2])
+    inputs, theta = rng.standard_normal((20, 3)), mixed_point(network, rng)
+    outputs = network.forward(theta, inputs)
+    assert NetworkLoss(network, inputs, outputs).scores(theta, network)["r2"] == pytest.approx(1.0)
+    targets = outputs + rng.standard_normal(outputs.shape)
+    gap, spread = outputs - targets, targets - targets.mean(axis=0)
+    scores = NetworkLoss(network, inputs, targets).scores(theta, network)
+    assert scores == {"r2": pytest.approx(1 - np.sum(gap**2) / np.sum(spread**2))}
+    # The mean of the targets explains nothing, and constant targets have nothing to explain.
+    nothing = network.pack(np.ones((3, 4)), np.zeros((4, 2)))
+    centred = targets - targets.mean(axis=0)
+    scores = NetworkLoss(network, inputs, centred).scores(nothing, network)
+    assert scores["r2"] == pytest.approx(0.0, abs=1e-14)
+    assert NetworkLoss(network, inputs, np.ones((20, 2))).scores(theta, network) == {}
+
+
+def test_loss_from_function(rng):
+    network = ReLUNetwork.residual([2, 3, 2], [(0, 2)], bias=True)
+    weights = rng.standard_normal(network.n_paths)
+    loss = loss_from_function(lambda z: anp.sum(weights * anp.sin(z)) + anp.sum(z**2))
+    theta = mixed_point(network, rng)
+    z = network.lift(theta)
+    value = sum(w * math.sin(a) + a * a for w, a in zip(weights, z, strict=True))
+    assert loss.value(z) == pytest.approx(value, rel=1e-13)
+    np.testing.assert_allclose(loss.gradient(z), weights * np.cos(z) + 2 * z, rtol=1e-13)
+    assert loss.parameter_value(theta, network) == pytest.approx(value, rel=1e-13)
+    slow = central_differences(lambda t: loss.value(network.lift(t)), theta, 1e-5)
+    gradient = loss.parameter_gradient(theta, network)
+    np.testing.assert_allclose(gradient, slow, rtol=0, atol=1e-8 * np.abs(slow).max())
+    # It knows no gauge, no score, and batches of parameters.
+    assert loss.value(z, near=theta) == loss.value(z)
+    assert loss.scores(theta, network) == {}
+    batch = theta * rng.uniform(0.5, 2.0, (2, 3, network.dim))
+    values = loss.parameter_value(batch, network)
+    gradients = loss.parameter_gradient(batch, network)
+    assert values.shape == (2, 3) and gradients.shape == batch.shape
+    for index in np.ndindex(2, 3):
+        assert values[index] == loss.parameter_value(batch[index], network)
+        np.testing.assert_array_equal(
+            gradients[index], loss.parameter_gradient(batch[index], network)
+        )
+
+
+def test_loss_of_integers():
+    loss = loss_from_function(lambda z: anp.sum(z**2))
+    np.testing.assert_array_equal(loss.gradient([1, 2]), [2.0, 4.0])
