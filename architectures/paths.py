@@ -417,6 +417,21 @@ class BasisPathChart:
         form = as_array(covector, "covector", (self.dim,), differentiable=False)
         return over_batch(pull, [self._theta(theta), form], [1, 1])
 
+    def gram_apply(self, theta: Any, covector: Any) -> FloatArray:
+        """Apply ∂φ_B ∂φ_Bᵀ, the Gram operator in these coordinates, in O(edges).
+
+        Parameters
+        ----------
+        theta : array-like, shape=[..., D]
+        covector : array-like, shape=[..., dim]
+
+        Returns
+        -------
+        image : array, shape=[..., dim]
+            With θ on the invariant set, K_θ₀ times the covector: no path is listed.
+        """
+        return self.push_forward(theta, self.pull_back(theta, covector))
+
     def representative(self, coordinates: FloatArray) -> FloatArray:
         """Rebuild the point θ̂ of the fibre whose anchor in-edges are all 1.
 

@@ -13,6 +13,7 @@ from scipy.sparse import csr_array
 
 from liftflow.architectures.base import Architecture
 from liftflow.architectures.dag import Block, CompiledDAG
+from liftflow.architectures.kernel import ParameterKernel
 from liftflow.architectures.laplacian import GroundedLaplacian
 from liftflow.architectures.paths import (
     Anchors,
@@ -452,6 +453,60 @@ class ReLUNetwork(Architecture):
             others.append(prefix * after)
             after = after * factor
         return sparse_apply(gs.concatenate(others[::-1], axis=-1), self._scatter)
+
+    # The kernel on parameters.
+
+    def kernel_apply(self, theta: Any, tangent: Any) -> FloatArray:
+        """Multiply a vector by ∂φ(θ)ᵀ∂φ(θ) in O(edges), whatever the number of paths.
+
+        Parameters
+        ----------
+        theta, tangent : array-like, shape=[..., dim]
+
+        Returns
+        -------
+        image : array, shape=[..., dim]
+
+        Notes
+        -----
+        The formula is in :mod:`liftflow.architectures.kernel` (ours).
+        """
+
+        def one(point: FloatArray, vector: FloatArray) -> FloatArray:
+            return ParameterKernel(self.dag, point).apply(vector)
+
+        theta = self._theta(theta, differentiable=False)
+        vectors = self._theta(tangent, "tangent", differentiable=False)
+        return over_batch(one, [theta, vectors], [1, 1])
+
+    def kernel_diagonal(self, theta: Any) -> FloatArray:
+        """Diagonal of ∂φ(θ)ᵀ∂φ(θ), the squared sensitivity of z to each parameter, in O(edges).
+
+        Parameters
+        ----------
+        theta : array-like, shape=[..., dim]
+
+        Returns
+        -------
+        diagonal : array, shape=[..., dim]
+        """
+        theta = self._theta(theta, differentiable=False)
+        return over_batch(lambda t: ParameterKernel(self.dag, t).diagonal(), [theta], [1])
+
+    def kernel_matrix(self, theta: Any) -> FloatArray:
+        """Evaluate ∂φ(θ)ᵀ∂φ(θ), the Gram matrix of the parameters, without listing a path.
+
+        Parameters
+        ----------
+        theta : array-like, shape=[..., dim]
+
+        Returns
+        -------
+        kernel : array, shape=[..., dim, dim]
+            Dense: 8 D² bytes.
+        """
+        theta = self._theta(theta, differentiable=False)
+        return over_batch(lambda t: ParameterKernel(self.dag, t).matrix(), [theta], [1])
 
     def lifted_norm(self, theta: Any) -> FloatArray:
         """Norm ‖φ(θ)‖ over all paths, by dynamic programming on the graph.
