@@ -10,8 +10,10 @@ from liftflow.architectures import ReLUNetwork as ReLUNetwork
 from liftflow.flows import Comparison as Comparison
 from liftflow.flows import IntrinsicFlow as IntrinsicFlow
 from liftflow.flows import ParameterFlow as ParameterFlow
+from liftflow.flows import Sweep as Sweep
 from liftflow.flows import Trajectory as Trajectory
 from liftflow.flows import compare as compare
+from liftflow.flows import sweep as sweep
 from liftflow.losses import Loss as Loss
 from liftflow.losses import NetworkLoss as NetworkLoss
 from liftflow.losses import loss_from_function as loss_from_function
@@ -33,8 +35,10 @@ __all__ = [
     "NetworkLoss",
     "ParameterFlow",
     "ReLUNetwork",
+    "Sweep",
     "Trajectory",
     "compare",
     "intrinsic_cometric",
     "loss_from_function",
+    "sweep",
 ]
