@@ -8,7 +8,7 @@ export MPLBACKEND ?= Agg
 # Two pytest workers with one BLAS thread each are quicker than two that fight for the cores.
 PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-.PHONY: help setup demo test lint wheel lock clean
+.PHONY: help setup demo test bench lint wheel lock clean
 help:  ## this list
 	@echo "Each sets up what it needs in $(VENV); another Python: make PYTHON=python3.12 demo"
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
@@ -38,6 +38,9 @@ demo: $(VENV)/.run  ## train a network on the digits twice, by θ and by z, and 
 test: $(VENV)/.dev  ## tests and doctests, then the contracts under numpy; ARGS="-k path" goes to the first
 	GEOMSTATS_BACKEND=autograd $(PYTEST) $(ARGS)
 	GEOMSTATS_BACKEND=numpy $(PYTEST) tests/contracts
+
+bench: $(VENV)/.dev  ## every benchmarks/bench_*.py, and one table; WHAT="scale scaling" for some
+	$(BIN)/python benchmarks/run.py $(WHAT)
 
 lint: $(VENV)/.dev  ## ruff and mypy
 	$(BIN)/ruff check .

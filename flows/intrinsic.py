@@ -228,13 +228,27 @@ class IntrinsicFlow:
         NotOnImageError, NotIntrinsicError, NotRecoverableError, FlowError
             The flow cannot start.
         """
+        return integrate(self.state(z0), Settings(t_span, **settings), "intrinsic")
+
+    def state(self, z0: Any = None) -> FlowState:
+        """Right-hand side of the flow as the integrator sees it, for solvers of one's own.
+
+        Parameters
+        ----------
+        z0 : array-like, shape=[*lifted_shape], optional
+            Where it starts, by default φ(θ₀).
+
+        Returns
+        -------
+        state : FlowState
+            ``start()`` gives the first coordinates, ``velocity(coordinates)`` their velocity.
+        """
         theta = self.invariant_set.theta0
         if z0 is not None:
             shape = self.invariant_set.architecture.lifted_shape
             z = as_array(z0, "z0", shape, batch=False, differentiable=False)
             theta = self.invariant_set.recover(z)
-        state = _STATES[self.coordinates](self.invariant_set, self.loss, theta, self.cometric)
-        return integrate(state, Settings(t_span, **settings), "intrinsic")
+        return _STATES[self.coordinates](self.invariant_set, self.loss, theta, self.cometric)
 
     def distance(self, trajectory: Trajectory, theta: FloatArray) -> FloatArray:
         """Distance ‖φ(θ) − z‖ from a trajectory of this flow to parameters, time by time.

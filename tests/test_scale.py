@@ -11,7 +11,6 @@ from test_flows import NETWORKS, bowl
 from liftflow.architectures import ReLUNetwork
 from liftflow.architectures.laplacian import DENSE_LIMIT
 from liftflow.flows import IntrinsicFlow
-from liftflow.flows.intrinsic import _BasisState
 from liftflow.losses import NetworkLoss
 from liftflow.manifolds import InvariantSet
 
@@ -37,7 +36,7 @@ def test_velocity_is_that_of_the_plain_reference(name, rng):
     network = NETWORKS[name]()
     theta0 = network.random_point(rng=rng)
     loss, plain = bowl(network, 3), PlainNetwork(network)
-    state = _BasisState(InvariantSet(network, theta0), loss, theta0, None)
+    state = IntrinsicFlow(InvariantSet(network, theta0), loss, "basis").state()
     for size in (0.0, 1e-3, 0.1):  # from the start, and from neighbours recovered warm
         theta = network.project_to_laws(
             theta0 * (1 + size * rng.standard_normal(network.dim)), plain.laws(theta0)
