@@ -15,7 +15,7 @@ import numpy as np
 import scipy.linalg
 
 from liftflow.architectures.dag import CompiledDAG
-from liftflow.typing import FloatArray
+from liftflow.typing import FloatArray, IntArray
 
 
 class ParameterKernel:
@@ -108,7 +108,11 @@ class ParameterKernel:
 
     @staticmethod
     def _fill(
-        kernel: FloatArray, rows: FloatArray, columns: FloatArray, before: FloatArray, reach: FloatArray
+        kernel: FloatArray,
+        rows: IntArray,
+        columns: IntArray,
+        before: FloatArray,
+        reach: FloatArray,
     ) -> None:
         """Write before[i, j] reach[j, e'] and its transpose without an array in between."""
         one, two = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)

@@ -352,7 +352,6 @@ class BasisPathChart:
         -------
         velocity : array, shape=[..., dim]
         """
-
         arrays = [self._theta(theta), self._theta(tangent, "tangent")]
         return over_batch(self._push, arrays, [1, 1])
 

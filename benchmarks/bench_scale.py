@@ -90,7 +90,14 @@ def gradients(
     own, hand = side_by_side(ours, by_hand)
     memory = peak_memory(ours)
     yield Row(
-        f"parameter gradient, {name}", own, hand, "by hand", 1.5, error, memory, peak_memory(by_hand)
+        f"parameter gradient, {name}",
+        own,
+        hand,
+        "by hand",
+        1.5,
+        error,
+        memory,
+        peak_memory(by_hand),
     )
     if importlib.util.find_spec("torch"):
         other = torch_gradient(matrices, inputs, labels)
@@ -157,7 +164,7 @@ def sparse_network(n_edges: int, n_nodes: int) -> ReLUNetwork:
     tails = rng.integers(0, last, n_edges)
     heads = rng.integers(np.maximum(tails + 1, n_inputs), n_nodes)
     pairs.append(np.stack([tails, heads]))
-    edges = np.unique(np.concatenate(pairs, axis=1), axis=1)[:, :]
+    edges = np.unique(np.concatenate(pairs, axis=1), axis=1)
     graph = nx.DiGraph()
     graph.add_nodes_from(range(n_nodes))
     graph.add_edges_from(edges.T.tolist())
@@ -201,7 +208,9 @@ def kernel() -> Row:
 def main() -> None:
     """Measure, and print the table."""
     digits, rng = load("digits"), np.random.default_rng(0)
-    rows = list(gradients([64, 128, 128, 10], digits.inputs, digits.targets_for("cross-entropy"), 2))
+    rows = list(
+        gradients([64, 128, 128, 10], digits.inputs, digits.targets_for("cross-entropy"), 2)
+    )
     inputs, labels = rng.standard_normal((1000, 784)), rng.integers(0, 10, 1000)
     rows += gradients([784, 1000, 1000, 10], inputs, labels, 2.5)
     report([*rows, *recoveries(), kernel()])

@@ -30,7 +30,9 @@ def main() -> None:
         environment = {**os.environ, FOLDER: folder}
         for script in scripts:
             print(f"— {script.name}", flush=True)
-            if subprocess.run([sys.executable, str(script)], env=environment, check=False).returncode:
+            if subprocess.run(
+                [sys.executable, str(script)], env=environment, check=False
+            ).returncode:
                 failed.append(script.name)
             own = Path(folder) / f"{script.stem}.json"
             if own.exists():

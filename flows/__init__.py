@@ -8,4 +8,12 @@ from liftflow.flows.sweep import Sweep as Sweep
 from liftflow.flows.sweep import sweep as sweep
 from liftflow.flows.trajectory import Trajectory as Trajectory
 
-__all__ = ["Comparison", "IntrinsicFlow", "ParameterFlow", "Sweep", "Trajectory", "compare", "sweep"]
+__all__ = [
+    "Comparison",
+    "IntrinsicFlow",
+    "ParameterFlow",
+    "Sweep",
+    "Trajectory",
+    "compare",
+    "sweep",
+]

@@ -284,9 +284,7 @@ def compare(
     if control:
         elsewhere = InvariantSet(architecture, architecture.fibre_point(theta0, _CONTROL_SEED))
         other_flow = IntrinsicFlow(elsewhere, loss, coordinates)
-        other = other_flow.integrate(
-            None, t_span, **settings, **_continued(checkpoints, "control")
-        )
+        other = other_flow.integrate(None, t_span, **settings, **_continued(checkpoints, "control"))
         other_deviation = _deviation(other_flow, other, parameter)
     return Comparison(
         architecture=architecture,

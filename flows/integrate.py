@@ -2,7 +2,7 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -177,7 +177,7 @@ class FlowState(ABC):
         """What the velocity depends on besides the coordinates, to be saved with them."""
         return {}
 
-    def restore(self, memory: dict[str, Any]) -> None:
+    def restore(self, memory: dict[str, Any]) -> None:  # noqa: B027 - many remember nothing
         """Take over what :meth:`memory` gave, in this run or another one."""
 
 
@@ -306,7 +306,7 @@ def integrate(state: FlowState, settings: Settings, label: str) -> Trajectory:
         )
 
     with (
-        _progress(settings, label) as tick,
+        _progress(settings, label, state) as tick,
         np.errstate(divide="ignore", over="ignore", invalid="ignore"),
     ):
         coordinates = state.start()
@@ -322,7 +322,7 @@ def integrate(state: FlowState, settings: Settings, label: str) -> Trajectory:
             whole, earlier = settings.resume.checkpoint, settings.resume.seconds
             if whole.t >= t_end:
                 return settings.resume
-            _check_fits(whole, coordinates, settings)
+            _check_fits(whole, state, coordinates, settings)
             record.take_over(settings.resume, whole.t)
             t, n_steps, mark = whole.t, whole.n_steps, whole.mark
             chart_times, state.n_charts = whole.chart_times.tolist(), whole.n_charts
@@ -365,7 +365,7 @@ def integrate(state: FlowState, settings: Settings, label: str) -> Trajectory:
                         known = isinstance(solver, _ONE_STEP)
                         solver = solver_at(t, settled, solver.h_abs if known else None)
                 whole = checkpoint()
-                tick(t, n_steps, lambda: state.read(settled)[2])
+                tick(t, n_steps, settled)
                 if (
                     settings.checkpoint is not None
                     and time.monotonic() - written >= settings.checkpoint_seconds
@@ -390,12 +390,15 @@ def integrate(state: FlowState, settings: Settings, label: str) -> Trajectory:
     return result
 
 
-def _check_fits(whole: Checkpoint, coordinates: FloatArray, settings: Settings) -> None:
+def _check_fits(
+    whole: Checkpoint, state: FlowState, coordinates: FloatArray, settings: Settings
+) -> None:
     """Refuse a checkpoint of another problem."""
-    if whole.coordinates.shape != coordinates.shape:
+    if whole.coordinates.shape != coordinates.shape or whole.memory.keys() != state.memory().keys():
         raise InputError(
             f"resume continues the flow it came from: its state has {whole.coordinates.size} "
-            f"numbers, that of this flow {coordinates.size}"
+            f"numbers and remembers {sorted(whole.memory)}, that of this flow "
+            f"{coordinates.size} and {sorted(state.memory())}"
         )
     if not settings.t_span[0] <= whole.t:
         raise InputError(
@@ -409,7 +412,7 @@ def _crawls(gained: float, elapsed: float, left: float) -> bool:
 
 
 @contextmanager
-def _progress(settings: Settings, label: str) -> Iterator[Any]:
+def _progress(settings: Settings, label: str, state: FlowState) -> Iterator[Any]:
     """Progress bar over the time of the flow; yields a function to call after each step."""
     columns = [
         TextColumn("{task.description:>10}"),
@@ -422,18 +425,17 @@ def _progress(settings: Settings, label: str) -> Iterator[Any]:
     start, end = settings.t_span
     began = looked = time.monotonic()
     with Progress(*columns, disable=not settings.progress, transient=True) as bar:
-        fields = {"now": start, "end": end, "loss": np.nan, "rate": np.nan}
-        task = bar.add_task(label, total=end - start, **fields)
+        task = bar.add_task(label, total=end - start, now=start, end=end, loss=np.nan, rate=np.nan)
         first_step = 0
 
-        def tick(now: float, n_steps: int, loss: Callable[[], float]) -> None:
+        def tick(now: float, n_steps: int, coordinates: FloatArray) -> None:
             nonlocal looked, first_step
             first_step = first_step or n_steps
             bar.update(task, completed=now - start, now=now)
             moment = time.monotonic()
             if settings.progress and moment - looked >= _REFRESH:
                 rate = (n_steps - first_step) / (moment - began)
-                bar.update(task, loss=loss(), rate=rate)
+                bar.update(task, loss=state.read(coordinates)[2], rate=rate)
                 looked = time.monotonic()
 
         yield tick

@@ -82,7 +82,7 @@ def half_way(serial):
 def test_two_processes_and_one_of_them_killed(serial, tmp_path):
     case = DeadlyCase(half_way(serial), tmp_path / "killed")
     settings = {"folder": tmp_path / "runs", "n_jobs": 2, **SETTINGS}
-    with pytest.raises(FlowError, match="a worker process died.*make the same call again"):
+    with pytest.raises(FlowError, match=r"a worker process died.*make the same call again"):
         sweep(case, SEEDS, SPAN, **settings)
     settings["n_jobs"] = 1
     assert_same(sweep(case, SEEDS, SPAN, **settings), serial)
