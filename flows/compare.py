@@ -253,6 +253,8 @@ def compare(
     ------
     InputError, FlowError, NotIntrinsicError, NotRecoverableError
         As the two flows.
+    ArchitectureError
+        A control is asked for, and the family has no other θ₀ over the same z with a closed form.
 
     Examples
     --------
@@ -274,6 +276,8 @@ def compare(
     }
     architecture, theta0 = invariant_set.architecture, invariant_set.theta0
     flow = IntrinsicFlow(invariant_set, loss, coordinates, cometric)
+    if control:  # first, since a family may have none
+        elsewhere = InvariantSet(architecture, architecture.fibre_point(theta0, _CONTROL_SEED))
     state = architecture.lifted_dim if flow.coordinates == "full" else architecture.dim
     settings["t_eval"] = Settings(t_span, **settings).thinned(architecture.dim + state)
     parameter = ParameterFlow(architecture, loss).integrate(
@@ -282,7 +286,6 @@ def compare(
     intrinsic = flow.integrate(None, t_span, **settings, **_continued(checkpoints, "intrinsic"))
     other, other_deviation = None, None
     if control:
-        elsewhere = InvariantSet(architecture, architecture.fibre_point(theta0, _CONTROL_SEED))
         other_flow = IntrinsicFlow(elsewhere, loss, coordinates)
         other = other_flow.integrate(None, t_span, **settings, **_continued(checkpoints, "control"))
         other_deviation = _deviation(other_flow, other, parameter)
