@@ -243,7 +243,7 @@ def compare(
         Most bytes of states that each flow keeps; the times are thinned to fit.
     checkpoints : str or Path, optional
         Folder where the flows leave their checkpoints every minute. Those that are there already
-        are continued, so the call that was stopped is made again to go on.
+        are continued: to go on after a stop, make the same call again.
 
     Returns
     -------

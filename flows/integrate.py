@@ -199,8 +199,16 @@ class _Record:
         ahead = self.times[self.count :]
         return ahead[ahead <= t]
 
-    def take_over(self, trajectory: Trajectory, until: float) -> None:
-        """Begin with the states of an earlier run, up to its last whole step."""
+    def take_over(
+        self, trajectory: Trajectory, until: float, first: tuple[FloatArray, FloatArray, float]
+    ) -> None:
+        """Begin with the states of an earlier run from ``first``, up to its last whole step."""
+        same = np.array_equal(trajectory.y[0], first[0]) and trajectory.loss[0] == first[2]
+        if trajectory.t[0] == self.times[0] and not same:
+            raise InputError(
+                "resume continues the flow it came from, which had another start or another loss: "
+                f"{trajectory.loss[0]:.6g} there, {first[2]:.6g} here"
+            )
         count = int(np.searchsorted(trajectory.t, until, side="right"))
         if not np.array_equal(trajectory.t[:count], self.times[:count]):
             raise InputError(
@@ -323,7 +331,7 @@ def integrate(state: FlowState, settings: Settings, label: str) -> Trajectory:
             if whole.t >= t_end:
                 return settings.resume
             _check_fits(whole, state, coordinates, settings)
-            record.take_over(settings.resume, whole.t)
+            record.take_over(settings.resume, whole.t, first)
             t, n_steps, mark = whole.t, whole.n_steps, whole.mark
             chart_times, state.n_charts = whole.chart_times.tolist(), whole.n_charts
             state.restore(whole.memory)

@@ -1,35 +1,18 @@
 """The invariant set of a parameter, as a geomstats manifold."""
 
-from functools import cached_property
 from typing import Any
 
 import geomstats.backend as gs
 import numpy as np
 from geomstats.geometry.base import LevelSet
-from geomstats.geometry.euclidean import CanonicalEuclideanMetric, Euclidean
+from geomstats.geometry.euclidean import Euclidean
 from geomstats.geometry.riemannian_metric import RiemannianMetric
 
 from liftflow.architectures import Architecture
 from liftflow.errors import ArchitectureError
 from liftflow.manifolds.images import image_manifold, random_tangent_vec
+from liftflow.manifolds.parameters import ParameterMetric
 from liftflow.typing import FloatArray, Rng, as_array
-
-
-class ParameterMetric(CanonicalEuclideanMetric):
-    """The Euclidean metric of ℝᴰ, whose D × D identity is made only if someone asks for it.
-
-    Parameters
-    ----------
-    space : Euclidean
-    """
-
-    def __init__(self, space: Euclidean) -> None:
-        RiemannianMetric.__init__(self, space)  # that of geomstats' class fills the matrix
-
-    @cached_property
-    def metric_matrix_(self) -> Any:
-        """Identity matrix, shape=[D, D]."""
-        return gs.eye(self._space.dim)
 
 
 class InducedMetric(RiemannianMetric):

@@ -1,6 +1,7 @@
 """Long runs: what is saved is enough to go on bit for bit, memory is bounded, charts change."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -138,6 +139,9 @@ def test_resume_refuses_what_does_not_fit():
         integrate("basis", invariant_set, loss, resume="run.npz")
     with pytest.raises(InputError, match="times asked for now differ from its first 11"):
         integrate("basis", invariant_set, loss, resume=part)
+    elsewhere = InvariantSet(invariant_set.architecture, 1.1 * invariant_set.theta0)
+    with pytest.raises(InputError, match="which had another start or another loss"):
+        integrate("basis", elsewhere, loss, t_eval=part.t, resume=part)
     with pytest.raises(InputError, match="its state has 14 numbers"):
         integrate("basis", other_set, other_loss, t_eval=part.t, resume=part)
     with pytest.raises(InputError, match=r"remembers \[.*'theta'\], that of this flow 18 and \[\]"):
@@ -158,6 +162,35 @@ def test_states_are_thinned_to_the_memory_allowed():
     np.testing.assert_array_equal(comparison.parameter.t, comparison.intrinsic.t)
     assert len(comparison.parameter.t) == 5
     assert comparison.max_deviation < 1e-6
+
+
+def test_a_comparison_goes_on_from_its_folder(tmp_path):
+    invariant_set, loss = problem("dag")
+    settings = {"t_span": (0.0, 1.0), "n_times": 6} | precise(1e-6)
+    whole = compare(invariant_set, loss, **settings)
+    count = whole.parameter.n_evaluations + whole.intrinsic.n_evaluations // 2
+    with pytest.raises(Killed):
+        compare(invariant_set, Fails(loss, count, Killed()), checkpoints=tmp_path, **settings)
+    assert [file.name for file in tmp_path.iterdir()] == ["parameter.npz"]
+    again = compare(invariant_set, loss, checkpoints=tmp_path, **settings)
+    assert again.parameter.seconds == Trajectory.load(tmp_path / "parameter.npz").seconds
+    np.testing.assert_array_equal(again.deviation, whole.deviation)
+    shown = str(again)
+    assert "charts" in shown
+
+
+def test_progress_shows_time_loss_and_rate(capsys, monkeypatch):
+    monkeypatch.setattr("liftflow.flows.integrate._REFRESH", 0.0)
+    for name, value in {"FORCE_COLOR": "1", "TERM": "xterm", "COLUMNS": "150"}.items():
+        monkeypatch.setenv(name, value)
+    invariant_set, loss = problem("dag")
+    shown = integrate("basis", invariant_set, loss, progress=True)
+    printed = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().out)
+    assert "steps/s" in printed
+    assert f"loss {shown.loss[-1]:.4g}" in printed
+    quiet = integrate("basis", invariant_set, loss)
+    assert capsys.readouterr().out == ""
+    assert_same(shown, quiet)  # looking changes nothing
 
 
 # Changes of chart.
