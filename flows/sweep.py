@@ -16,7 +16,7 @@ from joblib.externals.loky.process_executor import BrokenProcessPool
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from threadpoolctl import threadpool_limits  # scikit-learn stands on it
+from threadpoolctl import threadpool_limits  # scikit-learn requires it
 
 from liftflow.errors import DataError, FlowError, InputError, OutputError
 from liftflow.flows.compare import compare
