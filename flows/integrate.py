@@ -283,7 +283,7 @@ def integrate(state: FlowState, settings: Settings, label: str) -> Trajectory:
         known = isinstance(solver, _ONE_STEP)
         return Checkpoint(
             t=t,
-            coordinates=solver.y,
+            coordinates=solver.y.copy(),  # LSODA writes the next one over it
             velocity=solver.f if known else np.empty(0),
             step=float(solver.h_abs) if known else 0.0,
             n_steps=n_steps,
