@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 import time
 import tracemalloc
 from collections.abc import Callable, Iterable
@@ -122,7 +123,7 @@ def report(rows: Iterable[Row]) -> None:
     rows = list(rows)
     folder = os.environ.get(FOLDER)
     if folder:
-        name = Path(__import__("__main__").__file__).stem
+        name = Path(sys.argv[0]).stem
         (Path(folder) / f"{name}.json").write_text(json.dumps([asdict(row) for row in rows]))
     else:
         show(rows)

@@ -3,17 +3,18 @@
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import scipy.integrate
+from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from scipy.integrate import DOP853, RK23, RK45, OdeSolver
 
-from liftflow.errors import FlowError, InputError, LiftflowError
+from liftflow.errors import FlowError, InputError, LiftflowError, OutputError
 from liftflow.flows.trajectory import Checkpoint, Trajectory
 from liftflow.typing import FloatArray, as_array, as_count
 
@@ -244,6 +245,8 @@ def integrate(state: FlowState, settings: Settings, label: str) -> Trajectory:
         The flow cannot even start: whatever the right-hand side raises at the first point.
     FlowError
         The loss or the velocity at the first point is not finite.
+    OutputError
+        The checkpoint cannot be written.
     """
     began = time.perf_counter()
     t, t_end = settings.t_span
@@ -344,6 +347,8 @@ def integrate(state: FlowState, settings: Settings, label: str) -> Trajectory:
             solver = solver_at(t, coordinates)
             if record.times[0] == t:
                 record.add(first)
+        if settings.checkpoint is not None:  # before the hours of training, not after
+            trajectory(False, f"started at t = {t:.4g}").save(settings.checkpoint)
         written = time.monotonic()
         try:
             while solver.status == "running":
@@ -378,7 +383,8 @@ def integrate(state: FlowState, settings: Settings, label: str) -> Trajectory:
                     settings.checkpoint is not None
                     and time.monotonic() - written >= settings.checkpoint_seconds
                 ):
-                    trajectory(False, f"still running at t = {t:.4g}").save(settings.checkpoint)
+                    with suppress(OutputError):  # a full disk is no reason to stop
+                        trajectory(False, f"still running at t = {t:.4g}").save(settings.checkpoint)
                     written = time.monotonic()
         except KeyboardInterrupt:
             problem = "interrupted"
@@ -394,7 +400,10 @@ def integrate(state: FlowState, settings: Settings, label: str) -> Trajectory:
         problem = f"stopped after t = {t:.4g}: {problem}"
     result = trajectory(success, problem)
     if settings.checkpoint is not None:
-        result.save(settings.checkpoint)
+        try:
+            result.save(settings.checkpoint)
+        except OutputError as error:  # the trajectory is worth more than its file
+            return replace(result, message=f"{problem}; {error}")
     return result
 
 
@@ -432,7 +441,9 @@ def _progress(settings: Settings, label: str, state: FlowState) -> Iterator[Any]
     ]
     start, end = settings.t_span
     began = looked = time.monotonic()
-    with Progress(*columns, disable=not settings.progress, transient=True) as bar:
+    with Progress(
+        *columns, console=Console(), disable=not settings.progress, transient=True
+    ) as bar:
         task = bar.add_task(label, total=end - start, now=start, end=end, loss=np.nan, rate=np.nan)
         first_step = 0
 

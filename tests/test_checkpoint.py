@@ -2,13 +2,14 @@
 
 import dataclasses
 import re
+import shutil
 
 import numpy as np
 import pytest
 from test_flows import MODES, precise, problem
 
 from liftflow.architectures import ReLUNetwork
-from liftflow.errors import DataError, InputError
+from liftflow.errors import DataError, InputError, OutputError
 from liftflow.flows import IntrinsicFlow, ParameterFlow, Trajectory, compare
 from liftflow.losses import Loss
 from liftflow.manifolds import InvariantSet
@@ -171,12 +172,35 @@ def test_a_comparison_goes_on_from_its_folder(tmp_path):
     count = whole.parameter.n_evaluations + whole.intrinsic.n_evaluations // 2
     with pytest.raises(Killed):
         compare(invariant_set, Fails(loss, count, Killed()), checkpoints=tmp_path, **settings)
-    assert [file.name for file in tmp_path.iterdir()] == ["parameter.npz"]
+    assert Trajectory.load(tmp_path / "parameter.npz").success
+    assert "started" in Trajectory.load(tmp_path / "intrinsic.npz").message
     again = compare(invariant_set, loss, checkpoints=tmp_path, **settings)
     assert again.parameter.seconds == Trajectory.load(tmp_path / "parameter.npz").seconds
     np.testing.assert_array_equal(again.deviation, whole.deviation)
     shown = str(again)
     assert "charts" in shown
+
+
+def test_a_checkpoint_that_cannot_be_written(tmp_path):
+    """Said before the run where that can be known, and never at the price of the run."""
+    invariant_set, loss = problem("dag")
+    with pytest.raises(OutputError, match="cannot write"):
+        integrate("basis", invariant_set, loss, checkpoint=tmp_path / "nowhere" / "run.npz")
+    folder = tmp_path / "there"
+    folder.mkdir()
+
+    class Removes(Fails):
+        def gradient(self, z, near=None):
+            self.left -= 1
+            if self.left <= 0:
+                shutil.rmtree(folder, ignore_errors=True)
+            return self.loss.gradient(z, near)
+
+    settings = {"checkpoint": folder / "run.npz", "checkpoint_seconds": 0.0}
+    run = integrate("basis", invariant_set, Removes(loss, 20, None), **settings)
+    assert run.success
+    assert "cannot write" in run.message
+    np.testing.assert_array_equal(run.theta, integrate("basis", invariant_set, loss).theta)
 
 
 def test_progress_shows_time_loss_and_rate(capsys, monkeypatch):
