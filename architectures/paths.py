@@ -325,6 +325,12 @@ class BasisPathChart:
         after = np.append(self.anchors.products_after(theta), 1.0)
         return before[self.dag.tail_hidden], after[self.dag.head_hidden]
 
+    def _end_sums(self, values: FloatArray) -> FloatArray:
+        """Sum of ``values`` along the anchors before and after each edge, shape=[D]."""
+        before = np.append(self.anchors.sums_before(values), 0.0)
+        after = np.append(self.anchors.sums_after(values), 0.0)
+        return before[self.dag.tail_hidden] + after[self.dag.head_hidden]
+
     def coordinates(self, theta: Any) -> Any:
         """Evaluate the products along the basis paths, differentiably to first order.
 
@@ -371,9 +377,7 @@ class BasisPathChart:
             target += tangent[tile.part].reshape(tile.shape)
         if dag.loose.size:
             edges = dag.loose
-            sums = np.append(before, 0.0)[dag.tail_hidden[edges]]
-            sums += np.append(after, 0.0)[dag.head_hidden[edges]]
-            pushed[edges] = theta[edges] * sums + tangent[edges]
+            pushed[edges] = theta[edges] * self._end_sums(rates)[edges] + tangent[edges]
         ends = anchors.products_before(theta), anchors.products_after(theta)
         return np.take(dag.scaled(pushed, *ends, out=pushed), self.edges)
 

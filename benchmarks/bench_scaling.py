@@ -18,9 +18,9 @@ from bench_scale import recovery, sparse_network
 from table import Row, report, side_by_side
 
 from liftflow import IntrinsicFlow, InvariantSet, NetworkLoss, ReLUNetwork
-from liftflow.flows.plotting import BLUE, GREEN, VERMILION
 
 LIMIT = 1.15
+BLUE, VERMILION, GREEN = "#0072B2", "#D55E00", "#009E73"  # Okabe and Ito's palette
 FIGURE = Path(__file__).parents[1] / "docs" / "figures" / "scaling.png"
 LAYERS = (1e3, 1e4, 1e5, 1e6, 1e7)
 GRAPHS = (1e3, 1e4, 1e5, 1e6)
