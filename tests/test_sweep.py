@@ -18,13 +18,13 @@ def serial():
     return sweep(make_case, SEEDS, SPAN, n_jobs=1, **SETTINGS)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def cluster():
     """Return a local Dask cluster of two worker processes."""
     distributed = pytest.importorskip("distributed", reason="needs liftflow[cluster]")
     with (
         distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0"
         ) as local,
         distributed.Client(local),
     ):
@@ -52,20 +52,16 @@ def test_results_as_table_and_figure(serial, capsys):
     assert len(figure.axes[1].lines) == 4
 
 
-def test_on_a_dask_cluster(serial, cluster):
-    with joblib.parallel_config("dask"):
-        assert_same(sweep(make_case, SEEDS, SPAN, **SETTINGS), serial)
-
-
 def test_other_seeds_give_other_numbers(serial):
     """The control of every comparison here."""
     other = sweep(make_case, [4], SPAN, **SETTINGS).runs[0]
     assert np.all(other.loss_parameter != serial.runs[0].loss_parameter)
 
 
-def test_a_killed_dask_worker_loses_nothing(serial, cluster, tmp_path):
+def test_a_dask_cluster_and_one_of_its_workers_killed(serial, cluster, tmp_path):
     case = DeadlyCase(half_way(serial), tmp_path / "killed")
     with joblib.parallel_config("dask"):
+        assert_same(sweep(make_case, SEEDS, SPAN, **SETTINGS), serial)
         runs = sweep(case, SEEDS, SPAN, folder=tmp_path / "runs", **SETTINGS)
     assert case.mark.exists()
     assert_same(runs, serial)
