@@ -96,9 +96,7 @@ class GradientFields(ABC):
         direction = self.start(velocities, len(velocities))
         return self.finish(self.push(lambda at: self.field(forms, at), start, direction)[1])
 
-    def brackets(
-        self, forms: Sequence[Any], point: FloatArray, count: int
-    ) -> tuple[FloatArray, FloatArray]:
+    def brackets(self, forms: Sequence[Any], point: FloatArray, count: int) -> FloatArray:
         """Evaluate nested brackets [X_k, […, [X_2, X_1]]].
 
         Parameters
@@ -111,27 +109,35 @@ class GradientFields(ABC):
         Returns
         -------
         brackets : array, shape=[count, n_coordinates]
-        terms : array, shape=[2, count, n_coordinates]
-            The two terms of the outermost bracket, whose difference it is.
         """
-        terms = self._terms(forms, self.start(point, count))
-        along, other = (self.finish(term) for term in terms)
-        return self.finish(self._difference(*terms)), np.stack([along, other])
+        return self.finish(self._nested(forms, self.start(point, count), self._difference))
+
+    @abstractmethod
+    def majorants(self, forms: Sequence[Any], point: FloatArray, count: int) -> FloatArray:
+        """Sizes of what brackets are made of, before anything cancels: the units of rounding.
+
+        Parameters
+        ----------
+        forms : sequence of forms
+        point : array, shape=[n_coordinates]
+        count : int
+
+        Returns
+        -------
+        sizes : array, shape=[count, n_coordinates]
+        """
 
     def _difference(self, along: Any, other: Any) -> Any:
         return along - other
 
-    def _terms(self, forms: Sequence[Any], point: Any) -> tuple[Any, Any]:
+    def _nested(self, forms: Sequence[Any], point: Any, combine: Callable[[Any, Any], Any]) -> Any:
         *inner, outer = forms
         own = self.field(outer, point)
-        value, along = self.push(lambda at: self._nested(inner, at), point, own)
+        if not inner:
+            return own
+        value, along = self.push(lambda at: self._nested(inner, at, combine), point, own)
         _, other = self.push(lambda at: self.field(outer, at), point, value)
-        return along, other
-
-    def _nested(self, forms: Sequence[Any], point: Any) -> Any:
-        if len(forms) == 1:
-            return self.field(forms[0], point)
-        return self._difference(*self._terms(forms, point))
+        return combine(along, other)
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,6 +154,10 @@ class NetworkForms:
     multipliers: Any
     sources: Any
     sinks: Any
+
+    def __abs__(self) -> "NetworkForms":
+        """Take all absolute values."""
+        return NetworkForms(abs(self.multipliers), abs(self.sources), abs(self.sinks))
 
 
 class NetworkFields(GradientFields):
@@ -193,6 +203,23 @@ class NetworkFields(GradientFields):
 
     def _difference(self, along: Any, other: Any) -> Any:
         return self.arithmetic.reduce(along - other)
+
+    def majorants(self, forms: Sequence[Any], point: FloatArray, count: int) -> FloatArray:
+        """Evaluate brackets with absolute values and sums in place of differences.
+
+        Parameters
+        ----------
+        forms : sequence of NetworkForms
+        point : array, shape=[n_coordinates]
+        count : int
+
+        Returns
+        -------
+        sizes : array, shape=[count, n_coordinates]
+            All coefficients of the fields are positive, so these bound every partial sum.
+        """
+        sizes = [abs(form) for form in forms]
+        return self.finish(self._nested(sizes, self.start(np.abs(point), count), np.add))
 
     def field(self, forms: NetworkForms, point: Any) -> Any:
         """Evaluate the fields by backpropagation on jets.
@@ -513,6 +540,27 @@ class AutogradFields(GradientFields):
                 f"({error}); write it with autograd.numpy, or with geomstats.backend and start "
                 "Python with GEOMSTATS_BACKEND=autograd"
             ) from error
+
+    def majorants(self, forms: Sequence[Any], point: FloatArray, count: int) -> FloatArray:
+        """Add up the sizes of the two terms of the brackets and of the fields.
+
+        Parameters
+        ----------
+        forms : sequence of array
+        point : array, shape=[dim]
+        count : int
+
+        Returns
+        -------
+        sizes : array, shape=[count, dim]
+            An estimate: of a lift that is only evaluated, no partial sums are known.
+        """
+        *inner, outer = forms
+        start = self.start(point, count)
+        own = self.field(outer, start)
+        value, along = self.push(lambda at: self._nested(inner, at, self._difference), start, own)
+        _, other = self.push(lambda at: self.field(outer, at), start, value)
+        return np.abs(along) + np.abs(other) + np.abs(own)
 
     def push(self, function: Callable[[Any], Any], point: Any, velocity: Any) -> tuple[Any, Any]:
         """Differentiate forward.

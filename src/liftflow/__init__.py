@@ -7,6 +7,16 @@ sets, the metrics and the flows, and compares the two.
 
 from liftflow.architectures import Architecture as Architecture
 from liftflow.architectures import ReLUNetwork as ReLUNetwork
+from liftflow.criteria import Classification as Classification
+from liftflow.criteria import classify as classify
+from liftflow.criteria import commuting as commuting
+from liftflow.criteria import count_conservation_laws as count_conservation_laws
+from liftflow.criteria import discover_laws as discover_laws
+from liftflow.criteria import frobenius as frobenius
+from liftflow.criteria import kernel_inclusion as kernel_inclusion
+from liftflow.criteria import laws_complete as laws_complete
+from liftflow.criteria import lie_algebra_dimension as lie_algebra_dimension
+from liftflow.criteria import recoverability as recoverability
 from liftflow.flows import Comparison as Comparison
 from liftflow.flows import IntrinsicFlow as IntrinsicFlow
 from liftflow.flows import ParameterFlow as ParameterFlow
@@ -24,6 +34,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Architecture",
+    "Classification",
     "Cometric",
     "Comparison",
     "IntrinsicFlow",
@@ -34,7 +45,16 @@ __all__ = [
     "ParameterFlow",
     "ReLUNetwork",
     "Trajectory",
+    "classify",
+    "commuting",
     "compare",
+    "count_conservation_laws",
+    "discover_laws",
+    "frobenius",
     "intrinsic_cometric",
+    "kernel_inclusion",
+    "laws_complete",
+    "lie_algebra_dimension",
     "loss_from_function",
+    "recoverability",
 ]
