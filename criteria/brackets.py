@@ -10,7 +10,7 @@ import numpy as np
 from flint import fmpz, nmod_mat
 
 from liftflow.architectures import Architecture, ProductArchitecture, ReLUNetwork
-from liftflow.criteria.fields import GradientFields, NetworkFields, gradient_fields
+from liftflow.criteria.fields import GradientFields, NetworkFields, exact_fields, gradient_fields
 from liftflow.criteria.findings import (
     DROP,
     TOLERANCE,
@@ -493,7 +493,7 @@ def _exact_count(architecture: Architecture, rng: np.random.Generator) -> Findin
     best, levels, bound = 0, [0], 1.0
     for _ in range(_TRIALS):
         prime = _random_prime(rng)
-        fields = gradient_fields(architecture, Arithmetic(prime))
+        fields = exact_fields(architecture, Arithmetic(prime))
         ranks, failure = _exact_ranks(fields, architecture, rng)
         bound *= min(1.0, failure)
         if ranks[-1] > best:
@@ -545,4 +545,4 @@ def _exact_ranks(
 
 
 def _modular_rank(rows: Any, prime: int) -> int:
-    return int(nmod_mat(*rows.shape, rows.ravel().tolist(), prime).rank())
+    return int(nmod_mat(len(rows), rows.shape[1], rows.ravel().tolist(), prime).rank())

@@ -19,7 +19,7 @@ import numpy as np
 
 from liftflow.architectures import Architecture, DeepLinear, ReLUNetwork
 from liftflow.architectures.dag import CompiledDAG
-from liftflow.criteria.jets import Arithmetic, constant, inner_sum, multiply, seed, split
+from liftflow.criteria.jets import FLOATS, Arithmetic, constant, inner_sum, multiply, seed, split
 from liftflow.errors import InputError, NotDifferentiableError
 from liftflow.typing import FloatArray, IntArray
 
@@ -197,8 +197,9 @@ class NetworkFields(GradientFields):
         value, derivative : jet
         """
         count = max(point.shape[1], velocity.shape[1])
-        parts = [np.broadcast_to(part, (len(part), count, part.shape[-1])) for part in
-                 (point, velocity)]
+        parts = [
+            np.broadcast_to(part, (len(part), count, part.shape[-1])) for part in (point, velocity)
+        ]
         return split(function(np.concatenate(parts)))
 
     def _difference(self, along: Any, other: Any) -> Any:
@@ -255,8 +256,9 @@ class NetworkFields(GradientFields):
         for block, matrix in reversed(blocks):
             if block.tail_generation > 0:
                 tail = backward[block.tail_generation]
-                tail += inner_sum(matrix, backward[block.head_generation][..., None, :], -1,
-                                  arithmetic)
+                tail += inner_sum(
+                    matrix, backward[block.head_generation][..., None, :], -1, arithmetic
+                )
                 arithmetic.reduce(tail, out=tail)
         before = np.zeros((*shape, n_nodes), weights.dtype)
         after = np.zeros((*shape, n_nodes), weights.dtype)
@@ -323,9 +325,7 @@ class LinearFields(NetworkFields):
         moved = [np.moveaxis(np.asarray(layer), -1, -2) for layer in layers]
         return np.concatenate([layer.reshape(*layer.shape[:-2], -1) for layer in moved], axis=-1)
 
-    def random_forms(
-        self, count: int, point: FloatArray, rng: np.random.Generator
-    ) -> NetworkForms:
+    def random_forms(self, count: int, point: FloatArray, rng: np.random.Generator) -> NetworkForms:
         """Draw matrices of rank one, as forms on the product.
 
         Parameters
@@ -361,9 +361,9 @@ class LinearFields(NetworkFields):
 
 
 class ReLUFields(NetworkFields):
-    """Fields of the path products of a ReLU network; no path is listed.
+    r"""Fields of the path products of a ReLU network; no path is listed.
 
-    A form gives every edge a random multiplier: :math:`\\sum_p \\prod_{e∈p} c_e θ_e`. Such
+    A form gives every edge a random multiplier: :math:`\sum_p \prod_{e∈p} c_e θ_e`. Such
     products over edges span all forms, and c_e ∝ 1/|θ_e| makes every path count alike, whatever
     the scale and the rescaling of θ.
 
@@ -403,9 +403,7 @@ class ReLUFields(NetworkFields):
         """
         return np.asarray(tangents)
 
-    def random_forms(
-        self, count: int, point: FloatArray, rng: np.random.Generator
-    ) -> NetworkForms:
+    def random_forms(self, count: int, point: FloatArray, rng: np.random.Generator) -> NetworkForms:
         """Draw a multiplier for every edge.
 
         Parameters
@@ -578,41 +576,61 @@ class AutogradFields(GradientFields):
 
 
 @singledispatch
-def gradient_fields(
-    architecture: Architecture, arithmetic: Arithmetic = Arithmetic()
-) -> GradientFields:
+def gradient_fields(architecture: Architecture) -> GradientFields:
     """Return the gradient fields of an architecture; a family with a structure registers its own.
 
     Parameters
     ----------
     architecture : Architecture
-    arithmetic : Arithmetic
-        Floats, or integers modulo a prime.
 
     Returns
     -------
     fields : GradientFields
-
-    Raises
-    ------
-    InputError
-        Exact arithmetic was asked of a lift that is known only as a function of floats.
     """
-    if arithmetic.exact:
-        raise InputError(
-            f"exact=True evaluates the lift over a prime field, and that of "
-            f"{type(architecture).__name__} is known only as a function of floats; use "
-            "exact=False, or register its fields with liftflow.criteria.fields.gradient_fields"
-        )
     return AutogradFields(architecture)
 
 
 @gradient_fields.register
-def _(architecture: DeepLinear, arithmetic: Arithmetic = Arithmetic()) -> GradientFields:
-    return LinearFields(architecture, arithmetic)
+def _(architecture: DeepLinear) -> GradientFields:
+    return LinearFields(architecture, FLOATS)
 
 
 @gradient_fields.register
-def _(architecture: ReLUNetwork, arithmetic: Arithmetic = Arithmetic()) -> GradientFields:
-    return ReLUFields(architecture, arithmetic)
+def _(architecture: ReLUNetwork) -> GradientFields:
+    return ReLUFields(architecture, FLOATS)
 
+
+@singledispatch
+def exact_fields(architecture: Architecture, arithmetic: Arithmetic) -> NetworkFields:
+    """Return the gradient fields of an architecture over a prime field.
+
+    Parameters
+    ----------
+    architecture : Architecture
+    arithmetic : Arithmetic
+        Integers modulo a prime.
+
+    Returns
+    -------
+    fields : NetworkFields
+
+    Raises
+    ------
+    InputError
+        The lift is known only as a function of floats.
+    """
+    raise InputError(
+        f"exact=True evaluates the lift over a prime field, and that of "
+        f"{type(architecture).__name__} is known only as a function of floats; use exact=False, or "
+        "register its fields with liftflow.criteria.fields.exact_fields"
+    )
+
+
+@exact_fields.register
+def _(architecture: DeepLinear, arithmetic: Arithmetic) -> NetworkFields:
+    return LinearFields(architecture, arithmetic)
+
+
+@exact_fields.register
+def _(architecture: ReLUNetwork, arithmetic: Arithmetic) -> NetworkFields:
+    return ReLUFields(architecture, arithmetic)

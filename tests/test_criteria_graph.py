@@ -115,7 +115,12 @@ def test_large_network_goes_by_its_graph():
     network = ReLUNetwork.from_widths([100] * 5)
     found = classify(network, network.random_point(rng=0))
     assert [str(f.verdict) for f in vars(found).values()] == [
-        *["holds"] * 3, "holds", "holds", "fails", "holds", "holds",
+        *["holds"] * 3,
+        "holds",
+        "holds",
+        "fails",
+        "holds",
+        "holds",
     ]
     assert found.n_laws.value == 300
     assert found.commuting.witness["node"] == (1, 0)

@@ -10,8 +10,8 @@ from linear_counts import known_laws, small_widths
 from liftflow import Architecture, ReLUNetwork, count_conservation_laws, discover_laws
 from liftflow.architectures import Attention, DeepLinear, LinearNeuralODE, TwoLayerLinear
 from liftflow.criteria import Verdict, laws_complete, lie_algebra_dimension
-from liftflow.criteria.fields import AutogradFields, gradient_fields
-from liftflow.criteria.jets import Arithmetic
+from liftflow.criteria.fields import AutogradFields, LinearFields, NetworkForms, gradient_fields
+from liftflow.criteria.jets import FLOATS, Arithmetic
 
 PEERS = {  # Marcotte et al. 2023, and the edges that were found beyond them
     (5, 3, 2): 6,
@@ -141,11 +141,11 @@ def test_residues_agree_with_integers(rng):
     network, prime = DeepLinear([2, 2, 2, 2]), 2**31 - 1
     small = rng.integers(-3, 4, size=(3, 12))
     results = []
-    for arithmetic in (Arithmetic(), Arithmetic(prime)):
-        fields = gradient_fields(network, arithmetic)
+    for arithmetic in (FLOATS, Arithmetic(prime)):
+        fields = LinearFields(network, arithmetic)
         kind = np.int64 if arithmetic.exact else float
         forms = [
-            type(fields.basis_forms(np.array([0])))(
+            NetworkForms(
                 arithmetic.ones((1, 12)), row[None, :2].astype(kind), row[None, 2:4].astype(kind)
             )
             for row in small
