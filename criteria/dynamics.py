@@ -78,21 +78,17 @@ def metric_property(architecture: Architecture, theta: Any, *, rng: Rng = 0) -> 
             if recoverable.verdict is Verdict.HOLDS
             else f"recoverability is undecided: {recoverable.reason}",
         )
-    points = [theta, *(_random_flow(architecture, theta, rng) for _ in range(_N_POINTS))]
-    inclusions = [kernel_inclusion(architecture, point, rng=rng) for point in points]
-    worst = max(inclusions, key=lambda finding: finding.value)
-    for number, finding in enumerate(inclusions):
+    points, inclusions = [], []
+    for number in range(_N_POINTS + 1):
+        points.append(_random_flow(architecture, theta, rng) if number else theta)
+        inclusions.append(kernel_inclusion(architecture, points[-1], rng=rng))
+        finding = inclusions[-1]
         if finding.verdict is not Verdict.HOLDS:
-            where = "at θ₀" if number == 0 else "at a point of 𝓜_θ₀ that a flow leads to"
-            return Finding(
-                "metric",
-                finding.verdict,
-                finding.value,
-                finding.margin,
-                finding.tolerance,
-                reason=f"the kernel inclusion {where}: {finding.reason}",
-                witness={**finding.witness, "point": points[number]} if finding.witness else {},
-            )
+            where = "at a point of 𝓜_θ₀ that a flow leads to" if number else "at θ₀"
+            witness = {**finding.witness, "point": points[-1]} if finding.witness else {}
+            reason = f"the kernel inclusion {where}: {finding.reason}"
+            return replace(finding, name="metric", reason=reason, witness=witness)
+    worst = max(inclusions, key=lambda finding: finding.value)
     walks = [end for point in points for end in _fibre_walk(architecture, point, rng)]
     change = max((_gram_difference(architecture, *ends, rng) for ends in walks), default=0.0)
     same = decide(change, zero=SAME, nonzero=OTHER)
