@@ -29,13 +29,31 @@ class GradientFields(ABC):
     isometry, up to one factor, relates to θ.
     """
 
-    @abstractmethod
     def point(self, theta: FloatArray) -> FloatArray:
-        """Coordinates of a parameter, shape=[n_coordinates]."""
+        """Coordinates of a parameter; θ itself unless a family has better ones.
 
-    @abstractmethod
+        Parameters
+        ----------
+        theta : array, shape=[dim]
+
+        Returns
+        -------
+        point : array, shape=[n_coordinates]
+        """
+        return np.asarray(theta)
+
     def velocities(self, tangents: FloatArray) -> FloatArray:
-        """Coordinates of velocities of θ, shape=[n, n_coordinates]."""
+        """Coordinates of velocities of θ.
+
+        Parameters
+        ----------
+        tangents : array, shape=[n, dim]
+
+        Returns
+        -------
+        velocities : array, shape=[n, n_coordinates]
+        """
+        return np.asarray(tangents)
 
     @abstractmethod
     def random_forms(self, count: int, point: FloatArray, rng: np.random.Generator) -> Any:
@@ -154,32 +172,6 @@ class AutogradFields(GradientFields):
 
     def __init__(self, architecture: Architecture) -> None:
         self.architecture = architecture
-
-    def point(self, theta: FloatArray) -> FloatArray:
-        """θ itself.
-
-        Parameters
-        ----------
-        theta : array, shape=[dim]
-
-        Returns
-        -------
-        theta : array, shape=[dim]
-        """
-        return np.asarray(theta)
-
-    def velocities(self, tangents: FloatArray) -> FloatArray:
-        """The velocities themselves.
-
-        Parameters
-        ----------
-        tangents : array, shape=[n, dim]
-
-        Returns
-        -------
-        tangents : array, shape=[n, dim]
-        """
-        return np.asarray(tangents)
 
     def random_forms(self, count: int, point: FloatArray, rng: np.random.Generator) -> FloatArray:
         """Draw normal covectors.

@@ -250,32 +250,6 @@ class ReLUFields(NetworkFields):
         super().__init__(network.dag, arithmetic)
         self.network = network
 
-    def point(self, theta: FloatArray) -> FloatArray:
-        """θ itself.
-
-        Parameters
-        ----------
-        theta : array, shape=[dim]
-
-        Returns
-        -------
-        theta : array, shape=[dim]
-        """
-        return np.asarray(theta)
-
-    def velocities(self, tangents: FloatArray) -> FloatArray:
-        """The velocities themselves.
-
-        Parameters
-        ----------
-        tangents : array, shape=[n, dim]
-
-        Returns
-        -------
-        tangents : array, shape=[n, dim]
-        """
-        return np.asarray(tangents)
-
     def random_forms(self, count: int, point: FloatArray, rng: np.random.Generator) -> NetworkForms:
         """Draw a multiplier for every edge.
 
