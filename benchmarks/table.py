@@ -118,14 +118,19 @@ def setting() -> str:
     )
 
 
-def report(rows: Iterable[Row]) -> None:
-    """Print the rows as a table, or hand them to ``run.py``; fail where a limit is missed."""
-    rows = list(rows)
+def hand_over(rows: Iterable[Row]) -> bool:
+    """Give the rows to ``run.py`` for its one table, and say whether it is there to take them."""
     folder = os.environ.get(FOLDER)
     if folder:
         name = Path(sys.argv[0]).stem
         (Path(folder) / f"{name}.json").write_text(json.dumps([asdict(row) for row in rows]))
-    else:
+    return bool(folder)
+
+
+def report(rows: Iterable[Row]) -> None:
+    """Print the rows as a table, or hand them to ``run.py``; fail where a limit is missed."""
+    rows = list(rows)
+    if not hand_over(rows):
         show(rows)
     if not all(row.kept for row in rows):
         raise SystemExit(1)
