@@ -181,6 +181,28 @@ class Architecture(ABC):
         columns = gs.reshape(columns, (*theta.shape[:-1], self.dim, self.lifted_dim))
         return gs.moveaxis(columns, -1, -2)
 
+    def lift_hessian(self, theta: Any, tangent_a: Any, tangent_b: Any) -> Any:
+        """Evaluate the second derivative of the lift, ∂²φ(θ)[a, b]; by autograd unless overridden.
+
+        With a = b = θ̇ along a horizontal geodesic of 𝓜_θ₀ it is the acceleration of z, because
+        that of θ lies in range ∂hᵀ, on which ∂φ vanishes.
+
+        Parameters
+        ----------
+        theta, tangent_a, tangent_b : array-like, shape=[..., dim]
+
+        Returns
+        -------
+        acceleration : array, shape=[..., *lifted_shape]
+            Symmetric in its two vectors.
+        """
+        theta, a, b = gs.broadcast_arrays(
+            self._theta(theta, differentiable=False),
+            self._theta(tangent_a, "tangent_a", differentiable=False),
+            self._theta(tangent_b, "tangent_b", differentiable=False),
+        )
+        return autograd.make_jvp(lambda t: autograd.make_jvp(self.lift)(t)(a)[1])(theta)(b)[1]
+
     def lift_vjp(self, theta: Any, covector: Any) -> Any:
         """Pull a covector on z back, ∂φ(θ)ᵀ g.
 
@@ -314,6 +336,27 @@ class Architecture(ABC):
             return solution.reshape(self.lifted_shape)
 
         return over_batch(solve, arrays, [1, 1])
+
+    def solve_jvp(self, theta: Any, lifted_tangent: Any) -> FloatArray:
+        """Solve ∂φ(θ) v = ζ for the shortest v, the horizontal lift, in the sense of least squares.
+
+        Parameters
+        ----------
+        theta : array-like, shape=[..., dim]
+        lifted_tangent : array-like, shape=[..., *lifted_shape]
+
+        Returns
+        -------
+        horizontal_vec : array, shape=[..., dim]
+            In range ∂φᵀ.
+        """
+
+        def solve(point: FloatArray, vector: FloatArray) -> FloatArray:
+            if self._dense_jacobian:
+                return np.linalg.pinv(self.lift_jacobian(point), rcond=RANK_RTOL) @ vector.ravel()
+            return minimal_solution(self._differential(point), vector.ravel())
+
+        return self._over_lifted(solve, theta, lifted_tangent)
 
     @property
     def _dense_jacobian(self) -> bool:

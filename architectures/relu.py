@@ -429,6 +429,27 @@ class ReLUNetwork(Architecture):
             product, speed = product * factor, speed * factor + product * own_speed
         return speed
 
+    def lift_hessian(self, theta: Any, tangent_a: Any, tangent_b: Any) -> Any:
+        """Evaluate the second derivative of the lift, ∂²φ(θ)[a, b], without dividing by a weight.
+
+        Parameters
+        ----------
+        theta, tangent_a, tangent_b : array-like, shape=[..., dim]
+
+        Returns
+        -------
+        acceleration : array, shape=[..., n_paths]
+        """
+        factors = self._gather(self._theta(theta), 1.0)
+        speeds_a = self._gather(self._theta(tangent_a, "tangent_a"), 0.0)
+        speeds_b = self._gather(self._theta(tangent_b, "tangent_b"), 0.0)
+        product, a, b, both = factors[0], speeds_a[0], speeds_b[0], 0.0
+        for factor, own_a, own_b in zip(factors[1:], speeds_a[1:], speeds_b[1:], strict=True):
+            both = both * factor + a * own_b + b * own_a
+            a, b = a * factor + product * own_a, b * factor + product * own_b
+            product = product * factor
+        return both + 0.0 * (product + a + b)  # the shape, where all paths are single edges
+
     def lift_vjp(self, theta: Any, covector: Any) -> Any:
         """Pull a covector on z back, ∂φ(θ)ᵀ g, without dividing by a weight.
 

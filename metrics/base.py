@@ -248,15 +248,42 @@ class IntrinsicMetric(RiemannianMetric):
         """
         return self.cometric.horizontal_lift(z, tangent_vec)
 
-    def christoffels(self, base_point: Any = None) -> Any:
-        """Refuse: lifted coordinates are extrinsic, so Christoffel symbols would be wrong there.
+    def christoffels(self, base_point: Any = None) -> FloatArray:
+        r"""Christoffel symbols in the entries of z, where the image is open, without deriving K.
+
+        Geodesics z(t) lift to geodesics θ(t) of the invariant set, whose acceleration ∂φ does not
+        see: z'' = ∂²φ(θ)[θ', θ'], so :math:`Γ(v, w) = −∂²φ(θ)[hor v, hor w]`.
 
         Parameters
         ----------
         base_point : array-like, shape=[..., *point_shape]
+
+        Returns
+        -------
+        christoffels : array, shape=[..., d, d, d]
+            In the entries of z, the contravariant index first, as in geomstats.
+
+        Raises
+        ------
+        NotImplementedError
+            The image is not open, so that the entries of z are no coordinates.
         """
-        raise NotImplementedError(
-            "points are extrinsic (d lifted coordinates on a manifold of smaller dimension), so "
-            "there are no Christoffel symbols in them; use the horizontal lift to the invariant "
-            "set, whose metric is Euclidean"
+        architecture, shape = self.cometric.architecture, self._space.shape
+        size = architecture.lifted_dim
+        if self._space.dim < size:
+            raise NotImplementedError(
+                f"points are extrinsic, {size} numbers on a manifold of dimension "
+                f"{self._space.dim}, so there are no Christoffel symbols in them; "
+                "InvariantSet(architecture, theta0).chart() has coordinates for ReLU networks, "
+                "and curvature, geodesics and parallel transport need none"
+            )
+        theta = self.cometric.point(base_point)[..., None, :]
+        z = np.expand_dims(base_point, -len(shape) - 1)
+        frame = architecture.lift_vjp(
+            theta, self.cometric.solve(z, np.eye(size).reshape(size, *shape))
         )
+        bent = architecture.lift_hessian(
+            theta[..., None, :], frame[..., :, None, :], frame[..., None, :, :]
+        )
+        bent = np.reshape(bent, (*frame.shape[:-2], size, size, size))
+        return -np.moveaxis(bent, -1, -3)

@@ -1,4 +1,4 @@
-"""The contracts of architectures, metrics and manifolds, for people who add their own.
+"""The contracts of architectures, metrics, manifolds and bundles, for people who add their own.
 
 Each function draws random points and checks one property after the other, like scikit-learn's
 ``check_estimator``. The first that fails raises an AssertionError which says what it is and by
@@ -121,6 +121,7 @@ def check_architecture(architecture: Architecture, rng: Rng = 0) -> None:
     _batches("lift", a.lift, shape, theta)
     _batches("lift_jvp", a.lift_jvp, shape, theta, v)
     _batches("lift_vjp", a.lift_vjp, (size,), theta, g)
+    _batches("lift_hessian", a.lift_hessian, shape, theta, v, other)
     _batches("gram_apply", a.gram_apply, shape, theta, g)
     _batches("conservation_laws", a.conservation_laws, (k,), theta)
     _batches("conservation_laws_jacobian", a.conservation_laws_jacobian, (k, size), theta)
@@ -139,8 +140,12 @@ def check_architecture(architecture: Architecture, rng: Rng = 0) -> None:
     products, scale = (np.sum(vjp * v), np.sum(g * jvp)), np.sum(np.abs(g * jvp))
     _close("lift_vjp as the transpose of lift_jvp", *products, 1e-12, scale)
     _close("gram_apply against ∂φ ∂φᵀ", a.gram_apply(x, g), a.lift_jvp(x, vjp), 1e-12)
+    bent, wanted = a.lift_hessian(x, v, y), _slope(lambda t: a.lift_jvp(t, v), x, y)
+    _close("lift_hessian against finite differences of lift_jvp", bent, wanted, 1e-7, scale=jvp)
     if dense:
         jacobian = np.asarray(a.lift_jacobian(x))
+        inverse = np.linalg.pinv(jacobian, rcond=1e-10)
+        _close("solve_jvp against lift_jacobian", a.solve_jvp(x, jvp), inverse @ np.ravel(jvp))
         _batches("lift_jacobian", a.lift_jacobian, (d, size), theta)
         _batches("gram_matrix", a.gram_matrix, (d, d), theta)
         _close("lift_jacobian against finite differences", jacobian, _slopes(a.lift, x), 1e-8)
@@ -301,3 +306,75 @@ def check_manifold(space: Any, rng: Rng = 0) -> None:
     if dim < size:
         _require(~space.belongs(perturbed, atol=1e-10), "belongs: accepts perturbed points")
         _require(~is_tangent(ambient - tangent, points), "is_tangent: accepts normal vectors")
+
+
+def check_bundle(invariant_set: Any, rng: Rng = 0) -> None:
+    """Check that the lift is a Riemannian submersion from an invariant set, as its bundle says.
+
+    The section and its lift; projections onto range ∂φᵀ and ker ∂φ ∩ ker ∂h, orthogonal and of
+    complementary ranks; horizontal lifts, whose length is the same at all points of a fibre;
+    O'Neill's tensor, skew; alignment, which keeps φ and h and comes no farther from its base point.
+
+    Parameters
+    ----------
+    invariant_set : InvariantSet
+        Where the metric property holds.
+    rng : numpy.random.Generator or int, optional
+        Where the random points come from.
+
+    Raises
+    ------
+    AssertionError
+        Says which property fails, and by how much.
+    """
+    rng, space, bundle = as_rng(rng), invariant_set, invariant_set.fiber_bundle
+    a: Architecture = space.architecture
+    shape, size = a.lifted_shape, a.dim
+    points = space.random_point(4, rng=rng).reshape(2, 2, size)
+    z = bundle.riemannian_submersion(points)
+    _batches("lift", bundle.lift, (size,), z)
+    section = bundle.lift(z)
+    _close("lift: a section of the submersion", bundle.riemannian_submersion(section), z)
+    _require(space.belongs(section, atol=1e-10), "lift: off the invariant set")
+    v, w = (space.random_tangent_vec(points, rng=rng) for _ in range(2))
+    below = bundle.tangent_riemannian_submersion(v, points)
+    swapped = {
+        "tangent_riemannian_submersion": (bundle.tangent_riemannian_submersion, shape),
+        "horizontal_projection": (bundle.horizontal_projection, (size,)),
+        "vertical_projection": (bundle.vertical_projection, (size,)),
+    }
+    for name, (function, result) in swapped.items():
+        _batches(name, lambda p, u, f=function: f(u, p), result, points, v)
+    lifted = partial(bundle.horizontal_lift, base_point=None)
+    _batches("horizontal_lift", lambda p, u: lifted(u, fiber_point=p), (size,), points, below)
+    tensor = bundle.integrability_tensor
+    _batches("integrability_tensor", lambda p, u, t: tensor(u, t, p), (size,), points, v, w)
+    _batches("align", bundle.align, (size,), points, section)
+
+    x, v, w, below = points[0, 0], v[0, 0], w[0, 0], below[0, 0]
+    tangent = space.to_tangent(np.eye(size), x)
+    rank = int(np.linalg.matrix_rank(a.lift_jacobian(x), rtol=1e-9))
+    horizontal = bundle.horizontal_projection(tangent, x)
+    vertical = bundle.vertical_projection(tangent, x)
+    _projector("horizontal_projection", horizontal, rank)
+    _projector("vertical_projection", vertical, space.dim - rank)
+    pushed = bundle.tangent_riemannian_submersion(vertical, x)
+    _close("vertical_projection: push-forward", pushed, 0 * pushed, scale=a.lift_jacobian(x))
+    _require(bundle.is_horizontal(horizontal, x, atol=1e-8), "is_horizontal: refuses")
+    _require(bundle.is_vertical(vertical, x, atol=1e-8), "is_vertical: refuses")
+    up, other = (bundle.horizontal_lift(below, fiber_point=p) for p in (x, section[0, 0]))
+    _close("horizontal_lift of a push-forward", up, bundle.horizontal_projection(v, x))
+    _close("horizontal_lift: push-forward", bundle.tangent_riemannian_submersion(up, x), below)
+    lengths = [np.sum(u**2) for u in (other, up)]
+    _close("horizontal_lift: length, elsewhere in the fibre", *lengths, 1e-8)
+    h, k = (bundle.horizontal_projection(u, x) for u in (v, w))
+    scale = np.linalg.norm(v) * np.linalg.norm(w) / np.linalg.norm(x)
+    _close("integrability_tensor: skew", tensor(h, k, x), -tensor(k, h, x), 1e-8, scale)
+    across = np.sum(tensor(v, w, x) * v), -np.sum(w * tensor(v, v, x))
+    _close("integrability_tensor: skew adjoint", *across, 1e-8, scale * np.linalg.norm(v))
+    aligned = bundle.align(section, points)
+    _close("align: lift", bundle.riemannian_submersion(aligned), z)
+    _require(space.belongs(aligned, atol=1e-10), "align: off the invariant set")
+    before, after = (np.linalg.norm(p - points, axis=-1) for p in (section, aligned))
+    _require(after <= before * (1 + 1e-9) + 1e-12, "align: farther than before")
+    _close("align of aligned points", bundle.align(aligned, points), aligned, 1e-7)

@@ -1,0 +1,258 @@
+"""Images whose points are flat vectors, as geomstats.learning wants them."""
+
+from typing import Any
+
+import geomstats.backend as gs
+from geomstats.geometry.base import DiffeomorphicManifold
+from geomstats.geometry.diffeo import Diffeo
+from geomstats.geometry.euclidean import Euclidean
+from geomstats.geometry.manifold import Manifold
+from geomstats.geometry.pullback_metric import PullbackDiffeoMetric
+
+from liftflow.typing import Rng
+
+
+class Unflattening(Diffeo):
+    """Give flat vectors a shape.
+
+    Parameters
+    ----------
+    size : int
+    shape : tuple of int
+        With ``size`` entries.
+    """
+
+    def __init__(self, size: int, shape: tuple[int, ...]) -> None:
+        self.size, self.shape = size, shape
+
+    def __call__(self, base_point: Any) -> Any:
+        """Shape a vector.
+
+        Parameters
+        ----------
+        base_point : array-like, shape=[..., size]
+
+        Returns
+        -------
+        image_point : array, shape=[..., *shape]
+        """
+        return gs.reshape(base_point, (*base_point.shape[:-1], *self.shape))
+
+    def inverse(self, image_point: Any) -> Any:
+        """Flatten an array.
+
+        Parameters
+        ----------
+        image_point : array-like, shape=[..., *shape]
+
+        Returns
+        -------
+        base_point : array, shape=[..., size]
+        """
+        lead = image_point.shape[: image_point.ndim - len(self.shape)]
+        return gs.reshape(image_point, (*lead, self.size))
+
+    def tangent(self, tangent_vec: Any, base_point: Any = None, image_point: Any = None) -> Any:
+        """Shape a vector: the map is linear.
+
+        Parameters
+        ----------
+        tangent_vec : array-like, shape=[..., size]
+        base_point, image_point : array-like, optional
+            Not used.
+
+        Returns
+        -------
+        image_tangent_vec : array, shape=[..., *shape]
+        """
+        return self(tangent_vec)
+
+    def inverse_tangent(
+        self, image_tangent_vec: Any, image_point: Any = None, base_point: Any = None
+    ) -> Any:
+        """Flatten an array: the map is linear.
+
+        Parameters
+        ----------
+        image_tangent_vec : array-like, shape=[..., *shape]
+        image_point, base_point : array-like, optional
+            Not used.
+
+        Returns
+        -------
+        tangent_vec : array, shape=[..., size]
+        """
+        return self.inverse(image_tangent_vec)
+
+
+class FlatMetric(PullbackDiffeoMetric):
+    """The intrinsic metric on flat vectors.
+
+    Parameters
+    ----------
+    space : FlatImage
+    """
+
+    def __init__(self, space: "FlatImage") -> None:
+        super().__init__(space=space, diffeo=space.diffeo, image_space=space.image_space)
+
+    def metric_matrix(self, base_point: Any = None) -> Any:
+        """Return K(z)⁺ as a dense matrix, zero off the tangent space.
+
+        Parameters
+        ----------
+        base_point : array-like, shape=[..., d]
+
+        Returns
+        -------
+        metric_matrix : array, shape=[..., d, d]
+        """
+        return self.image_space.metric.metric_matrix(self.diffeo(base_point))
+
+    def cometric_matrix(self, base_point: Any = None) -> Any:
+        """K(z) as a dense matrix.
+
+        Parameters
+        ----------
+        base_point : array-like, shape=[..., d]
+
+        Returns
+        -------
+        cometric_matrix : array, shape=[..., d, d]
+        """
+        return self.image_space.metric.cometric_matrix(self.diffeo(base_point))
+
+    def christoffels(self, base_point: Any = None) -> Any:
+        """Christoffel symbols in the entries of z, where these are coordinates.
+
+        Parameters
+        ----------
+        base_point : array-like, shape=[..., d]
+
+        Returns
+        -------
+        christoffels : array, shape=[..., d, d, d]
+
+        Raises
+        ------
+        NotImplementedError
+            The image is not open.
+        """
+        return self.image_space.metric.christoffels(self.diffeo(base_point))
+
+    def gradient(self, euclidean_gradient: Any, z: Any) -> Any:
+        """Riemannian gradient K(z)∇f(z).
+
+        Parameters
+        ----------
+        euclidean_gradient, z : array-like, shape=[..., d]
+
+        Returns
+        -------
+        gradient : array, shape=[..., d]
+        """
+        metric = self.image_space.metric
+        return self.diffeo.inverse(metric.gradient(self.diffeo(euclidean_gradient), self.diffeo(z)))
+
+
+class FlatImage(DiffeomorphicManifold):
+    """An image whose points are flattened, and that is else the same: an isometry.
+
+    The learning algorithms of geomstats take points that are vectors.
+
+    Parameters
+    ----------
+    image : LiftedImage
+
+    Examples
+    --------
+    >>> from liftflow.architectures import TwoLayerLinear
+    >>> from liftflow.manifolds import InvariantSet
+    >>> layers = TwoLayerLinear(3, 2, 2)
+    >>> flat = InvariantSet(layers, layers.balanced_point(0.5, 0)).image().flat()
+    >>> flat.shape, flat.random_point(4, rng=0).shape
+    ((6,), (4, 6))
+    """
+
+    def __init__(self, image: Manifold) -> None:
+        size = image.architecture.lifted_dim
+        self.embedding_space = Euclidean(size, equip=False)
+        super().__init__(
+            diffeo=Unflattening(size, image.shape),
+            image_space=image,
+            dim=image.dim,
+            shape=(size,),
+            intrinsic=False,
+        )
+
+    @staticmethod
+    def default_metric() -> type[FlatMetric]:
+        """Metric to equip the image with if ``equip`` is True.
+
+        Returns
+        -------
+        Metric : type
+        """
+        return FlatMetric
+
+    def belongs(self, point: Any, atol: float = gs.atol) -> Any:
+        """Check that a vector belongs to the image.
+
+        Parameters
+        ----------
+        point : array-like, shape=[..., d]
+        atol : float
+            As that of the image.
+
+        Returns
+        -------
+        belongs : array, shape=[...]
+        """
+        if point.shape[-1:] != self.shape:
+            return gs.zeros(point.shape[:-1]) > 0
+        return self.image_space.belongs(self.diffeo(point), atol)
+
+    def is_tangent(self, vector: Any, base_point: Any, atol: float = gs.atol) -> Any:
+        """Check that a vector is tangent to the image.
+
+        Parameters
+        ----------
+        vector, base_point : array-like, shape=[..., d]
+        atol : float
+            As that of the image.
+
+        Returns
+        -------
+        is_tangent : array, shape=[...]
+        """
+        return self.image_space.is_tangent(self.diffeo(vector), self.diffeo(base_point), atol)
+
+    def projection(self, point: Any) -> Any:
+        """Move a nearby vector onto the image.
+
+        Parameters
+        ----------
+        point : array-like, shape=[..., d]
+
+        Returns
+        -------
+        point : array, shape=[..., d]
+        """
+        return self.diffeo.inverse(self.image_space.projection(self.diffeo(point)))
+
+    def random_tangent_vec(self, base_point: Any, n_samples: int = 1, rng: Rng = None) -> Any:
+        """Draw tangent vectors as the image does.
+
+        Parameters
+        ----------
+        base_point : array-like, shape=[..., d]
+        n_samples : int
+            With several, ``base_point`` is one point.
+        rng : numpy.random.Generator or int, optional
+
+        Returns
+        -------
+        tangent_vec : array, shape=[..., d]
+        """
+        vectors = self.image_space.random_tangent_vec(self.diffeo(base_point), n_samples, rng)
+        return self.diffeo.inverse(vectors)
