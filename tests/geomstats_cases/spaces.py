@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from geomstats.geometry.nfold_manifold import NFoldManifold
+from geomstats.geometry.product_manifold import ProductManifold
 
 from liftflow.architectures import Attention, DeepLinear, ReLUNetwork, TwoLayerLinear
 from liftflow.manifolds import InvariantSet
@@ -24,6 +26,33 @@ SETS = {
     "two layers 3, 3, 2": lambda: _balanced(TwoLayerLinear(3, 3, 2), -0.3),
     "deep 2-2-2-2": lambda: _balanced(DeepLinear([2, 2, 2, 2]), (0.5, -0.3)),
     "attention": lambda: _balanced(Attention(2, 2, 1), 0.4),
+}
+
+IMAGES = {
+    **{f"image {name}": lambda build=build: build().image() for name, build in SETS.items()},
+    "flat, two layers 3, 2, 2": lambda: SETS["two layers 3, 2, 2"]().image().flat(),
+    "flat, attention": lambda: SETS["attention"]().image().flat(),
+    "chart, layers 2-2-2": lambda: SETS["layers 2-2-2"]().chart(),
+    "chart, residual 2-2-2-1, biases": lambda: SETS["residual 2-2-2-1, biases"]().chart(),
+}
+
+
+def _product(*names):
+    return ProductManifold([IMAGES[name]() for name in names])
+
+
+PRODUCTS = {
+    "set and image": lambda: ProductManifold(
+        [SETS["layers 2-2-2"](), IMAGES["image two layers 3, 2, 2"]()]
+    ),
+    "images of two shapes": lambda: _product("image layers 2-2-2", "image deep 2-2-2-2"),
+    "images of one shape": lambda: _product("image deep 2-2-2-2", "image deep 2-2-2-2"),
+    "flat image and chart": lambda: _product("flat, two layers 3, 2, 2", "chart, layers 2-2-2"),
+}
+
+COPIES = {
+    "3 × image two layers 3, 2, 2": lambda: NFoldManifold(IMAGES["image two layers 3, 2, 2"](), 3),
+    "2 × set layers 2-2-2": lambda: NFoldManifold(SETS["layers 2-2-2"](), 2),
 }
 
 
@@ -63,3 +92,49 @@ class Nearby:
     def random_tangent_vec(self, base_point):
         seed = np.random.randint(2**31)  # noqa: NPY002
         return self.space.random_tangent_vec(base_point, rng=seed) / self.amplitude
+
+
+class NearbyProduct:
+    """Points and tangent vectors of a product, drawn in each factor as :class:`Nearby` does.
+
+    Parameters
+    ----------
+    space : geomstats.geometry.product_manifold.ProductManifold
+    """
+
+    def __init__(self, space):
+        self.space = space
+        self.factors = [Nearby(factor) for factor in space.factors]
+
+    def random_point(self, n_points=1):
+        return self.space.embed_to_product([own.random_point(n_points) for own in self.factors])
+
+    def random_tangent_vec(self, base_point):
+        parts = zip(self.factors, self.space.project_from_product(base_point), strict=True)
+        return self.space.embed_to_product([own.random_tangent_vec(x) for own, x in parts])
+
+
+class NearbyCopies:
+    """Points and tangent vectors of copies of one space, drawn in each as :class:`Nearby` does.
+
+    Parameters
+    ----------
+    space : geomstats.geometry.nfold_manifold.NFoldManifold
+    """
+
+    def __init__(self, space):
+        self.space = space
+        self.own = Nearby(space.base_manifold)
+
+    def _join(self, points, n_points):
+        return points.reshape(self.space.shape if n_points == 1 else (n_points, *self.space.shape))
+
+    def random_point(self, n_points=1):
+        return self._join(self.own.random_point(n_points * self.space.n_copies), n_points)
+
+    def point_to_project(self, n_points=1):
+        return self._join(self.own.point_to_project(n_points * self.space.n_copies), n_points)
+
+    def random_tangent_vec(self, base_point):
+        points = base_point.reshape(-1, *self.own.space.shape)
+        return self.own.random_tangent_vec(points).reshape(base_point.shape)

@@ -6,7 +6,9 @@ from geomstats.test_cases.geometry.base import LevelSetTestCase
 from geomstats.test_cases.geometry.fiber_bundle import FiberBundleTestCase
 from geomstats.test_cases.geometry.manifold import ManifoldTestCase
 from geomstats.test_cases.geometry.mixins import ProjectionTestCaseMixins
-from spaces import SETS, Nearby, params
+from geomstats.test_cases.geometry.nfold_manifold import NFoldManifoldTestCase
+from geomstats.test_cases.geometry.product_manifold import ProductManifoldTestCase
+from spaces import COPIES, IMAGES, PRODUCTS, SETS, Nearby, NearbyCopies, NearbyProduct, params
 
 
 @pytest.fixture(scope="class", params=params(SETS))
@@ -15,10 +17,22 @@ def invariant_set(request):
     request.cls.data_generator = Nearby(request.cls.space)
 
 
-@pytest.fixture(scope="class", params=params(SETS))
+@pytest.fixture(scope="class", params=params(IMAGES))
 def image(request):
-    request.cls.space = request.param().image()
+    request.cls.space = request.param()
     request.cls.data_generator = Nearby(request.cls.space)
+
+
+@pytest.fixture(scope="class", params=params(PRODUCTS))
+def product(request):
+    request.cls.space = request.param()
+    request.cls.data_generator = NearbyProduct(request.cls.space)
+
+
+@pytest.fixture(scope="class", params=params(COPIES))
+def copies(request):
+    request.cls.space = request.param()
+    request.cls.data_generator = NearbyCopies(request.cls.space)
 
 
 @pytest.fixture(scope="class", params=params(SETS))
@@ -42,6 +56,16 @@ class ImageTestCase(ProjectionTestCaseMixins, ManifoldTestCase):
 @pytest.mark.usefixtures("image")
 class TestImage(ImageTestCase, metaclass=DataBasedParametrizer):
     testing_data = data_for(ImageTestCase)
+
+
+@pytest.mark.usefixtures("product")
+class TestProduct(ProductManifoldTestCase, metaclass=DataBasedParametrizer):
+    testing_data = data_for(ProductManifoldTestCase, "product")
+
+
+@pytest.mark.usefixtures("copies")
+class TestCopies(NFoldManifoldTestCase, metaclass=DataBasedParametrizer):
+    testing_data = data_for(NFoldManifoldTestCase, "copies")
 
 
 @pytest.mark.usefixtures("bundle")
