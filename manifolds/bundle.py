@@ -8,19 +8,46 @@ from geomstats.geometry.fiber_bundle import AlignerAlgorithm, FiberBundle
 from geomstats.geometry.manifold import Manifold
 
 from liftflow.architectures import Architecture
+from liftflow.linalg import over_batch
+from liftflow.metrics.geodesic import GeodesicSolver
+from liftflow.metrics.horizontal import LiftSpaces
 from liftflow.typing import FloatArray
 
 
-class FibreAligner(AlignerAlgorithm):
-    """Move a point of an invariant set along its fibre, close to another point.
+class LeastSquaresSpaces(LiftSpaces):
+    """Horizontal spaces range ∂φᵀ from φ alone: K⁺ is the inverse of ∂φ ∂φᵀ by least squares.
+
+    Parameters
+    ----------
+    architecture : Architecture
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        self.architecture = architecture
+
+    def _solve(self, theta: FloatArray, lifted_vec: FloatArray) -> FloatArray:
+        return self.architecture.solve_vjp(theta, self.architecture.solve_jvp(theta, lifted_vec))
+
+
+class HorizontalAligner(AlignerAlgorithm):
+    """Move a point of an invariant set along its fibre to where a horizontal geodesic arrives.
+
+    The frames of the hidden layers, or the signs of hidden nodes, are first brought as close to
+    those of the base point as they come (a Procrustes problem). That is where the geodesic is
+    looked for, and right to second order in the distance only, because the set is curved.
 
     Parameters
     ----------
     total_space : InvariantSet
     """
 
+    def __init__(self, total_space: Manifold) -> None:
+        super().__init__(total_space)
+        architecture = total_space.architecture
+        self.solver = GeodesicSolver(architecture, LeastSquaresSpaces(architecture))
+
     def align(self, point: Any, base_point: Any) -> FloatArray:
-        """Move a point along its fibre, close to a base point in the distance of ℝᴰ.
+        """Find the point of a fibre that a horizontal geodesic from a base point reaches.
 
         Parameters
         ----------
@@ -29,8 +56,19 @@ class FibreAligner(AlignerAlgorithm):
         Returns
         -------
         aligned_point : array, shape=[..., D]
+            In the fibre of ``point``, and on the invariant set.
+
+        Raises
+        ------
+        GeodesicError
+            No such geodesic was found.
         """
-        return self._total_space.architecture.align(point, base_point)
+
+        def one(point: FloatArray, base_point: FloatArray) -> FloatArray:
+            close = self.solver.architecture.align(point, base_point)
+            return self.solver.end(base_point, self.solver.connect(base_point, close))
+
+        return over_batch(one, [np.asarray(point), np.asarray(base_point)], [1, 1])
 
 
 class LiftBundle(FiberBundle):
@@ -50,7 +88,8 @@ class LiftBundle(FiberBundle):
     """
 
     def __init__(self, total_space: Manifold) -> None:
-        super().__init__(total_space=total_space, aligner=FibreAligner(total_space))
+        super().__init__(total_space=total_space, aligner=HorizontalAligner(total_space))
+        self.spaces = LeastSquaresSpaces(total_space.architecture)
 
     @property
     def _architecture(self) -> Architecture:
@@ -136,8 +175,7 @@ class LiftBundle(FiberBundle):
         -------
         horizontal_vec : array, shape=[..., D]
         """
-        pushed = self._architecture.lift_jvp(base_point, tangent_vec)
-        return self._architecture.solve_jvp(base_point, pushed)
+        return self.spaces.project(base_point, tangent_vec)
 
     def vertical_projection(self, tangent_vec: Any, base_point: Any) -> FloatArray:
         """Project a tangent vector orthogonally onto ker ∂φ ∩ ker ∂h.
@@ -189,10 +227,9 @@ class LiftBundle(FiberBundle):
     ) -> FloatArray:
         r"""Evaluate O'Neill's tensor A of the lift; 0 where it is a local isometry.
 
-        :math:`A_a b = ver ∇_{hor a} hor b + hor ∇_{hor a} ver b`. With hor b = ∂φᵀ g the first
-        part is the vertical part of :math:`∂²φ(θ)[hor a, ·]^\top g`, half the bracket of two
-        gradient fields; the second is minus its transpose. So it measures by how much the
-        Frobenius property fails.
+        :math:`A_a b = ver ∇_{hor a} hor b + hor ∇_{hor a} ver b`. The first part is half the
+        vertical part of the bracket of two gradient fields, the second minus its transpose,
+        :math:`−∂φ^+ ∂²φ[hor a, ver b]`. So it measures by how much the Frobenius property fails.
 
         Parameters
         ----------
@@ -207,19 +244,9 @@ class LiftBundle(FiberBundle):
         ----------
         O'Neill, The fundamental equations of a submersion, 1966.
         """
-        architecture = self._architecture
         a = self.horizontal_projection(tangent_vec_a, base_point)
         b = self.horizontal_projection(tangent_vec_b, base_point)
-        accelerations = architecture.lift_hessian(
-            np.asarray(base_point)[..., None, :], a[..., None, :], np.eye(architecture.dim)
-        )
-        # ∂²φ[a, ·]ᵀ g, the derivative along a of the field ∂φᵀ g whose value here is b.
-        form = architecture.solve_vjp(base_point, b)
-        axes = tuple(range(-len(architecture.lifted_shape), 0))
-        form = np.expand_dims(form, axes[0] - 1)
-        derivative = np.sum(accelerations * form, axis=axes)
-        derivative = self._total_space.to_tangent(derivative, base_point)
-        pushed = architecture.lift_hessian(base_point, a, tangent_vec_b - b)
-        return self.vertical_projection(derivative, base_point) - architecture.solve_jvp(
-            base_point, pushed
-        )
+        bent = self.spaces.second_fundamental_form(base_point, a, b)
+        pushed = self._architecture.lift_hessian(base_point, a, tangent_vec_b - b)
+        across = self._architecture.solve_jvp(base_point, pushed)
+        return self._total_space.to_tangent(bent, base_point) - across

@@ -8,10 +8,10 @@ import numpy as np
 from geomstats.geometry.base import DiffeomorphicManifold
 from geomstats.geometry.diffeo import Diffeo
 from geomstats.geometry.manifold import Manifold
-from geomstats.geometry.pullback_metric import PullbackDiffeoMetric
 
 from liftflow.architectures import Architecture, DeepLinear, ReLUNetwork
 from liftflow.architectures.paths import BasisPathChart
+from liftflow.manifolds.flat import CoordinateMetric
 from liftflow.typing import FloatArray, Rng
 
 
@@ -120,7 +120,7 @@ class BasisPathCoordinates(Diffeo):
         return self.chart.push_forward(theta, image_tangent_vec)
 
 
-class ChartMetric(PullbackDiffeoMetric):
+class ChartMetric(CoordinateMetric):
     """The intrinsic metric in basis-path coordinates, of which no derivative is ever taken.
 
     Geodesics z(t) of the image lift to geodesics θ(t) of the invariant set, whose acceleration is
@@ -130,9 +130,6 @@ class ChartMetric(PullbackDiffeoMetric):
     ----------
     space : ChartedImage
     """
-
-    def __init__(self, space: "ChartedImage") -> None:
-        super().__init__(space=space, diffeo=space.diffeo, image_space=space.image_space)
 
     def _frame(self, base_point: Any) -> tuple[FloatArray, FloatArray]:
         """θ, and the horizontal lifts of the coordinate fields, shape=[..., dim, D]."""
@@ -202,24 +199,6 @@ class ChartMetric(PullbackDiffeoMetric):
         theta = self.diffeo(position)
         above = self.diffeo.tangent(velocity, image_point=theta)
         return np.stack([velocity, self.diffeo.chart.hessian(theta, above, above)], axis=-2)
-
-    def riemann_tensor(self, base_point: Any = None) -> FloatArray:
-        """Components of the curvature, R_ijk^l = (R(e_j, e_k) e_i)^l as in geomstats.
-
-        Parameters
-        ----------
-        base_point : array-like, shape=[..., dim]
-
-        Returns
-        -------
-        riemann_tensor : array, shape=[..., dim, dim, dim, dim]
-        """
-        dim = self._space.dim
-        numbers = np.indices((dim, dim, dim)).reshape(3, -1)
-        i, j, k = (np.eye(dim)[own] for own in numbers)
-        points = np.reshape(base_point, (-1, dim))
-        tensors = [self.curvature(j, k, i, np.tile(x, (len(i), 1))) for x in points]
-        return np.reshape(tensors, (*np.shape(base_point)[:-1], dim, dim, dim, dim))
 
 
 class ChartedImage(DiffeomorphicManifold):

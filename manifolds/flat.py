@@ -3,13 +3,14 @@
 from typing import Any
 
 import geomstats.backend as gs
+import numpy as np
 from geomstats.geometry.base import DiffeomorphicManifold
 from geomstats.geometry.diffeo import Diffeo
 from geomstats.geometry.euclidean import Euclidean
 from geomstats.geometry.manifold import Manifold
 from geomstats.geometry.pullback_metric import PullbackDiffeoMetric
 
-from liftflow.typing import Rng
+from liftflow.typing import FloatArray, Rng
 
 
 class Unflattening(Diffeo):
@@ -85,16 +86,74 @@ class Unflattening(Diffeo):
         return self.inverse(image_tangent_vec)
 
 
-class FlatMetric(PullbackDiffeoMetric):
+class CoordinateMetric(PullbackDiffeoMetric):
+    """A metric on vectors, with the curvature of the space that they stand for.
+
+    Parameters
+    ----------
+    space : geomstats.geometry.base.DiffeomorphicManifold
+    """
+
+    def __init__(self, space: DiffeomorphicManifold) -> None:
+        super().__init__(space=space, diffeo=space.diffeo, image_space=space.image_space)
+
+    def riemann_tensor(self, base_point: Any = None) -> FloatArray:
+        """Components of the curvature, R_ijk^l = (R(e_j, e_k) e_i)^l as in geomstats.
+
+        Parameters
+        ----------
+        base_point : array-like, shape=[..., n]
+
+        Returns
+        -------
+        riemann_tensor : array, shape=[..., n, n, n, n]
+
+        Raises
+        ------
+        NotImplementedError
+            The vectors are no coordinates: there are more of them than dimensions.
+        """
+        (size,) = self._space.shape
+        if self._space.dim < size:
+            raise NotImplementedError(
+                f"points are {size} numbers on a manifold of dimension {self._space.dim}, so the "
+                "Riemann tensor has no components in them; use curvature(a, b, c, base_point)"
+            )
+        i, j, k = (np.eye(size)[own.ravel()] for own in np.indices((size,) * 3))
+        points = np.reshape(base_point, (-1, size))
+        tensors = [self.curvature(j, k, i, np.tile(x, (len(i), 1))) for x in points]
+        return np.reshape(tensors, (*np.shape(base_point)[:-1], *(size,) * 4))
+
+    def scalar_curvature(self, base_point: Any = None) -> Any:
+        """Scalar curvature, that of the space the vectors stand for.
+
+        Parameters
+        ----------
+        base_point : array-like, shape=[..., n]
+
+        Returns
+        -------
+        scalar_curvature : array, shape=[...]
+        """
+        return self.image_space.metric.scalar_curvature(self.diffeo(base_point))
+
+    def injectivity_radius(self, base_point: Any = None) -> Any:
+        """Refuse: it is not known.
+
+        Parameters
+        ----------
+        base_point : array-like, shape=[..., n]
+        """
+        return self.image_space.metric.injectivity_radius(self.diffeo(base_point))
+
+
+class FlatMetric(CoordinateMetric):
     """The intrinsic metric on flat vectors.
 
     Parameters
     ----------
     space : FlatImage
     """
-
-    def __init__(self, space: "FlatImage") -> None:
-        super().__init__(space=space, diffeo=space.diffeo, image_space=space.image_space)
 
     def metric_matrix(self, base_point: Any = None) -> Any:
         """Return K(z)⁺ as a dense matrix, zero off the tangent space.
@@ -139,6 +198,19 @@ class FlatMetric(PullbackDiffeoMetric):
             The image is not open.
         """
         return self.image_space.metric.christoffels(self.diffeo(base_point))
+
+    def ricci_tensor(self, base_point: Any = None) -> FloatArray:
+        """Ricci tensor as a bilinear form, zero off the tangent space.
+
+        Parameters
+        ----------
+        base_point : array-like, shape=[..., d]
+
+        Returns
+        -------
+        ricci : array, shape=[..., d, d]
+        """
+        return self.image_space.metric.ricci_tensor(self.diffeo(base_point))
 
     def gradient(self, euclidean_gradient: Any, z: Any) -> Any:
         """Riemannian gradient K(z)∇f(z).

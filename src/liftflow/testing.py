@@ -121,6 +121,7 @@ def check_architecture(architecture: Architecture, rng: Rng = 0) -> None:
     _batches("lift", a.lift, shape, theta)
     _batches("lift_jvp", a.lift_jvp, shape, theta, v)
     _batches("lift_vjp", a.lift_vjp, (size,), theta, g)
+    _batches("lift_hvp", a.lift_hvp, (size,), theta, v, g)
     _batches("lift_hessian", a.lift_hessian, shape, theta, v, other)
     _batches("gram_apply", a.gram_apply, shape, theta, g)
     _batches("conservation_laws", a.conservation_laws, (k,), theta)
@@ -142,6 +143,9 @@ def check_architecture(architecture: Architecture, rng: Rng = 0) -> None:
     _close("gram_apply against ∂φ ∂φᵀ", a.gram_apply(x, g), a.lift_jvp(x, vjp), 1e-12)
     bent, wanted = a.lift_hessian(x, v, y), _slope(lambda t: a.lift_jvp(t, v), x, y)
     _close("lift_hessian against finite differences of lift_jvp", bent, wanted, 1e-7, scale=jvp)
+    product = np.sum(a.lift_hvp(x, v, g) * y)
+    scale = np.sum(np.abs(g * bent))
+    _close("lift_hvp as a transpose of lift_hessian", product, np.sum(g * bent), 1e-11, scale)
     if dense:
         jacobian = np.asarray(a.lift_jacobian(x))
         inverse = np.linalg.pinv(jacobian, rcond=1e-10)
@@ -313,7 +317,7 @@ def check_bundle(invariant_set: Any, rng: Rng = 0) -> None:
 
     The section and its lift; projections onto range ∂φᵀ and ker ∂φ ∩ ker ∂h, orthogonal and of
     complementary ranks; horizontal lifts, whose length is the same at all points of a fibre;
-    O'Neill's tensor, skew; alignment, which keeps φ and h and comes no farther from its base point.
+    O'Neill's tensor, skew; alignment, which keeps φ and h and makes geodesics horizontal.
 
     Parameters
     ----------
@@ -349,7 +353,6 @@ def check_bundle(invariant_set: Any, rng: Rng = 0) -> None:
     _batches("horizontal_lift", lambda p, u: lifted(u, fiber_point=p), (size,), points, below)
     tensor = bundle.integrability_tensor
     _batches("integrability_tensor", lambda p, u, t: tensor(u, t, p), (size,), points, v, w)
-    _batches("align", bundle.align, (size,), points, section)
 
     x, v, w, below = points[0, 0], v[0, 0], w[0, 0], below[0, 0]
     tangent = space.to_tangent(np.eye(size), x)
@@ -357,7 +360,8 @@ def check_bundle(invariant_set: Any, rng: Rng = 0) -> None:
     horizontal = bundle.horizontal_projection(tangent, x)
     vertical = bundle.vertical_projection(tangent, x)
     _projector("horizontal_projection", horizontal, rank)
-    _projector("vertical_projection", vertical, space.dim - rank)
+    _close("both projections together", horizontal + vertical, tangent)
+    _close("vertical after horizontal", vertical @ horizontal, 0 * tangent, scale=tangent)
     pushed = bundle.tangent_riemannian_submersion(vertical, x)
     _close("vertical_projection: push-forward", pushed, 0 * pushed, scale=a.lift_jacobian(x))
     _require(bundle.is_horizontal(horizontal, x, atol=1e-8), "is_horizontal: refuses")
@@ -365,16 +369,20 @@ def check_bundle(invariant_set: Any, rng: Rng = 0) -> None:
     up, other = (bundle.horizontal_lift(below, fiber_point=p) for p in (x, section[0, 0]))
     _close("horizontal_lift of a push-forward", up, bundle.horizontal_projection(v, x))
     _close("horizontal_lift: push-forward", bundle.tangent_riemannian_submersion(up, x), below)
-    lengths = [np.sum(u**2) for u in (other, up)]
-    _close("horizontal_lift: length, elsewhere in the fibre", *lengths, 1e-8)
+    length, wanted = np.sum(other**2), np.sum(up**2)
+    _close("horizontal_lift: length, elsewhere in the fibre", length, wanted, 1e-8)
     h, k = (bundle.horizontal_projection(u, x) for u in (v, w))
     scale = np.linalg.norm(v) * np.linalg.norm(w) / np.linalg.norm(x)
     _close("integrability_tensor: skew", tensor(h, k, x), -tensor(k, h, x), 1e-8, scale)
-    across = np.sum(tensor(v, w, x) * v), -np.sum(w * tensor(v, v, x))
-    _close("integrability_tensor: skew adjoint", *across, 1e-8, scale * np.linalg.norm(v))
-    aligned = bundle.align(section, points)
-    _close("align: lift", bundle.riemannian_submersion(aligned), z)
-    _require(space.belongs(aligned, atol=1e-10), "align: off the invariant set")
-    before, after = (np.linalg.norm(p - points, axis=-1) for p in (section, aligned))
-    _require(after <= before * (1 + 1e-9) + 1e-12, "align: farther than before")
-    _close("align of aligned points", bundle.align(aligned, points), aligned, 1e-7)
+    across, back = np.sum(tensor(v, w, x) * v), -np.sum(w * tensor(v, v, x))
+    scale = scale * np.linalg.norm(v)
+    _close("integrability_tensor: skew adjoint", across, back, 1e-8, scale)
+    _close("align along the fibre", bundle.align(section[0], points[0]), points[0], 1e-8)
+    noise = space.to_tangent(rng.standard_normal((2, size)), x)
+    near = space.projection(x + 0.02 * float(np.max(np.abs(x))) * noise)
+    aligned, close = bundle.align(near, x), 1e-8
+    _close("align: batch against a loop", aligned[0], bundle.align(near[0], x), 1e-11)
+    _close("align: lift", a.lift(aligned), a.lift(near), close)
+    _require(space.belongs(aligned, atol=close), "align: off the invariant set")
+    straight = bundle.is_horizontal(space.metric.log(aligned, x), x, atol=close)
+    _require(straight, "align: the geodesic there is not horizontal")
