@@ -1,7 +1,7 @@
 """Geodesics in parameter space, which all metrics here take theirs from."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,9 @@ from liftflow.typing import FloatArray
 GEODESIC_RTOL = 1e-11
 """Default relative tolerance of geodesics."""
 
-_MAX_ITERATIONS = 30
-_SMALLEST_STRIDE = 1 / 64
+_MAX_STEPS = 100_000
+_COARSE_RTOL, _COARSE_STEPS = 1e-8, 3_000
+_SMALLEST_STRIDE = 1 / 16
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class GeodesicSolver:
         Those of the submersion; the tangent spaces, for the invariant set itself.
     rtol : float
         Relative tolerance of positions, directions and transported vectors.
+    max_steps : int
+        Largest number of evaluations of the equation along one geodesic.
 
     Raises
     ------
@@ -53,6 +56,7 @@ class GeodesicSolver:
     architecture: Architecture
     spaces: HorizontalSpaces
     rtol: float = GEODESIC_RTOL
+    max_steps: int = _MAX_STEPS
 
     def __post_init__(self) -> None:
         """Refuse a tolerance that cannot be kept."""
@@ -154,7 +158,16 @@ class GeodesicSolver:
         speed, size = float(np.linalg.norm(velocity)), theta.size
         parts = [theta, np.sign(time) * velocity / speed]
 
-        def derivative(_: float, state: FloatArray) -> FloatArray:
+        evaluations = 0
+
+        def derivative(at: float, state: FloatArray) -> FloatArray:
+            nonlocal evaluations
+            evaluations += 1
+            if evaluations > self.max_steps:
+                raise GeodesicError(
+                    f"the geodesic takes more than {self.max_steps} evaluations up to the length "
+                    f"{at:.3g} of {abs(time) * speed:.3g}: it passes close to a singular point"
+                )
             here, heading = state[:size], state[size : 2 * size]
             moves = [heading, self.acceleration(here, heading)]
             if passenger is not None:
@@ -188,8 +201,8 @@ class GeodesicSolver:
         """Find the initial velocity of a geodesic that ends after unit time over a target.
 
         Shooting: the gap that is left at the end is a correction at the start, but for terms of
-        second order in the distance; Broyden's method learns those. Where that fails, the target
-        is approached by intermediate ones.
+        second order in the distance, which Broyden's method learns. Where it fails, Powell's hybrid
+        method takes over, and where that fails, the target is approached by intermediate ones.
 
         Parameters
         ----------
@@ -206,28 +219,26 @@ class GeodesicSolver:
         GeodesicError
             None was found; says how far the end stays from the target.
         """
+        coarse = replace(self, rtol=max(self.rtol, _COARSE_RTOL), max_steps=_COARSE_STEPS)
         laws = self.architecture.conservation_laws(theta)
         velocity, reached, stride = np.zeros_like(theta), 0.0, 1.0
         while reached < 1.0:
-            share = min(1.0, reached + stride)
+            share, between = min(1.0, reached + stride), target
             try:
-                between = target
                 if share < 1.0:
                     chord = (1 - share) * theta + share * target
                     between = self.architecture.project_to_laws(chord, laws)
                 guess = velocity * (share / reached) if reached else self._guess(theta, between)
-                velocity = self._shoot(theta, between, guess)
-                reached = share
+                velocity, reached = coarse._shoot(theta, between, guess), share
             except (GeodesicError, NotRecoverableError) as error:
                 stride /= 2
                 if stride < _SMALLEST_STRIDE:
                     raise GeodesicError(
-                        f"no geodesic found between points at the distance "
-                        f"{np.linalg.norm(target - theta):.3g} (of the parameters), after the "
-                        f"share {reached:.3g} of the way: {error}; are they joined in the "
-                        "invariant set, and is it regular between them?"
+                        f"no geodesic was found between points whose parameters are "
+                        f"{np.linalg.norm(target - theta):.3g} apart, beyond {reached:.0%} of the "
+                        f"way ({error}); are they joined in the invariant set?"
                     ) from error
-        return velocity
+        return self._shoot(theta, target, velocity)
 
     def _guess(self, theta: FloatArray, target: FloatArray) -> FloatArray:
         """Horizontal part of the chord, of the chord's length."""
@@ -237,32 +248,43 @@ class GeodesicSolver:
         return velocity * (np.linalg.norm(chord) / length) if length else velocity
 
     def _shoot(self, theta: FloatArray, target: FloatArray, guess: FloatArray) -> FloatArray:
-        tolerance = 10 * self.rtol * float(np.linalg.norm(theta))
+        project, tolerance = self.spaces.project, 10 * self.rtol * float(np.linalg.norm(theta))
         gaps = []
 
         def miss(velocity: FloatArray) -> FloatArray:
-            gap = self.spaces.displacement(self.end(theta, velocity), target)
+            """Minus the gap at the end, plus what is not horizontal at the start."""
+            horizontal = project(theta, velocity)
+            gap = self.spaces.displacement(self.end(theta, horizontal), target)
             gaps.append(float(np.linalg.norm(gap)))
+            return velocity - horizontal - project(theta, gap)
+
+        def watched(velocity: FloatArray) -> FloatArray:
+            result = miss(velocity)
             if not gaps[-1] <= 2 * gaps[0] + tolerance:
                 raise GeodesicError(f"shooting diverges, at {gaps[-1]:.1e} from the target")
-            return self.spaces.project(theta, gap)
+            return result
 
-        if np.linalg.norm(miss(guess)) <= tolerance:
-            return guess
-        found = root(
-            miss,
-            guess,
-            method="broyden1",
-            options={
-                "fatol": tolerance,
-                "maxiter": _MAX_ITERATIONS,
-                "line_search": None,
-                "jac_options": {"alpha": 1.0},
-            },
-        )
-        if not found.success or not gaps[-1] <= 100 * tolerance:
+        def jacobian(velocity: FloatArray) -> FloatArray:
+            step = np.sqrt(self.rtol) * np.linalg.norm(velocity)
+            start = miss(velocity)
+            columns = [miss(velocity + step * axis) - start for axis in np.eye(theta.size)]
+            return np.transpose(columns) / step
+
+        broyden: dict[str, Any] = {"fatol": tolerance, "maxiter": 12, "line_search": None}
+        broyden["jac_options"] = {"alpha": -1.0}  # the Jacobian is about the identity
+        hybrid: dict[str, Any] = {"xtol": self.rtol, "factor": 1.0, "maxfev": 30}
+        hybrid["diag"] = np.ones(theta.size)
+        try:
+            with np.errstate(all="ignore"):
+                found = root(watched, guess, method="broyden1", options=broyden)
+            if found.success and gaps[-1] <= 10 * tolerance:
+                return project(theta, found.x)
+        except GeodesicError:
+            pass
+        found = root(miss, guess, jac=jacobian, method="hybr", options=hybrid)
+        miss(found.x)
+        if not gaps[-1] <= 10 * tolerance:
             raise GeodesicError(
-                f"shooting ends {gaps[-1]:.1e} from the target after {len(gaps)} geodesics, "
-                f"expected at most {tolerance:.1e}"
+                f"shooting ends {gaps[-1]:.1e} from the target, expected at most {tolerance:.1e}"
             )
-        return found.x
+        return project(theta, found.x)

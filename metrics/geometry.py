@@ -217,7 +217,7 @@ class HorizontalMetric(RiemannianMetric):
         return path
 
     def squared_dist(self, point_a: Any, point_b: Any) -> Any:
-        """Squared distance along the geodesic that :meth:`log` finds.
+        """Squared distance along the geodesic that :meth:`log` finds, or by a formula.
 
         Differentiable once under autograd: the gradient in the first point is −2 log, as a
         covector.
@@ -242,7 +242,14 @@ class HorizontalMetric(RiemannianMetric):
         return _squared_dist(point_a + 0.0 * point_b, point_b + 0.0 * point_a, self)
 
     def _one_squared_dist(self, point_a: FloatArray, point_b: FloatArray) -> Any:
-        return np.sum(self._connect(point_a, point_b)[1] ** 2)
+        distance = self._exact_distance(point_a, point_b)
+        if distance is None:
+            return np.sum(self._connect(point_a, point_b)[1] ** 2)
+        return distance**2
+
+    def _exact_distance(self, point_a: FloatArray, point_b: FloatArray) -> float | None:
+        """The distance where a formula is known for it."""
+        return None
 
     def _one_covector_log(self, start: FloatArray, target: FloatArray) -> FloatArray:
         return self._covector_below(*self._connect(start, target))

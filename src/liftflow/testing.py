@@ -196,6 +196,11 @@ def check_metric(metric: IntrinsicMetric, rng: Rng = 0) -> None:
     semidefinite and of rank ``dim``; its matrix-free form, its inverse and the inner product;
     horizontal lifts, by which the lift is a Riemannian submersion; batches against loops.
 
+    Then its geometry at one point: geodesics stay on the invariant set above, at constant speed,
+    and do not accelerate horizontally (to fitted order); log inverts exp; distances are symmetric
+    and keep the triangle inequality; parallel transport is an isometry and takes velocities to
+    velocities; the curvature has its symmetries, and the sign and value by which geodesics spread.
+
     Parameters
     ----------
     metric : IntrinsicMetric
@@ -262,6 +267,94 @@ def check_metric(metric: IntrinsicMetric, rng: Rng = 0) -> None:
         _close("horizontal_lift: push-forward", a.lift_jvp(point, up[0]), v)
         _close("horizontal_lift: tangent", a.project_to_tangent(point, up[0]), up[0])
         _close("horizontal_lift: isometry", np.sum(up[0] * up[1]), product, scale=scale)
+
+    frame = _orthonormal(metric, z[0, 0], a.lift_jvp(drawn[0], rng.standard_normal((3, a.dim))))
+    # As far as geodesics are sure to go: a small part of the way to the next singular point.
+    reach = 0.1 * math.sqrt(np.linalg.eigvalsh(metric.cometric_matrix(z[0, 0]))[-space.dim])
+    _geodesics(metric, z[0, 0], frame, min(0.3, reach))
+    if space.dim > 1:
+        _curvature(metric, z[0, 0], frame, min(0.3, reach))
+
+
+def _orthonormal(metric: IntrinsicMetric, point: Any, vectors: Any) -> list[Any]:
+    """Orthonormal tangent vectors, by Gram and Schmidt; as many as the dimension allows."""
+    frame: list[Any] = []
+    for vector in vectors[: metric._space.dim]:
+        for _ in range(2):
+            for unit in frame:
+                vector = vector - metric.inner_product(vector, unit, point) * unit
+        frame.append(vector / metric.norm(vector, point))
+    return frame
+
+
+def _geodesics(metric: IntrinsicMetric, point: Any, frame: list[Any], reach: float) -> None:
+    cometric, solver, v, w = metric.cometric, metric.solver, frame[0], frame[-1]
+    theta, laws = cometric.point(point), cometric.laws
+    velocity = metric.horizontal_lift(reach * v, point)
+    steps = np.array([1.0, 0.5, 0.25])
+    forth, back = (solver.path(theta, velocity)(sign * steps) for sign in (1, -1))
+    size = float(np.sum(theta**2))
+    values = cometric.architecture.conservation_laws(np.vstack([forth, back]))
+    _close("exp: laws of the lifted geodesic", values, np.tile(laws, (6, 1)), scale=size)
+    second = [(end - 2 * theta + start) / h**2 for end, start, h in zip(forth, back, steps, strict=True)]
+    gaps = [float(np.linalg.norm(solver.spaces.project(theta, each))) for each in second]
+    flat = gaps[0] <= 1e-6 * np.linalg.norm(velocity)  # nothing to fit an order to
+    order = math.log(gaps[0] / gaps[2]) / math.log(4) if not flat else 2.0
+    _require(
+        order > 1.7,
+        f"exp: horizontal acceleration falls with the order {order:.2f} in the "
+        "step, expected 2, so it does not solve the geodesic equation",
+    )
+
+    end, other = metric.exp(reach * v, point), metric.exp(reach * w, point)
+    path = metric.geodesic(point, initial_tangent_vec=reach * v)([0.0, 0.5, 1.0])
+    _close("geodesic at time 0", path[0], point)
+    _close("geodesic at time 1 against exp", path[2], end)
+    _close("exp against the lifted geodesic", end, cometric.architecture.lift(forth[0]))
+    _close("log inverts exp", metric.log(end, point), reach * v, 1e-7)
+    lengths = [metric.dist(a, b) for a, b in ((point, end), (end, point), (path[1], end))]
+    _close("dist against the length of a geodesic", lengths[0], reach, 1e-8)
+    _close("dist symmetric", lengths[1], lengths[0], 1e-8)
+    _close("dist along a geodesic: constant speed", lengths[2], reach / 2, 1e-8)
+    detour = lengths[0] + metric.dist(point, other)
+    direct = float(metric.dist(end, other))
+    _require(direct <= detour * (1 + 1e-9), f"dist: triangle, {direct} > {detour}")
+    moved = metric.parallel_transport([v, w], point, direction=reach * v)
+    back = -metric.log(point, end) / reach
+    _close("parallel_transport of the velocity", moved[0], back, 1e-7)
+    gram = [metric.inner_product(a, b, end) for a, b in ((moved[1], moved[1]), tuple(moved))]
+    wanted = [1.0, metric.inner_product(w, v, point)]
+    _close("parallel_transport: isometry", np.array(gram), np.array(wanted), 1e-8, 1.0)
+
+
+def _curvature(metric: IntrinsicMetric, point: Any, frame: list[Any], reach: float) -> None:
+    a, b, c = frame[0], frame[1], frame[-1] + frame[0]
+    d = frame[1] - 0.5 * c
+
+    def tensor(x: Any, y: Any, u: Any, v: Any) -> float:
+        return float(metric.inner_product(metric.curvature(x, y, u, point), v, point))
+
+    form, theta = metric.solver.spaces.second_fundamental_form, metric.cometric.point(point)
+    up = [metric.horizontal_lift(vector, point) for vector in (a, b)]
+    bent = [form(theta, x, y) for x in up for y in up]
+    scale = float(np.sum(np.square(bent)))  # what curvatures are made of
+    pair = tensor(a, b, c, d)
+    _close("curvature: skew in the plane", tensor(b, a, c, d), -pair, scale=scale + abs(pair))
+    _close("curvature: skew as a map", tensor(a, b, d, c), -pair, scale=scale + abs(pair))
+    _close("curvature: symmetric in pairs", tensor(c, d, a, b), pair, scale=scale + abs(pair))
+    cycle = pair + tensor(b, c, a, d) + tensor(c, a, b, d)
+    _close("curvature: Bianchi's identity", cycle, 0.0, scale=scale + abs(pair))
+    sectional = float(metric.sectional_curvature(a, b, point))
+    _close("sectional_curvature against curvature", tensor(a, b, b, a), sectional, scale=scale)
+    spread = 0.0
+    for s in (reach, -reach):  # d² = 2s² − K s⁴/3 + O(s⁵), whose odd terms cancel
+        ends = metric.exp([s * a, s * b], point)
+        spread += 3 * (2 * s**2 - metric.squared_dist(*ends)) / s**4 / 2
+    gap = abs(spread - sectional)
+    _require(
+        gap <= 0.2 * abs(sectional) + 0.05 * scale + 1e-9 / reach**4,
+        f"sectional_curvature: {sectional:.3g}, but geodesics spread as for {spread:.3g}",
+    )
 
 
 def check_manifold(space: Any, rng: Rng = 0) -> None:
