@@ -35,9 +35,9 @@ $(VENV)/.dev: $(VENV)/.run
 demo: $(VENV)/.run  ## train a network on the digits twice, by θ and by z, and compare; in build/demo/
 	$(BIN)/liftflow compare --data digits --widths 64-32-10 --t-end 40 --rtol 1e-5 --seed 0 --control --out build/demo
 
-test: $(VENV)/.dev  ## tests and doctests, then the contracts under numpy; ARGS="-k path" goes to the first
+test: $(VENV)/.dev  ## tests and doctests, then the contracts and geomstats's cases under numpy; ARGS="-k path" goes to the first
 	GEOMSTATS_BACKEND=autograd $(PYTEST) $(ARGS)
-	GEOMSTATS_BACKEND=numpy $(PYTEST) tests/contracts
+	GEOMSTATS_BACKEND=numpy $(PYTEST) tests/contracts tests/geomstats_cases
 
 lint: $(VENV)/.dev  ## ruff and mypy
 	$(BIN)/ruff check .

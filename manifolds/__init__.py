@@ -3,6 +3,7 @@
 from liftflow.manifolds.base import InducedMetric as InducedMetric
 from liftflow.manifolds.base import InvariantSet as InvariantSet
 from liftflow.manifolds.bundle import LiftBundle as LiftBundle
+from liftflow.manifolds.bundle import LiftQuotientMetric as LiftQuotientMetric
 from liftflow.manifolds.charts import ChartedImage as ChartedImage
 from liftflow.manifolds.charts import ChartMetric as ChartMetric
 from liftflow.manifolds.charts import chart_manifold as chart_manifold
@@ -22,6 +23,7 @@ __all__ = [
     "InducedMetric",
     "InvariantSet",
     "LiftBundle",
+    "LiftQuotientMetric",
     "LiftedImage",
     "MatrixImage",
     "PathImage",

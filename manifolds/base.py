@@ -7,11 +7,10 @@ import geomstats.backend as gs
 import numpy as np
 from geomstats.geometry.base import LevelSet
 from geomstats.geometry.euclidean import Euclidean
-from geomstats.geometry.quotient_metric import QuotientMetric
 
 from liftflow.architectures import Architecture
 from liftflow.errors import ArchitectureError
-from liftflow.manifolds.bundle import LiftBundle
+from liftflow.manifolds.bundle import LiftBundle, LiftQuotientMetric
 from liftflow.manifolds.charts import chart_manifold
 from liftflow.manifolds.images import image_manifold, random_tangent_vec
 from liftflow.metrics.geodesic import GEODESIC_RTOL, GeodesicSolver
@@ -323,7 +322,7 @@ class InvariantSet(LevelSet):
         return LiftBundle(self)
 
     def equip_with_quotient(self) -> Any:
-        """Return the image with geomstats's generic ``QuotientMetric`` over :attr:`fiber_bundle`.
+        """Return the image with geomstats's quotient metric over :attr:`fiber_bundle`.
 
         The same metric as that of :meth:`image`, found another way, and slower: a check on it.
 
@@ -337,7 +336,7 @@ class InvariantSet(LevelSet):
         NotIntrinsicError
             No closed form of the metric exists at this θ₀, so the fibres are not equidistant.
         """
-        self.quotient = self.image().equip_with_metric(QuotientMetric, total_space=self)
+        self.quotient = self.image().equip_with_metric(LiftQuotientMetric, total_space=self)
         return self.quotient
 
     def image(self) -> Any:

@@ -6,6 +6,7 @@ import geomstats.backend as gs
 import numpy as np
 from geomstats.geometry.fiber_bundle import AlignerAlgorithm, FiberBundle
 from geomstats.geometry.manifold import Manifold
+from geomstats.geometry.quotient_metric import QuotientMetric
 
 from liftflow.architectures import Architecture
 from liftflow.linalg import over_batch
@@ -250,3 +251,32 @@ class LiftBundle(FiberBundle):
         pushed = self._architecture.lift_hessian(base_point, a, tangent_vec_b - b)
         across = self._architecture.solve_jvp(base_point, pushed)
         return self._total_space.to_tangent(bent, base_point) - across
+
+
+class LiftQuotientMetric(QuotientMetric):
+    """The quotient metric of geomstats over the lift, with the curvature of the right sign.
+
+    geomstats 2.8.0 adds O'Neill's correction with the sign that belongs to the opposite convention
+    for R: planar shapes, whose sectional curvature lies between 1 and 4, come out at less than 1.
+    """
+
+    def curvature(
+        self, tangent_vec_a: Any, tangent_vec_b: Any, tangent_vec_c: Any, base_point: Any
+    ) -> Any:
+        """Riemannian curvature R(a, b)c from the total space and O'Neill's tensor.
+
+        Parameters
+        ----------
+        tangent_vec_a, tangent_vec_b, tangent_vec_c : array-like, shape=[..., *lifted_shape]
+        base_point : array-like, shape=[..., *lifted_shape]
+
+        Returns
+        -------
+        curvature : array, shape=[..., *lifted_shape]
+        """
+        vectors = (tangent_vec_a, tangent_vec_b, tangent_vec_c)
+        bundle, fiber_point = self._fiber_bundle, self._fiber_bundle.lift(base_point)
+        above = [bundle.horizontal_lift(vector, fiber_point=fiber_point) for vector in vectors]
+        top = self._total_space.metric.curvature(*above, fiber_point)
+        top = bundle.tangent_riemannian_submersion(top, fiber_point)
+        return 2 * top - super().curvature(*vectors, base_point)

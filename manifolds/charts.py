@@ -9,7 +9,7 @@ from geomstats.geometry.base import DiffeomorphicManifold
 from geomstats.geometry.diffeo import Diffeo
 from geomstats.geometry.manifold import Manifold
 
-from liftflow.architectures import Architecture, DeepLinear, ReLUNetwork
+from liftflow.architectures import Architecture, DeepLinear, ProductArchitecture, ReLUNetwork
 from liftflow.architectures.paths import BasisPathChart
 from liftflow.manifolds.flat import CoordinateMetric
 from liftflow.typing import FloatArray, Rng
@@ -320,12 +320,14 @@ def _(architecture: ReLUNetwork, invariant_set: Any, theta: Any) -> ChartedImage
     return ChartedImage(invariant_set, theta)
 
 
-@chart_manifold.register
-def _(architecture: DeepLinear, invariant_set: Any, theta: Any) -> Manifold:
+@chart_manifold.register(DeepLinear)
+@chart_manifold.register(ProductArchitecture)
+def _(architecture: Architecture, invariant_set: Any, theta: Any) -> Manifold:
     image = invariant_set.image()
     if image.dim < architecture.lifted_dim:
         raise NotImplementedError(
-            f"matrices of rank {image.rank} are no open set, so their entries are no coordinates; "
-            "curvature, geodesics and parallel transport need none: use image().metric"
+            f"the image is no open set, of dimension {image.dim} among {architecture.lifted_dim} "
+            "numbers, so the entries of z are no coordinates; curvature, geodesics and parallel "
+            "transport need none: use image().metric"
         )
     return image.flat()

@@ -124,6 +124,22 @@ class CoordinateMetric(PullbackDiffeoMetric):
         tensors = [self.curvature(j, k, i, np.tile(x, (len(i), 1))) for x in points]
         return np.reshape(tensors, (*np.shape(base_point)[:-1], *(size,) * 4))
 
+    def inner_product_derivative_matrix(self, base_point: Any = None) -> FloatArray:
+        """Derivatives ∂_k g_ij of the metric, from the Christoffel symbols.
+
+        Parameters
+        ----------
+        base_point : array-like, shape=[..., n]
+
+        Returns
+        -------
+        derivatives : array, shape=[..., n, n, n]
+            The direction of the derivative last, as in geomstats.
+        """
+        metric_matrix, symbols = self.metric_matrix(base_point), self.christoffels(base_point)
+        lowered = np.einsum("...il,...ljk->...ijk", metric_matrix, symbols)
+        return lowered + np.swapaxes(lowered, -3, -2)
+
     def scalar_curvature(self, base_point: Any = None) -> Any:
         """Scalar curvature, that of the space the vectors stand for.
 

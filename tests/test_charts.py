@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 from autograd import jacobian
 from cases import bias_fed, layers, residual
+from geomstats.numerics.geodesic import ExpODESolver
+from geomstats.numerics.ivp import ScipySolveIVP
 
 from liftflow.architectures import Architecture, DeepLinear, TwoLayerLinear
-from liftflow.manifolds import FlatImage, InvariantSet
+from liftflow.manifolds import ChartedImage, FlatImage, InvariantSet
 from liftflow.testing import check_manifold
 
 NETWORKS = {
@@ -163,7 +165,9 @@ def test_christoffels_in_entries_are_those_of_the_metric_by_autodiff(open_image,
 def test_matrices_of_a_smaller_rank_have_no_entries_for_coordinates():
     layers = TwoLayerLinear(3, 3, 2)
     invariant_set = InvariantSet(layers, layers.balanced_point(0.5, 0))
-    with pytest.raises(NotImplementedError, match="matrices of rank 2 are no open set"):
+    with pytest.raises(
+        NotImplementedError, match="the image is no open set, of dimension 8 among 9"
+    ):
         invariant_set.chart()
     with pytest.raises(NotImplementedError, match="chart"):
         invariant_set.image().metric.christoffels(invariant_set.lift(invariant_set.theta0))
@@ -178,3 +182,56 @@ def test_a_family_without_coordinates_says_so():
         NotImplementedError, match="no coordinates of the image are known for Square"
     ):
         InvariantSet(Square(2, (2,)), [1.0, 2.0]).chart()
+
+
+def small_network():
+    return InvariantSet(layers([2, 1, 2]), [0.7, -0.4, 1.1, 0.9])
+
+
+def small_product():
+    network = TwoLayerLinear(2, 2, 2)
+    return InvariantSet(network, network.balanced_point(0.5, 0))
+
+
+@pytest.fixture(params=[small_network, small_product], ids=["basis paths", "entries"])
+def chart_and_point(request):
+    invariant_set = request.param()
+    theta, chart = invariant_set.theta0, invariant_set.chart()
+    above = theta if isinstance(chart, ChartedImage) else invariant_set.lift(theta)
+    return chart, chart.diffeo.inverse(above)
+
+
+def test_exp_solves_the_geodesic_equation_of_the_christoffels(chart_and_point, rng):
+    chart, x = chart_and_point
+    vector = 0.2 * rng.standard_normal(chart.dim)
+    integrator = ScipySolveIVP(method="DOP853", rtol=1e-11, atol=1e-12)
+    solver = ExpODESolver(chart, integrator=integrator)
+    np.testing.assert_allclose(chart.metric.exp(vector, x), solver.exp(vector, x), atol=1e-9)
+
+
+def test_curvature_of_a_chart_has_the_symmetries_and_the_traces(chart_and_point):
+    chart, x = chart_and_point
+    metric = chart.metric
+    tensor = metric.covariant_riemann_tensor(x)
+    scale = 1e-9 * np.abs(tensor).max()
+    cyclic = (
+        tensor
+        + np.moveaxis(tensor, [1, 2, 3], [2, 3, 1])
+        + np.moveaxis(tensor, [1, 2, 3], [3, 1, 2])
+    )
+    np.testing.assert_allclose(cyclic, 0 * tensor, atol=scale)
+    scalar = np.sum(metric.cometric_matrix(x) * metric.ricci_tensor(x))
+    np.testing.assert_allclose(metric.scalar_curvature(x), scalar, rtol=1e-9)
+
+
+def test_curvature_of_a_chart_is_that_of_its_christoffels(chart_and_point):
+    chart, x = chart_and_point
+    metric = chart.metric
+    symbols = metric.christoffels(x)
+    slopes = derivative(metric.christoffels, x)  # Γ^l_ij, then the direction
+    # R^l_ijk = ∂_j Γ^l_ki − ∂_k Γ^l_ji + Γ^l_jm Γ^m_ki − Γ^l_km Γ^m_ji
+    first = np.einsum("lkij->lijk", slopes)
+    second = np.einsum("ljm,mki->lijk", symbols, symbols)
+    wanted = first - np.swapaxes(first, -1, -2) + second - np.swapaxes(second, -1, -2)
+    found = np.moveaxis(metric.riemann_tensor(x), -1, 0)
+    np.testing.assert_allclose(found, wanted, atol=1e-6 * np.abs(wanted).max())

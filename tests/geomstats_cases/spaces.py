@@ -28,13 +28,67 @@ SETS = {
     "attention": lambda: _balanced(Attention(2, 2, 1), 0.4),
 }
 
-IMAGES = {
-    **{f"image {name}": lambda build=build: build().image() for name, build in SETS.items()},
+EXTRINSIC = {
+    f"image {name}": lambda build=SETS[name]: build().image()
+    for name in ("layers 2-2-2", "residual 2-2-2-1, biases", "two layers 3, 3, 2")
+}
+"""Images with fewer dimensions than numbers in a point."""
+
+OPEN = {
+    f"image {name}": lambda build=SETS[name]: build().image()
+    for name in ("two layers 3, 2, 2", "deep 2-2-2-2", "attention")
+}
+"""Images whose entries are coordinates; their points are arrays."""
+
+COORDINATES = {
     "flat, two layers 3, 2, 2": lambda: SETS["two layers 3, 2, 2"]().image().flat(),
     "flat, attention": lambda: SETS["attention"]().image().flat(),
     "chart, layers 2-2-2": lambda: SETS["layers 2-2-2"]().chart(),
     "chart, residual 2-2-2-1, biases": lambda: SETS["residual 2-2-2-1, biases"]().chart(),
 }
+"""Images whose points are vectors of as many coordinates as dimensions."""
+
+SMALL = {
+    "set layers 2-1-2": lambda: _random(ReLUNetwork.from_widths([2, 1, 2])),
+    "set two layers 2, 2, 2": lambda: _balanced(TwoLayerLinear(2, 2, 2), 0.5),
+    "set two layers 3, 2, 1": lambda: _balanced(TwoLayerLinear(3, 2, 1), -0.3),
+}
+"""Invariant sets that geodesics are cheap on, for the many tests of metrics."""
+
+
+def _coarse(space, **arguments):
+    """Loosen the tolerance of geodesics: the tests ask for 1e-6."""
+    return space.equip_with_metric(type(space.metric), rtol=1e-9, **arguments)
+
+
+def _small_image(name):
+    image = SMALL[name]().image()
+    return _coarse(image, cometric=image.metric.cometric)
+
+
+def _small_chart(name):
+    chart = SMALL[name]().chart()
+    _coarse(chart.image_space)
+    return chart
+
+
+INDUCED_METRICS = {
+    name: lambda build=SMALL[name]: _coarse(build())
+    for name in ("set layers 2-1-2", "set two layers 3, 2, 1")
+}
+EXTRINSIC_METRICS = {
+    "image layers 2-1-2": lambda: _small_image("set layers 2-1-2"),
+    "flat, two layers 3, 2, 1": lambda: _small_image("set two layers 3, 2, 1").flat(),
+}
+OPEN_METRICS = {"image two layers 2, 2, 2": lambda: _small_image("set two layers 2, 2, 2")}
+COORDINATE_METRICS = {
+    "flat, two layers 2, 2, 2": lambda: _small_image("set two layers 2, 2, 2").flat(),
+    "chart, layers 2-1-2": lambda: _small_chart("set layers 2-1-2"),
+}
+
+QUOTIENTS = {name: SMALL[name] for name in ("set layers 2-1-2", "set two layers 2, 2, 2")}
+
+IMAGES = {**EXTRINSIC, **OPEN, **COORDINATES}
 
 
 def _product(*names):
@@ -75,9 +129,9 @@ class Nearby:
         What tangent vectors are divided by.
     """
 
-    def __init__(self, space, radius=0.05, amplitude=10.0):
+    def __init__(self, space, radius=0.03, amplitude=10.0):
         self.space, self.radius, self.amplitude = space, radius, amplitude
-        self.centre = space.random_point(rng=7)
+        self.centre = space.random_point(rng=3)
 
     def _noise(self, n_points):
         shape = self.space.shape if n_points == 1 else (n_points, *self.space.shape)
