@@ -9,15 +9,16 @@ from scipy.integrate import solve_ivp
 from scipy.optimize import root
 
 from liftflow.architectures import Architecture
-from liftflow.errors import GeodesicError, InputError, NotRecoverableError
+from liftflow.errors import GeodesicError, InputError, NotOnImageError, NotRecoverableError
 from liftflow.metrics.horizontal import HorizontalSpaces
 from liftflow.typing import FloatArray
 
 GEODESIC_RTOL = 1e-11
 """Default relative tolerance of geodesics."""
 
+_SINGULAR = (NotRecoverableError, NotOnImageError)  # what families raise where ∂h or K loses rank
 _MAX_STEPS = 100_000
-_COARSE_RTOL, _COARSE_STEPS = 1e-8, 3_000
+_COARSE_RTOL, _COARSE_STEPS = 1e-8, 600
 _SMALLEST_STRIDE = 1 / 16
 
 
@@ -187,7 +188,7 @@ class GeodesicSolver:
                 atol=self.rtol * typical / np.sqrt(size),
                 dense_output=dense_output,
             )
-        except NotRecoverableError as error:
+        except _SINGULAR as error:
             raise GeodesicError(f"the geodesic runs into a singular point: {error}") from error
         if not found.success:
             raise GeodesicError(
@@ -230,7 +231,7 @@ class GeodesicSolver:
                     between = self.architecture.project_to_laws(chord, laws)
                 guess = velocity * (share / reached) if reached else self._guess(theta, between)
                 velocity, reached = coarse._shoot(theta, between, guess), share
-            except (GeodesicError, NotRecoverableError) as error:
+            except (GeodesicError, *_SINGULAR) as error:
                 stride /= 2
                 if stride < _SMALLEST_STRIDE:
                     raise GeodesicError(
@@ -279,7 +280,7 @@ class GeodesicSolver:
                 found = root(watched, guess, method="broyden1", options=broyden)
             if found.success and gaps[-1] <= 10 * tolerance:
                 return project(theta, found.x)
-        except GeodesicError:
+        except (GeodesicError, *_SINGULAR):
             pass
         found = root(miss, guess, jac=jacobian, method="hybr", options=hybrid)
         miss(found.x)
