@@ -360,7 +360,7 @@ def test_refusals(rng):
 
 @pytest.mark.parametrize("build", [on_set, on_image], ids=["set", "image"])
 def test_what_needs_coordinates_is_refused(build):
-    space = build(layers([2, 2, 1]))
+    space = build(layers([2, 2, 2]))
     point = base_point(space)
     for name in (
         "christoffels",
@@ -391,12 +391,17 @@ def test_infinite_depth_has_no_geodesics_on_a_grid(rng):
         image.metric.exp(rng.standard_normal((2, 2)), z)
 
 
-def test_far_points_are_joined(rng):
-    """Where the first shot misses: by other methods, and by way of points between."""
+def test_far_points_are_joined():
+    """Where the chord is no guess: from a broken line that is shortened first."""
     start = neuron(2, 2, np.random.default_rng(5))
-    image, ends = start.image(), start.lift(start.random_point(6, rng=3))
-    log = image.metric.log(ends, start.lift(start.theta0))
-    assert np.max(np.abs(image.metric.exp(log, start.lift(start.theta0)) - ends)) < 1e-8
+    metric, end = start.image().metric, start.random_point(6, rng=14)[0]
+    end, solver = start.architecture.align(end, start.theta0), metric.solver
+    with pytest.raises(GeodesicError, match="shooting"):
+        solver._broyden(start.theta0, end, solver._chord(start.theta0, end))
+    z, other = start.lift(start.theta0), start.lift(end)
+    vector = metric.log(other, z)
+    assert np.max(np.abs(metric.exp(vector, z) - other)) < 1e-8
+    assert abs(metric.norm(vector, z) - metric.dist(z, other)) < 1e-8  # on the cone: the shortest
 
 
 def test_alignment(rng):
