@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from liftflow import __version__
+from liftflow import __version__, cli_criteria
 from liftflow.data import NAMES
 from liftflow.errors import LiftflowError, OutputError
 from liftflow.flows import Comparison
@@ -24,6 +24,9 @@ app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Intrinsic training dynamics of networks."
 )
 console = Console()
+
+app.command()(cli_criteria.classify)
+app.command()(cli_criteria.laws)
 
 
 @app.callback()

@@ -307,9 +307,7 @@ def _geodesics(metric: IntrinsicMetric, point: Any, frame: list[Any], reach: flo
     size = float(np.sum(theta**2))
     values = cometric.architecture.conservation_laws(np.vstack([forth, back]))
     _close("exp: laws of the lifted geodesic", values, np.tile(laws, (6, 1)), scale=size)
-    second = [
-        (end - 2 * theta + start) / h**2 for end, start, h in zip(forth, back, steps, strict=True)
-    ]
+    second = (forth - 2 * theta + back) / steps[:, None] ** 2
     gaps = [float(np.linalg.norm(solver.spaces.project(theta, each))) for each in second]
     flat = gaps[0] <= 1e-6 * np.linalg.norm(velocity)  # nothing to fit an order to
     order = math.log(gaps[0] / gaps[2]) / math.log(4) if not flat else 2.0
