@@ -162,7 +162,7 @@ class Architecture(ABC):
         -------
         lifted_tangent : array, shape=[..., *lifted_shape]
         """
-        theta, tangent = gs.broadcast_arrays(self._theta(theta), self._theta(tangent, "tangent"))
+        theta, tangent = _together(self._theta(theta), self._theta(tangent, "tangent"))
         return autograd.make_jvp(self.lift)(theta)(tangent)[1]
 
     def lift_jacobian(self, theta: Any) -> Any:
@@ -233,12 +233,13 @@ class Architecture(ABC):
         product : array, shape=[..., dim]
         """
         covector = self._lifted(covector, "covector")
-        theta, tangent = gs.broadcast_arrays(self._theta(theta), self._theta(tangent, "tangent"))
+        theta, tangent = _together(self._theta(theta), self._theta(tangent, "tangent"))
         lead = covector.shape[: covector.ndim - len(self.lifted_shape)]
         theta = theta + np.zeros((*lead, 1))
-        pull = autograd.grad(lambda t: gs.sum(covector * self.lift(t)))
         # 0 t, because autograd warns where the derivative of a linear lift is constant.
-        return autograd.grad(lambda t: gs.sum(tangent * pull(t) + 0.0 * t))(theta)
+        return autograd.grad(
+            lambda t: gs.sum(covector * self.lift_jvp(t, tangent)) + 0.0 * gs.sum(t)
+        )(theta)
 
     def gram_apply(self, theta: Any, covector: Any) -> Any:
         """Apply the lifted Gram operator, M(θ) g = ∂φ ∂φᵀ g, without forming it.
@@ -452,7 +453,7 @@ class Architecture(ABC):
         -------
         laws_tangent : array, shape=[..., n_laws]
         """
-        theta, tangent = gs.broadcast_arrays(self._theta(theta), self._theta(tangent, "tangent"))
+        theta, tangent = _together(self._theta(theta), self._theta(tangent, "tangent"))
         if self.n_laws == 0:
             return theta[..., :0]
         return autograd.make_jvp(self.conservation_laws)(theta)(tangent)[1]
@@ -468,9 +469,9 @@ class Architecture(ABC):
         -------
         second_derivative : array, shape=[..., n_laws]
         """
-        names = ("theta", "tangent_a", "tangent_b")
-        arrays = zip((theta, tangent_a, tangent_b), names, strict=True)
-        theta, first, second = gs.broadcast_arrays(*(self._theta(a, name) for a, name in arrays))
+        tangent_a = self._theta(tangent_a, "tangent_a")
+        theta, second = _together(self._theta(theta), self._theta(tangent_b, "tangent_b"))
+        theta, first = _together(theta, tangent_a)
         if self.n_laws == 0:
             return theta[..., :0]
         return autograd.make_jvp(lambda t: self.laws_jvp(t, second))(theta)(first)[1]
@@ -678,3 +679,8 @@ class Architecture(ABC):
             This family does not know how.
         """
         raise ArchitectureError(f"{type(self).__name__} defines no fibre_point(theta)")
+
+
+def _together(first: Any, second: Any) -> tuple[Any, Any]:
+    """Broadcast two arrays against each other, differentiably, which gs.broadcast_arrays is not."""
+    return first + 0.0 * second, second + 0.0 * first

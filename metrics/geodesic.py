@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
@@ -9,16 +10,17 @@ from scipy.integrate import solve_ivp
 from scipy.optimize import root
 
 from liftflow.architectures import Architecture
-from liftflow.errors import GeodesicError, InputError, NotRecoverableError
+from liftflow.errors import GeodesicError, InputError, NotOnImageError, NotRecoverableError
 from liftflow.metrics.horizontal import HorizontalSpaces
 from liftflow.typing import FloatArray
 
 GEODESIC_RTOL = 1e-11
 """Default relative tolerance of geodesics."""
 
+_SINGULAR = (NotRecoverableError, NotOnImageError)  # what families raise where ∂h or K loses rank
 _MAX_STEPS = 100_000
-_COARSE_RTOL, _COARSE_STEPS = 1e-8, 3_000
-_SMALLEST_STRIDE = 1 / 16
+_COARSE_RTOL, _COARSE_STEPS = 1e-8, 600
+_REFINEMENTS, _SWEEPS = 3, 10
 
 
 @dataclass(frozen=True)
@@ -187,7 +189,7 @@ class GeodesicSolver:
                 atol=self.rtol * typical / np.sqrt(size),
                 dense_output=dense_output,
             )
-        except NotRecoverableError as error:
+        except _SINGULAR as error:
             raise GeodesicError(f"the geodesic runs into a singular point: {error}") from error
         if not found.success:
             raise GeodesicError(
@@ -201,8 +203,8 @@ class GeodesicSolver:
         """Find the initial velocity of a geodesic that ends after unit time over a target.
 
         Shooting: the gap that is left at the end is a correction at the start, but for terms of
-        second order in the distance, which Broyden's method learns. Where it fails, Powell's hybrid
-        method takes over, and where that fails, the target is approached by intermediate ones.
+        second order in the distance, which Broyden's method learns. Where that fails from the
+        chord, a broken line is shortened first, and Powell's hybrid method goes on from there.
 
         Parameters
         ----------
@@ -220,71 +222,94 @@ class GeodesicSolver:
             None was found; says how far the end stays from the target.
         """
         coarse = replace(self, rtol=max(self.rtol, _COARSE_RTOL), max_steps=_COARSE_STEPS)
-        laws = self.architecture.conservation_laws(theta)
-        velocity, reached, stride = np.zeros_like(theta), 0.0, 1.0
-        while reached < 1.0:
-            share, between = min(1.0, reached + stride), target
-            try:
-                if share < 1.0:
-                    chord = (1 - share) * theta + share * target
-                    between = self.architecture.project_to_laws(chord, laws)
-                guess = velocity * (share / reached) if reached else self._guess(theta, between)
-                velocity, reached = coarse._shoot(theta, between, guess), share
-            except (GeodesicError, NotRecoverableError) as error:
-                stride /= 2
-                if stride < _SMALLEST_STRIDE:
-                    raise GeodesicError(
-                        f"no geodesic was found between points whose parameters are "
-                        f"{np.linalg.norm(target - theta):.3g} apart, beyond {reached:.0%} of the "
-                        f"way ({error}); are they joined in the invariant set?"
-                    ) from error
-        return self._shoot(theta, target, velocity)
+        try:
+            velocity = coarse._broyden(theta, target, self._chord(theta, target))
+        except (GeodesicError, *_SINGULAR):
+            velocity = coarse._hybrid(theta, target, self._shortened(theta, target))
+        try:
+            return self._broyden(theta, target, velocity)
+        except (GeodesicError, *_SINGULAR):
+            return self._hybrid(theta, target, velocity)
 
-    def _guess(self, theta: FloatArray, target: FloatArray) -> FloatArray:
+    def _chord(self, theta: FloatArray, target: FloatArray) -> FloatArray:
         """Horizontal part of the chord, of the chord's length."""
         chord = target - theta
         velocity = self.spaces.project(theta, chord)
         length = np.linalg.norm(velocity)
         return velocity * (np.linalg.norm(chord) / length) if length else velocity
 
-    def _shoot(self, theta: FloatArray, target: FloatArray, guess: FloatArray) -> FloatArray:
-        project, tolerance = self.spaces.project, 10 * self.rtol * float(np.linalg.norm(theta))
-        gaps = []
+    def _shortened(self, theta: FloatArray, target: FloatArray) -> FloatArray:
+        """Initial velocity of a broken line, shortened by moving its corners between neighbours.
+
+        It is refined as it gets shorter, and its end moves in the fibre of the target.
+        """
+        laws, points = self.architecture.conservation_laws(theta), [theta, target]
+        for _ in range(_REFINEMENTS):
+            middles = [(first + second) / 2 for first, second in pairwise(points)]
+            middles = list(self.architecture.project_to_laws(np.stack(middles), laws))
+            points = [*chain.from_iterable(zip(points[:-1], middles, strict=True)), points[-1]]
+            for _ in range(_SWEEPS):
+                for i in range(1, len(points) - 1):
+                    middle = (points[i - 1] + points[i + 1]) / 2
+                    points[i] = self.architecture.project_to_laws(middle, laws)
+                points[-1] = self.architecture.align(points[-1], points[-2])
+        length = sum(np.linalg.norm(second - first) for first, second in pairwise(points))
+        velocity = self.spaces.project(theta, points[1] - theta)
+        return velocity * (length / np.linalg.norm(velocity))
+
+    def _miss(
+        self, theta: FloatArray, target: FloatArray, velocity: FloatArray
+    ) -> tuple[FloatArray, float]:
+        """Minus the gap at the end, plus what is not horizontal at the start; size of the gap."""
+        horizontal = self.spaces.project(theta, velocity)
+        gap = self.spaces.displacement(self.end(theta, horizontal), target)
+        residual = velocity - horizontal - self.spaces.project(theta, gap)
+        return residual, float(np.linalg.norm(gap))
+
+    def _accept(
+        self, theta: FloatArray, target: FloatArray, velocity: FloatArray, gap: float
+    ) -> FloatArray:
+        tolerance = self._tolerance(theta)
+        if not gap <= 10 * tolerance:
+            raise GeodesicError(
+                f"no geodesic was found between points whose parameters are "
+                f"{np.linalg.norm(target - theta):.3g} apart: shooting ends {gap:.1e} from the "
+                f"target, expected at most {tolerance:.1e}; are they joined in the invariant set, "
+                "and far from its singular points?"
+            )
+        return self.spaces.project(theta, velocity)
+
+    def _tolerance(self, theta: FloatArray) -> float:
+        return 10 * self.rtol * float(np.linalg.norm(theta))
+
+    def _broyden(self, theta: FloatArray, target: FloatArray, guess: FloatArray) -> FloatArray:
+        """Solve from the identity as the Jacobian, which it is to second order in the distance."""
+        gaps: list[float] = []
 
         def miss(velocity: FloatArray) -> FloatArray:
-            """Minus the gap at the end, plus what is not horizontal at the start."""
-            horizontal = project(theta, velocity)
-            gap = self.spaces.displacement(self.end(theta, horizontal), target)
-            gaps.append(float(np.linalg.norm(gap)))
-            return velocity - horizontal - project(theta, gap)
+            residual, gap = self._miss(theta, target, velocity)
+            gaps.append(gap)
+            if not gap <= 2 * gaps[0] + self._tolerance(theta):
+                raise GeodesicError(f"shooting diverges, at {gap:.1e} from the target")
+            return residual
 
-        def watched(velocity: FloatArray) -> FloatArray:
-            result = miss(velocity)
-            if not gaps[-1] <= 2 * gaps[0] + tolerance:
-                raise GeodesicError(f"shooting diverges, at {gaps[-1]:.1e} from the target")
-            return result
+        options: dict[str, Any] = {"fatol": self._tolerance(theta), "maxiter": 12}
+        options |= {"line_search": None, "jac_options": {"alpha": -1.0}}
+        with np.errstate(all="ignore"):  # a step may be infinite, which is refused
+            found = root(miss, guess, method="broyden1", options=options)
+        return self._accept(theta, target, found.x, gaps[-1])
 
-        def jacobian(velocity: FloatArray) -> FloatArray:
-            step = np.sqrt(self.rtol) * np.linalg.norm(velocity)
-            start = miss(velocity)
-            columns = [miss(velocity + step * axis) - start for axis in np.eye(theta.size)]
-            return np.transpose(columns) / step
+    def _hybrid(self, theta: FloatArray, target: FloatArray, guess: FloatArray) -> FloatArray:
+        """Solve with a Jacobian by differences, one geodesic per parameter, in trust regions."""
 
-        broyden: dict[str, Any] = {"fatol": tolerance, "maxiter": 12, "line_search": None}
-        broyden["jac_options"] = {"alpha": -1.0}  # the Jacobian is about the identity
-        hybrid: dict[str, Any] = {"xtol": self.rtol, "factor": 1.0, "maxfev": 30}
-        hybrid["diag"] = np.ones(theta.size)
-        try:
-            with np.errstate(all="ignore"):
-                found = root(watched, guess, method="broyden1", options=broyden)
-            if found.success and gaps[-1] <= 10 * tolerance:
-                return project(theta, found.x)
-        except GeodesicError:
-            pass
-        found = root(miss, guess, jac=jacobian, method="hybr", options=hybrid)
-        miss(found.x)
-        if not gaps[-1] <= 10 * tolerance:
-            raise GeodesicError(
-                f"shooting ends {gaps[-1]:.1e} from the target, expected at most {tolerance:.1e}"
-            )
-        return project(theta, found.x)
+        def miss(velocity: FloatArray) -> FloatArray:
+            return self._miss(theta, target, velocity)[0]
+
+        options: dict[str, Any] = {
+            "eps": self.rtol,
+            "xtol": self.rtol,
+            "maxfev": 50 + 4 * theta.size,
+        }
+        options |= {"factor": 0.1, "diag": np.ones(theta.size)}
+        found = root(miss, guess, method="hybr", options=options)
+        return self._accept(theta, target, found.x, self._miss(theta, target, found.x)[1])

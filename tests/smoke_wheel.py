@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-ROOMS = ["architectures", "flows", "manifolds", "metrics"]
+ROOMS = ["architectures", "criteria", "flows", "manifolds", "metrics"]
 CHECKOUT = Path(__file__).resolve().parents[1]
 IMPORT_ALL = f"""
 import importlib, pkgutil, sys

@@ -16,7 +16,7 @@ import pytest
 import liftflow
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ["architectures", "flows", "manifolds", "metrics"]
+FOLDERS = ["architectures", "criteria", "flows", "manifolds", "metrics"]
 
 
 @pytest.mark.parametrize("name", FOLDERS)

@@ -6,7 +6,22 @@ sets, the metrics and the flows, and compares the two.
 """
 
 from liftflow.architectures import Architecture as Architecture
+from liftflow.architectures import Attention as Attention
+from liftflow.architectures import DeepLinear as DeepLinear
+from liftflow.architectures import LinearNeuralODE as LinearNeuralODE
+from liftflow.architectures import ProductArchitecture as ProductArchitecture
 from liftflow.architectures import ReLUNetwork as ReLUNetwork
+from liftflow.architectures import TwoLayerLinear as TwoLayerLinear
+from liftflow.criteria import Classification as Classification
+from liftflow.criteria import classify as classify
+from liftflow.criteria import commuting as commuting
+from liftflow.criteria import count_conservation_laws as count_conservation_laws
+from liftflow.criteria import discover_laws as discover_laws
+from liftflow.criteria import frobenius as frobenius
+from liftflow.criteria import kernel_inclusion as kernel_inclusion
+from liftflow.criteria import laws_complete as laws_complete
+from liftflow.criteria import lie_algebra_dimension as lie_algebra_dimension
+from liftflow.criteria import recoverability as recoverability
 from liftflow.flows import Comparison as Comparison
 from liftflow.flows import IntrinsicFlow as IntrinsicFlow
 from liftflow.flows import ParameterFlow as ParameterFlow
@@ -18,23 +33,40 @@ from liftflow.losses import loss_from_function as loss_from_function
 from liftflow.manifolds import InvariantSet as InvariantSet
 from liftflow.metrics import Cometric as Cometric
 from liftflow.metrics import IntrinsicMetric as IntrinsicMetric
+from liftflow.metrics import RecoveredCometric as RecoveredCometric
 from liftflow.metrics import intrinsic_cometric as intrinsic_cometric
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Architecture",
+    "Attention",
+    "Classification",
     "Cometric",
     "Comparison",
+    "DeepLinear",
     "IntrinsicFlow",
     "IntrinsicMetric",
     "InvariantSet",
+    "LinearNeuralODE",
     "Loss",
     "NetworkLoss",
     "ParameterFlow",
+    "ProductArchitecture",
     "ReLUNetwork",
+    "RecoveredCometric",
     "Trajectory",
+    "TwoLayerLinear",
+    "classify",
+    "commuting",
     "compare",
+    "count_conservation_laws",
+    "discover_laws",
+    "frobenius",
     "intrinsic_cometric",
+    "kernel_inclusion",
+    "laws_complete",
+    "lie_algebra_dimension",
     "loss_from_function",
+    "recoverability",
 ]

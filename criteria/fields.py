@@ -1,0 +1,303 @@
+r"""The gradient fields ∇⟨g, φ⟩ of a lift, their derivatives and their brackets.
+
+A *form* is a covector g on z; it names the field :math:`X_g(θ) = ∂φ(θ)^\top g`. Everything that
+the criteria ask of φ is a rank or a residual of such fields, of their derivatives along a
+direction, and of their brackets :math:`[X, Y] = ∂Y·X − ∂X·Y`. Forms are drawn at random instead
+of taking all of a basis: brackets are multilinear in them, so random ones span what all span.
+Where φ has a structure, forms of rank one do, which cost one pass through the network each.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from functools import singledispatch
+from typing import Any
+
+import autograd
+import autograd.numpy as anp
+import numpy as np
+
+from liftflow.architectures import Architecture
+from liftflow.criteria.jets import Arithmetic
+from liftflow.errors import InputError, NotDifferentiableError
+from liftflow.typing import FloatArray, IntArray
+
+
+class GradientFields(ABC):
+    """Fields X_g of an architecture, in Euclidean coordinates of its choice.
+
+    Points, velocities and fields are arrays whose last axis runs over coordinates that an
+    isometry, up to one factor, relates to θ.
+    """
+
+    def point(self, theta: FloatArray) -> FloatArray:
+        """Coordinates of a parameter; θ itself unless a family has better ones.
+
+        Parameters
+        ----------
+        theta : array, shape=[dim]
+
+        Returns
+        -------
+        point : array, shape=[n_coordinates]
+        """
+        return np.asarray(theta)
+
+    def velocities(self, tangents: FloatArray) -> FloatArray:
+        """Coordinates of velocities of θ.
+
+        Parameters
+        ----------
+        tangents : array, shape=[n, dim]
+
+        Returns
+        -------
+        velocities : array, shape=[n, n_coordinates]
+        """
+        return np.asarray(tangents)
+
+    @abstractmethod
+    def random_forms(self, count: int, point: FloatArray, rng: np.random.Generator) -> Any:
+        """Draw forms whose fields are about as long as the point."""
+
+    @abstractmethod
+    def basis_forms(self, numbers: IntArray) -> Any:
+        """Forms that read single entries of z, by their flat numbers."""
+
+    @abstractmethod
+    def field(self, forms: Any, point: Any) -> Any:
+        """Evaluate the fields of all forms, shape=[n_forms, n_coordinates]."""
+
+    @abstractmethod
+    def push(self, function: Callable[[Any], Any], point: Any, velocity: Any) -> tuple[Any, Any]:
+        """Evaluate a function of the point and its derivative along a velocity."""
+
+    def start(self, point: FloatArray, count: int) -> Any:
+        """Repeat a point for ``count`` forms, in the form that :meth:`field` works on."""
+        return np.broadcast_to(point, (count, point.shape[-1]))
+
+    def finish(self, values: Any) -> FloatArray:
+        """Return plain arrays from the form that :meth:`field` works on."""
+        return np.asarray(values)
+
+    def values(self, forms: Any, point: FloatArray, count: int) -> FloatArray:
+        """Evaluate the fields at a plain point.
+
+        Parameters
+        ----------
+        forms : forms
+        point : array, shape=[n_coordinates]
+        count : int
+            Number of forms.
+
+        Returns
+        -------
+        vectors : array, shape=[count, n_coordinates]
+        """
+        return self.finish(self.field(forms, self.start(point, count)))
+
+    def derivatives(self, forms: Any, point: FloatArray, velocities: FloatArray) -> FloatArray:
+        """Differentiate each field along the velocity of the same number, ∂X_i v_i.
+
+        Parameters
+        ----------
+        forms : forms
+        point : array, shape=[n_coordinates]
+        velocities : array, shape=[n, n_coordinates]
+
+        Returns
+        -------
+        derivatives : array, shape=[n, n_coordinates]
+        """
+        start = self.start(point, len(velocities))
+        direction = self.start(velocities, len(velocities))
+        return self.finish(self.push(lambda at: self.field(forms, at), start, direction)[1])
+
+    def brackets(self, forms: Sequence[Any], point: FloatArray, count: int) -> FloatArray:
+        """Evaluate nested brackets [X_k, […, [X_2, X_1]]].
+
+        Parameters
+        ----------
+        forms : sequence of forms
+            For X_1, …, X_k, each for ``count`` brackets.
+        point : array, shape=[n_coordinates]
+        count : int
+
+        Returns
+        -------
+        brackets : array, shape=[count, n_coordinates]
+        """
+        return self.finish(self._nested(forms, self.start(point, count), self._difference))
+
+    @abstractmethod
+    def majorants(self, forms: Sequence[Any], point: FloatArray, count: int) -> FloatArray:
+        """Sizes of what brackets are made of, before anything cancels: the units of rounding.
+
+        Parameters
+        ----------
+        forms : sequence of forms
+        point : array, shape=[n_coordinates]
+        count : int
+
+        Returns
+        -------
+        sizes : array, shape=[count, n_coordinates]
+        """
+
+    def _difference(self, along: Any, other: Any) -> Any:
+        return along - other
+
+    def _nested(self, forms: Sequence[Any], point: Any, combine: Callable[[Any, Any], Any]) -> Any:
+        *inner, outer = forms
+        own = self.field(outer, point)
+        if not inner:
+            return own
+        value, along = self.push(lambda at: self._nested(inner, at, combine), point, own)
+        _, other = self.push(lambda at: self.field(outer, at), point, value)
+        return combine(along, other)
+
+
+class AutogradFields(GradientFields):
+    """Fields of any lift that autograd can differentiate, as often as brackets need.
+
+    Parameters
+    ----------
+    architecture : Architecture
+        Only its ``lift`` is used.
+
+    Raises
+    ------
+    NotDifferentiableError
+        When evaluated: autograd cannot follow the lift.
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        self.architecture = architecture
+
+    def random_forms(self, count: int, point: FloatArray, rng: np.random.Generator) -> FloatArray:
+        """Draw normal covectors.
+
+        Parameters
+        ----------
+        count : int
+        point : array, shape=[dim]
+        rng : numpy.random.Generator
+
+        Returns
+        -------
+        forms : array, shape=[count, *lifted_shape]
+        """
+        forms = rng.standard_normal((count, *self.architecture.lifted_shape))
+        lengths = np.linalg.norm(self.values(forms, point, count), axis=1)
+        factor = np.linalg.norm(point) / np.where(lengths > 0, lengths, 1.0)
+        return forms * factor.reshape(-1, *[1] * (forms.ndim - 1))
+
+    def basis_forms(self, numbers: IntArray) -> FloatArray:
+        """Covectors that read single entries of z.
+
+        Parameters
+        ----------
+        numbers : array, shape=[n]
+
+        Returns
+        -------
+        forms : array, shape=[n, *lifted_shape]
+        """
+        rows = np.eye(self.architecture.lifted_dim)[numbers]
+        return rows.reshape(-1, *self.architecture.lifted_shape)
+
+    def field(self, forms: FloatArray, point: Any) -> Any:
+        """Evaluate the fields by reverse-mode differentiation of the lift.
+
+        Parameters
+        ----------
+        forms : array, shape=[n, *lifted_shape]
+        point : array, shape=[n, dim]
+
+        Returns
+        -------
+        vectors : array, shape=[n, dim]
+        """
+        try:
+            return autograd.grad(lambda at: anp.sum(forms * self.architecture.lift(at)))(point)
+        except (TypeError, ValueError, AttributeError, NotImplementedError) as error:
+            raise NotDifferentiableError(
+                f"autograd cannot follow the lift of {type(self.architecture).__name__} "
+                f"({error}); write it with autograd.numpy, or with geomstats.backend and start "
+                "Python with GEOMSTATS_BACKEND=autograd"
+            ) from error
+
+    def majorants(self, forms: Sequence[Any], point: FloatArray, count: int) -> FloatArray:
+        """Add up the sizes of the two terms of the brackets and of the fields.
+
+        Parameters
+        ----------
+        forms : sequence of array
+        point : array, shape=[dim]
+        count : int
+
+        Returns
+        -------
+        sizes : array, shape=[count, dim]
+            An estimate: of a lift that is only evaluated, no partial sums are known.
+        """
+        *inner, outer = forms
+        start = self.start(point, count)
+        own = self.field(outer, start)
+        value, along = self.push(lambda at: self._nested(inner, at, self._difference), start, own)
+        _, other = self.push(lambda at: self.field(outer, at), start, value)
+        return np.abs(along) + np.abs(other) + np.abs(own)
+
+    def push(self, function: Callable[[Any], Any], point: Any, velocity: Any) -> tuple[Any, Any]:
+        """Differentiate forward.
+
+        Parameters
+        ----------
+        function : callable
+        point, velocity : array, shape=[n, dim]
+
+        Returns
+        -------
+        value, derivative : array, shape=[n, dim]
+        """
+        return autograd.make_jvp(function)(point)(velocity)
+
+
+@singledispatch
+def gradient_fields(architecture: Architecture) -> GradientFields:
+    """Return the gradient fields of an architecture; a family with a structure registers its own.
+
+    Parameters
+    ----------
+    architecture : Architecture
+
+    Returns
+    -------
+    fields : GradientFields
+    """
+    return AutogradFields(architecture)
+
+
+@singledispatch
+def exact_fields(architecture: Architecture, arithmetic: Arithmetic) -> Any:
+    """Return the gradient fields of an architecture over a prime field.
+
+    Parameters
+    ----------
+    architecture : Architecture
+    arithmetic : Arithmetic
+        Integers modulo a prime.
+
+    Returns
+    -------
+    fields : NetworkFields
+
+    Raises
+    ------
+    InputError
+        The lift is known only as a function of floats.
+    """
+    raise InputError(
+        f"exact=True evaluates the lift over a prime field, and that of "
+        f"{type(architecture).__name__} is known only as a function of floats; use exact=False, or "
+        "register its fields with liftflow.criteria.fields.exact_fields"
+    )
