@@ -243,7 +243,7 @@ class LiftBundle(FiberBundle):
 
         References
         ----------
-        O'Neill, The fundamental equations of a submersion, 1966.
+        [ONeill1966]_.
         """
         a = self.horizontal_projection(tangent_vec_a, base_point)
         b = self.horizontal_projection(tangent_vec_b, base_point)
