@@ -119,10 +119,14 @@ class CoordinateMetric(PullbackDiffeoMetric):
                 f"points are {size} numbers on a manifold of dimension {self._space.dim}, so the "
                 "Riemann tensor has no components in them; use curvature(a, b, c, base_point)"
             )
-        i, j, k = (np.eye(size)[own.ravel()] for own in np.indices((size,) * 3))
-        points = np.reshape(base_point, (-1, size))
-        tensors = [self.curvature(j, k, i, np.tile(x, (len(i), 1))) for x in points]
-        return np.reshape(tensors, (*np.shape(base_point)[:-1], *(size,) * 4))
+        first, second = np.triu_indices(size, 1)  # R(e_j, e_k) is skew in j and k
+        axes = np.eye(size)
+        tensor = np.zeros((*np.shape(base_point)[:-1], *(size,) * 4))
+        for i, axis in enumerate(axes):
+            point = np.asarray(base_point)[..., None, :]
+            own = self.curvature(axes[first], axes[second], axis, point)
+            tensor[..., i, first, second, :], tensor[..., i, second, first, :] = own, -own
+        return tensor
 
     def inner_product_derivative_matrix(self, base_point: Any = None) -> FloatArray:
         """Derivatives ∂_k g_ij of the metric, from the Christoffel symbols.

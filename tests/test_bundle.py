@@ -1,6 +1,7 @@
 """The lift as a fibre bundle: projections, O'Neill's tensor, alignment, and the quotient metric."""
 
 import pickle
+from functools import partial
 
 import joblib
 import numpy as np
@@ -161,3 +162,45 @@ def test_everything_can_be_pickled_and_sent_to_workers(build, rng):
             joblib.delayed(space.metric.squared_norm)(point, point) for _ in range(2)
         )
         assert found[0] == found[1]
+
+
+# Negative controls: each breaks one promise, and the contract says which.
+
+BROKEN = {
+    "horizontal_lift: push-forward|horizontal_lift of a push-forward": (
+        "horizontal_lift",
+        lambda own, *args, **kwargs: 1.01 * own(*args, **kwargs),
+    ),
+    "horizontal_projection: rank 12, expected 9": (
+        "horizontal_projection",
+        lambda own, vector, point: vector + 0 * point,
+    ),
+    "vertical_projection|both projections": (
+        "vertical_projection",
+        lambda own, vector, point: 0.5 * own(vector, point),
+    ),
+    "integrability_tensor: skew": (
+        "integrability_tensor",
+        lambda own, a, b, point: own(a, b, point) + 1e-3 * b,
+    ),
+    "lift: a section": ("lift", lambda own, z: 1.01 * own(z)),
+}
+
+
+@pytest.mark.parametrize("reason", BROKEN)
+def test_contract_catches(reason, rng, monkeypatch):
+    invariant_set = on_set(*balanced(TwoLayerLinear(3, 3, 3), 0.7))
+    name, broken = BROKEN[reason]
+    bundle = invariant_set.fiber_bundle
+    monkeypatch.setattr(bundle, name, partial(broken, getattr(bundle, name)))
+    with pytest.raises(AssertionError, match=reason):
+        check_bundle(invariant_set, rng)
+
+
+def test_contract_catches_alignment_by_frames_alone(rng, monkeypatch):
+    # Procrustes' problem is right to second order only: the invariant set is curved.
+    invariant_set = on_set(*balanced(TwoLayerLinear(3, 3, 3), 0.7))
+    bundle = invariant_set.fiber_bundle
+    monkeypatch.setattr(bundle.aligner, "align", invariant_set.architecture.align)
+    with pytest.raises(AssertionError, match="align: the geodesic there is not horizontal"):
+        check_bundle(invariant_set, rng)

@@ -13,7 +13,7 @@ from geomstats.test.data import TestData
 from geomstats.test.parametrizers import DataBasedParametrizer
 from geomstats.test.vectorization import KNOWN_ARGS
 
-_COUNTS = {"n_points": (1, 2), "n_reps": (2,), "n_times": (1, 2)}
+_COUNTS = {"n_points": (1, 2), "n_reps": (2,), "n_times": (2,)}
 
 
 def _arguments(function):

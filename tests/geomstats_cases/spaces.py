@@ -51,6 +51,7 @@ COORDINATES = {
 SMALL = {
     "set layers 2-1-2": lambda: _random(ReLUNetwork.from_widths([2, 1, 2])),
     "set two layers 2, 2, 2": lambda: _balanced(TwoLayerLinear(2, 2, 2), 0.5),
+    "set two layers 2, 1, 1": lambda: _balanced(TwoLayerLinear(2, 1, 1), 0.5),
     "set two layers 3, 2, 1": lambda: _balanced(TwoLayerLinear(3, 2, 1), -0.3),
 }
 """Invariant sets that geodesics are cheap on, for the many tests of metrics."""
@@ -80,7 +81,7 @@ EXTRINSIC_METRICS = {
     "image layers 2-1-2": lambda: _small_image("set layers 2-1-2"),
     "flat, two layers 3, 2, 1": lambda: _small_image("set two layers 3, 2, 1").flat(),
 }
-OPEN_METRICS = {"image two layers 2, 2, 2": lambda: _small_image("set two layers 2, 2, 2")}
+OPEN_METRICS = {"image two layers 2, 1, 1": lambda: _small_image("set two layers 2, 1, 1")}
 COORDINATE_METRICS = {
     "flat, two layers 2, 2, 2": lambda: _small_image("set two layers 2, 2, 2").flat(),
     "chart, layers 2-1-2": lambda: _small_chart("set layers 2-1-2"),
