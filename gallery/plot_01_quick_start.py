@@ -66,7 +66,7 @@ bowl = InvariantSet(network, starts[0])
 target = np.array([0.9, -0.5])
 loss = loss_from_function(lambda z: anp.sum(anp.array([1.0, 0.2]) * (z - target) ** 2))
 times = 12.0 * np.linspace(0, 1, 121) ** 2  # closest where the flows are fastest
-SETTINGS = {"t_span": (0.0, 12.0), "t_eval": times, "rtol": 1e-6, "atol": 1e-8}
+SETTINGS = {"t_span": (0.0, 12.0), "t_eval": times, "rtol": 1e-5, "atol": 1e-7}
 
 by_theta = [ParameterFlow(network, loss).integrate(theta, **SETTINGS) for theta in starts]
 intrinsic = IntrinsicFlow(bowl, loss, coordinates="full")
@@ -133,7 +133,7 @@ plt.show()
 # The claim, checked
 # ------------------
 #
-# All flows run at a relative tolerance of 1e-6. The images of the six parameter flows and the six
+# All flows run at a relative tolerance of 1e-5. The images of the six parameter flows and the six
 # intrinsic flows agree to a few times that. The control is off by more than a tenth of the way.
 
 
@@ -149,6 +149,6 @@ control = min(map(deviation, by_other_metric, by_theta))
 print(f"largest deviation of the intrinsic flow  {claim:.0e}")
 print(f"smallest deviation of the control        {control:.2f}")
 
-assert all(np.all(bowl.belongs(flow.theta, atol=1e-5)) for flow in by_theta), "left the bowl"
-assert claim < 1e-5, "z needs more than its metric"
+assert all(np.all(bowl.belongs(flow.theta, atol=1e-4)) for flow in by_theta), "left the bowl"
+assert claim < 1e-4, "z needs more than its metric"
 assert control > 0.1, "any metric would do"
