@@ -40,6 +40,8 @@ highlight_language = "python"
 html_theme = "pydata_sphinx_theme"
 html_static_path = ["_static"]
 html_css_files = ["liftflow.css"]
+# A page without pages below it has nothing to navigate.
+html_sidebars = {path.stem: [] for path in Path(__file__).parent.glob("*.*") if path.stem != "api"}
 html_favicon = "_static/liftflow.svg"
 html_show_sourcelink = False
 html_context = {"default_mode": "auto"}  # light or dark, as the reader's system
@@ -54,6 +56,7 @@ html_theme_options = {
 autosummary_ignore_module_all = False
 autodoc_typehints = "none"  # numpydoc has the types
 autodoc_member_order = "bysource"
+toc_object_entries_show_parents = "hide"
 numpydoc_show_class_members = False  # autodoc lists them
 numpydoc_validation_checks = {"PR02", "PR03"}  # parameters that do not exist, or in another order
 
