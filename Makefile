@@ -8,7 +8,7 @@ export MPLBACKEND ?= Agg
 # Two pytest workers with one BLAS thread each are quicker than two that fight for the cores.
 PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-.PHONY: help setup demo test lint wheel lock clean
+.PHONY: help setup demo gallery docs browser test lint wheel lock clean
 help:  ## this list
 	@echo "Each sets up what it needs in $(VENV); another Python: make PYTHON=python3.12 demo"
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
@@ -35,6 +35,9 @@ $(VENV)/.dev: $(VENV)/.run
 demo: $(VENV)/.run  ## train a network on the digits twice, by θ and by z, and compare; in build/demo/
 	$(BIN)/liftflow compare --data digits --widths 64-32-10 --t-end 40 --rtol 1e-5 --seed 0 --control --out build/demo
 
+gallery: $(VENV)/.run  ## run all gallery scripts; their figures and a contact sheet in gallery/_build/
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/liftflow gallery --all --jobs 2 --out gallery/_build
+
 test: $(VENV)/.dev  ## tests and doctests, then the contracts under numpy; ARGS="-k path" goes to the first
 	GEOMSTATS_BACKEND=autograd $(PYTEST) $(ARGS)
 	GEOMSTATS_BACKEND=numpy $(PYTEST) tests/contracts
@@ -56,4 +59,4 @@ lock: | $(BIN)/python  ## for maintainers: new pins for all Python versions, wit
 	@! grep -nE '://|^-' constraints.txt
 
 clean:  ## remove what was built; .venv stays
-	rm -rf build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf build dist docs/_build docs/api docs/gallery gallery/_build .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -19,6 +19,7 @@ from liftflow.data import NAMES, load
 from liftflow.errors import DataError, LiftflowError, OutputError
 from liftflow.flows import Comparison
 from liftflow.flows import compare as compare_flows
+from liftflow.gallery_cli import gallery
 from liftflow.losses import NetworkLoss
 from liftflow.manifolds import InvariantSet
 
@@ -26,6 +27,7 @@ app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Intrinsic training dynamics of networks."
 )
 console = Console()
+app.command()(gallery)
 
 
 @app.callback()
