@@ -12,7 +12,7 @@ the k-th direction is :math:`x_k + c_i`, where :math:`x_k` is the one root of
 .. math:: \prod_i (x_k + c_i) = σ_k^2
 
 beyond the zeros of all factors, and from these numbers K_θ₀ is written down in closed form.
-"""  # noqa: D205, D400
+"""
 
 import autograd.numpy as anp
 import matplotlib.pyplot as plt

@@ -11,7 +11,7 @@ A linear network with N residual layers :math:`U_i = I + A_i/N` is Euler's metho
 
 for N → ∞: in the singular vectors of Z, a multiplication by the logarithmic means of the
 :math:`σ_k^2` and :math:`σ_l^2`. The error is O(1/N) (order: ours).
-"""  # noqa: D205, D400
+"""
 
 import matplotlib.pyplot as plt
 import numpy as np

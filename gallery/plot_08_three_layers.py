@@ -6,11 +6,12 @@ With one neuron in each hidden layer, a three-layer ReLU network has the weights
 c (out), and lifts to the matrix :math:`Z = a\,m\,c^\top`. To know K_θ₀(Z) one must split ‖Z‖ among
 the layers, as the two laws :math:`h_1 = |a|^2 − m^2` and :math:`h_2 = m^2 − |c|^2` demand.
 
-**Claim** [MPG]_: with :math:`x = |a|^2`, they demand that :math:`x (x − h_1)(x − h_1 − h_2) = ‖Z‖^2`,
-and of this cubic exactly one root makes all three factors positive. Then
+**Claim** [MPG]_: with :math:`x = |a|^2`, they demand
+:math:`x (x − h_1)(x − h_1 − h_2) = ‖Z‖^2`, and of this cubic exactly one root makes all three
+factors positive. Then
 
 .. math:: K(Z)[G] = \frac{G Z^\top Z}{|a|^2} + \frac{⟨Z, G⟩ Z}{m^2} + \frac{Z Z^\top G}{|c|^2}.
-"""  # noqa: D205, D400
+"""
 
 import autograd.numpy as anp
 import matplotlib.pyplot as plt

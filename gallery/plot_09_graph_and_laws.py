@@ -11,7 +11,7 @@ squares of the weights into it minus that of the weights out of it,
 
 where a bias counts among the weights in, as an edge from a constant source. Training changes all
 the weights and none of these numbers. There are no more laws: the rank of ∂φ is D − |H|.
-"""  # noqa: D205, D400
+"""
 
 import matplotlib.pyplot as plt
 import networkx as nx

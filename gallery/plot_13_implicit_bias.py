@@ -11,7 +11,7 @@ laws h its spectrum spreads out along training, and the limit is nearly the solu
 norm; with large laws K is nearly constant, and the limit is not sparse [Woodworth2020]_. For a
 balanced linear network of depth L, K scales with σ by :math:`σ^{2−2/L}` [Arora2018]_: singular
 values enter one after the other, and the limit has low rank.
-"""  # noqa: D205, D400
+"""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -29,7 +29,7 @@ plt.style.use(style())
 # -----------------
 #
 # Twenty measurements of a vector of forty entries, of which three are not zero. A diagonal network
-# with weights of size α starts close to z = 0, once with small laws h = α² and once with large ones.
+# with weights of size α starts close to z = 0, once with small laws h = α², once with large ones.
 
 N_ENTRIES, N_MEASURED = 40, 20
 sparse = np.zeros(N_ENTRIES)

@@ -9,7 +9,7 @@ descent and momentum let the laws drift by O(η) in the step size η, and the in
 z to O(η). Adam divides each entry of the gradient by its size: in the limit of small steps it is
 no gradient flow of the loss in the Euclidean metric, the laws drift by O(1) however small η is,
 and the intrinsic flow does not predict it.
-"""  # noqa: D205, D400
+"""
 
 import matplotlib.pyplot as plt
 import numpy as np

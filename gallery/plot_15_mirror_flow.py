@@ -10,7 +10,7 @@ It is a warped one if :math:`ω K^{-1} = ∇^2 Φ` with a scalar ω(z) > 0.
 potential in closed form (depth beyond 2 is ours). One neuron with vector input is not a mirror
 flow, but a warped one [Azulay2021]_; its mirror map ∇Φ is its weight vector and ω the weight
 behind it (ours).
-"""  # noqa: D205, D400
+"""
 
 import autograd.numpy as anp
 import matplotlib.pyplot as plt

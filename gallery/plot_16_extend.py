@@ -8,7 +8,7 @@ inner products to the comparison of the two flows, follows. ``liftflow.testing``
 **Claim** (ours, by hand below): for φ(u, v) = u∘u − v∘v, entry by entry, the laws are h = u∘v and
 :math:`K_{θ_0}(z) = 4\sqrt{z^2 + 4h^2}`. It is the diagonal network of depth 2 seen from another
 angle: (u + v)(u − v) = u² − v², and a rotation of (u, v) changes no gradient flow.
-"""  # noqa: D205, D400
+"""
 
 import autograd.numpy as anp
 import matplotlib.pyplot as plt
