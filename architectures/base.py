@@ -198,6 +198,25 @@ class Architecture(ABC):
         flat = gs.reshape(covector, (*lead, self.lifted_dim))
         return gs.einsum("...ij,...i->...j", self.lift_jacobian(theta), flat)
 
+    def lift_hvp(self, theta: Any, tangent: Any, covector: Any) -> Any:
+        """Differentiate the pullback, ∂²φ(θ)[v, ·]ᵀ g, the Hessian of ⟨g, φ⟩ times v; by autograd.
+
+        Parameters
+        ----------
+        theta, tangent : array-like, shape=[..., dim]
+        covector : array-like, shape=[..., *lifted_shape]
+
+        Returns
+        -------
+        product : array, shape=[..., dim]
+        """
+        covector = self._lifted(covector, "covector")
+        theta, tangent = gs.broadcast_arrays(self._theta(theta), self._theta(tangent, "tangent"))
+        # 0 t, because autograd warns where the derivative of a linear lift is constant.
+        return autograd.grad(
+            lambda t: gs.sum(covector * self.lift_jvp(t, tangent)) + 0.0 * gs.sum(t)
+        )(theta)
+
     def gram_apply(self, theta: Any, covector: Any) -> Any:
         """Apply the lifted Gram operator, M(θ) g = ∂φ ∂φᵀ g, without forming it.
 
@@ -394,6 +413,24 @@ class Architecture(ABC):
             return theta[..., :0]
         return autograd.make_jvp(self.conservation_laws)(theta)(tangent)[1]
 
+    def laws_hessian(self, theta: Any, tangent_a: Any, tangent_b: Any) -> Any:
+        """Second derivative ∂²h(θ)[v, w] of the laws; by autograd unless overridden.
+
+        Parameters
+        ----------
+        theta, tangent_a, tangent_b : array-like, shape=[..., dim]
+
+        Returns
+        -------
+        second_derivative : array, shape=[..., n_laws]
+        """
+        names = ("theta", "tangent_a", "tangent_b")
+        arrays = zip((theta, tangent_a, tangent_b), names, strict=True)
+        theta, first, second = gs.broadcast_arrays(*(self._theta(a, name) for a, name in arrays))
+        if self.n_laws == 0:
+            return theta[..., :0]
+        return autograd.make_jvp(lambda t: self.laws_jvp(t, second))(theta)(first)[1]
+
     def project_to_tangent(self, theta: Any, vector: Any) -> Any:
         """Project orthogonally onto ker ∂h(θ), v − ∂hᵀ(∂h∂hᵀ)⁺∂h v.
 
@@ -406,11 +443,21 @@ class Architecture(ABC):
         tangent_vec : array, shape=[..., dim]
         """
         theta, vector = self._theta(theta), self._theta(vector, "vector")
-        normal = self._normal_step(theta, self.laws_jvp(theta, vector))
-        return vector - normal
+        return vector - self.solve_laws_jvp(theta, self.laws_jvp(theta, vector))
 
-    def _normal_step(self, theta: Any, laws_tangent: Any) -> Any:
-        """Shortest v with ∂h(θ) v = ``laws_tangent`` (least squares where laws are dependent)."""
+    def solve_laws_jvp(self, theta: Any, laws_tangent: Any) -> Any:
+        """Solve ∂h(θ) v = w for the shortest v, ∂hᵀ(∂h∂hᵀ)⁺ w.
+
+        Parameters
+        ----------
+        theta : array-like, shape=[..., dim]
+        laws_tangent : array-like, shape=[..., n_laws]
+
+        Returns
+        -------
+        normal_vec : array, shape=[..., dim]
+            Orthogonal to ker ∂h; least squares where laws are dependent.
+        """
         jacobian = np.asarray(self.conservation_laws_jacobian(theta))
         return np.einsum(
             "...jk,...k->...j", np.linalg.pinv(jacobian, rcond=RANK_RTOL), laws_tangent
@@ -445,7 +492,7 @@ class Architecture(ABC):
                 previous, gap = gap, float(np.max(np.abs(defect), initial=0.0))
                 if gap == 0.0 or (gap < 1e-10 and gap >= previous / 2):
                     return point
-                point = point + self._normal_step(point, defect)
+                point = point + self.solve_laws_jvp(point, defect)
             raise NotRecoverableError(
                 f"no point of the invariant set found near theta: the laws still differ by "
                 f"{gap:.2e} after {max_steps} Gauss–Newton steps; start from a closer theta"
@@ -510,6 +557,27 @@ class Architecture(ABC):
                 f"expected at most {_GAUSS_NEWTON_RTOL * scale:.0e}; is z on the image, and near "
                 "close to it?"
             )
+        return theta
+
+    def align(self, theta: Any, base_point: Any) -> FloatArray:
+        """Move θ within its fibre of φ on its invariant set close to another point of that set.
+
+        Parameters
+        ----------
+        theta, base_point : array-like, shape=[..., dim]
+
+        Returns
+        -------
+        theta : array, shape=[..., dim]
+            φ and h are unchanged; by default θ itself, as if they determined it.
+        """
+        theta, base_point = (
+            self._theta(point, name, differentiable=False)
+            for point, name in ((theta, "theta"), (base_point, "base_point"))
+        )
+        return over_batch(self._align, [theta, base_point], [1, 1])
+
+    def _align(self, theta: FloatArray, base_point: FloatArray) -> FloatArray:
         return theta
 
     def basis_chart(self, theta: Any) -> Any:

@@ -566,12 +566,37 @@ class ReLUNetwork(Architecture):
         product = self._theta(theta) * self._theta(tangent, "tangent")
         return 2.0 * sparse_apply(product, self.dag.law_matrix)
 
+    def laws_hessian(self, theta: Any, tangent_a: Any, tangent_b: Any) -> Any:
+        """Second derivative ∂²h[v, w] of the laws, the same at every θ.
+
+        Parameters
+        ----------
+        theta, tangent_a, tangent_b : array-like, shape=[..., dim]
+
+        Returns
+        -------
+        second_derivative : array, shape=[..., n_hidden]
+        """
+        return self.laws_jvp(tangent_a, tangent_b)
+
     @cached_property
     def laplacian(self) -> GroundedLaplacian:
         """Solver for ∂h ∂hᵀ / 4 = A D_θ² Aᵀ, the grounded Laplacian of the hidden nodes."""
         return GroundedLaplacian(self.dag)
 
-    def _normal_step(self, theta: Any, laws_tangent: Any) -> Any:
+    def solve_laws_jvp(self, theta: Any, laws_tangent: Any) -> FloatArray:
+        """Solve ∂h(θ) v = w for the shortest v, by a solve with the graph Laplacian.
+
+        Parameters
+        ----------
+        theta : array-like, shape=[..., dim]
+        laws_tangent : array-like, shape=[..., n_hidden]
+
+        Returns
+        -------
+        normal_vec : array, shape=[..., dim]
+        """
+
         def step(point: FloatArray, speed: FloatArray) -> FloatArray:
             multipliers = self.laplacian.solve(point**2, speed / 2)
             return point * (self.dag.law_matrix.T @ multipliers)
@@ -814,6 +839,28 @@ class ReLUNetwork(Architecture):
             total = np.bincount(owners, signs[self.dag.tail_hidden[edges]] * overlap[edges])
             signs[hidden] = np.where(total < 0, -1.0, 1.0)
         return theta * signs[self.dag.head_hidden] * signs[self.dag.tail_hidden]
+
+    def _align(self, theta: FloatArray, base_point: FloatArray) -> FloatArray:
+        """Flip hidden nodes while that brings θ closer; the best for one hidden layer."""
+        dag = self.dag
+        signs = np.ones(self.n_hidden + 1)
+        overlap = theta * base_point
+        parts = list(zip(dag.hidden_generations, dag.in_edges, dag.out_edges, strict=True))
+        flipped = True
+        while flipped:
+            flipped = False
+            for hidden, into, out_of in parts:
+                pull = np.bincount(
+                    np.append(dag.head_hidden[into], dag.tail_hidden[out_of]) - hidden[0],
+                    np.append(
+                        overlap[into] * signs[dag.tail_hidden[into]],
+                        overlap[out_of] * signs[dag.head_hidden[out_of]],
+                    ),
+                )
+                wrong = hidden[signs[hidden] * pull < 0]
+                signs[wrong] *= -1
+                flipped |= wrong.size > 0
+        return theta * signs[dag.head_hidden] * signs[dag.tail_hidden]
 
     # The network's function.
 

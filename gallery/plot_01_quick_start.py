@@ -12,7 +12,7 @@ K_θ₀(z) of z alone, on the invariant set of θ₀ where every gradient flow f
 flow of its own, :math:`\dot z = −K_{θ_0}(z) ∇f(z)`, and it is the image of the training.
 
 Here is the smallest network on which all of it can be seen.
-"""  # noqa: D205, D400
+"""
 
 import autograd.numpy as anp
 import matplotlib.pyplot as plt

@@ -6,21 +6,49 @@ import geomstats.backend as gs
 import numpy as np
 from geomstats.geometry.base import LevelSet
 from geomstats.geometry.euclidean import Euclidean
-from geomstats.geometry.riemannian_metric import RiemannianMetric
 
 from liftflow.architectures import Architecture
 from liftflow.errors import ArchitectureError
 from liftflow.manifolds.images import image_manifold, random_tangent_vec
+from liftflow.metrics.geodesic import GEODESIC_RTOL, GeodesicSolver
+from liftflow.metrics.geometry import HorizontalMetric
+from liftflow.metrics.horizontal import TangentSpaces
 from liftflow.typing import FloatArray, Rng, as_array
 
 
-class InducedMetric(RiemannianMetric):
+class InducedMetric(HorizontalMetric):
     """The Euclidean metric of the parameters, restricted to an invariant set.
 
     Parameters
     ----------
     space : InvariantSet
+    rtol : float
+        Relative tolerance of geodesics and parallel transport.
     """
+
+    def __init__(self, space: "InvariantSet", rtol: float = GEODESIC_RTOL) -> None:
+        architecture = space.architecture
+        super().__init__(space, GeodesicSolver(architecture, TangentSpaces(architecture), rtol))
+
+    # How this metric lies below the parameters: it is theirs.
+
+    def _point_above(self, point: FloatArray) -> FloatArray:
+        return point
+
+    def _vector_above(self, theta: FloatArray, vector: FloatArray) -> FloatArray:
+        return self._space.to_tangent(vector, theta)
+
+    def _point_below(self, theta: FloatArray) -> FloatArray:
+        return self._space.projection(theta)
+
+    def _vector_below(self, theta: FloatArray, vector: FloatArray) -> FloatArray:
+        return vector
+
+    def _covector_below(self, theta: FloatArray, vector: FloatArray) -> FloatArray:
+        return vector
+
+    def _connect(self, start: FloatArray, target: FloatArray) -> tuple[FloatArray, FloatArray]:
+        return start, self.solver.connect(start, target)
 
     def inner_product(self, tangent_vec_a: Any, tangent_vec_b: Any, base_point: Any = None) -> Any:
         """Euclidean inner product of tangent vectors.
@@ -36,17 +64,39 @@ class InducedMetric(RiemannianMetric):
         """
         return gs.sum(tangent_vec_a * tangent_vec_b, axis=-1)
 
-    def christoffels(self, base_point: Any = None) -> Any:
-        """Refuse: points are extrinsic, and the ambient symbols, zero, would be wrong.
+    def geodesic_equation(self, state: Any) -> FloatArray:
+        """Evaluate the geodesic equation, θ'' = −∂hᵀ(∂h∂hᵀ)⁻¹ ∂²h[θ', θ'].
 
         Parameters
         ----------
-        base_point : array-like, shape=[..., D]
+        state : array-like, shape=[..., 2, D]
+            Position and velocity.
+
+        Returns
+        -------
+        derivative : array, shape=[..., 2, D]
+            Velocity and acceleration.
         """
-        raise NotImplementedError(
-            "points of an invariant set are extrinsic, so there are no Christoffel symbols in "
-            "them; project with to_tangent instead"
-        )
+        shape = (2, *self._space.shape)
+        state = as_array(state, "state", shape, differentiable=False)
+        theta, velocity = state[..., 0, :], state[..., 1, :]
+        return np.stack([velocity, self.solver.acceleration(theta, velocity)], axis=-2)
+
+    def second_fundamental_form(
+        self, tangent_vec_a: Any, tangent_vec_b: Any, base_point: Any
+    ) -> FloatArray:
+        """Second fundamental form of the invariant set in ℝᴰ, −∂hᵀ(∂h∂hᵀ)⁻¹ ∂²h[a, b].
+
+        Parameters
+        ----------
+        tangent_vec_a, tangent_vec_b, base_point : array-like, shape=[..., D]
+
+        Returns
+        -------
+        normal_vec : array, shape=[..., D]
+        """
+        arrays = [base_point, tangent_vec_a, tangent_vec_b]
+        return self._over_points(self.solver.spaces.second_fundamental_form, arrays)
 
 
 class InvariantSet(LevelSet):

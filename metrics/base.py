@@ -5,9 +5,11 @@ from typing import Any
 
 import geomstats.backend as gs
 import numpy as np
-from geomstats.geometry.riemannian_metric import RiemannianMetric
 
 from liftflow.architectures import Architecture
+from liftflow.metrics.geodesic import GEODESIC_RTOL, GeodesicSolver
+from liftflow.metrics.geometry import HorizontalMetric
+from liftflow.metrics.horizontal import HorizontalSpaces, LiftSpaces
 from liftflow.typing import FloatArray, as_array
 
 
@@ -39,6 +41,9 @@ class Cometric(ABC):
 
     def _lifted(self, lifted: Any, name: str, differentiable: bool = True) -> Any:
         return as_array(lifted, name, self.lifted_shape, differentiable=differentiable)
+
+    def _theta(self, theta: Any, name: str = "theta") -> FloatArray:
+        return as_array(theta, name, (self.architecture.dim,), differentiable=False)
 
     @abstractmethod
     def apply(self, z: Any, covector: Any, *, near: Any = None) -> Any:
@@ -133,22 +138,30 @@ class Cometric(ABC):
         axes = tuple(range(-len(self.lifted_shape), 0))
         return gs.sum(self._lifted(tangent_vec_a, "tangent_vec_a") * covector, axis=axes)
 
-    def horizontal_lift(self, z: Any, tangent_vec: Any) -> Any:
+    def horizontal_lift(self, z: Any, tangent_vec: Any, *, theta: Any = None) -> Any:
         """Lift a tangent vector to the shortest velocity of θ above it, ∂φ(θ)ᵀ K(z)⁺ ζ.
 
         Parameters
         ----------
         z, tangent_vec : array-like, shape=[..., *lifted_shape]
+        theta : array-like, shape=[..., dim], optional
+            A point of the invariant set over z; by default ``point(z)``.
 
         Returns
         -------
         horizontal_vec : array, shape=[..., dim]
-            At the point θ = ``point(z)``.
+            At θ.
         """
-        return self.architecture.lift_vjp(self.point(z), self.solve(z, tangent_vec))
+        theta = self.point(z) if theta is None else theta
+        return self.architecture.lift_vjp(theta, self.solve(z, tangent_vec))
+
+    @property
+    def horizontal_spaces(self) -> HorizontalSpaces:
+        """The subspaces range ∂φᵀ of parameter space, which geodesics and curvature come from."""
+        return LiftSpaces(self)
 
 
-class IntrinsicMetric(RiemannianMetric):
+class IntrinsicMetric(HorizontalMetric):
     r"""The metric g_z = K_θ₀(z)⁻¹ on φ(𝓜_θ₀), one class for all families.
 
     With it φ is a Riemannian submersion from the invariant set, whose metric is Euclidean.
@@ -159,11 +172,31 @@ class IntrinsicMetric(RiemannianMetric):
     space : geomstats.geometry.manifold.Manifold
         The image φ(𝓜_θ₀).
     cometric : Cometric
+    rtol : float
+        Relative tolerance of geodesics and parallel transport.
     """
 
-    def __init__(self, space: Any, cometric: Cometric) -> None:
-        super().__init__(space=space)
+    def __init__(self, space: Any, cometric: Cometric, rtol: float = GEODESIC_RTOL) -> None:
+        spaces = cometric.horizontal_spaces
+        super().__init__(space, GeodesicSolver(cometric.architecture, spaces, rtol))
         self.cometric = cometric
+
+    # How this metric lies below the parameters.
+
+    def _point_above(self, point: FloatArray) -> FloatArray:
+        return self.cometric.point(point)
+
+    def _vector_above(self, theta: FloatArray, vector: FloatArray) -> FloatArray:
+        return self.cometric.horizontal_lift(self._point_below(theta), vector, theta=theta)
+
+    def _point_below(self, theta: FloatArray) -> FloatArray:
+        return self.cometric.architecture.lift(theta)
+
+    def _vector_below(self, theta: FloatArray, vector: FloatArray) -> FloatArray:
+        return self.cometric.architecture.lift_jvp(theta, vector)
+
+    def _covector_below(self, theta: FloatArray, vector: FloatArray) -> FloatArray:
+        return self.cometric.solve(self._point_below(theta), self._vector_below(theta, vector))
 
     def cometric_apply(self, z: Any, covector: Any) -> Any:
         """Apply K(z) to a covector, matrix-free.
@@ -247,16 +280,3 @@ class IntrinsicMetric(RiemannianMetric):
             Tangent to the invariant set at the point recovered from z.
         """
         return self.cometric.horizontal_lift(z, tangent_vec)
-
-    def christoffels(self, base_point: Any = None) -> Any:
-        """Refuse: lifted coordinates are extrinsic, so Christoffel symbols would be wrong there.
-
-        Parameters
-        ----------
-        base_point : array-like, shape=[..., *point_shape]
-        """
-        raise NotImplementedError(
-            "points are extrinsic (d lifted coordinates on a manifold of smaller dimension), so "
-            "there are no Christoffel symbols in them; use the horizontal lift to the invariant "
-            "set, whose metric is Euclidean"
-        )
