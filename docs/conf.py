@@ -104,35 +104,39 @@ def cite(lines):
 
 
 # Docstrings have formulas in plain text, such as |z| and shape=[..., *lifted_shape]: outside of
-# literals, roles, examples and displayed formulas, the two signs mean themselves.
+# literals, roles, examples and directives, the two signs mean themselves. The pages of the gallery
+# have the first one, and mean the second as markup.
 LITERAL = re.compile(r"(``.*?``|`[^`]*`)")
 
 
-def plain_signs(lines):
+def plain_signs(lines, signs):
     """Escape the signs that reStructuredText would read as markup, in place."""
-    block = None  # indentation of the directive or the paragraph that a literal block follows
+    block = None  # indentation of the directive, or of the paragraph before a literal block
     for number, line in enumerate(lines):
         indent = len(line) - len(line.lstrip())
         if block is not None and line.strip() and indent <= block:
             block = None
         if block is None and not line.lstrip().startswith((">>>", "...")):
             parts = LITERAL.split(line)
-            parts[::2] = [re.sub(r"(?<!\\)([*|])", r"\\\1", part) for part in parts[::2]]
+            parts[::2] = [re.sub(rf"(?<!\\)([{signs}])", r"\\\1", part) for part in parts[::2]]
             lines[number] = "".join(parts)
-            if line.rstrip().endswith("::"):
+            if re.match(r"\s*\.\. [\w-]+::", line) or line.rstrip().endswith("::"):
                 block = indent
 
 
 def read_docstring(app, kind, name, thing, options, lines):
     """Prepare a docstring, before numpydoc takes the keys of citations for its own."""
     cite(lines)
-    plain_signs(lines)
+    plain_signs(lines, "*|")
 
 
-def cite_on_page(app, name, source):
-    """Do so on a page of the gallery."""
+def read_gallery_page(app, name, source):
+    """Prepare a page of the gallery."""
     if name.startswith("gallery/"):
-        cite(source)
+        lines = source[0].split("\n")
+        cite(lines)
+        plain_signs(lines, "|")
+        source[0] = "\n".join(lines)
 
 
 # The pages at the root of the repository. Their links to files become links to pages, or text.
@@ -185,5 +189,5 @@ sphinx_gallery_conf = {
 def setup(app):
     """Connect what is above to Sphinx."""
     app.connect("autodoc-process-docstring", read_docstring, priority=400)
-    app.connect("source-read", cite_on_page)
+    app.connect("source-read", read_gallery_page)
     app.connect("include-read", read_included)
