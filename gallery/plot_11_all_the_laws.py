@@ -6,8 +6,8 @@ A conservation law is constant along the gradient flow of every loss f∘φ.
 
 **Claims** [Marcotte2023]_: at a generic θ there are exactly D − dim Lie(∇φ₁, …, ∇φ_d)(θ)
 independent ones, where the Lie algebra holds the fields ∇φᵢ, their brackets, the brackets of these,
-and so on. For ReLU networks that is one per hidden neuron, and for linear networks the entries of the matrices
-:math:`S_i`, as many of them as are independent.
+and so on. For ReLU networks that is one per hidden neuron, and for linear networks the entries of
+the matrices :math:`S_i`, as many of them as are independent.
 
 A hundred random networks say so, too, and show an exception (ours): where a linear network narrows
 to a width of 1 twice, with two wider layers or more in between, that part of it has a single number
