@@ -445,6 +445,82 @@ class DeepLinear(Architecture):
             lams.append(lam)
         return np.array(lams)
 
+    def size(self, theta: Any) -> float:
+        """Size of the layers, Σ‖U_i‖², that distances between laws are relative to.
+
+        Parameters
+        ----------
+        theta : array-like, shape=[dim]
+
+        Returns
+        -------
+        size : float
+        """
+        return float(sum(np.sum(layer**2) for layer in self.layers(theta)))
+
+    def hidden_values(
+        self, theta: Any, tolerance: float = BALANCE_RTOL
+    ) -> tuple[FloatArray, FloatArray]:
+        r"""Read from θ what z does not tell: α_j on ker Zᵀ and β_j on ker Z.
+
+        :math:`α_j` is the eigenvalue of :math:`U_L ⋯ U_{j+1} (U_L ⋯ U_{j+1})^\top`, and
+        :math:`β_j` that of :math:`(U_{j−1} ⋯ U_1)^\top U_{j−1} ⋯ U_1`.
+
+        Parameters
+        ----------
+        theta : array-like, shape=[dim]
+            Relaxed balanced.
+        tolerance : float
+            Largest relative distance of several eigenvalues that counts as none.
+
+        Returns
+        -------
+        alphas, betas : array, shape=[L]
+            The trivial ones, of α_L = 1 and β_1 = 1 alone, where there is no kernel.
+
+        Raises
+        ------
+        NotIntrinsicError
+            A kernel carries more than one value.
+        """
+        layers = [np.asarray(layer) for layer in self.layers(theta)]
+        depth, rank = len(layers), min(self.widths)
+        prefixes, suffixes = [np.eye(self.widths[0])], [np.eye(self.widths[-1])]
+        for layer in layers[:-1]:
+            prefixes.append(layer @ prefixes[-1])
+        for layer in layers[:0:-1]:
+            suffixes.append(suffixes[-1] @ layer)
+        left, singular, right_t = np.linalg.svd(np.asarray(self.lift(theta)))
+        # A rank drop at θ makes the kernels larger; what is read there must still be one value.
+        rank = min(rank, int(np.sum(singular > RANK_RTOL * singular.max(initial=0.0))))
+        ends = np.eye(depth)
+        alphas, betas = ends[-1].copy(), ends[0].copy()
+        size = self.size(theta)
+        if self.widths[-1] > min(self.widths):
+            basis = left[:, rank:]
+            for j, suffix in enumerate(suffixes[::-1]):
+                bound = tolerance * size ** (depth - 1 - j)
+                alphas[j] = self._one_value(basis.T @ suffix, bound, "ker Zᵀ")
+        if self.widths[0] > min(self.widths):
+            basis = right_t[rank:].T
+            for j, prefix in enumerate(prefixes):
+                betas[j] = self._one_value(basis.T @ prefix.T, tolerance * size**j, "ker Z")
+        return alphas, betas
+
+    def _one_value(self, rows: FloatArray, bound: float, kernel: str) -> float:
+        """The one eigenvalue of rows rowsᵀ, or NotIntrinsicError with its spectrum."""
+        gram = rows @ rows.T
+        value = float(np.trace(gram)) / len(gram)
+        if not np.linalg.norm(gram - value * np.eye(len(gram))) <= bound:
+            spectrum = show_spectrum(gram)
+            raise NotIntrinsicError(
+                f"ambiguous hidden directions: on {kernel} the layers next to it have the squared "
+                f"singular values {spectrum}, and z does not tell which direction carries which, "
+                f"so the kernel inclusion fails (widths {self.widths}; two layers: λ ≠ 0 needs r "
+                "not strictly between min(n, m) and max(n, m), and z of full rank)"
+            )
+        return value
+
     # Points.
 
     def random_point(self, n_samples: int = 1, rng: Rng = None) -> FloatArray:
@@ -562,7 +638,8 @@ class DeepLinear(Architecture):
         """Find one point of the fibre over z on the invariant set: a section.
 
         At relaxed balanced laws it is built from the singular value decomposition of z, whatever
-        ``near``; elsewhere Gauss–Newton steps lead there from ``near``.
+        ``near``, and so it is, close to ``near``, for two layers on the leaf of hyperbolic isotropy
+        or with n = m = 1; elsewhere Gauss–Newton steps lead there from ``near``.
 
         Parameters
         ----------
@@ -580,21 +657,26 @@ class DeepLinear(Architecture):
         NotRecoverableError
             No such point, or none found.
         """
-        z, laws = self._lifted(z, differentiable=False), self._laws(laws)
-        lead = np.broadcast_shapes(z.shape[:-2], laws.shape[:-1])
-        flat_z = np.broadcast_to(z, (*lead, *z.shape[-2:])).reshape(-1, *z.shape[-2:])
-        flat_laws = np.broadcast_to(laws, (*lead, self.n_laws)).reshape(-1, self.n_laws)
-        points = []
-        for one_z, one_laws in zip(flat_z, flat_laws, strict=True):
-            scale = float(np.linalg.norm(one_z) + np.linalg.norm(one_laws) / self.law_scale)
-            try:
-                lams = self.balance(one_laws, max(scale, 1e-300))
-                points.append(self._section(one_z, lams))
-            except NotIntrinsicError:
-                points.append(super().recover(one_z, one_laws, near=near))
-            except ArchitectureError as error:
-                raise NotRecoverableError(str(error)) from error
-        return np.reshape(points, (*lead, self.dim))
+        arrays = [self._lifted(z, differentiable=False), self._laws(laws)]
+        if near is not None:
+            arrays.append(self._theta(near, "near", differentiable=False))
+        return over_batch(self._recover, arrays, [2, 1, 1][: len(arrays)])
+
+    def _recover(
+        self, z: FloatArray, laws: FloatArray, near: FloatArray | None = None
+    ) -> FloatArray:
+        scale = float(np.linalg.norm(z) + np.linalg.norm(laws) / self.law_scale)
+        try:
+            return self._section(z, self.balance(laws, max(scale, 1e-300)))
+        except NotIntrinsicError:
+            return self._recover_unbalanced(z, laws, near)
+        except ArchitectureError as error:
+            raise NotRecoverableError(str(error)) from error
+
+    def _recover_unbalanced(
+        self, z: FloatArray, laws: FloatArray, near: FloatArray | None
+    ) -> FloatArray:
+        return super().recover(z, laws, near=near)
 
     def _section(self, z: FloatArray, lams: FloatArray) -> FloatArray:
         left, singular, right_t = np.linalg.svd(z)
@@ -647,7 +729,8 @@ class DeepLinear(Architecture):
         Raises
         ------
         ArchitectureError
-            These widths admit no other relaxed balanced point over z.
+            These widths admit no other relaxed balanced point over z with a metric in closed
+            form.
         """
         theta = self._theta(theta, differentiable=False)
         if theta.ndim > 1:
@@ -660,11 +743,14 @@ class DeepLinear(Architecture):
         steps = [np.ones(lams.size), *each, *(a - b for a, b in combinations(each, 2))]
         for shift, step in product((1.0, -1.0), steps):
             try:
-                return self._section(z, lams + shift * size * step)
-            except ArchitectureError:
+                point = self._section(z, lams + shift * size * step)
+                self.hidden_values(point)
+                return point
+            except (ArchitectureError, NotIntrinsicError):
                 continue
         raise ArchitectureError(
-            f"widths {self.widths} admit no other relaxed balanced point over this z"
+            f"widths {self.widths} admit no other relaxed balanced point over this z where the "
+            "metric has a closed form"
         )
 
 
@@ -750,24 +836,85 @@ class TwoLayerLinear(DeepLinear):
         if not radius > 0:
             raise ArchitectureError(f"a must be positive, got {a}")
         rng = as_rng(rng)
-        z = rng.standard_normal((self.n, self.m))
-        return self._hyperbolic_section(z, radius, random_orthogonal(self.r, rng))
+        gram = _hyperbolic_gram(rng.standard_normal((self.n, self.m)), radius)
+        frame = random_orthogonal(self.r, rng)[:, : self.n + self.m]
+        return self._stacked(_root(gram) @ frame.T)
 
-    def _hyperbolic_section(self, z: FloatArray, a: float, frame: FloatArray) -> FloatArray:
-        left, singular, right_t = np.linalg.svd(z)
-        size = self.n + self.m
-        # Σ = [[(ZZᵀ + a²)^½, Z], [Zᵀ, (ZᵀZ + a²)^½]] and W = Σ^½ Qᵀ.
-        block = np.zeros((size, size))
-        pad_left = np.zeros(self.n)
-        pad_right = np.zeros(self.m)
-        pad_left[: singular.size] = pad_right[: singular.size] = singular
-        block[: self.n, : self.n] = (left * np.hypot(pad_left, a)) @ left.T
-        block[self.n :, self.n :] = (right_t.T * np.hypot(pad_right, a)) @ right_t
-        block[: self.n, self.n :], block[self.n :, : self.n] = z, z.T
-        values, vectors = np.linalg.eigh(block)
-        root = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
-        weights = root @ frame[:, :size].T
+    def _stacked(self, weights: FloatArray) -> FloatArray:
+        """The θ of W = [U; V]."""
         return np.asarray(self.pack(weights[: self.n], weights[self.n :]))
+
+    def hyperbolic_radius(self, laws: Any, tolerance: float = BALANCE_RTOL) -> float | None:
+        """Read off laws the radius a of the leaf of hyperbolic isotropy they belong to.
+
+        Parameters
+        ----------
+        laws : array-like, shape=[n_laws]
+        tolerance : float
+            Largest distance of the spectrum of S from {a (n times), −a (m times), 0}, relative to
+            a.
+
+        Returns
+        -------
+        radius : float or None
+            None where the laws belong to no such leaf.
+        """
+        if self.r < self.n + self.m:
+            return None
+        (matrix,) = self.split_laws(laws)
+        spectrum = np.linalg.eigvalsh(matrix)
+        radius = float(np.linalg.norm(spectrum) / np.sqrt(self.n + self.m))
+        wanted = np.repeat([-radius, 0.0, radius], [self.m, self.r - self.n - self.m, self.n])
+        gap = np.linalg.norm(spectrum - wanted)
+        return radius if radius > 0 and gap <= tolerance * radius else None
+
+    def _recover_unbalanced(
+        self, z: FloatArray, laws: FloatArray, near: FloatArray | None
+    ) -> FloatArray:
+        """Build the point from WWᵀ, where z and the laws determine it: W = (WWᵀ)^½ Qᵀ."""
+        (matrix,) = self.split_laws(laws)
+        radius = self.hyperbolic_radius(laws)
+        if self.n == self.m == 1:
+            gram = _scalar_gram(float(z[0, 0]), matrix)
+        elif radius is not None:
+            gram = _hyperbolic_gram(z, radius)
+        else:
+            return super()._recover_unbalanced(z, laws, near)
+        root = _root(gram)
+        # WᵀJW = S, so that Q takes the eigenvectors of (WWᵀ)^½ J (WWᵀ)^½ to those of S.
+        signs = np.repeat([1.0, -1.0], [self.n, self.m])
+        frame = np.linalg.eigh(root * signs @ root)[1]
+        basis = np.linalg.eigh(matrix)[1]
+        basis = np.hstack([basis[:, : self.m], basis[:, self.r - self.n :]])
+        if near is not None:  # turned within the eigenspaces of S to come close
+            weights = np.vstack(self.unpack(near))
+            for block in (slice(self.m), slice(self.m, None)):
+                overlap = frame[:, block].T @ root @ weights @ basis[:, block]
+                left, _, right_t = np.linalg.svd(overlap)
+                basis[:, block] = basis[:, block] @ (left @ right_t).T
+        return self._stacked(root @ frame @ basis.T)
+
+
+def _scalar_gram(z: float, matrix: FloatArray) -> FloatArray:
+    """WWᵀ of two vectors with product z and uuᵀ − vvᵀ of this trace and norm."""
+    trace = float(np.trace(matrix))
+    total = np.sqrt(max(2 * float(np.sum(matrix**2)) - trace**2, 0.0) + 4 * z**2)
+    return np.array([[(total + trace) / 2, z], [z, (total - trace) / 2]])
+
+
+def _hyperbolic_gram(z: FloatArray, a: float) -> FloatArray:
+    """WWᵀ = [[(ZZᵀ + a²)^½, Z], [Zᵀ, (ZᵀZ + a²)^½]] of the leaf of hyperbolic isotropy."""
+    left, singular, right_t = np.linalg.svd(z)
+    rows, columns = (np.append(singular, np.zeros(n - singular.size)) for n in z.shape)
+    upper = (left * np.hypot(rows, a)) @ left.T
+    lower = (right_t.T * np.hypot(columns, a)) @ right_t
+    return np.block([[upper, z], [z.T, lower]])
+
+
+def _root(matrix: FloatArray) -> FloatArray:
+    """Square root of a symmetric positive matrix."""
+    values, vectors = np.linalg.eigh(matrix)
+    return (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
 
 
 def _upper(matrices: list[Any]) -> Any:

@@ -239,8 +239,8 @@ def _dead(
     more = f" and {len(names) - 8} more" if len(names) > 8 else ""
     return NotRecoverableError(
         f"dead parameters: every path through {shown}{more} passes through another weight that "
-        "is zero, so neither z nor the conservation laws see them; remove them from the graph or "
-        "start from nonzero weights",
+        "is zero, so no velocity of them is seen in z, which has no chart here; remove them from "
+        "the graph or start from nonzero weights",
         names,
     )
 

@@ -547,7 +547,7 @@ class ReLUNetwork(Architecture):
         Raises
         ------
         NotRecoverableError
-            Dead parameters; names them. The invariant set is singular there.
+            Dead parameters; names them. The image has no chart there.
         """
         self.basis_chart(theta)
         return self.n_hidden

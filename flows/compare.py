@@ -244,6 +244,8 @@ def compare(
     ------
     InputError, FlowError, NotIntrinsicError, NotRecoverableError
         As the two flows.
+    ArchitectureError
+        A control is asked for, and the family has no other θ₀ over the same z with a closed form.
 
     Examples
     --------
@@ -264,11 +266,12 @@ def compare(
     }
     architecture, theta0 = invariant_set.architecture, invariant_set.theta0
     flow = IntrinsicFlow(invariant_set, loss, coordinates, cometric)
+    if control:  # first, since a family may have none
+        elsewhere = InvariantSet(architecture, architecture.fibre_point(theta0, _CONTROL_SEED))
     parameter = ParameterFlow(architecture, loss).integrate(theta0, t_span, **settings)
     intrinsic = flow.integrate(None, t_span, **settings)
     other, other_deviation = None, None
     if control:
-        elsewhere = InvariantSet(architecture, architecture.fibre_point(theta0, _CONTROL_SEED))
         other_flow = IntrinsicFlow(elsewhere, loss, coordinates)
         other = other_flow.integrate(None, t_span, **settings)
         other_deviation = _deviation(other_flow, other, parameter)

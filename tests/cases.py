@@ -5,6 +5,7 @@ A new family is one line in each table; ``tests/test_registry.py`` fails until i
 
 import networkx as nx
 import pytest
+from linear_cases import mixed_product
 from random_dags import random_network
 
 from liftflow.architectures import (
@@ -61,6 +62,11 @@ def balanced(architecture, lam):
     return architecture, architecture.balanced_point(lam, 0)
 
 
+def hyperbolic(network, a):
+    """Return two layers with a θ₀ on the leaf of hyperbolic isotropy."""
+    return network, network.hyperbolic_point(a, 0)
+
+
 def random_dags(name, build):
     """Return 20 lines, each built on another random network."""
     return {f"{name} {seed}": lambda seed=seed: build(random_network(seed)) for seed in range(20)}
@@ -96,7 +102,11 @@ METRICS = {
     "two layers 5, 3, 2": lambda: metric(*balanced(TwoLayerLinear(5, 3, 2), -1.0)),
     "deep 3-3-3-3": lambda: metric(*balanced(DeepLinear([3, 3, 3, 3]), (0.5, -1.2))),
     "deep 4-2-3": lambda: metric(*balanced(DeepLinear([4, 2, 3]), 0.0)),
+    "two layers 2, 2, 5": lambda: metric(*balanced(TwoLayerLinear(2, 2, 5), 0.0)),
+    "two layers 1, 1, 3, any S": lambda: metric(TwoLayerLinear(1, 1, 3)),
+    "hyperbolic 2, 1, 3": lambda: metric(*hyperbolic(TwoLayerLinear(2, 1, 3), 0.7)),
     "attention": lambda: metric(*balanced(Attention(3, 2, 1), 0.5)),
+    "product": lambda: metric(*mixed_product()),
     "recovered 2-2-2": lambda: closed(RecoveredCometric, layers([2, 2, 2])),
     **random_dags("DAG", metric),
     "closed 4-6-3": lambda: closed(OneHiddenLayerCometric, layers([4, 6, 3])),
@@ -116,6 +126,8 @@ MANIFOLDS = {
     "set nodes fed by biases": lambda: on_set(bias_fed()),
     "set two layers 4, 3, 3": lambda: on_set(*balanced(TwoLayerLinear(4, 3, 3), 0.7)),
     "set deep 3-3-3-3": lambda: on_set(*balanced(DeepLinear([3, 3, 3, 3]), (0.5, -1.2))),
+    "set neural ODE": lambda: on_set(*balanced(LinearNeuralODE(2, 5), 0.4)),
+    "set product": lambda: on_set(*mixed_product()),
     **random_dags("set DAG", on_set),
     "image 4-6-3": lambda: on_image(layers([4, 6, 3])),
     "image 2-3": lambda: on_image(layers([2, 3])),
@@ -125,6 +137,8 @@ MANIFOLDS = {
     "image two layers 5, 3, 2": lambda: on_image(*balanced(TwoLayerLinear(5, 3, 2), 1.0)),
     "image deep 4-2-3": lambda: on_image(*balanced(DeepLinear([4, 2, 3]), 0.0)),
     "image attention": lambda: on_image(*balanced(Attention(3, 2, 1), 0.5)),
+    "image neural ODE": lambda: on_image(*balanced(LinearNeuralODE(2, 5), 0.4)),
+    "image product": lambda: on_image(*mixed_product()),
     **random_dags("image DAG", on_image),
 }
 

@@ -15,6 +15,7 @@ from linear_cases import (
     PRODUCTS,
     SCALAR,
     TWO_LAYERS,
+    is_intrinsic,
     mixed_product,
     params,
 )
@@ -206,6 +207,22 @@ def test_recover_at_generic_laws(shape):
         network.recover(z, laws)
 
 
+@pytest.mark.parametrize("case", params([*SCALAR, *HYPERBOLIC]))
+def test_recover_off_balance_without_iteration(case):
+    """From any point of the set, however far, and back to the point itself when it is near."""
+    network, theta = case.architecture, case.theta0
+    laws, z = network.conservation_laws(theta), network.lift(theta)
+    size = np.sum(theta**2)
+    for near in (None, network.random_point(rng=9), theta):
+        found = network.recover(z, laws, near=near)
+        close(network.lift(found), z, 1e-10, size)
+        close(network.conservation_laws(found), laws, 1e-10, size)
+    close(found, theta, 1e-7)
+    if case in SCALAR:  # recoverable: one point, whatever it is called near to
+        other = case.draw(case.seed + 1)
+        close(network.recover(network.lift(other), laws, near=theta), other, 1e-7)
+
+
 def test_recover_refuses_laws_that_no_point_has():
     network = TwoLayerLinear(2, 2, 3)
     laws = np.eye(3)[np.triu_indices(3)]
@@ -225,7 +242,9 @@ def test_recover_refuses_a_matrix_of_too_large_rank():
 def test_fibre_points_have_other_laws(case):
     architecture, theta = case.architecture, case.theta0
     shapes = [f.widths for f in getattr(architecture, "factors", [architecture])]
-    if any(len(w) == 3 and w[1] > max(w[0], w[2]) for w in shapes):  # λ = 0 is all there is
+    two_layers = [(n, m, r) for m, r, n in (w for w in shapes if len(w) == 3)]
+    # λ = 0 is all there is, or all that has a closed form.
+    if any(not any(is_intrinsic(*shape, lam) for lam in (1.0, -1.0)) for shape in two_layers):
         with pytest.raises(ArchitectureError, match="no other relaxed balanced point"):
             architecture.fibre_point(theta)
         return
@@ -237,6 +256,7 @@ def test_fibre_points_have_other_laws(case):
     close(architecture.lift(other), architecture.lift(theta), 1e-12)
     moved = architecture.conservation_laws(other) - architecture.conservation_laws(theta)
     assert np.max(np.abs(moved)) > 0.05 * np.linalg.norm(architecture.lift(theta)) ** 0.5
+    intrinsic_cometric(architecture, other)  # which a negative control runs by
     both = np.stack([theta, theta])
     assert np.array_equal(architecture.fibre_point(both), np.stack([other, other]))
 

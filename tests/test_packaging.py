@@ -16,7 +16,7 @@ import pytest
 import liftflow
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ["architectures", "flows", "gallery", "manifolds", "metrics"]
+FOLDERS = ["architectures", "criteria", "flows", "gallery", "manifolds", "metrics"]
 
 
 @pytest.mark.parametrize("name", FOLDERS)

@@ -14,14 +14,12 @@ from rich.console import Console
 from rich.text import Text
 
 from liftflow import __version__
-from liftflow.architectures import ReLUNetwork
-from liftflow.data import NAMES, load
-from liftflow.errors import DataError, LiftflowError, OutputError
+from liftflow.data import NAMES
+from liftflow.errors import LiftflowError, OutputError
 from liftflow.flows import Comparison
 from liftflow.flows import compare as compare_flows
 from liftflow.gallery_cli import gallery
-from liftflow.losses import NetworkLoss
-from liftflow.manifolds import InvariantSet
+from liftflow.problems import FAMILIES, TASKS, Options, build
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Intrinsic training dynamics of networks."
@@ -41,21 +39,6 @@ def version() -> None:
     console.print(__version__)
 
 
-def _widths(text: str, n_inputs: int, n_outputs: int) -> list[int]:
-    try:
-        widths = [int(part) for part in text.split("-")]
-    except ValueError:
-        raise DataError(
-            f"widths must be numbers joined by dashes, like {n_inputs}-32-{n_outputs}, got {text!r}"
-        ) from None
-    if widths[0] != n_inputs or widths[-1] != n_outputs:
-        raise DataError(
-            f"the data have {n_inputs} features and need {n_outputs} outputs, got widths {text}; "
-            f"try {n_inputs}-32-{n_outputs}"
-        )
-    return widths
-
-
 def _folder(path: Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -67,16 +50,41 @@ def _folder(path: Path) -> Path:
 
 @app.command()
 def compare(
+    family: Annotated[str, typer.Option(help=f"{', '.join(FAMILIES)}.")] = "relu",
     data: Annotated[
-        str, typer.Option(help=f"{', '.join(NAMES)}, or a CSV file with the target last.")
-    ] = "iris",
+        str | None,
+        typer.Option(
+            help=f"{', '.join(NAMES)}, or a CSV file with the target last.",
+            show_default="iris for relu, else diabetes",
+        ),
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help=f"{', '.join(TASKS)}, for two-layer, deep and ode.",
+            show_default="regression; for ode sensing",
+        ),
+    ] = None,
     widths: Annotated[
         str | None,
-        typer.Option(help="Layer widths, like 64-32-10.", show_default="one hidden layer of 32"),
+        typer.Option(
+            help="Layer widths from input to output, like 64-32-10; for ode the size and the "
+            "number of steps; for attention d_model, d_head and the number of heads.",
+            show_default="by family",
+        ),
     ] = None,
-    bias: Annotated[bool, typer.Option(help="Biases on hidden and output nodes.")] = False,
+    lam: Annotated[
+        str | None,
+        typer.Option(
+            help="λ of relaxed balancedness: one for all, or several joined by commas; not for "
+            "relu.",
+            show_default="0",
+        ),
+    ] = None,
+    bias: Annotated[bool, typer.Option(help="Biases on hidden and output nodes; relu.")] = False,
     loss: Annotated[
-        str | None, typer.Option(help="mse or cross-entropy.", show_default="by the targets")
+        str | None,
+        typer.Option(help="mse or cross-entropy; relu.", show_default="by the targets"),
     ] = None,
     t_end: Annotated[float, typer.Option(help="Time to train for.")] = 10.0,
     rtol: Annotated[float, typer.Option(help="Relative tolerance of both flows.")] = 1e-5,
@@ -85,7 +93,7 @@ def compare(
     ] = None,
     method: Annotated[str, typer.Option(help="Method of scipy's solve_ivp.")] = "RK45",
     coordinates: Annotated[str, typer.Option(help="auto, full or basis.")] = "auto",
-    seed: Annotated[int, typer.Option(help="Seed of the initial weights.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the initial point and of sensed data.")] = 0,
     control: Annotated[
         bool, typer.Option("--control", help="Add the negative control, with other laws.")
     ] = False,
@@ -94,16 +102,11 @@ def compare(
     ] = None,
     progress: Annotated[bool, typer.Option(help="Progress bars.")] = True,
 ) -> None:
-    """Train a ReLU network by both flows on all samples of a data set, and compare them."""
+    """Train by both flows on all samples of a problem, and compare them."""
     try:
         folder = None if out is None else _folder(out)
-        dataset = load(data)
-        n_inputs = dataset.inputs.shape[1]
-        sizes = _widths(widths or f"{n_inputs}-32-{dataset.n_outputs}", n_inputs, dataset.n_outputs)
-        kind = loss or dataset.default_loss
-        network = ReLUNetwork.from_widths(sizes, bias)
-        objective = NetworkLoss(network, dataset.inputs, dataset.targets_for(kind), kind)
-        start = InvariantSet(network, network.random_point(rng=seed))
+        options = Options(data, task, widths, lam, bias, loss, seed)
+        start, objective = build(family, options)
         comparison = compare_flows(
             start,
             objective,

@@ -134,12 +134,12 @@ def attention_loss(inputs: Any, targets: Any, d_head: int) -> FunctionLoss:
     shape = (None, None, None)
     tokens = as_array(inputs, "inputs", shape, batch=False, differentiable=False)
     wanted = as_array(targets, "targets", tokens.shape, batch=False, differentiable=False)
-    count = wanted.shape[0] * wanted.shape[1]
+    count, transposed = wanted.shape[0] * wanted.shape[1], anp.swapaxes(tokens, 1, 2)
 
     def value(z: Any) -> Any:
         total = 0.0
         for scores, values in zip(z[0::2], z[1::2], strict=True):
-            logits = anp.einsum("sti,ij,suj->stu", tokens, scores, tokens) / d_head**0.5
+            logits = anp.matmul(anp.matmul(tokens, scores), transposed) / d_head**0.5
             weights = anp.exp(logits - anp.max(logits, axis=-1, keepdims=True))
             weights = weights / anp.sum(weights, axis=-1, keepdims=True)
             total = total + anp.matmul(anp.matmul(weights, tokens), values)

@@ -28,7 +28,7 @@ from liftflow.matrix_losses import (
 from liftflow.typing import FloatArray, as_count
 
 TASKS = ("regression", "sensing", "completion")
-"""What a linear family is trained for."""
+"""What a product of matrices is trained for."""
 
 _TARGET_RANK = 2
 _N_IMAGES = 500  # a few seconds of training instead of half a minute
@@ -36,19 +36,19 @@ _N_IMAGES = 500  # a few seconds of training instead of half a minute
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line can say about a problem.
+    """What the command line can say about a problem; None leaves a thing to the family.
 
     Attributes
     ----------
-    data : str
-        Name of a data set, or the path of a CSV file; read by the task ``regression``.
+    data : str or None
+        Name of a data set, or the path of a CSV file.
+    task : str or None
+        One of ``TASKS``.
     widths : str or None
         Numbers joined by dashes: widths of the layers from input to output; for ``ode`` the size
         and the number of steps; for ``attention`` d_model, d_head and the number of heads.
-    task : str
-        One of ``TASKS``.
-    lams : str
-        λ, or several joined by commas.
+    lams : str or None
+        λ of relaxed balancedness, or several joined by commas.
     bias : bool
         Biases of a ReLU network.
     loss : str or None
@@ -56,13 +56,16 @@ class Options:
     seed : int
     """
 
-    data: str
-    widths: str | None
-    task: str
-    lams: str
-    bias: bool
-    loss: str | None
-    seed: int
+    data: str | None = None
+    task: str | None = None
+    widths: str | None = None
+    lams: str | None = None
+    bias: bool = False
+    loss: str | None = None
+    seed: int = 0
+
+
+Problem = tuple[Architecture, FloatArray, Loss]
 
 
 def _numbers(text: str, separator: str, name: str, kind: Callable[[str], Any]) -> list[Any]:
@@ -83,8 +86,8 @@ def _layer_widths(options: Options, n_inputs: int, n_outputs: int, hidden: int) 
     return widths
 
 
-def _relu(options: Options) -> tuple[Architecture, FloatArray, Loss]:
-    dataset = load(options.data)
+def _relu(options: Options) -> Problem:
+    dataset = load(options.data or "iris")
     widths = _layer_widths(options, dataset.inputs.shape[1], dataset.n_outputs, 32)
     kind = options.loss or dataset.default_loss
     network = ReLUNetwork.from_widths(widths, options.bias)
@@ -97,15 +100,14 @@ def _rows(dataset: Dataset) -> FloatArray:
     return np.reshape(dataset.targets_for("mse"), (len(dataset.inputs), -1))
 
 
-def _layered(
-    options: Options, build: Callable[[list[int]], DeepLinear]
-) -> tuple[Architecture, FloatArray, Loss]:
-    if options.task == "regression":
-        dataset = load(options.data)
+def _layered(options: Options, build: Callable[[list[int]], DeepLinear]) -> Problem:
+    if options.task in (None, "regression"):
+        dataset = load(options.data or "diabetes")
         n_inputs, n_outputs = dataset.inputs.shape[1], dataset.n_outputs
         widths = _layer_widths(options, n_inputs, n_outputs, min(n_inputs, n_outputs))
         loss: Loss = least_squares_loss(dataset.inputs, _rows(dataset))
     else:
+        _refuse(options, "data", f"the task {options.task}")
         widths = _numbers(options.widths or "8-4-10", "-", "widths", int)
         loss = _sensed(options, (widths[-1], widths[0]))
     network = build(widths)
@@ -119,7 +121,7 @@ def _two_layers(widths: list[int]) -> TwoLayerLinear:
 
 
 def _balanced(network: Any, options: Options) -> FloatArray:
-    lams = _numbers(options.lams, ",", "λ", float)
+    lams = _numbers(options.lams or "0", ",", "λ", float)
     return network.balanced_point(lams[0] if len(lams) == 1 else lams, options.seed)
 
 
@@ -136,7 +138,7 @@ def _sensed(options: Options, shape: tuple[int, int]) -> Loss:
     return matrix_sensing_loss(forms, np.einsum("kij,ij->k", forms, target))
 
 
-def _ode(options: Options) -> tuple[Architecture, FloatArray, Loss]:
+def _ode(options: Options) -> Problem:
     size, steps = _fixed(options.widths or "4-40", "size-steps", 2)
     if options.task == "regression":
         raise DataError(
@@ -147,12 +149,12 @@ def _ode(options: Options) -> tuple[Architecture, FloatArray, Loss]:
     return network, _balanced(network, options), _sensed(options, (size, size))
 
 
-def _attention(options: Options) -> tuple[Architecture, FloatArray, Loss]:
+def _attention(options: Options) -> Problem:
     d_model, d_head, n_heads = _fixed(options.widths or "8-4-2", "d_model-d_head-heads", 3)
-    if options.task != "regression" or options.data != "digits" or d_model != 8:
+    if d_model != 8:
         raise DataError(
-            "attention is trained on the rows of 500 digits, tokens of 8 pixels, to predict each "
-            "next row: use --data digits, the task regression and widths 8-d_head-heads"
+            f"attention is trained on the rows of {_N_IMAGES} digits, tokens of 8 pixels, to "
+            f"predict each next row, so d_model is 8; got widths {options.widths!r}"
         )
     # Each row of an image is to be predicted from the rows up to the last.
     images = load_digits().images[:_N_IMAGES] / 16.0
@@ -168,15 +170,26 @@ def _fixed(text: str, form: str, count: int) -> list[int]:
     return [as_count(number, "a width", 1) for number in numbers]
 
 
-_FAMILIES: dict[str, Callable[[Options], tuple[Architecture, FloatArray, Loss]]] = {
-    "relu": _relu,
-    "two-layer": lambda options: _layered(options, _two_layers),
-    "deep": lambda options: _layered(options, DeepLinear),
-    "ode": _ode,
-    "attention": _attention,
+@dataclass(frozen=True)
+class _Family:
+    reads: tuple[str, ...]
+    build: Callable[[Options], Problem]
+
+
+_FAMILIES = {
+    "relu": _Family(("data", "bias", "loss"), _relu),
+    "two-layer": _Family(("data", "task", "lams"), lambda options: _layered(options, _two_layers)),
+    "deep": _Family(("data", "task", "lams"), lambda options: _layered(options, DeepLinear)),
+    "ode": _Family(("task", "lams"), _ode),
+    "attention": _Family(("lams",), _attention),
 }
 FAMILIES = tuple(_FAMILIES)
 """Names of the families."""
+
+
+def _refuse(options: Options, name: str, what: str) -> None:
+    if getattr(options, name):
+        raise InputError(f"{what} does not read {name}, got {getattr(options, name)!r}; leave it")
 
 
 def build(family: str, options: Options) -> tuple[InvariantSet, Loss]:
@@ -197,7 +210,7 @@ def build(family: str, options: Options) -> tuple[InvariantSet, Loss]:
     Raises
     ------
     InputError
-        An unknown family or task.
+        An unknown family or task, or an option that the family would not read.
     DataError
         Options that do not fit the data.
     ArchitectureError
@@ -205,7 +218,10 @@ def build(family: str, options: Options) -> tuple[InvariantSet, Loss]:
     """
     if family not in _FAMILIES:
         raise InputError(f"family must be one of {', '.join(FAMILIES)}, got {family!r}")
-    if options.task not in TASKS:
+    if options.task not in (None, *TASKS):
         raise InputError(f"task must be one of {', '.join(TASKS)}, got {options.task!r}")
-    architecture, theta0, loss = _FAMILIES[family](options)
+    for name in ("data", "task", "lams", "bias", "loss"):
+        if name not in _FAMILIES[family].reads:
+            _refuse(options, name, f"the family {family}")
+    architecture, theta0, loss = _FAMILIES[family].build(options)
     return InvariantSet(architecture, theta0), loss

@@ -1,0 +1,553 @@
+"""What brackets of the gradient fields decide: Frobenius, commuting, how many laws there are."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import singledispatch
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from flint import fmpz, nmod_mat
+
+from liftflow.architectures import Architecture, ProductArchitecture, ReLUNetwork
+from liftflow.criteria.fields import GradientFields, NetworkFields, gradient_fields
+from liftflow.criteria.findings import (
+    DROP,
+    TOLERANCE,
+    Finding,
+    Rank,
+    Verdict,
+    decide,
+    margin_to_zero,
+    rank_of,
+    verdict_of,
+)
+from liftflow.criteria.graph import graph_recoverability, shared_edge
+from liftflow.criteria.jets import Arithmetic
+from liftflow.criteria.products import combine, over_factors
+from liftflow.typing import FloatArray, Rng, as_rng
+
+MAX_LEVELS = 8
+"""Depth of brackets at which the search for the whole Lie algebra is given up."""
+
+GRAPH_LIMIT = 600
+"""Number of parameters of a ReLU network up to which brackets are computed; then the graph."""
+
+_SPARE = 6  # more random combinations than can be independent, so that none decides alone
+_MAX_PAIRS = 2000
+_TRIALS = 2
+_PRIMES = (2**30, 2**31)
+
+
+@dataclass(frozen=True, eq=False)
+class LieTrace:
+    """Trace at a point of the Lie algebra that the gradient fields generate.
+
+    Attributes
+    ----------
+    basis : array, shape=[n_coordinates, dimension]
+        Of the trace, orthonormal after division by ``scale``.
+    span : array, shape=[n_coordinates, rank]
+        Of the span of the fields alone, likewise.
+    scale : array, shape=[n_coordinates]
+        Typical size of the fields at each coordinate.
+    ranks : tuple of Rank
+        One per level: of the fields, then of what each depth of brackets adds.
+    settled : bool
+        Whether the last levels added nothing, or there is nothing left to add.
+    """
+
+    basis: FloatArray
+    span: FloatArray
+    scale: FloatArray
+    ranks: tuple[Rank, ...]
+    settled: bool
+
+    @property
+    def dimension(self) -> int:
+        """Dimension of the trace."""
+        return self.basis.shape[1]
+
+    @property
+    def decided(self) -> bool:
+        """Whether all ranks are, and the levels settled."""
+        return self.settled and all(rank.decided for rank in self.ranks)
+
+    @property
+    def margin(self) -> float:
+        """Smallest ratio of a singular value that counts as nonzero to one that does not."""
+        kept = [rank.kept for rank in self.ranks if rank.kept > 0]
+        dropped = [max(rank.dropped, 1e-16) for rank in self.ranks if rank.dropped >= 0]
+        return min(kept, default=np.inf) / max(dropped, default=TOLERANCE)
+
+
+def lie_trace(
+    fields: GradientFields,
+    point: FloatArray,
+    lifted_dim: int,
+    rng: np.random.Generator,
+    *,
+    patience: int = 1,
+    max_levels: int = MAX_LEVELS,
+) -> LieTrace:
+    """Grow the span of the fields by brackets, level by level, until nothing is added.
+
+    Level k has the brackets [X_k, […, [X_2, X_1]]] of random fields, as many as dimensions are
+    missing and a few more. Such nested brackets span the Lie algebra, and at a generic point a
+    level that adds nothing is the last. At a special point a later one may still add something,
+    which is what ``patience`` is for.
+
+    Parameters
+    ----------
+    fields : GradientFields
+    point : array, shape=[n_coordinates]
+    lifted_dim : int
+        Number of independent forms.
+    rng : numpy.random.Generator
+    patience : int
+        Number of successive levels that must add nothing.
+    max_levels : int
+
+    Returns
+    -------
+    trace : LieTrace
+
+    References
+    ----------
+    [Marcotte2023]_.
+    """
+    size = point.size
+    count = min(lifted_dim, size) + _SPARE
+    vectors = fields.values(fields.random_forms(count, point, rng), point, count)
+    scale = np.sqrt(np.mean(vectors**2, axis=0))
+    scale = np.where(scale > 0, scale, np.median(scale[scale > 0]) if np.any(scale > 0) else 1.0)
+    basis, rank = _extend(np.zeros((size, 0)), vectors / scale)
+    span, ranks, idle = basis, [rank], 0
+    while idle < patience and basis.shape[1] < size and len(ranks) < max_levels:
+        count = size - basis.shape[1] + _SPARE
+        forms = [fields.random_forms(count, point, rng) for _ in range(len(ranks) + 1)]
+        vectors, _ = _kept_brackets(fields, forms, point, scale, count)
+        basis, rank = _extend(basis, vectors)
+        ranks.append(rank)
+        idle = 0 if rank.value else idle + 1
+    settled = idle >= patience or basis.shape[1] == size
+    return LieTrace(basis, span, scale, tuple(ranks), settled)
+
+
+def _kept_brackets(
+    fields: GradientFields, forms: Any, point: FloatArray, scale: FloatArray, count: int
+) -> tuple[FloatArray, FloatArray]:
+    """Scaled brackets that are more than rounding of their terms, and the sizes of all terms."""
+    brackets, terms = fields.brackets(forms, point, count)
+    brackets, own = brackets / scale, np.sqrt(point.size)  # √size: the length of a scaled field
+    sizes = np.maximum(np.linalg.norm(terms / scale, axis=-1).max(axis=0), own)
+    # Before any normalisation, which would turn brackets that vanish into noise of full rank.
+    kept = np.linalg.norm(brackets, axis=1) > DROP * sizes
+    return np.where(kept[:, None], brackets, 0.0), sizes
+
+
+def _extend(basis: FloatArray, vectors: FloatArray) -> tuple[FloatArray, Rank]:
+    """Extend an orthonormal basis by vectors, and tell by how many dimensions."""
+    lengths = np.linalg.norm(vectors, axis=1)
+    kept = lengths > DROP * lengths.max(initial=0.0)
+    units = vectors[kept] / lengths[kept, None]
+    if not len(units):
+        return basis, Rank(0, True, np.nan, np.nan)
+    for _ in range(2):  # twice, so that the rest is orthogonal to rounding
+        units = units - (units @ basis) @ basis.T
+    _, singular, right = np.linalg.svd(units, full_matrices=False)
+    rank = rank_of(singular, 1.0)
+    return np.hstack([basis, right[: rank.value].T]), rank
+
+
+# Frobenius and commuting.
+
+
+@over_factors
+def frobenius(architecture: Architecture, theta: Any, *, rng: Rng = 0) -> Finding:
+    """Decide the Frobenius property at θ: [∇φ_i, ∇φ_j](θ) ∈ span{∇φ_k(θ)} for all i and j.
+
+    Parameters
+    ----------
+    architecture : Architecture
+    theta : array-like, shape=[dim]
+    rng : numpy.random.Generator or int, optional
+        For random combinations of the fields.
+
+    Returns
+    -------
+    finding : Finding
+        The value is the largest distance of a bracket to the span, relative to its terms; the
+        witness two entries of z whose fields have a bracket outside.
+
+    References
+    ----------
+    [MPG]_.
+    """
+    return _frobenius(architecture, theta, as_rng(rng))
+
+
+@singledispatch
+def _frobenius(architecture: Architecture, theta: FloatArray, rng: np.random.Generator) -> Finding:
+    def outside(trace: LieTrace, brackets: FloatArray) -> FloatArray:
+        rest = brackets - (brackets @ trace.span) @ trace.span.T
+        return rest - (rest @ trace.span) @ trace.span.T
+
+    reasons = (
+        "all brackets lie in the span of the fields",
+        "the bracket of two fields leaves their span",
+    )
+    return _bracket_test(architecture, theta, rng, "frobenius", outside, reasons)
+
+
+@_frobenius.register
+def _(network: ReLUNetwork, theta: FloatArray, rng: np.random.Generator) -> Finding:
+    if network.dim <= GRAPH_LIMIT:
+        return _frobenius.dispatch(Architecture)(network, theta, rng)
+    recoverable = graph_recoverability(network, theta)
+    # Both spans together fill ℝᴰ, brackets are tangent to the laws, so they lie in range ∂φᵀ.
+    undecided = "too many parameters for brackets, and θ is not recoverable, which would decide"
+    holds = recoverable.verdict is Verdict.HOLDS
+    return Finding(
+        "frobenius",
+        Verdict.HOLDS if holds else Verdict.UNDECIDED,
+        value=0.0,
+        margin=np.inf,
+        tolerance=0.0,
+        reason="θ is recoverable, so range ∂φᵀ is ker ∂h, which holds all brackets"
+        if holds
+        else undecided,
+    )
+
+
+@over_factors
+def commuting(architecture: Architecture, theta: Any, *, rng: Rng = 0) -> Finding:
+    """Decide whether the fields commute at θ: [∇φ_i, ∇φ_j](θ) = 0 for all i and j.
+
+    Parameters
+    ----------
+    architecture : Architecture
+    theta : array-like, shape=[dim]
+    rng : numpy.random.Generator or int, optional
+        For random combinations of the fields.
+
+    Returns
+    -------
+    finding : Finding
+        The value is the size of the largest bracket, relative to its terms; the witness two
+        entries of z whose fields do not commute.
+
+    References
+    ----------
+    [Li2022]_.
+    """
+    return _commuting(architecture, theta, as_rng(rng))
+
+
+@singledispatch
+def _commuting(architecture: Architecture, theta: FloatArray, rng: np.random.Generator) -> Finding:
+    reasons = ("all fields commute", "two fields do not commute")
+    return _bracket_test(architecture, theta, rng, "commuting", lambda trace, b: b, reasons)
+
+
+@_commuting.register
+def _(network: ReLUNetwork, theta: FloatArray, rng: np.random.Generator) -> Finding:
+    if network.dim <= GRAPH_LIMIT or not np.all(theta != 0):
+        return _commuting.dispatch(Architecture)(network, theta, rng)
+    nodes = shared_edge(network.dag)
+    return Finding(
+        "commuting",
+        Verdict.FAILS if nodes else Verdict.HOLDS,
+        value=float(bool(nodes)),
+        margin=np.inf,
+        tolerance=0.0,
+        reason=f"paths through {nodes[0]!r} share an edge" if nodes else "no paths share an edge",
+        witness={"node": nodes[0]} if nodes else {},
+    )
+
+
+def _bracket_test(
+    architecture: Architecture,
+    theta: FloatArray,
+    rng: np.random.Generator,
+    name: str,
+    part: Callable[[LieTrace, FloatArray], FloatArray],
+    reasons: tuple[str, str],
+) -> Finding:
+    """Decide whether a part of every bracket vanishes."""
+    fields = gradient_fields(architecture)
+    point = fields.point(theta)
+    trace = lie_trace(fields, point, architecture.lifted_dim, rng, max_levels=1)
+
+    def sizes(forms: list[Any], count: int) -> FloatArray:
+        brackets, terms = _kept_brackets(fields, forms, point, trace.scale, count)
+        rest = np.linalg.norm(part(trace, brackets), axis=1)
+        return rest / terms
+
+    count = architecture.dim + _SPARE
+    value = float(np.max(sizes([fields.random_forms(count, point, rng) for _ in range(2)], count)))
+    holds = decide(value) if trace.ranks[0].decided else None
+    witness = {}
+    if holds is False:
+        witness = _worst_pair(architecture, fields, sizes, rng)
+    undecided = f"a part of {value:.1e} is neither zero nor clearly not"
+    return Finding(
+        name,
+        verdict_of(holds),
+        value=value,
+        margin=margin_to_zero(value),
+        tolerance=TOLERANCE,
+        reason=undecided if holds is None else reasons[0 if holds else 1],
+        witness=witness,
+    )
+
+
+def _worst_pair(
+    architecture: Architecture,
+    fields: GradientFields,
+    sizes: Callable[[list[Any], int], FloatArray],
+    rng: np.random.Generator,
+) -> dict[str, Any]:
+    """Find two entries of z whose bracket shows the failure, among all or many of them."""
+    size = architecture.lifted_dim
+    if size * (size - 1) // 2 <= _MAX_PAIRS:
+        pairs = np.array(list(combinations(range(size), 2)))
+    else:
+        pairs = rng.integers(size, size=(_MAX_PAIRS, 2))
+    found = sizes([fields.basis_forms(column) for column in pairs.T], len(pairs))
+    worst = int(np.argmax(found))
+    entries = [
+        [int(i) for i in np.unravel_index(number, architecture.lifted_shape)]
+        for number in pairs[worst]
+    ]
+    return {"entries": entries, "size": float(found[worst])}
+
+
+# Dimensions and counts.
+
+
+@over_factors
+def lie_algebra_dimension(architecture: Architecture, theta: Any, *, rng: Rng = 0) -> Finding:
+    """Dimension of the trace at θ of the Lie algebra generated by the fields ∇φ_i.
+
+    Parameters
+    ----------
+    architecture : Architecture
+    theta : array-like, shape=[dim]
+    rng : numpy.random.Generator or int, optional
+        For random combinations of the fields.
+
+    Returns
+    -------
+    finding : Finding
+        The value is the dimension, an int; it holds where all ranks are clear. The witness has
+        the dimensions that each level of brackets adds.
+
+    References
+    ----------
+    [Marcotte2023]_.
+    """
+    return _dimension(architecture, theta, as_rng(rng))
+
+
+@singledispatch
+def _dimension(architecture: Architecture, theta: FloatArray, rng: np.random.Generator) -> Finding:
+    fields = gradient_fields(architecture)
+    trace = lie_trace(fields, fields.point(theta), architecture.lifted_dim, rng, patience=2)
+    return _counted("dimension of the Lie algebra", trace.dimension, trace)
+
+
+def _counted(name: str, value: int, trace: LieTrace) -> Finding:
+    levels = [rank.value for rank in trace.ranks]
+    return Finding(
+        name,
+        Verdict.HOLDS if trace.decided else Verdict.UNDECIDED,
+        value=value,
+        margin=trace.margin,
+        tolerance=TOLERANCE,
+        reason=f"the fields span {levels[0]} dimensions, brackets add "
+        f"{' + '.join(map(str, levels[1:])) or 'none'}"
+        + ("" if trace.decided else "; some singular value is neither zero nor clearly not"),
+        witness={"levels": levels},
+    )
+
+
+@_dimension.register
+def _(network: ReLUNetwork, theta: FloatArray, rng: np.random.Generator) -> Finding:
+    if network.dim <= GRAPH_LIMIT:
+        return _dimension.dispatch(Architecture)(network, theta, rng)
+    recoverable = graph_recoverability(network, theta)
+    return Finding(
+        "dimension of the Lie algebra",
+        Verdict.HOLDS if recoverable.verdict is Verdict.HOLDS else Verdict.UNDECIDED,
+        value=network.dim - network.n_hidden,
+        margin=recoverable.margin,
+        tolerance=recoverable.tolerance,
+        reason=f"from the graph: D − |H| where θ is recoverable, and {recoverable.reason}",
+    )
+
+
+@over_factors
+def laws_complete(architecture: Architecture, theta: Any, *, rng: Rng = 0) -> Finding:
+    """Decide whether the known laws are all there are at θ: rank ∂h(θ) = D − dim Lie(∇φ)(θ).
+
+    Parameters
+    ----------
+    architecture : Architecture
+    theta : array-like, shape=[dim]
+    rng : numpy.random.Generator or int, optional
+        For random combinations of the fields.
+
+    Returns
+    -------
+    finding : Finding
+        The value is the number of missing laws, an int.
+
+    References
+    ----------
+    [Marcotte2023]_.
+    """
+    rng = as_rng(rng)
+    dimension = _dimension(architecture, theta, rng)
+    known = _laws_rank(architecture, theta)
+    total = architecture.dim - int(dimension.value)
+    missing = total - known.value
+    decided = dimension.verdict is Verdict.HOLDS and known.decided
+    return Finding(
+        "laws complete",
+        verdict_of(missing == 0 if decided else None),
+        value=missing,
+        margin=min(dimension.margin, known.margin),
+        tolerance=dimension.tolerance,
+        reason=f"{known.value} known laws are independent here, of D − dim Lie = "
+        f"{architecture.dim} − {dimension.value} = {total}",
+        witness={"missing": missing} if decided and missing else {},
+    )
+
+
+@singledispatch
+def _laws_rank(architecture: Architecture, theta: FloatArray) -> Rank:
+    if not architecture.n_laws:
+        return Rank(0, True, np.nan, np.nan)
+    rows = np.asarray(architecture.conservation_laws_jacobian(theta))
+    return _extend(np.zeros((architecture.dim, 0)), rows)[1]
+
+
+@_laws_rank.register
+def _(network: ReLUNetwork, theta: FloatArray) -> Rank:
+    if network.dim <= GRAPH_LIMIT:
+        return _laws_rank.dispatch(Architecture)(network, theta)
+    recoverable = graph_recoverability(network, theta)
+    holds = recoverable.verdict is Verdict.HOLDS
+    return Rank(network.n_hidden, holds, np.nan, np.nan)
+
+
+def count_conservation_laws(
+    architecture: Architecture, exact: bool = False, *, rng: Rng = 0
+) -> Finding:
+    """Count the independent conservation laws at a generic θ, D − dim Lie(∇φ).
+
+    Parameters
+    ----------
+    architecture : Architecture
+    exact : bool
+        Count over prime fields of about 2³¹ elements at random points instead of floats. Ranks
+        there are never too large, and too small only with a probability that the theorem of
+        Schwartz and Zippel bounds.
+    rng : numpy.random.Generator or int, optional
+        For the point and the random combinations of the fields.
+
+    Returns
+    -------
+    finding : Finding
+        The value is the number of laws, an int. In exact mode the witness has the
+        ``error_bound``.
+
+    Raises
+    ------
+    InputError
+        Exact mode, and the lift is known only as a function of floats.
+
+    References
+    ----------
+    [Marcotte2023]_; the exact mode: ours.
+    """
+    rng = as_rng(rng)
+    if isinstance(architecture, ProductArchitecture):
+        parts = [count_conservation_laws(f, exact, rng=rng) for f in architecture.factors]
+        return combine(parts)
+    if exact:
+        return _exact_count(architecture, rng)
+    if isinstance(architecture, ReLUNetwork) and architecture.dim > GRAPH_LIMIT:
+        return Finding(
+            "conservation laws",
+            Verdict.HOLDS,
+            value=architecture.n_hidden,
+            margin=np.inf,
+            tolerance=0.0,
+            reason="from the graph: one law per hidden node, and rank ∂φ = D − |H|",
+        )
+    fields = gradient_fields(architecture)
+    point = fields.point(np.asarray(architecture.random_point(rng=rng)))
+    trace = lie_trace(fields, point, architecture.lifted_dim, rng)
+    return _counted("conservation laws", architecture.dim - trace.dimension, trace)
+
+
+def _exact_count(architecture: Architecture, rng: np.random.Generator) -> Finding:
+    best, levels, bound = 0, [0], 1.0
+    for _ in range(_TRIALS):
+        prime = _random_prime(rng)
+        fields = gradient_fields(architecture, Arithmetic(prime))
+        ranks, failure = _exact_ranks(fields, architecture, rng)
+        bound *= min(1.0, failure)
+        if ranks[-1] > best:
+            best, levels = ranks[-1], np.diff(ranks, prepend=0).tolist()
+    count = architecture.dim - best
+    return Finding(
+        "conservation laws",
+        Verdict.HOLDS,
+        value=count,
+        margin=np.inf,
+        tolerance=0.0,
+        reason=f"over {_TRIALS} prime fields the fields span {levels[0]} dimensions, brackets add "
+        f"{' + '.join(map(str, levels[1:])) or 'none'}; wrong with a probability below "
+        f"{bound:.0e} (Schwartz–Zippel)",
+        witness={"levels": levels, "error_bound": bound},
+    )
+
+
+def _random_prime(rng: np.random.Generator) -> int:
+    while True:
+        candidate = int(rng.integers(*_PRIMES))
+        if fmpz(candidate).is_prime():
+            return candidate
+
+
+def _exact_ranks(
+    fields: NetworkFields, architecture: Architecture, rng: np.random.Generator
+) -> tuple[list[int], float]:
+    """Ranks level by level, and a bound on the probability that one of them is too small.
+
+    A minor of R nested brackets of k fields is a polynomial of degree at most R k deg X in the
+    point and the forms; it vanishes at a random one with probability at most degree / p.
+    """
+    prime, size = fields.arithmetic.prime, fields.dag.dim
+    point = fields.arithmetic.draw((size,), rng)
+    degree = 2 * len(fields.dag.members) + 1
+    count = min(architecture.lifted_dim, size) + _SPARE
+    rows = fields.values(fields.random_forms(count, point, rng), point, count)
+    ranks, failure = [_modular_rank(rows, prime)], 0.0
+    while True:
+        depth = len(ranks)
+        failure += min(ranks[-1] + 1, size) * depth * degree / prime
+        if ranks[-1] == size or (depth > 1 and ranks[-1] == ranks[-2]):
+            return ranks, failure
+        count = size - ranks[-1] + _SPARE
+        forms = [fields.random_forms(count, point, rng) for _ in range(depth + 1)]
+        brackets, _ = fields.brackets(forms, point, count)
+        rows = np.vstack([rows, brackets])
+        ranks.append(_modular_rank(rows, prime))
+
+
+def _modular_rank(rows: Any, prime: int) -> int:
+    return int(nmod_mat(*rows.shape, rows.ravel().tolist(), prime).rank())

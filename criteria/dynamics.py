@@ -1,0 +1,400 @@
+"""The metric and the dynamic property, and the search for a pair of flows that refutes them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.integrate import solve_ivp
+from scipy.optimize import least_squares
+
+from liftflow.architectures import Architecture
+from liftflow.criteria.fields import gradient_fields
+from liftflow.criteria.findings import (
+    TOLERANCE,
+    Finding,
+    Verdict,
+    decide,
+    margin_to_zero,
+    verdict_of,
+)
+from liftflow.criteria.kernels import common_kernel, kernel_inclusion, recoverability
+from liftflow.criteria.products import over_factors
+from liftflow.typing import FloatArray, Rng, as_array, as_rng
+
+SEARCH_LIMIT = 100
+"""Number of entries of z up to which a counter-example is searched for."""
+
+SAME, OTHER = 1e-8, 1e-6
+"""Relative differences of M from which flows or walks of rtol 1e-11 tell equal from different."""
+
+_RTOL = 1e-11
+_N_POINTS = 3
+_STEP = 0.3
+
+
+@over_factors
+def metric_property(architecture: Architecture, theta: Any, *, rng: Rng = 0) -> Finding:
+    """Decide the intrinsic metric property of θ₀: M(θ) = K_θ₀(φ(θ)) for all θ in 𝓜_θ₀.
+
+    It holds where θ₀ is recoverable. Else two things are checked at θ₀ and at points of 𝓜_θ₀ that
+    random gradient flows lead to: the kernel inclusion, which is necessary, and sufficient where
+    the fibres of φ in 𝓜_θ₀ are connected and of constant dimension; and that M is the same at the
+    end of a walk inside the fibre.
+
+    Parameters
+    ----------
+    architecture : Architecture
+    theta : array-like, shape=[dim]
+    rng : numpy.random.Generator or int, optional
+
+    Returns
+    -------
+    finding : Finding
+        The value is the largest change of M that was found, relative to its terms.
+
+    References
+    ----------
+    [MPG]_; the check along fibres: ours.
+    """
+    rng = as_rng(rng)
+    recoverable = recoverability(architecture, theta, rng=rng)
+    if recoverable.verdict is not Verdict.FAILS:
+        return Finding(
+            "metric",
+            recoverable.verdict,
+            value=0.0,
+            margin=recoverable.margin,
+            tolerance=recoverable.tolerance,
+            reason="implied by recoverability"
+            if recoverable.verdict is Verdict.HOLDS
+            else f"recoverability is undecided: {recoverable.reason}",
+        )
+    points = [theta, *(_random_flow(architecture, theta, rng) for _ in range(_N_POINTS))]
+    inclusions = [kernel_inclusion(architecture, point, rng=rng) for point in points]
+    worst = max(inclusions, key=lambda finding: finding.value)
+    for number, finding in enumerate(inclusions):
+        if finding.verdict is not Verdict.HOLDS:
+            where = "at θ₀" if number == 0 else "at a point of 𝓜_θ₀ that a flow leads to"
+            return Finding(
+                "metric",
+                finding.verdict,
+                finding.value,
+                finding.margin,
+                finding.tolerance,
+                reason=f"the kernel inclusion {where}: {finding.reason}",
+                witness={**finding.witness, "point": points[number]} if finding.witness else {},
+            )
+    walks = [end for point in points for end in _fibre_walk(architecture, point, rng)]
+    change = max((_gram_difference(architecture, *ends, rng) for ends in walks), default=0.0)
+    same = decide(change, zero=SAME, nonzero=OTHER)
+    found = f"kernel inclusion at {len(points)} points of 𝓜_θ₀"
+    if architecture.n_laws:
+        found += f"; M changes by {change:.0e} along {len(walks)} walks inside the fibre"
+    return Finding(
+        "metric",
+        verdict_of(same),
+        value=max(worst.value, change),
+        margin=worst.margin if same else margin_to_zero(change),
+        tolerance=TOLERANCE if same else OTHER,
+        reason=found,
+        witness={"points": walks[-1]} if same is False else {},
+    )
+
+
+@over_factors
+def dynamic_property(architecture: Architecture, theta: Any, *, rng: Rng = 0) -> Finding:
+    """Decide the intrinsic dynamic property of θ₀: along every flow from it, M depends on z alone.
+
+    Implied by the metric property. Where that fails, two losses are searched for whose flows from
+    θ₀ reach the same z with different M; finding none decides nothing.
+
+    Parameters
+    ----------
+    architecture : Architecture
+    theta : array-like, shape=[dim]
+    rng : numpy.random.Generator or int, optional
+
+    Returns
+    -------
+    finding : Finding
+        The value is the relative difference of M; the witness has the two losses.
+
+    References
+    ----------
+    [MPG]_; the search: ours.
+    """
+    rng = as_rng(rng)
+    metric = metric_property(architecture, theta, rng=rng)
+    if metric.verdict is Verdict.HOLDS:
+        return Finding(
+            "dynamic",
+            metric.verdict,
+            metric.value,
+            metric.margin,
+            metric.tolerance,
+            reason="implied by the metric property",
+        )
+    example = find_counter_example(architecture, theta, rng=rng)
+    return Finding(
+        "dynamic",
+        Verdict.FAILS if example.found else Verdict.UNDECIDED,
+        value=example.gap,
+        margin=example.gap / OTHER if example.found else 1.0,
+        tolerance=OTHER,
+        reason=example.describe(),
+        witness=example.losses() if example.found else {},
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class CounterExample:
+    r"""Two losses whose flows from θ₀ reach the same z at time 1.
+
+    The first is :math:`⟨c_1, z⟩`, the second :math:`⟨c_2, z⟩ + κ ⟨a, z − z_0⟩^2 / 2`.
+
+    Attributes
+    ----------
+    found : bool
+        Whether M differs there.
+    gap : float
+        Relative difference of M, by random probes.
+    mismatch : float
+        Distance of the two z, relative to the way that z went.
+    slope1, slope2, axis : array, shape=[*lifted_shape]
+        c_1, c_2 and a.
+    curvature : float
+        κ.
+    theta1, theta2 : array, shape=[dim]
+        Ends of the two flows.
+    tries, evaluations : int
+        What the search took.
+    """
+
+    found: bool
+    gap: float
+    mismatch: float
+    slope1: FloatArray
+    slope2: FloatArray
+    axis: FloatArray
+    curvature: float
+    theta1: FloatArray
+    theta2: FloatArray
+    tries: int
+    evaluations: int
+
+    def describe(self) -> str:
+        """Return one sentence.
+
+        Returns
+        -------
+        text : str
+        """
+        effort = f"{self.tries} {'try' if self.tries == 1 else 'tries'}, {self.evaluations} flows"
+        if not self.found:
+            if not self.tries:
+                return f"no search: z has more than {SEARCH_LIMIT} entries"
+            return f"no two losses found that refute it, in {effort}; largest gap {self.gap:.1e}"
+        return (
+            "the flows of ⟨c₁, z⟩ and ⟨c₂, z⟩ + κ⟨a, z − z₀⟩²/2 reach the same z at time 1 (to "
+            f"{self.mismatch:.0e}) with M apart by {self.gap:.1g}, relatively ({effort})"
+        )
+
+    def losses(self) -> dict[str, Any]:
+        """Return the two losses, by name.
+
+        Returns
+        -------
+        losses : dict
+        """
+        return {
+            "c1": self.slope1,
+            "c2": self.slope2,
+            "kappa": self.curvature,
+            "a": self.axis,
+            "times": [1.0, 1.0],
+            "mismatch": self.mismatch,
+            "gap": self.gap,
+        }
+
+
+def find_counter_example(
+    architecture: Architecture, theta: Any, *, max_tries: int = 3, rng: Rng = 0
+) -> CounterExample:
+    """Search for two losses whose flows from θ₀ reach the same z with different M, by shooting.
+
+    The first flow is that of a random linear loss. The second has a random curved part, and its
+    linear part is solved for, so that both end at the same z.
+
+    Parameters
+    ----------
+    architecture : Architecture
+    theta : array-like, shape=[dim]
+    max_tries : int
+        Number of random pairs of losses.
+    rng : numpy.random.Generator or int, optional
+
+    Returns
+    -------
+    example : CounterExample
+        The first that refutes the dynamic property, else the one with the largest gap.
+    """
+    theta = as_array(theta, "theta", (architecture.dim,), batch=False, differentiable=False)
+    rng = as_rng(rng)
+    zero = np.zeros(architecture.lifted_shape)
+    best = CounterExample(False, 0.0, np.inf, zero, zero, zero, 0.0, theta, theta, 0, 0)
+    if architecture.lifted_dim > SEARCH_LIMIT or not np.any(theta):
+        return best
+    flows = 0
+    for number in range(1, max_tries + 1):
+        example = _shoot(architecture, theta, rng)
+        flows += example.evaluations
+        if example.mismatch <= 1e-8 and example.gap >= best.gap:
+            best = example
+        best = CounterExample(**{**vars(best), "tries": number, "evaluations": flows})
+        if best.found:
+            break
+    return best
+
+
+def _shoot(
+    architecture: Architecture, theta: FloatArray, rng: np.random.Generator
+) -> CounterExample:
+    shape, size = architecture.lifted_shape, architecture.lifted_dim
+    z0 = np.asarray(architecture.lift(theta))
+    slope1 = _STEP * _random_form(architecture, theta, rng)
+    speed = np.asarray(architecture.gram_apply(theta, slope1))
+    axis = rng.standard_normal(shape)
+    axis = axis / np.linalg.norm(axis) + speed / (np.linalg.norm(speed) or 1.0)
+    axis /= np.linalg.norm(axis)
+    # Half-way, the curved part is about as strong as the linear one.
+    curvature = 2 * np.linalg.norm(slope1) / (abs(float(np.sum(axis * speed))) or 1.0)
+    (theta1,) = _flow(architecture, theta[None], lambda z: np.broadcast_to(slope1, z.shape))
+    target = np.asarray(architecture.lift(theta1))
+    way, length = np.linalg.norm(target - z0), np.linalg.norm(slope1)
+    flows = 1
+
+    def ends(unknowns: FloatArray) -> FloatArray:
+        nonlocal flows
+        flows += len(unknowns)
+        slopes = slope1 + length * unknowns.reshape(-1, *shape)
+
+        def gradient(z: FloatArray) -> FloatArray:
+            along = np.sum(axis * (z - z0), axis=tuple(range(1, z.ndim)), keepdims=True)
+            return slopes + curvature * along * axis
+
+        return _flow(architecture, np.repeat(theta[None], len(unknowns), axis=0), gradient)
+
+    def residuals(unknowns: FloatArray) -> FloatArray:
+        lifted = np.asarray(architecture.lift(ends(unknowns))) - target
+        return lifted.reshape(len(unknowns), -1) / way
+
+    def jacobian(unknown: FloatArray) -> FloatArray:
+        step = 1e-6
+        moved = residuals(np.vstack([unknown, unknown + step * np.eye(size)]))
+        return (moved[1:] - moved[0]).T / step
+
+    solution = least_squares(
+        lambda x: residuals(x[None])[0], np.zeros(size), jac=jacobian, xtol=1e-14, ftol=1e-14,
+        gtol=1e-14, max_nfev=40,
+    )
+    (theta2,) = ends(solution.x[None])
+    mismatch = float(np.linalg.norm(np.asarray(architecture.lift(theta2)) - target) / way)
+    gap = _gram_difference(architecture, theta1, theta2, rng)
+    return CounterExample(
+        found=mismatch <= 1e-8 and gap >= OTHER,
+        gap=gap,
+        mismatch=mismatch,
+        slope1=slope1,
+        slope2=slope1 + length * solution.x.reshape(shape),
+        axis=axis,
+        curvature=float(curvature),
+        theta1=theta1,
+        theta2=theta2,
+        tries=1,
+        evaluations=flows,
+    )
+
+
+def _random_form(
+    architecture: Architecture, theta: FloatArray, rng: np.random.Generator
+) -> FloatArray:
+    """Draw a covector on z whose field is as long as θ."""
+    form = rng.standard_normal(architecture.lifted_shape)
+    length = np.linalg.norm(architecture.lift_vjp(theta, form))
+    return form * (np.linalg.norm(theta) / (length or 1.0))
+
+
+def _flow(
+    architecture: Architecture, starts: FloatArray, gradient: Callable[[FloatArray], FloatArray]
+) -> FloatArray:
+    """Follow θ' = −∂φ(θ)ᵀ ∇f(φ(θ)) from several points at once, to time 1."""
+
+    def velocity(_: float, flat: FloatArray) -> FloatArray:
+        theta = flat.reshape(starts.shape)
+        form = gradient(np.asarray(architecture.lift(theta)))
+        return -np.asarray(architecture.lift_vjp(theta, form)).ravel()
+
+    size = float(np.max(np.abs(starts)))
+    solution = solve_ivp(
+        velocity, (0.0, 1.0), starts.ravel(), method="DOP853", rtol=_RTOL, atol=_RTOL * size
+    )
+    return solution.y[:, -1].reshape(starts.shape)
+
+
+def _random_flow(
+    architecture: Architecture, theta: FloatArray, rng: np.random.Generator
+) -> FloatArray:
+    """Follow the flow of a random linear loss to another point of 𝓜_θ₀."""
+    slope = _STEP * _random_form(architecture, theta, rng)
+    return _flow(architecture, theta[None], lambda z: np.broadcast_to(slope, z.shape))[0]
+
+
+def _fibre_walk(
+    architecture: Architecture, theta: FloatArray, rng: np.random.Generator
+) -> list[tuple[FloatArray, FloatArray]]:
+    """Step along the kernel and come back to the same (φ, h); without known laws, no walk."""
+    if not architecture.n_laws:
+        return []
+    kernel = common_kernel(architecture, theta, rng).basis
+    if not len(kernel):
+        return []
+    direction = rng.standard_normal(len(kernel)) @ kernel
+    moved = theta + _STEP * np.linalg.norm(theta) / np.linalg.norm(direction) * direction
+    end = _return_to(architecture, moved, theta)
+    return [] if end is None else [(theta, end)]
+
+
+def _return_to(
+    architecture: Architecture, point: FloatArray, theta: FloatArray
+) -> FloatArray | None:
+    """Move a point to the same (φ, h) as θ, by Gauss–Newton steps; None where they fail."""
+    z, laws = architecture.lift(theta), architecture.conservation_laws(theta)
+    for _ in range(50):
+        rows = np.asarray(architecture.lift_jacobian(point))
+        law_rows = np.asarray(architecture.conservation_laws_jacobian(point))
+        gap = np.ravel(architecture.lift(point) - z)
+        law_gap = np.asarray(architecture.conservation_laws(point) - laws)
+        size, law_size = np.linalg.norm(rows), np.linalg.norm(law_rows)
+        step = np.linalg.lstsq(
+            np.vstack([rows / size, law_rows / law_size]),
+            np.concatenate([gap / size, law_gap / law_size]),
+            rcond=TOLERANCE,
+        )[0]
+        point = point - step
+        if np.linalg.norm(step) <= 1e-12 * np.linalg.norm(point):
+            return point
+    return None
+
+
+def _gram_difference(
+    architecture: Architecture, theta1: FloatArray, theta2: FloatArray, rng: np.random.Generator
+) -> float:
+    """Largest relative difference of ⟨X_g', X_g⟩ between two points, over random forms."""
+    fields = gradient_fields(architecture)
+    points = [fields.point(theta1), fields.point(theta2)]
+    forms = fields.random_forms(8, points[0], rng)
+    one, two = (fields.values(forms, point, 8) for point in points)
+    lengths = np.linalg.norm(one, axis=1)
+    difference = np.abs(one @ one.T - two @ two.T) / np.outer(lengths, lengths)
+    return float(np.max(difference))

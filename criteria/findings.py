@@ -1,0 +1,216 @@
+"""Verdicts: what a criterion found, by what number, and how far that is from the other answer."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+
+from liftflow.errors import UndecidedError
+from liftflow.typing import FloatArray
+
+ZERO = 1e-11
+"""Relative size up to which a number counts as zero."""
+
+NONZERO = 1e-7
+"""Relative size from which a number counts as nonzero; in between nothing is decided."""
+
+TOLERANCE = 1e-9
+"""Centre of that gap: what a verdict states as its tolerance."""
+
+DROP = 1e-10
+"""Vectors below this fraction of the terms they are made of are rounding, and are dropped."""
+
+
+class Verdict(StrEnum):
+    """Answer of a criterion."""
+
+    HOLDS = "holds"
+    FAILS = "fails"
+    UNDECIDED = "undecided"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a criterion found at one point.
+
+    ``bool(finding)`` is True where the property holds and False where it fails; it raises
+    UndecidedError where the numbers decide nothing.
+
+    Attributes
+    ----------
+    name : str
+        The property.
+    verdict : Verdict
+        ``"holds"``, ``"fails"`` or ``"undecided"``.
+    value : float or int
+        The decisive number: a relative singular value or residual, or a count.
+    margin : float
+        Ratio, at least 1, of the smallest number that counts as nonzero to the largest that counts
+        as zero; infinite where the answer is combinatorial or one of the two is missing.
+    tolerance : float
+        Relative size that separates zero from nonzero; 0 for an exact answer.
+    reason : str
+        One sentence.
+    witness : mapping of str to Any
+        Where the property fails, what shows it: a direction, a pair of indices, two losses.
+    """
+
+    name: str
+    verdict: Verdict
+    value: float
+    margin: float
+    tolerance: float
+    reason: str
+    witness: Mapping[str, Any] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        """Tell whether the property holds.
+
+        Raises
+        ------
+        UndecidedError
+            The verdict is undecided.
+        """
+        if self.verdict is Verdict.UNDECIDED:
+            raise UndecidedError(
+                f"{self.name} is undecided: {self.reason}; read .verdict, or ask at a point that "
+                "is farther from the border"
+            )
+        return self.verdict is Verdict.HOLDS
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as numbers, strings and lists that JSON can hold.
+
+        Returns
+        -------
+        record : dict
+        """
+        return {
+            "verdict": str(self.verdict),
+            "value": plain(self.value),
+            "margin": plain(self.margin),
+            "tolerance": self.tolerance,
+            "reason": self.reason,
+            "witness": plain(dict(self.witness)),
+        }
+
+
+def plain(value: Any) -> Any:
+    """Return a value in the types of JSON: arrays as lists, infinity and NaN as None.
+
+    Parameters
+    ----------
+    value : Any
+
+    Returns
+    -------
+    plain : dict, list, str, int, float, bool or None
+    """
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float):
+        return value if np.isfinite(value) else None
+    return value if isinstance(value, str | int | None) else str(value)
+
+
+def decide(size: float, *, zero: float = ZERO, nonzero: float = NONZERO) -> bool | None:
+    """Tell whether a relative size is zero (True), nonzero (False) or in between (None).
+
+    Parameters
+    ----------
+    size : float
+    zero, nonzero : float
+        Ends of the gap.
+
+    Returns
+    -------
+    is_zero : bool or None
+    """
+    return True if size <= zero else False if size >= nonzero else None
+
+
+def verdict_of(holds: bool | None) -> Verdict:
+    """Return the verdict for yes, no or None.
+
+    Parameters
+    ----------
+    holds : bool or None
+
+    Returns
+    -------
+    verdict : Verdict
+    """
+    if holds is None:
+        return Verdict.UNDECIDED
+    return Verdict.HOLDS if holds else Verdict.FAILS
+
+
+def margin_to_zero(size: float) -> float:
+    """Ratio, at least 1, of a size to the tolerance, whichever side of it the size is on.
+
+    Parameters
+    ----------
+    size : float
+
+    Returns
+    -------
+    margin : float
+    """
+    return max(size / TOLERANCE, TOLERANCE / size) if size > 0 else np.inf
+
+
+@dataclass(frozen=True)
+class Rank:
+    """Rank of a matrix, read off its singular values.
+
+    Attributes
+    ----------
+    value : int
+        Number of singular values above the tolerance.
+    decided : bool
+        Whether none of them lies in the gap between zero and nonzero.
+    kept, dropped : float
+        The last singular value that counts as nonzero and the first that counts as zero, relative
+        to the scale; NaN where there is none.
+    """
+
+    value: int
+    decided: bool
+    kept: float
+    dropped: float
+
+    @property
+    def margin(self) -> float:
+        """Ratio of the last nonzero singular value to the first zero one."""
+        if np.isnan(self.kept) or not self.dropped > 0:
+            return np.inf
+        return self.kept / self.dropped
+
+
+def rank_of(singular: FloatArray, scale: float) -> Rank:
+    """Read a rank off singular values, relative to ``scale``.
+
+    Parameters
+    ----------
+    singular : array, shape=[n]
+        Descending.
+    scale : float
+
+    Returns
+    -------
+    rank : Rank
+    """
+    relative = singular / scale if scale > 0 else np.zeros_like(singular)
+    value = int(np.sum(relative > TOLERANCE))
+    return Rank(
+        value=value,
+        decided=not np.any((relative > ZERO) & (relative < NONZERO)),
+        kept=float(relative[value - 1]) if value else np.nan,
+        dropped=float(relative[value]) if value < relative.size else np.nan,
+    )

@@ -1,0 +1,113 @@
+"""The numerical fallback, on an architecture that a user would write: linear convolutions."""
+
+import autograd.numpy as anp
+import geomstats.backend as gs
+import numpy as np
+import pytest
+
+from liftflow import Architecture, InvariantSet, compare, loss_from_function
+from liftflow.errors import NotIntrinsicError, NotRecoverableError
+from liftflow.metrics import RecoveredCometric, intrinsic_cometric, oracle_gram
+from liftflow.testing import check_architecture
+
+pytestmark = pytest.mark.skipif(
+    not gs.has_autodiff(), reason="only lift is written, so derivatives need autograd"
+)
+
+
+class Convolution(Architecture):
+    """Two layers of a linear convolution of stride 1: the product of two polynomials.
+
+    Coefficients u and v, h(u, v) = |u|² − |v|². Recoverable where the two have no common root.
+    """
+
+    def __init__(self, n, m):
+        super().__init__(n + m, (n + m - 1,), n_laws=1, block_shapes=[(n,), (m,)])
+
+    def lift(self, theta):
+        u, v = self.unpack(theta)
+        m, n = v.shape[-1], u.shape[-1]
+        zeros = 0.0 * u[..., :1]
+        shifted = [
+            gs.concatenate([zeros] * i + [u * v[..., i : i + 1]] + [zeros] * (m - 1 - i), axis=-1)
+            for i in range(m)
+        ]
+        assert shifted[0].shape[-1] == n + m - 1
+        return sum(shifted[1:], shifted[0])
+
+    def conservation_laws(self, theta):
+        u, v = self.unpack(theta)
+        return gs.sum(u**2, axis=-1, keepdims=True) - gs.sum(v**2, axis=-1, keepdims=True)
+
+
+SIZES = [(2, 2), (3, 2), (4, 3)]
+
+
+@pytest.fixture(params=SIZES, ids=str)
+def network(request):
+    return Convolution(*request.param)
+
+
+def target_of(network, theta0, rng):
+    return network.lift(theta0 + 0.2 * rng.standard_normal(network.dim))
+
+
+def test_it_is_an_architecture(network, rng):
+    check_architecture(network)
+    theta = network.random_point(rng=rng)
+    u, v = network.unpack(theta)
+    np.testing.assert_allclose(network.lift(theta), np.convolve(u, v), rtol=1e-12)
+
+
+def test_cometric_is_the_gram_of_every_point_of_the_set(network, rng):
+    start = InvariantSet(network, network.random_point(rng=rng))
+    cometric = RecoveredCometric(network, start.theta0)
+    for _ in range(5):
+        step = start.to_tangent(rng.standard_normal(network.dim), start.theta0)
+        theta = start.projection(start.theta0 + 0.2 * step)
+        z = network.lift(theta)
+        wanted = oracle_gram(network, theta)
+        np.testing.assert_allclose(cometric.matrix(z), wanted, atol=1e-10 * np.abs(wanted).max())
+        form = rng.standard_normal(z.shape)
+        np.testing.assert_allclose(cometric.apply(z, form), wanted @ form, rtol=1e-8, atol=1e-9)
+        np.testing.assert_allclose(cometric.solve(z, wanted @ form), form, rtol=1e-6, atol=1e-6)
+
+
+def test_both_flows_agree_and_those_of_other_laws_part(network, rng):
+    theta0 = network.random_point(rng=rng)
+    start = InvariantSet(network, theta0)
+    target = target_of(network, theta0, rng)
+    loss = loss_from_function(lambda z: 0.5 * anp.sum((z - target) ** 2))
+    settings = {"method": "DOP853", "rtol": 1e-10, "atol": 1e-12, "n_times": 5}
+    run = compare(start, loss, (0.0, 1.0), cometric=RecoveredCometric(network, theta0), **settings)
+    assert run.success and run.parameter.loss[-1] < 0.9 * run.parameter.loss[0]
+    assert run.max_deviation <= 1e-8
+    u, v = network.unpack(theta0)
+    other = network.pack(1.3 * u, v / 1.3)  # the same z, other laws
+    moved = compare(start, loss, (0.0, 1.0), cometric=RecoveredCometric(network, other), **settings)
+    assert moved.max_deviation >= 1e-3
+
+
+def test_polynomials_with_a_common_root_are_not_recoverable():
+    network = Convolution(2, 2)
+    theta = network.pack([1.0, -2.0], [0.5, -1.0])  # both vanish at 2
+    kernels = np.vstack([network.lift_jacobian(theta), network.conservation_laws_jacobian(theta)])
+    assert np.linalg.matrix_rank(kernels, tol=1e-12) < network.dim
+    apart = network.pack([1.0, -2.0], [0.5, -1.2])
+    kernels = np.vstack([network.lift_jacobian(apart), network.conservation_laws_jacobian(apart)])
+    assert np.linalg.matrix_rank(kernels, tol=1e-12) == network.dim
+
+
+def test_there_is_no_closed_form_and_the_message_names_the_fallback():
+    network = Convolution(3, 2)
+    with pytest.raises(NotIntrinsicError, match=r"use RecoveredCometric\(architecture, theta0\)"):
+        intrinsic_cometric(network, network.random_point(rng=0))
+
+
+def test_laws_that_no_point_over_z_has_are_refused():
+    network = Convolution(2, 2)
+    theta0 = network.random_point(rng=0)
+    cometric = RecoveredCometric(network, theta0)
+    # (x² + 1) has no real factors of degree one.
+    with pytest.raises(NotRecoverableError, match="Gauss–Newton on"):
+        cometric.point(np.array([1.0, 0.0, 1.0]))
