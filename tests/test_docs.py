@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from liftflow import InvariantSet, NetworkLoss, ReLUNetwork, compare
+from liftflow import InvariantSet, NetworkLoss, ReLUNetwork, compare, intrinsic_cometric
+from liftflow.architectures import TwoLayerLinear
 from liftflow.data import load
 
 ROOT = Path(__file__).parents[1]
@@ -149,6 +150,7 @@ CALL = re.compile(r"`(?:\w+ = )?((?:\w+\.)+\w+)(?:\(([^()`]*)\))?`")
 
 def test_notation_names_what_exists(comparison):
     network = comparison.architecture
+    linear = TwoLayerLinear(3, 2, 2)
     invariant_set = InvariantSet(network, comparison.parameter.theta[0])
     image = invariant_set.image()
     roots = {
@@ -161,6 +163,8 @@ def test_notation_names_what_exists(comparison):
         "chart": network.basis_chart(invariant_set.theta0),
         "trajectory": comparison.intrinsic,
         "comparison": comparison,
+        "linear": linear,
+        "spectral": intrinsic_cometric(linear, linear.balanced_point(0.5, 0)),
     }
     found = [match for match in CALL.findall(read("NOTATION.md")) if "..." not in match[0]]
     assert len(found) > 30
