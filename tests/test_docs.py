@@ -15,6 +15,7 @@ import pytest
 
 from liftflow import InvariantSet, NetworkLoss, ReLUNetwork, compare
 from liftflow.data import load
+from liftflow.flows import DiagonalPotential
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(ROOT.glob("*.md"))
@@ -140,6 +141,7 @@ def test_notation_names_what_exists(comparison):
         "chart": network.basis_chart(invariant_set.theta0),
         "trajectory": comparison.intrinsic,
         "comparison": comparison,
+        "potential": DiagonalPotential(ReLUNetwork.diagonal(1), [0.5, 0.8]),
     }
     found = [match for match in CALL.findall(read("NOTATION.md")) if "..." not in match[0]]
     assert len(found) > 30
