@@ -82,8 +82,8 @@ known, total = known_and_all(networks)
 known_of_exceptions, total_of_exceptions = known_and_all(exceptions)
 
 # %%
-# What are the laws that the :math:`S_i` do not give? On the smallest exception, no polynomials up to
-# degree 4: their search finds six independent ones, and there are seven laws.
+# What are the laws that the :math:`S_i` do not give? On the smallest exception, no polynomials up
+# to degree 4: their search finds six independent ones, and there are seven laws.
 
 quartic = discover_laws(exceptions[0], degree=4)
 print(quartic.reason)
