@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from liftflow import InvariantSet, NetworkLoss, ReLUNetwork, compare
+from liftflow import InvariantSet, NetworkLoss, ReLUNetwork, compare, intrinsic_cometric
+from liftflow.architectures import TwoLayerLinear
 from liftflow.data import load
 from liftflow.flows import DiagonalPotential
 
@@ -129,6 +130,7 @@ CALL = re.compile(r"`(?:\w+ = )?((?:\w+\.)+\w+)(?:\(([^()`]*)\))?`")
 
 def test_notation_names_what_exists(comparison):
     network = comparison.architecture
+    linear = TwoLayerLinear(3, 2, 2)
     invariant_set = InvariantSet(network, comparison.parameter.theta[0])
     image = invariant_set.image()
     roots = {
@@ -141,6 +143,8 @@ def test_notation_names_what_exists(comparison):
         "chart": network.basis_chart(invariant_set.theta0),
         "trajectory": comparison.intrinsic,
         "comparison": comparison,
+        "linear": linear,
+        "spectral": intrinsic_cometric(linear, linear.balanced_point(0.5, 0)),
         "potential": DiagonalPotential(ReLUNetwork.diagonal(1), [0.5, 0.8]),
     }
     found = [match for match in CALL.findall(read("NOTATION.md")) if "..." not in match[0]]

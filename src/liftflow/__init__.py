@@ -6,7 +6,12 @@ sets, the metrics and the flows, and compares the two.
 """
 
 from liftflow.architectures import Architecture as Architecture
+from liftflow.architectures import Attention as Attention
+from liftflow.architectures import DeepLinear as DeepLinear
+from liftflow.architectures import LinearNeuralODE as LinearNeuralODE
+from liftflow.architectures import ProductArchitecture as ProductArchitecture
 from liftflow.architectures import ReLUNetwork as ReLUNetwork
+from liftflow.architectures import TwoLayerLinear as TwoLayerLinear
 from liftflow.flows import Comparison as Comparison
 from liftflow.flows import IntrinsicFlow as IntrinsicFlow
 from liftflow.flows import ParameterFlow as ParameterFlow
@@ -18,22 +23,29 @@ from liftflow.losses import loss_from_function as loss_from_function
 from liftflow.manifolds import InvariantSet as InvariantSet
 from liftflow.metrics import Cometric as Cometric
 from liftflow.metrics import IntrinsicMetric as IntrinsicMetric
+from liftflow.metrics import RecoveredCometric as RecoveredCometric
 from liftflow.metrics import intrinsic_cometric as intrinsic_cometric
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Architecture",
+    "Attention",
     "Cometric",
     "Comparison",
+    "DeepLinear",
     "IntrinsicFlow",
     "IntrinsicMetric",
     "InvariantSet",
+    "LinearNeuralODE",
     "Loss",
     "NetworkLoss",
     "ParameterFlow",
+    "ProductArchitecture",
     "ReLUNetwork",
+    "RecoveredCometric",
     "Trajectory",
+    "TwoLayerLinear",
     "compare",
     "intrinsic_cometric",
     "loss_from_function",
