@@ -42,6 +42,14 @@ test: $(VENV)/.dev  ## tests and doctests, then the contracts under numpy; ARGS=
 	GEOMSTATS_BACKEND=autograd $(PYTEST) $(ARGS)
 	GEOMSTATS_BACKEND=numpy $(PYTEST) tests/contracts
 
+# sphinx-gallery runs a script again when the script changed, not the library: make clean first.
+docs: $(VENV)/.dev  ## the documentation in docs/_build/html/, warnings are errors
+	@rm -rf docs/api docs/_build
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/sphinx-build -W --keep-going -E -q docs docs/_build/html
+
+browser: $(VENV)/.dev  ## the built documentation in Chromium, skipped where there is none
+	$(BIN)/python -m pytest docs/test_in_browser.py
+
 lint: $(VENV)/.dev  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -242,5 +242,6 @@ def contact_sheet(
             axes.imshow(plt.imread(outcome.files[0]))
             axes.set_title(f"{outcome.script.name[:2]}  {outcome.script.title}", fontsize=11)
             axes.axis("off")
+            axes.set_anchor("N")
         figure.savefig(path)
         plt.close(figure)
