@@ -3,6 +3,7 @@
 from itertools import pairwise
 
 import mpmath
+import networkx as nx
 import numpy as np
 import pytest
 
@@ -145,6 +146,17 @@ def test_intrinsic_flow_is_straight_in_the_mirror_coordinate(chain):
 
     assert bend(DiagonalPotential(network, theta0)) <= 1e-8
     assert bend(DiagonalPotential(network, 1.5 * theta0)) > 1e-2
+
+
+def test_an_edge_without_a_hidden_node_has_a_flat_potential():
+    graph = nx.DiGraph([("x", "a"), ("a", "o"), ("y", "o")])
+    network = ReLUNetwork(graph, inputs="xy", outputs="o")
+    theta0 = np.array([0.5, 0.8, 0.3])
+    potential, z = DiagonalPotential(network, theta0), np.array([0.7, -1.4])
+    metric = InvariantSet(network, theta0).image().metric
+    np.testing.assert_allclose(potential.hessian(z), metric.metric_matrix(z), rtol=1e-12)
+    np.testing.assert_allclose(slopes(potential.gradient, z), potential.hessian(z), atol=1e-9)
+    np.testing.assert_allclose(slopes(potential.value, z), potential.gradient(z), rtol=1e-9)
 
 
 def test_diagonal_potential_refuses():
