@@ -10,7 +10,7 @@ import numpy as np
 from flint import fmpz, nmod_mat
 
 from liftflow.architectures import Architecture, ProductArchitecture, ReLUNetwork
-from liftflow.criteria.fields import GradientFields, NetworkFields, gradient_fields
+from liftflow.criteria.fields import GradientFields, NetworkFields, exact_fields, gradient_fields
 from liftflow.criteria.findings import (
     DROP,
     TOLERANCE,
@@ -25,6 +25,7 @@ from liftflow.criteria.findings import (
 from liftflow.criteria.graph import graph_recoverability, shared_edge
 from liftflow.criteria.jets import Arithmetic
 from liftflow.criteria.products import combine, over_factors
+from liftflow.criteria.scaling import SPARE, column_lengths, lift_rows, unit_rows
 from liftflow.typing import FloatArray, Rng, as_rng
 
 MAX_LEVELS = 8
@@ -33,7 +34,7 @@ MAX_LEVELS = 8
 GRAPH_LIMIT = 600
 """Number of parameters of a ReLU network up to which brackets are computed; then the graph."""
 
-_SPARE = 6  # more random combinations than can be independent, so that none decides alone
+_SHORTEST = 1e-3  # relative length down to which brackets are made to unit vectors
 _MAX_PAIRS = 2000
 _TRIALS = 2
 _PRIMES = (2**30, 2**31)
@@ -117,45 +118,42 @@ def lie_trace(
     [Marcotte2023]_.
     """
     size = point.size
-    count = min(lifted_dim, size) + _SPARE
+    count = min(lifted_dim, size) + SPARE
     vectors = fields.values(fields.random_forms(count, point, rng), point, count)
     scale = np.sqrt(np.mean(vectors**2, axis=0))
     scale = np.where(scale > 0, scale, np.median(scale[scale > 0]) if np.any(scale > 0) else 1.0)
-    basis, rank = _extend(np.zeros((size, 0)), vectors / scale)
+    basis, rank = _extend(np.zeros((size, 0)), unit_rows(vectors / scale))
     span, ranks, idle = basis, [rank], 0
     while idle < patience and basis.shape[1] < size and len(ranks) < max_levels:
-        count = size - basis.shape[1] + _SPARE
+        count = size - basis.shape[1] + SPARE
         forms = [fields.random_forms(count, point, rng) for _ in range(len(ranks) + 1)]
-        vectors, _ = _kept_brackets(fields, forms, point, scale, count)
-        basis, rank = _extend(basis, vectors)
+        vectors = _relative_brackets(fields, forms, point, scale, count)
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+        basis, rank = _extend(basis, vectors / np.maximum(lengths, _SHORTEST))
         ranks.append(rank)
         idle = 0 if rank.value else idle + 1
     settled = idle >= patience or basis.shape[1] == size
     return LieTrace(basis, span, scale, tuple(ranks), settled)
 
 
-def _kept_brackets(
+def _relative_brackets(
     fields: GradientFields, forms: Any, point: FloatArray, scale: FloatArray, count: int
-) -> tuple[FloatArray, FloatArray]:
-    """Scaled brackets that are more than rounding of their terms, and the sizes of all terms."""
-    brackets, terms = fields.brackets(forms, point, count)
-    brackets, own = brackets / scale, np.sqrt(point.size)  # √size: the length of a scaled field
-    sizes = np.maximum(np.linalg.norm(terms / scale, axis=-1).max(axis=0), own)
-    # Before any normalisation, which would turn brackets that vanish into noise of full rank.
-    kept = np.linalg.norm(brackets, axis=1) > DROP * sizes
-    return np.where(kept[:, None], brackets, 0.0), sizes
+) -> FloatArray:
+    """Scaled brackets relative to what they are made of, so that rounding stays rounding.
+
+    Made to unit vectors instead, brackets that vanish would be noise of full rank.
+    """
+    sizes = np.linalg.norm(fields.majorants(forms, point, count) / scale, axis=1)
+    relative = fields.brackets(forms, point, count) / scale / np.where(sizes > 0, sizes, 1)[:, None]
+    kept = np.linalg.norm(relative, axis=1) > DROP
+    return np.where(kept[:, None], relative, 0.0)
 
 
 def _extend(basis: FloatArray, vectors: FloatArray) -> tuple[FloatArray, Rank]:
     """Extend an orthonormal basis by vectors, and tell by how many dimensions."""
-    lengths = np.linalg.norm(vectors, axis=1)
-    kept = lengths > DROP * lengths.max(initial=0.0)
-    units = vectors[kept] / lengths[kept, None]
-    if not len(units):
-        return basis, Rank(0, True, np.nan, np.nan)
     for _ in range(2):  # twice, so that the rest is orthogonal to rounding
-        units = units - (units @ basis) @ basis.T
-    _, singular, right = np.linalg.svd(units, full_matrices=False)
+        vectors = vectors - (vectors @ basis) @ basis.T
+    _, singular, right = np.linalg.svd(vectors, full_matrices=False)
     rank = rank_of(singular, 1.0)
     return np.hstack([basis, right[: rank.value].T]), rank
 
@@ -280,11 +278,10 @@ def _bracket_test(
     trace = lie_trace(fields, point, architecture.lifted_dim, rng, max_levels=1)
 
     def sizes(forms: list[Any], count: int) -> FloatArray:
-        brackets, terms = _kept_brackets(fields, forms, point, trace.scale, count)
-        rest = np.linalg.norm(part(trace, brackets), axis=1)
-        return rest / terms
+        brackets = _relative_brackets(fields, forms, point, trace.scale, count)
+        return np.linalg.norm(part(trace, brackets), axis=1)
 
-    count = architecture.dim + _SPARE
+    count = architecture.dim + SPARE
     value = float(np.max(sizes([fields.random_forms(count, point, rng) for _ in range(2)], count)))
     holds = decide(value) if trace.ranks[0].decided else None
     witness = {}
@@ -409,7 +406,7 @@ def laws_complete(architecture: Architecture, theta: Any, *, rng: Rng = 0) -> Fi
     """
     rng = as_rng(rng)
     dimension = _dimension(architecture, theta, rng)
-    known = _laws_rank(architecture, theta)
+    known = _laws_rank(architecture, theta, rng)
     total = architecture.dim - int(dimension.value)
     missing = total - known.value
     decided = dimension.verdict is Verdict.HOLDS and known.decided
@@ -426,17 +423,16 @@ def laws_complete(architecture: Architecture, theta: Any, *, rng: Rng = 0) -> Fi
 
 
 @singledispatch
-def _laws_rank(architecture: Architecture, theta: FloatArray) -> Rank:
-    if not architecture.n_laws:
-        return Rank(0, True, np.nan, np.nan)
+def _laws_rank(architecture: Architecture, theta: FloatArray, rng: np.random.Generator) -> Rank:
     rows = np.asarray(architecture.conservation_laws_jacobian(theta))
-    return _extend(np.zeros((architecture.dim, 0)), rows)[1]
+    units = column_lengths(lift_rows(architecture, theta, rng), theta)
+    return _extend(np.zeros((architecture.dim, 0)), unit_rows(rows * units))[1]
 
 
 @_laws_rank.register
-def _(network: ReLUNetwork, theta: FloatArray) -> Rank:
+def _(network: ReLUNetwork, theta: FloatArray, rng: np.random.Generator) -> Rank:
     if network.dim <= GRAPH_LIMIT:
-        return _laws_rank.dispatch(Architecture)(network, theta)
+        return _laws_rank.dispatch(Architecture)(network, theta, rng)
     recoverable = graph_recoverability(network, theta)
     holds = recoverable.verdict is Verdict.HOLDS
     return Rank(network.n_hidden, holds, np.nan, np.nan)
@@ -497,7 +493,7 @@ def _exact_count(architecture: Architecture, rng: np.random.Generator) -> Findin
     best, levels, bound = 0, [0], 1.0
     for _ in range(_TRIALS):
         prime = _random_prime(rng)
-        fields = gradient_fields(architecture, Arithmetic(prime))
+        fields = exact_fields(architecture, Arithmetic(prime))
         ranks, failure = _exact_ranks(fields, architecture, rng)
         bound *= min(1.0, failure)
         if ranks[-1] > best:
@@ -534,7 +530,7 @@ def _exact_ranks(
     prime, size = fields.arithmetic.prime, fields.dag.dim
     point = fields.arithmetic.draw((size,), rng)
     degree = 2 * len(fields.dag.members) + 1
-    count = min(architecture.lifted_dim, size) + _SPARE
+    count = min(architecture.lifted_dim, size) + SPARE
     rows = fields.values(fields.random_forms(count, point, rng), point, count)
     ranks, failure = [_modular_rank(rows, prime)], 0.0
     while True:
@@ -542,12 +538,11 @@ def _exact_ranks(
         failure += min(ranks[-1] + 1, size) * depth * degree / prime
         if ranks[-1] == size or (depth > 1 and ranks[-1] == ranks[-2]):
             return ranks, failure
-        count = size - ranks[-1] + _SPARE
+        count = size - ranks[-1] + SPARE
         forms = [fields.random_forms(count, point, rng) for _ in range(depth + 1)]
-        brackets, _ = fields.brackets(forms, point, count)
-        rows = np.vstack([rows, brackets])
+        rows = np.vstack([rows, fields.brackets(forms, point, count)])
         ranks.append(_modular_rank(rows, prime))
 
 
 def _modular_rank(rows: Any, prime: int) -> int:
-    return int(nmod_mat(*rows.shape, rows.ravel().tolist(), prime).rank())
+    return int(nmod_mat(len(rows), rows.shape[1], rows.ravel().tolist(), prime).rank())

@@ -31,6 +31,7 @@ SAME, OTHER = 1e-8, 1e-6
 _RTOL = 1e-11
 _N_POINTS = 3
 _STEP = 0.3
+_MAX_STEPS = 20
 
 
 @over_factors
@@ -295,8 +296,13 @@ def _shoot(
         return (moved[1:] - moved[0]).T / step
 
     solution = least_squares(
-        lambda x: residuals(x[None])[0], np.zeros(size), jac=jacobian, xtol=1e-14, ftol=1e-14,
-        gtol=1e-14, max_nfev=40,
+        lambda x: residuals(x[None])[0],
+        np.zeros(size),
+        jac=jacobian,
+        gtol=1e-11,
+        xtol=1e-12,
+        ftol=1e-14,
+        max_nfev=_MAX_STEPS,
     )
     (theta2,) = ends(solution.x[None])
     mismatch = float(np.linalg.norm(np.asarray(architecture.lift(theta2)) - target) / way)

@@ -19,7 +19,7 @@ import numpy as np
 
 from liftflow.architectures import Architecture, DeepLinear, ReLUNetwork
 from liftflow.architectures.dag import CompiledDAG
-from liftflow.criteria.jets import Arithmetic, constant, inner_sum, multiply, seed, split
+from liftflow.criteria.jets import FLOATS, Arithmetic, constant, inner_sum, multiply, seed, split
 from liftflow.errors import InputError, NotDifferentiableError
 from liftflow.typing import FloatArray, IntArray
 
@@ -96,9 +96,7 @@ class GradientFields(ABC):
         direction = self.start(velocities, len(velocities))
         return self.finish(self.push(lambda at: self.field(forms, at), start, direction)[1])
 
-    def brackets(
-        self, forms: Sequence[Any], point: FloatArray, count: int
-    ) -> tuple[FloatArray, FloatArray]:
+    def brackets(self, forms: Sequence[Any], point: FloatArray, count: int) -> FloatArray:
         """Evaluate nested brackets [X_k, […, [X_2, X_1]]].
 
         Parameters
@@ -111,27 +109,35 @@ class GradientFields(ABC):
         Returns
         -------
         brackets : array, shape=[count, n_coordinates]
-        terms : array, shape=[2, count, n_coordinates]
-            The two terms of the outermost bracket, whose difference it is.
         """
-        terms = self._terms(forms, self.start(point, count))
-        along, other = (self.finish(term) for term in terms)
-        return self.finish(self._difference(*terms)), np.stack([along, other])
+        return self.finish(self._nested(forms, self.start(point, count), self._difference))
+
+    @abstractmethod
+    def majorants(self, forms: Sequence[Any], point: FloatArray, count: int) -> FloatArray:
+        """Sizes of what brackets are made of, before anything cancels: the units of rounding.
+
+        Parameters
+        ----------
+        forms : sequence of forms
+        point : array, shape=[n_coordinates]
+        count : int
+
+        Returns
+        -------
+        sizes : array, shape=[count, n_coordinates]
+        """
 
     def _difference(self, along: Any, other: Any) -> Any:
         return along - other
 
-    def _terms(self, forms: Sequence[Any], point: Any) -> tuple[Any, Any]:
+    def _nested(self, forms: Sequence[Any], point: Any, combine: Callable[[Any, Any], Any]) -> Any:
         *inner, outer = forms
         own = self.field(outer, point)
-        value, along = self.push(lambda at: self._nested(inner, at), point, own)
+        if not inner:
+            return own
+        value, along = self.push(lambda at: self._nested(inner, at, combine), point, own)
         _, other = self.push(lambda at: self.field(outer, at), point, value)
-        return along, other
-
-    def _nested(self, forms: Sequence[Any], point: Any) -> Any:
-        if len(forms) == 1:
-            return self.field(forms[0], point)
-        return self._difference(*self._terms(forms, point))
+        return combine(along, other)
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,6 +154,10 @@ class NetworkForms:
     multipliers: Any
     sources: Any
     sinks: Any
+
+    def __abs__(self) -> "NetworkForms":
+        """Take all absolute values."""
+        return NetworkForms(abs(self.multipliers), abs(self.sources), abs(self.sinks))
 
 
 class NetworkFields(GradientFields):
@@ -187,12 +197,30 @@ class NetworkFields(GradientFields):
         value, derivative : jet
         """
         count = max(point.shape[1], velocity.shape[1])
-        parts = [np.broadcast_to(part, (len(part), count, part.shape[-1])) for part in
-                 (point, velocity)]
+        parts = [
+            np.broadcast_to(part, (len(part), count, part.shape[-1])) for part in (point, velocity)
+        ]
         return split(function(np.concatenate(parts)))
 
     def _difference(self, along: Any, other: Any) -> Any:
         return self.arithmetic.reduce(along - other)
+
+    def majorants(self, forms: Sequence[Any], point: FloatArray, count: int) -> FloatArray:
+        """Evaluate brackets with absolute values and sums in place of differences.
+
+        Parameters
+        ----------
+        forms : sequence of NetworkForms
+        point : array, shape=[n_coordinates]
+        count : int
+
+        Returns
+        -------
+        sizes : array, shape=[count, n_coordinates]
+            All coefficients of the fields are positive, so these bound every partial sum.
+        """
+        sizes = [abs(form) for form in forms]
+        return self.finish(self._nested(sizes, self.start(np.abs(point), count), np.add))
 
     def field(self, forms: NetworkForms, point: Any) -> Any:
         """Evaluate the fields by backpropagation on jets.
@@ -228,8 +256,9 @@ class NetworkFields(GradientFields):
         for block, matrix in reversed(blocks):
             if block.tail_generation > 0:
                 tail = backward[block.tail_generation]
-                tail += inner_sum(matrix, backward[block.head_generation][..., None, :], -1,
-                                  arithmetic)
+                tail += inner_sum(
+                    matrix, backward[block.head_generation][..., None, :], -1, arithmetic
+                )
                 arithmetic.reduce(tail, out=tail)
         before = np.zeros((*shape, n_nodes), weights.dtype)
         after = np.zeros((*shape, n_nodes), weights.dtype)
@@ -296,9 +325,7 @@ class LinearFields(NetworkFields):
         moved = [np.moveaxis(np.asarray(layer), -1, -2) for layer in layers]
         return np.concatenate([layer.reshape(*layer.shape[:-2], -1) for layer in moved], axis=-1)
 
-    def random_forms(
-        self, count: int, point: FloatArray, rng: np.random.Generator
-    ) -> NetworkForms:
+    def random_forms(self, count: int, point: FloatArray, rng: np.random.Generator) -> NetworkForms:
         """Draw matrices of rank one, as forms on the product.
 
         Parameters
@@ -334,9 +361,9 @@ class LinearFields(NetworkFields):
 
 
 class ReLUFields(NetworkFields):
-    """Fields of the path products of a ReLU network; no path is listed.
+    r"""Fields of the path products of a ReLU network; no path is listed.
 
-    A form gives every edge a random multiplier: :math:`\\sum_p \\prod_{e∈p} c_e θ_e`. Such
+    A form gives every edge a random multiplier: :math:`\sum_p \prod_{e∈p} c_e θ_e`. Such
     products over edges span all forms, and c_e ∝ 1/|θ_e| makes every path count alike, whatever
     the scale and the rescaling of θ.
 
@@ -376,9 +403,7 @@ class ReLUFields(NetworkFields):
         """
         return np.asarray(tangents)
 
-    def random_forms(
-        self, count: int, point: FloatArray, rng: np.random.Generator
-    ) -> NetworkForms:
+    def random_forms(self, count: int, point: FloatArray, rng: np.random.Generator) -> NetworkForms:
         """Draw a multiplier for every edge.
 
         Parameters
@@ -514,6 +539,27 @@ class AutogradFields(GradientFields):
                 "Python with GEOMSTATS_BACKEND=autograd"
             ) from error
 
+    def majorants(self, forms: Sequence[Any], point: FloatArray, count: int) -> FloatArray:
+        """Add up the sizes of the two terms of the brackets and of the fields.
+
+        Parameters
+        ----------
+        forms : sequence of array
+        point : array, shape=[dim]
+        count : int
+
+        Returns
+        -------
+        sizes : array, shape=[count, dim]
+            An estimate: of a lift that is only evaluated, no partial sums are known.
+        """
+        *inner, outer = forms
+        start = self.start(point, count)
+        own = self.field(outer, start)
+        value, along = self.push(lambda at: self._nested(inner, at, self._difference), start, own)
+        _, other = self.push(lambda at: self.field(outer, at), start, value)
+        return np.abs(along) + np.abs(other) + np.abs(own)
+
     def push(self, function: Callable[[Any], Any], point: Any, velocity: Any) -> tuple[Any, Any]:
         """Differentiate forward.
 
@@ -530,41 +576,61 @@ class AutogradFields(GradientFields):
 
 
 @singledispatch
-def gradient_fields(
-    architecture: Architecture, arithmetic: Arithmetic = Arithmetic()
-) -> GradientFields:
+def gradient_fields(architecture: Architecture) -> GradientFields:
     """Return the gradient fields of an architecture; a family with a structure registers its own.
 
     Parameters
     ----------
     architecture : Architecture
-    arithmetic : Arithmetic
-        Floats, or integers modulo a prime.
 
     Returns
     -------
     fields : GradientFields
-
-    Raises
-    ------
-    InputError
-        Exact arithmetic was asked of a lift that is known only as a function of floats.
     """
-    if arithmetic.exact:
-        raise InputError(
-            f"exact=True evaluates the lift over a prime field, and that of "
-            f"{type(architecture).__name__} is known only as a function of floats; use "
-            "exact=False, or register its fields with liftflow.criteria.fields.gradient_fields"
-        )
     return AutogradFields(architecture)
 
 
 @gradient_fields.register
-def _(architecture: DeepLinear, arithmetic: Arithmetic = Arithmetic()) -> GradientFields:
-    return LinearFields(architecture, arithmetic)
+def _(architecture: DeepLinear) -> GradientFields:
+    return LinearFields(architecture, FLOATS)
 
 
 @gradient_fields.register
-def _(architecture: ReLUNetwork, arithmetic: Arithmetic = Arithmetic()) -> GradientFields:
-    return ReLUFields(architecture, arithmetic)
+def _(architecture: ReLUNetwork) -> GradientFields:
+    return ReLUFields(architecture, FLOATS)
 
+
+@singledispatch
+def exact_fields(architecture: Architecture, arithmetic: Arithmetic) -> NetworkFields:
+    """Return the gradient fields of an architecture over a prime field.
+
+    Parameters
+    ----------
+    architecture : Architecture
+    arithmetic : Arithmetic
+        Integers modulo a prime.
+
+    Returns
+    -------
+    fields : NetworkFields
+
+    Raises
+    ------
+    InputError
+        The lift is known only as a function of floats.
+    """
+    raise InputError(
+        f"exact=True evaluates the lift over a prime field, and that of "
+        f"{type(architecture).__name__} is known only as a function of floats; use exact=False, or "
+        "register its fields with liftflow.criteria.fields.exact_fields"
+    )
+
+
+@exact_fields.register
+def _(architecture: DeepLinear, arithmetic: Arithmetic) -> NetworkFields:
+    return LinearFields(architecture, arithmetic)
+
+
+@exact_fields.register
+def _(architecture: ReLUNetwork, arithmetic: Arithmetic) -> NetworkFields:
+    return ReLUFields(architecture, arithmetic)

@@ -115,8 +115,9 @@ def conditioning(dag: CompiledDAG, theta: FloatArray) -> float:
     if size <= _DENSE_LIMIT:
         largest = np.linalg.eigvalsh(coupling.toarray())[-1]
     else:
-        largest = eigsh(coupling, k=1, which="LA", v0=np.sqrt(diagonal), tol=1e-10,
-                        return_eigenvectors=False)[0]
+        largest = eigsh(
+            coupling, k=1, which="LA", v0=np.sqrt(diagonal), tol=1e-10, return_eigenvectors=False
+        )[0]
     return float(max(0.0, 1.0 - largest))
 
 

@@ -47,6 +47,10 @@ class Arithmetic:
         return np.ones(shape, np.int64 if self.exact else np.float64)
 
 
+FLOATS = Arithmetic()
+"""float64."""
+
+
 def seed(values: Any) -> Any:
     """Return the jet of a constant."""
     return np.asarray(values)[None]

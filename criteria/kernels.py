@@ -10,7 +10,6 @@ from liftflow.architectures import Architecture, ReLUNetwork
 from liftflow.criteria.brackets import lie_trace
 from liftflow.criteria.fields import gradient_fields
 from liftflow.criteria.findings import (
-    DROP,
     TOLERANCE,
     Finding,
     Rank,
@@ -22,9 +21,8 @@ from liftflow.criteria.findings import (
 )
 from liftflow.criteria.graph import graph_recoverability
 from liftflow.criteria.products import over_factors
+from liftflow.criteria.scaling import column_lengths, lift_rows, unit_rows
 from liftflow.typing import FloatArray, Rng, as_rng
-
-_SPARE = 6
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,28 +63,16 @@ def common_kernel(
     -------
     kernel : Kernel
     """
-    lifted = _lift_rows(architecture, theta, rng)
-    lengths = np.linalg.norm(lifted, axis=0)
-    lengths = np.where(lengths > DROP * lengths.max(initial=0.0), lengths, lengths.max() or 1.0)
+    lifted = lift_rows(architecture, theta, rng)
+    lengths = column_lengths(lifted, theta)
     laws = _law_rows(architecture, theta, rng)
-    rows = np.vstack([_unit_rows(lifted / lengths), _unit_rows(laws / lengths)])
+    rows = np.vstack([unit_rows(lifted / lengths), unit_rows(laws / lengths)])
     singular, right = np.linalg.svd(rows, full_matrices=True)[1:]
     singular = np.pad(singular, (0, max(0, architecture.dim - singular.size)))
     rank = rank_of(singular[: architecture.dim], float(singular.max(initial=0.0)))
     null = right[rank.value :] / lengths
     smallest = float(singular[architecture.dim - 1] / (singular[0] or 1.0))
     return Kernel(null / np.linalg.norm(null, axis=1, keepdims=True), rank, smallest)
-
-
-def _lift_rows(
-    architecture: Architecture, theta: FloatArray, rng: np.random.Generator
-) -> FloatArray:
-    """∂φ(θ), or as many random combinations of its rows as can be independent."""
-    count = architecture.dim + _SPARE
-    if architecture.lifted_dim <= 2 * count:
-        return np.asarray(architecture.lift_jacobian(theta))
-    forms = rng.standard_normal((count, *architecture.lifted_shape))
-    return np.asarray(architecture.lift_vjp(theta, forms))
 
 
 def _law_rows(
@@ -98,13 +84,6 @@ def _law_rows(
     trace = lie_trace(fields, theta, architecture.lifted_dim, rng)
     complement = np.linalg.qr(trace.basis, mode="complete")[0][:, trace.basis.shape[1] :]
     return complement.T / trace.scale
-
-
-def _unit_rows(rows: FloatArray) -> FloatArray:
-    """Rows scaled to length 1, those that are rounding set to zero."""
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    kept = lengths > DROP * lengths.max(initial=0.0)
-    return np.where(kept, rows / np.where(kept, lengths, 1.0), 0.0)
 
 
 @over_factors

@@ -74,4 +74,6 @@ def _(architecture: ProductArchitecture) -> list[str]:
 def _(attention: Attention) -> list[str]:
     shape = (attention.d_model, attention.d_head)
     heads = range(attention.n_heads)
-    return [label for head in heads for name in "QKVO" for label in _entries(f"{name}{head}", shape)]
+    return [
+        label for head in heads for name in "QKVO" for label in _entries(f"{name}{head}", shape)
+    ]

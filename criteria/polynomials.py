@@ -229,7 +229,13 @@ def discover_laws(
     if not rank.decided or None in rows:
         reason = "the null space is not clear" if rank.decided is False else "not rational"
         return DiscoveredLaws(
-            (), Verdict.UNDECIDED, degree, n_monomials, 0, rank.margin, np.nan,
+            (),
+            Verdict.UNDECIDED,
+            degree,
+            n_monomials,
+            0,
+            rank.margin,
+            np.nan,
             f"nothing is decided up to degree {degree}: {reason}",
         )
     sparse = _sparser([row for row in rows if row is not None])

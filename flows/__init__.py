@@ -4,7 +4,6 @@ from liftflow.flows.compare import Comparison as Comparison
 from liftflow.flows.compare import compare as compare
 from liftflow.flows.discrete import Adam as Adam
 from liftflow.flows.discrete import GradientDescent as GradientDescent
-from liftflow.flows.hessian import HessianCheck as HessianCheck
 from liftflow.flows.hessian import chart_metric_matrix as chart_metric_matrix
 from liftflow.flows.hessian import is_hessian_metric as is_hessian_metric
 from liftflow.flows.hessian import is_warped_hessian_metric as is_warped_hessian_metric
@@ -20,7 +19,6 @@ __all__ = [
     "Comparison",
     "DiagonalPotential",
     "GradientDescent",
-    "HessianCheck",
     "IntrinsicFlow",
     "MirrorPotential",
     "NeuronPotential",

@@ -1,13 +1,13 @@
 """Is a metric the Hessian of a potential? Numerical checks, in any coordinates."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from liftflow.architectures import ReLUNetwork
-from liftflow.errors import InputError, UndecidedError
+from liftflow.criteria import Finding, Verdict
+from liftflow.errors import InputError
 from liftflow.linalg import RANK_RTOL, over_batch
 from liftflow.typing import FloatArray, as_array
 
@@ -17,61 +17,13 @@ MetricMatrix = Callable[[FloatArray], FloatArray]
 _STEP = 0.02  # of finite differences, relative to the size of the point
 
 
-@dataclass(frozen=True, eq=False)
-class HessianCheck:
-    """Whether a metric is the Hessian of a potential, point by point.
-
-    Its truth value is the verdict at all points together.
-
-    Attributes
-    ----------
-    asymmetry : array, shape=[n_points]
-        How far ∂_k g_ij is from totally symmetric, relative to the size of ∂g; for the warped
-        question after the best ω, and not less than how far ∇log ω is from a gradient.
-    error : array, shape=[n_points]
-        Estimated error of the finite differences in the asymmetry.
-    rtol : float
-        The asymmetry up to which a metric counts as Hessian.
-    log_warping_gradient : array, shape=[n_points, n], or None
-        ∇log ω of the one warping that can make the metric Hessian, for the warped question.
-    """
-
-    asymmetry: FloatArray
-    error: FloatArray
-    rtol: float
-    log_warping_gradient: FloatArray | None = None
-
-    @property
-    def margin(self) -> float:
-        """Factor between the threshold and the worst asymmetry; above 1 where it passes."""
-        return self.rtol / float(np.maximum(self.asymmetry.max(), np.finfo(np.float64).tiny))
-
-    def __bool__(self) -> bool:
-        """Return the verdict.
-
-        Raises
-        ------
-        UndecidedError
-            The finite differences are too coarse for the threshold.
-        """
-        if np.any(self.asymmetry > np.maximum(self.rtol, 10.0 * self.error)):
-            return False
-        if np.any(np.maximum(self.error, self.asymmetry) > self.rtol):
-            raise UndecidedError(
-                f"the finite differences err by {self.error.max():.1e}, too much to tell an "
-                f"asymmetry of {self.rtol:.1e} from none; raise rtol, or choose points farther "
-                "from where the metric is singular"
-            )
-        return True
-
-
 def is_hessian_metric(
     metric_matrix: MetricMatrix,
     points: Any,
     *,
     warping: Callable[[FloatArray], Any] | None = None,
     rtol: float = 1e-6,
-) -> HessianCheck:
+) -> Finding:
     """Ask whether a metric is Hessian, g = ∇²Φ, in the coordinates it is given in.
 
     A metric is Hessian, locally, iff ∂_k g_ij is totally symmetric. The derivatives are central
@@ -92,7 +44,9 @@ def is_hessian_metric(
 
     Returns
     -------
-    check : HessianCheck
+    finding : Finding
+        Over all points together. The value is how far ∂_k g_ij is from symmetric at the worst of
+        them, relative to the size of ∂g; undecided where the finite differences err too much.
 
     Raises
     ------
@@ -112,14 +66,14 @@ def is_hessian_metric(
     True
     """
     metric = metric_matrix if warping is None else _warped(metric_matrix, warping)
-    checks = [_hessian(metric, point) for point in _points(points)]
-    asymmetry, error = np.array(checks).T
-    return HessianCheck(asymmetry, error, rtol)
+    points = _points(points)
+    checks = np.array([_hessian(metric, point) for point in points])
+    return _finding("Hessian metric", points, checks, rtol, {})
 
 
 def is_warped_hessian_metric(
     metric_matrix: MetricMatrix, points: Any, *, rtol: float = 1e-5
-) -> HessianCheck:
+) -> Finding:
     r"""Ask whether some ω(z) > 0 makes a metric Hessian, ωg = ∇²Φ, and find ∇log ω.
 
     With η = ∇log ω the condition is that :math:`∂_k g_{ij} + η_k g_{ij}` is symmetric in i and k.
@@ -136,8 +90,9 @@ def is_warped_hessian_metric(
 
     Returns
     -------
-    check : HessianCheck
-        With its ``log_warping_gradient``.
+    finding : Finding
+        The value is the asymmetry that the best η leaves, or how far η is from a gradient. The
+        witness has η at all points, shape=[n_points, n], as ``log_warping_gradient``.
 
     Raises
     ------
@@ -151,13 +106,10 @@ def is_warped_hessian_metric(
     points = _points(points)
     if points.shape[1] < 2:
         raise InputError("in one dimension every metric is Hessian; got points of one coordinate")
-    checks, gradients = [], []
-    for point in points:
-        asymmetry, error, eta = _warped_hessian(metric_matrix, point)
-        checks.append((asymmetry, error))
-        gradients.append(eta)
-    asymmetries, errors = np.array(checks).T
-    return HessianCheck(asymmetries, errors, rtol, np.array(gradients))
+    asymmetry, error, eta = zip(*(_warped_hessian(metric_matrix, p) for p in points), strict=True)
+    checks = np.stack([asymmetry, error], axis=-1)
+    witness = {"log_warping_gradient": np.array(eta)}
+    return _finding("warped Hessian metric", points, checks, rtol, witness)
 
 
 def chart_metric_matrix(network: ReLUNetwork, theta0: Any) -> MetricMatrix:
@@ -182,6 +134,28 @@ def chart_metric_matrix(network: ReLUNetwork, theta0: Any) -> MetricMatrix:
         return np.linalg.inv(jacobian @ jacobian.T)
 
     return lambda coordinates: over_batch(inverse_gram, [np.asarray(coordinates)], [1])
+
+
+def _finding(
+    name: str, points: FloatArray, checks: FloatArray, rtol: float, witness: dict[str, Any]
+) -> Finding:
+    """Verdict on asymmetries and the errors in them, shape=[n_points, 2]."""
+    asymmetry, error = checks.T
+    worst = int(np.argmax(asymmetry))
+    value = float(asymmetry[worst])
+    margin = max(value / rtol, rtol / value) if value > 0 else np.inf
+    if np.any(asymmetry > np.maximum(rtol, 10.0 * error)):
+        verdict, reason = Verdict.FAILS, f"∂g is not symmetric, relatively by {value:.1g}"
+        witness = {**witness, "point": points[worst]}
+    elif max(value, float(error.max())) > rtol:
+        verdict, margin = Verdict.UNDECIDED, 1.0
+        reason = (
+            f"the finite differences err by {error.max():.1e}, too much to tell an asymmetry of "
+            f"{rtol:.0e} from none; raise rtol, or choose points where the metric varies less"
+        )
+    else:
+        verdict, reason = Verdict.HOLDS, f"∂g is symmetric at {len(points)} points"
+    return Finding(name, verdict, value, margin, rtol, reason, witness)
 
 
 def _points(points: Any) -> FloatArray:

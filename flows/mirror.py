@@ -217,7 +217,9 @@ class DiagonalPotential(MirrorPotential):
 
 def _chain_mirror_map(gaps: FloatArray, z: FloatArray) -> FloatArray:
     """Φ'(z) = ½ ∫ dt/√∏(t + d_i), up to the excess of the squares at z, by the cheapest form."""
-    depth, from_zero = len(gaps), bool(gaps[1] > 0.0)
+    depth, from_zero = len(gaps), not np.any(gaps[1:] == 0.0)
+    if depth == 1:
+        return z  # an edge of its own, K = 1
     excess = DiagonalPotential._excess(gaps, z)
     if not from_zero and not np.all(excess > 0.0):
         raise NotRecoverableError(

@@ -93,7 +93,7 @@ left.set_xticks(
     [shown[0], 1e-4, 1e-3, 1e-2, 1e-1], ["0", *(f"$10^{{{-k}}}$" for k in (4, 3, 2, 1))]
 )
 left.minorticks_off()
-left.legend(loc="center right", bbox_to_anchor=(1.0, 0.35))
+figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=2)
 for run, distance, shade in zip(runs, distances, np.linspace(0.25, 1, len(runs)), strict=True):
     colour = HOLDS if distance == 0 else FAILS
     shade = 1.0 if distance == 0 else shade
@@ -101,7 +101,7 @@ for run, distance, shade in zip(runs, distances, np.linspace(0.25, 1, len(runs))
 right.plot([], [], color=HOLDS, label="ε = 0")
 right.plot([], [], color=FAILS, label="ε = 10⁻⁴ … 0.3")
 right.set(title="Deviation over time", xlabel="time t", ylabel="‖φ(θ(t)) − Z(t)‖ / ‖φ(θ(t))‖")
-right.legend(loc="center right")
+right.legend(loc="center right", bbox_to_anchor=(1.0, 0.35))
 plt.show()
 
 # %%

@@ -21,7 +21,7 @@ import numpy as np
 
 from liftflow import Architecture, ReLUNetwork
 from liftflow.architectures import DeepLinear, TwoLayerLinear
-from liftflow.criteria import count_conservation_laws
+from liftflow.criteria import count_conservation_laws, discover_laws
 from liftflow.errors import ArchitectureError
 from liftflow.figures import BLUE, CONTROL, GREY, PURPLE, VERMILION, style
 
@@ -80,6 +80,13 @@ def known_and_all(networks):
 
 known, total = known_and_all(networks)
 known_of_exceptions, total_of_exceptions = known_and_all(exceptions)
+
+# %%
+# What are the laws that the :math:`S_i` do not give? On the smallest exception, no polynomials up
+# to degree 4: their search finds six independent ones, and there are seven laws.
+
+quartic = discover_laws(exceptions[0], degree=4)
+print(quartic.reason)
 
 # %%
 # The control: a lift whose laws are forgotten
@@ -147,5 +154,6 @@ assert np.array_equal(known, total), "laws are missing"
 dims = np.array([network.dim for network in exceptions])
 assert np.array_equal(total_of_exceptions[:3], dims[:3] - 1), "a scalar lift moves on no curve"
 assert np.all(total_of_exceptions > known_of_exceptions), "the exceptions are none"
+assert quartic.n_independent == known_of_exceptions[0], "the other law is a polynomial"
 assert np.array_equal(total[:60], relu_hidden), "not one law per hidden neuron"
 assert min(missed) > 0, "the count does not see that laws are missing"

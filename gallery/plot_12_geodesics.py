@@ -92,7 +92,7 @@ balance, off_balance = (
 # The picture
 # -----------
 
-figure, (left, middle, right) = plt.subplots(1, 3, figsize=(12, 4.7))
+figure, (left, middle, right) = plt.subplots(1, 3, figsize=(12, 4.2), width_ratios=(1, 1.25, 1.1))
 for path in fan[1::3]:
     left.plot(*path.T, color=INTRINSIC, linewidth=1)
 for step in (6, 13, 20, 26):
@@ -105,7 +105,7 @@ left.set(
     xlabel="z₁",
     ylabel="z₂",
     aspect="equal",
-    xlim=(-1.1, None),
+    xlim=(-1.5, None),
 )
 
 angles = np.linspace(0, 2 * np.pi, 73)

@@ -75,55 +75,52 @@ def train_deep(scale, time):
     return run, intrinsic_cometric(deep, theta0)
 
 
-small_sparse, small_diagonal_k = train_diagonal(0.003, 120.0)
-large_sparse, large_diagonal_k = train_diagonal(2.0, 120.0)
-small_rank, small_deep_k = train_deep(0.05, 4000.0)
-large_rank, large_deep_k = train_deep(1.0, 4000.0)
+# %%
+# From small weights, and from large ones
+# ---------------------------------------
+#
+# All four runs are trained to the end. The spectrum of K is computed from z alone.
+
+runs = {
+    "sparse": (diagonal, [train_diagonal(0.003, 120.0), train_diagonal(2.0, 120.0)]),
+    "rank 2": (deep, [train_deep(0.05, 4000.0), train_deep(1.0, 4000.0)]),
+}
+paths, spectra = {}, {}
+for name, (network, pair) in runs.items():
+    paths[name] = [network.lift(run.theta) for run, _ in pair]
+    matrices = [cometric.matrix(z[::5]) for (_, cometric), z in zip(pair, paths[name], strict=True)]
+    spectra[name] = np.linalg.eigvalsh(matrices)
 
 # %%
 # The picture
 # -----------
 #
-# Above the sparse vector, below the matrix of low rank. In the middle the spectrum of K along the
-# run from small weights: it spreads over orders of magnitude, and only few directions move.
+# Above the sparse vector, below the matrix of low rank; in colour what the truth consists of. In
+# the middle the spectrum of K along the run from small weights: it spreads over orders of
+# magnitude, and only few directions move.
 
-
-def spectrum(cometric, run, network):
-    """Return the eigenvalues of K along a run."""
-    return np.linalg.eigvalsh(cometric.matrix(network.lift(run.theta[::5])))
-
-
+lines = {
+    "sparse": [(z[:, sparse != 0], z[:, sparse == 0]) for z in paths["sparse"]],
+    "rank 2": [np.split(np.linalg.svd(z, compute_uv=False), [2], axis=1) for z in paths["rank 2"]],
+}
+labels = {"sparse": "entries zᵢ", "rank 2": "singular values σₖ"}
 figure, axes = plt.subplots(2, 3, figsize=(12, 7.2))
-truth = sparse != 0
-for panel, run, title in (
-    (axes[0, 0], small_sparse, "small weights: sparse"),
-    (axes[0, 2], large_sparse, "control, large weights: not sparse"),
-):
-    z = diagonal.lift(run.theta)
-    panel.plot(run.t, z[:, ~truth], color=GREY, linewidth=0.8)
-    panel.plot(run.t, z[:, truth], color=BLUE)
-    panel.set(title=title, ylabel="entries zᵢ", ylim=(-1.1, 1.2))
-for panel, run, title in (
-    (axes[1, 0], small_rank, "small weights: rank 2"),
-    (axes[1, 2], large_rank, "control, large weights: rank 10"),
-):
-    sigma = np.linalg.svd(deep.lift(run.theta), compute_uv=False)
-    panel.plot(run.t, sigma[:, 2:], color=GREY, linewidth=0.8)
-    panel.plot(run.t, sigma[:, :2], color=BLUE)
-    panel.set(title=title, ylabel="singular values σₖ", ylim=(0, None))
-spectra = {}
-for panel, small, large, network in (
-    (axes[0, 1], (small_diagonal_k, small_sparse), (large_diagonal_k, large_sparse), diagonal),
-    (axes[1, 1], (small_deep_k, small_rank), (large_deep_k, large_rank), deep),
-):
-    spectra[panel] = [spectrum(*pair, network) for pair in (small, large)]
-    panel.semilogy(small[1].t[::5], spectra[panel][0], color=INTRINSIC, linewidth=0.9)
-    extremes = spectra[panel][1][:, [0, -1]].T
-    panel.fill_between(large[1].t[::5], *extremes, color=CONTROL, alpha=0.35, linewidth=2)
-    panel.plot([], [], color=INTRINSIC, label="small weights")
-    panel.fill_between([], [], color=CONTROL, alpha=0.35, label="control: large")
-    panel.set(title="spectrum of K", ylabel="eigenvalues of K(z(t))")
-    panel.legend(loc="lower right", frameon=True, framealpha=0.9, edgecolor="none")
+for row, (name, (_, pair)) in zip(axes, runs.items(), strict=True):
+    times = pair[0][0].t
+    for panel, (true, other) in zip(row[::2], lines[name], strict=True):
+        panel.plot(times, other, color=GREY, linewidth=0.8)
+        panel.plot(times, true, color=BLUE)
+        panel.set_ylabel(labels[name])
+    row[0].set_title(f"small weights: {name}")
+    row[2].set_title(f"control, large weights: not {name}")
+    row[2].set_ylim(row[0].get_ylim())
+    small, large = spectra[name]
+    row[1].semilogy(times[::5], small, color=INTRINSIC, linewidth=0.9)
+    row[1].fill_between(times[::5], large[:, 0], large[:, -1], color=CONTROL, alpha=0.35, lw=2)
+    row[1].plot([], [], color=INTRINSIC, label="small weights")
+    row[1].fill_between([], [], color=CONTROL, alpha=0.35, label="control: large")
+    row[1].set(title="spectrum of K", ylabel="eigenvalues of K(z(t))")
+    row[1].legend(loc="lower right", frameon=True, framealpha=0.9, edgecolor="none")
 for panel in axes.flat:
     panel.set_xlabel("time t")
 plt.show()
@@ -132,28 +129,18 @@ plt.show()
 # The claim, checked
 # ------------------
 
-
-def error(network, run, wanted):
-    """Return the distance of the limit from the truth, relative to its size."""
-    return np.linalg.norm(network.lift(run.theta[-1]) - wanted) / np.linalg.norm(wanted)
-
-
-spread = {panel: [np.log10(s[-1, -1] / s[-1, 0]) for s in pair] for panel, pair in spectra.items()}
-print(
-    "final losses",
-    [f"{run.loss[-1]:.0e}" for run in (small_sparse, large_sparse, small_rank, large_rank)],
-)
-for name, network, wanted, runs, panel in (
-    ("sparse", diagonal, sparse, (small_sparse, large_sparse), axes[0, 1]),
-    ("rank 2", deep, low_rank, (small_rank, large_rank), axes[1, 1]),
-):
-    small, large = (error(network, run, wanted) for run in runs)
-    decades = spread[panel]
+truth = {"sparse": sparse, "rank 2": low_rank}
+errors, decades = {}, {}
+for name, wanted in truth.items():
+    gaps = [np.linalg.norm(z[-1] - wanted) for z in paths[name]]
+    errors[name] = np.array(gaps) / np.linalg.norm(wanted)
+    decades[name] = np.log10(spectra[name][:, -1, -1] / spectra[name][:, -1, 0])
     print(
-        f"{name}: error {small:.3f}, from large weights {large:.2f}; "
-        f"K spreads over {decades[0]:.1f} decades, from large weights {decades[1]:.1f}"
+        f"{name}: error {errors[name][0]:.3f}, from large weights {errors[name][1]:.2f}; K spreads "
+        f"over {decades[name][0]:.1f} decades, from large weights {decades[name][1]:.1f}"
     )
-    assert max(run.loss[-1] for run in runs) < 1e-4, "not trained to the end"
-    assert small < 0.1, "the limit is not the simple one"
-    assert large > 0.3, "the scale of the weights does not matter"
-    assert decades[0] > decades[1] + 1, "the spectrum of K does not tell the two apart"
+losses = [run.loss[-1] for _, pair in runs.values() for run, _ in pair]
+assert max(losses) < 1e-4, "not trained to the end"
+assert all(small < 0.1 for small, _ in errors.values()), "the limit is not the simple one"
+assert all(large > 0.3 for _, large in errors.values()), "the scale of weights does not matter"
+assert all(small > large + 1 for small, large in decades.values()), "K does not tell them apart"

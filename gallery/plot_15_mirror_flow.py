@@ -50,8 +50,8 @@ potentials = {
 # -----------------
 #
 # A metric g is a Hessian if :math:`∂_k g_{ij}` does not change when i, j and k are permuted. This
-# is checked at some points by finite differences; ``asymmetry`` says how far it is from true,
-# relative to the size of ∂g.
+# is checked at some points by finite differences; the value says how far it is from true, relative
+# to the size of ∂g.
 
 points = np.array([[0.8, 0.5], [-0.6, 1.1], [1.4, -0.3]])
 metrics = {name: start.image().metric.metric_matrix for name, start in starts.items()}
@@ -59,7 +59,7 @@ plain = {name: is_hessian_metric(metric, points) for name, metric in metrics.ite
 warped = is_warped_hessian_metric(metrics["neuron"], points)
 by_weight = is_hessian_metric(metrics["neuron"], points, warping=potentials["neuron"].warping)
 for name, check in {**plain, "neuron, warped": warped, "neuron, by |v|": by_weight}.items():
-    print(f"{name:15} Hessian: {bool(check)!s:5}  asymmetry {check.asymmetry.max():.0e}")
+    print(f"{name:15} Hessian: {check.verdict!s:5}  asymmetry {check.value:.0e}")
 
 # %%
 # Straight lines

@@ -17,6 +17,7 @@ import pytest
 from liftflow import InvariantSet, NetworkLoss, ReLUNetwork, compare, intrinsic_cometric
 from liftflow.architectures import TwoLayerLinear
 from liftflow.data import load
+from liftflow.flows import DiagonalPotential
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(ROOT.glob("*.md"))
@@ -165,6 +166,7 @@ def test_notation_names_what_exists(comparison):
         "comparison": comparison,
         "linear": linear,
         "spectral": intrinsic_cometric(linear, linear.balanced_point(0.5, 0)),
+        "potential": DiagonalPotential(ReLUNetwork.diagonal(1), [0.5, 0.8]),
     }
     found = [match for match in CALL.findall(read("NOTATION.md")) if "..." not in match[0]]
     assert len(found) > 30

@@ -17,8 +17,17 @@ from liftflow import (
     ParameterFlow,
     ReLUNetwork,
     Trajectory,
+    TwoLayerLinear,
+    classify,
+    commuting,
+    count_conservation_laws,
+    discover_laws,
+    frobenius,
     intrinsic_cometric,
+    kernel_inclusion,
+    laws_complete,
     loss_from_function,
+    recoverability,
 )
 from liftflow.data import load
 from liftflow.errors import (
@@ -36,6 +45,7 @@ from liftflow.errors import (
     NotTangentError,
     OutputError,
     ShapeError,
+    UndecidedError,
 )
 from liftflow.flows.integrate import METHODS, FlowState, Settings, integrate
 from liftflow.manifolds.images import image_manifold
@@ -54,6 +64,7 @@ BUILT_IN = {
     NotTangentError: ValueError,
     OutputError: OSError,
     ShapeError: ValueError,
+    UndecidedError: ValueError,
 }
 
 
@@ -1028,4 +1039,54 @@ def test_every_class_of_error_is_covered():
         todo += children
     own = {error for error in classes if error.__module__ == "liftflow.errors"}
     assert all(issubclass(error, BUILT_IN[error]) for error in BUILT_IN)
-    assert {error.__name__ for error in own - set(BUILT_IN)} <= {"UndecidedError"}
+    assert own == set(BUILT_IN)
+
+
+# Criteria.
+
+
+def test_truth_of_an_undecided_verdict():
+    two_layers = TwoLayerLinear(1, 1, 2)
+    left = np.array([[1.0, 2.0]])
+    theta = two_layers.pack(left, left + np.array([[1e-9, -1e-9]]))
+    match = "recoverable is undecided: a singular value of .* read .verdict, or ask at a point"
+    refused(lambda: bool(recoverability(two_layers, theta)), UndecidedError, match)
+
+
+class Bare(Architecture):
+    """Defines a lift alone, by numpy, which autograd cannot follow."""
+
+    def __init__(self):
+        super().__init__(3, (3,))
+
+    def lift(self, theta):
+        return np.fft.fft(np.exp(theta)).real
+
+
+def test_lift_that_nothing_differentiates():
+    match = "autograd cannot follow the lift of Bare .* write it with autograd.numpy"
+    refused(lambda: count_conservation_laws(Bare()), NotDifferentiableError, match)
+
+
+def test_exact_count_of_a_lift_of_floats():
+    match = "exact=True evaluates the lift over a prime field, and that of Bare .* exact=False"
+    refused(lambda: count_conservation_laws(Bare(), exact=True), InputError, match)
+
+
+@pytest.mark.parametrize(
+    "criterion", [classify, commuting, frobenius, kernel_inclusion, laws_complete, recoverability]
+)
+def test_theta_at_the_door_of_the_criteria(criterion):
+    match = r"theta must have shape \(8,\), got \(2, 8\)"
+    network = TwoLayerLinear(2, 2, 2)
+    refused(lambda: criterion(network, np.ones((2, 8))), ShapeError, match)
+    refused(lambda: criterion(network, np.full(8, np.nan)), NotFiniteError, "theta must be finite")
+
+
+def test_laws_with_too_many_monomials_or_other_labels():
+    match = "100 parameters have 5150 monomials up to degree 2, more than 2500; take a smaller"
+    refused(lambda: discover_laws(ReLUNetwork.diagonal(50)), InputError, match)
+    match = "labels must name 4 parameters, got 1"
+    refused(lambda: discover_laws(ReLUNetwork.diagonal(2), labels=["a"]), ShapeError, match)
+    match = "degree must be an integer of at least 1, got 0"
+    refused(lambda: discover_laws(ReLUNetwork.diagonal(2), degree=0), InputError, match)

@@ -10,8 +10,9 @@ from typer.testing import CliRunner
 from liftflow import ReLUNetwork, gallery
 from liftflow.cli import app
 from liftflow.errors import InputError
+from liftflow.metrics import LogarithmicMeanMultiplier
 
-QUICK = ["01_quick_start"]
+QUICK = ["07_infinite_depth", "08_three_layers", "14_discrete_steps", "16_extend"]
 
 
 @pytest.mark.parametrize("name", QUICK)
@@ -32,6 +33,22 @@ def test_quick_start_fails_with_a_control_that_agrees(monkeypatch):
     monkeypatch.setattr(ReLUNetwork, "rescale", lambda self, theta, log_factors: theta)
     with pytest.raises(AssertionError, match="any metric would do"):
         gallery.draw(gallery.find("quick_start"))
+
+
+def test_infinite_depth_fails_with_a_wrong_multiplier(monkeypatch):
+    pair = LogarithmicMeanMultiplier.pair
+    wrong = lambda self, left, right: 1.1 * pair(self, left, right)  # noqa: E731
+    monkeypatch.setattr(LogarithmicMeanMultiplier, "pair", wrong)
+    with pytest.raises(AssertionError, match="another order"):
+        gallery.draw(gallery.find("infinite_depth"))
+
+
+def test_three_layers_fail_with_the_laws_swapped(monkeypatch):
+    laws = ReLUNetwork.conservation_laws
+    swapped = lambda self, theta: laws(self, theta)[..., ::-1]  # noqa: E731
+    monkeypatch.setattr(ReLUNetwork, "conservation_laws", swapped)
+    with pytest.raises(AssertionError, match="another root"):
+        gallery.draw(gallery.find("three_layers"))
 
 
 # Every script, without running it.

@@ -12,6 +12,16 @@ from liftflow.architectures import LinearNeuralODE as LinearNeuralODE
 from liftflow.architectures import ProductArchitecture as ProductArchitecture
 from liftflow.architectures import ReLUNetwork as ReLUNetwork
 from liftflow.architectures import TwoLayerLinear as TwoLayerLinear
+from liftflow.criteria import Classification as Classification
+from liftflow.criteria import classify as classify
+from liftflow.criteria import commuting as commuting
+from liftflow.criteria import count_conservation_laws as count_conservation_laws
+from liftflow.criteria import discover_laws as discover_laws
+from liftflow.criteria import frobenius as frobenius
+from liftflow.criteria import kernel_inclusion as kernel_inclusion
+from liftflow.criteria import laws_complete as laws_complete
+from liftflow.criteria import lie_algebra_dimension as lie_algebra_dimension
+from liftflow.criteria import recoverability as recoverability
 from liftflow.flows import Comparison as Comparison
 from liftflow.flows import IntrinsicFlow as IntrinsicFlow
 from liftflow.flows import ParameterFlow as ParameterFlow
@@ -31,6 +41,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Architecture",
     "Attention",
+    "Classification",
     "Cometric",
     "Comparison",
     "DeepLinear",
@@ -46,7 +57,16 @@ __all__ = [
     "RecoveredCometric",
     "Trajectory",
     "TwoLayerLinear",
+    "classify",
+    "commuting",
     "compare",
+    "count_conservation_laws",
+    "discover_laws",
+    "frobenius",
     "intrinsic_cometric",
+    "kernel_inclusion",
+    "laws_complete",
+    "lie_algebra_dimension",
     "loss_from_function",
+    "recoverability",
 ]

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from liftflow import __version__
+from liftflow import __version__, cli_criteria
 from liftflow.data import NAMES
 from liftflow.errors import LiftflowError, OutputError
 from liftflow.flows import Comparison
@@ -26,6 +26,9 @@ app = typer.Typer(
 )
 console = Console()
 app.command()(gallery)
+
+app.command()(cli_criteria.classify)
+app.command()(cli_criteria.laws)
 
 
 @app.callback()

@@ -1,0 +1,72 @@
+"""Rows of ∂φ, and the scales that make ranks independent of units."""
+
+import numpy as np
+
+from liftflow.architectures import Architecture
+from liftflow.criteria.findings import DROP
+from liftflow.typing import FloatArray
+
+SPARE = 6
+"""Random combinations more than can be independent, so that no single one decides."""
+
+
+def lift_rows(
+    architecture: Architecture, theta: FloatArray, rng: np.random.Generator
+) -> FloatArray:
+    """∂φ(θ), or as many random combinations of its rows as can be independent, and a few more.
+
+    Parameters
+    ----------
+    architecture : Architecture
+    theta : array, shape=[dim]
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    rows : array, shape=[n, dim]
+    """
+    count = architecture.dim + SPARE
+    if architecture.lifted_dim <= 2 * count:
+        return np.asarray(architecture.lift_jacobian(theta))
+    forms = rng.standard_normal((count, *architecture.lifted_shape))
+    return np.asarray(architecture.lift_vjp(theta, forms))
+
+
+def column_lengths(rows: FloatArray, theta: FloatArray) -> FloatArray:
+    """Lengths of the columns of ∂φ(θ), the units of velocities of θ.
+
+    A rescaling of the hidden nodes that multiplies a weight divides its length, so their product
+    tells which columns vanish: those are given the length that the largest product stands for.
+
+    Parameters
+    ----------
+    rows : array, shape=[n, dim]
+        Of ∂φ(θ).
+    theta : array, shape=[dim]
+
+    Returns
+    -------
+    lengths : array, shape=[dim]
+        Positive.
+    """
+    lengths, sizes = np.linalg.norm(rows, axis=0), np.abs(theta)
+    typical = np.median(sizes[sizes > 0]) if np.any(sizes > 0) else 1.0
+    sizes = np.where(sizes > 0, sizes, typical)
+    natural = (np.max(lengths * sizes) or 1.0) / sizes
+    return np.where(lengths > DROP * natural, lengths, natural)
+
+
+def unit_rows(rows: FloatArray) -> FloatArray:
+    """Scale rows to length 1, and set those to zero that are rounding beside the longest.
+
+    Parameters
+    ----------
+    rows : array, shape=[n, dim]
+
+    Returns
+    -------
+    units : array, shape=[n, dim]
+    """
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    kept = lengths > DROP * lengths.max(initial=0.0)
+    return np.where(kept, rows / np.where(kept, lengths, 1.0), 0.0)
