@@ -52,7 +52,7 @@ draw_trajectory(
 )
 axes.text(0.1, 0, -0.55, "{θ : h(θ) = h(θ₀)}", ha="center")
 axes.text(FOOT, 0, -0.3, "its image", ha="center")
-axes.text(0.25, -0.9, 0.42, "fibre over z", ha="center")
+axes.text(-1.15, -0.4, 0.65, "fibre\nover z", ha="center")
 axes.text(1.5, 0, 0.85, "φ", ha="center")
 axes.text(FOOT + 0.15, 0, 0.6, "z")
 axes.set_axis_off()
