@@ -146,12 +146,14 @@ PAGES = {
     "CONTRIBUTING.md": "extend.md",
     "CHANGELOG.md": "changelog.md",
 }
-LINK = re.compile(r"\[([^\]]*)\]\((?!https?:)([^)#]+)(#[^)]*)?\)")
+LINK = re.compile(r"(!?)\[([^\]]*)\]\((?!https?:)([^)#]+)(#[^)]*)?\)")
 
 
 def relink(match):
     """Return a link that leads somewhere from a page of docs/."""
-    text, target, _ = match.groups()
+    image, text, target, _ = match.groups()
+    if image:
+        return f"![{text}](../{target})"
     if target in PAGES:
         return f"[{text}]({PAGES[target]})"
     if target.startswith("gallery/plot_"):
