@@ -364,9 +364,16 @@ def _counted(name: str, value: int, trace: LieTrace) -> Finding:
         tolerance=TOLERANCE,
         reason=f"the fields span {levels[0]} dimensions, brackets add "
         f"{' + '.join(map(str, levels[1:])) or 'none'}"
-        + ("" if trace.decided else "; some singular value is neither zero nor clearly not"),
+        + ("" if trace.decided else f"; {_doubt(trace)}"),
         witness={"levels": levels},
     )
+
+
+def _doubt(trace: LieTrace) -> str:
+    for rank in trace.ranks:
+        if not rank.decided:
+            return f"a singular value of {rank.doubtful:.1e} is neither zero nor clearly not"
+    return f"{len(trace.ranks)} levels did not settle it"
 
 
 @_dimension.register
@@ -435,7 +442,7 @@ def _(network: ReLUNetwork, theta: FloatArray, rng: np.random.Generator) -> Rank
         return _laws_rank.dispatch(Architecture)(network, theta, rng)
     recoverable = graph_recoverability(network, theta)
     holds = recoverable.verdict is Verdict.HOLDS
-    return Rank(network.n_hidden, holds, np.nan, np.nan)
+    return Rank(network.n_hidden, np.nan if holds else 0.0, np.nan, np.nan)
 
 
 def count_conservation_laws(

@@ -1,7 +1,9 @@
 """The metric and the dynamic property, and the search for a pair of flows that refutes them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -29,9 +31,14 @@ SAME, OTHER = 1e-8, 1e-6
 """Relative differences of M from which flows or walks of rtol 1e-11 tell equal from different."""
 
 _RTOL = 1e-11
+_MATCH = 1e-8  # distance of two z, relative to their way, up to which they are the same
 _N_POINTS = 3
-_STEP = 0.3
+_STEPS = (0.3, 0.1, 0.03, 3e-3, 3e-4, 3e-5, 3e-6)
+"""Lengths of flows, relative to θ at their first speed: shorter ones where those run away."""
+
 _MAX_STEPS = 20
+_MAX_EVALUATIONS = 4000
+_FAR = 1e3  # a flow that makes θ this much larger is not followed
 
 
 @over_factors
@@ -246,31 +253,34 @@ def find_counter_example(
     best = CounterExample(False, 0.0, np.inf, zero, zero, zero, 0.0, theta, theta, 0, 0)
     if architecture.lifted_dim > SEARCH_LIMIT or not np.any(theta):
         return best
-    flows = 0
-    for number in range(1, max_tries + 1):
-        example = _shoot(architecture, theta, rng)
-        flows += example.evaluations
-        if example.mismatch <= 1e-8 and example.gap >= best.gap:
+    flows, number, steps = 0, 0, list(_STEPS)
+    while number < max_tries and not best.found and steps:
+        try:
+            example = _shoot(architecture, theta, rng, steps[0])
+        except _FlowLost:
+            del steps[0]
+            continue
+        number, flows = number + 1, flows + example.evaluations
+        if example.mismatch > _MATCH:
+            del steps[0]  # closer to θ₀ the two ends are easier to bring together
+        elif example.gap >= best.gap:
             best = example
-        best = CounterExample(**{**vars(best), "tries": number, "evaluations": flows})
-        if best.found:
-            break
-    return best
+    return replace(best, tries=number, evaluations=flows)
 
 
 def _shoot(
-    architecture: Architecture, theta: FloatArray, rng: np.random.Generator
+    architecture: Architecture, theta: FloatArray, rng: np.random.Generator, step: float
 ) -> CounterExample:
     shape, size = architecture.lifted_shape, architecture.lifted_dim
     z0 = np.asarray(architecture.lift(theta))
-    slope1 = _STEP * _random_form(architecture, theta, rng)
+    slope1 = step * _random_form(architecture, theta, rng)
     speed = np.asarray(architecture.gram_apply(theta, slope1))
     axis = rng.standard_normal(shape)
     axis = axis / np.linalg.norm(axis) + speed / (np.linalg.norm(speed) or 1.0)
     axis /= np.linalg.norm(axis)
     # Half-way, the curved part is about as strong as the linear one.
     curvature = 2 * np.linalg.norm(slope1) / (abs(float(np.sum(axis * speed))) or 1.0)
-    (theta1,) = _flow(architecture, theta[None], lambda z: np.broadcast_to(slope1, z.shape))
+    (theta1,) = _flow(architecture, theta[None], partial(_constant, slope1))
     target = np.asarray(architecture.lift(theta1))
     way, length = np.linalg.norm(target - z0), np.linalg.norm(slope1)
     flows = 1
@@ -308,7 +318,7 @@ def _shoot(
     mismatch = float(np.linalg.norm(np.asarray(architecture.lift(theta2)) - target) / way)
     gap = _gram_difference(architecture, theta1, theta2, rng)
     return CounterExample(
-        found=mismatch <= 1e-8 and gap >= OTHER,
+        found=mismatch <= _MATCH and gap >= OTHER,
         gap=gap,
         mismatch=mismatch,
         slope1=slope1,
@@ -331,12 +341,19 @@ def _random_form(
     return form * (np.linalg.norm(theta) / (length or 1.0))
 
 
+class _FlowLost(Exception):
+    """A flow ran away, or became too stiff to be followed."""
+
+
 def _flow(
     architecture: Architecture, starts: FloatArray, gradient: Callable[[FloatArray], FloatArray]
 ) -> FloatArray:
-    """Follow θ' = −∂φ(θ)ᵀ ∇f(φ(θ)) from several points at once, to time 1."""
+    """Follow θ' = −∂φ(θ)ᵀ ∇f(φ(θ)) from several points at once, to time 1, or raise _FlowLost."""
+    evaluations = count()
 
     def velocity(_: float, flat: FloatArray) -> FloatArray:
+        if not np.max(np.abs(flat)) < _FAR * size or next(evaluations) > _MAX_EVALUATIONS:
+            raise _FlowLost
         theta = flat.reshape(starts.shape)
         form = gradient(np.asarray(architecture.lift(theta)))
         return -np.asarray(architecture.lift_vjp(theta, form)).ravel()
@@ -351,9 +368,19 @@ def _flow(
 def _random_flow(
     architecture: Architecture, theta: FloatArray, rng: np.random.Generator
 ) -> FloatArray:
-    """Follow the flow of a random linear loss to another point of 𝓜_θ₀."""
-    slope = _STEP * _random_form(architecture, theta, rng)
-    return _flow(architecture, theta[None], lambda z: np.broadcast_to(slope, z.shape))[0]
+    """Follow the flow of a random linear loss to another point of 𝓜_θ₀, as far as it goes."""
+    slope = _random_form(architecture, theta, rng)
+    for step in _STEPS:
+        try:
+            return _flow(architecture, theta[None], partial(_constant, step * slope))[0]
+        except _FlowLost:
+            continue
+    return theta
+
+
+def _constant(slope: FloatArray, z: FloatArray) -> FloatArray:
+    """Gradient of the loss ⟨slope, z⟩."""
+    return np.broadcast_to(slope, z.shape)
 
 
 def _fibre_walk(
@@ -366,7 +393,7 @@ def _fibre_walk(
     if not len(kernel):
         return []
     direction = rng.standard_normal(len(kernel)) @ kernel
-    moved = theta + _STEP * np.linalg.norm(theta) / np.linalg.norm(direction) * direction
+    moved = theta + _STEPS[0] * np.linalg.norm(theta) / np.linalg.norm(direction) * direction
     end = _return_to(architecture, moved, theta)
     return [] if end is None else [(theta, end)]
 

@@ -173,17 +173,22 @@ class Rank:
     ----------
     value : int
         Number of singular values above the tolerance.
-    decided : bool
-        Whether none of them lies in the gap between zero and nonzero.
+    doubtful : float
+        The largest one in the gap between zero and nonzero; NaN where there is none.
     kept, dropped : float
         The last singular value that counts as nonzero and the first that counts as zero, relative
         to the scale; NaN where there is none.
     """
 
     value: int
-    decided: bool
+    doubtful: float
     kept: float
     dropped: float
+
+    @property
+    def decided(self) -> bool:
+        """Whether no singular value lies in the gap between zero and nonzero."""
+        return bool(np.isnan(self.doubtful))
 
     @property
     def margin(self) -> float:
@@ -208,9 +213,10 @@ def rank_of(singular: FloatArray, scale: float) -> Rank:
     """
     relative = singular / scale if scale > 0 else np.zeros_like(singular)
     value = int(np.sum(relative > TOLERANCE))
+    between = relative[(relative > ZERO) & (relative < NONZERO)]
     return Rank(
         value=value,
-        decided=not np.any((relative > ZERO) & (relative < NONZERO)),
+        doubtful=float(between[0]) if between.size else np.nan,
         kept=float(relative[value - 1]) if value else np.nan,
         dropped=float(relative[value]) if value < relative.size else np.nan,
     )

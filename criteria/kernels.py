@@ -128,7 +128,7 @@ def _recoverability(
         witness, margin = {}, kernel.smallest / TOLERANCE
     decided = kernel.rank.decided
     if not decided:
-        reason = f"a singular value of {kernel.smallest:.1e} is neither zero nor clearly not"
+        reason = f"a singular value of {kernel.rank.doubtful:.1e} is neither zero nor clearly not"
     return Finding(
         "recoverable",
         verdict_of(dimension == 0 if decided else None),

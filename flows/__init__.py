@@ -2,6 +2,7 @@
 
 from liftflow.flows.compare import Comparison as Comparison
 from liftflow.flows.compare import compare as compare
+from liftflow.flows.compare import law_drift as law_drift
 from liftflow.flows.discrete import Adam as Adam
 from liftflow.flows.discrete import GradientDescent as GradientDescent
 from liftflow.flows.hessian import chart_metric_matrix as chart_metric_matrix
@@ -28,4 +29,5 @@ __all__ = [
     "compare",
     "is_hessian_metric",
     "is_warped_hessian_metric",
+    "law_drift",
 ]

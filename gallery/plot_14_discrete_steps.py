@@ -17,7 +17,7 @@ import numpy as np
 from liftflow import InvariantSet, NetworkLoss, ReLUNetwork, compare
 from liftflow.data import load
 from liftflow.figures import CONTROL, GREY, INTRINSIC, PARAMETER, style
-from liftflow.flows import Adam, GradientDescent
+from liftflow.flows import Adam, GradientDescent, law_drift
 
 plt.style.use(style())
 
@@ -39,7 +39,7 @@ flows = compare(start, loss, (0.0, TIME), rtol=1e-7, atol=1e-9, n_times=2)
 # -----------------
 #
 # One step of momentum β stands for the time η/(1 − β), one of Adam for η. Each run ends at the
-# same time. ``law_drift_over_time`` measures ‖h(θ) − h(θ₀)‖∞/‖θ₀‖², for steps as for flows.
+# same time. ``law_drift`` measures ‖h(θ) − h(θ₀)‖∞/‖θ₀‖², for steps as for flows.
 
 optimizers = {
     "gradient descent": lambda step: GradientDescent(network, loss, step),
@@ -50,7 +50,7 @@ time_steps = TIME / np.array([10, 20, 40, 80, 160, 320, 640])
 drifts, deviations = {}, {}
 for name, make in optimizers.items():
     runs = [make(step).run(start.theta0, round(TIME / step)) for step in time_steps]
-    drifts[name] = [flows.law_drift_over_time(run)[-1] for run in runs]
+    drifts[name] = [law_drift(network, run)[-1] for run in runs]
     ends = np.array([run.theta[-1] for run in runs])
     predicted = flows.intrinsic.theta[-1]
     deviations[name] = network.lifted_distance(ends, predicted) / network.lifted_norm(predicted)

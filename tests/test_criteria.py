@@ -204,6 +204,22 @@ def test_rescaling_two_layers_changes_no_verdict(case, factor):
     assert found == (*wanted[:2], *wanted[3:])  # other laws, so another dynamic to search in
 
 
+@pytest.mark.parametrize("factors", [(1e2, 1e-2, 1.0), (1e-2, 1.0, 1e2)])
+def test_rescaling_the_layers_of_a_deep_network_changes_no_verdict(factors):
+    network, theta = TABLE["deep"][0]()
+    blocks = zip(factors, network.unpack(theta), strict=True)
+    assert verdicts(classify(network, network.pack(*[c * u for c, u in blocks]))) == UNBALANCED
+
+
+def test_rescaling_attention_changes_no_verdict():
+    attention, theta = TABLE["attention"][0]()
+    moved = []
+    for part in attention.unpack(theta):
+        left, right = attention.factors[0].unpack(part)
+        moved.append(attention.factors[0].pack(1e4 * left, right / 1e4))
+    assert verdicts(classify(attention, attention.pack(*moved))) == UNBALANCED
+
+
 def test_turning_a_balanced_point_changes_no_verdict(rng):
     network, theta = balanced(TwoLayerLinear(3, 3, 2), 0.7)
     turn = np.linalg.qr(rng.standard_normal((2, 2)))[0]
