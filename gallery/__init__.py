@@ -19,6 +19,7 @@ from unittest import mock
 import joblib
 import matplotlib.pyplot as plt
 from matplotlib.animation import Animation
+from matplotlib.figure import Figure
 
 from liftflow.errors import InputError
 from liftflow.figures import save_animation, style
@@ -236,7 +237,7 @@ def contact_sheet(
     columns = min(columns, max(len(shown), 1))
     rows = -(-len(shown) // columns)
     with plt.style.context(style(dark)):
-        figure = plt.figure(figsize=(4.5 * columns, 3.0 * max(rows, 1)))
+        figure = Figure(figsize=(4.5 * columns, 3.0 * max(rows, 1)))
         for place, outcome in enumerate(shown, start=1):
             axes = figure.add_subplot(rows, columns, place)
             axes.imshow(plt.imread(outcome.files[0]))
@@ -244,4 +245,3 @@ def contact_sheet(
             axes.axis("off")
             axes.set_anchor("N")
         figure.savefig(path)
-        plt.close(figure)

@@ -27,7 +27,8 @@ def gallery(
     console = Console()
     try:
         chosen = scripts() if everything else [find(name) for name in names or ()]
-        out.mkdir(parents=True, exist_ok=True) if chosen else None
+        if chosen:
+            out.mkdir(parents=True, exist_ok=True)
     except (InputError, OSError) as error:
         raise typer.BadParameter(str(error)) from None
     if not chosen:
