@@ -1,10 +1,10 @@
 """Which property holds: recoverability, metric, dynamic, Frobenius, commuting, complete laws."""
 
 from liftflow.criteria.brackets import commuting as commuting
-from liftflow.criteria.brackets import count_conservation_laws as count_conservation_laws
 from liftflow.criteria.brackets import frobenius as frobenius
-from liftflow.criteria.brackets import laws_complete as laws_complete
-from liftflow.criteria.brackets import lie_algebra_dimension as lie_algebra_dimension
+from liftflow.criteria.counts import count_conservation_laws as count_conservation_laws
+from liftflow.criteria.counts import laws_complete as laws_complete
+from liftflow.criteria.counts import lie_algebra_dimension as lie_algebra_dimension
 from liftflow.criteria.dynamics import CounterExample as CounterExample
 from liftflow.criteria.dynamics import dynamic_property as dynamic_property
 from liftflow.criteria.dynamics import find_counter_example as find_counter_example

@@ -1,4 +1,4 @@
-"""What brackets of the gradient fields decide: Frobenius, commuting, how many laws there are."""
+"""Brackets of the gradient fields: the Lie algebra they generate, Frobenius, commuting."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,10 +7,9 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
-from flint import fmpz, nmod_mat
 
-from liftflow.architectures import Architecture, ProductArchitecture, ReLUNetwork
-from liftflow.criteria.fields import GradientFields, NetworkFields, exact_fields, gradient_fields
+from liftflow.architectures import Architecture, ReLUNetwork
+from liftflow.criteria.fields import GradientFields, gradient_fields
 from liftflow.criteria.findings import (
     DROP,
     TOLERANCE,
@@ -22,22 +21,16 @@ from liftflow.criteria.findings import (
     rank_of,
     verdict_of,
 )
-from liftflow.criteria.graph import graph_recoverability, shared_edge
-from liftflow.criteria.jets import Arithmetic
-from liftflow.criteria.products import combine, over_factors
-from liftflow.criteria.scaling import SPARE, column_lengths, lift_rows, unit_rows
+from liftflow.criteria.graph import by_graph, graph_recoverability, shared_edge
+from liftflow.criteria.products import over_factors
+from liftflow.criteria.scaling import SPARE, unit_rows
 from liftflow.typing import FloatArray, Rng, as_rng
 
 MAX_LEVELS = 8
 """Depth of brackets at which the search for the whole Lie algebra is given up."""
 
-GRAPH_LIMIT = 600
-"""Number of parameters of a ReLU network up to which brackets are computed; then the graph."""
-
 _SHORTEST = 1e-3  # relative length down to which brackets are made to unit vectors
 _MAX_PAIRS = 2000
-_TRIALS = 2
-_PRIMES = (2**30, 2**31)
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,14 +115,14 @@ def lie_trace(
     vectors = fields.values(fields.random_forms(count, point, rng), point, count)
     scale = np.sqrt(np.mean(vectors**2, axis=0))
     scale = np.where(scale > 0, scale, np.median(scale[scale > 0]) if np.any(scale > 0) else 1.0)
-    basis, rank = _extend(np.zeros((size, 0)), unit_rows(vectors / scale))
+    basis, rank = extend_basis(np.zeros((size, 0)), unit_rows(vectors / scale))
     span, ranks, idle = basis, [rank], 0
     while idle < patience and basis.shape[1] < size and len(ranks) < max_levels:
         count = size - basis.shape[1] + SPARE
         forms = [fields.random_forms(count, point, rng) for _ in range(len(ranks) + 1)]
         vectors = _relative_brackets(fields, forms, point, scale, count)
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-        basis, rank = _extend(basis, vectors / np.maximum(lengths, _SHORTEST))
+        basis, rank = extend_basis(basis, vectors / np.maximum(lengths, _SHORTEST))
         ranks.append(rank)
         idle = 0 if rank.value else idle + 1
     settled = idle >= patience or basis.shape[1] == size
@@ -149,8 +142,20 @@ def _relative_brackets(
     return np.where(kept[:, None], relative, 0.0)
 
 
-def _extend(basis: FloatArray, vectors: FloatArray) -> tuple[FloatArray, Rank]:
-    """Extend an orthonormal basis by vectors, and tell by how many dimensions."""
+def extend_basis(basis: FloatArray, vectors: FloatArray) -> tuple[FloatArray, Rank]:
+    """Extend an orthonormal basis by vectors, and tell by how many dimensions.
+
+    Parameters
+    ----------
+    basis : array, shape=[n, dimension]
+    vectors : array, shape=[m, n]
+        At most about as long as unit vectors, which ranks are relative to.
+
+    Returns
+    -------
+    basis : array, shape=[n, dimension + rank]
+    rank : Rank
+    """
     for _ in range(2):  # twice, so that the rest is orthogonal to rounding
         vectors = vectors - (vectors @ basis) @ basis.T
     _, singular, right = np.linalg.svd(vectors, full_matrices=False)
@@ -200,7 +205,7 @@ def _frobenius(architecture: Architecture, theta: FloatArray, rng: np.random.Gen
 
 @_frobenius.register
 def _(network: ReLUNetwork, theta: FloatArray, rng: np.random.Generator) -> Finding:
-    if network.dim <= GRAPH_LIMIT:
+    if not by_graph(network):
         return _frobenius.dispatch(Architecture)(network, theta, rng)
     recoverable = graph_recoverability(network, theta)
     # Both spans together fill ℝᴰ, brackets are tangent to the laws, so they lie in range ∂φᵀ.
@@ -250,7 +255,7 @@ def _commuting(architecture: Architecture, theta: FloatArray, rng: np.random.Gen
 
 @_commuting.register
 def _(network: ReLUNetwork, theta: FloatArray, rng: np.random.Generator) -> Finding:
-    if network.dim <= GRAPH_LIMIT or not np.all(theta != 0):
+    if not (by_graph(network) and np.all(theta != 0)):
         return _commuting.dispatch(Architecture)(network, theta, rng)
     nodes = shared_edge(network.dag)
     return Finding(
@@ -318,238 +323,3 @@ def _worst_pair(
         for number in pairs[worst]
     ]
     return {"entries": entries, "size": float(found[worst])}
-
-
-# Dimensions and counts.
-
-
-@over_factors
-def lie_algebra_dimension(architecture: Architecture, theta: Any, *, rng: Rng = 0) -> Finding:
-    """Dimension of the trace at θ of the Lie algebra generated by the fields ∇φ_i.
-
-    Parameters
-    ----------
-    architecture : Architecture
-    theta : array-like, shape=[dim]
-    rng : numpy.random.Generator or int, optional
-        For random combinations of the fields.
-
-    Returns
-    -------
-    finding : Finding
-        The value is the dimension, an int; it holds where all ranks are clear. The witness has
-        the dimensions that each level of brackets adds.
-
-    References
-    ----------
-    [Marcotte2023]_.
-    """
-    return _dimension(architecture, theta, as_rng(rng))
-
-
-@singledispatch
-def _dimension(architecture: Architecture, theta: FloatArray, rng: np.random.Generator) -> Finding:
-    fields = gradient_fields(architecture)
-    trace = lie_trace(fields, fields.point(theta), architecture.lifted_dim, rng, patience=2)
-    return _counted("dimension of the Lie algebra", trace.dimension, trace)
-
-
-def _counted(name: str, value: int, trace: LieTrace) -> Finding:
-    levels = [rank.value for rank in trace.ranks]
-    return Finding(
-        name,
-        Verdict.HOLDS if trace.decided else Verdict.UNDECIDED,
-        value=value,
-        margin=trace.margin,
-        tolerance=TOLERANCE,
-        reason=f"the fields span {levels[0]} dimensions, brackets add "
-        f"{' + '.join(map(str, levels[1:])) or 'none'}"
-        + ("" if trace.decided else f"; {_doubt(trace)}"),
-        witness={"levels": levels},
-    )
-
-
-def _doubt(trace: LieTrace) -> str:
-    for rank in trace.ranks:
-        if not rank.decided:
-            return f"a singular value of {rank.doubtful:.1e} is neither zero nor clearly not"
-    return f"{len(trace.ranks)} levels did not settle it"
-
-
-@_dimension.register
-def _(network: ReLUNetwork, theta: FloatArray, rng: np.random.Generator) -> Finding:
-    if network.dim <= GRAPH_LIMIT:
-        return _dimension.dispatch(Architecture)(network, theta, rng)
-    recoverable = graph_recoverability(network, theta)
-    return Finding(
-        "dimension of the Lie algebra",
-        Verdict.HOLDS if recoverable.verdict is Verdict.HOLDS else Verdict.UNDECIDED,
-        value=network.dim - network.n_hidden,
-        margin=recoverable.margin,
-        tolerance=recoverable.tolerance,
-        reason=f"from the graph: D − |H| where θ is recoverable, and {recoverable.reason}",
-    )
-
-
-@over_factors
-def laws_complete(architecture: Architecture, theta: Any, *, rng: Rng = 0) -> Finding:
-    """Decide whether the known laws are all there are at θ: rank ∂h(θ) = D − dim Lie(∇φ)(θ).
-
-    Parameters
-    ----------
-    architecture : Architecture
-    theta : array-like, shape=[dim]
-    rng : numpy.random.Generator or int, optional
-        For random combinations of the fields.
-
-    Returns
-    -------
-    finding : Finding
-        The value is the number of missing laws, an int.
-
-    References
-    ----------
-    [Marcotte2023]_.
-    """
-    rng = as_rng(rng)
-    dimension = _dimension(architecture, theta, rng)
-    known = _laws_rank(architecture, theta, rng)
-    total = architecture.dim - int(dimension.value)
-    missing = total - known.value
-    decided = dimension.verdict is Verdict.HOLDS and known.decided
-    return Finding(
-        "laws complete",
-        verdict_of(missing == 0 if decided else None),
-        value=missing,
-        margin=min(dimension.margin, known.margin),
-        tolerance=dimension.tolerance,
-        reason=f"{known.value} known laws are independent here, of D − dim Lie = "
-        f"{architecture.dim} − {dimension.value} = {total}",
-        witness={"missing": missing} if decided and missing else {},
-    )
-
-
-@singledispatch
-def _laws_rank(architecture: Architecture, theta: FloatArray, rng: np.random.Generator) -> Rank:
-    rows = np.asarray(architecture.conservation_laws_jacobian(theta))
-    units = column_lengths(lift_rows(architecture, theta, rng), theta)
-    return _extend(np.zeros((architecture.dim, 0)), unit_rows(rows * units))[1]
-
-
-@_laws_rank.register
-def _(network: ReLUNetwork, theta: FloatArray, rng: np.random.Generator) -> Rank:
-    if network.dim <= GRAPH_LIMIT:
-        return _laws_rank.dispatch(Architecture)(network, theta, rng)
-    recoverable = graph_recoverability(network, theta)
-    holds = recoverable.verdict is Verdict.HOLDS
-    return Rank(network.n_hidden, np.nan if holds else 0.0, np.nan, np.nan)
-
-
-def count_conservation_laws(
-    architecture: Architecture, exact: bool = False, *, rng: Rng = 0
-) -> Finding:
-    """Count the independent conservation laws at a generic θ, D − dim Lie(∇φ).
-
-    Parameters
-    ----------
-    architecture : Architecture
-    exact : bool
-        Count over prime fields of about 2³¹ elements at random points instead of floats. Ranks
-        there are never too large, and too small only with a probability that the theorem of
-        Schwartz and Zippel bounds.
-    rng : numpy.random.Generator or int, optional
-        For the point and the random combinations of the fields.
-
-    Returns
-    -------
-    finding : Finding
-        The value is the number of laws, an int. In exact mode the witness has the
-        ``error_bound``.
-
-    Raises
-    ------
-    InputError
-        Exact mode, and the lift is known only as a function of floats.
-
-    References
-    ----------
-    [Marcotte2023]_; the exact mode: ours.
-    """
-    rng = as_rng(rng)
-    if isinstance(architecture, ProductArchitecture):
-        parts = [count_conservation_laws(f, exact, rng=rng) for f in architecture.factors]
-        return combine(parts)
-    if exact:
-        return _exact_count(architecture, rng)
-    if isinstance(architecture, ReLUNetwork) and architecture.dim > GRAPH_LIMIT:
-        return Finding(
-            "conservation laws",
-            Verdict.HOLDS,
-            value=architecture.n_hidden,
-            margin=np.inf,
-            tolerance=0.0,
-            reason="from the graph: one law per hidden node, and rank ∂φ = D − |H|",
-        )
-    fields = gradient_fields(architecture)
-    point = fields.point(np.asarray(architecture.random_point(rng=rng)))
-    trace = lie_trace(fields, point, architecture.lifted_dim, rng)
-    return _counted("conservation laws", architecture.dim - trace.dimension, trace)
-
-
-def _exact_count(architecture: Architecture, rng: np.random.Generator) -> Finding:
-    best, levels, bound = 0, [0], 1.0
-    for _ in range(_TRIALS):
-        prime = _random_prime(rng)
-        fields = exact_fields(architecture, Arithmetic(prime))
-        ranks, failure = _exact_ranks(fields, architecture, rng)
-        bound *= min(1.0, failure)
-        if ranks[-1] > best:
-            best, levels = ranks[-1], np.diff(ranks, prepend=0).tolist()
-    count = architecture.dim - best
-    return Finding(
-        "conservation laws",
-        Verdict.HOLDS,
-        value=count,
-        margin=np.inf,
-        tolerance=0.0,
-        reason=f"over {_TRIALS} prime fields the fields span {levels[0]} dimensions, brackets add "
-        f"{' + '.join(map(str, levels[1:])) or 'none'}; wrong with a probability below "
-        f"{bound:.0e} (Schwartz–Zippel)",
-        witness={"levels": levels, "error_bound": bound},
-    )
-
-
-def _random_prime(rng: np.random.Generator) -> int:
-    while True:
-        candidate = int(rng.integers(*_PRIMES))
-        if fmpz(candidate).is_prime():
-            return candidate
-
-
-def _exact_ranks(
-    fields: NetworkFields, architecture: Architecture, rng: np.random.Generator
-) -> tuple[list[int], float]:
-    """Ranks level by level, and a bound on the probability that one of them is too small.
-
-    A minor of R nested brackets of k fields is a polynomial of degree at most R k deg X in the
-    point and the forms; it vanishes at a random one with probability at most degree / p.
-    """
-    prime, size = fields.arithmetic.prime, fields.dag.dim
-    point = fields.arithmetic.draw((size,), rng)
-    degree = 2 * len(fields.dag.members) + 1
-    count = min(architecture.lifted_dim, size) + SPARE
-    rows = fields.values(fields.random_forms(count, point, rng), point, count)
-    ranks, failure = [_modular_rank(rows, prime)], 0.0
-    while True:
-        depth = len(ranks)
-        failure += min(ranks[-1] + 1, size) * depth * degree / prime
-        if ranks[-1] == size or (depth > 1 and ranks[-1] == ranks[-2]):
-            return ranks, failure
-        count = size - ranks[-1] + SPARE
-        forms = [fields.random_forms(count, point, rng) for _ in range(depth + 1)]
-        rows = np.vstack([rows, fields.brackets(forms, point, count)])
-        ranks.append(_modular_rank(rows, prime))
-
-
-def _modular_rank(rows: Any, prime: int) -> int:
-    return int(nmod_mat(len(rows), rows.shape[1], rows.ravel().tolist(), prime).rank())

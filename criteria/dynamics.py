@@ -37,7 +37,7 @@ _STEPS = (0.3, 0.1, 0.03, 3e-3, 3e-4, 3e-5, 3e-6)
 """Lengths of flows, relative to θ at their first speed: shorter ones where those run away."""
 
 _MAX_STEPS = 20
-_MAX_EVALUATIONS = 4000
+_MAX_EVALUATIONS = 1500
 _FAR = 1e3  # a flow that makes θ this much larger is not followed
 
 
@@ -78,21 +78,17 @@ def metric_property(architecture: Architecture, theta: Any, *, rng: Rng = 0) -> 
             if recoverable.verdict is Verdict.HOLDS
             else f"recoverability is undecided: {recoverable.reason}",
         )
-    points = [theta, *(_random_flow(architecture, theta, rng) for _ in range(_N_POINTS))]
-    inclusions = [kernel_inclusion(architecture, point, rng=rng) for point in points]
-    worst = max(inclusions, key=lambda finding: finding.value)
-    for number, finding in enumerate(inclusions):
+    points, inclusions = [], []
+    for number in range(_N_POINTS + 1):
+        points.append(_random_flow(architecture, theta, rng) if number else theta)
+        inclusions.append(kernel_inclusion(architecture, points[-1], rng=rng))
+        finding = inclusions[-1]
         if finding.verdict is not Verdict.HOLDS:
-            where = "at θ₀" if number == 0 else "at a point of 𝓜_θ₀ that a flow leads to"
-            return Finding(
-                "metric",
-                finding.verdict,
-                finding.value,
-                finding.margin,
-                finding.tolerance,
-                reason=f"the kernel inclusion {where}: {finding.reason}",
-                witness={**finding.witness, "point": points[number]} if finding.witness else {},
-            )
+            where = "at a point of 𝓜_θ₀ that a flow leads to" if number else "at θ₀"
+            witness = {**finding.witness, "point": points[-1]} if finding.witness else {}
+            reason = f"the kernel inclusion {where}: {finding.reason}"
+            return replace(finding, name="metric", reason=reason, witness=witness)
+    worst = max(inclusions, key=lambda finding: finding.value)
     walks = [end for point in points for end in _fibre_walk(architecture, point, rng)]
     change = max((_gram_difference(architecture, *ends, rng) for ends in walks), default=0.0)
     same = decide(change, zero=SAME, nonzero=OTHER)
@@ -201,7 +197,7 @@ class CounterExample:
         effort = f"{self.tries} {'try' if self.tries == 1 else 'tries'}, {self.evaluations} flows"
         if not self.found:
             if not self.tries:
-                return f"no search: z has more than {SEARCH_LIMIT} entries"
+                return f"no search: z has more than {SEARCH_LIMIT} entries, or no flow can move it"
             return f"no two losses found that refute it, in {effort}; largest gap {self.gap:.1e}"
         return (
             "the flows of ⟨c₁, z⟩ and ⟨c₂, z⟩ + κ⟨a, z − z₀⟩²/2 reach the same z at time 1 (to "
@@ -283,6 +279,8 @@ def _shoot(
     (theta1,) = _flow(architecture, theta[None], partial(_constant, slope1))
     target = np.asarray(architecture.lift(theta1))
     way, length = np.linalg.norm(target - z0), np.linalg.norm(slope1)
+    if not way > 0:
+        raise _FlowLost
     flows = 1
 
     def ends(unknowns: FloatArray) -> FloatArray:
@@ -342,7 +340,7 @@ def _random_form(
 
 
 class _FlowLost(Exception):
-    """A flow ran away, or became too stiff to be followed."""
+    """A flow ran away, became too stiff to be followed, or did not move z."""
 
 
 def _flow(

@@ -19,7 +19,24 @@ from liftflow.typing import FloatArray
 NEGLIGIBLE = 1e-10
 """Weights below this fraction of the typical one, in the flattest gauge, may as well be zero."""
 
+GRAPH_LIMIT = 600
+"""Number of parameters of a ReLU network up to which brackets are computed; then the graph."""
+
 _DENSE_LIMIT = 200  # hidden nodes up to which an eigenvalue comes from a dense matrix
+
+
+def by_graph(network: ReLUNetwork) -> bool:
+    """Tell whether a network is so large that only its graph is looked at.
+
+    Parameters
+    ----------
+    network : ReLUNetwork
+
+    Returns
+    -------
+    large : bool
+    """
+    return network.dim > GRAPH_LIMIT
 
 
 def graph_recoverability(network: ReLUNetwork, theta: FloatArray) -> Finding:

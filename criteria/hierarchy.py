@@ -8,12 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 from liftflow.architectures import Architecture
-from liftflow.criteria.brackets import (
-    commuting,
-    count_conservation_laws,
-    frobenius,
-    laws_complete,
-)
+from liftflow.criteria.brackets import commuting, frobenius
+from liftflow.criteria.counts import count_conservation_laws, laws_complete
 from liftflow.criteria.dynamics import dynamic_property, metric_property
 from liftflow.criteria.findings import Finding
 from liftflow.criteria.kernels import kernel_inclusion, recoverability

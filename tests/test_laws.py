@@ -10,8 +10,9 @@ from linear_counts import known_laws, small_widths
 from liftflow import Architecture, ReLUNetwork, count_conservation_laws, discover_laws
 from liftflow.architectures import Attention, DeepLinear, LinearNeuralODE, TwoLayerLinear
 from liftflow.criteria import Verdict, laws_complete, lie_algebra_dimension
-from liftflow.criteria.fields import AutogradFields, LinearFields, NetworkForms, gradient_fields
+from liftflow.criteria.fields import AutogradFields, gradient_fields
 from liftflow.criteria.jets import FLOATS, Arithmetic
+from liftflow.criteria.network_fields import LinearFields, NetworkForms
 
 PEERS = {  # Marcotte et al. 2023, and the edges that were found beyond them
     (5, 3, 2): 6,

@@ -1,0 +1,310 @@
+"""Gradient fields of linear and ReLU networks, by one pass forward and one backward each."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from liftflow.architectures import DeepLinear, ReLUNetwork
+from liftflow.architectures.dag import CompiledDAG
+from liftflow.criteria.fields import GradientFields, exact_fields, gradient_fields
+from liftflow.criteria.jets import FLOATS, Arithmetic, constant, inner_sum, multiply, seed, split
+from liftflow.typing import FloatArray, IntArray
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkForms:
+    """Forms Σ_p (sink of p's end) (source of p's start) ∏_{e∈p} (multiplier of e) on the paths.
+
+    Attributes
+    ----------
+    multipliers : array, shape=[n or 1, n_edges]
+    sources : array, shape=[n, n_inputs]
+    sinks : array, shape=[n, n_outputs]
+    """
+
+    multipliers: Any
+    sources: Any
+    sinks: Any
+
+    def __abs__(self) -> "NetworkForms":
+        """Take all absolute values."""
+        return NetworkForms(abs(self.multipliers), abs(self.sources), abs(self.sinks))
+
+
+class NetworkFields(GradientFields):
+    """Fields of a lift made of paths through a graph: linear and ReLU networks.
+
+    One pass forward and one backward give the field of a form, ∂/∂θ_e = c_e f_tail(e) b_head(e).
+
+    Parameters
+    ----------
+    dag : CompiledDAG
+    arithmetic : Arithmetic
+        Floats, or integers modulo a prime.
+    """
+
+    def __init__(self, dag: CompiledDAG, arithmetic: Arithmetic) -> None:
+        self.dag = dag
+        self.arithmetic = arithmetic
+
+    def start(self, point: FloatArray, count: int) -> Any:
+        """Return the point as a constant jet."""
+        return seed(np.atleast_2d(point))
+
+    def finish(self, values: Any) -> FloatArray:
+        """Return the constant part of a jet."""
+        return constant(values)
+
+    def push(self, function: Callable[[Any], Any], point: Any, velocity: Any) -> tuple[Any, Any]:
+        """Differentiate by one more nilpotent variable.
+
+        Parameters
+        ----------
+        function : callable
+        point, velocity : jet
+
+        Returns
+        -------
+        value, derivative : jet
+        """
+        count = max(point.shape[1], velocity.shape[1])
+        parts = [
+            np.broadcast_to(part, (len(part), count, part.shape[-1])) for part in (point, velocity)
+        ]
+        return split(function(np.concatenate(parts)))
+
+    def _difference(self, along: Any, other: Any) -> Any:
+        return self.arithmetic.reduce(along - other)
+
+    def majorants(self, forms: Sequence[Any], point: FloatArray, count: int) -> FloatArray:
+        """Evaluate brackets with absolute values and sums in place of differences.
+
+        Parameters
+        ----------
+        forms : sequence of NetworkForms
+        point : array, shape=[n_coordinates]
+        count : int
+
+        Returns
+        -------
+        sizes : array, shape=[count, n_coordinates]
+            All coefficients of the fields are positive, so these bound every partial sum.
+        """
+        sizes = [abs(form) for form in forms]
+        return self.finish(self._nested(sizes, self.start(np.abs(point), count), np.add))
+
+    def field(self, forms: NetworkForms, point: Any) -> Any:
+        """Evaluate the fields by backpropagation on jets.
+
+        Parameters
+        ----------
+        forms : NetworkForms
+        point : jet, shape=[2^k, n or 1, n_edges]
+
+        Returns
+        -------
+        vectors : jet, shape=[2^k, n, n_edges]
+        """
+        dag, arithmetic = self.dag, self.arithmetic
+        multipliers = seed(forms.multipliers)
+        weights = multiply(point, multipliers, arithmetic)
+        matrices = [self._matrix(block, weights) for block in dag.blocks]
+        count, n_nodes = len(forms.sources), len(dag.nodes) + 1
+        shape = (len(weights), count)
+        forward = [np.zeros((*shape, nodes.size), weights.dtype) for nodes in dag.members]
+        backward = [np.zeros((*shape, nodes.size), weights.dtype) for nodes in dag.members]
+        forward[0][0] = forms.sources
+        levels, columns = dag.generation[dag.outputs], dag.position[dag.outputs]
+        for number, (level, column) in enumerate(zip(levels, columns, strict=True)):
+            backward[level][0, :, column] = forms.sinks[:, number]
+        one = np.ones((1, count, 1), weights.dtype)
+        blocks = list(zip(dag.blocks, matrices, strict=True))
+        for block, matrix in blocks:
+            tail = one if block.tail_generation < 0 else forward[block.tail_generation]
+            head = forward[block.head_generation]
+            head += inner_sum(matrix, tail[..., None], -2, arithmetic)
+            arithmetic.reduce(head, out=head)
+        for block, matrix in reversed(blocks):
+            if block.tail_generation > 0:
+                tail = backward[block.tail_generation]
+                tail += inner_sum(
+                    matrix, backward[block.head_generation][..., None, :], -1, arithmetic
+                )
+                arithmetic.reduce(tail, out=tail)
+        before = np.zeros((*shape, n_nodes), weights.dtype)
+        after = np.zeros((*shape, n_nodes), weights.dtype)
+        for nodes, own, back in zip(dag.members, forward, backward, strict=True):
+            before[..., nodes], after[..., nodes] = own, back
+        before[0, :, -1] = 1
+        product = multiply(before[..., dag.tails], after[..., dag.heads], arithmetic)
+        return multiply(product, multipliers, arithmetic)
+
+    @staticmethod
+    def _matrix(block: Any, weights: Any) -> Any:
+        matrix = np.zeros((*weights.shape[:-1], *block.shape), weights.dtype)
+        matrix[..., block.rows, block.columns] = weights[..., block.edges]
+        return matrix
+
+    def _normalised(self, forms: NetworkForms, point: FloatArray) -> NetworkForms:
+        """Scale the sinks so that the fields are about as long as the point."""
+        lengths = np.linalg.norm(self.values(forms, point, len(forms.sources)), axis=1)
+        factor = np.linalg.norm(point) / np.where(lengths > 0, lengths, 1.0)
+        return NetworkForms(forms.multipliers, forms.sources, forms.sinks * factor[:, None])
+
+
+class LinearFields(NetworkFields):
+    """Fields of a product of matrices; the coordinates are the entries of its layers.
+
+    Parameters
+    ----------
+    architecture : DeepLinear
+    arithmetic : Arithmetic
+    """
+
+    def __init__(self, architecture: DeepLinear, arithmetic: Arithmetic) -> None:
+        super().__init__(CompiledDAG.layered(architecture.widths, (), False), arithmetic)
+        self.architecture = architecture
+
+    def point(self, theta: FloatArray) -> FloatArray:
+        """Entries of the layers, by input and then output.
+
+        Parameters
+        ----------
+        theta : array, shape=[dim]
+
+        Returns
+        -------
+        weights : array, shape=[n_coordinates]
+        """
+        return self._flat(self.architecture.layers(theta))
+
+    def velocities(self, tangents: FloatArray) -> FloatArray:
+        """Velocities of the layers.
+
+        Parameters
+        ----------
+        tangents : array, shape=[n, dim]
+
+        Returns
+        -------
+        velocities : array, shape=[n, n_coordinates]
+        """
+        return self._flat(self.architecture.layer_velocities(tangents))
+
+    @staticmethod
+    def _flat(layers: list[Any]) -> FloatArray:
+        moved = [np.moveaxis(np.asarray(layer), -1, -2) for layer in layers]
+        return np.concatenate([layer.reshape(*layer.shape[:-2], -1) for layer in moved], axis=-1)
+
+    def random_forms(self, count: int, point: FloatArray, rng: np.random.Generator) -> NetworkForms:
+        """Draw matrices of rank one, as forms on the product.
+
+        Parameters
+        ----------
+        count : int
+        point : array, shape=[n_coordinates]
+        rng : numpy.random.Generator
+
+        Returns
+        -------
+        forms : NetworkForms
+        """
+        widths = self.architecture.widths
+        sources, sinks = (self.arithmetic.draw((count, n), rng) for n in (widths[0], widths[-1]))
+        forms = NetworkForms(self.arithmetic.ones((1, self.dag.dim)), sources, sinks)
+        return forms if self.arithmetic.exact else self._normalised(forms, point)
+
+    def basis_forms(self, numbers: IntArray) -> NetworkForms:
+        """Forms that read single entries of the product.
+
+        Parameters
+        ----------
+        numbers : array, shape=[n]
+
+        Returns
+        -------
+        forms : NetworkForms
+        """
+        widths = self.architecture.widths
+        sinks, sources = np.divmod(numbers, widths[0])
+        ones = self.arithmetic.ones((1, self.dag.dim))
+        return NetworkForms(ones, np.eye(widths[0])[sources], np.eye(widths[-1])[sinks])
+
+
+class ReLUFields(NetworkFields):
+    r"""Fields of the path products of a ReLU network; no path is listed.
+
+    A form gives every edge a random multiplier: :math:`\sum_p \prod_{e∈p} c_e θ_e`. Such
+    products over edges span all forms, and c_e ∝ 1/|θ_e| makes every path count alike, whatever
+    the scale and the rescaling of θ.
+
+    Parameters
+    ----------
+    network : ReLUNetwork
+    arithmetic : Arithmetic
+    """
+
+    def __init__(self, network: ReLUNetwork, arithmetic: Arithmetic) -> None:
+        super().__init__(network.dag, arithmetic)
+        self.network = network
+
+    def random_forms(self, count: int, point: FloatArray, rng: np.random.Generator) -> NetworkForms:
+        """Draw a multiplier for every edge.
+
+        Parameters
+        ----------
+        count : int
+        point : array, shape=[dim]
+        rng : numpy.random.Generator
+
+        Returns
+        -------
+        forms : NetworkForms
+        """
+        arithmetic = self.arithmetic
+        sources = arithmetic.ones((count, self.dag.n_inputs))
+        sinks = arithmetic.ones((count, self.dag.outputs.size))
+        multipliers = arithmetic.draw((count, self.dag.dim), rng)
+        if arithmetic.exact:
+            return NetworkForms(multipliers, sources, sinks)
+        sizes = np.abs(point)
+        typical = np.median(sizes[sizes > 0]) if np.any(sizes > 0) else 1.0
+        multipliers /= np.where(sizes > 0, sizes, typical)
+        return self._normalised(NetworkForms(multipliers, sources, sinks), point)
+
+    def basis_forms(self, numbers: IntArray) -> NetworkForms:
+        """Forms that read single paths: a multiplier of 1 on its edges, and of 0 elsewhere.
+
+        Parameters
+        ----------
+        numbers : array, shape=[n]
+
+        Returns
+        -------
+        forms : NetworkForms
+        """
+        on_path = self.network.path_incidence[np.asarray(numbers)].toarray()
+        sources = np.ones((len(numbers), self.dag.n_inputs))
+        return NetworkForms(on_path, sources, np.ones((len(numbers), self.dag.outputs.size)))
+
+
+@gradient_fields.register
+def _(architecture: DeepLinear) -> GradientFields:
+    return LinearFields(architecture, FLOATS)
+
+
+@gradient_fields.register
+def _(architecture: ReLUNetwork) -> GradientFields:
+    return ReLUFields(architecture, FLOATS)
+
+
+@exact_fields.register
+def _(architecture: DeepLinear, arithmetic: Arithmetic) -> NetworkFields:
+    return LinearFields(architecture, arithmetic)
+
+
+@exact_fields.register
+def _(architecture: ReLUNetwork, arithmetic: Arithmetic) -> NetworkFields:
+    return ReLUFields(architecture, arithmetic)
