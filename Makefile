@@ -38,9 +38,9 @@ demo: $(VENV)/.run  ## train a network on the digits twice, by θ and by z, and 
 gallery: $(VENV)/.run  ## run all gallery scripts; their figures and a contact sheet in gallery/_build/
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/liftflow gallery --all --jobs 2 --out gallery/_build
 
-test: $(VENV)/.dev  ## tests and doctests, then the contracts under numpy; ARGS="-k path" goes to the first
+test: $(VENV)/.dev  ## tests and doctests, then the contracts and geomstats's cases under numpy; ARGS="-k path" goes to the first
 	GEOMSTATS_BACKEND=autograd $(PYTEST) $(ARGS)
-	GEOMSTATS_BACKEND=numpy $(PYTEST) tests/contracts
+	GEOMSTATS_BACKEND=numpy $(PYTEST) tests/contracts tests/geomstats_cases
 
 # sphinx-gallery runs a script again when the script changed, not the library: make clean first.
 docs: $(VENV)/.dev  ## the documentation in docs/_build/html/, warnings are errors

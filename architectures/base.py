@@ -162,7 +162,7 @@ class Architecture(ABC):
         -------
         lifted_tangent : array, shape=[..., *lifted_shape]
         """
-        theta, tangent = gs.broadcast_arrays(self._theta(theta), self._theta(tangent, "tangent"))
+        theta, tangent = _together(self._theta(theta), self._theta(tangent, "tangent"))
         return autograd.make_jvp(self.lift)(theta)(tangent)[1]
 
     def lift_jacobian(self, theta: Any) -> Any:
@@ -180,6 +180,28 @@ class Architecture(ABC):
         columns = self.lift_jvp(theta[..., None, :], gs.eye(self.dim))
         columns = gs.reshape(columns, (*theta.shape[:-1], self.dim, self.lifted_dim))
         return gs.moveaxis(columns, -1, -2)
+
+    def lift_hessian(self, theta: Any, tangent_a: Any, tangent_b: Any) -> Any:
+        """Evaluate the second derivative of the lift, ∂²φ(θ)[a, b]; by autograd unless overridden.
+
+        With a = b = θ̇ along a horizontal geodesic of 𝓜_θ₀ it is the acceleration of z, because
+        that of θ lies in range ∂hᵀ, on which ∂φ vanishes.
+
+        Parameters
+        ----------
+        theta, tangent_a, tangent_b : array-like, shape=[..., dim]
+
+        Returns
+        -------
+        acceleration : array, shape=[..., *lifted_shape]
+            Symmetric in its two vectors.
+        """
+        theta, a, b = gs.broadcast_arrays(
+            self._theta(theta, differentiable=False),
+            self._theta(tangent_a, "tangent_a", differentiable=False),
+            self._theta(tangent_b, "tangent_b", differentiable=False),
+        )
+        return autograd.make_jvp(lambda t: autograd.make_jvp(self.lift)(t)(a)[1])(theta)(b)[1]
 
     def lift_vjp(self, theta: Any, covector: Any) -> Any:
         """Pull a covector on z back, ∂φ(θ)ᵀ g.
@@ -211,7 +233,9 @@ class Architecture(ABC):
         product : array, shape=[..., dim]
         """
         covector = self._lifted(covector, "covector")
-        theta, tangent = gs.broadcast_arrays(self._theta(theta), self._theta(tangent, "tangent"))
+        theta, tangent = _together(self._theta(theta), self._theta(tangent, "tangent"))
+        lead = covector.shape[: covector.ndim - len(self.lifted_shape)]
+        theta = theta + np.zeros((*lead, 1))
         # 0 t, because autograd warns where the derivative of a linear lift is constant.
         return autograd.grad(
             lambda t: gs.sum(covector * self.lift_jvp(t, tangent)) + 0.0 * gs.sum(t)
@@ -334,6 +358,27 @@ class Architecture(ABC):
 
         return over_batch(solve, arrays, [1, 1])
 
+    def solve_jvp(self, theta: Any, lifted_tangent: Any) -> FloatArray:
+        """Solve ∂φ(θ) v = ζ for the shortest v, the horizontal lift, in the sense of least squares.
+
+        Parameters
+        ----------
+        theta : array-like, shape=[..., dim]
+        lifted_tangent : array-like, shape=[..., *lifted_shape]
+
+        Returns
+        -------
+        horizontal_vec : array, shape=[..., dim]
+            In range ∂φᵀ.
+        """
+
+        def solve(point: FloatArray, vector: FloatArray) -> FloatArray:
+            if self._dense_jacobian:
+                return np.linalg.pinv(self.lift_jacobian(point), rcond=RANK_RTOL) @ vector.ravel()
+            return minimal_solution(self._differential(point), vector.ravel())
+
+        return self._over_lifted(solve, theta, lifted_tangent)
+
     @property
     def _dense_jacobian(self) -> bool:
         return self.lifted_dim * self.dim <= 4_000_000
@@ -408,7 +453,7 @@ class Architecture(ABC):
         -------
         laws_tangent : array, shape=[..., n_laws]
         """
-        theta, tangent = gs.broadcast_arrays(self._theta(theta), self._theta(tangent, "tangent"))
+        theta, tangent = _together(self._theta(theta), self._theta(tangent, "tangent"))
         if self.n_laws == 0:
             return theta[..., :0]
         return autograd.make_jvp(self.conservation_laws)(theta)(tangent)[1]
@@ -424,9 +469,9 @@ class Architecture(ABC):
         -------
         second_derivative : array, shape=[..., n_laws]
         """
-        names = ("theta", "tangent_a", "tangent_b")
-        arrays = zip((theta, tangent_a, tangent_b), names, strict=True)
-        theta, first, second = gs.broadcast_arrays(*(self._theta(a, name) for a, name in arrays))
+        tangent_a = self._theta(tangent_a, "tangent_a")
+        theta, second = _together(self._theta(theta), self._theta(tangent_b, "tangent_b"))
+        theta, first = _together(theta, tangent_a)
         if self.n_laws == 0:
             return theta[..., :0]
         return autograd.make_jvp(lambda t: self.laws_jvp(t, second))(theta)(first)[1]
@@ -634,3 +679,8 @@ class Architecture(ABC):
             This family does not know how.
         """
         raise ArchitectureError(f"{type(self).__name__} defines no fibre_point(theta)")
+
+
+def _together(first: Any, second: Any) -> tuple[Any, Any]:
+    """Broadcast two arrays against each other, differentiably, which gs.broadcast_arrays is not."""
+    return first + 0.0 * second, second + 0.0 * first

@@ -186,6 +186,28 @@ class DeepLinear(Architecture):
             products.append((gs.matmul(layer, product), speed))
         return products
 
+    def lift_hessian(self, theta: Any, tangent_a: Any, tangent_b: Any) -> Any:
+        """Evaluate the second derivative of the product, ∂²φ(θ)[a, b], by the product rule.
+
+        Parameters
+        ----------
+        theta, tangent_a, tangent_b : array-like, shape=[..., dim]
+
+        Returns
+        -------
+        acceleration : array, shape=[..., widths[-1], widths[0]]
+        """
+        layers = self.layers(self._theta(theta))
+        speeds_a = self.layer_velocities(self._theta(tangent_a, "tangent_a"))
+        speeds_b = self.layer_velocities(self._theta(tangent_b, "tangent_b"))
+        product, a, b, both = layers[0], speeds_a[0], speeds_b[0], gs.zeros_like(layers[0])
+        for layer, own_a, own_b in zip(layers[1:], speeds_a[1:], speeds_b[1:], strict=True):
+            both = gs.matmul(layer, both) + gs.matmul(own_a, b) + gs.matmul(own_b, a)
+            a = gs.matmul(own_a, product) + gs.matmul(layer, a)
+            b = gs.matmul(own_b, product) + gs.matmul(layer, b)
+            product = gs.matmul(layer, product)
+        return both
+
     def lift_vjp(self, theta: Any, covector: Any) -> Any:
         """Pull a covector back, (U_L ⋯ U_{i+1})ᵀ G (U_{i−1} ⋯ U_1)ᵀ for each layer.
 
@@ -699,11 +721,13 @@ class DeepLinear(Architecture):
         gap = BALANCE_RTOL * float(sum(np.sum(layer**2) for layer in layers))
         laws = self.split_laws(self.conservation_laws(theta))
         spaces = [_eigenspaces(matrix, gap) for matrix in laws]
-        for _ in range(_ALIGN_SWEEPS):
+        for sweep in range(_ALIGN_SWEEPS):
             moved = 0.0
             for i, bases in enumerate(spaces):
                 before, after = layers[i], layers[i + 1]
-                overlap = targets[i] @ before.T + targets[i + 1].T @ after
+                overlap = targets[i] @ before.T
+                if sweep > 0 or i + 1 == len(spaces):  # the frame ahead means nothing yet
+                    overlap = overlap + targets[i + 1].T @ after
                 parts = [basis @ _polar(basis.T @ overlap @ basis) @ basis.T for basis in bases]
                 turn = np.sum(parts, axis=0)
                 layers[i], layers[i + 1] = turn @ before, after @ turn.T

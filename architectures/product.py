@@ -126,6 +126,21 @@ class ProductArchitecture(Architecture):
         triples = zip(self.factors, self.unpack(theta), self.unpack(tangent), strict=True)
         return self.join_lifted([factor.lift_jvp(part, v) for factor, part, v in triples])
 
+    def lift_hessian(self, theta: Any, tangent_a: Any, tangent_b: Any) -> Any:
+        """Evaluate the second derivative of the lift, factor by factor.
+
+        Parameters
+        ----------
+        theta, tangent_a, tangent_b : array-like, shape=[..., dim]
+
+        Returns
+        -------
+        acceleration : array, shape=[..., *lifted_shape]
+        """
+        parts = zip(*map(self.unpack, (theta, tangent_a, tangent_b)), strict=True)
+        pairs = zip(self.factors, parts, strict=True)
+        return self.join_lifted([factor.lift_hessian(*part) for factor, part in pairs])
+
     def lift_vjp(self, theta: Any, covector: Any) -> Any:
         """Pull a covector back, factor by factor.
 

@@ -429,6 +429,27 @@ class ReLUNetwork(Architecture):
             product, speed = product * factor, speed * factor + product * own_speed
         return speed
 
+    def lift_hessian(self, theta: Any, tangent_a: Any, tangent_b: Any) -> Any:
+        """Evaluate the second derivative of the lift, ∂²φ(θ)[a, b], without dividing by a weight.
+
+        Parameters
+        ----------
+        theta, tangent_a, tangent_b : array-like, shape=[..., dim]
+
+        Returns
+        -------
+        acceleration : array, shape=[..., n_paths]
+        """
+        factors = self._gather(self._theta(theta), 1.0)
+        speeds_a = self._gather(self._theta(tangent_a, "tangent_a"), 0.0)
+        speeds_b = self._gather(self._theta(tangent_b, "tangent_b"), 0.0)
+        product, a, b, both = factors[0], speeds_a[0], speeds_b[0], 0.0
+        for factor, own_a, own_b in zip(factors[1:], speeds_a[1:], speeds_b[1:], strict=True):
+            both = both * factor + a * own_b + b * own_a
+            a, b = a * factor + product * own_a, b * factor + product * own_b
+            product = product * factor
+        return both + 0.0 * (product + a + b)  # the shape, where all paths are single edges
+
     def lift_vjp(self, theta: Any, covector: Any) -> Any:
         """Pull a covector on z back, ∂φ(θ)ᵀ g, without dividing by a weight.
 
@@ -452,6 +473,39 @@ class ReLUNetwork(Architecture):
             others.append(prefix * after)
             after = after * factor
         return sparse_apply(gs.concatenate(others[::-1], axis=-1), self._scatter)
+
+    def lift_hvp(self, theta: Any, tangent: Any, covector: Any) -> Any:
+        """Differentiate the pullback, ∂²φ(θ)[v, ·]ᵀ g, without dividing by a weight.
+
+        Parameters
+        ----------
+        theta, tangent : array-like, shape=[..., dim]
+        covector : array-like, shape=[..., n_paths]
+
+        Returns
+        -------
+        product : array, shape=[..., dim]
+        """
+        factors = self._gather(self._theta(theta), 1.0)
+        speeds = self._gather(self._theta(tangent, "tangent"), 0.0)
+        form = self._lifted(covector, "covector")
+        before = self._moving_products(factors, speeds)
+        after = self._moving_products(factors[::-1], speeds[::-1])[::-1]
+        moved = [
+            form * (left_speed * right + left * right_speed)
+            for (left, left_speed), (right, right_speed) in zip(before, after, strict=True)
+        ]
+        return sparse_apply(gs.concatenate(moved, axis=-1), self._scatter)
+
+    @staticmethod
+    def _moving_products(factors: list[Any], speeds: list[Any]) -> list[tuple[Any, Any]]:
+        """Products of the factors before each step of the paths, with their velocities."""
+        product, speed = 1.0 + 0.0 * speeds[0], 0.0 * (factors[0] + speeds[0])
+        products = []
+        for factor, own_speed in zip(factors, speeds, strict=True):
+            products.append((product, speed))
+            product, speed = product * factor, speed * factor + product * own_speed
+        return products
 
     def lifted_norm(self, theta: Any) -> FloatArray:
         """Norm ‖φ(θ)‖ over all paths, by dynamic programming on the graph.
@@ -842,7 +896,7 @@ class ReLUNetwork(Architecture):
 
     def _align(self, theta: FloatArray, base_point: FloatArray) -> FloatArray:
         """Flip hidden nodes while that brings θ closer; the best for one hidden layer."""
-        dag = self.dag
+        theta, dag = self._align_signs(theta, base_point), self.dag
         signs = np.ones(self.n_hidden + 1)
         overlap = theta * base_point
         parts = list(zip(dag.hidden_generations, dag.in_edges, dag.out_edges, strict=True))

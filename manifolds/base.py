@@ -1,5 +1,6 @@
 """The invariant set of a parameter, as a geomstats manifold."""
 
+from functools import cached_property
 from typing import Any
 
 import geomstats.backend as gs
@@ -9,6 +10,8 @@ from geomstats.geometry.euclidean import Euclidean
 
 from liftflow.architectures import Architecture
 from liftflow.errors import ArchitectureError
+from liftflow.manifolds.bundle import LiftBundle, LiftQuotientMetric
+from liftflow.manifolds.charts import chart_manifold
 from liftflow.manifolds.images import image_manifold, random_tangent_vec
 from liftflow.metrics.geodesic import GEODESIC_RTOL, GeodesicSolver
 from liftflow.metrics.geometry import HorizontalMetric
@@ -289,6 +292,52 @@ class InvariantSet(LevelSet):
         theta : array, shape=[..., D]
         """
         return self.architecture.recover(z, self.laws0, near=self.theta0)
+
+    def chart(self, theta: Any = None) -> Any:
+        """Return the manifold of coordinates of the image about φ(θ), where tensors have entries.
+
+        Its metric has ``metric_matrix``, ``cometric_matrix``, ``christoffels`` and what geomstats
+        makes of them. Coordinates are the products along D − |H| basis paths for a ReLU network,
+        the entries of Z for matrices of full rank.
+
+        Parameters
+        ----------
+        theta : array-like, shape=[D], optional
+            By default θ₀.
+
+        Returns
+        -------
+        chart : geomstats.geometry.manifold.Manifold
+
+        Raises
+        ------
+        NotImplementedError
+            No coordinates are known.
+        """
+        return chart_manifold(self.architecture, self, self.theta0 if theta is None else theta)
+
+    @cached_property
+    def fiber_bundle(self) -> LiftBundle:
+        """The lift φ as a fibre bundle over the image."""
+        return LiftBundle(self)
+
+    def equip_with_quotient(self) -> Any:
+        """Return the image with geomstats's quotient metric over :attr:`fiber_bundle`.
+
+        The same metric as that of :meth:`image`, found another way, and slower: a check on it.
+
+        Returns
+        -------
+        quotient : geomstats.geometry.manifold.Manifold
+            Also kept as the attribute ``quotient``.
+
+        Raises
+        ------
+        NotIntrinsicError
+            No closed form of the metric exists at this θ₀, so the fibres are not equidistant.
+        """
+        self.quotient = self.image().equip_with_metric(LiftQuotientMetric, total_space=self)
+        return self.quotient
 
     def image(self) -> Any:
         """Return the manifold φ(𝓜_θ₀), equipped with its intrinsic metric.

@@ -7,6 +7,7 @@ import geomstats.backend as gs
 import numpy as np
 
 from liftflow.architectures import Architecture
+from liftflow.metrics.exact import line_distance
 from liftflow.metrics.geodesic import GEODESIC_RTOL, GeodesicSolver
 from liftflow.metrics.geometry import HorizontalMetric
 from liftflow.metrics.horizontal import HorizontalSpaces, LiftSpaces
@@ -160,6 +161,23 @@ class Cometric(ABC):
         """The subspaces range ∂φᵀ of parameter space, which geodesics and curvature come from."""
         return LiftSpaces(self)
 
+    def exact_distance(self, point_a: FloatArray, point_b: FloatArray) -> float | None:
+        """Distance of two points where a formula is known: on a line, by quadrature.
+
+        Parameters
+        ----------
+        point_a, point_b : array, shape=[*lifted_shape]
+
+        Returns
+        -------
+        distance : float or None
+        """
+        if self.architecture.lifted_dim > 1:
+            return None
+        unit = np.ones(self.lifted_shape)
+        ends = point_a.item(), point_b.item()
+        return line_distance(lambda z: self.apply(z * unit, unit).item(), *ends)
+
 
 class IntrinsicMetric(HorizontalMetric):
     r"""The metric g_z = K_θ₀(z)⁻¹ on φ(𝓜_θ₀), one class for all families.
@@ -197,6 +215,9 @@ class IntrinsicMetric(HorizontalMetric):
 
     def _covector_below(self, theta: FloatArray, vector: FloatArray) -> FloatArray:
         return self.cometric.solve(self._point_below(theta), self._vector_below(theta, vector))
+
+    def _exact_distance(self, point_a: FloatArray, point_b: FloatArray) -> float | None:
+        return self.cometric.exact_distance(point_a, point_b)
 
     def cometric_apply(self, z: Any, covector: Any) -> Any:
         """Apply K(z) to a covector, matrix-free.
@@ -280,3 +301,38 @@ class IntrinsicMetric(HorizontalMetric):
             Tangent to the invariant set at the point recovered from z.
         """
         return self.cometric.horizontal_lift(z, tangent_vec)
+
+    def christoffels(self, base_point: Any = None) -> FloatArray:
+        r"""Christoffel symbols in the entries of z, where the image is open, without deriving K.
+
+        Geodesics z(t) lift to geodesics θ(t) of the invariant set, whose acceleration ∂φ does not
+        see: z'' = ∂²φ(θ)[θ', θ'], so :math:`Γ(v, w) = −∂²φ(θ)[hor v, hor w]`.
+
+        Parameters
+        ----------
+        base_point : array-like, shape=[..., *point_shape]
+
+        Returns
+        -------
+        christoffels : array, shape=[..., d, d, d]
+            In the entries of z, the contravariant index first, as in geomstats.
+
+        Raises
+        ------
+        NotImplementedError
+            The image is not open, so that the entries of z are no coordinates.
+        """
+        architecture, shape = self.cometric.architecture, self._space.shape
+        size = architecture.lifted_dim
+        if self._space.dim < size:
+            return super().christoffels(base_point)
+        theta = self.cometric.point(base_point)[..., None, :]
+        z = np.expand_dims(base_point, -len(shape) - 1)
+        frame = architecture.lift_vjp(
+            theta, self.cometric.solve(z, np.eye(size).reshape(size, *shape))
+        )
+        bent = architecture.lift_hessian(
+            theta[..., None, :], frame[..., :, None, :], frame[..., None, :, :]
+        )
+        bent = np.reshape(bent, (*frame.shape[:-2], size, size, size))
+        return -np.moveaxis(bent, -1, -3)

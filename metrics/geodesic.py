@@ -1,7 +1,8 @@
 """Geodesics in parameter space, which all metrics here take theirs from."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
@@ -9,15 +10,17 @@ from scipy.integrate import solve_ivp
 from scipy.optimize import root
 
 from liftflow.architectures import Architecture
-from liftflow.errors import GeodesicError, InputError, NotRecoverableError
+from liftflow.errors import GeodesicError, InputError, NotOnImageError, NotRecoverableError
 from liftflow.metrics.horizontal import HorizontalSpaces
 from liftflow.typing import FloatArray
 
 GEODESIC_RTOL = 1e-11
 """Default relative tolerance of geodesics."""
 
-_MAX_ITERATIONS = 30
-_SMALLEST_STRIDE = 1 / 64
+_SINGULAR = (NotRecoverableError, NotOnImageError)  # what families raise where ∂h or K loses rank
+_MAX_STEPS = 100_000
+_COARSE_RTOL, _COARSE_STEPS = 1e-8, 600
+_REFINEMENTS, _SWEEPS = 3, 10
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,8 @@ class GeodesicSolver:
         Those of the submersion; the tangent spaces, for the invariant set itself.
     rtol : float
         Relative tolerance of positions, directions and transported vectors.
+    max_steps : int
+        Largest number of evaluations of the equation along one geodesic.
 
     Raises
     ------
@@ -53,6 +58,7 @@ class GeodesicSolver:
     architecture: Architecture
     spaces: HorizontalSpaces
     rtol: float = GEODESIC_RTOL
+    max_steps: int = _MAX_STEPS
 
     def __post_init__(self) -> None:
         """Refuse a tolerance that cannot be kept."""
@@ -154,7 +160,16 @@ class GeodesicSolver:
         speed, size = float(np.linalg.norm(velocity)), theta.size
         parts = [theta, np.sign(time) * velocity / speed]
 
-        def derivative(_: float, state: FloatArray) -> FloatArray:
+        evaluations = 0
+
+        def derivative(at: float, state: FloatArray) -> FloatArray:
+            nonlocal evaluations
+            evaluations += 1
+            if evaluations > self.max_steps:
+                raise GeodesicError(
+                    f"the geodesic takes more than {self.max_steps} evaluations up to the length "
+                    f"{at:.3g} of {abs(time) * speed:.3g}: it passes close to a singular point"
+                )
             here, heading = state[:size], state[size : 2 * size]
             moves = [heading, self.acceleration(here, heading)]
             if passenger is not None:
@@ -174,7 +189,7 @@ class GeodesicSolver:
                 atol=self.rtol * typical / np.sqrt(size),
                 dense_output=dense_output,
             )
-        except NotRecoverableError as error:
+        except _SINGULAR as error:
             raise GeodesicError(f"the geodesic runs into a singular point: {error}") from error
         if not found.success:
             raise GeodesicError(
@@ -188,8 +203,8 @@ class GeodesicSolver:
         """Find the initial velocity of a geodesic that ends after unit time over a target.
 
         Shooting: the gap that is left at the end is a correction at the start, but for terms of
-        second order in the distance; Broyden's method learns those. Where that fails, the target
-        is approached by intermediate ones.
+        second order in the distance, which Broyden's method learns. Where that fails from the
+        chord, a broken line is shortened first, and Powell's hybrid method goes on from there.
 
         Parameters
         ----------
@@ -206,63 +221,95 @@ class GeodesicSolver:
         GeodesicError
             None was found; says how far the end stays from the target.
         """
-        laws = self.architecture.conservation_laws(theta)
-        velocity, reached, stride = np.zeros_like(theta), 0.0, 1.0
-        while reached < 1.0:
-            share = min(1.0, reached + stride)
-            try:
-                between = target
-                if share < 1.0:
-                    chord = (1 - share) * theta + share * target
-                    between = self.architecture.project_to_laws(chord, laws)
-                guess = velocity * (share / reached) if reached else self._guess(theta, between)
-                velocity = self._shoot(theta, between, guess)
-                reached = share
-            except (GeodesicError, NotRecoverableError) as error:
-                stride /= 2
-                if stride < _SMALLEST_STRIDE:
-                    raise GeodesicError(
-                        f"no geodesic found between points at the distance "
-                        f"{np.linalg.norm(target - theta):.3g} (of the parameters), after the "
-                        f"share {reached:.3g} of the way: {error}; are they joined in the "
-                        "invariant set, and is it regular between them?"
-                    ) from error
-        return velocity
+        coarse = replace(self, rtol=max(self.rtol, _COARSE_RTOL), max_steps=_COARSE_STEPS)
+        try:
+            velocity = coarse._broyden(theta, target, self._chord(theta, target))
+        except (GeodesicError, *_SINGULAR):
+            velocity = coarse._hybrid(theta, target, self._shortened(theta, target))
+        try:
+            return self._broyden(theta, target, velocity)
+        except (GeodesicError, *_SINGULAR):
+            return self._hybrid(theta, target, velocity)
 
-    def _guess(self, theta: FloatArray, target: FloatArray) -> FloatArray:
+    def _chord(self, theta: FloatArray, target: FloatArray) -> FloatArray:
         """Horizontal part of the chord, of the chord's length."""
         chord = target - theta
         velocity = self.spaces.project(theta, chord)
         length = np.linalg.norm(velocity)
         return velocity * (np.linalg.norm(chord) / length) if length else velocity
 
-    def _shoot(self, theta: FloatArray, target: FloatArray, guess: FloatArray) -> FloatArray:
-        tolerance = 10 * self.rtol * float(np.linalg.norm(theta))
-        gaps = []
+    def _shortened(self, theta: FloatArray, target: FloatArray) -> FloatArray:
+        """Initial velocity of a broken line, shortened by moving its corners between neighbours.
+
+        It is refined as it gets shorter, and its end moves in the fibre of the target.
+        """
+        laws, points = self.architecture.conservation_laws(theta), [theta, target]
+        for _ in range(_REFINEMENTS):
+            middles = [(first + second) / 2 for first, second in pairwise(points)]
+            middles = list(self.architecture.project_to_laws(np.stack(middles), laws))
+            points = [*chain.from_iterable(zip(points[:-1], middles, strict=True)), points[-1]]
+            for _ in range(_SWEEPS):
+                for i in range(1, len(points) - 1):
+                    middle = (points[i - 1] + points[i + 1]) / 2
+                    points[i] = self.architecture.project_to_laws(middle, laws)
+                points[-1] = self.architecture.align(points[-1], points[-2])
+        length = sum(np.linalg.norm(second - first) for first, second in pairwise(points))
+        velocity = self.spaces.project(theta, points[1] - theta)
+        return velocity * (length / np.linalg.norm(velocity))
+
+    def _miss(
+        self, theta: FloatArray, target: FloatArray, velocity: FloatArray
+    ) -> tuple[FloatArray, float]:
+        """Minus the gap at the end, plus what is not horizontal at the start; size of the gap."""
+        horizontal = self.spaces.project(theta, velocity)
+        gap = self.spaces.displacement(self.end(theta, horizontal), target)
+        residual = velocity - horizontal - self.spaces.project(theta, gap)
+        return residual, float(np.linalg.norm(gap))
+
+    def _accept(
+        self, theta: FloatArray, target: FloatArray, velocity: FloatArray, gap: float
+    ) -> FloatArray:
+        tolerance = self._tolerance(theta)
+        if not gap <= 10 * tolerance:
+            raise GeodesicError(
+                f"no geodesic was found between points whose parameters are "
+                f"{np.linalg.norm(target - theta):.3g} apart: shooting ends {gap:.1e} from the "
+                f"target, expected at most {tolerance:.1e}; are they joined in the invariant set, "
+                "and far from its singular points?"
+            )
+        return self.spaces.project(theta, velocity)
+
+    def _tolerance(self, theta: FloatArray) -> float:
+        return 10 * self.rtol * float(np.linalg.norm(theta))
+
+    def _broyden(self, theta: FloatArray, target: FloatArray, guess: FloatArray) -> FloatArray:
+        """Solve from the identity as the Jacobian, which it is to second order in the distance."""
+        gaps: list[float] = []
 
         def miss(velocity: FloatArray) -> FloatArray:
-            gap = self.spaces.displacement(self.end(theta, velocity), target)
-            gaps.append(float(np.linalg.norm(gap)))
-            if not gaps[-1] <= 2 * gaps[0] + tolerance:
-                raise GeodesicError(f"shooting diverges, at {gaps[-1]:.1e} from the target")
-            return self.spaces.project(theta, gap)
+            residual, gap = self._miss(theta, target, velocity)
+            gaps.append(gap)
+            if not gap <= 2 * gaps[0] + self._tolerance(theta):
+                raise GeodesicError(f"shooting diverges, at {gap:.1e} from the target")
+            return residual
 
-        if np.linalg.norm(miss(guess)) <= tolerance:
-            return guess
-        found = root(
-            miss,
-            guess,
-            method="broyden1",
-            options={
-                "fatol": tolerance,
-                "maxiter": _MAX_ITERATIONS,
-                "line_search": None,
-                "jac_options": {"alpha": 1.0},
-            },
-        )
-        if not found.success or not gaps[-1] <= 100 * tolerance:
-            raise GeodesicError(
-                f"shooting ends {gaps[-1]:.1e} from the target after {len(gaps)} geodesics, "
-                f"expected at most {tolerance:.1e}"
-            )
-        return found.x
+        options: dict[str, Any] = {"fatol": self._tolerance(theta), "maxiter": 12}
+        options |= {"line_search": None, "jac_options": {"alpha": -1.0}}
+        with np.errstate(all="ignore"):  # a step may be infinite, which is refused
+            found = root(miss, guess, method="broyden1", options=options)
+        return self._accept(theta, target, found.x, gaps[-1])
+
+    def _hybrid(self, theta: FloatArray, target: FloatArray, guess: FloatArray) -> FloatArray:
+        """Solve with a Jacobian by differences, one geodesic per parameter, in trust regions."""
+
+        def miss(velocity: FloatArray) -> FloatArray:
+            return self._miss(theta, target, velocity)[0]
+
+        options: dict[str, Any] = {
+            "eps": self.rtol,
+            "xtol": self.rtol,
+            "maxfev": 50 + 4 * theta.size,
+        }
+        options |= {"factor": 0.1, "diag": np.ones(theta.size)}
+        found = root(miss, guess, method="hybr", options=options)
+        return self._accept(theta, target, found.x, self._miss(theta, target, found.x)[1])

@@ -217,7 +217,7 @@ class HorizontalMetric(RiemannianMetric):
         return path
 
     def squared_dist(self, point_a: Any, point_b: Any) -> Any:
-        """Squared distance along the geodesic that :meth:`log` finds.
+        """Squared distance along the geodesic that :meth:`log` finds, or by a formula.
 
         Differentiable once under autograd: the gradient in the first point is −2 log, as a
         covector.
@@ -242,7 +242,14 @@ class HorizontalMetric(RiemannianMetric):
         return _squared_dist(point_a + 0.0 * point_b, point_b + 0.0 * point_a, self)
 
     def _one_squared_dist(self, point_a: FloatArray, point_b: FloatArray) -> Any:
-        return np.sum(self._connect(point_a, point_b)[1] ** 2)
+        distance = self._exact_distance(point_a, point_b)
+        if distance is None:
+            return np.sum(self._connect(point_a, point_b)[1] ** 2)
+        return distance**2
+
+    def _exact_distance(self, point_a: FloatArray, point_b: FloatArray) -> float | None:
+        """The distance where a formula is known for it."""
+        return None
 
     def _one_covector_log(self, start: FloatArray, target: FloatArray) -> FloatArray:
         return self._covector_below(*self._connect(start, target))
@@ -420,7 +427,11 @@ class HorizontalMetric(RiemannianMetric):
         ----------
         base_point : array-like, shape=[..., *point_shape]
         """
-        raise _extrinsic("Christoffel symbols", "exp and geodesic solve the geodesic equation")
+        raise _extrinsic(
+            "Christoffel symbols",
+            "exp and geodesic solve the geodesic equation, and the chart() of an invariant set has "
+            "coordinates, for the families that have them",
+        )
 
     def riemann_tensor(self, base_point: Any = None) -> Any:
         """Refuse: points are extrinsic, and the ambient tensor, zero, would be wrong.

@@ -9,6 +9,7 @@ from liftflow.architectures import ReLUNetwork
 from liftflow.errors import ArchitectureError, NotRecoverableError, NotTangentError
 from liftflow.linalg import over_batch, shifted_product_root, sparse_apply
 from liftflow.metrics.base import Cometric
+from liftflow.metrics.exact import EXACT_RTOL, cone_distance
 from liftflow.metrics.geometry import TANGENT_RTOL
 from liftflow.metrics.horizontal import TangentSpaces
 from liftflow.typing import FloatArray, IntArray
@@ -181,6 +182,24 @@ class PathCometric(Cometric):
         """
         lifts = [self.horizontal_lift(z, vec) for vec in (tangent_vec_a, tangent_vec_b)]
         return np.sum(lifts[0] * lifts[1], axis=-1)
+
+    def exact_distance(self, point_a: FloatArray, point_b: FloatArray) -> float | None:
+        """Distance of two points, for one balanced neuron.
+
+        Parameters
+        ----------
+        point_a, point_b : array, shape=[n_paths]
+
+        Returns
+        -------
+        distance : float or None
+        """
+        dag = self.architecture.dag
+        shape = np.sum(dag.head_hidden == 0), np.sum(dag.tail_hidden == 0)
+        one_neuron = dag.n_hidden == 1 and sum(shape) == dag.dim
+        if one_neuron and abs(self.laws[0]) <= EXACT_RTOL * np.sum(self.theta0**2):
+            return cone_distance(point_a.reshape(shape), point_b.reshape(shape))
+        return super().exact_distance(point_a, point_b)
 
 
 class OneHiddenLayerCometric(PathCometric):
