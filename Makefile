@@ -8,7 +8,7 @@ export MPLBACKEND ?= Agg
 # Two pytest workers with one BLAS thread each are quicker than two that fight for the cores.
 PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-.PHONY: help setup demo gallery docs browser test lint wheel lock clean
+.PHONY: help setup demo gallery docs browser bench test lint wheel lock clean
 help:  ## this list
 	@echo "Each sets up what it needs in $(VENV); another Python: make PYTHON=python3.12 demo"
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
@@ -49,6 +49,9 @@ docs: $(VENV)/.dev  ## the documentation in docs/_build/html/, warnings are erro
 
 browser: $(VENV)/.dev  ## the built documentation in Chromium, skipped where there is none
 	$(BIN)/python -m pytest docs/test_in_browser.py
+
+bench: $(VENV)/.dev  ## every benchmarks/bench_*.py, and one table; WHAT="scale scaling" for some
+	$(BIN)/python benchmarks/run.py $(WHAT)
 
 lint: $(VENV)/.dev  ## ruff and mypy
 	$(BIN)/ruff check .

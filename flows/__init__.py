@@ -13,6 +13,8 @@ from liftflow.flows.mirror import DiagonalPotential as DiagonalPotential
 from liftflow.flows.mirror import MirrorPotential as MirrorPotential
 from liftflow.flows.mirror import NeuronPotential as NeuronPotential
 from liftflow.flows.parameter import ParameterFlow as ParameterFlow
+from liftflow.flows.sweep import Sweep as Sweep
+from liftflow.flows.sweep import sweep as sweep
 from liftflow.flows.trajectory import Trajectory as Trajectory
 
 __all__ = [
@@ -24,10 +26,12 @@ __all__ = [
     "MirrorPotential",
     "NeuronPotential",
     "ParameterFlow",
+    "Sweep",
     "Trajectory",
     "chart_metric_matrix",
     "compare",
     "is_hessian_metric",
     "is_warped_hessian_metric",
     "law_drift",
+    "sweep",
 ]

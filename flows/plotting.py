@@ -13,6 +13,7 @@ from liftflow.typing import FloatArray
 
 if TYPE_CHECKING:
     from liftflow.flows.compare import Comparison
+    from liftflow.flows.sweep import Sweep
 
 _TINY = 1e-18  # exact zeros stay on a logarithmic axis
 
@@ -78,5 +79,33 @@ def plot_comparison(comparison: "Comparison") -> Figure:
     _log_panel(middle, "Deviation from the parameter flow", "‖φ(θ(t)) − z(t)‖ / ‖φ(θ(t))‖")
     _log_panel(right, "Drift of the conservation laws", "‖h(θ(t)) − h(θ₀)‖∞ / ‖θ₀‖²")
     for axes in (left, middle, right):
+        axes.legend(frameon=False)
+    return figure
+
+
+def plot_sweep(sweep: "Sweep") -> Figure:
+    """Draw loss and relative deviation of every run of an ensemble over time.
+
+    Parameters
+    ----------
+    sweep : Sweep
+
+    Returns
+    -------
+    figure : matplotlib.figure.Figure
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
+    for number, run in enumerate(sweep.runs):
+        labels = ("parameter flow", "intrinsic flow", "control: laws of another θ₀")
+        by_theta, by_z, control = labels if number == 0 else ("", "", "")
+        _line(left, run.t, run.loss_parameter[: len(run.t)], PARAMETER, "-", by_theta)
+        _line(left, run.t, run.loss_intrinsic[: len(run.t)], INTRINSIC, "--", by_z)
+        _line(right, run.t[1:], run.deviation[1:], INTRINSIC, "-", by_z)
+        if run.control_deviation.size:
+            size = len(run.control_deviation)
+            _line(right, run.t[1:size], run.control_deviation[1:], CONTROL, ":", control)
+    _log_panel(left, f"{len(sweep.runs)} runs train alike by θ and by z", "loss")
+    _log_panel(right, "Deviation from the parameter flow", "‖φ(θ(t)) − z(t)‖ / ‖φ(θ(t))‖")
+    for axes in (left, right):
         axes.legend(frameon=False)
     return figure

@@ -103,6 +103,10 @@ def compare(
     out: Annotated[
         Path | None, typer.Option(help="Folder for the figure, trajectories and summary.")
     ] = None,
+    checkpoints: Annotated[
+        Path | None,
+        typer.Option(help="Folder for checkpoints; a run that was stopped goes on from there."),
+    ] = None,
     progress: Annotated[bool, typer.Option(help="Progress bars.")] = True,
 ) -> None:
     """Train by both flows on all samples of a problem, and compare them."""
@@ -120,6 +124,7 @@ def compare(
             coordinates=coordinates,
             control=control,
             progress=progress and console.is_terminal,
+            checkpoints=None if checkpoints is None else _folder(checkpoints),
         )
         console.print(comparison.table())
         if folder is not None:
