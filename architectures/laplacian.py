@@ -13,7 +13,6 @@ from functools import cached_property
 import numpy as np
 import scipy.linalg
 from scipy.sparse import csr_array
-from scipy.sparse.linalg import LinearOperator, cg
 
 from liftflow.architectures.dag import CompiledDAG
 from liftflow.errors import NotRecoverableError
@@ -122,6 +121,36 @@ class _Rescaled:
         return upper + upper.T
 
 
+def _conjugate_gradients(
+    apply: Callable[[FloatArray], FloatArray], right: FloatArray, rtol: float, most_steps: int
+) -> FloatArray | None:
+    """Solve a positive definite system by conjugate gradients, or return None.
+
+    As in scipy, but with inner products that stay on one thread: BLAS wakes its threads for each
+    of them, which on long vectors and busy cores takes ten times as long as all the rest.
+    """
+    solution, residual = np.zeros_like(right), right.copy()
+    direction, square = right.copy(), _dot(right, right)
+    enough = rtol**2 * square
+    for _ in range(most_steps):
+        if square <= enough:
+            return solution
+        image = apply(direction)
+        curvature = _dot(direction, image)
+        if not curvature > 0:
+            return None
+        length = square / curvature
+        solution += length * direction
+        residual -= length * image
+        square, before = _dot(residual, residual), square
+        direction = residual + (square / before) * direction
+    return solution if square <= enough else None
+
+
+def _dot(one: FloatArray, other: FloatArray) -> float:
+    return float(np.einsum("i,i", one, other))
+
+
 @dataclass(frozen=True, eq=False)
 class GroundedLaplacian:
     """Solves with L = A D_w Aᵀ, the Laplacian of the hidden nodes for edge weights w ≥ 0."""
@@ -200,17 +229,18 @@ class GroundedLaplacian:
     def _iterated(
         self, at: _Rescaled, scale: FloatArray, right: FloatArray, rtol: float = _CG_RTOL
     ) -> FloatArray:
-        size = right.size
-        operator = LinearOperator(
-            (size, size), matvec=lambda x: x - scale * at.coupling(scale * x), dtype=np.float64
+        direct = right.size <= DENSE_LIMIT
+        solution = _conjugate_gradients(
+            lambda x: x - scale * at.coupling(scale * x),
+            right,
+            rtol,
+            _PATIENCE if direct else 10 * right.size,
         )
-        direct = size <= DENSE_LIMIT
-        solution, info = cg(operator, right, rtol=rtol, maxiter=_PATIENCE if direct else 10 * size)
-        if not info:
+        if solution is not None:
             return solution
         if direct:
             return self._factored(at, scale, right)
-        raise self._singular(np.arange(size))
+        raise self._singular(np.arange(right.size))
 
     def _singular(self, hidden: IntArray) -> NotRecoverableError:
         names = [self.dag.nodes[node] for node in self.dag.hidden_nodes[hidden]]
