@@ -43,7 +43,7 @@ class Architecture(ABC):
 
     References
     ----------
-    .. [MPG] Marcotte, Peyré, Gribonval, *Intrinsic training dynamics of deep neural networks*.
+    [MPG]_.
     """
 
     coordinates: ClassVar[str] = "full"
@@ -93,7 +93,7 @@ class Architecture(ABC):
 
         Parameters
         ----------
-        blocks : array-like, shape=[..., *block_shape]
+        *blocks : array-like, shape=[..., *block_shape]
             As many as ``block_shapes``, with the same leading axes.
 
         Returns
@@ -126,7 +126,7 @@ class Architecture(ABC):
 
         Returns
         -------
-        blocks : tuple of array, shape=[..., *block_shape]
+        *blocks : tuple of array, shape=[..., *block_shape]
         """
         theta = self._theta(theta)
         blocks, start = [], 0

@@ -1,6 +1,6 @@
 """A network's graph, validated once and compiled to arrays."""
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -17,6 +17,7 @@ BIAS = "⟨1⟩"
 """Name of the constant source: a bias is the weight of an edge from it."""
 
 _DENSE_FILL = 1 / 8  # from here on, BLAS on a zero-padded block beats a sparse product
+_TILE = 2**15  # entries of a block that stay in the cache while several operations pass over them
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +80,36 @@ class Block:
                 out[self.edges[part]] = np.einsum(
                     "se,se->e", left[:, self.rows[part]], right[:, self.columns[part]]
                 )
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """A contiguous block whose tails are all hidden or all not, and its heads likewise.
+
+    Attributes
+    ----------
+    part : slice
+        Its parameters, a matrix of shape ``shape`` in row-major order.
+    shape : tuple of int
+        Numbers of tails and heads.
+    tails, heads : slice or None
+        Hidden numbers of the two ends, None where they are not hidden.
+    """
+
+    part: slice
+    shape: tuple[int, int]
+    tails: slice | None
+    heads: slice | None
+
+    def tiles(self) -> "Iterator[Grid]":
+        """Cut the grid into groups of rows that fit into the cache."""
+        rows, width = self.shape
+        size = max(1, _TILE // width)
+        for start in range(0, rows, size):
+            count = min(size, rows - start)
+            first = self.part.start + start * width
+            tails = self.tails and slice(self.tails.start + start, self.tails.start + start + count)
+            yield Grid(slice(first, first + count * width), (count, width), tails, self.heads)
 
 
 @dataclass(frozen=True, eq=False)
@@ -249,6 +280,72 @@ class CompiledDAG:
                 )
             )
         return tuple(blocks)
+
+    @cached_property
+    def grids(self) -> tuple[Grid, ...]:
+        """Blocks of θ that are complete matrices between layers: what BLAS and broadcasts serve."""
+        grids = []
+        for block in self.blocks:
+            if block.contiguous:
+                width = block.shape[1]
+                tails = self._hidden_range(self.tails[block.edges[::width]])
+                heads = self._hidden_range(self.heads[block.edges[:width]])
+                if tails is not False and heads is not False:
+                    part = slice(int(block.edges[0]), int(block.edges[-1]) + 1)
+                    grids.append(Grid(part, block.shape, tails, heads))
+        return tuple(grids)
+
+    def _hidden_range(self, nodes: IntArray) -> Any:
+        """Hidden numbers of nodes in a row: a slice, None if none is hidden, False if only some."""
+        first, last = self.hidden_number[nodes[[0, -1]]]
+        if first < 0 or last < 0:
+            return None if np.all(self.hidden_number[nodes] < 0) else False
+        return slice(int(first), int(last) + 1) if last - first == np.ptp(nodes) else False
+
+    @cached_property
+    def tiles(self) -> tuple[Grid, ...]:
+        """The grids, cut into pieces that fit into the cache."""
+        return tuple(tile for grid in self.grids for tile in grid.tiles())
+
+    @cached_property
+    def loose(self) -> IntArray:
+        """Parameters of the edges outside all grids."""
+        inside = np.zeros(self.dim, dtype=bool)
+        for grid in self.grids:
+            inside[grid.part] = True
+        return np.flatnonzero(~inside)
+
+    def scaled(
+        self, values: FloatArray, tails: FloatArray, heads: FloatArray, out: Any = None
+    ) -> FloatArray:
+        """Multiply a number per edge u → v by one factor at u and one at v.
+
+        Parameters
+        ----------
+        values : array, shape=[dim]
+        tails, heads : array, shape=[n_hidden]
+            Factors of the hidden nodes; all others have the factor 1.
+        out : array, shape=[dim], optional
+            Where to write, ``values`` itself if need be.
+
+        Returns
+        -------
+        scaled : array, shape=[dim]
+        """
+        out = np.empty_like(values) if out is None else out
+        for tile in self.tiles:
+            source, target = values[tile.part], out[tile.part].reshape(tile.shape)
+            if tile.tails is None:
+                np.copyto(target, source.reshape(tile.shape))
+            else:
+                np.multiply(source.reshape(tile.shape), tails[tile.tails, None], out=target)
+            if tile.heads is not None:
+                target *= heads[tile.heads]
+        if self.loose.size:
+            at_tails = np.append(tails, 1.0)[self.tail_hidden[self.loose]]
+            at_heads = np.append(heads, 1.0)[self.head_hidden[self.loose]]
+            out[self.loose] = values[self.loose] * at_tails * at_heads
+        return out
 
     @cached_property
     def hidden_generations(self) -> tuple[IntArray, ...]:

@@ -316,8 +316,8 @@ class BasisPathChart:
 
     def _edge_products(self, theta: FloatArray) -> FloatArray:
         """Product along the basis path of each edge, shape=[D]."""
-        before, after = self._ends(theta)
-        return before * theta * after
+        ends = self.anchors.products_before(theta), self.anchors.products_after(theta)
+        return self.dag.scaled(theta, *ends)
 
     def _ends(self, theta: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Products ω along the anchors up to each edge's tail and from its head, shape=[D]."""
@@ -358,14 +358,28 @@ class BasisPathChart:
         -------
         velocity : array, shape=[..., dim]
         """
-
-        def push(point: FloatArray, vector: FloatArray) -> FloatArray:
-            before, after = self._ends(point)
-            rates = self._rates(point, vector)
-            return (before * after * (point * self._end_sums(rates) + vector))[self.edges]
-
         arrays = [self._theta(theta), self._theta(tangent, "tangent")]
-        return over_batch(push, arrays, [1, 1])
+        return over_batch(self._push, arrays, [1, 1])
+
+    def _push(self, theta: FloatArray, tangent: FloatArray) -> FloatArray:
+        dag, anchors = self.dag, self.anchors
+        rates = self._rates(theta, tangent)
+        before, after = anchors.sums_before(rates), anchors.sums_after(rates)
+        pushed = np.empty_like(theta)
+        for tile in dag.tiles:
+            target = pushed[tile.part].reshape(tile.shape)
+            target.fill(0.0)
+            if tile.tails is not None:
+                target += before[tile.tails, None]
+            if tile.heads is not None:
+                target += after[tile.heads]
+            target *= theta[tile.part].reshape(tile.shape)
+            target += tangent[tile.part].reshape(tile.shape)
+        if dag.loose.size:
+            edges = dag.loose
+            pushed[edges] = theta[edges] * self._end_sums(rates)[edges] + tangent[edges]
+        ends = anchors.products_before(theta), anchors.products_after(theta)
+        return np.take(dag.scaled(pushed, *ends, out=pushed), self.edges)
 
     def hessian(self, theta: Any, tangent_a: Any, tangent_b: Any) -> FloatArray:
         r"""Evaluate the second derivative of the coordinates, in O(edges).
@@ -396,9 +410,13 @@ class BasisPathChart:
     def _rates(self, theta: FloatArray, tangent: FloatArray) -> FloatArray:
         """θ̇/θ on the anchors, the only edges where it is asked for."""
         rates = np.zeros_like(theta)
-        used = np.union1d(self.anchors.into, self.anchors.out_of)
+        used = self._anchor_edges
         rates[used] = tangent[used] / theta[used]
         return rates
+
+    @cached_property
+    def _anchor_edges(self) -> IntArray:
+        return np.union1d(self.anchors.into, self.anchors.out_of)
 
     def pull_back(self, theta: Any, covector: Any) -> FloatArray:
         """Pull a covector on the coordinates back to θ: the transpose of :meth:`push_forward`.
@@ -428,6 +446,21 @@ class BasisPathChart:
         form = as_array(covector, "covector", (self.dim,), differentiable=False)
         return over_batch(pull, [self._theta(theta), form], [1, 1])
 
+    def gram_apply(self, theta: Any, covector: Any) -> FloatArray:
+        """Apply ∂φ_B ∂φ_Bᵀ, the Gram operator in these coordinates, in O(edges).
+
+        Parameters
+        ----------
+        theta : array-like, shape=[..., D]
+        covector : array-like, shape=[..., dim]
+
+        Returns
+        -------
+        image : array, shape=[..., dim]
+            With θ on the invariant set, K_θ₀ times the covector: no path is listed.
+        """
+        return self.push_forward(theta, self.pull_back(theta, covector))
+
     def representative(self, coordinates: FloatArray) -> FloatArray:
         """Rebuild the point θ̂ of the fibre whose anchor in-edges are all 1.
 
@@ -447,7 +480,11 @@ class BasisPathChart:
         NotRecoverableError
             An anchor path vanishes: the point is not covered by this chart.
         """
-        products = coordinates[self.coordinate_of_edge]
+        return self._at_scale(coordinates, np.ones(self.dag.n_hidden))
+
+    def _at_scale(self, coordinates: FloatArray, scale: FloatArray) -> FloatArray:
+        """Rebuild the point of the fibre with these products λ along the anchors to each node."""
+        products = np.take(coordinates, self.coordinate_of_edge)
         anchors = products[self.anchors.into]
         if not np.all(anchors):
             node = self.dag.hidden_nodes[int(np.flatnonzero(anchors == 0)[0])]
@@ -455,7 +492,7 @@ class BasisPathChart:
                 f"the anchor path through {self.dag.nodes[node]!r} vanishes at these coordinates: "
                 "they are outside the chart; take network.basis_chart(theta) at a point nearby"
             )
-        return products / np.append(anchors, 1.0)[self.dag.head_hidden]
+        return self.dag.scaled(products, 1.0 / scale, scale / anchors, out=products)
 
     def recover(self, coordinates: Any, laws: Any, *, near: Any = None) -> FloatArray:
         """Recover Ψ(z, h) from the coordinates, the exact inverse of :meth:`coordinates` on 𝓜_θ₀.
@@ -488,13 +525,15 @@ class BasisPathChart:
     def _recover(
         self, coordinates: FloatArray, laws: FloatArray, near: FloatArray | None = None
     ) -> FloatArray:
-        representative = self.representative(coordinates)
-        start = None
-        if near is not None and np.all(near[self.anchors.into]):
-            start = 2 * self.anchors.sums_before(log_abs(near))
-        logs = self.laplacian.rescaling(representative**2, laws, start)
-        scale = np.append(self.signs * np.exp(logs / 2), 1.0)
-        return representative * scale[self.dag.head_hidden] / scale[self.dag.tail_hidden]
+        scale, warm = np.ones(self.dag.n_hidden), False
+        if near is not None:
+            guess = np.abs(self.anchors.products_before(near))
+            if np.all(guess > 0) and np.all(np.isfinite(guess)):
+                scale, warm = guess, True
+        theta = self._at_scale(coordinates, self.signs * scale)
+        logs = self.laplacian.rescaling(theta**2, laws, warm=warm)
+        factors = np.exp(logs / 2)
+        return self.dag.scaled(theta, 1.0 / factors, factors, out=theta)
 
     def lift_tangent(self, theta: Any, velocity: Any) -> FloatArray:
         """Find some velocity of θ that pushes forward to ``velocity``: a section, in O(edges).

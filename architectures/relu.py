@@ -13,6 +13,7 @@ from scipy.sparse import csr_array
 
 from liftflow.architectures.base import Architecture
 from liftflow.architectures.dag import Block, CompiledDAG
+from liftflow.architectures.kernel import ParameterKernel
 from liftflow.architectures.laplacian import GroundedLaplacian
 from liftflow.architectures.paths import (
     Anchors,
@@ -507,6 +508,60 @@ class ReLUNetwork(Architecture):
             product, speed = product * factor, speed * factor + product * own_speed
         return products
 
+    # The kernel on parameters.
+
+    def kernel_apply(self, theta: Any, tangent: Any) -> FloatArray:
+        """Multiply a vector by ∂φ(θ)ᵀ∂φ(θ) in O(edges), whatever the number of paths.
+
+        Parameters
+        ----------
+        theta, tangent : array-like, shape=[..., dim]
+
+        Returns
+        -------
+        image : array, shape=[..., dim]
+
+        Notes
+        -----
+        The formula is in :mod:`liftflow.architectures.kernel` (ours).
+        """
+
+        def one(point: FloatArray, vector: FloatArray) -> FloatArray:
+            return ParameterKernel(self.dag, point).apply(vector)
+
+        theta = self._theta(theta, differentiable=False)
+        vectors = self._theta(tangent, "tangent", differentiable=False)
+        return over_batch(one, [theta, vectors], [1, 1])
+
+    def kernel_diagonal(self, theta: Any) -> FloatArray:
+        """Diagonal of ∂φ(θ)ᵀ∂φ(θ), the squared sensitivity of z to each parameter, in O(edges).
+
+        Parameters
+        ----------
+        theta : array-like, shape=[..., dim]
+
+        Returns
+        -------
+        diagonal : array, shape=[..., dim]
+        """
+        theta = self._theta(theta, differentiable=False)
+        return over_batch(lambda t: ParameterKernel(self.dag, t).diagonal(), [theta], [1])
+
+    def kernel_matrix(self, theta: Any) -> FloatArray:
+        """Evaluate ∂φ(θ)ᵀ∂φ(θ), the Gram matrix of the parameters, without listing a path.
+
+        Parameters
+        ----------
+        theta : array-like, shape=[..., dim]
+
+        Returns
+        -------
+        kernel : array, shape=[..., dim, dim]
+            Dense: 8 D² bytes.
+        """
+        theta = self._theta(theta, differentiable=False)
+        return over_batch(lambda t: ParameterKernel(self.dag, t).matrix(), [theta], [1])
+
     def lifted_norm(self, theta: Any) -> FloatArray:
         """Norm ‖φ(θ)‖ over all paths, by dynamic programming on the graph.
 
@@ -954,42 +1009,70 @@ class ReLUNetwork(Architecture):
         dag = self.dag
         matrices = [block.matrix(theta) for block in dag.blocks]
         activations = self._activations(matrices, inputs)
-        levels, columns = dag.generation[dag.outputs], dag.position[dag.outputs]
-        outputs = np.stack(
-            [activations[level][:, column] for level, column in zip(levels, columns, strict=True)],
-            axis=1,
-        )
 
         def pull_back(cotangent: FloatArray) -> FloatArray:
             gradient = np.empty(self.dim)
-            deltas = [np.zeros_like(values) for values in activations]
-            for number, (level, column) in enumerate(zip(levels, columns, strict=True)):
-                deltas[level][:, column] = cotangent[:, number]
+            deltas = self._output_deltas(cotangent, activations)
             blocks = list(zip(dag.blocks, matrices, strict=True))
             head_done = len(activations)
             for block, matrix in reversed(blocks):
-                head = block.head_generation
+                head, tail = block.head_generation, block.tail_generation
                 delta = deltas[head]
                 if head < head_done:  # all that flows back into this generation has arrived
-                    delta *= self._slopes(head, activations[head])
+                    slopes = self._slopes(head, activations[head])
+                    if slopes is not None:
+                        delta *= slopes
                     head_done = head
                 block.outer_sum(self._tail_values(block, activations), delta, gradient)
-                if block.tail_generation > 0:
-                    deltas[block.tail_generation] += delta @ matrix.T
+                if tail > 0:
+                    if deltas[tail] is None:
+                        deltas[tail] = delta @ matrix.T
+                    else:
+                        deltas[tail] += delta @ matrix.T
             return gradient
 
-        return outputs, pull_back
+        return self._outputs_of(activations), pull_back
+
+    @cached_property
+    def _output_level(self) -> int | None:
+        """The generation that is exactly the outputs in their order, if there is one."""
+        level = int(self.dag.generation[self.dag.outputs[0]])
+        return level if np.array_equal(self.dag.members[level], self.dag.outputs) else None
+
+    def _outputs_of(self, activations: list[FloatArray]) -> FloatArray:
+        if self._output_level is not None:
+            return activations[self._output_level]
+        levels = self.dag.generation[self.dag.outputs]
+        columns = self.dag.position[self.dag.outputs]
+        ends = zip(levels, columns, strict=True)
+        return np.stack([activations[level][:, column] for level, column in ends], axis=1)
+
+    def _output_deltas(self, cotangent: FloatArray, activations: list[FloatArray]) -> list[Any]:
+        """Cotangents by generation: those of the outputs, None where nothing has arrived yet."""
+        deltas: list[Any] = [None] * len(activations)
+        if self._output_level is not None:
+            deltas[self._output_level] = cotangent
+            return deltas
+        for number, node in enumerate(self.dag.outputs):
+            level = self.dag.generation[node]
+            if deltas[level] is None:
+                deltas[level] = np.zeros_like(activations[level])
+            deltas[level][:, self.dag.position[node]] = cotangent[:, number]
+        return deltas
 
     def _activations(self, matrices: list[Any], inputs: FloatArray) -> list[FloatArray]:
         """Values of the nodes of each generation, shape=[n_samples, n_nodes] each."""
-        sizes = [nodes.size for nodes in self.dag.members]
-        values = [inputs] + [np.zeros((len(inputs), size)) for size in sizes[1:]]
+        values: list[Any] = [inputs] + [None] * (len(self.dag.members) - 1)
         blocks = self.dag.blocks
         for number, (block, matrix) in enumerate(zip(blocks, matrices, strict=True)):
             head = block.head_generation
-            values[head] += self._tail_values(block, values) @ matrix
+            product = self._tail_values(block, values) @ matrix
+            if values[head] is None:
+                values[head] = product
+            else:
+                values[head] += product
             if number + 1 == len(blocks) or blocks[number + 1].head_generation > head:
-                values[head] = self._relu(head, values[head])
+                self._relu(head, values[head])
         return values
 
     @staticmethod
@@ -1000,16 +1083,22 @@ class ReLUNetwork(Architecture):
 
     @cached_property
     def _rectified(self) -> list[Any]:
-        """Per generation: True where all nodes are hidden, else a mask of the hidden ones."""
+        """Per generation: True or False where all nodes or none are hidden, else a mask."""
         masks = [self.dag.hidden_number[nodes] >= 0 for nodes in self.dag.members]
-        return [True if mask.all() else mask for mask in masks]
+        return [bool(mask[0]) if np.all(mask == mask[0]) else mask for mask in masks]
 
-    def _relu(self, level: int, values: FloatArray) -> FloatArray:
-        return np.maximum(values, 0.0, out=values, where=self._rectified[level])
+    def _relu(self, level: int, values: FloatArray) -> None:
+        mask = self._rectified[level]
+        if mask is True:
+            np.maximum(values, 0.0, out=values)
+        elif mask is not False:
+            np.maximum(values, 0.0, out=values, where=mask)
 
     def _slopes(self, level: int, values: FloatArray) -> Any:
-        """Differentiate the activation at each node, given its value."""
+        """Differentiate the activation at each node, given its value; None where all are linear."""
         mask = self._rectified[level]
+        if mask is False:
+            return None
         return values > 0 if mask is True else (values > 0) | ~mask
 
     def activations(self, theta: FloatArray, inputs: FloatArray) -> FloatArray:

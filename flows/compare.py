@@ -1,6 +1,7 @@
 """Both flows of one training problem, side by side."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -8,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from liftflow.architectures import Architecture
+from liftflow.flows.integrate import Settings
 from liftflow.flows.intrinsic import IntrinsicFlow
 from liftflow.flows.parameter import ParameterFlow
 from liftflow.flows.trajectory import Trajectory
@@ -75,7 +77,7 @@ class Comparison:
         return self.parameter.success and self.intrinsic.success
 
     def law_drift_over_time(self, trajectory: Trajectory) -> FloatArray:
-        """Drift of the conservation laws, ‖h(θ(t)) − h(θ₀)‖_∞ / ‖θ₀‖².
+        """Drift of the conservation laws along a trajectory, as :func:`law_drift` measures it.
 
         Parameters
         ----------
@@ -85,10 +87,7 @@ class Comparison:
         -------
         drift : array, shape=[n_times]
         """
-        laws = np.asarray(self.architecture.conservation_laws(trajectory.theta))
-        start = self.parameter.theta[0]
-        gap = laws - self.architecture.conservation_laws(start)
-        return np.max(np.abs(gap), axis=1, initial=0.0) / np.sum(start**2)
+        return law_drift(self.architecture, trajectory)
 
     @property
     def law_drift(self) -> float:
@@ -198,6 +197,24 @@ def _show(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
+def law_drift(architecture: Architecture, trajectory: Trajectory) -> FloatArray:
+    """Measure the drift of the conservation laws, ‖h(θ(t)) − h(θ₀)‖_∞ / ‖θ₀‖².
+
+    Parameters
+    ----------
+    architecture : Architecture
+    trajectory : Trajectory
+        Of a flow, or of steps of a finite size. Its first parameter is θ₀.
+
+    Returns
+    -------
+    drift : array, shape=[n_times]
+    """
+    laws = np.asarray(architecture.conservation_laws(trajectory.theta))
+    gap = np.max(np.abs(laws - laws[0]), axis=1, initial=0.0)
+    return gap / np.sum(trajectory.theta[0] ** 2)
+
+
 def compare(
     invariant_set: InvariantSet,
     loss: Loss,
@@ -210,6 +227,8 @@ def compare(
     control: bool = False,
     progress: bool = False,
     n_times: int = 101,
+    memory_limit: float = 8e9,
+    checkpoints: str | Path | None = None,
 ) -> Comparison:
     """Integrate the parameter flow and the intrinsic flow from θ₀, and compare them.
 
@@ -235,6 +254,11 @@ def compare(
         Whether to show progress bars.
     n_times : int
         Number of times at which the flows are compared.
+    memory_limit : float
+        Most bytes of states that each flow keeps; the times are thinned to fit.
+    checkpoints : str or Path, optional
+        Folder where the flows leave their checkpoints every minute. Those that are there already
+        are continued: to go on after a stop, make the same call again.
 
     Returns
     -------
@@ -263,17 +287,22 @@ def compare(
         "method": method,
         "n_times": n_times,
         "progress": progress,
+        "memory_limit": memory_limit,
     }
     architecture, theta0 = invariant_set.architecture, invariant_set.theta0
     flow = IntrinsicFlow(invariant_set, loss, coordinates, cometric)
     if control:  # first, since a family may have none
         elsewhere = InvariantSet(architecture, architecture.fibre_point(theta0, _CONTROL_SEED))
-    parameter = ParameterFlow(architecture, loss).integrate(theta0, t_span, **settings)
-    intrinsic = flow.integrate(None, t_span, **settings)
+    state = architecture.lifted_dim if flow.coordinates == "full" else architecture.dim
+    settings["t_eval"] = Settings(t_span, **settings).thinned(architecture.dim + state)
+    parameter = ParameterFlow(architecture, loss).integrate(
+        theta0, t_span, **settings, **_continued(checkpoints, "parameter")
+    )
+    intrinsic = flow.integrate(None, t_span, **settings, **_continued(checkpoints, "intrinsic"))
     other, other_deviation = None, None
     if control:
         other_flow = IntrinsicFlow(elsewhere, loss, coordinates)
-        other = other_flow.integrate(None, t_span, **settings)
+        other = other_flow.integrate(None, t_span, **settings, **_continued(checkpoints, "control"))
         other_deviation = _deviation(other_flow, other, parameter)
     return Comparison(
         architecture=architecture,
@@ -286,6 +315,14 @@ def compare(
         control=other,
         control_deviation_over_time=other_deviation,
     )
+
+
+def _continued(folder: str | Path | None, name: str) -> dict[str, Any]:
+    """Settings by which a flow leaves its checkpoints in a folder, and goes on from there."""
+    if folder is None:
+        return {}
+    path = Path(folder) / f"{name}.npz"
+    return {"checkpoint": path, "resume": Trajectory.load(path) if path.exists() else None}
 
 
 def _deviation(flow: IntrinsicFlow, intrinsic: Trajectory, parameter: Trajectory) -> FloatArray:

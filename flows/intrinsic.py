@@ -7,6 +7,7 @@ import networkx as nx
 import numpy as np
 
 from liftflow.architectures.dag import CompiledDAG
+from liftflow.architectures.paths import Anchors
 from liftflow.errors import InputError
 from liftflow.flows.integrate import FlowState, Settings, integrate
 from liftflow.flows.parameter import check_loss
@@ -64,6 +65,12 @@ class _FullState(FlowState):
         self.settled = self.cometric.follow(self._on_image(coordinates), self.settled)
         return coordinates
 
+    def memory(self) -> dict[str, Any]:
+        return {"theta": self.theta, "settled": self.settled}
+
+    def restore(self, memory: dict[str, Any]) -> None:
+        self.theta, self.settled = memory["theta"], memory["settled"]
+
 
 class _BasisState(FlowState):
     """Products along the basis paths of a chart: O(edges) and one backpropagation each time."""
@@ -80,11 +87,14 @@ class _BasisState(FlowState):
         self.architecture, self.laws = invariant_set.architecture, invariant_set.laws0
         self.loss, self.theta = loss, theta
         self.first_chart = self.chart = self.architecture.basis_chart(theta)
+        self.known = self.start()
 
     def start(self) -> FloatArray:
         return self.chart.coordinates(self.theta)
 
     def _recover(self, coordinates: FloatArray) -> FloatArray:
+        if np.array_equal(coordinates, self.known):  # the last stage of a step is its end
+            return self.theta
         theta = self.chart.recover(coordinates, self.laws, near=self.theta)
         anchors = self.chart.anchors
         used = np.concatenate([anchors.into, anchors.out_of])
@@ -94,8 +104,11 @@ class _BasisState(FlowState):
             self.chart = replace(self.chart, signs=anchors.products_before(np.sign(theta)))
         return theta
 
+    def _move(self, coordinates: FloatArray) -> None:
+        self.theta, self.known = self._recover(coordinates), coordinates.copy()
+
     def velocity(self, coordinates: FloatArray) -> FloatArray:
-        self.theta = self._recover(coordinates)
+        self._move(coordinates)
         gradient = self.loss.parameter_gradient(self.theta, self.architecture)
         return -self.chart.push_forward(self.theta, gradient)
 
@@ -105,12 +118,28 @@ class _BasisState(FlowState):
         return self.first_chart.coordinates(theta), theta, float(value)
 
     def settle(self, coordinates: FloatArray) -> FloatArray:
-        self.theta = self._recover(coordinates)
+        self._move(coordinates)
         if self.chart.deficit(self.theta) < np.log(REANCHOR_RATIO):
             return coordinates
         self.chart = self.chart.reanchored(self.theta)
         self.n_charts += 1
-        return self.start()
+        self.known = self.start()
+        return self.known.copy()
+
+    def memory(self) -> dict[str, Any]:
+        anchors = self.chart.anchors
+        return {
+            "theta": self.theta,
+            "known": self.known,
+            "into": anchors.into,
+            "out_of": anchors.out_of,
+            "signs": self.chart.signs,
+        }
+
+    def restore(self, memory: dict[str, Any]) -> None:
+        self.theta, self.known = memory["theta"], memory["known"]
+        anchors = Anchors(self.chart.dag, memory["into"], memory["out_of"])
+        self.chart = replace(self.chart, anchors=anchors, signs=memory["signs"])
 
 
 def _follow_signs(dag: CompiledDAG, theta: FloatArray, near: FloatArray) -> FloatArray:
@@ -184,7 +213,8 @@ class IntrinsicFlow:
             First and last time.
         **settings
             ``rtol=1e-8``, ``atol=1e-10``, ``method="RK45"``, ``n_times=101`` or ``t_eval``,
-            ``progress=False``; see :class:`~liftflow.flows.integrate.Settings`.
+            ``progress=False``, ``checkpoint=path``, ``resume=trajectory``; see
+            :class:`~liftflow.flows.integrate.Settings`.
 
         Returns
         -------
@@ -198,13 +228,27 @@ class IntrinsicFlow:
         NotOnImageError, NotIntrinsicError, NotRecoverableError, FlowError
             The flow cannot start.
         """
+        return integrate(self.state(z0), Settings(t_span, **settings), "intrinsic")
+
+    def state(self, z0: Any = None) -> FlowState:
+        """Right-hand side of the flow as the integrator sees it, for solvers of one's own.
+
+        Parameters
+        ----------
+        z0 : array-like, shape=[*lifted_shape], optional
+            Where it starts, by default φ(θ₀).
+
+        Returns
+        -------
+        state : FlowState
+            ``start()`` gives the first coordinates, ``velocity(coordinates)`` their velocity.
+        """
         theta = self.invariant_set.theta0
         if z0 is not None:
             shape = self.invariant_set.architecture.lifted_shape
             z = as_array(z0, "z0", shape, batch=False, differentiable=False)
             theta = self.invariant_set.recover(z)
-        state = _STATES[self.coordinates](self.invariant_set, self.loss, theta, self.cometric)
-        return integrate(state, Settings(t_span, **settings), "intrinsic")
+        return _STATES[self.coordinates](self.invariant_set, self.loss, theta, self.cometric)
 
     def distance(self, trajectory: Trajectory, theta: FloatArray) -> FloatArray:
         """Distance ‖φ(θ) − z‖ from a trajectory of this flow to parameters, time by time.

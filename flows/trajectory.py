@@ -1,9 +1,11 @@
 """What a flow leaves behind."""
 
+import os
 import zlib
-from dataclasses import dataclass, fields, replace
+from contextlib import suppress
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 from zipfile import BadZipFile
 
 import numpy as np
@@ -13,6 +15,40 @@ from liftflow.typing import FloatArray
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """Where a flow stood after its last whole step: all that the next one depends on.
+
+    Attributes
+    ----------
+    t : float
+        Time.
+    coordinates, velocity : array, shape=[n]
+        State of the solver, and its velocity there; empty where the solver keeps more than that.
+    step : float
+        Length that the solver proposes for the next step; 0 where it keeps more than that.
+    n_steps, n_evaluations, n_charts : int
+        Counts so far.
+    mark : float
+        Time at which progress was last asked for.
+    chart_times : array, shape=[n_changes]
+        Times at which the chart was changed.
+    memory : dict of str to array
+        What the flow remembers, such as its chart.
+    """
+
+    t: float
+    coordinates: FloatArray
+    velocity: FloatArray
+    step: float
+    n_steps: int
+    mark: float
+    n_evaluations: int
+    n_charts: int
+    chart_times: FloatArray
+    memory: dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +75,10 @@ class Trajectory:
         Number of charts that an intrinsic flow in basis coordinates went through, else 1.
     seconds : float
         Time of the integration, by the wall clock.
+    chart_times : array, shape=[n_changes]
+        Times at which an intrinsic flow in basis coordinates changed its chart.
+    checkpoint : Checkpoint or None
+        What it takes to continue the flow, by ``integrate(..., resume=trajectory)``.
     """
 
     t: FloatArray
@@ -50,6 +90,8 @@ class Trajectory:
     n_evaluations: int
     n_charts: int
     seconds: float
+    chart_times: FloatArray = field(default_factory=lambda: np.empty(0))
+    checkpoint: Checkpoint | None = None
 
     def head(self, count: int) -> Self:
         """Return the first ``count`` times of the trajectory.
@@ -88,10 +130,21 @@ class Trajectory:
         OutputError
             The file cannot be written.
         """
+        values = {name: getattr(self, name) for name in _names(type(self)) - {"checkpoint"}}
+        if self.checkpoint is not None:
+            for name in _names(Checkpoint) - {"memory"}:
+                values[f"checkpoint.{name}"] = getattr(self.checkpoint, name)
+            for name, array in self.checkpoint.memory.items():
+                values[f"memory.{name}"] = array
+        # Aside first: who is killed while writing leaves the earlier file whole.
+        aside = Path(f"{path}.part")
         try:
-            with open(path, "wb") as file:  # given a path, numpy would append .npz to the name
-                np.savez_compressed(file, **{f.name: getattr(self, f.name) for f in fields(self)})
+            with open(aside, "wb") as file:  # given a path, numpy would append .npz to the name
+                np.savez(file, **values)
+            os.replace(aside, path)
         except OSError as error:
+            with suppress(OSError):
+                aside.unlink(missing_ok=True)
             raise OutputError(f"cannot write {path}: {error}") from error
 
     @classmethod
@@ -113,7 +166,14 @@ class Trajectory:
         """
         try:
             with open(path, "rb") as file, np.load(file, allow_pickle=False) as data:
-                values = {f.name: data[f.name] for f in fields(cls)}
+                stored = {name: _plain(data[name]) for name in data.files}
+                values = {name: stored[name] for name in _names(cls) - {"checkpoint"}}
+                whole = None
+                if "checkpoint.t" in stored:
+                    parts = {n: stored[f"checkpoint.{n}"] for n in _names(Checkpoint) - {"memory"}}
+                    own = [name for name in stored if name.startswith("memory.")]
+                    memory = {name.removeprefix("memory."): stored[name] for name in own}
+                    whole = Checkpoint(**parts, memory=memory)
         except (
             OSError,
             EOFError,
@@ -124,5 +184,12 @@ class Trajectory:
             zlib.error,
         ) as error:
             raise DataError(f"{path} holds no trajectory: {error}") from error
-        scalars = {n: v.item() if v.ndim == 0 else v for n, v in values.items()}
-        return cls(**scalars)
+        return cls(**values, checkpoint=whole)
+
+
+def _names(cls: type) -> set[str]:
+    return {f.name for f in fields(cls)}
+
+
+def _plain(value: np.ndarray) -> Any:
+    return value.item() if value.ndim == 0 else value

@@ -13,6 +13,7 @@ from liftflow.errors import ArchitectureError
 from liftflow.manifolds.bundle import LiftBundle, LiftQuotientMetric
 from liftflow.manifolds.charts import chart_manifold
 from liftflow.manifolds.images import image_manifold, random_tangent_vec
+from liftflow.manifolds.parameters import ParameterMetric
 from liftflow.metrics.geodesic import GEODESIC_RTOL, GeodesicSolver
 from liftflow.metrics.geometry import HorizontalMetric
 from liftflow.metrics.horizontal import TangentSpaces
@@ -160,7 +161,9 @@ class InvariantSet(LevelSet):
         return InducedMetric
 
     def _define_embedding_space(self) -> Euclidean:
-        return Euclidean(self.architecture.dim)
+        space = Euclidean(self.architecture.dim, equip=False)
+        space.equip_with_metric(ParameterMetric)
+        return space
 
     def submersion(self, point: Any) -> Any:
         """Evaluate h(θ) − h(θ₀), which vanishes on the set.

@@ -25,8 +25,10 @@ from liftflow.criteria import recoverability as recoverability
 from liftflow.flows import Comparison as Comparison
 from liftflow.flows import IntrinsicFlow as IntrinsicFlow
 from liftflow.flows import ParameterFlow as ParameterFlow
+from liftflow.flows import Sweep as Sweep
 from liftflow.flows import Trajectory as Trajectory
 from liftflow.flows import compare as compare
+from liftflow.flows import sweep as sweep
 from liftflow.losses import Loss as Loss
 from liftflow.losses import NetworkLoss as NetworkLoss
 from liftflow.losses import loss_from_function as loss_from_function
@@ -55,6 +57,7 @@ __all__ = [
     "ProductArchitecture",
     "ReLUNetwork",
     "RecoveredCometric",
+    "Sweep",
     "Trajectory",
     "TwoLayerLinear",
     "classify",
@@ -69,4 +72,5 @@ __all__ = [
     "lie_algebra_dimension",
     "loss_from_function",
     "recoverability",
+    "sweep",
 ]

@@ -18,12 +18,14 @@ from liftflow.data import NAMES
 from liftflow.errors import LiftflowError, OutputError
 from liftflow.flows import Comparison
 from liftflow.flows import compare as compare_flows
+from liftflow.gallery_cli import gallery
 from liftflow.problems import FAMILIES, TASKS, Options, build
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Intrinsic training dynamics of networks."
 )
 console = Console()
+app.command()(gallery)
 
 app.command()(cli_criteria.classify)
 app.command()(cli_criteria.laws)
@@ -101,6 +103,10 @@ def compare(
     out: Annotated[
         Path | None, typer.Option(help="Folder for the figure, trajectories and summary.")
     ] = None,
+    checkpoints: Annotated[
+        Path | None,
+        typer.Option(help="Folder for checkpoints; a run that was stopped goes on from there."),
+    ] = None,
     progress: Annotated[bool, typer.Option(help="Progress bars.")] = True,
 ) -> None:
     """Train by both flows on all samples of a problem, and compare them."""
@@ -118,6 +124,7 @@ def compare(
             coordinates=coordinates,
             control=control,
             progress=progress and console.is_terminal,
+            checkpoints=None if checkpoints is None else _folder(checkpoints),
         )
         console.print(comparison.table())
         if folder is not None:

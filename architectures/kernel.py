@@ -1,0 +1,122 @@
+r"""The kernel ∂φᵀ∂φ of a ReLU network on its parameters, by dynamic programming on the graph.
+
+Along a path through the edges e and e' the entries of ∂φ are the products of the other weights,
+so with e before e'
+
+.. math:: ⟨∂_e φ, ∂_{e'} φ⟩ = N(u) \, θ_e \, T(v, u') \, θ_{e'} \, S(v'), \qquad
+    e = u → v, \; e' = u' → v',
+
+where N, T and S are the sums over the paths that lead to u, from v to u', and on from v', of the
+products of θ². No path is listed and nothing is divided by, so zero weights are welcome. ("ours";
+the diagonal, N(u) S(v), is that of PathCond.)
+"""
+
+import numpy as np
+import scipy.linalg
+
+from liftflow.architectures.dag import CompiledDAG
+from liftflow.typing import FloatArray, IntArray
+
+
+class ParameterKernel:
+    """The D × D matrix ∂φ(θ)ᵀ∂φ(θ) at one θ, as an operator, its diagonal, or in full.
+
+    Parameters
+    ----------
+    dag : CompiledDAG
+    theta : array, shape=[dim]
+    """
+
+    def __init__(self, dag: CompiledDAG, theta: FloatArray) -> None:
+        self.dag, self.theta = dag, theta
+        self._squares = theta**2
+        ends = np.zeros(len(dag.nodes) + 1)
+        ends[: dag.n_inputs] = ends[-1] = 1.0
+        self._before = self._forward(ends, np.zeros(dag.dim))[dag.tails]
+        ends = np.zeros(len(dag.nodes) + 1)
+        ends[dag.outputs] = 1.0
+        self._after = self._backward(ends, np.zeros(dag.dim))[dag.heads]
+
+    def _forward(self, nodes: FloatArray, edges: FloatArray) -> FloatArray:
+        """Solve r(v) = nodes(v) + Σ_{e: u→v} (edges_e + θ_e² r(u)) along the generations."""
+        for block in self.dag.blocks:
+            part = block.edges
+            tails, heads = self.dag.tails[part], self.dag.heads[part]
+            flow = edges[part] + self._squares[part] * nodes[tails]
+            nodes += np.bincount(heads, flow, nodes.size)
+        return nodes
+
+    def _backward(self, nodes: FloatArray, edges: FloatArray) -> FloatArray:
+        """Solve q(u) = nodes(u) + Σ_{e: u→v} (edges_e + θ_e² q(v)) against the generations."""
+        for block in reversed(self.dag.blocks):
+            part = block.edges
+            tails, heads = self.dag.tails[part], self.dag.heads[part]
+            flow = edges[part] + self._squares[part] * nodes[heads]
+            nodes += np.bincount(tails, flow, nodes.size)
+        return nodes
+
+    def diagonal(self) -> FloatArray:
+        """Squared norms of the columns of ∂φ, shape=[dim], in O(edges)."""
+        return self._before * self._after
+
+    def apply(self, tangent: FloatArray) -> FloatArray:
+        """Multiply by a vector in O(edges).
+
+        Parameters
+        ----------
+        tangent : array, shape=[dim]
+
+        Returns
+        -------
+        image : array, shape=[dim]
+        """
+        before, after = self._before * self.theta, self.theta * self._after
+        size = len(self.dag.nodes) + 1
+        arriving = self._forward(np.zeros(size), before * tangent)[self.dag.tails]
+        leaving = self._backward(np.zeros(size), after * tangent)[self.dag.heads]
+        return self.diagonal() * tangent + before * leaving + after * arriving
+
+    def _transfer(self) -> FloatArray:
+        """T(v, u') of all nodes: the inverse of I − W, for W = θ² above the diagonal."""
+        size = len(self.dag.nodes) + 1
+        inner = self.dag.tails < size - 1  # ⟨1⟩ has the last number, and nothing leads to it
+        steps = np.eye(size)
+        steps[self.dag.tails[inner], self.dag.heads[inner]] = -self._squares[inner]
+        return scipy.linalg.solve_triangular(
+            steps, np.eye(size), unit_diagonal=True, overwrite_b=True, check_finite=False
+        )
+
+    def matrix(self) -> FloatArray:
+        """The full matrix, shape=[dim, dim], at the cost of writing it."""
+        before, after = self._before * self.theta, self.theta * self._after
+        transfer, blocks = self._transfer(), self.dag.blocks
+        kernel = np.zeros((self.dag.dim, self.dag.dim))
+        np.fill_diagonal(kernel, self.diagonal())
+        for number, first in enumerate(blocks):
+            heads = self.dag.members[first.head_generation]
+            for second in blocks[number + 1 :]:
+                if second.tail_generation < first.head_generation:
+                    continue
+                reach = transfer[heads][:, self.dag.tails[second.edges]] * after[second.edges]
+                if first.contiguous and second.contiguous:
+                    self._fill(kernel, first.edges, second.edges, before[first.edges], reach)
+                else:
+                    product = before[first.edges, None] * reach[first.columns]
+                    kernel[np.ix_(first.edges, second.edges)] = product
+                    kernel[np.ix_(second.edges, first.edges)] = product.T
+        return kernel
+
+    @staticmethod
+    def _fill(
+        kernel: FloatArray,
+        rows: IntArray,
+        columns: IntArray,
+        before: FloatArray,
+        reach: FloatArray,
+    ) -> None:
+        """Write before[i, j] reach[j, e'] and its transpose without an array in between."""
+        one, two = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+        own = before.reshape(-1, len(reach))
+        np.multiply(own[:, :, None], reach, out=kernel[one, two].reshape(*own.shape, -1))
+        turned = np.ascontiguousarray(reach.T)[:, None, :]
+        np.multiply(own, turned, out=kernel[two, one].reshape(-1, *own.shape))

@@ -1,0 +1,264 @@
+"""Ensembles: the same comparison from many seeds, side by side and safe from a worker's death."""
+
+import hashlib
+import json
+import zlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
+
+import numpy as np
+import pandas as pd
+from joblib import Parallel, delayed
+from joblib.externals.loky.process_executor import BrokenProcessPool
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from threadpoolctl import threadpool_limits  # scikit-learn requires it
+
+from liftflow.errors import DataError, FlowError, InputError, OutputError
+from liftflow.flows.compare import compare
+from liftflow.losses import Loss
+from liftflow.manifolds import InvariantSet
+from liftflow.typing import FloatArray
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Case = tuple[InvariantSet, Loss]
+_CURVES = ("t", "deviation", "loss_parameter", "loss_intrinsic", "control_deviation")
+
+
+@dataclass(frozen=True, eq=False)
+class SweepRun:
+    """One comparison of a sweep, without its states.
+
+    Attributes
+    ----------
+    seed : int
+    summary : dict
+        That of the comparison.
+    t : array, shape=[n_times]
+        Times.
+    deviation : array, shape=[n_times]
+        Relative deviation of the two flows.
+    loss_parameter, loss_intrinsic : array, shape=[n_times]
+    control_deviation : array, shape=[n_times]
+        That of the negative control; empty without one.
+    """
+
+    seed: int
+    summary: dict[str, Any]
+    t: FloatArray
+    deviation: FloatArray
+    loss_parameter: FloatArray
+    loss_intrinsic: FloatArray
+    control_deviation: FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class Sweep:
+    """The comparisons of an ensemble, in the order of their seeds.
+
+    Attributes
+    ----------
+    runs : tuple of SweepRun
+    """
+
+    runs: tuple[SweepRun, ...]
+
+    def frame(self) -> pd.DataFrame:
+        """Summaries as a table, one row per seed.
+
+        Returns
+        -------
+        frame : pandas.DataFrame
+            Indexed by seed; the columns are the keys of ``Comparison.summary()``.
+        """
+        seeds = pd.Index([run.seed for run in self.runs], name="seed")
+        return pd.DataFrame([run.summary for run in self.runs], index=seeds)
+
+    def table(self) -> Table:
+        """Lay out the main figures of each run.
+
+        Returns
+        -------
+        table : rich.table.Table
+        """
+        table = Table(title=f"{len(self.runs)} runs of two flows", title_justify="left")
+        heads = ("seed", "loss by θ", "loss by z", "deviation", "control", "charts", "ended")
+        for head in heads:
+            table.add_column(head, justify="right")
+        for run in self.runs:
+            own = run.summary
+            control = own["control_deviation"]
+            table.add_row(
+                str(run.seed),
+                f"{own['loss_parameter']:.4g}",
+                f"{own['loss_intrinsic']:.4g}",
+                f"{own['max_deviation']:.1e}",
+                "" if control is None else f"{control:.3g}",
+                str(own["n_charts"]),
+                "well" if own["success_parameter"] and own["success_intrinsic"] else "early",
+            )
+        return table
+
+    def print(self) -> None:
+        """Print the table."""
+        Console().print(self.table())
+
+    def plot(self) -> "Figure":
+        """Draw the deviation of every run over time.
+
+        Returns
+        -------
+        figure : matplotlib.figure.Figure
+        """
+        from liftflow.flows.plotting import plot_sweep
+
+        return plot_sweep(self)
+
+
+def sweep(
+    make_case: Callable[[int], Case],
+    seeds: Iterable[int],
+    t_span: tuple[float, float],
+    *,
+    n_jobs: int | None = None,
+    folder: str | Path | None = None,
+    progress: bool = False,
+    **settings: Any,
+) -> Sweep:
+    """Compare the two flows from many seeds, on as many processes as joblib is told to use.
+
+    The same call runs on a Dask cluster under ``joblib.parallel_config("dask")``, and gives the
+    same numbers, but for the seconds: every run has one BLAS thread wherever it runs.
+
+    Parameters
+    ----------
+    make_case : callable
+        Takes a seed to an invariant set and a loss. It is called where the run is made, so data
+        need not travel.
+    seeds : iterable of int
+        Each once.
+    t_span : tuple of float
+        First and last time.
+    n_jobs : int, optional
+        As in joblib; by default what ``joblib.parallel_config`` says, else 1.
+    folder : str or Path, optional
+        Where each run leaves its checkpoints and, in the end, its result. The same call with the
+        same folder then goes on where the last one was stopped.
+    progress : bool
+        Whether to show a progress bar over the runs.
+    **settings
+        Of :func:`~liftflow.flows.compare.compare`.
+
+    Returns
+    -------
+    sweep : Sweep
+
+    Raises
+    ------
+    InputError
+        Seeds given twice, or a folder that holds runs of other cases or settings.
+    FlowError
+        A worker process died. With a folder, nothing that it had saved is lost.
+
+    Examples
+    --------
+    >>> import autograd.numpy as anp
+    >>> from liftflow import InvariantSet, ReLUNetwork, loss_from_function, sweep
+    >>> def make_case(seed):
+    ...     network = ReLUNetwork.diagonal(2)
+    ...     loss = loss_from_function(lambda z: anp.sum((z - 1.0) ** 2))
+    ...     return InvariantSet(network, network.random_point(rng=seed)), loss
+    >>> runs = sweep(make_case, range(3), (0.0, 1.0))
+    >>> bool(runs.frame()["max_deviation"].max() < 1e-6)
+    True
+    """
+    seeds = list(seeds)
+    if len(set(seeds)) < len(seeds):
+        raise InputError(f"seeds must be given once each, got {seeds}")
+    where = None if folder is None else Path(folder)
+    jobs = (delayed(_run)(make_case, seed, t_span, where, settings) for seed in seeds)
+    try:
+        finished = Parallel(n_jobs=n_jobs, return_as="generator")(jobs)
+        bar = track(finished, "runs", total=len(seeds), disable=not progress, transient=True)
+        return Sweep(tuple(bar))
+    except BrokenProcessPool as error:
+        hint = (
+            "give a folder, and the same call goes on where it was stopped"
+            if where is None
+            else f"what was computed is in {where}: make the same call again to go on"
+        )
+        raise FlowError(f"a worker process died (out of memory?); {hint}") from error
+
+
+def _run(
+    make_case: Callable[[int], Case],
+    seed: int,
+    t_span: tuple[float, float],
+    folder: Path | None,
+    settings: dict[str, Any],
+) -> SweepRun:
+    # With other numbers of threads BLAS sums in another order.
+    with threadpool_limits(limits=1):
+        invariant_set, loss = make_case(seed)
+        own = None
+        if folder is not None:
+            own = _claim(folder / f"seed-{seed}", invariant_set.theta0, (t_span, settings))
+            if (own / "run.npz").exists():
+                return _load(own / "run.npz")
+        comparison = compare(invariant_set, loss, t_span, checkpoints=own, **settings)
+    control = comparison.control_deviation_over_time
+    run = SweepRun(
+        seed=seed,
+        summary=comparison.summary(),
+        t=comparison.parameter.t[: len(comparison.deviation)],
+        deviation=comparison.deviation,
+        loss_parameter=comparison.parameter.loss,
+        loss_intrinsic=comparison.intrinsic.loss,
+        control_deviation=np.empty(0) if control is None else control,
+    )
+    if own is not None:
+        _save(run, own / "run.npz")
+    return run
+
+
+def _claim(folder: Path, theta0: FloatArray, settings: Any) -> Path:
+    """Make the folder of a run, or see that it is that of the same θ₀ and settings."""
+    digest = hashlib.sha256(theta0.tobytes() + repr(settings).encode()).hexdigest()
+    mark = folder / "case.txt"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not mark.exists():
+            mark.write_text(digest)
+    except OSError as error:
+        raise OutputError(f"cannot write to the folder {folder}: {error}") from error
+    if mark.read_text() != digest:
+        raise InputError(
+            f"{folder} holds a run of another θ₀ or with other settings; give a new folder"
+        )
+    return folder
+
+
+def _save(run: SweepRun, path: Path) -> None:
+    curves = {name: getattr(run, name) for name in _CURVES}
+    aside = path.with_suffix(".part")
+    try:
+        with open(aside, "wb") as file:
+            np.savez(file, seed=run.seed, summary=json.dumps(run.summary), **curves)
+        aside.replace(path)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error}") from error
+
+
+def _load(path: Path) -> SweepRun:
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            curves = {name: data[name] for name in _CURVES}
+            return SweepRun(int(data["seed"]), json.loads(str(data["summary"])), **curves)
+    except (OSError, EOFError, KeyError, ValueError, BadZipFile, zlib.error) as error:
+        raise DataError(f"{path} holds no run of a sweep: {error}") from error

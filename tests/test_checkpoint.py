@@ -1,0 +1,274 @@
+"""Long runs: what is saved is enough to go on bit for bit, memory is bounded, charts change."""
+
+import dataclasses
+import re
+import shutil
+
+import numpy as np
+import pytest
+from test_flows import MODES, precise, problem
+
+from liftflow.architectures import ReLUNetwork
+from liftflow.errors import DataError, InputError, OutputError
+from liftflow.flows import IntrinsicFlow, ParameterFlow, Trajectory, compare
+from liftflow.losses import Loss
+from liftflow.manifolds import InvariantSet
+
+KEPT = ("t", "y", "theta", "loss", "chart_times")
+FLOWS = ("parameter", *MODES)
+
+
+class Killed(BaseException):
+    """Stands for the end of the process: nobody catches it."""
+
+
+class Fails(Loss):
+    """A loss that raises at one of its gradients."""
+
+    def __init__(self, loss, at, error):
+        self.loss, self.left, self.error = loss, at, error
+
+    def value(self, z, near=None):
+        return self.loss.value(z, near)
+
+    def gradient(self, z, near=None):
+        self.left -= 1
+        if self.left == 0:
+            raise self.error
+        return self.loss.gradient(z, near)
+
+
+def integrate(kind, invariant_set, loss, **settings):
+    """Integrate one of the three flows from θ₀."""
+    settings = {"t_span": (0.0, 1.0), "n_times": 11} | precise(1e-7) | settings
+    if kind == "parameter":
+        flow = ParameterFlow(invariant_set.architecture, loss)
+        return flow.integrate(invariant_set.theta0, **settings)
+    return IntrinsicFlow(invariant_set, loss, kind).integrate(**settings)
+
+
+def assert_same(one, other):
+    for name in KEPT:
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name), err_msg=name)
+    for name in ("success", "message", "n_evaluations", "n_charts"):
+        assert getattr(one, name) == getattr(other, name)
+
+
+@pytest.mark.parametrize(
+    ("kind", "method"),
+    [*((kind, "RK45") for kind in FLOWS), ("basis", "RK23"), ("basis", "DOP853")],
+)
+def test_interrupted_saved_and_resumed_bit_for_bit(kind, method, tmp_path):
+    invariant_set, loss = problem("dag")
+    settings = {"method": method, "rtol": 1e-5}
+    whole = integrate(kind, invariant_set, loss, **settings)
+    failing = Fails(loss, whole.n_evaluations // 2, KeyboardInterrupt())
+    part = integrate(kind, invariant_set, failing, **settings)
+    assert not part.success
+    assert "interrupted" in part.message
+    assert 0 < part.checkpoint.n_steps < whole.checkpoint.n_steps
+    part.save(tmp_path / "run")
+    resumed = integrate(
+        kind, invariant_set, loss, resume=Trajectory.load(tmp_path / "run"), **settings
+    )
+    assert_same(resumed, whole)
+    assert resumed.seconds > part.seconds
+    # The control: with another step the end differs in its last digits.
+    off = dataclasses.replace(part.checkpoint, step=0.3 * part.checkpoint.step)
+    other = integrate(
+        kind, invariant_set, loss, resume=dataclasses.replace(part, checkpoint=off), **settings
+    )
+    assert np.any(other.theta != whole.theta)
+    np.testing.assert_allclose(other.theta, whole.theta, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", FLOWS)
+def test_killed_and_resumed_from_the_file(kind, tmp_path):
+    """Whoever kills the process leaves the file of the last checkpoint, whole."""
+    invariant_set, loss = problem("layers")
+    whole = integrate(kind, invariant_set, loss)
+    path = tmp_path / "run.npz"
+    failing = Fails(loss, whole.n_evaluations - 5, Killed())
+    settings = {"checkpoint": path, "checkpoint_seconds": 0.0}
+    with pytest.raises(Killed):
+        integrate(kind, invariant_set, failing, **settings)
+    part = Trajectory.load(path)
+    assert "still running" in part.message
+    assert len(part.t) >= 8
+    assert_same(integrate(kind, invariant_set, loss, resume=part, **settings), whole)
+    assert_same(Trajectory.load(path), whole)
+    assert [file.name for file in tmp_path.iterdir()] == ["run.npz"]
+
+
+@pytest.mark.parametrize("method", ["Radau", "BDF", "LSODA"])
+def test_methods_with_a_longer_memory_resume_within_their_tolerance(method):
+    invariant_set, loss = problem("layers")
+    whole = integrate("parameter", invariant_set, loss, method=method)
+    failing = Fails(loss, whole.n_evaluations // 2, KeyboardInterrupt())
+    part = integrate("parameter", invariant_set, failing, method=method)
+    resumed = integrate("parameter", invariant_set, loss, method=method, resume=part)
+    assert resumed.success
+    np.testing.assert_allclose(resumed.theta, whole.theta, atol=1e-4)
+
+
+def test_a_file_holds_no_pickle(tmp_path):
+    invariant_set, loss = problem("dag")
+    integrate("basis", invariant_set, loss).save(tmp_path / "run.npz")
+    with np.load(tmp_path / "run.npz", allow_pickle=False) as data:
+        assert all(data[name].dtype != object for name in data.files)
+    np.savez(tmp_path / "run.npz", t=np.array([None]))
+    with pytest.raises(DataError, match="holds no trajectory"):
+        Trajectory.load(tmp_path / "run.npz")
+
+
+def test_a_finished_run_is_returned_and_a_longer_one_goes_on():
+    invariant_set, loss = problem("dag")
+    times = np.linspace(0.0, 1.0, 11)
+    half = integrate("basis", invariant_set, loss, t_span=(0.0, 0.5), t_eval=times[:6])
+    assert integrate("basis", invariant_set, loss, t_span=(0.0, 0.5), resume=half) is half
+    longer = integrate("basis", invariant_set, loss, t_eval=times, resume=half)
+    whole = integrate("basis", invariant_set, loss, t_eval=times)
+    np.testing.assert_array_equal(longer.theta[:6], half.theta)
+    np.testing.assert_allclose(longer.theta, whole.theta, atol=1e-6)
+
+
+def test_resume_refuses_what_does_not_fit():
+    invariant_set, loss = problem("dag")
+    other_set, other_loss = problem("layers")
+    part = integrate("basis", invariant_set, loss, t_span=(0.0, 0.5))
+    with pytest.raises(InputError, match="resume must be a Trajectory, got str"):
+        integrate("basis", invariant_set, loss, resume="run.npz")
+    with pytest.raises(InputError, match="times asked for now differ from its first 11"):
+        integrate("basis", invariant_set, loss, resume=part)
+    elsewhere = InvariantSet(invariant_set.architecture, 1.1 * invariant_set.theta0)
+    with pytest.raises(InputError, match="which had another start or another loss"):
+        integrate("basis", elsewhere, loss, t_eval=part.t, resume=part)
+    with pytest.raises(InputError, match="its state has 14 numbers"):
+        integrate("basis", other_set, other_loss, t_eval=part.t, resume=part)
+    with pytest.raises(InputError, match=r"remembers \[.*'theta'\], that of this flow 18 and \[\]"):
+        integrate("parameter", invariant_set, loss, t_eval=part.t, resume=part)
+    with pytest.raises(InputError, match=r"resume continues from t = 0\.5"):
+        integrate("basis", invariant_set, loss, t_span=(0.6, 1.0), resume=part)
+
+
+def test_states_are_thinned_to_the_memory_allowed():
+    invariant_set, loss = problem("dag")
+    dim = invariant_set.architecture.dim
+    full = integrate("parameter", invariant_set, loss, n_times=101)
+    thin = integrate("parameter", invariant_set, loss, n_times=101, memory_limit=11 * 8 * dim)
+    np.testing.assert_array_equal(thin.t, full.t[::10])
+    comparison = compare(
+        invariant_set, loss, (0.0, 1.0), memory_limit=5 * 16 * dim, **precise(1e-8)
+    )
+    np.testing.assert_array_equal(comparison.parameter.t, comparison.intrinsic.t)
+    assert len(comparison.parameter.t) == 5
+    assert comparison.max_deviation < 1e-6
+
+
+def test_a_comparison_goes_on_from_its_folder(tmp_path):
+    invariant_set, loss = problem("dag")
+    settings = {"t_span": (0.0, 1.0), "n_times": 6} | precise(1e-6)
+    whole = compare(invariant_set, loss, **settings)
+    count = whole.parameter.n_evaluations + whole.intrinsic.n_evaluations // 2
+    with pytest.raises(Killed):
+        compare(invariant_set, Fails(loss, count, Killed()), checkpoints=tmp_path, **settings)
+    assert Trajectory.load(tmp_path / "parameter.npz").success
+    assert "started" in Trajectory.load(tmp_path / "intrinsic.npz").message
+    again = compare(invariant_set, loss, checkpoints=tmp_path, **settings)
+    assert again.parameter.seconds == Trajectory.load(tmp_path / "parameter.npz").seconds
+    np.testing.assert_array_equal(again.deviation, whole.deviation)
+    shown = str(again)
+    assert "charts" in shown
+
+
+def test_a_checkpoint_that_cannot_be_written(tmp_path):
+    """Said before the run where that can be known, and never at the price of the run."""
+    invariant_set, loss = problem("dag")
+    with pytest.raises(OutputError, match="cannot write"):
+        integrate("basis", invariant_set, loss, checkpoint=tmp_path / "nowhere" / "run.npz")
+    folder = tmp_path / "there"
+    folder.mkdir()
+
+    class Removes(Fails):
+        def gradient(self, z, near=None):
+            self.left -= 1
+            if self.left <= 0:
+                shutil.rmtree(folder, ignore_errors=True)
+            return self.loss.gradient(z, near)
+
+    settings = {"checkpoint": folder / "run.npz", "checkpoint_seconds": 0.0}
+    run = integrate("basis", invariant_set, Removes(loss, 20, None), **settings)
+    assert run.success
+    assert "cannot write" in run.message
+    np.testing.assert_array_equal(run.theta, integrate("basis", invariant_set, loss).theta)
+
+
+def test_progress_shows_time_loss_and_rate(capsys, monkeypatch):
+    monkeypatch.setattr("liftflow.flows.integrate._REFRESH", 0.0)
+    for name, value in {"FORCE_COLOR": "1", "TERM": "xterm", "COLUMNS": "150"}.items():
+        monkeypatch.setenv(name, value)
+    invariant_set, loss = problem("dag")
+    shown = integrate("basis", invariant_set, loss, progress=True)
+    printed = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().out)
+    assert "steps/s" in printed
+    assert f"loss {shown.loss[-1]:.4g}" in printed
+    quiet = integrate("basis", invariant_set, loss)
+    assert capsys.readouterr().out == ""
+    assert_same(shown, quiet)  # looking changes nothing
+
+
+# Changes of chart.
+
+
+class Spirals(Loss):
+    """Each of two neurons, with z = (x, y), winds out along the valley angle = 4 log |z| + offset.
+
+    At each quarter of a turn, the path that was strongest gets ten times weaker than the other.
+    """
+
+    turn, depth, offsets = 4.0, 0.5, np.array([0.0, np.pi / 4])
+
+    def _polar(self, z):
+        point = z[..., :2] + 1j * z[..., 2:]
+        return point, self.turn * np.log(np.abs(point)) + self.offsets - np.angle(point)
+
+    def value(self, z, near=None):
+        point, phase = self._polar(z)
+        return np.sum(self.depth * (1 - np.cos(phase)) - np.log(np.abs(point)), axis=-1)
+
+    def gradient(self, z, near=None):
+        point, phase = self._polar(z)
+        radial, angular = self.depth * self.turn * np.sin(phase) - 1, -self.depth * np.sin(phase)
+        slope = (radial + 1j * angular) * point / np.abs(point) ** 2
+        return np.concatenate([slope.real, slope.imag], axis=-1)
+
+
+def many_charts():
+    network = ReLUNetwork.from_widths([2, 2, 1])
+    diagonal = np.sqrt(0.5)
+    theta0 = network.pack([[1.0, diagonal], [0.02, diagonal]], np.ones((2, 1)))
+    return InvariantSet(network, theta0), Spirals()
+
+
+def test_many_changes_of_chart():
+    """A flow that changes its chart ten times stays on the other, and says when it changed."""
+    invariant_set, loss = many_charts()
+    comparison = compare(invariant_set, loss, (0.0, 120.0), rtol=1e-5, atol=1e-7, control=True)
+    flow = comparison.intrinsic
+    assert comparison.summary()["n_charts"] == flow.n_charts == 1 + len(flow.chart_times)
+    assert flow.n_charts > 10
+    assert np.all(np.diff(flow.chart_times) > 0)
+    assert flow.chart_times[0] > 0
+    assert flow.chart_times[-1] <= 120.0
+    assert comparison.max_deviation <= 1e-4
+    assert comparison.control_deviation > 0.1
+
+
+def test_resumed_between_changes_of_chart():
+    invariant_set, loss = many_charts()
+    settings = {"t_span": (0.0, 30.0), "rtol": 1e-4, "method": "RK45"}
+    whole = integrate("basis", invariant_set, loss, **settings)
+    failing = Fails(loss, whole.n_evaluations // 2, KeyboardInterrupt())
+    part = integrate("basis", invariant_set, failing, **settings)
+    assert 1 < part.n_charts < whole.n_charts
+    assert_same(integrate("basis", invariant_set, loss, resume=part, **settings), whole)
