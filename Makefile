@@ -8,7 +8,7 @@ export MPLBACKEND ?= Agg
 # Two pytest workers with one BLAS thread each are quicker than two that fight for the cores.
 PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-.PHONY: help setup demo test bench lint wheel lock clean
+.PHONY: help setup demo gallery docs browser bench test lint wheel lock clean
 help:  ## this list
 	@echo "Each sets up what it needs in $(VENV); another Python: make PYTHON=python3.12 demo"
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
@@ -35,9 +35,20 @@ $(VENV)/.dev: $(VENV)/.run
 demo: $(VENV)/.run  ## train a network on the digits twice, by θ and by z, and compare; in build/demo/
 	$(BIN)/liftflow compare --data digits --widths 64-32-10 --t-end 40 --rtol 1e-5 --seed 0 --control --out build/demo
 
-test: $(VENV)/.dev  ## tests and doctests, then the contracts under numpy; ARGS="-k path" goes to the first
+gallery: $(VENV)/.run  ## run all gallery scripts; their figures and a contact sheet in gallery/_build/
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/liftflow gallery --all --jobs 2 --out gallery/_build
+
+test: $(VENV)/.dev  ## tests and doctests, then the contracts and geomstats's cases under numpy; ARGS="-k path" goes to the first
 	GEOMSTATS_BACKEND=autograd $(PYTEST) $(ARGS)
-	GEOMSTATS_BACKEND=numpy $(PYTEST) tests/contracts
+	GEOMSTATS_BACKEND=numpy $(PYTEST) tests/contracts tests/geomstats_cases
+
+# sphinx-gallery runs a script again when the script changed, not the library: make clean first.
+docs: $(VENV)/.dev  ## the documentation in docs/_build/html/, warnings are errors
+	@rm -rf docs/api docs/_build
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/sphinx-build -W --keep-going -E -q docs docs/_build/html
+
+browser: $(VENV)/.dev  ## the built documentation in Chromium, skipped where there is none
+	$(BIN)/python -m pytest docs/test_in_browser.py
 
 bench: $(VENV)/.dev  ## every benchmarks/bench_*.py, and one table; WHAT="scale scaling" for some
 	$(BIN)/python benchmarks/run.py $(WHAT)
@@ -59,4 +70,4 @@ lock: | $(BIN)/python  ## for maintainers: new pins for all Python versions, wit
 	@! grep -nE '://|^-' constraints.txt
 
 clean:  ## remove what was built; .venv stays
-	rm -rf build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf build dist docs/_build docs/api docs/gallery gallery/_build .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -9,7 +9,8 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 ROOT = Path(__file__).parent
 PACKAGE = ROOT / "src" / "liftflow"
 FOLDERS = [link.name for link in PACKAGE.iterdir() if link.is_symlink()]
-collect_ignore = [*FOLDERS, "benchmarks", "build", "gallery", "setup.py", "tests/smoke_wheel.py"]
+collect_ignore = [*FOLDERS, "benchmarks", "build", "setup.py", "tests/smoke_wheel.py"]
+collect_ignore_glob = ["src/liftflow/gallery/plot_*.py"]  # tests/test_gallery.py runs them
 
 
 def pytest_configure(config):

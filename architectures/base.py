@@ -43,7 +43,7 @@ class Architecture(ABC):
 
     References
     ----------
-    .. [MPG] Marcotte, Peyré, Gribonval, *Intrinsic training dynamics of deep neural networks*.
+    [MPG]_.
     """
 
     coordinates: ClassVar[str] = "full"
@@ -93,7 +93,7 @@ class Architecture(ABC):
 
         Parameters
         ----------
-        blocks : array-like, shape=[..., *block_shape]
+        *blocks : array-like, shape=[..., *block_shape]
             As many as ``block_shapes``, with the same leading axes.
 
         Returns
@@ -126,7 +126,7 @@ class Architecture(ABC):
 
         Returns
         -------
-        blocks : tuple of array, shape=[..., *block_shape]
+        *blocks : tuple of array, shape=[..., *block_shape]
         """
         theta = self._theta(theta)
         blocks, start = [], 0
@@ -162,7 +162,7 @@ class Architecture(ABC):
         -------
         lifted_tangent : array, shape=[..., *lifted_shape]
         """
-        theta, tangent = gs.broadcast_arrays(self._theta(theta), self._theta(tangent, "tangent"))
+        theta, tangent = _together(self._theta(theta), self._theta(tangent, "tangent"))
         return autograd.make_jvp(self.lift)(theta)(tangent)[1]
 
     def lift_jacobian(self, theta: Any) -> Any:
@@ -181,6 +181,28 @@ class Architecture(ABC):
         columns = gs.reshape(columns, (*theta.shape[:-1], self.dim, self.lifted_dim))
         return gs.moveaxis(columns, -1, -2)
 
+    def lift_hessian(self, theta: Any, tangent_a: Any, tangent_b: Any) -> Any:
+        """Evaluate the second derivative of the lift, ∂²φ(θ)[a, b]; by autograd unless overridden.
+
+        With a = b = θ̇ along a horizontal geodesic of 𝓜_θ₀ it is the acceleration of z, because
+        that of θ lies in range ∂hᵀ, on which ∂φ vanishes.
+
+        Parameters
+        ----------
+        theta, tangent_a, tangent_b : array-like, shape=[..., dim]
+
+        Returns
+        -------
+        acceleration : array, shape=[..., *lifted_shape]
+            Symmetric in its two vectors.
+        """
+        theta, a, b = gs.broadcast_arrays(
+            self._theta(theta, differentiable=False),
+            self._theta(tangent_a, "tangent_a", differentiable=False),
+            self._theta(tangent_b, "tangent_b", differentiable=False),
+        )
+        return autograd.make_jvp(lambda t: autograd.make_jvp(self.lift)(t)(a)[1])(theta)(b)[1]
+
     def lift_vjp(self, theta: Any, covector: Any) -> Any:
         """Pull a covector on z back, ∂φ(θ)ᵀ g.
 
@@ -197,6 +219,27 @@ class Architecture(ABC):
         lead = covector.shape[: len(covector.shape) - len(self.lifted_shape)]
         flat = gs.reshape(covector, (*lead, self.lifted_dim))
         return gs.einsum("...ij,...i->...j", self.lift_jacobian(theta), flat)
+
+    def lift_hvp(self, theta: Any, tangent: Any, covector: Any) -> Any:
+        """Differentiate the pullback, ∂²φ(θ)[v, ·]ᵀ g, the Hessian of ⟨g, φ⟩ times v; by autograd.
+
+        Parameters
+        ----------
+        theta, tangent : array-like, shape=[..., dim]
+        covector : array-like, shape=[..., *lifted_shape]
+
+        Returns
+        -------
+        product : array, shape=[..., dim]
+        """
+        covector = self._lifted(covector, "covector")
+        theta, tangent = _together(self._theta(theta), self._theta(tangent, "tangent"))
+        lead = covector.shape[: covector.ndim - len(self.lifted_shape)]
+        theta = theta + np.zeros((*lead, 1))
+        # 0 t, because autograd warns where the derivative of a linear lift is constant.
+        return autograd.grad(
+            lambda t: gs.sum(covector * self.lift_jvp(t, tangent)) + 0.0 * gs.sum(t)
+        )(theta)
 
     def gram_apply(self, theta: Any, covector: Any) -> Any:
         """Apply the lifted Gram operator, M(θ) g = ∂φ ∂φᵀ g, without forming it.
@@ -315,6 +358,27 @@ class Architecture(ABC):
 
         return over_batch(solve, arrays, [1, 1])
 
+    def solve_jvp(self, theta: Any, lifted_tangent: Any) -> FloatArray:
+        """Solve ∂φ(θ) v = ζ for the shortest v, the horizontal lift, in the sense of least squares.
+
+        Parameters
+        ----------
+        theta : array-like, shape=[..., dim]
+        lifted_tangent : array-like, shape=[..., *lifted_shape]
+
+        Returns
+        -------
+        horizontal_vec : array, shape=[..., dim]
+            In range ∂φᵀ.
+        """
+
+        def solve(point: FloatArray, vector: FloatArray) -> FloatArray:
+            if self._dense_jacobian:
+                return np.linalg.pinv(self.lift_jacobian(point), rcond=RANK_RTOL) @ vector.ravel()
+            return minimal_solution(self._differential(point), vector.ravel())
+
+        return self._over_lifted(solve, theta, lifted_tangent)
+
     @property
     def _dense_jacobian(self) -> bool:
         return self.lifted_dim * self.dim <= 4_000_000
@@ -389,10 +453,28 @@ class Architecture(ABC):
         -------
         laws_tangent : array, shape=[..., n_laws]
         """
-        theta, tangent = gs.broadcast_arrays(self._theta(theta), self._theta(tangent, "tangent"))
+        theta, tangent = _together(self._theta(theta), self._theta(tangent, "tangent"))
         if self.n_laws == 0:
             return theta[..., :0]
         return autograd.make_jvp(self.conservation_laws)(theta)(tangent)[1]
+
+    def laws_hessian(self, theta: Any, tangent_a: Any, tangent_b: Any) -> Any:
+        """Second derivative ∂²h(θ)[v, w] of the laws; by autograd unless overridden.
+
+        Parameters
+        ----------
+        theta, tangent_a, tangent_b : array-like, shape=[..., dim]
+
+        Returns
+        -------
+        second_derivative : array, shape=[..., n_laws]
+        """
+        tangent_a = self._theta(tangent_a, "tangent_a")
+        theta, second = _together(self._theta(theta), self._theta(tangent_b, "tangent_b"))
+        theta, first = _together(theta, tangent_a)
+        if self.n_laws == 0:
+            return theta[..., :0]
+        return autograd.make_jvp(lambda t: self.laws_jvp(t, second))(theta)(first)[1]
 
     def project_to_tangent(self, theta: Any, vector: Any) -> Any:
         """Project orthogonally onto ker ∂h(θ), v − ∂hᵀ(∂h∂hᵀ)⁺∂h v.
@@ -406,11 +488,21 @@ class Architecture(ABC):
         tangent_vec : array, shape=[..., dim]
         """
         theta, vector = self._theta(theta), self._theta(vector, "vector")
-        normal = self._normal_step(theta, self.laws_jvp(theta, vector))
-        return vector - normal
+        return vector - self.solve_laws_jvp(theta, self.laws_jvp(theta, vector))
 
-    def _normal_step(self, theta: Any, laws_tangent: Any) -> Any:
-        """Shortest v with ∂h(θ) v = ``laws_tangent`` (least squares where laws are dependent)."""
+    def solve_laws_jvp(self, theta: Any, laws_tangent: Any) -> Any:
+        """Solve ∂h(θ) v = w for the shortest v, ∂hᵀ(∂h∂hᵀ)⁺ w.
+
+        Parameters
+        ----------
+        theta : array-like, shape=[..., dim]
+        laws_tangent : array-like, shape=[..., n_laws]
+
+        Returns
+        -------
+        normal_vec : array, shape=[..., dim]
+            Orthogonal to ker ∂h; least squares where laws are dependent.
+        """
         jacobian = np.asarray(self.conservation_laws_jacobian(theta))
         return np.einsum(
             "...jk,...k->...j", np.linalg.pinv(jacobian, rcond=RANK_RTOL), laws_tangent
@@ -445,7 +537,7 @@ class Architecture(ABC):
                 previous, gap = gap, float(np.max(np.abs(defect), initial=0.0))
                 if gap == 0.0 or (gap < 1e-10 and gap >= previous / 2):
                     return point
-                point = point + self._normal_step(point, defect)
+                point = point + self.solve_laws_jvp(point, defect)
             raise NotRecoverableError(
                 f"no point of the invariant set found near theta: the laws still differ by "
                 f"{gap:.2e} after {max_steps} Gauss–Newton steps; start from a closer theta"
@@ -512,6 +604,27 @@ class Architecture(ABC):
             )
         return theta
 
+    def align(self, theta: Any, base_point: Any) -> FloatArray:
+        """Move θ within its fibre of φ on its invariant set close to another point of that set.
+
+        Parameters
+        ----------
+        theta, base_point : array-like, shape=[..., dim]
+
+        Returns
+        -------
+        theta : array, shape=[..., dim]
+            φ and h are unchanged; by default θ itself, as if they determined it.
+        """
+        theta, base_point = (
+            self._theta(point, name, differentiable=False)
+            for point, name in ((theta, "theta"), (base_point, "base_point"))
+        )
+        return over_batch(self._align, [theta, base_point], [1, 1])
+
+    def _align(self, theta: FloatArray, base_point: FloatArray) -> FloatArray:
+        return theta
+
     def basis_chart(self, theta: Any) -> Any:
         """Chart of φ(𝓜_θ₀) by basis paths; only networks on graphs have one.
 
@@ -566,3 +679,8 @@ class Architecture(ABC):
             This family does not know how.
         """
         raise ArchitectureError(f"{type(self).__name__} defines no fibre_point(theta)")
+
+
+def _together(first: Any, second: Any) -> tuple[Any, Any]:
+    """Broadcast two arrays against each other, differentiably, which gs.broadcast_arrays is not."""
+    return first + 0.0 * second, second + 0.0 * first

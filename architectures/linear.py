@@ -7,6 +7,7 @@ from typing import Any
 
 import geomstats.backend as gs
 import numpy as np
+from scipy.sparse.linalg import LinearOperator, cg
 from scipy.stats import ortho_group
 
 from liftflow.architectures.base import Architecture
@@ -16,6 +17,9 @@ from liftflow.typing import FloatArray, Rng, as_array, as_count, as_rng
 
 BALANCE_RTOL = 1e-8
 """Distance of the laws to multiples of I, relative to the layers, that counts as none."""
+
+_ALIGN_SWEEPS = 200
+_DENSE_LAWS = 50
 
 
 def transpose(matrix: Any) -> Any:
@@ -170,11 +174,39 @@ class DeepLinear(Architecture):
         """
         layers = self.layers(self._theta(theta))
         velocities = self.layer_velocities(self._theta(tangent, "tangent"))
-        product, speed = layers[0], velocities[0]
+        return self._moving_prefixes(layers, velocities)[-1][1]
+
+    @staticmethod
+    def _moving_prefixes(layers: list[Any], velocities: list[Any]) -> list[tuple[Any, Any]]:
+        """Products U_i ⋯ U_1 with their velocities, for i = 1, …, L."""
+        products = [(layers[0], velocities[0])]
         for layer, velocity in zip(layers[1:], velocities[1:], strict=True):
+            product, speed = products[-1]
             speed = gs.matmul(velocity, product) + gs.matmul(layer, speed)
+            products.append((gs.matmul(layer, product), speed))
+        return products
+
+    def lift_hessian(self, theta: Any, tangent_a: Any, tangent_b: Any) -> Any:
+        """Evaluate the second derivative of the product, ∂²φ(θ)[a, b], by the product rule.
+
+        Parameters
+        ----------
+        theta, tangent_a, tangent_b : array-like, shape=[..., dim]
+
+        Returns
+        -------
+        acceleration : array, shape=[..., widths[-1], widths[0]]
+        """
+        layers = self.layers(self._theta(theta))
+        speeds_a = self.layer_velocities(self._theta(tangent_a, "tangent_a"))
+        speeds_b = self.layer_velocities(self._theta(tangent_b, "tangent_b"))
+        product, a, b, both = layers[0], speeds_a[0], speeds_b[0], gs.zeros_like(layers[0])
+        for layer, own_a, own_b in zip(layers[1:], speeds_a[1:], speeds_b[1:], strict=True):
+            both = gs.matmul(layer, both) + gs.matmul(own_a, b) + gs.matmul(own_b, a)
+            a = gs.matmul(own_a, product) + gs.matmul(layer, a)
+            b = gs.matmul(own_b, product) + gs.matmul(layer, b)
             product = gs.matmul(layer, product)
-        return speed
+        return both
 
     def lift_vjp(self, theta: Any, covector: Any) -> Any:
         """Pull a covector back, (U_L ⋯ U_{i+1})ᵀ G (U_{i−1} ⋯ U_1)ᵀ for each layer.
@@ -197,6 +229,37 @@ class DeepLinear(Architecture):
             own = form if i + 1 == len(layers) else gs.matmul(transpose(suffixes[i + 1]), form)
             own = own if i == 0 else gs.matmul(own, transpose(prefixes[i - 1]))
             pulled.append(gs.broadcast_to(own, (*lead, *own.shape[-2:])))
+        return self._pull_layers(pulled)
+
+    def lift_hvp(self, theta: Any, tangent: Any, covector: Any) -> Any:
+        """Differentiate the pullback by the product rule.
+
+        Parameters
+        ----------
+        theta, tangent : array-like, shape=[..., dim]
+        covector : array-like, shape=[..., widths[-1], widths[0]]
+
+        Returns
+        -------
+        product : array, shape=[..., dim]
+        """
+        theta, tangent = gs.broadcast_arrays(self._theta(theta), self._theta(tangent, "tangent"))
+        layers, velocities = self.layers(theta), self.layer_velocities(tangent)
+        form = self._lifted(covector, "covector")
+        lead = np.broadcast_shapes(form.shape[:-2], theta.shape[:-1])
+        turned = [[transpose(each) for each in part[::-1]] for part in (layers, velocities)]
+        before = [None, *self._moving_prefixes(layers, velocities)[:-1]]
+        after = [None, *self._moving_prefixes(*turned)[:-1]][::-1]
+        pulled = []
+        for left, right in zip(after, before, strict=True):
+            terms = []
+            if left is not None:  # (U_L ⋯ U_{i+1})ᵀ moves
+                own = gs.matmul(left[1], form)
+                terms.append(own if right is None else gs.matmul(own, transpose(right[0])))
+            if right is not None:  # (U_{i−1} ⋯ U_1)ᵀ moves
+                own = gs.matmul(form, transpose(right[1]))
+                terms.append(own if left is None else gs.matmul(left[0], own))
+            pulled.append(gs.broadcast_to(sum(terms), (*lead, *terms[0].shape[-2:])))
         return self._pull_layers(pulled)
 
     def project_to_image(self, z: Any) -> FloatArray:
@@ -260,14 +323,95 @@ class DeepLinear(Architecture):
         -------
         laws_tangent : array, shape=[..., n_laws]
         """
-        layers = self.layers(self._theta(theta))
         velocities = self.layer_velocities(self._theta(tangent, "tangent"))
+        return self._polar_laws(self.layers(self._theta(theta)), velocities)
+
+    def laws_hessian(self, theta: Any, tangent_a: Any, tangent_b: Any) -> Any:
+        """Second derivative ∂²h[v, w] of the laws, the same at every θ.
+
+        Parameters
+        ----------
+        theta, tangent_a, tangent_b : array-like, shape=[..., dim]
+
+        Returns
+        -------
+        second_derivative : array, shape=[..., n_laws]
+        """
+        first = self.layer_velocities(self._theta(tangent_a, "tangent_a"))
+        return self._polar_laws(first, self.layer_velocities(self._theta(tangent_b, "tangent_b")))
+
+    def _polar_laws(self, first: list[Any], second: list[Any]) -> Any:
+        """Twice the symmetric bilinear form whose quadratic form of the layers is h."""
         halves = [
-            gs.matmul(transpose(velocities[i + 1]), layers[i + 1])
-            - gs.matmul(velocities[i], transpose(layers[i]))
-            for i in range(len(layers) - 1)
+            gs.matmul(transpose(second[i + 1]), first[i + 1])
+            - gs.matmul(second[i], transpose(first[i]))
+            for i in range(len(first) - 1)
         ]
         return _upper([self.law_scale * (half + transpose(half)) for half in halves])
+
+    def solve_laws_jvp(self, theta: Any, laws_tangent: Any) -> FloatArray:
+        r"""Solve ∂h(θ) v = w for the shortest v, by Lyapunov equations.
+
+        v moves the layers by :math:`V_i = U_i N_{i-1} − N_i U_i`, with symmetric N_i such that
+
+        .. math::
+
+            A_i N_i + N_i A_i − 2 U_{i+1}^\top N_{i+1} U_{i+1} − 2 U_i N_{i-1} U_i^\top = W_i, \quad
+            A_i = U_{i+1}^\top U_{i+1} + U_i U_i^\top.
+
+        With one hidden layer only the first two terms are there, and the eigenvectors of A solve
+        it. With several, few laws are solved for densely; many by conjugate gradients, which the
+        first two terms precondition.
+
+        Parameters
+        ----------
+        theta : array-like, shape=[..., dim]
+        laws_tangent : array-like, shape=[..., n_laws]
+
+        Returns
+        -------
+        normal_vec : array, shape=[..., dim]
+        """
+        if len(self.widths) > 3 and self.n_laws <= _DENSE_LAWS:
+            return super().solve_laws_jvp(theta, laws_tangent)
+        theta = self._theta(theta, differentiable=False)
+        tangent = as_array(laws_tangent, "laws_tangent", (self.n_laws,), differentiable=False)
+        return over_batch(self._solve_laws_jvp, [theta, tangent], [1, 1])
+
+    def _solve_laws_jvp(self, theta: FloatArray, laws_tangent: FloatArray) -> FloatArray:
+        layers, right = self.layers(theta), self.split_laws(laws_tangent)
+        grams = [after.T @ after + before @ before.T for before, after in pairwise(layers)]
+        spectra = [np.linalg.eigh(gram) for gram in grams]
+
+        def precondition(sides: list[FloatArray]) -> list[FloatArray]:
+            return [_lyapunov(*pair, side) for pair, side in zip(spectra, sides, strict=True)]
+
+        def apply(inner: list[FloatArray]) -> list[FloatArray]:
+            halves = [gram @ own for gram, own in zip(grams, inner, strict=True)]
+            for i, between in enumerate(layers[1:-1]):
+                halves[i] -= between.T @ inner[i + 1] @ between
+                halves[i + 1] -= between @ inner[i] @ between.T
+            return [half + half.T for half in halves]
+
+        solved = precondition(right)
+        if len(layers) > 2:
+            size = sum(side.size for side in right)
+            operator, inverse = (
+                LinearOperator(
+                    (size, size), lambda x, f=f: _ravel(f(_unravel(x, right))), dtype=np.float64
+                )
+                for f in (apply, precondition)
+            )
+            flat, failed = cg(operator, _ravel(right), _ravel(solved), rtol=1e-15, M=inverse)
+            if failed:  # dependent laws, or nearly so
+                return super().solve_laws_jvp(theta, laws_tangent)
+            solved = _unravel(flat, right)
+        steps = [-own @ layer for own, layer in zip(solved, layers[:-1], strict=True)]
+        steps.append(np.zeros_like(layers[-1]))
+        for i, own in enumerate(solved):
+            steps[i + 1] += layers[i + 1] @ own
+        # The layers are θ times a constant, whose square the laws are scaled back by.
+        return np.sqrt(self.law_scale) * self._pull_layers(steps)
 
     def split_laws(self, laws: Any) -> list[FloatArray]:
         """Rebuild the symmetric matrices S_i, without ``law_scale``, from the flat laws.
@@ -568,6 +712,30 @@ class DeepLinear(Architecture):
         """Frames of the hidden layers for a section, which φ forgets."""
         return [np.eye(width) for width in self.widths[1:-1]]
 
+    def _align(self, theta: FloatArray, base_point: FloatArray) -> FloatArray:
+        """Turn the frames of the hidden layers, one after the other: Procrustes' problem in each.
+
+        The laws allow what commutes with them, so one turn for each of their eigenspaces.
+        """
+        layers, targets = self.layers(theta), self.layers(base_point)
+        gap = BALANCE_RTOL * float(sum(np.sum(layer**2) for layer in layers))
+        laws = self.split_laws(self.conservation_laws(theta))
+        spaces = [_eigenspaces(matrix, gap) for matrix in laws]
+        for sweep in range(_ALIGN_SWEEPS):
+            moved = 0.0
+            for i, bases in enumerate(spaces):
+                before, after = layers[i], layers[i + 1]
+                overlap = targets[i] @ before.T
+                if sweep > 0 or i + 1 == len(spaces):  # the frame ahead means nothing yet
+                    overlap = overlap + targets[i + 1].T @ after
+                parts = [basis @ _polar(basis.T @ overlap @ basis) @ basis.T for basis in bases]
+                turn = np.sum(parts, axis=0)
+                layers[i], layers[i + 1] = turn @ before, after @ turn.T
+                moved = max(moved, np.abs(turn - np.eye(len(turn))).max())
+            if len(layers) == 2 or moved < 1e-14:
+                break
+        return self.from_layers(layers)
+
     def fibre_point(self, theta: Any, rng: Rng = None) -> FloatArray:
         """Find another point over the same z, relaxed balanced with other λ.
 
@@ -777,6 +945,36 @@ def _upper(matrices: list[Any]) -> Any:
     """Upper triangles of symmetric matrices, flat and joined."""
     triangles = [(matrix, *np.triu_indices(matrix.shape[-1])) for matrix in matrices]
     return gs.concatenate([matrix[..., i, j] for matrix, i, j in triangles], axis=-1)
+
+
+def _ravel(matrices: Sequence[FloatArray]) -> FloatArray:
+    return np.concatenate([matrix.ravel() for matrix in matrices])
+
+
+def _unravel(flat: FloatArray, like: Sequence[FloatArray]) -> list[FloatArray]:
+    parts = np.split(flat, np.cumsum([matrix.size for matrix in like])[:-1])
+    return [part.reshape(matrix.shape) for part, matrix in zip(parts, like, strict=True)]
+
+
+def _lyapunov(values: FloatArray, vectors: FloatArray, right: FloatArray) -> FloatArray:
+    """Solve A N + N A = ``right`` in the eigenvectors of A ≥ 0, least squares where singular."""
+    sums = values[:, None] + values[None, :]
+    regular = sums > RANK_RTOL * sums.max(initial=0.0)
+    inner = np.divide(vectors.T @ right @ vectors, sums, out=np.zeros_like(sums), where=regular)
+    return vectors @ inner @ vectors.T
+
+
+def _polar(matrix: FloatArray) -> FloatArray:
+    """Orthogonal matrix Q with the largest ⟨Q, matrix⟩."""
+    left, _, right_t = np.linalg.svd(matrix)
+    return left @ right_t
+
+
+def _eigenspaces(matrix: FloatArray, gap: float) -> list[FloatArray]:
+    """Orthonormal bases of the eigenspaces of a symmetric matrix, shape=[n, multiplicity] each."""
+    values, vectors = np.linalg.eigh(matrix)
+    ends = np.flatnonzero(np.diff(values) > gap) + 1
+    return np.split(vectors, ends, axis=1)
 
 
 def layer_shifts(lams: FloatArray) -> FloatArray:

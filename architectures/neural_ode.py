@@ -48,7 +48,7 @@ class LinearNeuralODE(DeepLinear):
 
         Parameters
         ----------
-        blocks : array-like, shape=[..., n_steps, n, n]
+        *blocks : array-like, shape=[..., n_steps, n, n]
             The one block A.
 
         Returns
@@ -66,7 +66,7 @@ class LinearNeuralODE(DeepLinear):
 
         Returns
         -------
-        blocks : tuple of one array, shape=[..., n_steps, n, n]
+        *blocks : tuple of one array, shape=[..., n_steps, n, n]
         """
         return tuple(np.sqrt(self.n_steps) * block for block in super().unpack(theta))
 

@@ -381,6 +381,32 @@ class BasisPathChart:
         ends = anchors.products_before(theta), anchors.products_after(theta)
         return np.take(dag.scaled(pushed, *ends, out=pushed), self.edges)
 
+    def hessian(self, theta: Any, tangent_a: Any, tangent_b: Any) -> FloatArray:
+        r"""Evaluate the second derivative of the coordinates, in O(edges).
+
+        With α and ω as in :meth:`push_forward` and σ the sums of :math:`a_e b_e / θ_e^2` along
+        the anchors, :math:`ω (θ_e (α_a α_b − σ) + a_e α_b + b_e α_a)`.
+
+        Parameters
+        ----------
+        theta, tangent_a, tangent_b : array-like, shape=[..., D]
+
+        Returns
+        -------
+        acceleration : array, shape=[..., dim]
+            Symmetric in its two vectors.
+        """
+
+        def bend(point: FloatArray, a: FloatArray, b: FloatArray) -> FloatArray:
+            before, after = self._ends(point)
+            rates_a, rates_b = self._rates(point, a), self._rates(point, b)
+            sums_a, sums_b = self._end_sums(rates_a), self._end_sums(rates_b)
+            both = sums_a * sums_b - self._end_sums(rates_a * rates_b)
+            return (before * after * (point * both + a * sums_b + b * sums_a))[self.edges]
+
+        vectors = [self._theta(tangent_a, "tangent_a"), self._theta(tangent_b, "tangent_b")]
+        return over_batch(bend, [self._theta(theta), *vectors], [1, 1, 1])
+
     def _rates(self, theta: FloatArray, tangent: FloatArray) -> FloatArray:
         """θ̇/θ on the anchors, the only edges where it is asked for."""
         rates = np.zeros_like(theta)
@@ -509,19 +535,23 @@ class BasisPathChart:
         factors = np.exp(logs / 2)
         return self.dag.scaled(theta, 1.0 / factors, factors, out=theta)
 
-    def lift_tangent(self, theta: FloatArray, velocity: FloatArray) -> FloatArray:
+    def lift_tangent(self, theta: Any, velocity: Any) -> FloatArray:
         """Find some velocity of θ that pushes forward to ``velocity``: a section, in O(edges).
 
         Parameters
         ----------
-        theta : array, shape=[D]
-        velocity : array, shape=[dim]
+        theta : array-like, shape=[..., D]
+        velocity : array-like, shape=[..., dim]
 
         Returns
         -------
-        tangent : array, shape=[D]
+        tangent : array, shape=[..., D]
             It keeps the anchor in-edges still.
         """
+        vector = as_array(velocity, "velocity", (self.dim,), differentiable=False)
+        return over_batch(self._lift_tangent, [self._theta(theta), vector], [1, 1])
+
+    def _lift_tangent(self, theta: FloatArray, velocity: FloatArray) -> FloatArray:
         before, after = self._ends(theta)
         target = velocity[self.coordinate_of_edge]
         products = before * theta * after

@@ -126,6 +126,21 @@ class ProductArchitecture(Architecture):
         triples = zip(self.factors, self.unpack(theta), self.unpack(tangent), strict=True)
         return self.join_lifted([factor.lift_jvp(part, v) for factor, part, v in triples])
 
+    def lift_hessian(self, theta: Any, tangent_a: Any, tangent_b: Any) -> Any:
+        """Evaluate the second derivative of the lift, factor by factor.
+
+        Parameters
+        ----------
+        theta, tangent_a, tangent_b : array-like, shape=[..., dim]
+
+        Returns
+        -------
+        acceleration : array, shape=[..., *lifted_shape]
+        """
+        parts = zip(*map(self.unpack, (theta, tangent_a, tangent_b)), strict=True)
+        pairs = zip(self.factors, parts, strict=True)
+        return self.join_lifted([factor.lift_hessian(*part) for factor, part in pairs])
+
     def lift_vjp(self, theta: Any, covector: Any) -> Any:
         """Pull a covector back, factor by factor.
 
@@ -140,6 +155,22 @@ class ProductArchitecture(Architecture):
         """
         triples = zip(self.factors, self.unpack(theta), self.split_lifted(covector), strict=True)
         return self.pack(*[factor.lift_vjp(part, form) for factor, part, form in triples])
+
+    def lift_hvp(self, theta: Any, tangent: Any, covector: Any) -> Any:
+        """Differentiate the pullback, factor by factor.
+
+        Parameters
+        ----------
+        theta, tangent : array-like, shape=[..., dim]
+        covector : array-like, shape=[..., *lifted_shape]
+
+        Returns
+        -------
+        product : array, shape=[..., dim]
+        """
+        parts = [self.unpack(theta), self.unpack(tangent), self.split_lifted(covector)]
+        factors = zip(self.factors, *parts, strict=True)
+        return self.pack(*[f.lift_hvp(part, v, form) for f, part, v, form in factors])
 
     def project_to_image(self, z: Any) -> FloatArray:
         """Move a nearby vector onto the image, factor by factor.
@@ -183,6 +214,20 @@ class ProductArchitecture(Architecture):
         triples = zip(self.factors, self.unpack(theta), self.unpack(tangent), strict=True)
         return gs.concatenate([f.laws_jvp(part, v) for f, part, v in triples], axis=-1)
 
+    def laws_hessian(self, theta: Any, tangent_a: Any, tangent_b: Any) -> Any:
+        """Second derivative ∂²h(θ)[v, w] of the laws, factor by factor.
+
+        Parameters
+        ----------
+        theta, tangent_a, tangent_b : array-like, shape=[..., dim]
+
+        Returns
+        -------
+        second_derivative : array, shape=[..., n_laws]
+        """
+        parts = zip(self.factors, *map(self.unpack, (theta, tangent_a, tangent_b)), strict=True)
+        return gs.concatenate([f.laws_hessian(part, v, w) for f, part, v, w in parts], axis=-1)
+
     def laws_rank(self, theta: Any) -> int:
         """Number of independent laws at θ, the sum over the factors.
 
@@ -196,6 +241,21 @@ class ProductArchitecture(Architecture):
         """
         pairs = zip(self.factors, self.unpack(theta), strict=True)
         return sum(factor.laws_rank(part) for factor, part in pairs)
+
+    def solve_laws_jvp(self, theta: Any, laws_tangent: Any) -> Any:
+        """Solve ∂h(θ) v = w for the shortest v, factor by factor.
+
+        Parameters
+        ----------
+        theta : array-like, shape=[..., dim]
+        laws_tangent : array-like, shape=[..., n_laws]
+
+        Returns
+        -------
+        normal_vec : array, shape=[..., dim]
+        """
+        parts = zip(self.factors, self.unpack(theta), self._split_laws(laws_tangent), strict=True)
+        return self.pack(*[f.solve_laws_jvp(part, w) for f, part, w in parts])
 
     def project_to_tangent(self, theta: Any, vector: Any) -> Any:
         """Project orthogonally onto ker ∂h(θ), factor by factor.
@@ -244,6 +304,10 @@ class ProductArchitecture(Architecture):
         starts = [None] * len(self.factors) if near is None else self.unpack(near)
         parts = zip(self.factors, self.split_lifted(z), self._split_laws(laws), starts, strict=True)
         return self.pack(*[f.recover(part, h, near=start) for f, part, h, start in parts])
+
+    def _align(self, theta: FloatArray, base_point: FloatArray) -> FloatArray:
+        parts = zip(self.factors, self.unpack(theta), self.unpack(base_point), strict=True)
+        return np.asarray(self.pack(*[factor.align(own, base) for factor, own, base in parts]))
 
     def random_point(self, n_samples: int = 1, rng: Rng = None) -> FloatArray:
         """Draw the parameters of the factors.

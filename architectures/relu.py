@@ -430,6 +430,27 @@ class ReLUNetwork(Architecture):
             product, speed = product * factor, speed * factor + product * own_speed
         return speed
 
+    def lift_hessian(self, theta: Any, tangent_a: Any, tangent_b: Any) -> Any:
+        """Evaluate the second derivative of the lift, ∂²φ(θ)[a, b], without dividing by a weight.
+
+        Parameters
+        ----------
+        theta, tangent_a, tangent_b : array-like, shape=[..., dim]
+
+        Returns
+        -------
+        acceleration : array, shape=[..., n_paths]
+        """
+        factors = self._gather(self._theta(theta), 1.0)
+        speeds_a = self._gather(self._theta(tangent_a, "tangent_a"), 0.0)
+        speeds_b = self._gather(self._theta(tangent_b, "tangent_b"), 0.0)
+        product, a, b, both = factors[0], speeds_a[0], speeds_b[0], 0.0
+        for factor, own_a, own_b in zip(factors[1:], speeds_a[1:], speeds_b[1:], strict=True):
+            both = both * factor + a * own_b + b * own_a
+            a, b = a * factor + product * own_a, b * factor + product * own_b
+            product = product * factor
+        return both + 0.0 * (product + a + b)  # the shape, where all paths are single edges
+
     def lift_vjp(self, theta: Any, covector: Any) -> Any:
         """Pull a covector on z back, ∂φ(θ)ᵀ g, without dividing by a weight.
 
@@ -453,6 +474,39 @@ class ReLUNetwork(Architecture):
             others.append(prefix * after)
             after = after * factor
         return sparse_apply(gs.concatenate(others[::-1], axis=-1), self._scatter)
+
+    def lift_hvp(self, theta: Any, tangent: Any, covector: Any) -> Any:
+        """Differentiate the pullback, ∂²φ(θ)[v, ·]ᵀ g, without dividing by a weight.
+
+        Parameters
+        ----------
+        theta, tangent : array-like, shape=[..., dim]
+        covector : array-like, shape=[..., n_paths]
+
+        Returns
+        -------
+        product : array, shape=[..., dim]
+        """
+        factors = self._gather(self._theta(theta), 1.0)
+        speeds = self._gather(self._theta(tangent, "tangent"), 0.0)
+        form = self._lifted(covector, "covector")
+        before = self._moving_products(factors, speeds)
+        after = self._moving_products(factors[::-1], speeds[::-1])[::-1]
+        moved = [
+            form * (left_speed * right + left * right_speed)
+            for (left, left_speed), (right, right_speed) in zip(before, after, strict=True)
+        ]
+        return sparse_apply(gs.concatenate(moved, axis=-1), self._scatter)
+
+    @staticmethod
+    def _moving_products(factors: list[Any], speeds: list[Any]) -> list[tuple[Any, Any]]:
+        """Products of the factors before each step of the paths, with their velocities."""
+        product, speed = 1.0 + 0.0 * speeds[0], 0.0 * (factors[0] + speeds[0])
+        products = []
+        for factor, own_speed in zip(factors, speeds, strict=True):
+            products.append((product, speed))
+            product, speed = product * factor, speed * factor + product * own_speed
+        return products
 
     # The kernel on parameters.
 
@@ -621,12 +675,37 @@ class ReLUNetwork(Architecture):
         product = self._theta(theta) * self._theta(tangent, "tangent")
         return 2.0 * sparse_apply(product, self.dag.law_matrix)
 
+    def laws_hessian(self, theta: Any, tangent_a: Any, tangent_b: Any) -> Any:
+        """Second derivative ∂²h[v, w] of the laws, the same at every θ.
+
+        Parameters
+        ----------
+        theta, tangent_a, tangent_b : array-like, shape=[..., dim]
+
+        Returns
+        -------
+        second_derivative : array, shape=[..., n_hidden]
+        """
+        return self.laws_jvp(tangent_a, tangent_b)
+
     @cached_property
     def laplacian(self) -> GroundedLaplacian:
         """Solver for ∂h ∂hᵀ / 4 = A D_θ² Aᵀ, the grounded Laplacian of the hidden nodes."""
         return GroundedLaplacian(self.dag)
 
-    def _normal_step(self, theta: Any, laws_tangent: Any) -> Any:
+    def solve_laws_jvp(self, theta: Any, laws_tangent: Any) -> FloatArray:
+        """Solve ∂h(θ) v = w for the shortest v, by a solve with the graph Laplacian.
+
+        Parameters
+        ----------
+        theta : array-like, shape=[..., dim]
+        laws_tangent : array-like, shape=[..., n_hidden]
+
+        Returns
+        -------
+        normal_vec : array, shape=[..., dim]
+        """
+
         def step(point: FloatArray, speed: FloatArray) -> FloatArray:
             multipliers = self.laplacian.solve(point**2, speed / 2)
             return point * (self.dag.law_matrix.T @ multipliers)
@@ -869,6 +948,28 @@ class ReLUNetwork(Architecture):
             total = np.bincount(owners, signs[self.dag.tail_hidden[edges]] * overlap[edges])
             signs[hidden] = np.where(total < 0, -1.0, 1.0)
         return theta * signs[self.dag.head_hidden] * signs[self.dag.tail_hidden]
+
+    def _align(self, theta: FloatArray, base_point: FloatArray) -> FloatArray:
+        """Flip hidden nodes while that brings θ closer; the best for one hidden layer."""
+        theta, dag = self._align_signs(theta, base_point), self.dag
+        signs = np.ones(self.n_hidden + 1)
+        overlap = theta * base_point
+        parts = list(zip(dag.hidden_generations, dag.in_edges, dag.out_edges, strict=True))
+        flipped = True
+        while flipped:
+            flipped = False
+            for hidden, into, out_of in parts:
+                pull = np.bincount(
+                    np.append(dag.head_hidden[into], dag.tail_hidden[out_of]) - hidden[0],
+                    np.append(
+                        overlap[into] * signs[dag.tail_hidden[into]],
+                        overlap[out_of] * signs[dag.head_hidden[out_of]],
+                    ),
+                )
+                wrong = hidden[signs[hidden] * pull < 0]
+                signs[wrong] *= -1
+                flipped |= wrong.size > 0
+        return theta * signs[dag.head_hidden] * signs[dag.tail_hidden]
 
     # The network's function.
 

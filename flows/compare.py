@@ -77,7 +77,7 @@ class Comparison:
         return self.parameter.success and self.intrinsic.success
 
     def law_drift_over_time(self, trajectory: Trajectory) -> FloatArray:
-        """Drift of the conservation laws, ‖h(θ(t)) − h(θ₀)‖_∞ / ‖θ₀‖².
+        """Drift of the conservation laws along a trajectory, as :func:`law_drift` measures it.
 
         Parameters
         ----------
@@ -87,10 +87,7 @@ class Comparison:
         -------
         drift : array, shape=[n_times]
         """
-        laws = np.asarray(self.architecture.conservation_laws(trajectory.theta))
-        start = self.parameter.theta[0]
-        gap = laws - self.architecture.conservation_laws(start)
-        return np.max(np.abs(gap), axis=1, initial=0.0) / np.sum(start**2)
+        return law_drift(self.architecture, trajectory)
 
     @property
     def law_drift(self) -> float:
@@ -198,6 +195,24 @@ def _show(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.1e}" if 0 < abs(value) < 1e-3 else f"{value:.4g}"
     return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def law_drift(architecture: Architecture, trajectory: Trajectory) -> FloatArray:
+    """Measure the drift of the conservation laws, ‖h(θ(t)) − h(θ₀)‖_∞ / ‖θ₀‖².
+
+    Parameters
+    ----------
+    architecture : Architecture
+    trajectory : Trajectory
+        Of a flow, or of steps of a finite size. Its first parameter is θ₀.
+
+    Returns
+    -------
+    drift : array, shape=[n_times]
+    """
+    laws = np.asarray(architecture.conservation_laws(trajectory.theta))
+    gap = np.max(np.abs(laws - laws[0]), axis=1, initial=0.0)
+    return gap / np.sum(trajectory.theta[0] ** 2)
 
 
 def compare(

@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from liftflow.figures import CONTROL, INTRINSIC, PARAMETER
 from liftflow.flows.trajectory import Trajectory
 from liftflow.typing import FloatArray
 
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
     from liftflow.flows.compare import Comparison
     from liftflow.flows.sweep import Sweep
 
-# Okabe and Ito's palette, safe for the common kinds of colour blindness.
-BLUE, VERMILION, GREEN = "#0072B2", "#D55E00", "#009E73"
 _TINY = 1e-18  # exact zeros stay on a logarithmic axis
 
 
@@ -45,7 +44,7 @@ def plot_trajectory(trajectory: Trajectory) -> Figure:
     figure : matplotlib.figure.Figure
     """
     figure, axes = plt.subplots(figsize=(5, 3.5), layout="constrained")
-    _line(axes, trajectory.t, trajectory.loss, BLUE, "-", "loss")
+    _line(axes, trajectory.t, trajectory.loss, PARAMETER, "-", "loss")
     _log_panel(axes, trajectory.message, "loss")
     return figure
 
@@ -63,17 +62,17 @@ def plot_comparison(comparison: "Comparison") -> Figure:
     """
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(12, 3.8), layout="constrained")
     parameter, intrinsic = comparison.parameter, comparison.intrinsic
-    _line(left, parameter.t, parameter.loss, BLUE, "-", "parameter flow")
-    _line(left, intrinsic.t, intrinsic.loss, VERMILION, "--", "intrinsic flow")
+    _line(left, parameter.t, parameter.loss, PARAMETER, "-", "parameter flow")
+    _line(left, intrinsic.t, intrinsic.loss, INTRINSIC, "--", "intrinsic flow")
     # At the start every flow is at the same point: a zero that only stretches the axis.
-    _line(middle, parameter.t[1:], comparison.deviation[1:], VERMILION, "-", "intrinsic flow")
+    _line(middle, parameter.t[1:], comparison.deviation[1:], INTRINSIC, "-", "intrinsic flow")
     over_time = comparison.control_deviation_over_time
     if comparison.control is not None and over_time is not None:
-        _line(left, comparison.control.t, comparison.control.loss, GREEN, ":", "control")
-        _line(middle, parameter.t[1:], over_time[1:], GREEN, ":", "control: laws of another θ₀")
+        _line(left, comparison.control.t, comparison.control.loss, CONTROL, ":", "control")
+        _line(middle, parameter.t[1:], over_time[1:], CONTROL, ":", "control: laws of another θ₀")
     for flow, colour, style, label in (
-        (parameter, BLUE, "-", "parameter flow"),
-        (intrinsic, VERMILION, "--", "intrinsic flow"),
+        (parameter, PARAMETER, "-", "parameter flow"),
+        (intrinsic, INTRINSIC, "--", "intrinsic flow"),
     ):
         _line(right, flow.t[1:], comparison.law_drift_over_time(flow)[1:], colour, style, label)
     _log_panel(left, "Both flows train alike", "loss")
@@ -99,12 +98,12 @@ def plot_sweep(sweep: "Sweep") -> Figure:
     for number, run in enumerate(sweep.runs):
         labels = ("parameter flow", "intrinsic flow", "control: laws of another θ₀")
         by_theta, by_z, control = labels if number == 0 else ("", "", "")
-        _line(left, run.t, run.loss_parameter[: len(run.t)], BLUE, "-", by_theta)
-        _line(left, run.t, run.loss_intrinsic[: len(run.t)], VERMILION, "--", by_z)
-        _line(right, run.t[1:], run.deviation[1:], VERMILION, "-", by_z)
+        _line(left, run.t, run.loss_parameter[: len(run.t)], PARAMETER, "-", by_theta)
+        _line(left, run.t, run.loss_intrinsic[: len(run.t)], INTRINSIC, "--", by_z)
+        _line(right, run.t[1:], run.deviation[1:], INTRINSIC, "-", by_z)
         if run.control_deviation.size:
             size = len(run.control_deviation)
-            _line(right, run.t[1:size], run.control_deviation[1:], GREEN, ":", control)
+            _line(right, run.t[1:size], run.control_deviation[1:], CONTROL, ":", control)
     _log_panel(left, f"{len(sweep.runs)} runs train alike by θ and by z", "loss")
     _log_panel(right, "Deviation from the parameter flow", "‖φ(θ(t)) − z(t)‖ / ‖φ(θ(t))‖")
     for axes in (left, right):

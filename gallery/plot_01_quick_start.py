@@ -12,7 +12,7 @@ K_θ₀(z) of z alone, on the invariant set of θ₀ where every gradient flow f
 flow of its own, :math:`\dot z = −K_{θ_0}(z) ∇f(z)`, and it is the image of the training.
 
 Here is the smallest network on which all of it can be seen.
-"""  # noqa: D205, D400
+"""
 
 import autograd.numpy as anp
 import matplotlib.pyplot as plt
@@ -26,6 +26,9 @@ from liftflow import (
     ReLUNetwork,
     loss_from_function,
 )
+from liftflow.figures import CYCLE, GREY, add_space, draw_level_set, draw_trajectory, ink, style
+
+plt.style.use(style())
 
 # %%
 # One neuron, and a hyperboloid
@@ -63,7 +66,7 @@ bowl = InvariantSet(network, starts[0])
 target = np.array([0.9, -0.5])
 loss = loss_from_function(lambda z: anp.sum(anp.array([1.0, 0.2]) * (z - target) ** 2))
 times = 12.0 * np.linspace(0, 1, 121) ** 2  # closest where the flows are fastest
-SETTINGS = {"t_span": (0.0, 12.0), "t_eval": times, "rtol": 1e-6, "atol": 1e-8}
+SETTINGS = {"t_span": (0.0, 12.0), "t_eval": times, "rtol": 1e-5, "atol": 1e-7}
 
 by_theta = [ParameterFlow(network, loss).integrate(theta, **SETTINGS) for theta in starts]
 intrinsic = IntrinsicFlow(bowl, loss, coordinates="full")
@@ -86,66 +89,51 @@ by_other_metric = [elsewhere.integrate(z, **SETTINGS) for z in network.lift(star
 # -----------
 #
 # Left, training: six parameters run down the bowl. Right, the plane of z: their images (wide,
-# pale) and the flow of z by its own metric (dashed, black), one on the other. Dotted, the control.
+# pale) and the flow of z by its own metric (dashed), one on the other. Dotted, the control.
 # Each grey ellipse is the image of one disc of gradients ∇f under K(z): how fast z can move there,
 # and in which directions.
 
-COLOURS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9"]  # Okabe and Ito
-plt.rcParams["font.size"] = 12
-
-figure = plt.figure(figsize=(9, 4.8), layout="constrained")
+figure = plt.figure()
 figure.get_layout_engine().set(h_pad=0.08)
 grid = figure.add_gridspec(1, 2, width_ratios=(1.2, 1))
-space = figure.add_subplot(grid[0], projection="3d", computed_zorder=False)
+space = add_space(figure, grid[0], labels=("x", "y", "w"), elevation=32, azimuth=-65)
 plane = figure.add_subplot(grid[1])
 
-radii, turns = np.meshgrid(np.linspace(0, 1.7, 25), np.linspace(0, 2 * np.pi, 73))
-space.plot_surface(
-    *np.moveaxis(on_the_bowl(radii, turns), -1, 0), color="#DCE6EE", alpha=0.55, lw=0, shade=False
-)
-for ring in (0.6, 1.2, 1.7):
-    space.plot(*on_the_bowl(ring, turns[:, 0]).T, color="0.65", linewidth=0.8)
-for meridian in np.deg2rad(np.arange(0, 360, 30)):
-    space.plot(*on_the_bowl(radii[0], meridian).T, color="0.75", linewidth=0.6)
-for flow, colour in zip(by_theta, COLOURS, strict=True):
-    space.plot(*flow.theta.T, color=colour, linewidth=3)
-    space.plot(*flow.theta[0], "o", color=colour, markersize=8)
-space.plot(*by_theta[0].theta[-1], "*", color="black", markersize=15)
-space.set(xlabel="x", ylabel="y", zlabel="w", zlim=(0.9, 2.0))
+draw_level_set(space, bowl, bounds=[(-1.7, 1.7), (-1.7, 1.7), (0.9, 1.95)])
+for flow, colour in zip(by_theta, CYCLE, strict=True):
+    draw_trajectory(space, flow.theta, colour=colour, linewidth=3)
+space.plot(*by_theta[0].theta[-1], "*", color=ink(), markersize=15)
 space.set(xticks=(-1, 0, 1), yticks=(-1, 0, 1), zticks=(1, 1.5, 2))
 space.set_box_aspect((1, 1, 0.75), zoom=1.15)
-space.view_init(elev=32, azim=-65)
-space.grid(False)
-for axis in (space.xaxis, space.yaxis, space.zaxis):
-    axis.pane.set_visible(False)
-space.set_title("θ on  x² + y² − w² = −1", fontsize="medium")
+space.set_title("θ on  x² + y² − w² = −1")
 
+turns = np.linspace(0, 2 * np.pi, 73)
 cometric = bowl.image().metric.cometric_matrix
-disc = 0.05 * np.stack([np.cos(turns[:, 0]), np.sin(turns[:, 0])])
+disc = 0.05 * np.stack([np.cos(turns), np.sin(turns)])
 for centre in np.stack(np.meshgrid(np.arange(-3, 4), np.arange(-3, 4)), axis=-1).reshape(-1, 2):
     if np.any(centre):
-        plane.plot(*(centre[:, None] + cometric(centre) @ disc), color="0.75", linewidth=0.8)
-for wide, thin, dotted, colour in zip(by_theta, by_z, by_other_metric, COLOURS, strict=True):
+        plane.plot(*(centre[:, None] + cometric(centre) @ disc), color=GREY, linewidth=0.6)
+for wide, thin, dotted, colour in zip(by_theta, by_z, by_other_metric, CYCLE, strict=True):
     plane.plot(*network.lift(wide.theta).T, color=colour, linewidth=8, alpha=0.4)
     plane.plot(*dotted.y.T, ":", color=colour, linewidth=2)
-    plane.plot(*thin.y.T, "--", color="black", linewidth=1.4)
+    plane.plot(*thin.y.T, "--", color=ink(), linewidth=1.4)
     plane.plot(*thin.y[0], "o", color=colour, markersize=9)
-plane.plot(*target, "*", color="black", markersize=15)
+plane.plot(*target, "*", color=ink(), markersize=15)
 plane.set(aspect="equal", xlim=(-3.5, 3.5), ylim=(-3.5, 3.5), xlabel="z₁ = xw", ylabel="z₂ = yw")
-plane.set_title("z = φ(θ) in the plane", fontsize="medium")
+plane.set_title("z = φ(θ) in the plane")
 keys = [
-    Line2D([], [], color="0.6", linewidth=8, alpha=0.6, label="φ of the parameter flow"),
-    Line2D([], [], color="black", linestyle="--", linewidth=1.4, label="intrinsic flow"),
-    Line2D([], [], color="0.4", linestyle=":", linewidth=2, label="control: another θ₀"),
+    Line2D([], [], color=GREY, linewidth=8, alpha=0.6, label="φ of the parameter flow"),
+    Line2D([], [], color=ink(), linestyle="--", linewidth=1.4, label="intrinsic flow"),
+    Line2D([], [], color=GREY, linestyle=":", linewidth=2, label="control: another θ₀"),
 ]
-figure.legend(handles=keys, loc="outside lower center", ncols=3, frameon=False)
+figure.legend(handles=keys, loc="outside lower center", ncols=3)
 plt.show()
 
 # %%
 # The claim, checked
 # ------------------
 #
-# All flows run at a relative tolerance of 1e-6. The images of the six parameter flows and the six
+# All flows run at a relative tolerance of 1e-5. The images of the six parameter flows and the six
 # intrinsic flows agree to a few times that. The control is off by more than a tenth of the way.
 
 
@@ -161,6 +149,6 @@ control = min(map(deviation, by_other_metric, by_theta))
 print(f"largest deviation of the intrinsic flow  {claim:.0e}")
 print(f"smallest deviation of the control        {control:.2f}")
 
-assert all(np.all(bowl.belongs(flow.theta, atol=1e-5)) for flow in by_theta), "left the bowl"
-assert claim < 1e-5, "z needs more than its metric"
+assert all(np.all(bowl.belongs(flow.theta, atol=1e-4)) for flow in by_theta), "left the bowl"
+assert claim < 1e-4, "z needs more than its metric"
 assert control > 0.1, "any metric would do"

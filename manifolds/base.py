@@ -1,27 +1,58 @@
 """The invariant set of a parameter, as a geomstats manifold."""
 
+from functools import cached_property
 from typing import Any
 
 import geomstats.backend as gs
 import numpy as np
 from geomstats.geometry.base import LevelSet
 from geomstats.geometry.euclidean import Euclidean
-from geomstats.geometry.riemannian_metric import RiemannianMetric
 
 from liftflow.architectures import Architecture
 from liftflow.errors import ArchitectureError
+from liftflow.manifolds.bundle import LiftBundle, LiftQuotientMetric
+from liftflow.manifolds.charts import chart_manifold
 from liftflow.manifolds.images import image_manifold, random_tangent_vec
 from liftflow.manifolds.parameters import ParameterMetric
+from liftflow.metrics.geodesic import GEODESIC_RTOL, GeodesicSolver
+from liftflow.metrics.geometry import HorizontalMetric
+from liftflow.metrics.horizontal import TangentSpaces
 from liftflow.typing import FloatArray, Rng, as_array
 
 
-class InducedMetric(RiemannianMetric):
+class InducedMetric(HorizontalMetric):
     """The Euclidean metric of the parameters, restricted to an invariant set.
 
     Parameters
     ----------
     space : InvariantSet
+    rtol : float
+        Relative tolerance of geodesics and parallel transport.
     """
+
+    def __init__(self, space: "InvariantSet", rtol: float = GEODESIC_RTOL) -> None:
+        architecture = space.architecture
+        super().__init__(space, GeodesicSolver(architecture, TangentSpaces(architecture), rtol))
+
+    # How this metric lies below the parameters: it is theirs.
+
+    def _point_above(self, point: FloatArray) -> FloatArray:
+        return point
+
+    def _vector_above(self, theta: FloatArray, vector: FloatArray) -> FloatArray:
+        return self._space.to_tangent(vector, theta)
+
+    def _point_below(self, theta: FloatArray) -> FloatArray:
+        return self._space.projection(theta)
+
+    def _vector_below(self, theta: FloatArray, vector: FloatArray) -> FloatArray:
+        return vector
+
+    def _covector_below(self, theta: FloatArray, vector: FloatArray) -> FloatArray:
+        return vector
+
+    def _connect(self, start: FloatArray, target: FloatArray) -> tuple[FloatArray, FloatArray]:
+        return start, self.solver.connect(start, target)
 
     def inner_product(self, tangent_vec_a: Any, tangent_vec_b: Any, base_point: Any = None) -> Any:
         """Euclidean inner product of tangent vectors.
@@ -37,17 +68,39 @@ class InducedMetric(RiemannianMetric):
         """
         return gs.sum(tangent_vec_a * tangent_vec_b, axis=-1)
 
-    def christoffels(self, base_point: Any = None) -> Any:
-        """Refuse: points are extrinsic, and the ambient symbols, zero, would be wrong.
+    def geodesic_equation(self, state: Any) -> FloatArray:
+        """Evaluate the geodesic equation, θ'' = −∂hᵀ(∂h∂hᵀ)⁻¹ ∂²h[θ', θ'].
 
         Parameters
         ----------
-        base_point : array-like, shape=[..., D]
+        state : array-like, shape=[..., 2, D]
+            Position and velocity.
+
+        Returns
+        -------
+        derivative : array, shape=[..., 2, D]
+            Velocity and acceleration.
         """
-        raise NotImplementedError(
-            "points of an invariant set are extrinsic, so there are no Christoffel symbols in "
-            "them; project with to_tangent instead"
-        )
+        shape = (2, *self._space.shape)
+        state = as_array(state, "state", shape, differentiable=False)
+        theta, velocity = state[..., 0, :], state[..., 1, :]
+        return np.stack([velocity, self.solver.acceleration(theta, velocity)], axis=-2)
+
+    def second_fundamental_form(
+        self, tangent_vec_a: Any, tangent_vec_b: Any, base_point: Any
+    ) -> FloatArray:
+        """Second fundamental form of the invariant set in ℝᴰ, −∂hᵀ(∂h∂hᵀ)⁻¹ ∂²h[a, b].
+
+        Parameters
+        ----------
+        tangent_vec_a, tangent_vec_b, base_point : array-like, shape=[..., D]
+
+        Returns
+        -------
+        normal_vec : array, shape=[..., D]
+        """
+        arrays = [base_point, tangent_vec_a, tangent_vec_b]
+        return self._over_points(self.solver.spaces.second_fundamental_form, arrays)
 
 
 class InvariantSet(LevelSet):
@@ -242,6 +295,52 @@ class InvariantSet(LevelSet):
         theta : array, shape=[..., D]
         """
         return self.architecture.recover(z, self.laws0, near=self.theta0)
+
+    def chart(self, theta: Any = None) -> Any:
+        """Return the manifold of coordinates of the image about φ(θ), where tensors have entries.
+
+        Its metric has ``metric_matrix``, ``cometric_matrix``, ``christoffels`` and what geomstats
+        makes of them. Coordinates are the products along D − |H| basis paths for a ReLU network,
+        the entries of Z for matrices of full rank.
+
+        Parameters
+        ----------
+        theta : array-like, shape=[D], optional
+            By default θ₀.
+
+        Returns
+        -------
+        chart : geomstats.geometry.manifold.Manifold
+
+        Raises
+        ------
+        NotImplementedError
+            No coordinates are known.
+        """
+        return chart_manifold(self.architecture, self, self.theta0 if theta is None else theta)
+
+    @cached_property
+    def fiber_bundle(self) -> LiftBundle:
+        """The lift φ as a fibre bundle over the image."""
+        return LiftBundle(self)
+
+    def equip_with_quotient(self) -> Any:
+        """Return the image with geomstats's quotient metric over :attr:`fiber_bundle`.
+
+        The same metric as that of :meth:`image`, found another way, and slower: a check on it.
+
+        Returns
+        -------
+        quotient : geomstats.geometry.manifold.Manifold
+            Also kept as the attribute ``quotient``.
+
+        Raises
+        ------
+        NotIntrinsicError
+            No closed form of the metric exists at this θ₀, so the fibres are not equidistant.
+        """
+        self.quotient = self.image().equip_with_metric(LiftQuotientMetric, total_space=self)
+        return self.quotient
 
     def image(self) -> Any:
         """Return the manifold φ(𝓜_θ₀), equipped with its intrinsic metric.

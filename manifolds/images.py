@@ -13,6 +13,7 @@ from geomstats.geometry.nfold_manifold import NFoldManifold
 from liftflow.architectures import Architecture, DeepLinear, ProductArchitecture, ReLUNetwork
 from liftflow.errors import NotIntrinsicError, NotRecoverableError
 from liftflow.linalg import over_batch
+from liftflow.manifolds.flat import FlatImage
 from liftflow.metrics import IntrinsicMetric, intrinsic_cometric
 from liftflow.typing import FloatArray, Rng, as_array, as_count, as_rng
 
@@ -94,6 +95,16 @@ class LiftedImage(Manifold):
         metric : tuple of type and dict
         """
         return IntrinsicMetric, {"cometric": intrinsic_cometric(self.architecture, self.theta0)}
+
+    def flat(self) -> Manifold:
+        """Return the same manifold with flat vectors for points, as geomstats.learning wants them.
+
+        Returns
+        -------
+        flat : geomstats.geometry.manifold.Manifold
+            Itself where points are vectors already.
+        """
+        return self if len(self.shape) == 1 else FlatImage(self)
 
     @property
     def _axes(self) -> tuple[int, ...]:

@@ -2,6 +2,12 @@
 
 from liftflow.metrics.base import Cometric as Cometric
 from liftflow.metrics.base import IntrinsicMetric as IntrinsicMetric
+from liftflow.metrics.geodesic import GeodesicSolver as GeodesicSolver
+from liftflow.metrics.geometry import HorizontalMetric as HorizontalMetric
+from liftflow.metrics.horizontal import HorizontalSpaces as HorizontalSpaces
+from liftflow.metrics.horizontal import LiftSpaces as LiftSpaces
+from liftflow.metrics.horizontal import ProductSpaces as ProductSpaces
+from liftflow.metrics.horizontal import TangentSpaces as TangentSpaces
 from liftflow.metrics.intrinsic import intrinsic_cometric as intrinsic_cometric
 from liftflow.metrics.multipliers import DeepMultiplier as DeepMultiplier
 from liftflow.metrics.multipliers import HyperbolicMultiplier as HyperbolicMultiplier
@@ -21,17 +27,23 @@ from liftflow.metrics.spectral import SpectralCometric as SpectralCometric
 __all__ = [
     "Cometric",
     "DeepMultiplier",
+    "GeodesicSolver",
+    "HorizontalMetric",
+    "HorizontalSpaces",
     "HyperbolicMultiplier",
     "IntrinsicMetric",
+    "LiftSpaces",
     "LogarithmicMeanMultiplier",
     "Multiplier",
     "OneHiddenLayerCometric",
     "PathCometric",
     "ProductCometric",
+    "ProductSpaces",
     "RecoveredCometric",
     "ScalarChainCometric",
     "ScalarMultiplier",
     "SpectralCometric",
+    "TangentSpaces",
     "TwoLayerMultiplier",
     "intrinsic_cometric",
     "oracle_gram",

@@ -5,9 +5,12 @@ from typing import Any
 
 import geomstats.backend as gs
 import numpy as np
-from geomstats.geometry.riemannian_metric import RiemannianMetric
 
 from liftflow.architectures import Architecture
+from liftflow.metrics.exact import line_distance
+from liftflow.metrics.geodesic import GEODESIC_RTOL, GeodesicSolver
+from liftflow.metrics.geometry import HorizontalMetric
+from liftflow.metrics.horizontal import HorizontalSpaces, LiftSpaces
 from liftflow.typing import FloatArray, as_array
 
 
@@ -39,6 +42,9 @@ class Cometric(ABC):
 
     def _lifted(self, lifted: Any, name: str, differentiable: bool = True) -> Any:
         return as_array(lifted, name, self.lifted_shape, differentiable=differentiable)
+
+    def _theta(self, theta: Any, name: str = "theta") -> FloatArray:
+        return as_array(theta, name, (self.architecture.dim,), differentiable=False)
 
     @abstractmethod
     def apply(self, z: Any, covector: Any, *, near: Any = None) -> Any:
@@ -133,22 +139,47 @@ class Cometric(ABC):
         axes = tuple(range(-len(self.lifted_shape), 0))
         return gs.sum(self._lifted(tangent_vec_a, "tangent_vec_a") * covector, axis=axes)
 
-    def horizontal_lift(self, z: Any, tangent_vec: Any) -> Any:
+    def horizontal_lift(self, z: Any, tangent_vec: Any, *, theta: Any = None) -> Any:
         """Lift a tangent vector to the shortest velocity of θ above it, ∂φ(θ)ᵀ K(z)⁺ ζ.
 
         Parameters
         ----------
         z, tangent_vec : array-like, shape=[..., *lifted_shape]
+        theta : array-like, shape=[..., dim], optional
+            A point of the invariant set over z; by default ``point(z)``.
 
         Returns
         -------
         horizontal_vec : array, shape=[..., dim]
-            At the point θ = ``point(z)``.
+            At θ.
         """
-        return self.architecture.lift_vjp(self.point(z), self.solve(z, tangent_vec))
+        theta = self.point(z) if theta is None else theta
+        return self.architecture.lift_vjp(theta, self.solve(z, tangent_vec))
+
+    @property
+    def horizontal_spaces(self) -> HorizontalSpaces:
+        """The subspaces range ∂φᵀ of parameter space, which geodesics and curvature come from."""
+        return LiftSpaces(self)
+
+    def exact_distance(self, point_a: FloatArray, point_b: FloatArray) -> float | None:
+        """Distance of two points where a formula is known: on a line, by quadrature.
+
+        Parameters
+        ----------
+        point_a, point_b : array, shape=[*lifted_shape]
+
+        Returns
+        -------
+        distance : float or None
+        """
+        if self.architecture.lifted_dim > 1:
+            return None
+        unit = np.ones(self.lifted_shape)
+        ends = point_a.item(), point_b.item()
+        return line_distance(lambda z: self.apply(z * unit, unit).item(), *ends)
 
 
-class IntrinsicMetric(RiemannianMetric):
+class IntrinsicMetric(HorizontalMetric):
     r"""The metric g_z = K_θ₀(z)⁻¹ on φ(𝓜_θ₀), one class for all families.
 
     With it φ is a Riemannian submersion from the invariant set, whose metric is Euclidean.
@@ -159,11 +190,34 @@ class IntrinsicMetric(RiemannianMetric):
     space : geomstats.geometry.manifold.Manifold
         The image φ(𝓜_θ₀).
     cometric : Cometric
+    rtol : float
+        Relative tolerance of geodesics and parallel transport.
     """
 
-    def __init__(self, space: Any, cometric: Cometric) -> None:
-        super().__init__(space=space)
+    def __init__(self, space: Any, cometric: Cometric, rtol: float = GEODESIC_RTOL) -> None:
+        spaces = cometric.horizontal_spaces
+        super().__init__(space, GeodesicSolver(cometric.architecture, spaces, rtol))
         self.cometric = cometric
+
+    # How this metric lies below the parameters.
+
+    def _point_above(self, point: FloatArray) -> FloatArray:
+        return self.cometric.point(point)
+
+    def _vector_above(self, theta: FloatArray, vector: FloatArray) -> FloatArray:
+        return self.cometric.horizontal_lift(self._point_below(theta), vector, theta=theta)
+
+    def _point_below(self, theta: FloatArray) -> FloatArray:
+        return self.cometric.architecture.lift(theta)
+
+    def _vector_below(self, theta: FloatArray, vector: FloatArray) -> FloatArray:
+        return self.cometric.architecture.lift_jvp(theta, vector)
+
+    def _covector_below(self, theta: FloatArray, vector: FloatArray) -> FloatArray:
+        return self.cometric.solve(self._point_below(theta), self._vector_below(theta, vector))
+
+    def _exact_distance(self, point_a: FloatArray, point_b: FloatArray) -> float | None:
+        return self.cometric.exact_distance(point_a, point_b)
 
     def cometric_apply(self, z: Any, covector: Any) -> Any:
         """Apply K(z) to a covector, matrix-free.
@@ -248,15 +302,37 @@ class IntrinsicMetric(RiemannianMetric):
         """
         return self.cometric.horizontal_lift(z, tangent_vec)
 
-    def christoffels(self, base_point: Any = None) -> Any:
-        """Refuse: lifted coordinates are extrinsic, so Christoffel symbols would be wrong there.
+    def christoffels(self, base_point: Any = None) -> FloatArray:
+        r"""Christoffel symbols in the entries of z, where the image is open, without deriving K.
+
+        Geodesics z(t) lift to geodesics θ(t) of the invariant set, whose acceleration ∂φ does not
+        see: z'' = ∂²φ(θ)[θ', θ'], so :math:`Γ(v, w) = −∂²φ(θ)[hor v, hor w]`.
 
         Parameters
         ----------
         base_point : array-like, shape=[..., *point_shape]
+
+        Returns
+        -------
+        christoffels : array, shape=[..., d, d, d]
+            In the entries of z, the contravariant index first, as in geomstats.
+
+        Raises
+        ------
+        NotImplementedError
+            The image is not open, so that the entries of z are no coordinates.
         """
-        raise NotImplementedError(
-            "points are extrinsic (d lifted coordinates on a manifold of smaller dimension), so "
-            "there are no Christoffel symbols in them; use the horizontal lift to the invariant "
-            "set, whose metric is Euclidean"
+        architecture, shape = self.cometric.architecture, self._space.shape
+        size = architecture.lifted_dim
+        if self._space.dim < size:
+            return super().christoffels(base_point)
+        theta = self.cometric.point(base_point)[..., None, :]
+        z = np.expand_dims(base_point, -len(shape) - 1)
+        frame = architecture.lift_vjp(
+            theta, self.cometric.solve(z, np.eye(size).reshape(size, *shape))
         )
+        bent = architecture.lift_hessian(
+            theta[..., None, :], frame[..., :, None, :], frame[..., None, :, :]
+        )
+        bent = np.reshape(bent, (*frame.shape[:-2], size, size, size))
+        return -np.moveaxis(bent, -1, -3)

@@ -9,10 +9,10 @@ from liftflow.architectures import ReLUNetwork
 from liftflow.errors import ArchitectureError, NotRecoverableError, NotTangentError
 from liftflow.linalg import over_batch, shifted_product_root, sparse_apply
 from liftflow.metrics.base import Cometric
+from liftflow.metrics.exact import EXACT_RTOL, cone_distance
+from liftflow.metrics.geometry import TANGENT_RTOL
+from liftflow.metrics.horizontal import TangentSpaces
 from liftflow.typing import FloatArray, IntArray
-
-TANGENT_RTOL = 1e-6
-"""Relative distance to the tangent space up to which a vector counts as tangent."""
 
 
 class PathCometric(Cometric):
@@ -63,6 +63,11 @@ class PathCometric(Cometric):
         """
         return self.point(z, near=near)
 
+    @property
+    def horizontal_spaces(self) -> TangentSpaces:
+        """All of ker ∂h is horizontal: z and the laws determine θ."""
+        return TangentSpaces(self.architecture)
+
     def apply(self, z: Any, covector: Any, *, near: Any = None) -> Any:
         """Apply K(z) to a covector with two sparse products.
 
@@ -108,12 +113,14 @@ class PathCometric(Cometric):
         scaled = self.architecture.path_incidence.toarray() / theta[..., None, :]
         return z[..., :, None] * (scaled @ np.swapaxes(scaled, -1, -2)) * z[..., None, :]
 
-    def horizontal_lift(self, z: Any, tangent_vec: Any) -> FloatArray:
+    def horizontal_lift(self, z: Any, tangent_vec: Any, *, theta: Any = None) -> FloatArray:
         """Lift a tangent vector to 𝓜_θ₀, in O(edges) and one solve with the Laplacian.
 
         Parameters
         ----------
         z, tangent_vec : array-like, shape=[..., n_paths]
+        theta : array-like, shape=[..., dim], optional
+            A point of 𝓜_θ₀ over z; by default ``point(z)``.
 
         Returns
         -------
@@ -126,9 +133,10 @@ class PathCometric(Cometric):
         """
         z = self._lifted(z, "z", differentiable=False)
         vector = self._lifted(tangent_vec, "tangent_vec", differentiable=False)
-        return over_batch(self._horizontal_lift, [z, self.point(z), vector], [1, 1, 1])
+        theta = self.point(z) if theta is None else self._theta(theta)
+        return over_batch(self._horizontal_lift, [theta, vector], [1, 1])
 
-    def _horizontal_lift(self, z: FloatArray, theta: FloatArray, vector: FloatArray) -> FloatArray:
+    def _horizontal_lift(self, theta: FloatArray, vector: FloatArray) -> FloatArray:
         network = self.architecture
         chart = network.basis_chart(theta)
         above = chart.lift_tangent(theta, vector[network.path_numbers(chart)])
@@ -174,6 +182,24 @@ class PathCometric(Cometric):
         """
         lifts = [self.horizontal_lift(z, vec) for vec in (tangent_vec_a, tangent_vec_b)]
         return np.sum(lifts[0] * lifts[1], axis=-1)
+
+    def exact_distance(self, point_a: FloatArray, point_b: FloatArray) -> float | None:
+        """Distance of two points, for one balanced neuron.
+
+        Parameters
+        ----------
+        point_a, point_b : array, shape=[n_paths]
+
+        Returns
+        -------
+        distance : float or None
+        """
+        dag = self.architecture.dag
+        shape = np.sum(dag.head_hidden == 0), np.sum(dag.tail_hidden == 0)
+        one_neuron = dag.n_hidden == 1 and sum(shape) == dag.dim
+        if one_neuron and abs(self.laws[0]) <= EXACT_RTOL * np.sum(self.theta0**2):
+            return cone_distance(point_a.reshape(shape), point_b.reshape(shape))
+        return super().exact_distance(point_a, point_b)
 
 
 class OneHiddenLayerCometric(PathCometric):

@@ -5,6 +5,7 @@ from typing import Any
 
 from liftflow.architectures import ProductArchitecture
 from liftflow.metrics.base import Cometric
+from liftflow.metrics.horizontal import ProductSpaces
 from liftflow.typing import FloatArray
 
 
@@ -30,6 +31,11 @@ class ProductCometric(Cometric):
     ) -> None:
         super().__init__(architecture, theta0)
         self.factors = tuple(factors)
+
+    @property
+    def horizontal_spaces(self) -> ProductSpaces:
+        """Those of the factors, side by side."""
+        return ProductSpaces(self.architecture, [f.horizontal_spaces for f in self.factors])
 
     def apply(self, z: Any, covector: Any, *, near: Any = None) -> Any:
         """Apply K(z) to a covector, factor by factor.

@@ -6,6 +6,7 @@ import numpy as np
 
 from liftflow.linalg import over_batch
 from liftflow.metrics.base import Cometric
+from liftflow.metrics.horizontal import TangentSpaces
 from liftflow.typing import FloatArray
 
 
@@ -60,6 +61,11 @@ class RecoveredCometric(Cometric):
         theta : array, shape=[dim]
         """
         return self.point(z, near=near)
+
+    @property
+    def horizontal_spaces(self) -> TangentSpaces:
+        """All of ker ∂h is horizontal: z and the laws determine θ."""
+        return TangentSpaces(self.architecture)
 
     def apply(self, z: Any, covector: Any, *, near: Any = None) -> Any:
         """Apply K(z) to a covector, as ∂φ∂φᵀ at the recovered θ.

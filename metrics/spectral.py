@@ -1,5 +1,6 @@
 """Spectral cometrics: the closed forms of all linear families."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,8 @@ from liftflow.architectures.linear import DeepLinear
 from liftflow.errors import NotOnImageError
 from liftflow.linalg import RANK_RTOL, over_batch
 from liftflow.metrics.base import Cometric
-from liftflow.metrics.multipliers import Multiplier
+from liftflow.metrics.exact import EXACT_RTOL, bures_wasserstein_distance, cone_distance
+from liftflow.metrics.multipliers import Multiplier, TwoLayerMultiplier
 from liftflow.typing import FloatArray, as_array
 
 _CLOSE = 1e-5  # relative gap of singular values below which a divided difference is a derivative
@@ -351,3 +353,32 @@ class SpectralCometric(Cometric):
         trace : array, shape=[...]
         """
         return gs.sum(self.eigenvalues(z), axis=-1)
+
+    def exact_distance(self, point_a: FloatArray, point_b: FloatArray) -> float | None:
+        """Distance of two points, for two balanced layers: of rank one, or positive definite.
+
+        Symmetric positive definite matrices are totally geodesic among the square ones, and the
+        metric on them is twice that of Bures and Wasserstein.
+
+        Parameters
+        ----------
+        point_a, point_b : array, shape=[n, m]
+
+        Returns
+        -------
+        distance : float or None
+        """
+        widths, multiplier = self.architecture.widths, self.multiplier
+        small = EXACT_RTOL * np.sum(self.theta0**2)
+        if isinstance(multiplier, TwoLayerMultiplier) and abs(multiplier.lam) <= small:
+            if widths[1] == 1:
+                return cone_distance(point_a, point_b)
+            if len(set(widths)) == 1 and _positive(point_a) and _positive(point_b):
+                return math.sqrt(2) * bures_wasserstein_distance(point_a, point_b)
+        return super().exact_distance(point_a, point_b)
+
+
+def _positive(matrix: FloatArray) -> bool:
+    """Whether a matrix is symmetric, to rounding, and positive definite."""
+    symmetric = np.allclose(matrix, matrix.T, rtol=0.0, atol=1e-14 * np.abs(matrix).max())
+    return symmetric and bool(np.linalg.eigvalsh(matrix)[0] > 0)

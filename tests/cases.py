@@ -136,6 +136,8 @@ MANIFOLDS = {
     "image nodes fed by biases": lambda: on_image(bias_fed()),
     "image two layers 5, 3, 2": lambda: on_image(*balanced(TwoLayerLinear(5, 3, 2), 1.0)),
     "image deep 4-2-3": lambda: on_image(*balanced(DeepLinear([4, 2, 3]), 0.0)),
+    "flat 5, 3, 2": lambda: on_image(*balanced(TwoLayerLinear(5, 3, 2), 1.0)).flat(),
+    "chart 2-3-3-2, residual": lambda: on_set(residual([2, 3, 3, 2], [(0, 2), (1, 3)])).chart(),
     "image attention": lambda: on_image(*balanced(Attention(3, 2, 1), 0.5)),
     "image neural ODE": lambda: on_image(*balanced(LinearNeuralODE(2, 5), 0.4)),
     "image product": lambda: on_image(*mixed_product()),

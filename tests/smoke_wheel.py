@@ -10,12 +10,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-ROOMS = ["architectures", "criteria", "flows", "manifolds", "metrics"]
+ROOMS = ["architectures", "criteria", "flows", "gallery", "manifolds", "metrics"]
 CHECKOUT = Path(__file__).resolve().parents[1]
 IMPORT_ALL = f"""
 import importlib, pkgutil, sys
 import liftflow
 names = [m.name for m in pkgutil.walk_packages(liftflow.__path__, "liftflow.")]
+names = [name for name in names if not name.startswith("liftflow.gallery.plot_")]
 modules = [liftflow] + [importlib.import_module(name) for name in names]
 strangers = [m.__file__ for m in modules if not m.__file__.startswith(sys.argv[1])]
 assert not strangers, f"not the wheel's copy: {{strangers}}"
@@ -44,13 +45,16 @@ def main(wheel: Path) -> None:
         run("-c", IMPORT_ALL, str(site))
         if not (site / "liftflow" / "py.typed").is_file():
             sys.exit("the wheel lacks py.typed")
-        if strays := [p.name for p in site.iterdir() if p.name in {*ROOMS, "gallery", "tests"}]:
+        if strays := [p.name for p in site.iterdir() if p.name in {*ROOMS, "tests"}]:
             sys.exit(f"the wheel has top-level folders that are not liftflow: {strays}")
         run("-m", "liftflow", "--help", stdout=subprocess.DEVNULL)
         compare = ["compare", "--data", "iris", "--widths", "4-6-3", "--t-end", "1"]
         run("-m", "liftflow", *compare, "--out", str(out))
         if not out.is_dir() or not any(out.iterdir()):
             sys.exit("liftflow compare wrote nothing to --out")
+        run("-m", "liftflow", "gallery", "quick_start", "--out", str(away / "gallery"))
+        if not [*away.glob("gallery/*.png")]:
+            sys.exit("liftflow gallery wrote no picture to --out")
     print(f"{wheel.name} works away from the checkout")
 
 

@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+import textwrap
 import tomllib
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 from liftflow import InvariantSet, NetworkLoss, ReLUNetwork, compare, intrinsic_cometric
 from liftflow.architectures import TwoLayerLinear
 from liftflow.data import load
+from liftflow.flows import DiagonalPotential
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(ROOT.glob("*.md"))
@@ -66,6 +68,26 @@ def test_the_example_prints_what_the_readme_shows(tmp_path):
     readme = read("README.md")
     (code,), (shown,) = blocks(readme, "python"), blocks(readme, "text")
     assert printed_by(code, tmp_path) == shown
+
+
+def indented(text, directive):
+    """Return the blocks under a directive of reStructuredText."""
+    pattern = rf"^\.\. {directive}\n(?:   :.*\n)*\n((?:   .*\n|\n)+)"
+    return [textwrap.dedent(found) for found in re.findall(pattern, text, re.MULTILINE)]
+
+
+def test_the_start_page_prints_what_it_shows(tmp_path):
+    page = read("docs/start.rst")
+    shown = indented(page, "code-block:: text")
+    assert len(shown) == 4
+    printed = printed_by("\n".join(indented(page, "plot::")), tmp_path)
+    assert printed == "".join(f"{block.strip()}\n" for block in shown)
+
+
+def test_every_room_is_in_the_api_pages():
+    rooms = [path.name for path in (ROOT / "src" / "liftflow").iterdir() if path.is_symlink()]
+    missing = [room for room in rooms if f"   liftflow.{room}\n" not in read("docs/api.rst")]
+    assert not missing
 
 
 def test_the_example_is_short():
@@ -144,6 +166,7 @@ def test_notation_names_what_exists(comparison):
         "comparison": comparison,
         "linear": linear,
         "spectral": intrinsic_cometric(linear, linear.balanced_point(0.5, 0)),
+        "potential": DiagonalPotential(ReLUNetwork.diagonal(1), [0.5, 0.8]),
     }
     found = [match for match in CALL.findall(read("NOTATION.md")) if "..." not in match[0]]
     assert len(found) > 30

@@ -1,53 +1,135 @@
-"""Every gallery script runs without a display, draws something, and can fail."""
+"""Gallery scripts run without a display, draw something, and can fail.
 
-import runpy
-from pathlib import Path
+The quick ones run here. ``make gallery`` runs them all by the same function, and so does CI.
+"""
 
-import matplotlib as mpl
 import matplotlib.pyplot as plt
 import pytest
+from typer.testing import CliRunner
 
-from liftflow import ReLUNetwork
+from liftflow import ReLUNetwork, gallery
+from liftflow.cli import app
+from liftflow.errors import InputError
+from liftflow.metrics import LogarithmicMeanMultiplier
 
-GALLERY = Path(__file__).parents[1] / "gallery"
-SCRIPTS = sorted(GALLERY.glob("plot_*.py"))
+QUICK = ["07_infinite_depth", "08_three_layers", "14_discrete_steps", "16_extend"]
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_script_runs_and_draws(name):
+    gallery.draw(gallery.find(name))
+
+
+# A script fails when its claim is broken on purpose, and when its control agrees.
+
+
+def test_infinite_depth_fails_with_a_wrong_multiplier(monkeypatch):
+    pair = LogarithmicMeanMultiplier.pair
+    wrong = lambda self, left, right: 1.1 * pair(self, left, right)  # noqa: E731
+    monkeypatch.setattr(LogarithmicMeanMultiplier, "pair", wrong)
+    with pytest.raises(AssertionError, match="another order"):
+        gallery.draw(gallery.find("infinite_depth"))
+
+
+def test_three_layers_fail_with_the_laws_swapped(monkeypatch):
+    laws = ReLUNetwork.conservation_laws
+    swapped = lambda self, theta: laws(self, theta)[..., ::-1]  # noqa: E731
+    monkeypatch.setattr(ReLUNetwork, "conservation_laws", swapped)
+    with pytest.raises(AssertionError, match="another root"):
+        gallery.draw(gallery.find("three_layers"))
+
+
+def test_three_layers_fail_with_a_control_that_agrees(monkeypatch):
+    monkeypatch.setattr(ReLUNetwork, "rescale", lambda self, theta, log_factors: theta)
+    with pytest.raises(AssertionError, match="any laws would do"):
+        gallery.draw(gallery.find("three_layers"))
+
+
+# Every script, without running it.
+
+
+def test_every_script_has_a_number_of_its_own_and_a_title():
+    numbers = [script.name[:2] for script in gallery.scripts()]
+    assert numbers == sorted({*numbers})
+    assert all(number.isdecimal() for number in numbers)
+    assert all(10 < len(script.title) < 80 for script in gallery.scripts())
+
+
+@pytest.mark.parametrize("script", gallery.scripts(), ids=lambda script: script.name)
+def test_every_script_ends_with_asserts(script):
+    last = script.path.read_text(encoding="utf-8").split("# %%")[-1]
+    assert last.count("\nassert ") >= 2, "the claim and its negative control"
+
+
+# The runner, on scripts of a few lines.
+
+GOOD = '''"""
+A line goes up
+==============
+"""
+import matplotlib.pyplot as plt
+from matplotlib.animation import FuncAnimation
+plt.plot([0, 1])
+plt.show()
+still = plt.figure()
+still.add_subplot().plot([1, 0])
+grow = FuncAnimation(still, lambda frame: [], frames=2)
+print("up")
+'''
 
 
 @pytest.fixture
-def run(monkeypatch):
-    """Run a script as a user would, and leave no figure and no setting behind."""
-    monkeypatch.setattr(plt, "show", lambda *args, **kwargs: None)
-    plt.close("all")
-    with mpl.rc_context():
-        yield lambda script: runpy.run_path(str(script), run_name="__main__")
-    plt.close("all")
+def folder(tmp_path, monkeypatch):
+    """Put two scripts in place of the gallery, of which the second fails after it has drawn."""
+    (tmp_path / "plot_01_up.py").write_text(GOOD)
+    (tmp_path / "plot_02_down.py").write_text(GOOD + "assert False, 'it goes up'\n")
+    monkeypatch.setattr(gallery, "FOLDER", tmp_path)
+    return tmp_path
 
 
-def test_the_gallery_is_found():
-    assert SCRIPTS
+def test_scripts_are_found_by_name_and_number(folder):
+    assert [script.name for script in gallery.scripts()] == ["01_up", "02_down"]
+    assert {gallery.find(name).title for name in ("01", "up", "01_up")} == {"A line goes up"}
+    with pytest.raises(InputError, match="no script 'u'; it has 01_up, 02_down"):
+        gallery.find("u")
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
-def test_script_runs_and_draws(script, run):
-    run(script)
-    figures = [plt.figure(number) for number in plt.get_fignums()]
-    assert figures, "no figure was made"
-    for figure in figures:
-        figure.canvas.draw()
-        assert figure.axes, "a figure without axes"
-        assert all(axes.has_data() for axes in figure.axes), "empty axes"
+def test_a_script_leaves_pictures_and_nothing_else(folder):
+    before = dict(plt.rcParams)
+    out = folder / "out"
+    out.mkdir()
+    files = gallery.draw(gallery.find("up"), out)
+    assert [file.name for file in files] == ["01_up.png", "01_up_2.png", "01_up_grow.gif"]
+    assert [*out.iterdir()] and not plt.get_fignums()
+    assert dict(plt.rcParams) == before
 
 
-def test_quick_start_fails_with_wrong_laws(monkeypatch, run):
-    laws = ReLUNetwork.conservation_laws
-    monkeypatch.setattr(
-        ReLUNetwork, "conservation_laws", lambda self, theta: 0.5 * laws(self, theta)
-    )
-    with pytest.raises(AssertionError, match="z needs more than its metric"):
-        run(GALLERY / "plot_01_quick_start.py")
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [("pass", "no figure"), ("import matplotlib.pyplot as plt; plt.subplots(2)", "axes empty")],
+)
+def test_an_empty_picture_is_a_failure(folder, code, message):
+    (folder / "plot_03_empty.py").write_text(code)
+    with pytest.raises(AssertionError, match=message):
+        gallery.draw(gallery.find("empty"))
 
 
-def test_quick_start_fails_with_a_control_that_agrees(monkeypatch, run):
-    monkeypatch.setattr(ReLUNetwork, "rescale", lambda self, theta, log_factors: theta)
-    with pytest.raises(AssertionError, match="any metric would do"):
-        run(GALLERY / "plot_01_quick_start.py")
+def test_the_command_lists_the_gallery(folder):
+    result = CliRunner().invoke(app, ["gallery"])
+    assert result.exit_code == 0
+    assert "02_down" in result.output and "A line goes up" in result.output
+
+
+def test_the_command_refuses_an_unknown_name(folder):
+    result = CliRunner().invoke(app, ["gallery", "sideways"])
+    assert result.exit_code == 2
+    assert "sideways" in result.output
+
+
+def test_the_command_runs_all_and_fails_if_one_does(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    result = CliRunner().invoke(app, ["gallery", "--all", "--jobs", "2", "--dark"])
+    assert result.exit_code == 1
+    assert "AssertionError: it goes up" in result.output
+    names = {path.name for path in (folder / "liftflow-gallery").iterdir()}
+    assert {"01_up.png", "01_up_grow.gif", "02_down.png", "contact_sheet.png"} <= names

@@ -18,12 +18,14 @@ from liftflow.data import NAMES
 from liftflow.errors import LiftflowError, OutputError
 from liftflow.flows import Comparison
 from liftflow.flows import compare as compare_flows
+from liftflow.gallery_cli import gallery
 from liftflow.problems import FAMILIES, TASKS, Options, build
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Intrinsic training dynamics of networks."
 )
 console = Console()
+app.command()(gallery)
 
 app.command()(cli_criteria.classify)
 app.command()(cli_criteria.laws)

@@ -101,3 +101,7 @@ class UndecidedError(LiftflowError, ValueError):
 
 class FlowError(LiftflowError, RuntimeError):
     """A flow cannot be started, or two flows cannot be compared."""
+
+
+class GeodesicError(LiftflowError, RuntimeError):
+    """A geodesic cannot be continued, or none was found between two points."""

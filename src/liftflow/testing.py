@@ -1,4 +1,4 @@
-"""The contracts of architectures, metrics and manifolds, for people who add their own.
+"""The contracts of architectures, metrics, manifolds and bundles, for people who add their own.
 
 Each function draws random points and checks one property after the other, like scikit-learn's
 ``check_estimator``. The first that fails raises an AssertionError which says what it is and by
@@ -98,8 +98,9 @@ def check_architecture(architecture: Architecture, rng: Rng = 0) -> None:
 
     Shapes, and batches against loops; blocks; ∂φ and ∂h against finite differences, ∂φ and the
     second derivative of the lift against autodiff; ∂φᵀ and ∂φ∂φᵀ against ∂φ; conservation,
-    ∂h ∂φᵀ = 0; the orthogonal projection onto ker ∂h; distances; recovery of a point from its
-    lift and laws; other points of its fibre, if the family has a ``fibre_point``; seeded draws.
+    ∂h ∂φᵀ = 0; second derivatives; solutions of ∂h v = w; the orthogonal projection onto ker ∂h;
+    distances; recovery of a point from its lift and laws; its alignment with another point; other
+    points of its fibre, if the family has a ``fibre_point``; seeded draws.
 
     Parameters
     ----------
@@ -121,6 +122,8 @@ def check_architecture(architecture: Architecture, rng: Rng = 0) -> None:
     _batches("lift", a.lift, shape, theta)
     _batches("lift_jvp", a.lift_jvp, shape, theta, v)
     _batches("lift_vjp", a.lift_vjp, (size,), theta, g)
+    _batches("lift_hvp", a.lift_hvp, (size,), theta, v, g)
+    _batches("lift_hessian", a.lift_hessian, shape, theta, v, other)
     _batches("gram_apply", a.gram_apply, shape, theta, g)
     _batches("conservation_laws", a.conservation_laws, (k,), theta)
     _batches("conservation_laws_jacobian", a.conservation_laws_jacobian, (k, size), theta)
@@ -139,8 +142,12 @@ def check_architecture(architecture: Architecture, rng: Rng = 0) -> None:
     products, scale = (np.sum(vjp * v), np.sum(g * jvp)), np.sum(np.abs(g * jvp))
     _close("lift_vjp as the transpose of lift_jvp", *products, 1e-12, scale)
     _close("gram_apply against ∂φ ∂φᵀ", a.gram_apply(x, g), a.lift_jvp(x, vjp), 1e-12)
+    bent, wanted = a.lift_hessian(x, v, y), _slope(lambda t: a.lift_jvp(t, v), x, y)
+    _close("lift_hessian against finite differences of lift_jvp", bent, wanted, 1e-7, scale=jvp)
     if dense:
         jacobian = np.asarray(a.lift_jacobian(x))
+        inverse = np.linalg.pinv(jacobian, rcond=1e-10)
+        _close("solve_jvp against lift_jacobian", a.solve_jvp(x, jvp), inverse @ np.ravel(jvp))
         _batches("lift_jacobian", a.lift_jacobian, (d, size), theta)
         _batches("gram_matrix", a.gram_matrix, (d, d), theta)
         _close("lift_jacobian against finite differences", jacobian, _slopes(a.lift, x), 1e-8)
@@ -168,6 +175,20 @@ def check_architecture(architecture: Architecture, rng: Rng = 0) -> None:
     _projector("project_to_tangent", projector, size - rank)
     _close("project_to_tangent onto ker ∂h", laws @ projector, np.zeros(laws.shape), scale=laws)
 
+    if gs.has_autodiff():
+        bent = a.laws_hessian(x, v, y)
+        _close(
+            "laws_hessian against finite differences of laws_jvp",
+            bent,
+            _slope(lambda t: a.laws_jvp(t, v), x, y),
+            1e-8,
+        )
+        wanted = _slope(lambda t: a.lift_vjp(t, g), x, v)
+        _close("lift_hvp against finite differences of lift_vjp", a.lift_hvp(x, v, g), wanted, 1e-8)
+    normal = a.solve_laws_jvp(x, laws @ v)
+    _close("solve_laws_jvp: ∂h", laws @ normal, laws @ v, scale=np.abs(laws) @ np.abs(v))
+    _close("solve_laws_jvp: shortest", projector @ normal, np.zeros(size), scale=v)
+
     distance, norm = np.linalg.norm(a.lift(x) - a.lift(y)), np.linalg.norm(z)
     _close("lifted_distance against lift", a.lifted_distance(x, y), distance, 1e-12)
     _close("lifted_norm against lift", a.lifted_norm(x), norm, 1e-12)
@@ -177,6 +198,11 @@ def check_architecture(architecture: Architecture, rng: Rng = 0) -> None:
     _close("recover: laws", a.conservation_laws(found), values)
     _close("project_to_laws: laws", a.conservation_laws(moved), values)
     _close("fibre_point: lift", a.lift(_fibre_point(a, x, rng)), z)
+    aligned = a.align(found, y)
+    _close("align: lift", a.lift(aligned), z)
+    _close("align: laws", a.conservation_laws(aligned), values)
+    gaps = np.linalg.norm(aligned - y), np.linalg.norm(found - y)
+    _require(gaps[0] <= gaps[1] * (1 + 1e-12), f"align: farther, {gaps[0]} > {gaps[1]}")
 
 
 def check_metric(metric: IntrinsicMetric, rng: Rng = 0) -> None:
@@ -186,6 +212,11 @@ def check_metric(metric: IntrinsicMetric, rng: Rng = 0) -> None:
     elsewhere in a fibre, and at those that the cometric itself finds over z; K symmetric, positive
     semidefinite and of rank ``dim``; its matrix-free form, its inverse and the inner product;
     horizontal lifts, by which the lift is a Riemannian submersion; batches against loops.
+
+    Then its geometry at one point: geodesics stay on the invariant set above, at constant speed,
+    and do not accelerate horizontally (to fitted order); log inverts exp; distances are symmetric
+    and keep the triangle inequality; parallel transport is an isometry and takes velocities to
+    velocities; the curvature has its symmetries, and the sign and value by which geodesics spread.
 
     Parameters
     ----------
@@ -254,6 +285,94 @@ def check_metric(metric: IntrinsicMetric, rng: Rng = 0) -> None:
         _close("horizontal_lift: tangent", a.project_to_tangent(point, up[0]), up[0])
         _close("horizontal_lift: isometry", np.sum(up[0] * up[1]), product, scale=scale)
 
+    frame = _orthonormal(metric, z[0, 0], a.lift_jvp(drawn[0], rng.standard_normal((3, a.dim))))
+    # As far as geodesics are sure to go: a small part of the way to the next singular point.
+    reach = 0.1 * math.sqrt(np.linalg.eigvalsh(metric.cometric_matrix(z[0, 0]))[-space.dim])
+    _geodesics(metric, z[0, 0], frame, min(0.3, reach))
+    if space.dim > 1:
+        _curvature(metric, z[0, 0], frame, min(0.3, reach))
+
+
+def _orthonormal(metric: IntrinsicMetric, point: Any, vectors: Any) -> list[Any]:
+    """Orthonormal tangent vectors, by Gram and Schmidt; as many as the dimension allows."""
+    frame: list[Any] = []
+    for vector in vectors[: metric._space.dim]:
+        for _ in range(2):
+            for unit in frame:
+                vector = vector - metric.inner_product(vector, unit, point) * unit
+        frame.append(vector / metric.norm(vector, point))
+    return frame
+
+
+def _geodesics(metric: IntrinsicMetric, point: Any, frame: list[Any], reach: float) -> None:
+    cometric, solver, v, w = metric.cometric, metric.solver, frame[0], frame[-1]
+    theta, laws = cometric.point(point), cometric.laws
+    velocity = metric.horizontal_lift(reach * v, point)
+    steps = np.array([1.0, 0.5, 0.25])
+    forth, back = (solver.path(theta, velocity)(sign * steps) for sign in (1, -1))
+    size = float(np.sum(theta**2))
+    values = cometric.architecture.conservation_laws(np.vstack([forth, back]))
+    _close("exp: laws of the lifted geodesic", values, np.tile(laws, (6, 1)), scale=size)
+    second = (forth - 2 * theta + back) / steps[:, None] ** 2
+    gaps = [float(np.linalg.norm(solver.spaces.project(theta, each))) for each in second]
+    flat = gaps[0] <= 1e-6 * np.linalg.norm(velocity)  # nothing to fit an order to
+    order = math.log(gaps[0] / gaps[2]) / math.log(4) if not flat else 2.0
+    _require(
+        order > 1.7,
+        f"exp: horizontal acceleration falls with the order {order:.2f} in the "
+        "step, expected 2, so it does not solve the geodesic equation",
+    )
+
+    end, other = metric.exp(reach * v, point), metric.exp(reach * w, point)
+    path = metric.geodesic(point, initial_tangent_vec=reach * v)([0.0, 0.5, 1.0])
+    _close("geodesic at time 0", path[0], point)
+    _close("geodesic at time 1 against exp", path[2], end)
+    _close("exp against the lifted geodesic", end, cometric.architecture.lift(forth[0]))
+    _close("log inverts exp", metric.log(end, point), reach * v, 1e-7)
+    lengths = [metric.dist(a, b) for a, b in ((point, end), (end, point), (path[1], end))]
+    _close("dist against the length of a geodesic", lengths[0], reach, 1e-8)
+    _close("dist symmetric", lengths[1], lengths[0], 1e-8)
+    _close("dist along a geodesic: constant speed", lengths[2], reach / 2, 1e-8)
+    detour = lengths[0] + metric.dist(point, other)
+    direct = float(metric.dist(end, other))
+    _require(direct <= detour * (1 + 1e-9), f"dist: triangle, {direct} > {detour}")
+    moved = metric.parallel_transport([v, w], point, direction=reach * v)
+    back = -metric.log(point, end) / reach
+    _close("parallel_transport of the velocity", moved[0], back, 1e-7)
+    gram = [metric.inner_product(a, b, end) for a, b in ((moved[1], moved[1]), tuple(moved))]
+    wanted = [1.0, metric.inner_product(w, v, point)]
+    _close("parallel_transport: isometry", np.array(gram), np.array(wanted), 1e-8, 1.0)
+
+
+def _curvature(metric: IntrinsicMetric, point: Any, frame: list[Any], reach: float) -> None:
+    a, b, c = frame[0], frame[1], frame[-1] + frame[0]
+    d = frame[1] - 0.5 * c
+
+    def tensor(x: Any, y: Any, u: Any, v: Any) -> float:
+        return float(metric.inner_product(metric.curvature(x, y, u, point), v, point))
+
+    form, theta = metric.solver.spaces.second_fundamental_form, metric.cometric.point(point)
+    up = [metric.horizontal_lift(vector, point) for vector in (a, b)]
+    bent = [form(theta, x, y) for x in up for y in up]
+    scale = float(np.sum(np.square(bent)))  # what curvatures are made of
+    pair = tensor(a, b, c, d)
+    _close("curvature: skew in the plane", tensor(b, a, c, d), -pair, scale=scale + abs(pair))
+    _close("curvature: skew as a map", tensor(a, b, d, c), -pair, scale=scale + abs(pair))
+    _close("curvature: symmetric in pairs", tensor(c, d, a, b), pair, scale=scale + abs(pair))
+    cycle = pair + tensor(b, c, a, d) + tensor(c, a, b, d)
+    _close("curvature: Bianchi's identity", cycle, 0.0, scale=scale + abs(pair))
+    sectional = float(metric.sectional_curvature(a, b, point))
+    _close("sectional_curvature against curvature", tensor(a, b, b, a), sectional, scale=scale)
+    spread = 0.0
+    for s in (reach, -reach):  # d² = 2s² − K s⁴/3 + O(s⁵), whose odd terms cancel
+        ends = metric.exp([s * a, s * b], point)
+        spread += 3 * (2 * s**2 - metric.squared_dist(*ends)) / s**4 / 2
+    noise = 1e-12 * float(np.linalg.norm(theta)) / reach**3  # what d² is known to
+    _require(
+        abs(spread - sectional) <= 0.1 * abs(sectional) + 3 * reach**2 * scale**2 + noise,
+        f"sectional_curvature: {sectional:.3g}, but geodesics spread as for {spread:.3g}",
+    )
+
 
 def check_manifold(space: Any, rng: Rng = 0) -> None:
     """Check that points, tangent vectors and the dimension of a manifold belong together.
@@ -301,3 +420,79 @@ def check_manifold(space: Any, rng: Rng = 0) -> None:
     if dim < size:
         _require(~space.belongs(perturbed, atol=1e-10), "belongs: accepts perturbed points")
         _require(~is_tangent(ambient - tangent, points), "is_tangent: accepts normal vectors")
+
+
+def check_bundle(invariant_set: Any, rng: Rng = 0) -> None:
+    """Check that the lift is a Riemannian submersion from an invariant set, as its bundle says.
+
+    The section and its lift; projections onto range ∂φᵀ and ker ∂φ ∩ ker ∂h, orthogonal and of
+    complementary ranks; horizontal lifts, whose length is the same at all points of a fibre;
+    O'Neill's tensor, skew; alignment, which keeps φ and h and makes geodesics horizontal.
+
+    Parameters
+    ----------
+    invariant_set : InvariantSet
+        Where the metric property holds.
+    rng : numpy.random.Generator or int, optional
+        Where the random points come from.
+
+    Raises
+    ------
+    AssertionError
+        Says which property fails, and by how much.
+    """
+    rng, space, bundle = as_rng(rng), invariant_set, invariant_set.fiber_bundle
+    a: Architecture = space.architecture
+    shape, size = a.lifted_shape, a.dim
+    points = space.random_point(4, rng=rng).reshape(2, 2, size)
+    z = bundle.riemannian_submersion(points)
+    _batches("lift", bundle.lift, (size,), z)
+    section = bundle.lift(z)
+    _close("lift: a section of the submersion", bundle.riemannian_submersion(section), z)
+    _require(space.belongs(section, atol=1e-10), "lift: off the invariant set")
+    v, w = (space.random_tangent_vec(points, rng=rng) for _ in range(2))
+    below = bundle.tangent_riemannian_submersion(v, points)
+    swapped = {
+        "tangent_riemannian_submersion": (bundle.tangent_riemannian_submersion, shape),
+        "horizontal_projection": (bundle.horizontal_projection, (size,)),
+        "vertical_projection": (bundle.vertical_projection, (size,)),
+    }
+    for name, (function, result) in swapped.items():
+        _batches(name, lambda p, u, f=function: f(u, p), result, points, v)
+    lifted = partial(bundle.horizontal_lift, base_point=None)
+    _batches("horizontal_lift", lambda p, u: lifted(u, fiber_point=p), (size,), points, below)
+    tensor = bundle.integrability_tensor
+    _batches("integrability_tensor", lambda p, u, t: tensor(u, t, p), (size,), points, v, w)
+
+    x, v, w, below = points[0, 0], v[0, 0], w[0, 0], below[0, 0]
+    tangent = space.to_tangent(np.eye(size), x)
+    rank = int(np.linalg.matrix_rank(a.lift_jacobian(x), rtol=1e-9))
+    horizontal = bundle.horizontal_projection(tangent, x)
+    vertical = bundle.vertical_projection(tangent, x)
+    _projector("horizontal_projection", horizontal, rank)
+    _close("both projections together", horizontal + vertical, tangent)
+    _close("vertical after horizontal", vertical @ horizontal, 0 * tangent, scale=tangent)
+    pushed = bundle.tangent_riemannian_submersion(vertical, x)
+    _close("vertical_projection: push-forward", pushed, 0 * pushed, scale=a.lift_jacobian(x))
+    _require(bundle.is_horizontal(horizontal, x, atol=1e-8), "is_horizontal: refuses")
+    _require(bundle.is_vertical(vertical, x, atol=1e-8), "is_vertical: refuses")
+    up, other = (bundle.horizontal_lift(below, fiber_point=p) for p in (x, section[0, 0]))
+    _close("horizontal_lift of a push-forward", up, bundle.horizontal_projection(v, x))
+    _close("horizontal_lift: push-forward", bundle.tangent_riemannian_submersion(up, x), below)
+    length, wanted = np.sum(other**2), np.sum(up**2)
+    _close("horizontal_lift: length, elsewhere in the fibre", length, wanted, 1e-8)
+    h, k = (bundle.horizontal_projection(u, x) for u in (v, w))
+    scale = np.linalg.norm(v) * np.linalg.norm(w) / np.linalg.norm(x)
+    _close("integrability_tensor: skew", tensor(h, k, x), -tensor(k, h, x), 1e-8, scale)
+    across, back = np.sum(tensor(v, w, x) * v), -np.sum(w * tensor(v, v, x))
+    scale = scale * np.linalg.norm(v)
+    _close("integrability_tensor: skew adjoint", across, back, 1e-8, scale)
+    _close("align along the fibre", bundle.align(section[0], points[0]), points[0], 1e-8)
+    noise = space.to_tangent(rng.standard_normal((2, size)), x)
+    near = space.projection(x + 0.02 * float(np.max(np.abs(x))) * noise)
+    aligned, close = bundle.align(near, x), 1e-8
+    _close("align: batch against a loop", aligned[0], bundle.align(near[0], x), 1e-11)
+    _close("align: lift", a.lift(aligned), a.lift(near), close)
+    _require(space.belongs(aligned, atol=close), "align: off the invariant set")
+    straight = bundle.is_horizontal(space.metric.log(aligned, x), x, atol=close)
+    _require(straight, "align: the geodesic there is not horizontal")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from cases import METRICS, layers, on_image, params
 
-from liftflow.metrics import IntrinsicMetric, PathCometric
+from liftflow.metrics import GeodesicSolver, IntrinsicMetric, PathCometric
 from liftflow.testing import check_metric
 
 
@@ -175,7 +175,89 @@ class LongVectors(IntrinsicMetric):
         return 1.01 * super().inner_product(tangent_vec_a, tangent_vec_b, base_point)
 
 
+class WeakTurn(GeodesicSolver):
+    def acceleration(self, theta, velocity):
+        return 0.9 * super().acceleration(theta, velocity)
+
+
+class WeakTurns(IntrinsicMetric):
+    """0.9 times the coefficient of the geodesic equation."""
+
+    def __init__(self, space, cometric):
+        super().__init__(space, cometric)
+        self.solver = WeakTurn(cometric.architecture, cometric.horizontal_spaces)
+
+
+class Sideways(GeodesicSolver):
+    """Accelerates within the invariant set: its laws and speed do not tell."""
+
+    def acceleration(self, theta, velocity):
+        right = super().acceleration(theta, velocity)
+        push = self.spaces.project(theta, theta[::-1])
+        along = push - velocity * (velocity @ push) / (velocity @ velocity)
+        return right + 0.1 * along
+
+
+class SidewaysGeodesics(IntrinsicMetric):
+    def __init__(self, space, cometric):
+        super().__init__(space, cometric)
+        self.solver = Sideways(cometric.architecture, cometric.horizontal_spaces)
+
+
+class SlowExp(IntrinsicMetric):
+    def exp(self, tangent_vec, base_point):
+        return super().exp(0.9 * np.asarray(tangent_vec), base_point)
+
+
+class ChordLog(IntrinsicMetric):
+    """The first guess of the logarithm, the projected chord."""
+
+    def log(self, point, base_point):
+        return self._space.to_tangent(point - base_point, base_point)
+
+
+class TwiceTheSquare(IntrinsicMetric):
+    def squared_dist(self, point_a, point_b):
+        return 2 * super().squared_dist(point_a, point_b)
+
+
+class NoTransport(IntrinsicMetric):
+    def parallel_transport(self, tangent_vec, base_point, direction=None, end_point=None):
+        return np.asarray(tangent_vec)
+
+
+class OppositeCurvature(IntrinsicMetric):
+    def curvature(self, tangent_vec_a, tangent_vec_b, tangent_vec_c, base_point):
+        return -super().curvature(tangent_vec_a, tangent_vec_b, tangent_vec_c, base_point)
+
+
+class OppositeCurvatures(OppositeCurvature):
+    """The wrong sign everywhere, which no symmetry tells."""
+
+    def sectional_curvature(self, tangent_vec_a, tangent_vec_b, base_point=None):
+        return -super().sectional_curvature(tangent_vec_a, tangent_vec_b, base_point)
+
+
+class AmbientCurvature(IntrinsicMetric):
+    """The zeros of the ambient space."""
+
+    def curvature(self, tangent_vec_a, tangent_vec_b, tangent_vec_c, base_point):
+        return 0.0 * tangent_vec_c
+
+    def sectional_curvature(self, tangent_vec_a, tangent_vec_b, base_point=None):
+        return 0.0
+
+
 BROKEN_METRICS = [
+    (WeakTurns, "exp: laws of the lifted geodesic"),
+    (SidewaysGeodesics, "exp: horizontal acceleration falls with the order"),
+    (SlowExp, "geodesic at time 1 against exp"),
+    (ChordLog, "log inverts exp"),
+    (TwiceTheSquare, "dist against the length of a geodesic: off by 4.1e-01"),
+    (NoTransport, "parallel_transport of the velocity"),
+    (OppositeCurvature, "sectional_curvature against curvature"),
+    (OppositeCurvatures, "but geodesics spread as for"),
+    (AmbientCurvature, "but geodesics spread as for"),
     (VerticalLift, "horizontal_lift: tangent"),
     (LongLift, "horizontal_lift: push-forward"),
     (LongVectors, "inner_product against K⁺"),

@@ -1,0 +1,195 @@
+"""Sphinx reads this. Nothing is fetched from the network, neither now nor by a reader's browser."""
+
+import os
+import re
+import sys
+from pathlib import Path
+
+os.environ.setdefault("GEOMSTATS_BACKEND", "autograd")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+from pybtex.plugin import register_plugin
+from pybtex.style.formatting.plain import Style as PlainStyle
+from pybtex.style.labels import BaseLabelStyle
+
+import liftflow
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(Path(__file__).parent))  # for gif_scraper
+
+project = "liftflow"
+author = "the liftflow founders"
+version = release = liftflow.__version__
+html_title = f"liftflow {version}"
+
+extensions = [
+    "matplotlib.sphinxext.plot_directive",
+    "myst_parser",
+    "numpydoc",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.mathjax",
+    "sphinx-mathjax-offline",
+    "sphinx_gallery.gen_gallery",
+    "sphinxcontrib.bibtex",
+]
+exclude_patterns = ["_build"]
+templates_path = ["_templates"]
+highlight_language = "python"
+
+html_theme = "pydata_sphinx_theme"
+html_static_path = ["_static"]
+html_css_files = ["liftflow.css"]
+# A page without pages below it has nothing to navigate.
+html_sidebars = {path.stem: [] for path in Path(__file__).parent.glob("*.*") if path.stem != "api"}
+html_favicon = "_static/liftflow.svg"
+html_show_sourcelink = False
+html_context = {"default_mode": "auto"}  # light or dark, as the reader's system
+html_theme_options = {
+    "header_links_before_dropdown": 6,
+    "navigation_with_keys": False,
+    "secondary_sidebar_items": ["page-toc"],
+    "show_prev_next": False,
+}
+
+# Docstrings.
+autosummary_ignore_module_all = False
+autodoc_typehints = "none"  # numpydoc has the types
+autodoc_member_order = "bysource"
+toc_object_entries_show_parents = "hide"
+numpydoc_show_class_members = False  # autodoc lists them
+numpydoc_validation_checks = {"PR02", "PR03"}  # parameters that do not exist, or in another order
+
+# Pages in Markdown.
+myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 3
+mathjax3_config = {"tex": {"macros": {"M": r"\mathcal{M}_{\theta_0}"}}}
+
+plot_formats = [("png", 130)]
+plot_html_show_formats = False
+plot_html_show_source_link = False
+plot_include_source = False
+
+
+# Citations: [KEY]_ in docstrings and pages, from references.bib by its keys.
+
+
+class KeyLabels(BaseLabelStyle):
+    """Label each source by its key."""
+
+    def format_labels(self, sorted_entries):
+        """Yield the label of each entry."""
+        for entry in sorted_entries:
+            yield entry.key
+
+
+class KeyStyle(PlainStyle):
+    """The plain style with the keys as labels."""
+
+    default_label_style = KeyLabels
+
+
+register_plugin("pybtex.style.formatting", "key", KeyStyle)
+bibtex_bibfiles = ["../references.bib"]
+bibtex_default_style = "key"
+bibtex_reference_style = "label"
+
+KEYS = re.findall(r"^@\w+\{(\w+),$", (ROOT / "references.bib").read_text(), re.MULTILINE)
+CITATION = re.compile(rf"(?<![\w`)\]}}])\[({'|'.join(KEYS)})\]_(?!\w)")
+
+
+def cite(lines):
+    """Hand the citations in lines of reStructuredText to bibtex, in place."""
+    lines[:] = [CITATION.sub(r":cite:p:`\1`", line) for line in lines]
+
+
+# Docstrings have formulas in plain text, such as |z| and shape=[..., *lifted_shape]: outside of
+# literals, roles, examples and directives, the two signs mean themselves. The pages of the gallery
+# have the first one, and mean the second as markup.
+LITERAL = re.compile(r"(``.*?``|`[^`]*`)")
+
+
+def plain_signs(lines, signs):
+    """Escape the signs that reStructuredText would read as markup, in place."""
+    block = None  # indentation of the directive, or of the paragraph before a literal block
+    for number, line in enumerate(lines):
+        indent = len(line) - len(line.lstrip())
+        if block is not None and line.strip() and indent <= block:
+            block = None
+        if block is None and not line.lstrip().startswith((">>>", "...")):
+            parts = LITERAL.split(line)
+            parts[::2] = [re.sub(rf"(?<!\\)([{signs}])", r"\\\1", part) for part in parts[::2]]
+            lines[number] = "".join(parts)
+            if re.match(r"\s*\.\. [\w-]+::", line) or line.rstrip().endswith("::"):
+                block = indent
+
+
+def read_docstring(app, kind, name, thing, options, lines):
+    """Prepare a docstring, before numpydoc takes the keys of citations for its own."""
+    cite(lines)
+    plain_signs(lines, "*|")
+
+
+def read_gallery_page(app, name, source):
+    """Prepare a page of the gallery."""
+    if name.startswith("gallery/"):
+        lines = source[0].split("\n")
+        cite(lines)
+        plain_signs(lines, "|")
+        source[0] = "\n".join(lines)
+
+
+# The pages at the root of the repository. Their links to files become links to pages, or text.
+
+PAGES = {
+    "NOTATION.md": "notation.md",
+    "CONTRIBUTING.md": "extend.md",
+    "CHANGELOG.md": "changelog.md",
+}
+LINK = re.compile(r"(!?)\[([^\]]*)\]\((?!https?:)([^)#]+)(#[^)]*)?\)")
+
+
+def relink(match):
+    """Return a link that leads somewhere from a page of docs/."""
+    image, text, target, _ = match.groups()
+    if image:
+        return f"![{text}](../{target})"
+    if target in PAGES:
+        return f"[{text}]({PAGES[target]})"
+    if target.startswith("gallery/plot_"):
+        return f"[{text}]({target.removesuffix('.py')}.rst)"
+    return f"`{text}`"
+
+
+def read_included(app, path, parent, content):
+    """Relink a page that is included."""
+    if not Path(path).is_absolute() and ".." in Path(path).parts:
+        content[0] = LINK.sub(relink, content[0])
+
+
+# The gallery.
+
+sphinx_gallery_conf = {
+    "examples_dirs": "../gallery",
+    "gallery_dirs": "gallery",
+    "image_scrapers": ("gif_scraper.gif_scraper", "matplotlib"),
+    "filename_pattern": r"plot_",
+    "abort_on_example_error": True,
+    "remove_config_comments": True,
+    "show_memory": False,
+    "show_signature": False,
+    "download_all_examples": False,
+    "min_reported_time": 0,
+    "parallel": 2,
+    "write_computation_times": False,
+    "within_subsection_order": "FileNameSortKey",
+    "doc_module": ("liftflow",),
+    "backreferences_dir": None,
+}
+
+
+def setup(app):
+    """Connect what is above to Sphinx."""
+    app.connect("autodoc-process-docstring", read_docstring, priority=400)
+    app.connect("source-read", read_gallery_page)
+    app.connect("include-read", read_included)

@@ -1,0 +1,239 @@
+"""Is a metric the Hessian of a potential? Numerical checks, in any coordinates."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from liftflow.architectures import ReLUNetwork
+from liftflow.criteria import Finding, Verdict
+from liftflow.errors import InputError
+from liftflow.linalg import RANK_RTOL, over_batch
+from liftflow.typing import FloatArray, as_array
+
+MetricMatrix = Callable[[FloatArray], FloatArray]
+"""Takes coordinates, shape=[..., n], to the matrix of a metric, shape=[..., n, n]."""
+
+_STEP = 0.02  # of finite differences, relative to the size of the point
+
+
+def is_hessian_metric(
+    metric_matrix: MetricMatrix,
+    points: Any,
+    *,
+    warping: Callable[[FloatArray], Any] | None = None,
+    rtol: float = 1e-6,
+) -> Finding:
+    """Ask whether a metric is Hessian, g = ∇²Φ, in the coordinates it is given in.
+
+    A metric is Hessian, locally, iff ∂_k g_ij is totally symmetric. The derivatives are central
+    differences extrapolated to order 6, with steps of 2 % of the size of the point.
+
+    Parameters
+    ----------
+    metric_matrix : callable
+        Coordinates, shape=[..., n], to the metric, shape=[..., n, n], positive definite:
+        ``invariant_set.image().metric.metric_matrix`` where the image is open, else
+        :func:`chart_metric_matrix`.
+    points : array-like, shape=[..., n]
+        Where to ask.
+    warping : callable, optional
+        A candidate ω > 0, shape=[..., n] to shape=[...]: asks whether ω g is Hessian.
+    rtol : float
+        The relative asymmetry that still counts as none.
+
+    Returns
+    -------
+    finding : Finding
+        Over all points together. The value is how far ∂_k g_ij is from symmetric at the worst of
+        them, relative to the size of ∂g; undecided where the finite differences err too much.
+
+    Raises
+    ------
+    InputError
+        The matrix is singular or of another shape.
+
+    References
+    ----------
+    Diagonal networks and one neuron: [Li2022]_, [Azulay2021]_.
+
+    Examples
+    --------
+    >>> from liftflow import InvariantSet, ReLUNetwork
+    >>> from liftflow.flows import is_hessian_metric
+    >>> start = InvariantSet(ReLUNetwork.diagonal(2), [0.5, 0.8, 0.4, -0.3])
+    >>> bool(is_hessian_metric(start.image().metric.metric_matrix, [[0.3, -0.2]]))
+    True
+    """
+    metric = metric_matrix if warping is None else _warped(metric_matrix, warping)
+    points = _points(points)
+    checks = np.array([_hessian(metric, point) for point in points])
+    return _finding("Hessian metric", points, checks, rtol, {})
+
+
+def is_warped_hessian_metric(
+    metric_matrix: MetricMatrix, points: Any, *, rtol: float = 1e-5
+) -> Finding:
+    r"""Ask whether some ω(z) > 0 makes a metric Hessian, ωg = ∇²Φ, and find ∇log ω.
+
+    With η = ∇log ω the condition is that :math:`∂_k g_{ij} + η_k g_{ij}` is symmetric in i and k.
+    Contracted with :math:`g^{ij}` it gives η; what is left must vanish, and η must be a gradient.
+
+    Parameters
+    ----------
+    metric_matrix : callable
+        As for :func:`is_hessian_metric`.
+    points : array-like, shape=[..., n]
+        With n ≥ 2: in one dimension every metric is Hessian.
+    rtol : float
+        The relative asymmetry that still counts as none.
+
+    Returns
+    -------
+    finding : Finding
+        The value is the asymmetry that the best η leaves, or how far η is from a gradient. The
+        witness has η at all points, shape=[n_points, n], as ``log_warping_gradient``.
+
+    Raises
+    ------
+    InputError
+        The matrix is singular or of another shape, or n = 1.
+
+    References
+    ----------
+    Ours; the warping of one neuron is that of [Azulay2021]_.
+    """
+    points = _points(points)
+    if points.shape[1] < 2:
+        raise InputError("in one dimension every metric is Hessian; got points of one coordinate")
+    asymmetry, error, eta = zip(*(_warped_hessian(metric_matrix, p) for p in points), strict=True)
+    checks = np.stack([asymmetry, error], axis=-1)
+    witness = {"log_warping_gradient": np.array(eta)}
+    return _finding("warped Hessian metric", points, checks, rtol, witness)
+
+
+def chart_metric_matrix(network: ReLUNetwork, theta0: Any) -> MetricMatrix:
+    """Write K⁻¹ in the basis-path chart of θ₀, where it has full rank.
+
+    Parameters
+    ----------
+    network : ReLUNetwork
+    theta0 : array-like, shape=[dim]
+
+    Returns
+    -------
+    metric_matrix : callable
+        Chart coordinates, shape=[..., n], to the metric, shape=[..., n, n].
+    """
+    theta0 = as_array(theta0, "theta0", (network.dim,), batch=False, differentiable=False)
+    chart, laws = network.basis_chart(theta0), network.conservation_laws(theta0)
+
+    def inverse_gram(coordinates: FloatArray) -> Any:
+        theta = chart.recover(coordinates, laws, near=theta0)
+        jacobian = chart.push_forward(theta, np.eye(network.dim)).T
+        return np.linalg.inv(jacobian @ jacobian.T)
+
+    return lambda coordinates: over_batch(inverse_gram, [np.asarray(coordinates)], [1])
+
+
+def _finding(
+    name: str, points: FloatArray, checks: FloatArray, rtol: float, witness: dict[str, Any]
+) -> Finding:
+    """Verdict on asymmetries and the errors in them, shape=[n_points, 2]."""
+    asymmetry, error = checks.T
+    worst = int(np.argmax(asymmetry))
+    value = float(asymmetry[worst])
+    margin = max(value / rtol, rtol / value) if value > 0 else np.inf
+    if np.any(asymmetry > np.maximum(rtol, 10.0 * error)):
+        verdict, reason = Verdict.FAILS, f"∂g is not symmetric, relatively by {value:.1g}"
+        witness = {**witness, "point": points[worst]}
+    elif max(value, float(error.max())) > rtol:
+        verdict, margin = Verdict.UNDECIDED, 1.0
+        reason = (
+            f"the finite differences err by {error.max():.1e}, too much to tell an asymmetry of "
+            f"{rtol:.0e} from none; raise rtol, or choose points where the metric varies less"
+        )
+    else:
+        verdict, reason = Verdict.HOLDS, f"∂g is symmetric at {len(points)} points"
+    return Finding(name, verdict, value, margin, rtol, reason, witness)
+
+
+def _points(points: Any) -> FloatArray:
+    points = as_array(points, "points", (None,), differentiable=False)
+    return points.reshape(-1, points.shape[-1])
+
+
+def _warped(metric_matrix: MetricMatrix, warping: Callable[[FloatArray], Any]) -> MetricMatrix:
+    return lambda z: np.asarray(warping(z))[..., None, None] * metric_matrix(z)
+
+
+def _derivative(function: MetricMatrix, point: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Derivative of order 6 with the new axis first, and how far that of order 4 is from it."""
+    n, size = len(point), float(np.max(np.abs(point))) or 1.0
+    steps = _STEP * size / 2.0 ** np.arange(3)
+    shifts = steps[:, None, None] * np.eye(n)
+    ends = np.asarray(function(point + np.stack([shifts, -shifts])))
+    steps = steps.reshape(3, *[1] * (ends.ndim - 2))
+    coarse, middle, fine = (ends[0] - ends[1]) / (2.0 * steps)
+    fourth, better = (4 * middle - coarse) / 3, (4 * fine - middle) / 3
+    return (16 * better - fourth) / 15, np.abs(better - fourth) / 15
+
+
+def _checked(metric_matrix: MetricMatrix, point: FloatArray) -> FloatArray:
+    metric = np.asarray(metric_matrix(point))
+    if metric.shape != (len(point), len(point)):
+        raise InputError(
+            f"metric_matrix must take {len(point)} coordinates to a matrix of that size, got "
+            f"shape {metric.shape}"
+        )
+    values = np.linalg.eigvalsh(metric)
+    if not values[0] > RANK_RTOL * values[-1]:
+        raise InputError(
+            f"the metric is singular in these coordinates: eigenvalues from {values[0]:.1e} to "
+            f"{values[-1]:.1e} at {point}; where the image is not open, use a chart, as "
+            "chart_metric_matrix(network, theta0) does"
+        )
+    return metric
+
+
+def _slopes(
+    metric_matrix: MetricMatrix, point: FloatArray
+) -> tuple[FloatArray, FloatArray, FloatArray, float]:
+    """Metric, its derivative [k, i, j], the error of that, and the size to compare with."""
+    metric = _checked(metric_matrix, point)
+    slope, error = _derivative(metric_matrix, point)
+    size = float(np.max(np.abs(point))) or 1.0
+    return metric, slope, error, max(np.max(np.abs(slope)), np.max(np.abs(metric)) / size)
+
+
+def _hessian(metric_matrix: MetricMatrix, point: FloatArray) -> tuple[float, float]:
+    _, slope, error, size = _slopes(metric_matrix, point)
+    gap = slope - np.swapaxes(slope, 0, 1)
+    return float(np.max(np.abs(gap)) / size), float(np.max(error) / size)
+
+
+def _eta(metric: FloatArray, slope: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Candidate ∇log ω, and what it leaves of the asymmetry, [k, i, j]."""
+    gap = slope - np.swapaxes(slope, -3, -2)
+    inverse = np.linalg.inv(metric)
+    eta = -np.einsum("...ij,...kij->...k", inverse, gap) / (metric.shape[-1] - 1)
+    warped = np.einsum("...k,...ij->...kij", eta, metric)
+    return eta, gap + warped - np.swapaxes(warped, -3, -2)
+
+
+def _warped_hessian(
+    metric_matrix: MetricMatrix, point: FloatArray
+) -> tuple[float, float, FloatArray]:
+    metric, slope, error, size = _slopes(metric_matrix, point)
+    eta, left = _eta(metric, slope)
+
+    def eta_at(z: FloatArray) -> FloatArray:
+        def one(z: FloatArray) -> FloatArray:
+            return _eta(np.asarray(metric_matrix(z)), _derivative(metric_matrix, z)[0])[0]
+
+        return over_batch(one, [z], [1])
+
+    curl, curl_error = _derivative(eta_at, point)
+    rate = max(np.max(np.abs(curl)), float(size / np.max(np.abs(metric))) ** 2)
+    asymmetry = max(np.max(np.abs(left)) / size, np.max(np.abs(curl - curl.T)) / rate)
+    return float(asymmetry), float(max(np.max(error) / size, np.max(curl_error) / rate)), eta

@@ -1,0 +1,247 @@
+"""Scripts with one claim each, and what runs them without a display.
+
+``python gallery/plot_01_quick_start.py`` shows a script's figures in windows. ``draw`` saves them
+instead; ``run`` does so in a Python of its own, for ``liftflow gallery``, ``make gallery`` and
+the tests.
+"""
+
+import ast
+import os
+import runpy
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
+
+import joblib
+import matplotlib.pyplot as plt
+from matplotlib.animation import Animation
+from matplotlib.figure import Figure
+
+from liftflow.errors import InputError
+from liftflow.figures import save_animation, style
+
+FOLDER = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Script:
+    """A gallery script.
+
+    Parameters
+    ----------
+    path : Path
+    """
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """Its number and name, such as ``01_quick_start``."""
+        return self.path.stem.removeprefix("plot_")
+
+    @property
+    def title(self) -> str:
+        """The first line of its docstring."""
+        text = ast.get_docstring(ast.parse(self.path.read_text(encoding="utf-8"))) or self.name
+        return text.splitlines()[0]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of running a script.
+
+    Parameters
+    ----------
+    script : Script
+    files : tuple of Path
+        The pictures.
+    output : str
+        What the script printed, and the traceback if it failed.
+    seconds : float
+    success : bool
+    """
+
+    script: Script
+    files: tuple[Path, ...]
+    output: str
+    seconds: float
+    success: bool
+
+    @property
+    def reason(self) -> str:
+        """The last line of what was printed: the error, if the script failed."""
+        return (self.output.strip().splitlines() or [""])[-1]
+
+
+def scripts() -> list[Script]:
+    """Return all scripts, in order.
+
+    Returns
+    -------
+    scripts : list of Script
+    """
+    return [Script(path) for path in sorted(FOLDER.glob("plot_*.py"))]
+
+
+def find(name: str) -> Script:
+    """Return the script of a name.
+
+    Parameters
+    ----------
+    name : str
+        ``01_quick_start``, ``quick_start`` or ``01``.
+
+    Returns
+    -------
+    script : Script
+
+    Raises
+    ------
+    InputError
+        There is no such script.
+    """
+    known = scripts()
+    for script in known:
+        number, _, rest = script.name.partition("_")
+        if name in (script.name, number, rest):
+            return script
+    listed = ", ".join(script.name for script in known)
+    raise InputError(f"the gallery has no script {name!r}; it has {listed}")
+
+
+def draw(script: Script, folder: Path | None = None) -> list[Path]:
+    """Run a script in this Python without showing its figures, and save them.
+
+    They are saved even if the script fails, to be looked at. Figures that are open before are
+    closed.
+
+    Parameters
+    ----------
+    script : Script
+    folder : Path, optional
+        Where to save the figures and, as GIFs, the animations; nowhere by default.
+
+    Returns
+    -------
+    files : list of Path
+
+    Raises
+    ------
+    AssertionError
+        The claim or the negative control fails, or a figure is empty.
+    """
+    plt.close("all")
+    with mock.patch.object(plt, "show"), plt.rc_context():
+        try:
+            names = runpy.run_path(str(script.path), run_name="__main__")
+        except Exception:
+            _save(script, {}, folder)
+            raise
+        figures = [plt.figure(number) for number in plt.get_fignums()]
+        assert figures, f"{script.name} draws no figure"
+        for figure in figures:
+            drawn = [axes.has_data() for axes in figure.axes if axes.axison]
+            assert figure.axes and all(drawn), f"{script.name} leaves axes empty"
+        return _save(script, names, folder)
+
+
+def _save(script: Script, names: dict[str, object], folder: Path | None) -> list[Path]:
+    files = []
+    for count, number in enumerate(plt.get_fignums(), start=1):
+        figure = plt.figure(number)
+        figure.canvas.draw()
+        if folder is not None:
+            files.append(folder / f"{script.name}{'' if count == 1 else f'_{count}'}.png")
+            figure.savefig(files[-1])
+    for name, animation in names.items():
+        if isinstance(animation, Animation) and folder is not None:
+            files.append(folder / f"{script.name}_{name}.gif")
+            save_animation(animation, files[-1])
+    plt.close("all")
+    return files
+
+
+def run(script: Script, folder: Path, dark: bool = False) -> Outcome:
+    """Run a script in a Python of its own, in the folder, and save its figures there.
+
+    Parameters
+    ----------
+    script : Script
+    folder : Path
+    dark : bool
+
+    Returns
+    -------
+    outcome : Outcome
+    """
+    for old in folder.glob(f"{script.name}*"):
+        old.unlink()
+    code = (
+        "import pathlib, sys; from liftflow.gallery import Script, draw; "
+        "draw(Script(pathlib.Path(sys.argv[1])), pathlib.Path('.'))"
+    )
+    settings = {"MPLBACKEND": "Agg", "LIFTFLOW_DARK": str(int(dark)), "PYTHONUTF8": "1"}
+    began = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(script.path)],
+        cwd=folder,
+        env={**os.environ, **settings},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        encoding="utf-8",
+    )
+    seconds = time.perf_counter() - began
+    files = tuple(sorted(folder.glob(f"{script.name}*")))
+    return Outcome(script, files, done.stdout, seconds, done.returncode == 0)
+
+
+def run_all(
+    chosen: Iterable[Script], folder: Path, dark: bool = False, jobs: int = 1
+) -> Iterator[Outcome]:
+    """Run scripts side by side and yield each outcome when it is there.
+
+    Parameters
+    ----------
+    chosen : iterable of Script
+    folder : Path
+    dark : bool
+    jobs : int
+        Number of scripts at a time.
+
+    Yields
+    ------
+    outcome : Outcome
+    """
+    parallel = joblib.Parallel(n_jobs=jobs, prefer="threads", return_as="generator_unordered")
+    yield from parallel(joblib.delayed(run)(script, folder, dark) for script in chosen)
+
+
+def contact_sheet(
+    outcomes: Iterable[Outcome], path: Path, dark: bool = False, columns: int = 4
+) -> None:
+    """Draw the first picture of each script on one sheet, with its title.
+
+    Parameters
+    ----------
+    outcomes : iterable of Outcome
+    path : Path
+    dark : bool
+    columns : int
+    """
+    shown = sorted((o for o in outcomes if o.files), key=lambda outcome: outcome.script.name)
+    columns = min(columns, max(len(shown), 1))
+    rows = -(-len(shown) // columns)
+    with plt.style.context(style(dark)):
+        figure = Figure(figsize=(4.5 * columns, 3.0 * max(rows, 1)))
+        for place, outcome in enumerate(shown, start=1):
+            axes = figure.add_subplot(rows, columns, place)
+            axes.imshow(plt.imread(outcome.files[0]))
+            axes.set_title(f"{outcome.script.name[:2]}  {outcome.script.title}", fontsize=11)
+            axes.axis("off")
+            axes.set_anchor("N")
+        figure.savefig(path)

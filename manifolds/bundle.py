@@ -1,0 +1,282 @@
+"""The lift φ : 𝓜_θ₀ → φ(𝓜_θ₀) as a fibre bundle of geomstats."""
+
+from typing import Any
+
+import geomstats.backend as gs
+import numpy as np
+from geomstats.geometry.fiber_bundle import AlignerAlgorithm, FiberBundle
+from geomstats.geometry.manifold import Manifold
+from geomstats.geometry.quotient_metric import QuotientMetric
+
+from liftflow.architectures import Architecture
+from liftflow.linalg import over_batch
+from liftflow.metrics.geodesic import GeodesicSolver
+from liftflow.metrics.horizontal import LiftSpaces
+from liftflow.typing import FloatArray
+
+
+class LeastSquaresSpaces(LiftSpaces):
+    """Horizontal spaces range ∂φᵀ from φ alone: K⁺ is the inverse of ∂φ ∂φᵀ by least squares.
+
+    Parameters
+    ----------
+    architecture : Architecture
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        self.architecture = architecture
+
+    def _solve(self, theta: FloatArray, lifted_vec: FloatArray) -> FloatArray:
+        return self.architecture.solve_vjp(theta, self.architecture.solve_jvp(theta, lifted_vec))
+
+
+class HorizontalAligner(AlignerAlgorithm):
+    """Move a point of an invariant set along its fibre to where a horizontal geodesic arrives.
+
+    The frames of the hidden layers, or the signs of hidden nodes, are first brought as close to
+    those of the base point as they come (a Procrustes problem). That is where the geodesic is
+    looked for, and right to second order in the distance only, because the set is curved.
+
+    Parameters
+    ----------
+    total_space : InvariantSet
+    """
+
+    def __init__(self, total_space: Manifold) -> None:
+        super().__init__(total_space)
+        architecture = total_space.architecture
+        self.solver = GeodesicSolver(architecture, LeastSquaresSpaces(architecture))
+
+    def align(self, point: Any, base_point: Any) -> FloatArray:
+        """Find the point of a fibre that a horizontal geodesic from a base point reaches.
+
+        Parameters
+        ----------
+        point, base_point : array-like, shape=[..., D]
+
+        Returns
+        -------
+        aligned_point : array, shape=[..., D]
+            In the fibre of ``point``, and on the invariant set.
+
+        Raises
+        ------
+        GeodesicError
+            No such geodesic was found.
+        """
+
+        def one(point: FloatArray, base_point: FloatArray) -> FloatArray:
+            close = self.solver.architecture.align(point, base_point)
+            return self.solver.end(base_point, self.solver.connect(base_point, close))
+
+        return over_batch(one, [np.asarray(point), np.asarray(base_point)], [1, 1])
+
+
+class LiftBundle(FiberBundle):
+    """The lift as a Riemannian submersion from an invariant set onto its image.
+
+    Vertical vectors are those that neither φ nor h sees, ker ∂φ ∩ ker ∂h; horizontal ones are
+    orthogonal to them, range ∂φᵀ. Nothing here knows the intrinsic metric: it is made of φ and h
+    alone, and geomstats's ``QuotientMetric`` over it is a second way to K⁻¹.
+
+    Parameters
+    ----------
+    total_space : InvariantSet
+
+    References
+    ----------
+    That φ is a Riemannian submersion where the intrinsic metric property of [MPG]_ holds is ours.
+    """
+
+    def __init__(self, total_space: Manifold) -> None:
+        super().__init__(total_space=total_space, aligner=HorizontalAligner(total_space))
+        self.spaces = LeastSquaresSpaces(total_space.architecture)
+
+    @property
+    def _architecture(self) -> Architecture:
+        return self._total_space.architecture
+
+    def riemannian_submersion(self, point: Any) -> Any:
+        """Evaluate the lift φ.
+
+        Parameters
+        ----------
+        point : array-like, shape=[..., D]
+
+        Returns
+        -------
+        base_point : array, shape=[..., *lifted_shape]
+        """
+        return self._architecture.lift(point)
+
+    def tangent_riemannian_submersion(self, tangent_vec: Any, base_point: Any) -> Any:
+        """Push a tangent vector forward, ∂φ(θ) v.
+
+        Parameters
+        ----------
+        tangent_vec : array-like, shape=[..., D]
+        base_point : array-like, shape=[..., D]
+            Point θ of the total space.
+
+        Returns
+        -------
+        tangent_vec : array, shape=[..., *lifted_shape]
+        """
+        return self._architecture.lift_jvp(base_point, tangent_vec)
+
+    def lift(self, point: Any) -> FloatArray:
+        """Find a point of the fibre over z, in the sign gauge of θ₀: a section.
+
+        Parameters
+        ----------
+        point : array-like, shape=[..., *lifted_shape]
+
+        Returns
+        -------
+        theta : array, shape=[..., D]
+        """
+        return self._total_space.recover(point)
+
+    def horizontal_lift(
+        self, tangent_vec: Any, base_point: Any = None, fiber_point: Any = None
+    ) -> FloatArray:
+        """Lift a tangent vector to the shortest one above it, by least squares on ∂φ(θ) v = ζ.
+
+        Parameters
+        ----------
+        tangent_vec : array-like, shape=[..., *lifted_shape]
+        base_point : array-like, shape=[..., *lifted_shape], optional
+            Point of the image.
+        fiber_point : array-like, shape=[..., D], optional
+            Point of the fibre over it; by default that of :meth:`lift`.
+
+        Returns
+        -------
+        horizontal_vec : array, shape=[..., D]
+
+        Raises
+        ------
+        ValueError
+            Neither point is given.
+        """
+        if fiber_point is None:
+            if base_point is None:
+                raise ValueError("horizontal_lift needs a base_point or a fiber_point, got neither")
+            fiber_point = self.lift(base_point)
+        return self._architecture.solve_jvp(fiber_point, tangent_vec)
+
+    def horizontal_projection(self, tangent_vec: Any, base_point: Any) -> FloatArray:
+        """Project orthogonally onto range ∂φᵀ.
+
+        Parameters
+        ----------
+        tangent_vec, base_point : array-like, shape=[..., D]
+
+        Returns
+        -------
+        horizontal_vec : array, shape=[..., D]
+        """
+        return self.spaces.project(base_point, tangent_vec)
+
+    def vertical_projection(self, tangent_vec: Any, base_point: Any) -> FloatArray:
+        """Project a tangent vector orthogonally onto ker ∂φ ∩ ker ∂h.
+
+        Parameters
+        ----------
+        tangent_vec, base_point : array-like, shape=[..., D]
+
+        Returns
+        -------
+        vertical_vec : array, shape=[..., D]
+        """
+        return tangent_vec - self.horizontal_projection(tangent_vec, base_point)
+
+    def is_horizontal(self, tangent_vec: Any, base_point: Any, atol: float = gs.atol) -> Any:
+        """Check that the horizontal projection leaves a vector as it is.
+
+        Parameters
+        ----------
+        tangent_vec, base_point : array-like, shape=[..., D]
+        atol : float
+            Tolerance, entry by entry.
+
+        Returns
+        -------
+        is_horizontal : array, shape=[...]
+        """
+        gap = np.abs(tangent_vec - self.horizontal_projection(tangent_vec, base_point))
+        return np.all(gap <= atol, axis=-1)
+
+    def is_vertical(self, tangent_vec: Any, base_point: Any, atol: float = gs.atol) -> Any:
+        """Check that a tangent vector has no horizontal part.
+
+        Parameters
+        ----------
+        tangent_vec, base_point : array-like, shape=[..., D]
+        atol : float
+            Tolerance, entry by entry.
+
+        Returns
+        -------
+        is_vertical : array, shape=[...]
+        """
+        gap = np.abs(self.horizontal_projection(tangent_vec, base_point))
+        return np.all(gap <= atol, axis=-1)
+
+    def integrability_tensor(
+        self, tangent_vec_a: Any, tangent_vec_b: Any, base_point: Any
+    ) -> FloatArray:
+        r"""Evaluate O'Neill's tensor A of the lift; 0 where it is a local isometry.
+
+        :math:`A_a b = ver ∇_{hor a} hor b + hor ∇_{hor a} ver b`. The first part is half the
+        vertical part of the bracket of two gradient fields, the second minus its transpose,
+        :math:`−∂φ^+ ∂²φ[hor a, ver b]`. So it measures by how much the Frobenius property fails.
+
+        Parameters
+        ----------
+        tangent_vec_a, tangent_vec_b, base_point : array-like, shape=[..., D]
+
+        Returns
+        -------
+        vector : array, shape=[..., D]
+            Vertical if b is horizontal, horizontal if b is vertical.
+
+        References
+        ----------
+        [ONeill1966]_.
+        """
+        a = self.horizontal_projection(tangent_vec_a, base_point)
+        b = self.horizontal_projection(tangent_vec_b, base_point)
+        bent = self.spaces.second_fundamental_form(base_point, a, b)
+        pushed = self._architecture.lift_hessian(base_point, a, tangent_vec_b - b)
+        across = self._architecture.solve_jvp(base_point, pushed)
+        return self._total_space.to_tangent(bent, base_point) - across
+
+
+class LiftQuotientMetric(QuotientMetric):
+    """The quotient metric of geomstats over the lift, with the curvature of the right sign.
+
+    geomstats 2.8.0 adds O'Neill's correction with the sign that belongs to the opposite convention
+    for R: planar shapes, whose sectional curvature lies between 1 and 4, come out at less than 1.
+    """
+
+    def curvature(
+        self, tangent_vec_a: Any, tangent_vec_b: Any, tangent_vec_c: Any, base_point: Any
+    ) -> Any:
+        """Riemannian curvature R(a, b)c from the total space and O'Neill's tensor.
+
+        Parameters
+        ----------
+        tangent_vec_a, tangent_vec_b, tangent_vec_c : array-like, shape=[..., *lifted_shape]
+        base_point : array-like, shape=[..., *lifted_shape]
+
+        Returns
+        -------
+        curvature : array, shape=[..., *lifted_shape]
+        """
+        vectors = (tangent_vec_a, tangent_vec_b, tangent_vec_c)
+        bundle, fiber_point = self._fiber_bundle, self._fiber_bundle.lift(base_point)
+        above = [bundle.horizontal_lift(vector, fiber_point=fiber_point) for vector in vectors]
+        top = self._total_space.metric.curvature(*above, fiber_point)
+        top = bundle.tangent_riemannian_submersion(top, fiber_point)
+        return 2 * top - super().curvature(*vectors, base_point)

@@ -1,0 +1,333 @@
+"""Coordinates of the images, in which tensors have entries."""
+
+from functools import singledispatch
+from typing import Any
+
+import geomstats.backend as gs
+import numpy as np
+from geomstats.geometry.base import DiffeomorphicManifold
+from geomstats.geometry.diffeo import Diffeo
+from geomstats.geometry.manifold import Manifold
+
+from liftflow.architectures import Architecture, DeepLinear, ProductArchitecture, ReLUNetwork
+from liftflow.architectures.paths import BasisPathChart
+from liftflow.manifolds.flat import CoordinateMetric
+from liftflow.typing import FloatArray, Rng
+
+
+@singledispatch
+def chart_manifold(architecture: Architecture, invariant_set: Any, theta: Any) -> Manifold:
+    """Return the manifold of coordinates of the image about φ(θ); each family registers its own.
+
+    Parameters
+    ----------
+    architecture : Architecture
+    invariant_set : InvariantSet
+    theta : array-like, shape=[dim]
+
+    Returns
+    -------
+    chart : geomstats.geometry.manifold.Manifold
+
+    Raises
+    ------
+    NotImplementedError
+        None is registered for this family, or the image is not covered by one.
+    """
+    raise NotImplementedError(
+        f"no coordinates of the image are known for {type(architecture).__name__}; curvature, "
+        "geodesics and parallel transport need none: use image().metric"
+    )
+
+
+class BasisPathCoordinates(Diffeo):
+    """Coordinates x of a ReLU network's image to the parameter Ψ(x, h(θ₀)) above.
+
+    Parameters
+    ----------
+    invariant_set : InvariantSet
+        Of a ReLU network: φ is a local isometry from it.
+    chart : BasisPathChart
+    """
+
+    def __init__(self, invariant_set: Any, chart: BasisPathChart) -> None:
+        self.invariant_set, self.chart = invariant_set, chart
+
+    def __call__(self, base_point: Any) -> FloatArray:
+        """Recover θ from its coordinates.
+
+        Parameters
+        ----------
+        base_point : array-like, shape=[..., dim]
+
+        Returns
+        -------
+        theta : array, shape=[..., D]
+        """
+        return self.chart.recover(base_point, self.invariant_set.laws0)
+
+    def inverse(self, image_point: Any) -> Any:
+        """Evaluate the products along the basis paths.
+
+        Parameters
+        ----------
+        image_point : array-like, shape=[..., D]
+
+        Returns
+        -------
+        coordinates : array, shape=[..., dim]
+        """
+        return self.chart.coordinates(image_point)
+
+    def tangent(
+        self, tangent_vec: Any, base_point: Any = None, image_point: Any = None
+    ) -> FloatArray:
+        """Lift a velocity of the coordinates horizontally.
+
+        Parameters
+        ----------
+        tangent_vec : array-like, shape=[..., dim]
+        base_point : array-like, shape=[..., dim], optional
+        image_point : array-like, shape=[..., D], optional
+            One of the two.
+
+        Returns
+        -------
+        horizontal_vec : array, shape=[..., D]
+        """
+        theta = self(base_point) if image_point is None else image_point
+        above = self.chart.lift_tangent(theta, tangent_vec)
+        # Two velocities above differ by a rescaling, which is orthogonal to the invariant set.
+        return self.invariant_set.to_tangent(above, theta)
+
+    def inverse_tangent(
+        self, image_tangent_vec: Any, image_point: Any = None, base_point: Any = None
+    ) -> FloatArray:
+        """Push a velocity of θ forward to the coordinates.
+
+        Parameters
+        ----------
+        image_tangent_vec : array-like, shape=[..., D]
+        image_point : array-like, shape=[..., D], optional
+        base_point : array-like, shape=[..., dim], optional
+            One of the two.
+
+        Returns
+        -------
+        tangent_vec : array, shape=[..., dim]
+        """
+        theta = self(base_point) if image_point is None else image_point
+        return self.chart.push_forward(theta, image_tangent_vec)
+
+
+class ChartMetric(CoordinateMetric):
+    """The intrinsic metric in basis-path coordinates, of which no derivative is ever taken.
+
+    Geodesics z(t) of the image lift to geodesics θ(t) of the invariant set, whose acceleration is
+    normal to it, so that ∂x does not see it: x'' = ∂²x(θ)[θ', θ']. Hence the Christoffel symbols.
+
+    Parameters
+    ----------
+    space : ChartedImage
+    """
+
+    def _frame(self, base_point: Any) -> tuple[FloatArray, FloatArray]:
+        """θ, and the horizontal lifts of the coordinate fields, shape=[..., dim, D]."""
+        theta = self.diffeo(base_point)
+        return theta, self.diffeo.tangent(np.eye(self._space.dim), image_point=theta[..., None, :])
+
+    def metric_matrix(self, base_point: Any = None) -> FloatArray:
+        """Inner products of the coordinate fields.
+
+        Parameters
+        ----------
+        base_point : array-like, shape=[..., dim]
+
+        Returns
+        -------
+        metric_matrix : array, shape=[..., dim, dim]
+        """
+        _, frame = self._frame(base_point)
+        return frame @ np.swapaxes(frame, -1, -2)
+
+    def cometric_matrix(self, base_point: Any = None) -> FloatArray:
+        """Inner products of the differentials of the coordinates, ∂x ∂xᵀ.
+
+        Parameters
+        ----------
+        base_point : array-like, shape=[..., dim]
+
+        Returns
+        -------
+        cometric_matrix : array, shape=[..., dim, dim]
+        """
+        theta = self.diffeo(base_point)[..., None, :]
+        rows = self.diffeo.chart.pull_back(theta, np.eye(self._space.dim))
+        return rows @ np.swapaxes(rows, -1, -2)
+
+    def christoffels(self, base_point: Any = None) -> FloatArray:
+        r"""Christoffel symbols, exactly: :math:`Γ(v, w) = −∂²x(θ)[hor v, hor w]`.
+
+        Parameters
+        ----------
+        base_point : array-like, shape=[..., dim]
+
+        Returns
+        -------
+        christoffels : array, shape=[..., dim, dim, dim]
+            The contravariant index is the first, as in geomstats.
+        """
+        theta, frame = self._frame(base_point)
+        bent = self.diffeo.chart.hessian(
+            theta[..., None, None, :], frame[..., :, None, :], frame[..., None, :, :]
+        )
+        return -np.moveaxis(bent, -1, -3)
+
+    def geodesic_equation(self, state: Any) -> FloatArray:
+        """Velocity and acceleration of a geodesic, in O(edges) and one solve with the Laplacian.
+
+        Parameters
+        ----------
+        state : array-like, shape=[..., 2, dim]
+            Position and velocity.
+
+        Returns
+        -------
+        derivative : array, shape=[..., 2, dim]
+        """
+        position, velocity = state[..., 0, :], state[..., 1, :]
+        theta = self.diffeo(position)
+        above = self.diffeo.tangent(velocity, image_point=theta)
+        return np.stack([velocity, self.diffeo.chart.hessian(theta, above, above)], axis=-2)
+
+
+class ChartedImage(DiffeomorphicManifold):
+    """The part of a ReLU network's image that is covered by basis paths, in their coordinates.
+
+    Parameters
+    ----------
+    invariant_set : InvariantSet
+        Of a ReLU network.
+    theta : array-like, shape=[D]
+        Where the anchors are chosen, and from where the signs are taken.
+    """
+
+    def __init__(self, invariant_set: Any, theta: Any) -> None:
+        chart = invariant_set.architecture.basis_chart(theta)
+        super().__init__(
+            diffeo=BasisPathCoordinates(invariant_set, chart),
+            image_space=invariant_set,
+            dim=chart.dim,
+            shape=(chart.dim,),
+        )
+
+    @staticmethod
+    def default_metric() -> type[ChartMetric]:
+        """Metric to equip the chart with if ``equip`` is True.
+
+        Returns
+        -------
+        Metric : type
+        """
+        return ChartMetric
+
+    def belongs(self, point: Any, atol: float = gs.atol) -> Any:
+        """Check that no anchor path vanishes.
+
+        Parameters
+        ----------
+        point : array-like, shape=[..., dim]
+        atol : float
+            Size of a coordinate below which it vanishes.
+
+        Returns
+        -------
+        belongs : array, shape=[...]
+        """
+        if np.shape(point)[-1:] != self.shape:
+            return np.zeros(np.shape(point)[:-1], dtype=bool)
+        chart = self.diffeo.chart
+        along_anchors = np.asarray(point)[..., chart.coordinate_of_edge[chart.anchors.into]]
+        return np.all(np.abs(along_anchors) > atol, axis=-1)
+
+    def is_tangent(self, vector: Any, base_point: Any = None, atol: float = gs.atol) -> Any:
+        """Check the shape: every vector is tangent.
+
+        Parameters
+        ----------
+        vector : array-like, shape=[..., dim]
+        base_point : array-like, shape=[..., dim], optional
+        atol : float
+            Not used.
+
+        Returns
+        -------
+        is_tangent : array, shape=[...]
+        """
+        lead = np.broadcast_shapes(np.shape(vector)[:-1], np.shape(base_point)[:-1])
+        return np.full(lead, np.shape(vector)[-1:] == self.shape)
+
+    def to_tangent(self, vector: Any, base_point: Any = None) -> Any:
+        """Leave a vector as it is.
+
+        Parameters
+        ----------
+        vector : array-like, shape=[..., dim]
+        base_point : array-like, shape=[..., dim], optional
+
+        Returns
+        -------
+        tangent_vec : array, shape=[..., dim]
+        """
+        return gs.copy(vector) if base_point is None else vector + 0.0 * base_point
+
+    def projection(self, point: Any) -> Any:
+        """Leave a point as it is.
+
+        Parameters
+        ----------
+        point : array-like, shape=[..., dim]
+
+        Returns
+        -------
+        point : array, shape=[..., dim]
+        """
+        return gs.copy(point)
+
+    def random_tangent_vec(
+        self, base_point: Any, n_samples: int = 1, rng: Rng = None
+    ) -> FloatArray:
+        """Draw tangent vectors of the invariant set and push them forward.
+
+        Parameters
+        ----------
+        base_point : array-like, shape=[..., dim]
+        n_samples : int
+            With several, ``base_point`` is one point.
+        rng : numpy.random.Generator or int, optional
+
+        Returns
+        -------
+        tangent_vec : array, shape=[..., dim]
+        """
+        theta = self.diffeo(base_point)
+        above = self.image_space.random_tangent_vec(theta, n_samples, rng)
+        return self.diffeo.inverse_tangent(above, image_point=theta)
+
+
+@chart_manifold.register
+def _(architecture: ReLUNetwork, invariant_set: Any, theta: Any) -> ChartedImage:
+    return ChartedImage(invariant_set, theta)
+
+
+@chart_manifold.register(DeepLinear)
+@chart_manifold.register(ProductArchitecture)
+def _(architecture: Architecture, invariant_set: Any, theta: Any) -> Manifold:
+    image = invariant_set.image()
+    if image.dim < architecture.lifted_dim:
+        raise NotImplementedError(
+            f"the image is no open set, of dimension {image.dim} among {architecture.lifted_dim} "
+            "numbers, so the entries of z are no coordinates; curvature, geodesics and parallel "
+            "transport need none: use image().metric"
+        )
+    return image.flat()

@@ -1,0 +1,315 @@
+"""Geodesics in parameter space, which all metrics here take theirs from."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import chain, pairwise
+from typing import Any
+
+import numpy as np
+from scipy.integrate import solve_ivp
+from scipy.optimize import root
+
+from liftflow.architectures import Architecture
+from liftflow.errors import GeodesicError, InputError, NotOnImageError, NotRecoverableError
+from liftflow.metrics.horizontal import HorizontalSpaces
+from liftflow.typing import FloatArray
+
+GEODESIC_RTOL = 1e-11
+"""Default relative tolerance of geodesics."""
+
+_SINGULAR = (NotRecoverableError, NotOnImageError)  # what families raise where ∂h or K loses rank
+_MAX_STEPS = 100_000
+_COARSE_RTOL, _COARSE_STEPS = 1e-8, 600
+_REFINEMENTS, _SWEEPS = 3, 10
+
+
+@dataclass(frozen=True)
+class GeodesicSolver:
+    r"""Horizontal geodesics of an invariant set, and parallel transport along them.
+
+    The invariant set carries the Euclidean metric, and its laws are quadratic, so that its
+    geodesics obey the closed equation
+
+    .. math:: θ'' = −∂h^\top μ, \quad (∂h\,∂h^\top) μ = ∂^2 h[θ', θ'],
+
+    and no metric is differentiated. A geodesic that starts horizontally stays horizontal, and φ
+    takes it to a geodesic of the image, of the same length (a Riemannian submersion).
+
+    Parameters
+    ----------
+    architecture : Architecture
+    spaces : HorizontalSpaces
+        Those of the submersion; the tangent spaces, for the invariant set itself.
+    rtol : float
+        Relative tolerance of positions, directions and transported vectors.
+    max_steps : int
+        Largest number of evaluations of the equation along one geodesic.
+
+    Raises
+    ------
+    InputError
+        A tolerance that double precision cannot keep.
+
+    References
+    ----------
+    Submersions: [ONeill1966]_. The equation in closed form is ours.
+    """
+
+    architecture: Architecture
+    spaces: HorizontalSpaces
+    rtol: float = GEODESIC_RTOL
+    max_steps: int = _MAX_STEPS
+
+    def __post_init__(self) -> None:
+        """Refuse a tolerance that cannot be kept."""
+        if not 1e-13 <= self.rtol < 1:
+            raise InputError(f"rtol must lie between 1e-13 and 1, got {self.rtol}")
+
+    def acceleration(self, theta: FloatArray, velocity: FloatArray) -> FloatArray:
+        """Second derivative θ'' of the geodesic through θ.
+
+        Parameters
+        ----------
+        theta, velocity : array, shape=[..., dim]
+
+        Returns
+        -------
+        acceleration : array, shape=[..., dim]
+            Orthogonal to the invariant set.
+        """
+        second = self.architecture.laws_hessian(theta, velocity, velocity)
+        return -self.architecture.solve_laws_jvp(theta, second)
+
+    def end(self, theta: FloatArray, velocity: FloatArray) -> FloatArray:
+        """Where a geodesic is after unit time.
+
+        Parameters
+        ----------
+        theta, velocity : array, shape=[dim]
+
+        Returns
+        -------
+        theta : array, shape=[dim]
+
+        Raises
+        ------
+        GeodesicError
+            The geodesic runs into a singular point of the invariant set.
+        """
+        if not np.any(velocity):
+            return theta
+        return self._integrate(theta, velocity, 1.0).y[: theta.size, -1]
+
+    def path(self, theta: FloatArray, velocity: FloatArray) -> Callable[[FloatArray], FloatArray]:
+        """Parametrise a geodesic by time.
+
+        Parameters
+        ----------
+        theta, velocity : array, shape=[dim]
+
+        Returns
+        -------
+        path : callable
+            Takes times of either sign, shape=[n_times], to points, shape=[n_times, dim].
+        """
+
+        def path(times: FloatArray) -> FloatArray:
+            points = np.tile(theta, (times.size, 1))
+            for side in (times > 0, times < 0):
+                if np.any(velocity) and np.any(side):
+                    last = times[side][np.argmax(np.abs(times[side]))]
+                    found = self._integrate(theta, velocity, last, dense_output=True)
+                    length = np.linalg.norm(velocity)
+                    points[side] = found.sol(length * np.abs(times[side]))[: theta.size].T
+            return points
+
+        return path
+
+    def transport(
+        self, theta: FloatArray, velocity: FloatArray, vector: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        r"""Transport a horizontal vector parallel along a geodesic for unit time.
+
+        V' = B(θ', V), the derivative of V that keeps it horizontal and has no horizontal part.
+
+        Parameters
+        ----------
+        theta, velocity, vector : array, shape=[dim]
+
+        Returns
+        -------
+        theta, vector : array, shape=[dim]
+            At the end.
+        """
+        if not np.any(velocity) or not np.any(vector):
+            return self.end(theta, velocity), vector
+        length = np.linalg.norm(vector)
+        found = self._integrate(theta, velocity, 1.0, passenger=vector / length)
+        theta, _, vector = np.split(found.y[:, -1], 3)
+        return theta, length * self.spaces.project(theta, vector)
+
+    def _integrate(
+        self,
+        theta: FloatArray,
+        velocity: FloatArray,
+        time: float,
+        passenger: FloatArray | None = None,
+        dense_output: bool = False,
+    ) -> Any:
+        """Integrate over arc length, at unit speed, so that tolerances are relative to 1."""
+        speed, size = float(np.linalg.norm(velocity)), theta.size
+        parts = [theta, np.sign(time) * velocity / speed]
+
+        evaluations = 0
+
+        def derivative(at: float, state: FloatArray) -> FloatArray:
+            nonlocal evaluations
+            evaluations += 1
+            if evaluations > self.max_steps:
+                raise GeodesicError(
+                    f"the geodesic takes more than {self.max_steps} evaluations up to the length "
+                    f"{at:.3g} of {abs(time) * speed:.3g}: it passes close to a singular point"
+                )
+            here, heading = state[:size], state[size : 2 * size]
+            moves = [heading, self.acceleration(here, heading)]
+            if passenger is not None:
+                moves.append(self.spaces.second_fundamental_form(here, heading, state[2 * size :]))
+            return np.concatenate(moves)
+
+        if passenger is not None:
+            parts.append(passenger)
+        typical = np.repeat([np.linalg.norm(theta), *[1.0] * (len(parts) - 1)], size)
+        try:
+            found = solve_ivp(
+                derivative,
+                (0.0, abs(time) * speed),
+                np.concatenate(parts),
+                method="DOP853",
+                rtol=self.rtol,
+                atol=self.rtol * typical / np.sqrt(size),
+                dense_output=dense_output,
+            )
+        except _SINGULAR as error:
+            raise GeodesicError(f"the geodesic runs into a singular point: {error}") from error
+        if not found.success:
+            raise GeodesicError(
+                f"the geodesic cannot be followed beyond the length {found.t[-1]:.3g} of "
+                f"{abs(time) * speed:.3g}: it runs into a singular point of the invariant set; "
+                "take a shorter tangent vector"
+            )
+        return found
+
+    def connect(self, theta: FloatArray, target: FloatArray) -> FloatArray:
+        """Find the initial velocity of a geodesic that ends after unit time over a target.
+
+        Shooting: the gap that is left at the end is a correction at the start, but for terms of
+        second order in the distance, which Broyden's method learns. Where that fails from the
+        chord, a broken line is shortened first, and Powell's hybrid method goes on from there.
+
+        Parameters
+        ----------
+        theta, target : array, shape=[dim]
+            Points of one invariant set.
+
+        Returns
+        -------
+        velocity : array, shape=[dim]
+            Horizontal.
+
+        Raises
+        ------
+        GeodesicError
+            None was found; says how far the end stays from the target.
+        """
+        coarse = replace(self, rtol=max(self.rtol, _COARSE_RTOL), max_steps=_COARSE_STEPS)
+        try:
+            velocity = coarse._broyden(theta, target, self._chord(theta, target))
+        except (GeodesicError, *_SINGULAR):
+            velocity = coarse._hybrid(theta, target, self._shortened(theta, target))
+        try:
+            return self._broyden(theta, target, velocity)
+        except (GeodesicError, *_SINGULAR):
+            return self._hybrid(theta, target, velocity)
+
+    def _chord(self, theta: FloatArray, target: FloatArray) -> FloatArray:
+        """Horizontal part of the chord, of the chord's length."""
+        chord = target - theta
+        velocity = self.spaces.project(theta, chord)
+        length = np.linalg.norm(velocity)
+        return velocity * (np.linalg.norm(chord) / length) if length else velocity
+
+    def _shortened(self, theta: FloatArray, target: FloatArray) -> FloatArray:
+        """Initial velocity of a broken line, shortened by moving its corners between neighbours.
+
+        It is refined as it gets shorter, and its end moves in the fibre of the target.
+        """
+        laws, points = self.architecture.conservation_laws(theta), [theta, target]
+        for _ in range(_REFINEMENTS):
+            middles = [(first + second) / 2 for first, second in pairwise(points)]
+            middles = list(self.architecture.project_to_laws(np.stack(middles), laws))
+            points = [*chain.from_iterable(zip(points[:-1], middles, strict=True)), points[-1]]
+            for _ in range(_SWEEPS):
+                for i in range(1, len(points) - 1):
+                    middle = (points[i - 1] + points[i + 1]) / 2
+                    points[i] = self.architecture.project_to_laws(middle, laws)
+                points[-1] = self.architecture.align(points[-1], points[-2])
+        length = sum(np.linalg.norm(second - first) for first, second in pairwise(points))
+        velocity = self.spaces.project(theta, points[1] - theta)
+        return velocity * (length / np.linalg.norm(velocity))
+
+    def _miss(
+        self, theta: FloatArray, target: FloatArray, velocity: FloatArray
+    ) -> tuple[FloatArray, float]:
+        """Minus the gap at the end, plus what is not horizontal at the start; size of the gap."""
+        horizontal = self.spaces.project(theta, velocity)
+        gap = self.spaces.displacement(self.end(theta, horizontal), target)
+        residual = velocity - horizontal - self.spaces.project(theta, gap)
+        return residual, float(np.linalg.norm(gap))
+
+    def _accept(
+        self, theta: FloatArray, target: FloatArray, velocity: FloatArray, gap: float
+    ) -> FloatArray:
+        tolerance = self._tolerance(theta)
+        if not gap <= 10 * tolerance:
+            raise GeodesicError(
+                f"no geodesic was found between points whose parameters are "
+                f"{np.linalg.norm(target - theta):.3g} apart: shooting ends {gap:.1e} from the "
+                f"target, expected at most {tolerance:.1e}; are they joined in the invariant set, "
+                "and far from its singular points?"
+            )
+        return self.spaces.project(theta, velocity)
+
+    def _tolerance(self, theta: FloatArray) -> float:
+        return 10 * self.rtol * float(np.linalg.norm(theta))
+
+    def _broyden(self, theta: FloatArray, target: FloatArray, guess: FloatArray) -> FloatArray:
+        """Solve from the identity as the Jacobian, which it is to second order in the distance."""
+        gaps: list[float] = []
+
+        def miss(velocity: FloatArray) -> FloatArray:
+            residual, gap = self._miss(theta, target, velocity)
+            gaps.append(gap)
+            if not gap <= 2 * gaps[0] + self._tolerance(theta):
+                raise GeodesicError(f"shooting diverges, at {gap:.1e} from the target")
+            return residual
+
+        options: dict[str, Any] = {"fatol": self._tolerance(theta), "maxiter": 12}
+        options |= {"line_search": None, "jac_options": {"alpha": -1.0}}
+        with np.errstate(all="ignore"):  # a step may be infinite, which is refused
+            found = root(miss, guess, method="broyden1", options=options)
+        return self._accept(theta, target, found.x, gaps[-1])
+
+    def _hybrid(self, theta: FloatArray, target: FloatArray, guess: FloatArray) -> FloatArray:
+        """Solve with a Jacobian by differences, one geodesic per parameter, in trust regions."""
+
+        def miss(velocity: FloatArray) -> FloatArray:
+            return self._miss(theta, target, velocity)[0]
+
+        options: dict[str, Any] = {
+            "eps": self.rtol,
+            "xtol": self.rtol,
+            "maxfev": 50 + 4 * theta.size,
+        }
+        options |= {"factor": 0.1, "diag": np.ones(theta.size)}
+        found = root(miss, guess, method="hybr", options=options)
+        return self._accept(theta, target, found.x, self._miss(theta, target, found.x)[1])

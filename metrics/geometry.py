@@ -1,0 +1,468 @@
+"""Geodesics, distances, parallel transport and curvature, as geomstats asks for them."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+from autograd.extend import defvjp, primitive
+from geomstats.geometry.riemannian_metric import RiemannianMetric
+
+from liftflow.errors import InputError, NotTangentError
+from liftflow.linalg import over_batch
+from liftflow.metrics.geodesic import GeodesicSolver
+from liftflow.typing import FloatArray, as_array
+
+TANGENT_RTOL = 1e-6
+"""Relative distance to the tangent space up to which a vector counts as tangent."""
+
+
+@primitive
+def _squared_dist(point_a: FloatArray, point_b: FloatArray, metric: "HorizontalMetric") -> Any:
+    return over_batch(metric._one_squared_dist, [point_a, point_b], [metric._ndim] * 2)
+
+
+def _pull_squared_dist(
+    ans: FloatArray, base_point: Any, point: Any, metric: "HorizontalMetric"
+) -> Callable[[Any], Any]:
+    """Gradient −2 log as a covector."""
+    gradient = -2.0 * metric._over_points(metric._one_covector_log, [base_point, point])
+    return lambda g: np.reshape(g, np.shape(ans) + (1,) * metric._ndim) * gradient
+
+
+defvjp(
+    _squared_dist,
+    _pull_squared_dist,
+    lambda ans, a, b, metric: _pull_squared_dist(ans, b, a, metric),
+    argnums=(0, 1),
+)
+
+
+class HorizontalMetric(RiemannianMetric):
+    r"""A metric that makes a map from an invariant set a Riemannian submersion.
+
+    Every computation goes up to parameter space: a geodesic is the image of a horizontal one
+    there, and so is a parallel field; the curvature is that of Gauss and O'Neill in one,
+
+    .. math:: ⟨R(X, Y)Z, W⟩ = ⟨B(Y, Z), B(X, W)⟩ − ⟨B(X, Z), B(Y, W)⟩ − 2⟨A_X Y, A_Z W⟩,
+
+    with B of :meth:`HorizontalSpaces.second_fundamental_form` and
+    :math:`A_X Y = (B(X, Y) − B(Y, X))/2`. Points are extrinsic, so what geomstats would compute
+    from a matrix of the metric in coordinates is refused.
+
+    Parameters
+    ----------
+    space : geomstats.geometry.manifold.Manifold
+    solver : GeodesicSolver
+
+    References
+    ----------
+    [ONeill1966]_. That one tensor B gives both corrections is ours.
+    """
+
+    def __init__(self, space: Any, solver: GeodesicSolver) -> None:
+        super().__init__(space=space)
+        self.solver = solver
+
+    # How the metric lies below the parameters; items without leading axes.
+
+    @abstractmethod
+    def _point_above(self, point: FloatArray) -> FloatArray:
+        """A parameter of the invariant set over a point."""
+
+    @abstractmethod
+    def _vector_above(self, theta: FloatArray, vector: FloatArray) -> FloatArray:
+        """Horizontal lift of a tangent vector to θ."""
+
+    @abstractmethod
+    def _point_below(self, theta: FloatArray) -> FloatArray:
+        """The point below a parameter."""
+
+    @abstractmethod
+    def _vector_below(self, theta: FloatArray, vector: FloatArray) -> FloatArray:
+        """Push a velocity of θ down."""
+
+    @abstractmethod
+    def _covector_below(self, theta: FloatArray, vector: FloatArray) -> FloatArray:
+        """The covector ⟨·, v⟩ of a pushed-down horizontal velocity v."""
+
+    # The door.
+
+    @property
+    def _ndim(self) -> int:
+        return len(self._space.shape)
+
+    def _over_points(self, function: Callable[..., Any], arrays: Any) -> Any:
+        """Apply a function of items to batches of points and vectors, all of the point's shape."""
+        shape = self._space.shape
+        checked = [as_array(a, "a point or vector", shape, differentiable=False) for a in arrays]
+        return over_batch(function, checked, [len(shape)] * len(checked))
+
+    def _lift(self, point: FloatArray, *vectors: FloatArray) -> list[FloatArray]:
+        """A parameter over a point, and the horizontal lifts of tangent vectors to it."""
+        theta = self._point_above(point)
+        return [theta, *[self._lift_vector(theta, vector) for vector in vectors]]
+
+    def _lift_vector(self, theta: FloatArray, vector: FloatArray) -> FloatArray:
+        above = self._vector_above(theta, vector)
+        gap = np.linalg.norm(self._vector_below(theta, above) - vector)
+        if gap > TANGENT_RTOL * np.linalg.norm(vector):
+            residual = float(gap / np.linalg.norm(vector))
+            raise NotTangentError(
+                f"no velocity of the parameters pushes down to tangent_vec: relative residual "
+                f"{residual:.1e}, expected at most {TANGENT_RTOL:.0e}; "
+                "to_tangent(vector, base_point) of the space projects it. (A metric in a limit of "
+                "infinite depth has no parameters on a grid above it, and no geodesics here.)",
+                residual,
+            )
+        return above
+
+    # Geodesics.
+
+    def exp(self, tangent_vec: Any, base_point: Any) -> FloatArray:
+        """Follow the geodesic with a given initial velocity for unit time.
+
+        Parameters
+        ----------
+        tangent_vec, base_point : array-like, shape=[..., *point_shape]
+
+        Returns
+        -------
+        point : array, shape=[..., *point_shape]
+
+        Raises
+        ------
+        GeodesicError
+            The geodesic runs into a singular point.
+        NotTangentError
+            ``tangent_vec`` is not tangent.
+        """
+
+        def one(vector: FloatArray, point: FloatArray) -> FloatArray:
+            return self._point_below(self.solver.end(*self._lift(point, vector)))
+
+        return self._over_points(one, [tangent_vec, base_point])
+
+    def log(self, point: Any, base_point: Any) -> FloatArray:
+        """Find the initial velocity of a geodesic that joins two points in unit time.
+
+        Parameters
+        ----------
+        point, base_point : array-like, shape=[..., *point_shape]
+
+        Returns
+        -------
+        tangent_vec : array, shape=[..., *point_shape]
+            Of the geodesic that is found from the chord of the parameters: the shortest one for
+            points that are close.
+
+        Raises
+        ------
+        GeodesicError
+            None was found.
+        """
+
+        def one(target: FloatArray, start: FloatArray) -> FloatArray:
+            return self._vector_below(*self._connect(start, target))
+
+        return self._over_points(one, [point, base_point])
+
+    def _connect(self, start: FloatArray, target: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """A parameter over the start, and the horizontal velocity that leads to the target."""
+        theta = self._point_above(start)
+        above = self.solver.architecture.align(self._point_above(target), theta)
+        return theta, self.solver.connect(theta, above)
+
+    def geodesic(
+        self, initial_point: Any, end_point: Any = None, initial_tangent_vec: Any = None
+    ) -> Callable[[Any], FloatArray]:
+        """Parametrise a geodesic, given by its ends or by its initial velocity.
+
+        Parameters
+        ----------
+        initial_point : array-like, shape=[..., *point_shape]
+        end_point : array-like, shape=[..., *point_shape], optional
+            Reached at time 1.
+        initial_tangent_vec : array-like, shape=[..., *point_shape], optional
+
+        Returns
+        -------
+        path : callable
+            Takes times, shape=[n_times] and of either sign, to points,
+            shape=[..., n_times, *point_shape].
+
+        Raises
+        ------
+        InputError
+            Neither or both of an end point and an initial velocity are given.
+        """
+        if (end_point is None) == (initial_tangent_vec is None):
+            raise InputError(
+                "a geodesic is given by initial_point and one of end_point and "
+                "initial_tangent_vec; got " + ("neither" if end_point is None else "both")
+            )
+        if initial_tangent_vec is None:
+            initial_tangent_vec = self.log(end_point, initial_point)
+
+        def path(t: Any) -> FloatArray:
+            times = np.atleast_1d(as_array(t, "t", differentiable=False))
+
+            def one(vector: FloatArray, point: FloatArray) -> FloatArray:
+                above = self.solver.path(*self._lift(point, vector))(times)
+                return np.stack([self._point_below(theta) for theta in above])
+
+            return self._over_points(one, [initial_tangent_vec, initial_point])
+
+        return path
+
+    def squared_dist(self, point_a: Any, point_b: Any) -> Any:
+        """Squared distance along the geodesic that :meth:`log` finds, or by a formula.
+
+        Differentiable once under autograd: the gradient in the first point is −2 log, as a
+        covector.
+
+        Parameters
+        ----------
+        point_a, point_b : array-like, shape=[..., *point_shape]
+
+        Returns
+        -------
+        squared_dist : array, shape=[...]
+
+        Raises
+        ------
+        GeodesicError
+            No geodesic was found.
+        """
+        shape = self._space.shape
+        point_a = as_array(point_a, "point_a", shape)
+        point_b = as_array(point_b, "point_b", shape)
+        # Both ways, so that autograd sums over the axes of a batch that one of them lacks.
+        return _squared_dist(point_a + 0.0 * point_b, point_b + 0.0 * point_a, self)
+
+    def _one_squared_dist(self, point_a: FloatArray, point_b: FloatArray) -> Any:
+        distance = self._exact_distance(point_a, point_b)
+        if distance is None:
+            return np.sum(self._connect(point_a, point_b)[1] ** 2)
+        return distance**2
+
+    def _exact_distance(self, point_a: FloatArray, point_b: FloatArray) -> float | None:
+        """The distance where a formula is known for it."""
+        return None
+
+    def _one_covector_log(self, start: FloatArray, target: FloatArray) -> FloatArray:
+        return self._covector_below(*self._connect(start, target))
+
+    def parallel_transport(
+        self, tangent_vec: Any, base_point: Any, direction: Any = None, end_point: Any = None
+    ) -> FloatArray:
+        """Transport a tangent vector parallel along a geodesic, from time 0 to 1.
+
+        Parameters
+        ----------
+        tangent_vec, base_point : array-like, shape=[..., *point_shape]
+        direction : array-like, shape=[..., *point_shape], optional
+            Initial velocity of the geodesic.
+        end_point : array-like, shape=[..., *point_shape], optional
+            Its end.
+
+        Returns
+        -------
+        transported_vec : array, shape=[..., *point_shape]
+            Tangent at the end of the geodesic.
+
+        Raises
+        ------
+        InputError
+            Neither or both of a direction and an end point are given.
+        """
+        if (direction is None) == (end_point is None):
+            raise InputError(
+                "parallel_transport goes along one of direction and end_point; got "
+                + ("neither" if direction is None else "both")
+            )
+
+        def along(vector: FloatArray, point: FloatArray, course: FloatArray) -> FloatArray:
+            theta, passenger, velocity = self._lift(point, vector, course)
+            return self._vector_below(*self.solver.transport(theta, velocity, passenger))
+
+        def towards(vector: FloatArray, point: FloatArray, target: FloatArray) -> FloatArray:
+            theta, velocity = self._connect(point, target)
+            passenger = self._lift_vector(theta, vector)
+            return self._vector_below(*self.solver.transport(theta, velocity, passenger))
+
+        if end_point is None:
+            return self._over_points(along, [tangent_vec, base_point, direction])
+        return self._over_points(towards, [tangent_vec, base_point, end_point])
+
+    def injectivity_radius(self, base_point: Any = None) -> Any:
+        """Refuse: it is not known.
+
+        Parameters
+        ----------
+        base_point : array-like, shape=[..., *point_shape]
+        """
+        raise NotImplementedError(
+            "the injectivity radius of these metrics is not known; log raises a GeodesicError "
+            "where it finds no geodesic"
+        )
+
+    # Curvature.
+
+    def curvature(
+        self, tangent_vec_a: Any, tangent_vec_b: Any, tangent_vec_c: Any, base_point: Any
+    ) -> FloatArray:
+        r"""Riemannian curvature R(a, b)c, with R(X, Y) = ∇_X ∇_Y − ∇_Y ∇_X − ∇_[X, Y].
+
+        Parameters
+        ----------
+        tangent_vec_a, tangent_vec_b, tangent_vec_c : array-like, shape=[..., *point_shape]
+        base_point : array-like, shape=[..., *point_shape]
+
+        Returns
+        -------
+        curvature : array, shape=[..., *point_shape]
+        """
+
+        def one(a: FloatArray, b: FloatArray, c: FloatArray, point: FloatArray) -> FloatArray:
+            theta, a, b, c = self._lift(point, a, b, c)
+            basis, form = self._basis(theta), partial(self._form, theta)
+            twist = form(a, b) - form(b, a)
+            inner = form(a, basis) @ form(b, c) - form(b, basis) @ form(a, c)
+            inner -= (form(c, basis) - form(basis, c)) @ twist / 2
+            return self._vector_below(theta, inner @ basis)
+
+        return self._over_points(one, [tangent_vec_a, tangent_vec_b, tangent_vec_c, base_point])
+
+    def sectional_curvature(
+        self, tangent_vec_a: Any, tangent_vec_b: Any, base_point: Any = None
+    ) -> FloatArray:
+        """Sectional curvature ⟨R(a, b)b, a⟩ / (|a|²|b|² − ⟨a, b⟩²) of a plane.
+
+        Parameters
+        ----------
+        tangent_vec_a, tangent_vec_b : array-like, shape=[..., *point_shape]
+            Linearly independent.
+        base_point : array-like, shape=[..., *point_shape]
+
+        Returns
+        -------
+        sectional_curvature : array, shape=[...]
+        """
+
+        def one(a: FloatArray, b: FloatArray, point: FloatArray) -> Any:
+            theta, a, b = self._lift(point, a, b)
+            frame, triangle = np.linalg.qr(np.stack([a, b], axis=1))
+            diagonal = np.abs(np.diag(triangle))
+            if not diagonal[1] > TANGENT_RTOL * np.linalg.norm(b):
+                raise InputError(
+                    "the sectional curvature belongs to a plane, but tangent_vec_a and "
+                    "tangent_vec_b are linearly dependent"
+                )
+            a, b = frame.T
+            form = partial(self._form, theta)
+            ab, ba = form(a, b), form(b, a)
+            return form(a, a) @ form(b, b) - ab @ ba + (ab - ba) @ (ab - ba) / 2
+
+        return self._over_points(one, [tangent_vec_a, tangent_vec_b, base_point])
+
+    def ricci_tensor(self, base_point: Any = None) -> FloatArray:
+        """Ricci tensor as a bilinear form in the coordinates of the points, like metric_matrix.
+
+        Parameters
+        ----------
+        base_point : array-like, shape=[..., *point_shape]
+
+        Returns
+        -------
+        ricci : array, shape=[..., d, d]
+            Ric(ζ, η) = ζᵀ ricci η for tangent vectors; zero off the tangent space.
+        """
+
+        def one(point: FloatArray) -> FloatArray:
+            theta, basis, matrix = self._ricci(point)
+            forms = [self._covector_below(theta, vector).ravel() for vector in basis]
+            return np.transpose(forms) @ matrix @ forms
+
+        return self._over_points(one, [base_point])
+
+    def scalar_curvature(self, base_point: Any = None) -> FloatArray:
+        """Scalar curvature, the trace of the Ricci tensor.
+
+        Parameters
+        ----------
+        base_point : array-like, shape=[..., *point_shape]
+
+        Returns
+        -------
+        scalar_curvature : array, shape=[...]
+        """
+        return self._over_points(lambda point: np.trace(self._ricci(point)[2]), [base_point])
+
+    def _form(self, theta: FloatArray, direction: FloatArray, vector: FloatArray) -> FloatArray:
+        return np.asarray(self.solver.spaces.second_fundamental_form(theta, direction, vector))
+
+    def _basis(self, theta: FloatArray) -> FloatArray:
+        """Orthonormal basis of the horizontal space, shape=[n, dim]."""
+        projector = self.solver.spaces.project(theta, np.eye(theta.size))
+        return np.linalg.eigh(projector)[1][:, theta.size - self._space.dim :].T
+
+    def _ricci(self, point: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """A parameter above, a horizontal basis there, and the Ricci tensor in it."""
+        theta = self._point_above(point)
+        basis = self._basis(theta)
+        form = self._form(theta, basis[:, None], basis[None, :])
+        twist = (form - np.swapaxes(form, 0, 1)) / 2
+        matrix = np.einsum("jkd,iid->jk", form, form) - np.einsum("ikd,jid->jk", form, form)
+        matrix -= 2 * np.einsum("ijd,kid->jk", twist, twist)
+        return theta, basis, (matrix + matrix.T) / 2
+
+    # What needs coordinates.
+
+    def christoffels(self, base_point: Any = None) -> Any:
+        """Refuse: points are extrinsic, and ambient Christoffel symbols would be wrong.
+
+        Parameters
+        ----------
+        base_point : array-like, shape=[..., *point_shape]
+        """
+        raise _extrinsic(
+            "Christoffel symbols",
+            "exp and geodesic solve the geodesic equation, and the chart() of an invariant set has "
+            "coordinates, for the families that have them",
+        )
+
+    def riemann_tensor(self, base_point: Any = None) -> Any:
+        """Refuse: points are extrinsic, and the ambient tensor, zero, would be wrong.
+
+        Parameters
+        ----------
+        base_point : array-like, shape=[..., *point_shape]
+        """
+        raise _extrinsic("components of the Riemann tensor", "use curvature(a, b, c, base_point)")
+
+    def covariant_riemann_tensor(self, base_point: Any = None) -> Any:
+        """Refuse: points are extrinsic, and the ambient tensor, zero, would be wrong.
+
+        Parameters
+        ----------
+        base_point : array-like, shape=[..., *point_shape]
+        """
+        raise _extrinsic("components of the Riemann tensor", "use curvature(a, b, c, base_point)")
+
+    def inner_product_derivative_matrix(self, base_point: Any = None) -> Any:
+        """Refuse: points are extrinsic, and there is no derivative in all of their coordinates.
+
+        Parameters
+        ----------
+        base_point : array-like, shape=[..., *point_shape]
+        """
+        raise _extrinsic("a derivative of the metric matrix", "no geodesic here needs one")
+
+
+def _extrinsic(what: str, advice: str) -> NotImplementedError:
+    return NotImplementedError(
+        f"points are extrinsic (their coordinates outnumber the dimension), so there are no {what} "
+        f"in them; {advice}"
+    )

@@ -1,0 +1,86 @@
+"""The command ``liftflow gallery``: list the scripts of the gallery, or run them."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from rich.text import Text
+
+from liftflow.errors import InputError
+from liftflow.gallery import Outcome, Script, contact_sheet, find, run_all, scripts
+
+
+def gallery(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="NAME", help="Which to run, like 01 or quick_start."),
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Run all of them.")] = False,
+    out: Annotated[Path, typer.Option(help="Folder for the figures.")] = Path("liftflow-gallery"),
+    dark: Annotated[bool, typer.Option("--dark", help="Light ink on a dark ground.")] = False,
+    jobs: Annotated[int, typer.Option(min=1, help="Scripts to run at a time.")] = 1,
+) -> None:
+    """List the scripts of the gallery, or run some and save their figures."""
+    console = Console()
+    try:
+        chosen = scripts() if everything else [find(name) for name in names or ()]
+        if chosen:
+            out.mkdir(parents=True, exist_ok=True)
+    except (InputError, OSError) as error:
+        raise typer.BadParameter(str(error)) from None
+    if not chosen:
+        console.print(_listing())
+        console.print("Run one with: liftflow gallery NAME")
+        return
+    outcomes = _run(console, chosen, out, dark, jobs)
+    if len(outcomes) > 1:
+        contact_sheet(outcomes, out / "contact_sheet.png", dark)
+        console.print(_summary(outcomes))
+    for outcome in outcomes:
+        if len(outcomes) == 1 or not outcome.success:
+            console.print(Text(outcome.output.rstrip()), soft_wrap=True)
+    console.print(Text(f"The figures are in {out}"), soft_wrap=True)
+    if not all(outcome.success for outcome in outcomes):
+        raise typer.Exit(1)
+
+
+def _run(console: Console, chosen: list[Script], out: Path, dark: bool, jobs: int) -> list[Outcome]:
+    outcomes = []
+    with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
+        bar = progress.add_task("gallery", total=len(chosen))
+        for outcome in run_all(chosen, out, dark, jobs):
+            outcomes.append(outcome)
+            progress.advance(bar)
+            progress.console.print(_line(outcome), soft_wrap=True)
+    return sorted(outcomes, key=lambda outcome: outcome.script.name)
+
+
+def _verdict(outcome: Outcome) -> Text:
+    return Text("holds", "green") if outcome.success else Text("FAILS", "red")
+
+
+def _line(outcome: Outcome) -> Text:
+    return Text.assemble(_verdict(outcome), f"  {outcome.seconds:5.1f} s  {outcome.script.name}")
+
+
+def _listing() -> Table:
+    table = Table("name", "claim")
+    for script in scripts():
+        table.add_row(script.name, script.title)
+    return table
+
+
+def _summary(outcomes: list[Outcome]) -> Table:
+    table = Table("name", "claim", "seconds", "pictures", "why")
+    for outcome in outcomes:
+        table.add_row(
+            outcome.script.name,
+            _verdict(outcome),
+            f"{outcome.seconds:.1f}",
+            str(len(outcome.files)),
+            "" if outcome.success else Text(outcome.reason),
+        )
+    return table

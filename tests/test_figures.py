@@ -1,0 +1,133 @@
+"""The style and the views of our figures."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.animation import FuncAnimation
+from matplotlib.colors import to_rgb
+from PIL import Image
+
+from liftflow import InvariantSet, ReLUNetwork, figures
+from liftflow.errors import ShapeError
+
+
+@pytest.fixture(autouse=True)
+def no_figure_is_left():
+    yield
+    plt.close("all")
+
+
+@pytest.fixture
+def hyperboloid():
+    return InvariantSet(ReLUNetwork.from_widths([2, 1, 1]), [0.6, 0.8, np.sqrt(2.0)])
+
+
+def luminance(colour):
+    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
+    return np.dot([0.2126, 0.7152, 0.0722], linear)
+
+
+def contrast(colour, ground):
+    low, high = sorted([luminance(colour), luminance(ground)])
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_ink_and_roles_stand_out_from_the_ground(dark):
+    with plt.style.context(figures.style(dark)):
+        ground = plt.rcParams["axes.facecolor"]
+        assert contrast(figures.ink(), ground) > 7
+        for role in (figures.PARAMETER, figures.INTRINSIC, figures.CONTROL, figures.OPEN):
+            assert contrast(role, ground) >= 3
+
+
+def test_yellow_would_not_stand_out():
+    assert contrast("#F0E442", "white") < 3
+
+
+@pytest.mark.parametrize(("value", "dark"), [(None, False), ("0", False), ("1", True)])
+def test_the_environment_chooses_light_or_dark(monkeypatch, value, dark):
+    monkeypatch.delenv("LIFTFLOW_DARK", raising=False)
+    if value is not None:
+        monkeypatch.setenv("LIFTFLOW_DARK", value)
+    assert figures.style()["axes.facecolor"] == figures.style(dark)["axes.facecolor"]
+
+
+def test_the_style_ends_with_its_context():
+    before = dict(plt.rcParams)
+    with plt.style.context(figures.style(dark=True)):
+        assert dict(plt.rcParams) != before
+    assert dict(plt.rcParams) == before
+
+
+def grid(resolution):
+    side = np.linspace(-1.5, 1.5, resolution)
+    return np.stack(np.meshgrid(side, side, side, indexing="ij"), axis=-1)
+
+
+def test_the_faces_of_a_sphere_have_its_area():
+    errors = []
+    for resolution in (17, 33):
+        points = grid(resolution)
+        faces = figures.level_set_faces(np.sum(points**2, axis=-1) - 1, points)
+        fans = [(f[0], f[i], f[i + 1]) for f in faces for i in range(1, len(f) - 1)]
+        a, b, c = np.moveaxis(fans, 1, 0)
+        area = np.linalg.norm(np.cross(b - a, c - a), axis=1).sum() / 2
+        errors.append(abs(area / (4 * np.pi) - 1))
+    assert errors[1] < 0.01
+    assert np.log2(errors[0] / errors[1]) == pytest.approx(2, abs=0.3)  # second order
+
+
+def test_faces_of_a_linear_function_are_exact():
+    points = grid(5)
+    faces = figures.level_set_faces(points @ [1.0, 2.0, 3.0] - 0.1, points)
+    assert len(faces) > 0
+    assert all(np.allclose(face @ [1.0, 2.0, 3.0], 0.1, atol=1e-12) for face in faces)
+
+
+def test_the_level_set_is_drawn(hyperboloid):
+    axes = figures.add_space(plt.figure(), labels=("x", "y", "w"))
+    figures.draw_level_set(axes, hyperboloid, [(-1, 1), (-1, 1), (0.5, 2)], resolution=12)
+    assert axes.has_data()
+    assert axes.get_zlim() == (0.5, 2)
+    axes.figure.canvas.draw()
+
+
+def test_a_level_set_that_is_no_surface_is_refused():
+    axes = figures.add_space(plt.figure())
+    chain = InvariantSet(ReLUNetwork.from_widths([1, 1, 1, 1]), [1.0, 2.0, 1.0])
+    with pytest.raises(ShapeError, match="three parameters and one law, got 3 and 2"):
+        figures.draw_level_set(axes, chain, [(0, 1)] * 3)
+
+
+def test_a_box_off_the_level_set_is_refused(hyperboloid):
+    axes = figures.add_space(plt.figure())
+    with pytest.raises(ShapeError, match="does not meet the box"):
+        figures.draw_level_set(axes, hyperboloid, [(-1, 1), (-1, 1), (0.0, 0.5)])
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_a_trajectory_has_its_arrows(dim):
+    axes = figures.add_space(plt.figure()) if dim == 3 else plt.figure().add_subplot()
+    t = np.linspace(0, 1, 20)
+    figures.draw_trajectory(axes, np.stack([t, t**2, t**3][:dim], axis=1), arrows=3, label="run")
+    arrows = [a for a in axes.get_children() if isinstance(a, figures.FancyArrowPatch)]
+    assert len(arrows) == 3
+    assert axes.get_legend_handles_labels()[1] == ["run"]
+    axes.figure.canvas.draw()
+
+
+def test_a_trajectory_in_four_dimensions_is_refused():
+    with pytest.raises(ShapeError, match=r"\(5, 4\)"):
+        figures.draw_trajectory(plt.figure().add_subplot(), np.zeros((5, 4)))
+
+
+def test_an_animation_is_a_gif_that_moves(tmp_path):
+    figure, axes = plt.subplots(figsize=(2, 2))
+    (dot,) = axes.plot([0], [0], "o")
+    axes.set(xlim=(-1, 4), ylim=(-1, 1))
+    animation = FuncAnimation(figure, lambda k: dot.set_data([k], [0]), frames=4)
+    figures.save_animation(animation, tmp_path / "dot.gif", fps=10)
+    with Image.open(tmp_path / "dot.gif") as picture:
+        assert picture.n_frames == 4
+        assert picture.info["duration"] == 100
