@@ -164,7 +164,7 @@ def rows(dims: list[int], cap: float) -> Iterator[Row]:
             yield Row(f"{what}, dim {dim}", seconds, None, "", limit=quick, error=error)
             for job in JOBS.get(what, ()):
                 other, other_error = capped(job, dim, cap)
-                name = "PullbackMetric, " + ("cut there" if other is None else _error(other_error))
+                name = f"PullbackMetric{', cut there' if other is None else _error(other_error)}"
                 limit = 1 / SPEEDUP_AT_20 if what == "exp" and dim == 20 else None
                 peer = cap if other is None else other
                 yield Row(f"{job}, dim {dim}", seconds, peer, name, limit=limit, error=error)
@@ -174,7 +174,7 @@ def rows(dims: list[int], cap: float) -> Iterator[Row]:
 
 
 def _error(value: float | None) -> str:
-    return "" if value is None else f"error {value:.0e}"
+    return "" if value is None else f", error {value:.0e}"
 
 
 def main() -> None:
