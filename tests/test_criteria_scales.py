@@ -4,7 +4,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from flint import arb
+from flint import arb, nmod_mat
 from hierarchy_cases import BALANCED, TABLE, UNBALANCED, balanced, bare, verdicts
 
 from liftflow import classify, frobenius, kernel_inclusion
@@ -16,6 +16,8 @@ from liftflow.criteria import (
     metric_property,
     recoverability,
 )
+from liftflow.criteria.fields import exact_fields
+from liftflow.criteria.jets import Arithmetic
 from liftflow.criteria.precise import NEAR, NEARER, PRECISE_LIMIT, distance
 from liftflow.errors import NotIntrinsicError, UndecidedError
 from liftflow.metrics import intrinsic_cometric
@@ -86,6 +88,29 @@ def test_rescaling_the_units_changes_no_verdict(widths, rng):
     inner = [1e4 ** rng.uniform(-1, 1, size=n) for n in widths[1:-1]]
     moved = rescaled(network, theta, [np.ones(widths[0]), *inner, np.ones(widths[-1])])
     assert verdicts(classify(network, moved)) == verdicts(classify(network, theta))
+
+
+def exact_dimension(network, theta, rng):
+    """Dimension of the Lie algebra at the very θ, whose entries are dyadic, over a prime field."""
+    prime = 2**31 - 1
+    fields = exact_fields(network, Arithmetic(prime))
+    ratios = [float(entry).as_integer_ratio() for entry in fields.point(theta)]
+    point = np.array([over * pow(under, -1, prime) % prime for over, under in ratios])
+    rows, count = [], network.dim + 6
+    for depth in (1, 2, 3, 4):
+        forms = [fields.random_forms(count, point, rng) for _ in range(depth)]
+        rows.append(fields.brackets(forms, point, count))
+    matrix = nmod_mat(len(rows) * count, point.size, np.vstack(rows).ravel().tolist(), prime)
+    return matrix.rank()
+
+
+@pytest.mark.parametrize("widths", GENERIC, ids=str)
+def test_ranks_where_scales_part_are_those_of_exact_arithmetic(widths, rng):
+    network = DeepLinear(widths)
+    theta = network.random_point(rng=rng)
+    for powers in exponents(network)[::2]:
+        moved = rescaled(network, theta, 1e4 ** np.array(powers))
+        assert lie_algebra_dimension(network, moved).value == exact_dimension(network, moved, rng)
 
 
 def test_rescaling_unbalances_a_balanced_point():
