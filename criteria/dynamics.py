@@ -113,7 +113,8 @@ def dynamic_property(architecture: Architecture, theta: Any, *, rng: Rng = 0) ->
 
     Implied by the metric property. Where that fails, what flows can reach decides, the orbit of
     θ₀ under the fields ∇φ_i, whose tangents are the trace of the Lie algebra they generate. If ∂φ
-    is injective on them, z determines θ in the orbit, and the property holds. If M changes along
+    is injective on them, z determines θ in the orbit, at least locally: the property holds as far
+    as points tell. φ must be analytic. If M changes along
     a kernel of ∂φ in them, at a point where the rank of ∂φ is maximal, it fails: the flows fill
     an open part of the orbit [Krener1974]_, so they reach points of one fibre with different M.
     To show such a pair, two losses are searched for.

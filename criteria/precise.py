@@ -18,6 +18,7 @@ from flint import arb, ctx
 from liftflow.architectures import DeepLinear
 from liftflow.criteria.findings import NONZERO, TOLERANCE, ZERO, Rank
 from liftflow.criteria.network_fields import NetworkForms
+from liftflow.criteria.scaling import coordinate_scale
 from liftflow.criteria.traces import lie_trace
 from liftflow.criteria.views import (
     N_PROBES,
@@ -193,7 +194,7 @@ class PreciseSpan(Span):
 
 
 def _doubtful(distances: Sequence[float], near: Sequence[Any]) -> float:
-    """First distance that decides nothing, or NaN.
+    """First distance that decides nothing, moved into the gap, or NaN.
 
     What vanishes at θ alone opens at its neighbours, in proportion to their distance. A pivot
     that is smaller than that may be one that θ has too, in a lower place.
@@ -202,7 +203,7 @@ def _doubtful(distances: Sequence[float], near: Sequence[Any]) -> float:
     for size, pivot in zip(distances, near, strict=True):
         vanished |= size <= ZERO
         if ZERO < size < NONZERO or (vanished and (size >= NONZERO or _TINY < pivot < NEAR**2)):
-            return size
+            return float(np.clip(size, ZERO, NONZERO))
     return np.nan
 
 
@@ -225,7 +226,9 @@ class PreciseView(View):
         self, architecture: DeepLinear, theta: FloatArray, rng: np.random.Generator
     ) -> None:
         super().__init__(architecture, theta, rng)
-        self._rough = FloatView(architecture, theta, rng)
+        # By majorants: where terms cancel, the fields have only the size of rounding.
+        sizes = self.fields.majorants([self.random_forms(self.n_fields)], self.point, self.n_fields)
+        self._scale = coordinate_scale(sizes)
         self._coordinates = self.fields.velocities(np.eye(architecture.dim))
         aside = typical_weights(architecture, theta) * rng.standard_normal(self.size)
         aside = self._coordinates @ aside / np.sum(self._coordinates[0] ** 2)
@@ -233,7 +236,7 @@ class PreciseView(View):
         self._points = [_exact(self.fields.point(at)) for at in self._thetas]
 
     def _rows(self, evaluate: Callable[[Any], Any]) -> Rows:
-        return [evaluate(point) / self._rough.scale for point in self._points]
+        return [evaluate(point) / self._scale for point in self._points]
 
     def span(self) -> PreciseSpan:
         """Return the empty span."""
@@ -259,7 +262,7 @@ class PreciseView(View):
         -------
         vectors : Rows
         """
-        majorants = self.fields.majorants(forms, self.point, count) / self._rough.scale
+        majorants = self.fields.majorants(forms, self.point, count) / self._scale
         sizes = np.linalg.norm(majorants, axis=1, keepdims=True)
         sizes = np.where(sizes > 0, sizes, 1.0)
         exact = [_exact_forms(form) for form in forms]
@@ -272,12 +275,12 @@ class PreciseView(View):
             np.asarray(self.architecture.conservation_laws_jacobian(theta))
             for theta in self._thetas
         ]
-        return [_exact(self.fields.velocities(row)) / self._rough.scale for row in rows]
+        return [_exact(self.fields.velocities(row)) / self._scale for row in rows]
 
     @_precisely
     def law_rank(self) -> Rank:
         """Rank of ∂h(θ)."""
-        return self.span().extend([row * self._rough.scale**2 for row in self._law_rows()])
+        return self.span().extend([row * self._scale**2 for row in self._law_rows()])
 
     @_precisely
     def kernel(self, *, in_orbit: bool = False) -> Kernel:
@@ -308,7 +311,7 @@ class PreciseView(View):
     def _in_laws(self) -> tuple[list[Rank], Rows, float]:
         span = self.span()
         ranks = [span.extend(self.field_vectors()), span.extend(self._law_rows())]
-        velocities = [rows / self._rough.scale for rows in span.complement()]
+        velocities = [rows / self._scale for rows in span.complement()]
         if span.opened:  # kernels of another dimension are no measure
             velocities = velocities[:1]
         return ranks, velocities, span.smallest
@@ -319,7 +322,7 @@ class PreciseView(View):
         assert isinstance(trace.span, PreciseSpan)
         count, velocities = trace.ranks[0].value, []
         for basis in trace.span.bases:
-            rows = basis * self._rough.scale
+            rows = basis * self._scale
             fields = _independent(rows[:count], rows[:0], count)[0]
             velocities.append(_independent(rows[count:], fields, trace.dimension - count)[0])
         unsettled = Rank(0, trace.doubtful, np.nan, np.nan)
@@ -341,7 +344,7 @@ class PreciseView(View):
 
     @_precisely
     def largest(self, vectors: Rows) -> tuple[float, float]:
-        """Length of the longest vector at θ, and the distance of that length from zero.
+        """Length of the longest vector at θ, and the distance from zero.
 
         Parameters
         ----------
@@ -350,9 +353,15 @@ class PreciseView(View):
         Returns
         -------
         length, decisive : float
+            The distance is the largest of all coordinates: one that nearly vanishes may be so
+            much larger at the neighbours that it would hide another that stays. Where vectors
+            hide others in all coordinates, as their span tells, nothing is decided.
         """
-        longest = [max(_lengths(rows)) for rows in vectors]
-        return float(longest[0]), distance(*longest)
+        coordinates = zip(*[_lengths(rows.T) for rows in vectors], strict=True)
+        decisive = max(distance(*sizes) for sizes in coordinates)
+        if decisive < NONZERO and not self.span().extend(vectors).decided:
+            decisive = TOLERANCE
+        return float(max(_lengths(vectors[0]))), decisive
 
     @_precisely
     def gram_changes(self, kernel: Kernel) -> tuple[FloatArray, float]:
@@ -372,7 +381,7 @@ class PreciseView(View):
             relative_gram_changes(self.fields, pairs, point, velocities)
             for point, velocities in zip(self._points, kernel.velocities, strict=False)
         ]
-        largest = [max(sizes) for sizes in changes]
+        largest = [max(sizes) for sizes in changes if len(sizes)]
         decisive = distance(*largest) if len(largest) == 3 else float(largest[0])
         return changes[0].astype(float), decisive
 

@@ -56,6 +56,23 @@ def column_lengths(rows: FloatArray, theta: FloatArray) -> FloatArray:
     return np.where(lengths > DROP * natural, lengths, natural)
 
 
+def coordinate_scale(vectors: FloatArray) -> FloatArray:
+    """Typical size of vectors at each coordinate; the median one where all are zero.
+
+    Parameters
+    ----------
+    vectors : array, shape=[n, n_coordinates]
+
+    Returns
+    -------
+    scale : array, shape=[n_coordinates]
+        Positive.
+    """
+    scale = np.sqrt(np.mean(vectors**2, axis=0))
+    typical = np.median(scale[scale > 0]) if np.any(scale > 0) else 1.0
+    return np.where(scale > 0, scale, typical)
+
+
 def unit_rows(rows: FloatArray) -> FloatArray:
     """Scale rows to length 1, and set those to zero that are rounding beside the longest.
 

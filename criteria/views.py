@@ -242,10 +242,8 @@ class FloatView(View):
 
     @cached_property
     def scale(self) -> FloatArray:
-        """Typical size of the fields at each coordinate."""
-        scale = np.sqrt(np.mean(self._raw_fields**2, axis=0))
-        typical = np.median(scale[scale > 0]) if np.any(scale > 0) else 1.0
-        return np.where(scale > 0, scale, typical)
+        """Typical size of the fields at each coordinate, and what it may be where they vanish."""
+        return column_lengths(self._raw_fields, self.point) / np.sqrt(self.n_fields)
 
     def span(self) -> FloatSpan:
         """Return the empty span."""

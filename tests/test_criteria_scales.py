@@ -217,3 +217,26 @@ def test_close_to_a_kernel_nothing_is_decided(gap, wanted, rng):
         assert kernel_inclusion(network, theta).verdict == "undecided"
         with pytest.raises(UndecidedError, match="recoverable is undecided"):
             bool(found)
+
+
+def layers_whose_terms_cancel():
+    """The product of the last two layers vanishes, one term against another."""
+    network = DeepLinear([1, 1, 2, 1])
+    theta = network.from_layers([[[3.0]], [[72.0], [567.0]], [[-31.5, 4.0]]])
+    return network, theta
+
+
+@pytest.mark.parametrize("build", [lambda *point: point, bare], ids=["linear", "lift alone"])
+def test_fields_of_which_terms_cancel_hide_no_others(build):
+    found = classify(*build(*layers_whose_terms_cancel()))
+    assert verdicts(found)[:5] == ("holds",) * 5
+    assert lie_algebra_dimension(*build(*layers_whose_terms_cancel())).value == 1
+
+
+def test_a_bracket_that_vanishes_to_rounding_hides_no_other():
+    network = DeepLinear([2, 2, 2, 2])
+    tiny = 2.0**-46
+    layers = [[[9, 6], [3, 2]], [[-3, -3], [-3, -3 + tiny]], [[6, tiny], [6, -2 * tiny]]]
+    theta = network.from_layers([np.array(layer, float) for layer in layers])
+    assert commuting(network, theta).verdict == "fails"
+    assert frobenius(network, theta).verdict == "undecided"  # it fails, in exact arithmetic
