@@ -3,12 +3,13 @@
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any, Self
 
 import networkx as nx
 import numpy as np
 from scipy.sparse import csr_array
+from scipy.sparse.csgraph import breadth_first_order
 
 from liftflow.errors import ArchitectureError
 from liftflow.typing import FloatArray, IntArray
@@ -192,23 +193,28 @@ class CompiledDAG:
         """Compile a graph, or raise ArchitectureError naming the nodes that are wrong."""
         inputs, outputs, biases = list(inputs), list(outputs), list(biases)
         _check_roles(graph, inputs, outputs, biases)
-        order = _generations(graph, biases)
-        generation = {node: level for level, nodes in enumerate(order) for node in nodes}
-        _check_reach(graph, inputs, outputs, biases)
-        later = [node for nodes in order[1:] for node in nodes]
-        nodes = (*inputs, *later)
-        number = {node: i for i, node in enumerate(nodes)}
-        edges = list(graph.edges)
-        tails = [number[u] for u, _ in edges] + [len(nodes)] * len(biases)
-        heads = [number[v] for _, v in edges] + [number[v] for v in biases]
+        labels = list(graph)
+        code = {node: i for i, node in enumerate(labels)}
+        source = len(labels)  # ⟨1⟩ comes after all nodes of the graph
+        followers = chain.from_iterable(heads for _, heads in graph.adjacency())
+        heads = np.fromiter(map(code.__getitem__, chain(followers, biases)), np.intp)
+        degrees = [*(degree for _, degree in graph.out_degree()), len(biases)]
+        tails = np.repeat(np.arange(source + 1), degrees)
+        level = _generations(graph, tails, heads)
+        _check_reach(code, tails, heads, inputs, outputs)
+        later = np.argsort(level[:-1], kind="stable")  # a generation in the order of the graph
+        later = later[level[later] > 0]
+        order = np.concatenate([[code[node] for node in inputs], later, [source]])
+        number = np.empty_like(order)
+        number[order] = np.arange(order.size)
         return cls(
-            nodes=nodes,
-            generation=np.array([generation[node] for node in nodes] + [-1]),
-            tails=np.array(tails, dtype=np.intp),
-            heads=np.array(heads, dtype=np.intp),
+            nodes=(*inputs, *(labels[i] for i in later)),
+            generation=np.append(level[order[:-1]], -1),
+            tails=number[tails],
+            heads=number[heads],
             n_inputs=len(inputs),
-            outputs=np.array([number[node] for node in outputs]),
-            n_edges=len(edges),
+            outputs=number[[code[node] for node in outputs]],
+            n_edges=tails.size - len(biases),
         )
 
     @property
@@ -245,8 +251,8 @@ class CompiledDAG:
     @cached_property
     def members(self) -> tuple[IntArray, ...]:
         """Node numbers in each generation."""
-        levels = self.generation[:-1]
-        return tuple(np.flatnonzero(levels == g) for g in range(levels.max() + 1))
+        sizes = np.bincount(self.generation[:-1])
+        return tuple(np.split(np.arange(len(self.nodes)), np.cumsum(sizes[:-1])))
 
     @cached_property
     def position(self) -> IntArray:
@@ -444,50 +450,64 @@ def _check_roles(
     known = set(inputs)
     _refuse_if((n for n in outputs if n in known), "nodes that are both input and output: {}")
     _refuse_if((n for n in biases if n in known), "an input has no bias, got one at: {}")
-    _refuse_if((u for u, v in graph.edges if u == v), "self-loops at: {}")
+    _refuse_if(nx.nodes_with_selfloops(graph), "self-loops at: {}")
 
 
-def _generations(graph: nx.DiGraph, biases: list[Hashable]) -> list[list[Hashable]]:
-    """Topological generations, with ⟨1⟩ before the biased nodes; refuse cycles."""
-    source = object()
-    augmented = nx.DiGraph(graph.edges)
-    augmented.add_nodes_from(graph)
-    augmented.add_edges_from((source, node) for node in biases)
-    try:
-        # Nodes in the order of the graph within a generation, whatever networkx does.
-        rank = {node: i for i, node in enumerate(graph)}
-        return [
-            sorted((n for n in level if n is not source), key=rank.__getitem__)
-            for level in nx.topological_generations(augmented)
-        ]
-    except nx.NetworkXUnfeasible:
+def _generations(graph: nx.DiGraph, tails: IntArray, heads: IntArray) -> IntArray:
+    """Topological generation of each node, then of ⟨1⟩; refuse cycles. Edges come tail by tail."""
+    level = np.full(len(graph) + 1, -1)
+    waiting = np.bincount(heads, minlength=level.size)  # for so many tails
+    n_out = np.bincount(tails, minlength=level.size)
+    past = np.cumsum(n_out)  # the last edge out of each node
+    nodes, generation = np.flatnonzero(waiting == 0), 0
+    while nodes.size:
+        level[nodes] = generation
+        counts = n_out[nodes]
+        edges = np.repeat(past[nodes] - np.cumsum(counts), counts) + np.arange(counts.sum())
+        fed = heads[edges]
+        np.subtract.at(waiting, fed, 1)
+        nodes, generation = np.unique(fed[waiting[fed] == 0]), generation + 1
+    if np.any(level < 0):
         cycle = [u for u, _ in nx.find_cycle(graph)]
         raise ArchitectureError(
             f"the graph has a cycle through {_names(cycle)}; a network is acyclic", cycle
-        ) from None
+        )
+    return level
 
 
 def _check_reach(
-    graph: nx.DiGraph, inputs: list[Hashable], outputs: list[Hashable], biases: list[Hashable]
+    code: dict[Hashable, int],
+    tails: IntArray,
+    heads: IntArray,
+    inputs: list[Hashable],
+    outputs: list[Hashable],
 ) -> None:
     """Refuse inputs that compute, outputs that feed others, and nodes on no path."""
-    _refuse_if((n for n in inputs if graph.in_degree(n)), "inputs with incoming edges: {}")
+    fed, feeding = np.zeros((2, len(code) + 1), dtype=bool)
+    fed[heads], feeding[tails] = True, True
+    _refuse_if((n for n in inputs if fed[code[n]]), "inputs with incoming edges: {}")
     _refuse_if(
-        (n for n in outputs if graph.out_degree(n)),
+        (n for n in outputs if feeding[code[n]]),
         "outputs with outgoing edges: {}; an output is linear and ends its paths: add a hidden "
         "node that feeds it",
     )
-    reached = _descendants(graph, [*inputs, *biases])
-    reaching = _descendants(graph.reverse(copy=False), outputs)
-    _refuse_if((n for n in outputs if n not in reached), "outputs no input or bias leads to: {}")
+    starts, stops = [code[n] for n in inputs], [code[n] for n in outputs]
+    reached = _descendants(tails, heads, [*starts, len(code)], fed.size)
+    reaching = _descendants(heads, tails, stops, fed.size)
+    unreached = (n for n in outputs if not reached[code[n]])
+    _refuse_if(unreached, "outputs no input or bias leads to: {}")
     ends = {*inputs, *outputs}
     _refuse_if(
-        (n for n in graph if n not in ends and not (n in reached and n in reaching)),
+        (n for n, i in code.items() if n not in ends and not (reached[i] and reaching[i])),
         "hidden nodes with no path from an input or bias to an output: {}; remove them",
     )
 
 
-def _descendants(graph: nx.DiGraph, sources: Iterable[Hashable]) -> set[Hashable]:
-    """All nodes reached from ``sources``, themselves included."""
-    layers = nx.bfs_layers(graph, list(sources))
-    return {node for layer in layers for node in layer}
+def _descendants(tails: IntArray, heads: IntArray, sources: list[int], n_nodes: int) -> Any:
+    """Whether each node is reached from ``sources``, themselves included, shape=[n_nodes]."""
+    start = n_nodes  # one node before all sources
+    rows, columns = np.append(tails, [start] * len(sources)), np.append(heads, sources)
+    graph = csr_array((np.ones(rows.size), (rows, columns)), shape=(n_nodes + 1, n_nodes + 1))
+    reached = np.zeros(n_nodes + 1, dtype=bool)
+    reached[breadth_first_order(graph, start, return_predecessors=False)] = True
+    return reached[:-1]

@@ -100,6 +100,9 @@ class ReLUNetwork(Architecture):
 
     coordinates: ClassVar[str] = "basis"
 
+    _attributes: tuple[nx.DiGraph, dict[int, dict[str, Any]]] | None = None
+    """The graph without its edges, and the attributes of those that have some, by number."""
+
     def __init__(
         self,
         graph: nx.DiGraph,
@@ -112,7 +115,10 @@ class ReLUNetwork(Architecture):
         dag = CompiledDAG.from_graph(graph, inputs, outputs, biases)
         blocks = [(dag.n_edges,)] + ([(dag.dim - dag.n_edges,)] if dag.dim > dag.n_edges else [])
         self._set_up(dag, blocks, path_limit)
-        self.__dict__["graph"] = nx.freeze(graph.copy())
+        # A copy of 10⁶ edges takes seconds: kept is what the arrays lack, until somebody asks.
+        parts = enumerate(graph.edges(data=True))
+        edge_data = {number: dict(data) for number, (_, _, data) in parts if data}
+        self._attributes = nx.create_empty_copy(graph), edge_data
 
     def _set_up(self, dag: CompiledDAG, blocks: Sequence[tuple[int, ...]], path_limit: int) -> None:
         self.dag = dag
@@ -237,10 +243,10 @@ class ReLUNetwork(Architecture):
     @cached_property
     def graph(self) -> nx.DiGraph:
         """The network's graph, frozen."""
-        names = self.dag.parameter_names[: self.dag.n_edges]
-        graph = nx.DiGraph()
-        graph.add_nodes_from(self.dag.nodes)
-        graph.add_edges_from(names)
+        nodes, edge_data = self._attributes or (nx.empty_graph(self.dag.nodes, nx.DiGraph), {})
+        names = enumerate(self.dag.parameter_names[: self.dag.n_edges])
+        graph = nx.create_empty_copy(nodes)
+        graph.add_edges_from((*edge, edge_data.get(number, {})) for number, edge in names)
         return nx.freeze(graph)
 
     @property
