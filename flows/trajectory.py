@@ -18,6 +18,33 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
+class Origin:
+    """Which run this is: where its flow began, and how it is integrated.
+
+    Attributes
+    ----------
+    t : float
+        First time.
+    coordinates : array, shape=[n]
+        First state of the solver.
+    loss, speed : float
+        Loss there, and norm of the velocity of the coordinates.
+    rtol, atol : float
+        Tolerances.
+    method : str
+        Name of the solver.
+    """
+
+    t: float
+    coordinates: FloatArray
+    loss: float
+    speed: float
+    rtol: float
+    atol: float
+    method: str
+
+
+@dataclass(frozen=True, eq=False)
 class Checkpoint:
     """Where a flow stood after its last whole step: all that the next one depends on.
 
@@ -37,6 +64,8 @@ class Checkpoint:
         Times at which the chart was changed.
     memory : dict of str to array
         What the flow remembers, such as its chart.
+    origin : Origin
+        The run that only one of the same flow with the same settings continues.
     """
 
     t: float
@@ -49,6 +78,7 @@ class Checkpoint:
     n_charts: int
     chart_times: FloatArray
     memory: dict[str, Any]
+    origin: Origin
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,8 +162,10 @@ class Trajectory:
         """
         values = {name: getattr(self, name) for name in _names(type(self)) - {"checkpoint"}}
         if self.checkpoint is not None:
-            for name in _names(Checkpoint) - {"memory"}:
+            for name in _names(Checkpoint) - {"memory", "origin"}:
                 values[f"checkpoint.{name}"] = getattr(self.checkpoint, name)
+            for name in _names(Origin):
+                values[f"origin.{name}"] = getattr(self.checkpoint.origin, name)
             for name, array in self.checkpoint.memory.items():
                 values[f"memory.{name}"] = array
         # Aside first: who is killed while writing leaves the earlier file whole.
@@ -170,10 +202,12 @@ class Trajectory:
                 values = {name: stored[name] for name in _names(cls) - {"checkpoint"}}
                 whole = None
                 if "checkpoint.t" in stored:
-                    parts = {n: stored[f"checkpoint.{n}"] for n in _names(Checkpoint) - {"memory"}}
+                    names = _names(Checkpoint) - {"memory", "origin"}
+                    parts = {name: stored[f"checkpoint.{name}"] for name in names}
+                    origin = Origin(**{n: stored[f"origin.{n}"] for n in _names(Origin)})
                     own = [name for name in stored if name.startswith("memory.")]
                     memory = {name.removeprefix("memory."): stored[name] for name in own}
-                    whole = Checkpoint(**parts, memory=memory)
+                    whole = Checkpoint(**parts, memory=memory, origin=origin)
         except (
             OSError,
             EOFError,
