@@ -56,7 +56,12 @@ class ParameterKernel:
         return nodes
 
     def diagonal(self) -> FloatArray:
-        """Squared norms of the columns of ∂φ, shape=[dim], in O(edges)."""
+        """Squared norms of the columns of ∂φ, in O(edges).
+
+        Returns
+        -------
+        diagonal : array, shape=[dim]
+        """
         return self._before * self._after
 
     def apply(self, tangent: FloatArray) -> FloatArray:
@@ -87,7 +92,12 @@ class ParameterKernel:
         )
 
     def matrix(self) -> FloatArray:
-        """The full matrix, shape=[dim, dim], at the cost of writing it."""
+        """The full matrix, at the cost of writing it.
+
+        Returns
+        -------
+        matrix : array, shape=[dim, dim]
+        """
         before, after = self._before * self.theta, self.theta * self._after
         transfer, blocks = self._transfer(), self.dag.blocks
         kernel = np.zeros((self.dag.dim, self.dag.dim))

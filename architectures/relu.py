@@ -220,7 +220,7 @@ class ReLUNetwork(Architecture):
         return network
 
     def describe(self) -> dict[str, int]:
-        """Facts of the network for a summary, by name.
+        """Return facts of the network for a summary, by name.
 
         Returns
         -------
@@ -727,7 +727,7 @@ class ReLUNetwork(Architecture):
         Returns
         -------
         theta : array, shape=[..., dim]
-            φ(θ) and the network's function are unchanged.
+            With the same φ and the same function of the network.
 
         Raises
         ------
@@ -748,12 +748,12 @@ class ReLUNetwork(Architecture):
         ----------
         theta : array-like, shape=[..., dim]
         log_factors : array-like, shape=[..., n_hidden]
-            log λ at the hidden nodes.
+            Logarithms of λ at the hidden nodes.
 
         Returns
         -------
         theta : array, shape=[..., dim]
-            φ and the network's function are unchanged.
+            With the same φ and the same function of the network.
         """
         theta = self._theta(theta, differentiable=False)
         logs = as_array(log_factors, "log_factors", (self.n_hidden,), differentiable=False)
@@ -1002,6 +1002,7 @@ class ReLUNetwork(Architecture):
         Returns
         -------
         outputs : array, shape=[n_samples, n_outputs]
+            At all samples.
         pull_back : callable
             Takes a cotangent of shape [n_samples, n_outputs] to the gradient, shape=[dim].
             A ReLU at 0 has derivative 0.

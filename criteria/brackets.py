@@ -101,6 +101,7 @@ def lie_trace(
     patience : int
         Number of successive levels that must add nothing.
     max_levels : int
+        Level at which the search gives up.
 
     Returns
     -------
@@ -148,13 +149,16 @@ def extend_basis(basis: FloatArray, vectors: FloatArray) -> tuple[FloatArray, Ra
     Parameters
     ----------
     basis : array, shape=[n, dimension]
+        Orthonormal columns.
     vectors : array, shape=[m, n]
         At most about as long as unit vectors, which ranks are relative to.
 
     Returns
     -------
     basis : array, shape=[n, dimension + rank]
+        The given one first.
     rank : Rank
+        Of the vectors beside the basis.
     """
     for _ in range(2):  # twice, so that the rest is orthogonal to rounding
         vectors = vectors - (vectors @ basis) @ basis.T

@@ -27,7 +27,7 @@ from liftflow.typing import FloatArray, Rng, as_rng
 
 @dataclass(frozen=True, eq=False)
 class Kernel:
-    """ker ∂φ(θ) ∩ ker ∂h(θ), from the singular values of both, stacked and balanced.
+    """The kernel ker ∂φ(θ) ∩ ker ∂h(θ), from the singular values of both, stacked and balanced.
 
     Attributes
     ----------
@@ -216,6 +216,7 @@ def gram_changes(
     architecture : Architecture
     theta : array, shape=[dim]
     directions : array, shape=[n, dim]
+        One per row.
     rng : numpy.random.Generator
     n_probes : int
         Number of pairs.

@@ -58,7 +58,6 @@ autodoc_typehints = "none"  # numpydoc has the types
 autodoc_member_order = "bysource"
 toc_object_entries_show_parents = "hide"
 numpydoc_show_class_members = False  # autodoc lists them
-numpydoc_validation_checks = {"PR02", "PR03"}  # parameters that do not exist, or in another order
 
 # Pages in Markdown.
 myst_enable_extensions = ["dollarmath"]

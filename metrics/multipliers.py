@@ -71,7 +71,7 @@ class TwoLayerMultiplier(Multiplier):
     Parameters
     ----------
     lam : float
-        λ, with S = λI.
+        Value of λ, with S = λI.
     left, right : float
         Values of UUᵀ on ker Zᵀ and of VVᵀ on ker Z, where these are not {0}.
 

@@ -81,7 +81,7 @@ class Loss(ABC):
         return architecture.lift_vjp(theta, self.gradient(architecture.lift(theta)))
 
     def scores(self, theta: FloatArray, architecture: Architecture) -> dict[str, float]:
-        """Figures of merit at θ besides the loss, by name.
+        """Return figures of merit at θ besides the loss, by name.
 
         Parameters
         ----------
