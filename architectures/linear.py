@@ -56,7 +56,7 @@ class DeepLinear(Architecture):
 
     References
     ----------
-    [MPG]_; balanced networks: Arora et al. 2018.
+    [MPG]_; balanced networks: [Arora2018]_.
 
     Examples
     --------

@@ -362,7 +362,7 @@ class BasisPathChart:
 
     References
     ----------
-    Cf. Meng et al. 2019 for layered networks.
+    Cf. [Meng2019]_ for layered networks.
     """
 
     laplacian: GroundedLaplacian

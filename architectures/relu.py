@@ -523,7 +523,7 @@ class ReLUNetwork(Architecture):
 
         Notes
         -----
-        The formula is in :mod:`liftflow.architectures.kernel` (ours).
+        The formula is in :class:`~liftflow.architectures.ParameterKernel` (ours).
         """
 
         def one(point: FloatArray, vector: FloatArray) -> FloatArray:

@@ -1,5 +1,7 @@
 """Sphinx reads this. Nothing is fetched from the network, neither now nor by a reader's browser."""
 
+import importlib
+import inspect
 import os
 import re
 import sys
@@ -8,6 +10,7 @@ from pathlib import Path
 os.environ.setdefault("GEOMSTATS_BACKEND", "autograd")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+from numpydoc.xref import DEFAULT_LINKS
 from pybtex.plugin import register_plugin
 from pybtex.style.formatting.plain import Style as PlainStyle
 from pybtex.style.labels import BaseLabelStyle
@@ -58,6 +61,26 @@ autodoc_typehints = "none"  # numpydoc has the types
 autodoc_member_order = "bysource"
 toc_object_entries_show_parents = "hide"
 numpydoc_show_class_members = False  # autodoc lists them
+
+# Every reference leads somewhere, but for bases from other packages: their pages are elsewhere.
+nitpicky = True
+nitpick_ignore_regex = [("py:class", r"(abc|enum|geomstats)\..*")]
+
+
+def classes():
+    """Yield each class of the API with its full name."""
+    for room in re.findall(r"^   (liftflow\.\w+)$", (ROOT / "docs/api.rst").read_text(), re.M):
+        module = importlib.import_module(room)
+        for name in getattr(module, "__all__", vars(module)):
+            thing = getattr(module, name)
+            if inspect.isclass(thing) and thing.__module__.startswith(room):
+                yield name, f"{room}.{name}"
+
+
+# In types, the names of our classes are links; all other words are words.
+numpydoc_xref_param_type = True
+numpydoc_xref_ignore = "all"
+numpydoc_xref_aliases = {**{word: word for word in DEFAULT_LINKS}, **dict(classes())}
 
 # Pages in Markdown.
 myst_enable_extensions = ["dollarmath"]

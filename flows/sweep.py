@@ -156,7 +156,7 @@ def sweep(
     progress : bool
         Whether to show a progress bar over the runs.
     **settings
-        Of :func:`~liftflow.flows.compare.compare`.
+        Of :func:`~liftflow.flows.compare`.
 
     Returns
     -------

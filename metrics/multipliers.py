@@ -147,7 +147,7 @@ class DeepMultiplier(Multiplier):
 
     References
     ----------
-    [MPG]_; balanced: Arora et al. 2018.
+    [MPG]_; balanced: [Arora2018]_.
     """
 
     def __init__(self, shifts: Any, left: Any = None, right: Any = None) -> None:

@@ -254,7 +254,7 @@ class NetworkLoss(Loss):
 
     References
     ----------
-    [MPG]_, and the path activations of Gonon et al. 2024.
+    [MPG]_, and the path activations of [Gonon2024]_.
     """
 
     def __init__(self, network: ReLUNetwork, inputs: Any, targets: Any, kind: str = "mse") -> None:
