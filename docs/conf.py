@@ -9,7 +9,9 @@ from pathlib import Path
 
 os.environ.setdefault("GEOMSTATS_BACKEND", "autograd")
 os.environ.setdefault("MPLBACKEND", "Agg")
+sys.path.insert(0, str(Path(__file__).parent))  # for the modules beside this one
 
+from library_digest import library_digest
 from numpydoc.xref import DEFAULT_LINKS
 from pybtex.plugin import register_plugin
 from pybtex.style.formatting.plain import Style as PlainStyle
@@ -18,7 +20,6 @@ from pybtex.style.labels import BaseLabelStyle
 import liftflow
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(Path(__file__).parent))  # for gif_scraper
 
 project = "liftflow"
 author = "the liftflow founders"
@@ -189,9 +190,19 @@ def read_included(app, path, parent, content):
         content[0] = LINK.sub(relink, content[0])
 
 
-# The gallery.
+# The gallery. A script runs again when it changed; here all do, too, when the library changed.
+
+DIGEST = library_digest(ROOT)
+DRAWN_WITH = ROOT / "docs/gallery/library.sha256"
+
+
+def remember_library(app):
+    """Write down, once the scripts have run, with which library."""
+    DRAWN_WITH.write_text(DIGEST)
+
 
 sphinx_gallery_conf = {
+    "run_stale_examples": not (DRAWN_WITH.is_file() and DRAWN_WITH.read_text() == DIGEST),
     "examples_dirs": "../gallery",
     "gallery_dirs": "gallery",
     "image_scrapers": ("gif_scraper.gif_scraper", "matplotlib"),
@@ -215,3 +226,4 @@ def setup(app):
     app.connect("autodoc-process-docstring", read_docstring, priority=400)
     app.connect("source-read", read_gallery_page)
     app.connect("include-read", read_included)
+    app.connect("builder-inited", remember_library, priority=900)
