@@ -2,7 +2,8 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import autograd
@@ -10,12 +11,48 @@ import geomstats.backend as gs
 import numpy as np
 from scipy.sparse.linalg import LinearOperator
 
-from liftflow.errors import ArchitectureError, NotRecoverableError, ShapeError
+from liftflow.errors import (
+    ArchitectureError,
+    LiftflowError,
+    NotDifferentiableError,
+    NotRecoverableError,
+    ShapeError,
+)
 from liftflow.linalg import RANK_RTOL, minimal_solution, over_batch, range_basis
 from liftflow.typing import FloatArray, Rng, as_array, as_count, as_rng
 
 _GAUSS_NEWTON_STEPS = 100
 _GAUSS_NEWTON_RTOL = 1e-9
+
+
+@contextmanager
+def followed_by_autograd(what: str) -> Iterator[None]:
+    """Raise what helps where autograd cannot follow a function that a user wrote.
+
+    Parameters
+    ----------
+    what : str
+        The function.
+
+    Yields
+    ------
+    None
+        To the block that differentiates it.
+
+    Raises
+    ------
+    NotDifferentiableError
+        Autograd failed there.
+    """
+    try:
+        yield
+    except LiftflowError:
+        raise
+    except (TypeError, ValueError, AttributeError, NotImplementedError) as error:
+        raise NotDifferentiableError(
+            f"autograd cannot follow {what} ({error}); write it with autograd.numpy, or with "
+            "geomstats.backend and start Python with GEOMSTATS_BACKEND=autograd"
+        ) from error
 
 
 class Architecture(ABC):
@@ -163,7 +200,8 @@ class Architecture(ABC):
         lifted_tangent : array, shape=[..., *lifted_shape]
         """
         theta, tangent = _together(self._theta(theta), self._theta(tangent, "tangent"))
-        return autograd.make_jvp(self.lift)(theta)(tangent)[1]
+        with followed_by_autograd(f"the lift of {type(self).__name__}"):
+            return autograd.make_jvp(self.lift)(theta)(tangent)[1]
 
     def lift_jacobian(self, theta: Any) -> Any:
         """Jacobian ∂φ(θ) as a dense matrix, from one :meth:`lift_jvp` per parameter.
@@ -201,7 +239,8 @@ class Architecture(ABC):
             self._theta(tangent_a, "tangent_a", differentiable=False),
             self._theta(tangent_b, "tangent_b", differentiable=False),
         )
-        return autograd.make_jvp(lambda t: autograd.make_jvp(self.lift)(t)(a)[1])(theta)(b)[1]
+        with followed_by_autograd(f"the lift of {type(self).__name__}"):
+            return autograd.make_jvp(lambda t: autograd.make_jvp(self.lift)(t)(a)[1])(theta)(b)[1]
 
     def lift_vjp(self, theta: Any, covector: Any) -> Any:
         """Pull a covector on z back, ∂φ(θ)ᵀ g.
@@ -237,9 +276,10 @@ class Architecture(ABC):
         lead = covector.shape[: covector.ndim - len(self.lifted_shape)]
         theta = theta + np.zeros((*lead, 1))
         # 0 t, because autograd warns where the derivative of a linear lift is constant.
-        return autograd.grad(
-            lambda t: gs.sum(covector * self.lift_jvp(t, tangent)) + 0.0 * gs.sum(t)
-        )(theta)
+        with followed_by_autograd(f"the lift of {type(self).__name__}"):
+            return autograd.grad(
+                lambda t: gs.sum(covector * self.lift_jvp(t, tangent)) + 0.0 * gs.sum(t)
+            )(theta)
 
     def gram_apply(self, theta: Any, covector: Any) -> Any:
         """Apply the lifted Gram operator, M(θ) g = ∂φ ∂φᵀ g, without forming it.
@@ -457,7 +497,8 @@ class Architecture(ABC):
         theta, tangent = _together(self._theta(theta), self._theta(tangent, "tangent"))
         if self.n_laws == 0:
             return theta[..., :0]
-        return autograd.make_jvp(self.conservation_laws)(theta)(tangent)[1]
+        with followed_by_autograd(f"the laws of {type(self).__name__}"):
+            return autograd.make_jvp(self.conservation_laws)(theta)(tangent)[1]
 
     def laws_hessian(self, theta: Any, tangent_a: Any, tangent_b: Any) -> Any:
         """Second derivative ∂²h(θ)[v, w] of the laws; by autograd unless overridden.
@@ -475,7 +516,8 @@ class Architecture(ABC):
         theta, first = _together(theta, tangent_a)
         if self.n_laws == 0:
             return theta[..., :0]
-        return autograd.make_jvp(lambda t: self.laws_jvp(t, second))(theta)(first)[1]
+        with followed_by_autograd(f"the laws of {type(self).__name__}"):
+            return autograd.make_jvp(lambda t: self.laws_jvp(t, second))(theta)(first)[1]
 
     def project_to_tangent(self, theta: Any, vector: Any) -> Any:
         """Project orthogonally onto ker ∂h(θ), v − ∂hᵀ(∂h∂hᵀ)⁺∂h v.

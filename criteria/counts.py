@@ -7,14 +7,16 @@ import numpy as np
 from flint import fmpz, nmod_mat
 
 from liftflow.architectures import Architecture, ProductArchitecture, ReLUNetwork
-from liftflow.criteria.brackets import LieTrace, extend_basis, lie_trace
-from liftflow.criteria.fields import exact_fields, gradient_fields
+from liftflow.criteria.doubts import doubted
+from liftflow.criteria.fields import exact_fields
 from liftflow.criteria.findings import TOLERANCE, Finding, Rank, Verdict, verdict_of
 from liftflow.criteria.graph import by_graph, graph_recoverability
 from liftflow.criteria.jets import Arithmetic
 from liftflow.criteria.network_fields import NetworkFields
 from liftflow.criteria.products import combine, over_factors
-from liftflow.criteria.scaling import SPARE, column_lengths, lift_rows, unit_rows
+from liftflow.criteria.scaling import SPARE
+from liftflow.criteria.traces import LieTrace, lie_trace
+from liftflow.criteria.views import FloatView, view_of
 from liftflow.typing import FloatArray, Rng, as_rng
 
 _TRIALS = 2
@@ -47,9 +49,9 @@ def lie_algebra_dimension(architecture: Architecture, theta: Any, *, rng: Rng = 
 
 
 @singledispatch
+@doubted
 def _dimension(architecture: Architecture, theta: FloatArray, rng: np.random.Generator) -> Finding:
-    fields = gradient_fields(architecture)
-    trace = lie_trace(fields, fields.point(theta), architecture.lifted_dim, rng, patience=2)
+    trace = lie_trace(view_of(architecture, theta, rng), patience=2)
     return _counted("dimension of the Lie algebra", trace.dimension, trace)
 
 
@@ -69,9 +71,8 @@ def _counted(name: str, value: int, trace: LieTrace) -> Finding:
 
 
 def _doubt(trace: LieTrace) -> str:
-    for rank in trace.ranks:
-        if not rank.decided:
-            return f"a singular value of {rank.doubtful:.1e} is neither zero nor clearly not"
+    if trace.settled:
+        return f"a size of {trace.doubtful:.1e} is neither zero nor clearly not"
     return f"{len(trace.ranks)} levels did not settle it"
 
 
@@ -110,7 +111,13 @@ def laws_complete(architecture: Architecture, theta: Any, *, rng: Rng = 0) -> Fi
     ----------
     [Marcotte2023]_.
     """
-    rng = as_rng(rng)
+    return _laws_complete(architecture, theta, as_rng(rng))
+
+
+@doubted
+def _laws_complete(
+    architecture: Architecture, theta: FloatArray, rng: np.random.Generator
+) -> Finding:
     dimension = _dimension(architecture, theta, rng)
     known = _laws_rank(architecture, theta, rng)
     total = architecture.dim - int(dimension.value)
@@ -130,9 +137,7 @@ def laws_complete(architecture: Architecture, theta: Any, *, rng: Rng = 0) -> Fi
 
 @singledispatch
 def _laws_rank(architecture: Architecture, theta: FloatArray, rng: np.random.Generator) -> Rank:
-    rows = np.asarray(architecture.conservation_laws_jacobian(theta))
-    units = column_lengths(lift_rows(architecture, theta, rng), theta)
-    return extend_basis(np.zeros((architecture.dim, 0)), unit_rows(rows * units))[1]
+    return view_of(architecture, theta, rng).law_rank()
 
 
 @_laws_rank.register
@@ -189,10 +194,9 @@ def count_conservation_laws(
             tolerance=0.0,
             reason="from the graph: one law per hidden node, and rank ∂φ = D − |H|",
         )
-    fields = gradient_fields(architecture)
     for _ in range(_POINTS):  # any generic point will do, so one that decides
-        point = fields.point(np.asarray(architecture.random_point(rng=rng)))
-        trace = lie_trace(fields, point, architecture.lifted_dim, rng)
+        point = np.asarray(architecture.random_point(rng=rng))
+        trace = lie_trace(FloatView(architecture, point, rng))
         if trace.decided:
             break
     return _counted("conservation laws", architecture.dim - trace.dimension, trace)

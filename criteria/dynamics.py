@@ -20,8 +20,9 @@ from liftflow.criteria.findings import (
     margin_to_zero,
     verdict_of,
 )
-from liftflow.criteria.kernels import common_kernel, kernel_inclusion, recoverability
+from liftflow.criteria.kernels import in_orbit, kernel_inclusion, recoverability
 from liftflow.criteria.products import over_factors
+from liftflow.criteria.views import view_of
 from liftflow.typing import FloatArray, Rng, as_array, as_rng
 
 SEARCH_LIMIT = 100
@@ -33,7 +34,7 @@ SAME, OTHER = 1e-8, 1e-6
 _RTOL = 1e-11
 _MATCH = 1e-8  # distance of two z, relative to their way, up to which they are the same
 _N_POINTS = 3
-_STEPS = (0.3, 0.1, 0.03, 3e-3, 3e-4, 3e-5, 3e-6)
+_STEPS = (0.3, 0.1, 0.03, 3e-3, 3e-4, 3e-5, 3e-6, 3e-8, 3e-10)
 """Lengths of flows, relative to θ at their first speed: shorter ones where those run away."""
 
 _MAX_STEPS = 20
@@ -110,8 +111,12 @@ def metric_property(architecture: Architecture, theta: Any, *, rng: Rng = 0) -> 
 def dynamic_property(architecture: Architecture, theta: Any, *, rng: Rng = 0) -> Finding:
     """Decide the intrinsic dynamic property of θ₀: along every flow from it, M depends on z alone.
 
-    Implied by the metric property. Where that fails, two losses are searched for whose flows from
-    θ₀ reach the same z with different M; finding none decides nothing.
+    Implied by the metric property. Where that fails, what flows can reach decides, the orbit of
+    θ₀ under the fields ∇φ_i, whose tangents are the trace of the Lie algebra they generate. If ∂φ
+    is injective on them, z determines θ in the orbit, and the property holds. If M changes along
+    a kernel of ∂φ in them, at a point where the rank of ∂φ is maximal, it fails: the flows fill
+    an open part of the orbit [Krener1974]_, so they reach points of one fibre with different M.
+    To show such a pair, two losses are searched for.
 
     Parameters
     ----------
@@ -122,24 +127,48 @@ def dynamic_property(architecture: Architecture, theta: Any, *, rng: Rng = 0) ->
     Returns
     -------
     finding : Finding
-        The value is the relative difference of M; the witness has the two losses.
+        The value is the relative difference of M; the witness has the two losses, or where none
+        were found a direction along which M changes.
 
     References
     ----------
-    [MPG]_; the search: ours.
+    [MPG]_; the argument by orbits, and the search: ours.
     """
     rng = as_rng(rng)
     metric = metric_property(architecture, theta, rng=rng)
+    return dynamic_given_metric(architecture, theta, metric, rng)
+
+
+def dynamic_given_metric(
+    architecture: Architecture, theta: FloatArray, metric: Finding, rng: np.random.Generator
+) -> Finding:
+    """Decide the dynamic property where the metric property is decided already.
+
+    Parameters
+    ----------
+    architecture : Architecture
+        Not a product.
+    theta : array, shape=[dim]
+    metric : Finding
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    finding : Finding
+    """
     if metric.verdict is Verdict.HOLDS:
-        return Finding(
-            "dynamic",
-            metric.verdict,
-            metric.value,
-            metric.margin,
-            metric.tolerance,
-            reason="implied by the metric property",
-        )
+        return replace(metric, name="dynamic", reason="implied by the metric property")
+    recoverable, inclusion = in_orbit(architecture, theta, rng)
+    if recoverable.verdict is Verdict.HOLDS:
+        reason = "z determines θ in its orbit, though not among all points with its laws"
+        return replace(recoverable, name="dynamic", value=0.0, reason=reason)
     example = find_counter_example(architecture, theta, rng=rng)
+    if not example.found and inclusion.verdict is Verdict.FAILS:
+        reason = (
+            "M changes inside the fibres of φ in the orbit of θ, of which flows reach an open part "
+            f"({example.describe()})"
+        )
+        return replace(inclusion, name="dynamic", reason=reason)
     return Finding(
         "dynamic",
         Verdict.FAILS if example.found else Verdict.UNDECIDED,
@@ -272,7 +301,8 @@ def _shoot(
     slope1 = step * _random_form(architecture, theta, rng)
     speed = np.asarray(architecture.gram_apply(theta, slope1))
     axis = rng.standard_normal(shape)
-    axis = axis / np.linalg.norm(axis) + speed / (np.linalg.norm(speed) or 1.0)
+    axis *= np.where(np.sum(axis * speed) < 0, -1, 1) / np.linalg.norm(axis)
+    axis += speed / (np.linalg.norm(speed) or 1.0)
     axis /= np.linalg.norm(axis)
     # Half-way, the curved part is about as strong as the linear one.
     curvature = 2 * np.linalg.norm(slope1) / (abs(float(np.sum(axis * speed))) or 1.0)
@@ -357,9 +387,10 @@ def _flow(
         return -np.asarray(architecture.lift_vjp(theta, form)).ravel()
 
     size = float(np.max(np.abs(starts)))
-    solution = solve_ivp(
-        velocity, (0.0, 1.0), starts.ravel(), method="DOP853", rtol=_RTOL, atol=_RTOL * size
-    )
+    start = starts.ravel()
+    natural = np.maximum(np.abs(start), np.abs(velocity(0.0, start)))
+    tolerance = _RTOL * np.where(natural > 0, natural, size)
+    solution = solve_ivp(velocity, (0.0, 1.0), start, method="DOP853", rtol=_RTOL, atol=tolerance)
     return solution.y[:, -1].reshape(starts.shape)
 
 
@@ -387,7 +418,7 @@ def _fibre_walk(
     """Step along the kernel and come back to the same (φ, h); without known laws, no walk."""
     if not architecture.n_laws:
         return []
-    kernel = common_kernel(architecture, theta, rng).basis
+    kernel = view_of(architecture, theta, rng).kernel().basis
     if not len(kernel):
         return []
     direction = rng.standard_normal(len(kernel)) @ kernel
@@ -406,7 +437,7 @@ def _return_to(
         law_rows = np.asarray(architecture.conservation_laws_jacobian(point))
         gap = np.ravel(architecture.lift(point) - z)
         law_gap = np.asarray(architecture.conservation_laws(point) - laws)
-        size, law_size = np.linalg.norm(rows), np.linalg.norm(law_rows)
+        size, law_size = (np.linalg.norm(part) or 1.0 for part in (rows, law_rows))
         step = np.linalg.lstsq(
             np.vstack([rows / size, law_rows / law_size]),
             np.concatenate([gap / size, law_gap / law_size]),
@@ -426,6 +457,7 @@ def _gram_difference(
     points = [fields.point(theta1), fields.point(theta2)]
     forms = fields.random_forms(8, points[0], rng)
     one, two = (fields.values(forms, point, 8) for point in points)
-    lengths = np.linalg.norm(one, axis=1)
+    lengths = np.linalg.norm([one, two], axis=2).max(axis=0)
+    lengths = np.where(lengths > 0, lengths, 1.0)
     difference = np.abs(one @ one.T - two @ two.T) / np.outer(lengths, lengths)
     return float(np.max(difference))

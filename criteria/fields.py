@@ -17,8 +17,9 @@ import autograd.numpy as anp
 import numpy as np
 
 from liftflow.architectures import Architecture
+from liftflow.architectures.base import followed_by_autograd
 from liftflow.criteria.jets import Arithmetic
-from liftflow.errors import InputError, NotDifferentiableError
+from liftflow.errors import InputError
 from liftflow.typing import FloatArray, IntArray
 
 
@@ -288,14 +289,8 @@ class AutogradFields(GradientFields):
         -------
         vectors : array, shape=[n, dim]
         """
-        try:
+        with followed_by_autograd(f"the lift of {type(self.architecture).__name__}"):
             return autograd.grad(lambda at: anp.sum(forms * self.architecture.lift(at)))(point)
-        except (TypeError, ValueError, AttributeError, NotImplementedError) as error:
-            raise NotDifferentiableError(
-                f"autograd cannot follow the lift of {type(self.architecture).__name__} "
-                f"({error}); write it with autograd.numpy, or with geomstats.backend and start "
-                "Python with GEOMSTATS_BACKEND=autograd"
-            ) from error
 
     def majorants(self, forms: Sequence[Any], point: FloatArray, count: int) -> FloatArray:
         """Add up the sizes of the two terms of the brackets and of the fields.

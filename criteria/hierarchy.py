@@ -7,13 +7,14 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from liftflow.architectures import Architecture
+from liftflow.architectures import Architecture, ProductArchitecture
 from liftflow.criteria.brackets import commuting, frobenius
 from liftflow.criteria.counts import count_conservation_laws, laws_complete
-from liftflow.criteria.dynamics import dynamic_property, metric_property
+from liftflow.criteria.dynamics import dynamic_given_metric, metric_property
 from liftflow.criteria.findings import Finding
 from liftflow.criteria.kernels import kernel_inclusion, recoverability
-from liftflow.typing import Rng, as_rng
+from liftflow.criteria.products import combine
+from liftflow.typing import Rng, as_array, as_rng
 
 _COLOURS = {"holds": "green", "fails": "red", "undecided": "yellow"}
 
@@ -136,10 +137,17 @@ def classify(
     3
     """
     rng = as_rng(rng)
+    theta = as_array(theta, "theta", (architecture.dim,), batch=False, differentiable=False)
+    if isinstance(architecture, ProductArchitecture):
+        parts = zip(architecture.factors, architecture.unpack(theta), strict=True)
+        found = [classify(factor, part, exact, rng=rng) for factor, part in parts]
+        names = [field.name for field in fields(Classification)]
+        return Classification(*[combine([getattr(one, name) for one in found]) for name in names])
+    metric = metric_property(architecture, theta, rng=rng)
     return Classification(
         recoverable=recoverability(architecture, theta, rng=rng),
-        metric=metric_property(architecture, theta, rng=rng),
-        dynamic=dynamic_property(architecture, theta, rng=rng),
+        metric=metric,
+        dynamic=dynamic_given_metric(architecture, theta, metric, rng),
         inclusion=kernel_inclusion(architecture, theta, rng=rng),
         frobenius=frobenius(architecture, theta, rng=rng),
         commuting=commuting(architecture, theta, rng=rng),

@@ -1,89 +1,25 @@
 """What the kernels of ∂φ and ∂h decide: recoverability, and the kernel inclusion."""
 
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import singledispatch
 from typing import Any
 
 import numpy as np
 
 from liftflow.architectures import Architecture, ReLUNetwork
-from liftflow.criteria.brackets import lie_trace
-from liftflow.criteria.fields import gradient_fields
+from liftflow.criteria.doubts import doubted, scales_part
 from liftflow.criteria.findings import (
     TOLERANCE,
     Finding,
-    Rank,
     Verdict,
     decide,
     margin_to_zero,
-    rank_of,
     verdict_of,
 )
 from liftflow.criteria.graph import graph_recoverability
 from liftflow.criteria.products import over_factors
-from liftflow.criteria.scaling import column_lengths, lift_rows, unit_rows
+from liftflow.criteria.views import Kernel, View, view_of
 from liftflow.typing import FloatArray, Rng, as_rng
-
-
-@dataclass(frozen=True, eq=False)
-class Kernel:
-    """The kernel ker ∂φ(θ) ∩ ker ∂h(θ), from the singular values of both, stacked and balanced.
-
-    Attributes
-    ----------
-    basis : array, shape=[dimension, dim]
-        Unit vectors.
-    rank : Rank
-        Of the stacked matrix.
-    smallest : float
-        Its smallest singular value, relative to the largest.
-    """
-
-    basis: FloatArray
-    rank: Rank
-    smallest: float
-
-
-def common_kernel(
-    architecture: Architecture, theta: FloatArray, rng: np.random.Generator
-) -> Kernel:
-    """Compute ker ∂φ(θ) ∩ ker ∂h(θ).
-
-    Columns are scaled by those of ∂φ and rows to unit length, so that neither the scale of θ nor
-    a rescaling of its blocks moves a singular value across the tolerance. Without known laws,
-    ker ∂h is the trace at θ of the Lie algebra that the fields ∇φ_i generate.
-
-    Parameters
-    ----------
-    architecture : Architecture
-    theta : array, shape=[dim]
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    kernel : Kernel
-    """
-    lifted = lift_rows(architecture, theta, rng)
-    lengths = column_lengths(lifted, theta)
-    laws = _law_rows(architecture, theta, rng)
-    rows = np.vstack([unit_rows(lifted / lengths), unit_rows(laws / lengths)])
-    singular, right = np.linalg.svd(rows, full_matrices=True)[1:]
-    singular = np.pad(singular, (0, max(0, architecture.dim - singular.size)))
-    rank = rank_of(singular[: architecture.dim], float(singular.max(initial=0.0)))
-    null = right[rank.value :] / lengths
-    smallest = float(singular[architecture.dim - 1] / (singular[0] or 1.0))
-    return Kernel(null / np.linalg.norm(null, axis=1, keepdims=True), rank, smallest)
-
-
-def _law_rows(
-    architecture: Architecture, theta: FloatArray, rng: np.random.Generator
-) -> FloatArray:
-    if architecture.n_laws:
-        return np.asarray(architecture.conservation_laws_jacobian(theta))
-    fields = gradient_fields(architecture)
-    trace = lie_trace(fields, theta, architecture.lifted_dim, rng)
-    complement = np.linalg.qr(trace.basis, mode="complete")[0][:, trace.basis.shape[1] :]
-    return complement.T / trace.scale
 
 
 @over_factors
@@ -113,22 +49,27 @@ def recoverability(architecture: Architecture, theta: Any, *, rng: Rng = 0) -> F
 
 
 @singledispatch
+@doubted
 def _recoverability(
     architecture: Architecture, theta: FloatArray, rng: np.random.Generator
 ) -> Finding:
-    kernel = common_kernel(architecture, theta, rng)
-    dimension = len(kernel.basis)
     laws = "∂h" if architecture.n_laws else "the trace of the Lie algebra"
+    return _triviality(view_of(architecture, theta, rng).kernel(), architecture.dim, laws)
+
+
+def _triviality(kernel: Kernel, dim: int, laws: str) -> Finding:
+    """Decide whether a kernel is zero."""
+    dimension = len(kernel.basis)
     if dimension:
-        reason = f"∂φ and {laws} leave {dimension} directions of {architecture.dim} free"
+        reason = f"∂φ and {laws} leave {dimension} directions of {dim} free"
         witness = {"dimension": dimension, "direction": kernel.basis[-1]}
         margin = kernel.rank.margin
     else:
-        reason = f"∂φ and {laws} determine all {architecture.dim} directions"
-        witness, margin = {}, kernel.smallest / TOLERANCE
+        reason = f"∂φ and {laws} determine all {dim} directions"
+        witness, margin = {}, kernel.rank.kept / TOLERANCE
     decided = kernel.rank.decided
     if not decided:
-        reason = f"a singular value of {kernel.rank.doubtful:.1e} is neither zero nor clearly not"
+        reason = f"a size of {kernel.rank.doubtful:.1e} is neither zero nor clearly not"
     return Finding(
         "recoverable",
         verdict_of(dimension == 0 if decided else None),
@@ -169,74 +110,84 @@ def kernel_inclusion(architecture: Architecture, theta: Any, *, rng: Rng = 0) ->
     ----------
     [MPG]_.
     """
-    rng = as_rng(rng)
+    return _kernel_inclusion(architecture, theta, as_rng(rng))
+
+
+@doubted
+def _kernel_inclusion(
+    architecture: Architecture, theta: FloatArray, rng: np.random.Generator
+) -> Finding:
     recoverable = _recoverability(architecture, theta, rng)
-    if recoverable.verdict is not Verdict.FAILS:
-        holds = recoverable.verdict is Verdict.HOLDS
-        return Finding(
-            "kernel inclusion",
-            recoverable.verdict,
-            value=0.0 if holds else recoverable.value,
-            margin=recoverable.margin,
-            tolerance=recoverable.tolerance,
-            reason="the kernel is zero" if holds else f"the kernel: {recoverable.reason}",
-        )
-    kernel = common_kernel(architecture, theta, rng)
-    changes = gram_changes(architecture, theta, kernel.basis, rng)
-    worst = int(np.argmax(changes))
-    value = float(changes[worst])
-    holds_or_not = decide(value)
-    reasons = {
-        True: f"M does not change along the {len(changes)} directions of the kernel",
-        False: f"M changes along a direction that neither z nor h sees, relatively by {value:.1g}",
-        None: f"M changes along the kernel by {value:.1e}: neither zero nor clearly not",
-    }
-    return Finding(
-        "kernel inclusion",
-        verdict_of(holds_or_not),
-        value=value,
-        margin=margin_to_zero(value),
-        tolerance=TOLERANCE,
-        reason=reasons[holds_or_not],
-        witness={"direction": kernel.basis[worst]} if holds_or_not is False else {},
+    if recoverable.verdict is Verdict.FAILS:
+        view = view_of(architecture, theta, rng)
+        return _inclusion(view, view.kernel())
+    holds = recoverable.verdict is Verdict.HOLDS
+    return replace(
+        recoverable,
+        name="kernel inclusion",
+        value=0.0 if holds else recoverable.value,
+        reason="the kernel is zero" if holds else f"the kernel: {recoverable.reason}",
     )
 
 
-def gram_changes(
-    architecture: Architecture,
-    theta: FloatArray,
-    directions: FloatArray,
-    rng: np.random.Generator,
-    n_probes: int = 4,
-) -> FloatArray:
-    """Relative size of ∂M(θ) along directions, by pairs of random fields.
+def _inclusion(view: View, kernel: Kernel) -> Finding:
+    """Decide whether M does not change along a kernel that is not zero."""
+    changes, decisive = view.gram_changes(kernel)
+    worst = int(np.argmax(changes))
+    value = float(changes[worst])
+    holds = decide(decisive)
+    reasons = {
+        True: f"M does not change along the {len(changes)} directions of the kernel",
+        False: f"M changes along a direction that neither z nor h sees, relatively by {value:.1g}",
+        None: f"M changes along the kernel by {decisive:.1e}: neither zero nor clearly not",
+    }
+    return Finding(
+        "kernel inclusion",
+        verdict_of(holds),
+        value=value,
+        margin=margin_to_zero(decisive),
+        tolerance=TOLERANCE,
+        reason=reasons[holds],
+        witness={"direction": kernel.basis[worst]} if holds is False else {},
+    )
+
+
+def in_orbit(
+    architecture: Architecture, theta: FloatArray, rng: np.random.Generator
+) -> tuple[Finding, Finding]:
+    """Decide recoverability and the kernel inclusion in the orbit, all that flows can reach.
+
+    The trace at θ of the Lie algebra that the fields ∇φ_i generate, tangent to the orbit of θ,
+    stands in the place of ker ∂h. The two are the same where the laws are complete.
 
     Parameters
     ----------
     architecture : Architecture
     theta : array, shape=[dim]
-    directions : array, shape=[n, dim]
-        One per row.
     rng : numpy.random.Generator
-    n_probes : int
-        Number of pairs.
 
     Returns
     -------
-    changes : array, shape=[n]
+    recoverable, inclusion : Finding
+        The second is undecided also where ∂φ has a smaller rank than elsewhere, so that its
+        kernel at θ may not be that of points close by.
+
+    References
+    ----------
+    Ours.
     """
-    fields = gradient_fields(architecture)
-    point, velocities = fields.point(theta), fields.velocities(directions)
-    changes = np.zeros(len(directions))
-    for _ in range(n_probes):
-        forms = fields.random_forms(2, point, rng)
-        (left, right) = fields.values(forms, point, 2)
-        for number, velocity in enumerate(velocities):
-            moved_left, moved_right = fields.derivatives(
-                forms, point, np.broadcast_to(velocity, (2, point.size))
-            )
-            terms = np.array([moved_left * right, left * moved_right])
-            size = np.abs(terms).sum()
-            if size > 0:
-                changes[number] = max(changes[number], abs(terms.sum()) / size)
-    return changes
+    view = view_of(architecture, theta, rng)
+    kernel = view.kernel(in_orbit=True)
+    recoverable = _triviality(kernel, architecture.dim, "the trace of the Lie algebra")
+    if scales_part(architecture, theta, rng):
+        reason = "the scales of θ part too far for double precision"
+        recoverable = replace(recoverable, verdict=Verdict.UNDECIDED, reason=reason, witness={})
+    if recoverable.verdict is not Verdict.FAILS:
+        return recoverable, recoverable
+    inclusion = _inclusion(view, kernel)
+    generic = view_of(architecture, np.asarray(architecture.random_point(rng=rng)), rng)
+    here, elsewhere = (seen.span().extend(seen.field_vectors()) for seen in (view, generic))
+    if here.value == elsewhere.value and here.decided and elsewhere.decided:
+        return recoverable, inclusion
+    reason = f"∂φ has the rank {here.value} here and {elsewhere.value} elsewhere"
+    return recoverable, replace(inclusion, verdict=Verdict.UNDECIDED, reason=reason, witness={})

@@ -222,7 +222,10 @@ class LinearFields(NetworkFields):
     @staticmethod
     def _flat(layers: list[Any]) -> FloatArray:
         moved = [np.moveaxis(np.asarray(layer), -1, -2) for layer in layers]
-        return np.concatenate([layer.reshape(*layer.shape[:-2], -1) for layer in moved], axis=-1)
+        return np.concatenate(
+            [layer.reshape(*layer.shape[:-2], np.prod(layer.shape[-2:])) for layer in moved],
+            axis=-1,
+        )
 
     def random_forms(self, count: int, point: FloatArray, rng: np.random.Generator) -> NetworkForms:
         """Draw matrices of rank one, as forms on the product.

@@ -107,3 +107,20 @@ assert broken("metric", "recoverable"), "the metric property implies recoverabil
 assert all(row.complete for row in found.values()), "laws are missing"
 off_balance = {name for name in found if name.endswith(("random S", "random Sᵢ"))}
 assert {name for name, row in found.items() if not row.metric} == off_balance, "another verdict"
+
+# %%
+# Where laws are missing
+# ----------------------
+#
+# The metric property speaks of all points with the laws of θ₀, the dynamic property of those that
+# training can reach. The two part where not all laws are known: the matrices Sᵢ hold six laws of
+# the linear network 1-2-2-1, which has seven. Its z is a number, so all flows from θ₀ follow one
+# curve, on which M is a function of z. The control is a network that lacks no law.
+
+narrow = DeepLinear([1, 2, 2, 1])
+apart = classify(narrow, narrow.random_point(rng=0))
+print(apart)
+assert apart.complete.witness["missing"] == 1, "another number of laws"
+assert apart.dynamic and not apart.metric, "the dynamic property does not hold alone"
+control = found["three linear layers, random Sᵢ"]
+assert control.complete and not control.dynamic, "the control holds"

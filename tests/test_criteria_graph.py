@@ -7,7 +7,7 @@ from random_dags import random_network
 
 from liftflow import Architecture, ReLUNetwork, classify, count_conservation_laws, recoverability
 from liftflow.criteria.graph import conditioning, negligible, shared_edge
-from liftflow.criteria.kernels import common_kernel
+from liftflow.criteria.views import view_of
 
 
 def dense_kernel(network, theta):
@@ -70,7 +70,7 @@ def test_metric_of_an_unrecoverable_network_is_checked():
 def test_dense_criterion_agrees_with_the_graph(seed):
     network = random_network(seed)
     theta = network.random_point(rng=seed)
-    kernel = common_kernel(network, theta, np.random.default_rng(0))
+    kernel = view_of(network, theta, np.random.default_rng(0)).kernel()
     assert kernel.rank.decided and len(kernel.basis) == 0
     assert recoverability(network, theta)
 

@@ -1049,7 +1049,7 @@ def test_truth_of_an_undecided_verdict():
     two_layers = TwoLayerLinear(1, 1, 2)
     left = np.array([[1.0, 2.0]])
     theta = two_layers.pack(left, left + np.array([[1e-9, -1e-9]]))
-    match = "recoverable is undecided: a singular value of .* read .verdict, or ask at a point"
+    match = "recoverable is undecided: a size of .* read .verdict, or ask at a point"
     refused(lambda: bool(recoverability(two_layers, theta)), UndecidedError, match)
 
 
@@ -1063,9 +1063,20 @@ class Bare(Architecture):
         return np.fft.fft(np.exp(theta)).real
 
 
-def test_lift_that_nothing_differentiates():
+@pytest.mark.parametrize(
+    "call",
+    [
+        count_conservation_laws,
+        lambda bare: classify(bare, np.ones(3)),
+        lambda bare: bare.lift_jvp(np.ones(3), np.ones(3)),
+        lambda bare: bare.lift_hvp(np.ones(3), np.ones(3), np.ones(3)),
+        lambda bare: bare.lift_hessian(np.ones(3), np.ones(3), np.ones(3)),
+    ],
+    ids=["count", "classify", "jvp", "hvp", "hessian"],
+)
+def test_lift_that_nothing_differentiates(call):
     match = "autograd cannot follow the lift of Bare .* write it with autograd.numpy"
-    refused(lambda: count_conservation_laws(Bare()), NotDifferentiableError, match)
+    refused(lambda: call(Bare()), NotDifferentiableError, match)
 
 
 def test_exact_count_of_a_lift_of_floats():

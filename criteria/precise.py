@@ -1,0 +1,436 @@
+r"""The view of linear networks in high precision, where no scale of a layer hides another.
+
+Rescaling the layers of a network, U_i → c_i U_i with a product of 1, divides the fields of layer i
+by c_i², relative to θ, so that brackets have terms at all the scales c_i⁻² c_j⁻² ⋯. In double
+precision the largest drown the others. With enough digits none is lost; but then nearly every
+number is nonzero, as a balanced θ is balanced to rounding only. Zero is told from nonzero by the
+*distance* of θ to a point where the number would vanish, relative to the weights. Two neighbours
+of θ show it: a number that is the same there is not about to vanish, however small it is, and one
+that grows like the k-th power of the distance to θ is as far from zero as its size at θ tells.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from flint import arb, ctx
+
+from liftflow.architectures import DeepLinear
+from liftflow.criteria.findings import NONZERO, TOLERANCE, ZERO, Rank
+from liftflow.criteria.network_fields import NetworkForms
+from liftflow.criteria.traces import lie_trace
+from liftflow.criteria.views import (
+    N_PROBES,
+    FloatView,
+    Kernel,
+    Span,
+    View,
+    relative_gram_changes,
+    view_of,
+)
+from liftflow.typing import FloatArray
+
+PRECISE_LIMIT = 100
+"""Number of parameters of a linear network up to which this view is used."""
+
+NEAR, NEARER = 1e-5, 1e-7
+"""Relative distances of the two neighbours of θ; distances are told up to the first."""
+
+BITS = 2048
+"""Of the numbers; those below the square root of their resolution are exact zeros."""
+
+MAX_DECADES = 20
+"""Range of weights of θ, in powers of ten, for which these bits suffice at all depths of brackets:
+each deeper level takes twice as many decades."""
+
+Rows = list[Any]
+"""Vectors at θ, at the near and at the nearer neighbour: arrays of high-precision numbers."""
+
+_precisely = ctx.workprec(BITS)
+_TINY = arb(2) ** (-BITS // 2)
+
+_exact = np.frompyfunc(lambda number: arb(float(number)), 1, 1)
+_root = np.frompyfunc(lambda number: number.mid().sqrt(), 1, 1)
+
+
+def distance(here: Any, near: Any, nearer: Any) -> float:
+    """Estimate how far θ is from a point where a number vanishes, relative to its weights.
+
+    Parameters
+    ----------
+    here, near, nearer : arb
+        Size of the number at θ and at its neighbours.
+
+    Returns
+    -------
+    distance : float
+        Up to ``NEAR``, which stands for all that is farther; 0 for an exact zero.
+    """
+    if not here > _TINY:
+        return 0.0
+    ratio = float(here / near) if near > _TINY else 1.0
+    growth = float(near / nearer) if nearer > _TINY and near > nearer else 1.0
+    order = max(1.0, np.log(growth) / np.log(NEAR / NEARER))
+    return float(NEAR * min(1.0, ratio) ** (1 / order))
+
+
+def _lengths(rows: Any) -> Any:
+    return _root((rows * rows).sum(axis=1))
+
+
+def _independent(rows: Any, basis: Any, count: int) -> tuple[Any, list[Any]]:
+    """Up to ``count`` orthonormal vectors, longest rest first, and the lengths of these rests."""
+    rest = rows - (rows @ basis.T) @ basis
+    found: list[Any] = []
+    pivots: list[Any] = []
+    while len(rest) and len(found) < count:
+        squares = [square.mid() for square in (rest * rest).sum(axis=1)]
+        first = max(range(len(squares)), key=squares.__getitem__)
+        pivot = squares[first].sqrt()
+        if not pivot > _TINY:
+            break
+        pivots.append(pivot)
+        found.append(rest[first] / pivot)
+        rest = rest - np.outer(rest @ found[-1], found[-1])
+    return np.array(found, object).reshape(len(found), rows.shape[1]), pivots
+
+
+class PreciseSpan(Span):
+    """Span by pivots, each as clear as its distance from vanishing.
+
+    Parameters
+    ----------
+    size : int
+        Number of coordinates.
+
+    Attributes
+    ----------
+    bases : Rows
+        Orthonormal.
+    smallest : float
+        The smallest of as many pivots at θ as there are coordinates.
+    opened : bool
+        Whether the neighbours of θ have dimensions that θ lacks.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.bases = [np.zeros((0, size), object) for _ in range(3)]
+        self.smallest = 0.0
+        self.opened = False
+        self._kept: list[float] = []
+
+    @property
+    def dimension(self) -> int:
+        """Number of vectors of the basis at θ."""
+        return len(self.bases[0])
+
+    @_precisely
+    def extend(self, vectors: Rows) -> Rank:
+        """Add vectors, and tell how many dimensions they add.
+
+        Parameters
+        ----------
+        vectors : Rows
+            Of the view.
+
+        Returns
+        -------
+        rank : Rank
+            In terms of distances. Undecided where a pivot neither vanishes nor clearly not, or
+            where it may do so in favour of another one that is as small.
+        """
+        missing = self.bases[0].shape[1] - self.dimension
+        lengths = _lengths(vectors[1])
+        lengths = np.where(lengths > _TINY, lengths, 1)[:, None]
+        found = [
+            _independent(rows / lengths, basis, missing)
+            for rows, basis in zip(vectors, self.bases, strict=True)
+        ]
+        padded = [pivots + [arb(0)] * (missing - len(pivots)) for _, pivots in found]
+        distances = [distance(*pivots) for pivots in zip(*padded, strict=True)]
+        value = sum(size > TOLERANCE for size in distances)
+        here = [float(pivot) for pivot in padded[0]]
+        self.smallest = min([*self._kept, *here], default=0.0)
+        self._kept += here[:value]
+        self.opened |= bool(np.any(np.array(padded[1][value:]) > _TINY))
+        self.bases = [
+            np.vstack([basis, directions[:value]])
+            for basis, (directions, _) in zip(self.bases, found, strict=True)
+        ]
+        return Rank(
+            value=value,
+            doubtful=_doubtful(distances, padded[1]),
+            kept=min(distances[:value], default=np.nan),
+            dropped=max(distances[value:], default=np.nan),
+        )
+
+    @_precisely
+    def outside(self, vectors: Rows) -> Rows:
+        """Project onto the orthogonal complements.
+
+        Parameters
+        ----------
+        vectors : Rows
+            Of the view.
+
+        Returns
+        -------
+        rest : Rows
+        """
+        return [
+            rows - (rows @ basis.T) @ basis for rows, basis in zip(vectors, self.bases, strict=True)
+        ]
+
+    @_precisely
+    def complement(self) -> Rows:
+        """Orthonormal bases of the orthogonal complements.
+
+        Returns
+        -------
+        vectors : Rows
+        """
+        size = self.bases[0].shape[1]
+        units = _exact(np.eye(size))
+        return [_independent(units, basis, size - self.dimension)[0] for basis in self.bases]
+
+
+def _doubtful(distances: Sequence[float], near: Sequence[Any]) -> float:
+    """First distance that decides nothing, or NaN.
+
+    What vanishes at θ alone opens at its neighbours, in proportion to their distance. A pivot
+    that is smaller than that may be one that θ has too, in a lower place.
+    """
+    vanished = False
+    for size, pivot in zip(distances, near, strict=True):
+        vanished |= size <= ZERO
+        if ZERO < size < NONZERO or (vanished and (size >= NONZERO or _TINY < pivot < NEAR**2)):
+            return size
+    return np.nan
+
+
+class PreciseView(View):
+    """The view in high precision: the distance to a point where a number vanishes decides.
+
+    Parameters
+    ----------
+    architecture : DeepLinear
+    theta : array, shape=[dim]
+    rng : numpy.random.Generator
+        For random combinations of the fields, and the neighbours of θ.
+
+    References
+    ----------
+    Ours.
+    """
+
+    def __init__(
+        self, architecture: DeepLinear, theta: FloatArray, rng: np.random.Generator
+    ) -> None:
+        super().__init__(architecture, theta, rng)
+        self._rough = FloatView(architecture, theta, rng)
+        self._coordinates = self.fields.velocities(np.eye(architecture.dim))
+        aside = typical_weights(architecture, theta) * rng.standard_normal(self.size)
+        aside = self._coordinates @ aside / np.sum(self._coordinates[0] ** 2)
+        self._thetas = [theta + size * aside for size in (0.0, NEAR, NEARER)]
+        self._points = [_exact(self.fields.point(at)) for at in self._thetas]
+
+    def _rows(self, evaluate: Callable[[Any], Any]) -> Rows:
+        return [evaluate(point) / self._rough.scale for point in self._points]
+
+    def span(self) -> PreciseSpan:
+        """Return the empty span.
+
+        Returns
+        -------
+        span : PreciseSpan
+        """
+        return PreciseSpan(self.size)
+
+    @_precisely
+    def field_vectors(self) -> Rows:
+        """Random fields."""
+        count = self.n_fields
+        forms = _exact_forms(self.random_forms(count))
+        return self._rows(lambda point: self.fields.values(forms, point, count))
+
+    @_precisely
+    def brackets(self, forms: Sequence[NetworkForms], count: int) -> Rows:
+        """Nested brackets, relative to bounds of all terms.
+
+        Parameters
+        ----------
+        forms : sequence of forms
+        count : int
+
+        Returns
+        -------
+        vectors : Rows
+        """
+        majorants = self.fields.majorants(forms, self.point, count) / self._rough.scale
+        sizes = np.linalg.norm(majorants, axis=1, keepdims=True)
+        sizes = np.where(sizes > 0, sizes, 1.0)
+        exact = [_exact_forms(form) for form in forms]
+        rows = self._rows(lambda point: self.fields.brackets(exact, point, count))
+        return [row / sizes for row in rows]
+
+    def _law_rows(self) -> Rows:
+        """Rows of ∂h, in scaled coordinates; entries of θ and zeros, without rounding."""
+        rows = [
+            np.asarray(self.architecture.conservation_laws_jacobian(theta))
+            for theta in self._thetas
+        ]
+        return [_exact(self.fields.velocities(row)) / self._rough.scale for row in rows]
+
+    @_precisely
+    def law_rank(self) -> Rank:
+        """Rank of ∂h(θ)."""
+        return self.span().extend([row * self._rough.scale**2 for row in self._law_rows()])
+
+    @_precisely
+    def kernel(self, *, in_orbit: bool = False) -> Kernel:
+        """Compute what is orthogonal to the rows of ∂φ, and to those of ∂h or in the trace.
+
+        Parameters
+        ----------
+        in_orbit : bool
+            Whether the trace of the Lie algebra is in the place of ker ∂h.
+
+        Returns
+        -------
+        kernel : Kernel
+        """
+        ranks, velocities, smallest = self._in_orbit() if in_orbit else self._in_laws()
+        basis = velocities[0].astype(float) @ self._coordinates.T
+        return Kernel(
+            basis=basis / np.linalg.norm(basis, axis=1, keepdims=True),
+            velocities=velocities,
+            rank=Rank(
+                value=self.size - len(basis),
+                doubtful=next((r.doubtful for r in ranks if not r.decided), np.nan),
+                kept=min((rank.kept for rank in ranks if rank.value), default=np.nan),
+                dropped=max((rank.dropped for rank in ranks if rank.dropped >= 0), default=np.nan),
+            ),
+            smallest=smallest,
+        )
+
+    def _in_laws(self) -> tuple[list[Rank], Rows, float]:
+        span = self.span()
+        ranks = [span.extend(self.field_vectors()), span.extend(self._law_rows())]
+        velocities = [rows / self._rough.scale for rows in span.complement()]
+        if span.opened:  # kernels of another dimension are no measure
+            velocities = velocities[:1]
+        return ranks, velocities, span.smallest
+
+    def _in_orbit(self) -> tuple[list[Rank], Rows, float]:
+        """Return what is orthogonal to the fields, which are the first of the trace."""
+        trace = lie_trace(self)
+        assert isinstance(trace.span, PreciseSpan)
+        count, velocities = trace.ranks[0].value, []
+        for basis in trace.span.bases:
+            rows = basis * self._rough.scale
+            fields = _independent(rows[:count], rows[:0], count)[0]
+            velocities.append(_independent(rows[count:], fields, trace.dimension - count)[0])
+        unsettled = Rank(0, trace.doubtful, np.nan, np.nan)
+        return [*trace.ranks, unsettled], velocities, trace.span.smallest
+
+    @_precisely
+    def lengths(self, vectors: Rows) -> FloatArray:
+        """Lengths of vectors at θ.
+
+        Parameters
+        ----------
+        vectors : Rows
+            Of this view.
+
+        Returns
+        -------
+        lengths : array, shape=[n]
+        """
+        return _lengths(vectors[0]).astype(float)
+
+    @_precisely
+    def largest(self, vectors: Rows) -> tuple[float, float]:
+        """Length of the longest vector at θ, and the distance of that length from zero.
+
+        Parameters
+        ----------
+        vectors : Rows
+            Of this view.
+
+        Returns
+        -------
+        length, decisive : float
+        """
+        longest = [max(_lengths(rows)) for rows in vectors]
+        return float(longest[0]), distance(*longest)
+
+    @_precisely
+    def gram_changes(self, kernel: Kernel) -> tuple[FloatArray, float]:
+        """Relative size of ∂M along a kernel, and the distance of the largest from zero.
+
+        Parameters
+        ----------
+        kernel : Kernel
+
+        Returns
+        -------
+        changes : array, shape=[dimension]
+        decisive : float
+        """
+        pairs = [_exact_forms(self.random_forms(2)) for _ in range(N_PROBES)]
+        changes = [
+            relative_gram_changes(self.fields, pairs, point, velocities)
+            for point, velocities in zip(self._points, kernel.velocities, strict=False)
+        ]
+        largest = [max(sizes) for sizes in changes]
+        decisive = distance(*largest) if len(largest) == 3 else float(largest[0])
+        return changes[0].astype(float), decisive
+
+
+def _exact_forms(forms: NetworkForms) -> NetworkForms:
+    parts = (forms.multipliers, forms.sources, forms.sinks)
+    return NetworkForms(*[_exact(part) for part in parts])
+
+
+def typical_weights(architecture: DeepLinear, theta: FloatArray) -> FloatArray:
+    """Typical size of each weight, by its row and its column: what a small change is relative to.
+
+    Parameters
+    ----------
+    architecture : DeepLinear
+    theta : array, shape=[dim]
+
+    Returns
+    -------
+    sizes : array, shape=[dim]
+        In the coordinates of the fields: by layers, by input and then output.
+    """
+    sizes = []
+    for layer in architecture.layers(theta):
+        squares = np.asarray(layer).T ** 2
+        rows, columns = squares.mean(axis=1), squares.mean(axis=0)
+        sizes.append(np.sqrt(np.outer(rows, columns) / (squares.mean() or 1.0)).ravel())
+    return np.concatenate(sizes)
+
+
+def is_precise(architecture: DeepLinear, theta: FloatArray) -> bool:
+    """Tell whether a linear network is seen in high precision.
+
+    Parameters
+    ----------
+    architecture : DeepLinear
+    theta : array, shape=[dim]
+
+    Returns
+    -------
+    precise : bool
+    """
+    sizes = typical_weights(architecture, theta)
+    sizes = sizes[sizes > 0]
+    decades = np.ptp(np.log10(sizes)) if sizes.size else 0.0
+    return architecture.dim <= PRECISE_LIMIT and bool(decades < MAX_DECADES)
+
+
+@view_of.register
+def _(architecture: DeepLinear, theta: FloatArray, rng: np.random.Generator) -> View:
+    return (PreciseView if is_precise(architecture, theta) else FloatView)(architecture, theta, rng)

@@ -1,0 +1,219 @@
+"""What must not change a verdict: units, rescalings; and points close to a border."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+from flint import arb, nmod_mat
+from hierarchy_cases import BALANCED, TABLE, UNBALANCED, balanced, bare, verdicts
+
+from liftflow import classify, frobenius, kernel_inclusion
+from liftflow.architectures import DeepLinear, TwoLayerLinear
+from liftflow.criteria import (
+    commuting,
+    laws_complete,
+    lie_algebra_dimension,
+    metric_property,
+    recoverability,
+)
+from liftflow.criteria.fields import exact_fields
+from liftflow.criteria.jets import Arithmetic
+from liftflow.criteria.precise import NEAR, NEARER, PRECISE_LIMIT, distance
+from liftflow.errors import NotIntrinsicError, UndecidedError
+from liftflow.metrics import intrinsic_cometric
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
+@pytest.mark.parametrize("case", TABLE)
+def test_scale_changes_no_verdict(case, scale):
+    build, wanted = TABLE[case]
+    network, theta = build()
+    assert verdicts(classify(network, scale * theta)) == wanted
+
+
+@pytest.mark.parametrize("case", [name for name in TABLE if name[:4] in ("ReLU", "diag")])
+def test_rescaling_a_relu_network_changes_no_verdict(case, rng):
+    network, theta = TABLE[case][0]()
+    logs = np.log(1e4) * rng.uniform(-1, 1, size=network.n_hidden)
+    moved = network.rescale(theta, logs)
+    assert np.ptp(np.log10(np.abs(moved))) > 3
+    assert verdicts(classify(network, moved)) == TABLE[case][1]
+
+
+def verdicts_but_dynamic(network, theta):
+    criteria = (recoverability, metric_property, frobenius, commuting, laws_complete)
+    return tuple(str(criterion(network, theta).verdict) for criterion in criteria)
+
+
+def exponents(network):
+    """Whether to divide, leave or multiply each hidden layer, in all ways."""
+    moves = product((-1, 0, 1), repeat=len(network.widths) - 2)
+    return [(0, *move, 0) for move in moves if any(move)]
+
+
+def rescaled(network, theta, factors):
+    """Multiply the units of hidden layers by factors, numbers or vectors, without changing φ."""
+    inner = [np.broadcast_to(f, n) for f, n in zip(factors, network.widths, strict=True)]
+    return network.from_layers(
+        [
+            inner[i + 1][:, None] * np.asarray(layer) / inner[i]
+            for i, layer in enumerate(network.layers(theta))
+        ]
+    )
+
+
+GENERIC = [  # recoverable or not, with and without unknown laws
+    *[[1, 1, 1, 1], [2, 1, 1, 2], [2, 1, 2, 1, 2], [1, 2, 2, 1]],
+    *[[3, 2, 1], [2, 2, 2], [4, 3, 2], [2, 2, 2, 2], [3, 2, 2, 1], [3, 2, 3, 2]],
+]
+
+
+@pytest.mark.parametrize("widths", GENERIC, ids=str)
+def test_rescaling_the_layers_changes_no_verdict(widths):
+    network = DeepLinear(widths)
+    theta = network.random_point(rng=0)
+    wanted = verdicts(classify(network, theta))
+    assert "undecided" not in wanted
+    for powers in exponents(network):
+        moved = rescaled(network, theta, 1e4 ** np.array(powers))
+        np.testing.assert_allclose(network.lift(moved), network.lift(theta), rtol=1e-12)
+        assert verdicts_but_dynamic(network, moved) == wanted[:2] + wanted[3:], powers
+    assert verdicts(classify(network, moved)) == wanted
+
+
+@pytest.mark.parametrize("widths", GENERIC, ids=str)
+def test_rescaling_the_units_changes_no_verdict(widths, rng):
+    network = DeepLinear(widths)
+    theta = network.random_point(rng=0)
+    inner = [1e4 ** rng.uniform(-1, 1, size=n) for n in widths[1:-1]]
+    moved = rescaled(network, theta, [np.ones(widths[0]), *inner, np.ones(widths[-1])])
+    assert verdicts(classify(network, moved)) == verdicts(classify(network, theta))
+
+
+def exact_dimension(network, theta, rng):
+    """Dimension of the Lie algebra at the very θ, whose entries are dyadic, over a prime field."""
+    prime = 2**31 - 1
+    fields = exact_fields(network, Arithmetic(prime))
+    ratios = [float(entry).as_integer_ratio() for entry in fields.point(theta)]
+    point = np.array([over * pow(under, -1, prime) % prime for over, under in ratios])
+    rows, count = [], network.dim + 6
+    for depth in (1, 2, 3, 4):
+        forms = [fields.random_forms(count, point, rng) for _ in range(depth)]
+        rows.append(fields.brackets(forms, point, count))
+    matrix = nmod_mat(len(rows) * count, point.size, np.vstack(rows).ravel().tolist(), prime)
+    return matrix.rank()
+
+
+@pytest.mark.parametrize("widths", GENERIC, ids=str)
+def test_ranks_where_scales_part_are_those_of_exact_arithmetic(widths, rng):
+    network = DeepLinear(widths)
+    theta = network.random_point(rng=rng)
+    for powers in exponents(network)[::2]:
+        moved = rescaled(network, theta, 1e4 ** np.array(powers))
+        assert lie_algebra_dimension(network, moved).value == exact_dimension(network, moved, rng)
+
+
+def test_rescaling_unbalances_a_balanced_point():
+    network, theta = TABLE["deep balanced"][0]()
+    moved = rescaled(network, theta, [1, 1e4, 1e-4, 1])
+    with pytest.raises(NotIntrinsicError):
+        intrinsic_cometric(network, moved)
+    assert verdicts(classify(network, moved)) == UNBALANCED
+
+
+@pytest.mark.parametrize("lam", [1e4, 1e8])
+def test_a_balanced_point_with_layers_of_other_scales(lam):
+    network, theta = balanced(TwoLayerLinear(3, 3, 2), lam)  # U about √λ, and V about 1/√λ
+    assert verdicts(classify(network, theta)) == BALANCED
+    moved = theta * (1 + 1e-4 * np.random.default_rng(0).standard_normal(theta.size))
+    assert not kernel_inclusion(network, moved)
+
+
+@pytest.mark.parametrize("widths", [[2, 1, 1, 2], [1, 1, 1, 1], [2, 2, 2, 2]], ids=str)
+@pytest.mark.parametrize("factor", [1e2, 1e4])
+def test_a_lift_alone_is_doubted_where_scales_part(widths, factor):
+    network = DeepLinear(widths)
+    theta = network.random_point(rng=0)
+    criteria = (recoverability, kernel_inclusion, frobenius, commuting, lie_algebra_dimension)
+    right = [str(criterion(*bare(network, theta)).verdict) for criterion in criteria]
+    for powers in exponents(network):
+        alone = bare(network, rescaled(network, theta, factor ** np.array(powers)))
+        for criterion, wanted in zip(criteria, right, strict=True):
+            assert criterion(*alone).verdict in (wanted, "undecided"), (criterion, powers)
+
+
+def test_a_doubted_verdict_says_why():
+    network = DeepLinear([2, 1, 1, 2])
+    moved = rescaled(network, network.random_point(rng=0), [1, 1e-4, 1e4, 1])
+    found = recoverability(*bare(network, moved))
+    assert found.verdict == "undecided" and found.margin == 1.0 and not found.witness
+    assert "the scales of θ part so far that double precision cannot tell" in found.reason
+    assert "leave 1 directions of 5 free" in found.reason  # which is wrong
+
+
+def test_a_large_network_is_doubted_where_scales_part():
+    network = DeepLinear([50, 1, 1, 50])
+    assert network.dim > PRECISE_LIMIT
+    theta = network.random_point(rng=0)
+    assert recoverability(network, theta)
+    moved = rescaled(network, theta, [1, 1e-4, 1e4, 1])
+    assert recoverability(network, moved).verdict == "undecided"
+    with pytest.raises(UndecidedError, match="double precision cannot tell"):
+        bool(recoverability(network, moved))
+
+
+def test_more_decades_than_the_digits_hold_are_doubted():
+    network = DeepLinear([1, 1, 1, 1])
+    moved = rescaled(network, network.random_point(rng=0), [1, 1e-12, 1e12, 1])
+    assert recoverability(network, moved).verdict == "undecided"
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+@pytest.mark.parametrize("gap", [1e-13, 1e-11, 1e-9])
+def test_distance_is_that_of_a_zero_of_any_order(order, gap):
+    sizes = [arb(1e-30 * (gap + step) ** order) for step in (0.0, NEAR, NEARER)]
+    assert distance(*sizes) == pytest.approx(gap, rel=0.2)
+
+
+def test_distance_of_what_does_not_vanish():
+    assert distance(arb(1e-30), arb(1.1e-30), arb(1e-30)) > 0.5 * NEAR
+    assert distance(arb(0), arb(1), arb(0.01)) == 0.0
+
+
+def test_rescaling_attention_changes_no_verdict():
+    attention, theta = TABLE["attention"][0]()
+    moved = []
+    for part in attention.unpack(theta):
+        left, right = attention.factors[0].unpack(part)
+        moved.append(attention.factors[0].pack(1e4 * left, right / 1e4))
+    assert verdicts(classify(attention, attention.pack(*moved))) == UNBALANCED
+
+
+def test_turning_a_balanced_point_changes_no_verdict(rng):
+    network, theta = balanced(TwoLayerLinear(3, 3, 2), 0.7)
+    turn = np.linalg.qr(rng.standard_normal((2, 2)))[0]
+    left, right = network.unpack(theta)
+    assert verdicts(classify(network, network.pack(left @ turn, right @ turn))) == BALANCED
+
+
+@pytest.mark.parametrize("distance", [1e-13, 1e-9, 1e-4])
+def test_close_to_the_border_nothing_is_decided(distance, rng):
+    network, theta = balanced(TwoLayerLinear(2, 2, 2), 0.7)
+    moved = theta + distance * rng.standard_normal(theta.size)
+    wanted = {1e-13: "holds", 1e-9: "undecided", 1e-4: "fails"}[distance]
+    assert kernel_inclusion(network, moved).verdict == wanted
+    assert metric_property(network, moved).verdict == wanted
+
+
+@pytest.mark.parametrize(("gap", "wanted"), [(0, "fails"), (1e-9, "undecided"), (1e-3, "holds")])
+def test_close_to_a_kernel_nothing_is_decided(gap, wanted, rng):
+    network = TwoLayerLinear(1, 1, 3)  # recoverable, but not at U = V
+    left, right = rng.standard_normal((2, 1, 3))
+    theta = network.pack(left, left + gap * right)
+    found = recoverability(network, theta)
+    assert found.verdict == wanted
+    if wanted == "undecided":
+        assert metric_property(network, theta).verdict == "undecided"
+        assert kernel_inclusion(network, theta).verdict == "undecided"
+        with pytest.raises(UndecidedError, match="recoverable is undecided"):
+            bool(found)
