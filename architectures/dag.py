@@ -58,7 +58,17 @@ class Block:
         return self.edges.size >= _DENSE_FILL * self.shape[0] * self.shape[1]
 
     def matrix(self, values: FloatArray) -> Any:
-        """Matrix of the block, shape=[n_tails, n_heads], for one value per parameter."""
+        """Return the matrix of the block for one value per parameter.
+
+        Parameters
+        ----------
+        values : array, shape=[dim]
+            One per parameter.
+
+        Returns
+        -------
+        matrix : array or scipy.sparse.csr_array, shape=[n_tails, n_heads]
+        """
         if self.contiguous:
             return values[self.edges[0] : self.edges[-1] + 1].reshape(self.shape)
         if not self.dense:
@@ -68,7 +78,15 @@ class Block:
         return matrix
 
     def outer_sum(self, left: FloatArray, right: FloatArray, out: FloatArray) -> None:
-        """Write Σ_s left[s, tail] right[s, head] into ``out`` at each edge of the block."""
+        """Write Σ_s left[s, tail] right[s, head] into ``out`` at each edge of the block.
+
+        Parameters
+        ----------
+        left : array, shape=[n, n_tails]
+        right : array, shape=[n, n_heads]
+        out : array, shape=[dim]
+            Written to at the edges of the block alone.
+        """
         if self.contiguous:
             target = out[self.edges[0] : self.edges[-1] + 1].reshape(self.shape)
             np.matmul(left.T, right, out=target)
@@ -103,7 +121,13 @@ class Grid:
     heads: slice | None
 
     def tiles(self) -> "Iterator[Grid]":
-        """Cut the grid into groups of rows that fit into the cache."""
+        """Cut the grid into groups of rows that fit into the cache.
+
+        Yields
+        ------
+        tile : Grid
+            Rows in their order.
+        """
         rows, width = self.shape
         size = max(1, _TILE // width)
         for start in range(0, rows, size):
@@ -158,7 +182,21 @@ class CompiledDAG:
 
     @classmethod
     def layered(cls, widths: Sequence[int], skips: Sequence[tuple[int, int]], bias: bool) -> Self:
-        """Compile complete layers, nodes ``(layer, index)``, without a graph in between."""
+        """Compile complete layers, nodes ``(layer, index)``, without a graph in between.
+
+        Parameters
+        ----------
+        widths : sequence of int
+            Numbers of nodes from input to output.
+        skips : sequence of pairs of int
+            Layers joined completely besides the successive ones, the lower one first.
+        bias : bool
+            Whether every node but the inputs has a bias.
+
+        Returns
+        -------
+        dag : CompiledDAG
+        """
         starts = np.concatenate([[0], np.cumsum(widths)])
         generation = np.append(np.repeat(np.arange(len(widths)), widths), -1)
         pairs = [*pairwise(range(len(widths))), *skips]
@@ -190,7 +228,24 @@ class CompiledDAG:
         outputs: Iterable[Hashable],
         biases: Iterable[Hashable],
     ) -> Self:
-        """Compile a graph, or raise ArchitectureError naming the nodes that are wrong."""
+        """Compile a graph.
+
+        Parameters
+        ----------
+        graph : networkx.DiGraph
+            The network.
+        inputs, outputs, biases : iterable of nodes
+            As of a ``ReLUNetwork``.
+
+        Returns
+        -------
+        dag : CompiledDAG
+
+        Raises
+        ------
+        ArchitectureError
+            The graph is not a network; names the nodes that are wrong.
+        """
         inputs, outputs, biases = list(inputs), list(outputs), list(biases)
         _check_roles(graph, inputs, outputs, biases)
         labels = list(graph)
@@ -329,6 +384,7 @@ class CompiledDAG:
         Parameters
         ----------
         values : array, shape=[dim]
+            One per edge.
         tails, heads : array, shape=[n_hidden]
             Factors of the hidden nodes; all others have the factor 1.
         out : array, shape=[dim], optional

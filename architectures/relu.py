@@ -226,7 +226,7 @@ class ReLUNetwork(Architecture):
         return network
 
     def describe(self) -> dict[str, int]:
-        """Facts of the network for a summary, by name.
+        """Return facts of the network for a summary, by name.
 
         Returns
         -------
@@ -529,7 +529,7 @@ class ReLUNetwork(Architecture):
 
         Notes
         -----
-        The formula is in :mod:`liftflow.architectures.kernel` (ours).
+        The formula is in :class:`~liftflow.architectures.ParameterKernel` (ours).
         """
 
         def one(point: FloatArray, vector: FloatArray) -> FloatArray:
@@ -733,7 +733,7 @@ class ReLUNetwork(Architecture):
         Returns
         -------
         theta : array, shape=[..., dim]
-            φ(θ) and the network's function are unchanged.
+            With the same φ and the same function of the network.
 
         Raises
         ------
@@ -754,12 +754,12 @@ class ReLUNetwork(Architecture):
         ----------
         theta : array-like, shape=[..., dim]
         log_factors : array-like, shape=[..., n_hidden]
-            log λ at the hidden nodes.
+            Logarithms of λ at the hidden nodes.
 
         Returns
         -------
         theta : array, shape=[..., dim]
-            φ and the network's function are unchanged.
+            With the same φ and the same function of the network.
         """
         theta = self._theta(theta, differentiable=False)
         logs = as_array(log_factors, "log_factors", (self.n_hidden,), differentiable=False)
@@ -1008,6 +1008,7 @@ class ReLUNetwork(Architecture):
         Returns
         -------
         outputs : array, shape=[n_samples, n_outputs]
+            At all samples.
         pull_back : callable
             Takes a cotangent of shape [n_samples, n_outputs] to the gradient, shape=[dim].
             A ReLU at 0 has derivative 0.

@@ -131,6 +131,7 @@ class PreciseSpan(Span):
         Parameters
         ----------
         vectors : Rows
+            Of the view.
 
         Returns
         -------
@@ -170,6 +171,7 @@ class PreciseSpan(Span):
         Parameters
         ----------
         vectors : Rows
+            Of the view.
 
         Returns
         -------
@@ -236,7 +238,12 @@ class PreciseView(View):
         return [evaluate(point) / self._rough.scale for point in self._points]
 
     def span(self) -> PreciseSpan:
-        """Return the empty span."""
+        """Return the empty span.
+
+        Returns
+        -------
+        span : PreciseSpan
+        """
         return PreciseSpan(self.size)
 
     @_precisely
@@ -286,6 +293,7 @@ class PreciseView(View):
         Parameters
         ----------
         in_orbit : bool
+            Whether the trace of the Lie algebra is in the place of ker ∂h.
 
         Returns
         -------
@@ -332,6 +340,7 @@ class PreciseView(View):
         Parameters
         ----------
         vectors : Rows
+            Of this view.
 
         Returns
         -------
@@ -346,6 +355,7 @@ class PreciseView(View):
         Parameters
         ----------
         vectors : Rows
+            Of this view.
 
         Returns
         -------

@@ -126,7 +126,7 @@ class Settings:
         return as_array(self.t_eval, "t_eval", (None,), batch=False, differentiable=False)
 
     def thinned(self, n_numbers: int) -> FloatArray:
-        """Times at which states of so many numbers are kept, within the limit of memory.
+        """Return the times at which states of so many numbers are kept, within the limit of memory.
 
         Parameters
         ----------
@@ -161,14 +161,44 @@ class FlowState(ABC):
 
     @abstractmethod
     def velocity(self, coordinates: FloatArray) -> FloatArray:
-        """Velocity of the coordinates, shape=[n]."""
+        """Velocity of the coordinates.
+
+        Parameters
+        ----------
+        coordinates : array, shape=[n]
+            Where the flow stands.
+
+        Returns
+        -------
+        velocity : array, shape=[n]
+        """
 
     @abstractmethod
     def read(self, coordinates: FloatArray) -> tuple[FloatArray, FloatArray, float]:
-        """State y as the trajectory keeps it, parameter θ, and loss, at coordinates."""
+        """Read off what the trajectory keeps.
+
+        Parameters
+        ----------
+        coordinates : array, shape=[n]
+            Where the flow stands.
+
+        Returns
+        -------
+        y : array
+            State of the flow.
+        theta : array, shape=[dim]
+            Parameter there.
+        loss : float
+            Loss there.
+        """
 
     def settle(self, coordinates: FloatArray) -> FloatArray:
         """Take note of a step that was made: called once after each.
+
+        Parameters
+        ----------
+        coordinates : array, shape=[n]
+            Where the flow stands.
 
         Returns
         -------
@@ -179,11 +209,23 @@ class FlowState(ABC):
         return coordinates
 
     def memory(self) -> dict[str, Any]:
-        """What the velocity depends on besides the coordinates, to be saved with them."""
+        """What the velocity depends on besides the coordinates, to be saved with them.
+
+        Returns
+        -------
+        memory : dict of str to array
+            Empty where it depends on nothing else.
+        """
         return {}
 
     def restore(self, memory: dict[str, Any]) -> None:  # noqa: B027 - many remember nothing
-        """Take over what :meth:`memory` gave, in this run or another one."""
+        """Take over what :meth:`memory` gave, in this run or another one.
+
+        Parameters
+        ----------
+        memory : dict of str to array
+            From :meth:`memory`.
+        """
 
 
 class _Record:

@@ -56,10 +56,12 @@ class Checkpoint:
         State of the solver, and its velocity there; empty where the solver keeps more than that.
     step : float
         Length that the solver proposes for the next step; 0 where it keeps more than that.
-    n_steps, n_evaluations, n_charts : int
-        Counts so far.
+    n_steps : int
+        Steps so far.
     mark : float
         Time at which progress was last asked for.
+    n_evaluations, n_charts : int
+        Counts so far.
     chart_times : array, shape=[n_changes]
         Times at which the chart was changed.
     memory : dict of str to array
@@ -95,6 +97,7 @@ class Trajectory:
     theta : array, shape=[n_times, dim]
         The parameter, for an intrinsic flow the one recovered on the invariant set.
     loss : array, shape=[n_times]
+        The loss ℓ(θ), or f(z).
     success : bool
         Whether the end of the time span was reached.
     message : str
