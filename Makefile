@@ -42,7 +42,7 @@ test: $(VENV)/.dev  ## tests and doctests, then the contracts and geomstats's ca
 	GEOMSTATS_BACKEND=autograd $(PYTEST) $(ARGS)
 	GEOMSTATS_BACKEND=numpy $(PYTEST) tests/contracts tests/geomstats_cases
 
-# sphinx-gallery runs a script again when the script changed, not the library: make clean first.
+# The scripts of the gallery run again when they or the library changed.
 docs: $(VENV)/.dev  ## the documentation in docs/_build/html/, warnings are errors
 	@rm -rf docs/api docs/_build
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/sphinx-build -W --keep-going -E -q docs docs/_build/html

@@ -2,6 +2,8 @@
 
 from liftflow.architectures.attention import Attention as Attention
 from liftflow.architectures.base import Architecture as Architecture
+from liftflow.architectures.kernel import ParameterKernel as ParameterKernel
+from liftflow.architectures.laplacian import GroundedLaplacian as GroundedLaplacian
 from liftflow.architectures.linear import DeepLinear as DeepLinear
 from liftflow.architectures.linear import TwoLayerLinear as TwoLayerLinear
 from liftflow.architectures.neural_ode import LinearNeuralODE as LinearNeuralODE
@@ -14,7 +16,9 @@ __all__ = [
     "Attention",
     "BasisPathChart",
     "DeepLinear",
+    "GroundedLaplacian",
     "LinearNeuralODE",
+    "ParameterKernel",
     "ProductArchitecture",
     "ReLUNetwork",
     "TwoLayerLinear",

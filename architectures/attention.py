@@ -23,6 +23,7 @@ class Attention(ProductArchitecture):
     d_head : int
         Inner dimension of each head.
     n_heads : int
+        Number of heads.
 
     References
     ----------
@@ -52,7 +53,7 @@ class Attention(ProductArchitecture):
         Parameters
         ----------
         lam : array-like, shape=[] or [2 * n_heads]
-            λ of each factor, or one for all.
+            The λ of each factor, or one for all.
         rng : numpy.random.Generator or int, optional
 
         Returns

@@ -34,9 +34,15 @@ def followed_by_autograd(what: str) -> Iterator[None]:
     what : str
         The function.
 
+    Yields
+    ------
+    None
+        To the block that differentiates it.
+
     Raises
     ------
     NotDifferentiableError
+        Autograd failed there.
     """
     try:
         yield
@@ -98,7 +104,7 @@ class Architecture(ABC):
         return math.prod(self.lifted_shape)
 
     def describe(self) -> dict[str, int]:
-        """Facts of this family for a summary, by name.
+        """Return facts of this family for a summary, by name.
 
         Returns
         -------
@@ -353,6 +359,7 @@ class Architecture(ABC):
         ----------
         theta : array-like, shape=[..., dim]
         lifted_vec : array-like, shape=[..., *lifted_shape]
+            Any vector of the lifted space.
 
         Returns
         -------
@@ -650,7 +657,7 @@ class Architecture(ABC):
         Returns
         -------
         theta : array, shape=[..., dim]
-            φ and h are unchanged; by default θ itself, as if they determined it.
+            With the same φ and h; by default θ itself, as if they determined it.
         """
         theta, base_point = (
             self._theta(point, name, differentiable=False)

@@ -3,12 +3,13 @@
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any, Self
 
 import networkx as nx
 import numpy as np
 from scipy.sparse import csr_array
+from scipy.sparse.csgraph import breadth_first_order
 
 from liftflow.errors import ArchitectureError
 from liftflow.typing import FloatArray, IntArray
@@ -57,7 +58,17 @@ class Block:
         return self.edges.size >= _DENSE_FILL * self.shape[0] * self.shape[1]
 
     def matrix(self, values: FloatArray) -> Any:
-        """Matrix of the block, shape=[n_tails, n_heads], for one value per parameter."""
+        """Return the matrix of the block for one value per parameter.
+
+        Parameters
+        ----------
+        values : array, shape=[dim]
+            One per parameter.
+
+        Returns
+        -------
+        matrix : array or scipy.sparse.csr_array, shape=[n_tails, n_heads]
+        """
         if self.contiguous:
             return values[self.edges[0] : self.edges[-1] + 1].reshape(self.shape)
         if not self.dense:
@@ -67,7 +78,15 @@ class Block:
         return matrix
 
     def outer_sum(self, left: FloatArray, right: FloatArray, out: FloatArray) -> None:
-        """Write Σ_s left[s, tail] right[s, head] into ``out`` at each edge of the block."""
+        """Write Σ_s left[s, tail] right[s, head] into ``out`` at each edge of the block.
+
+        Parameters
+        ----------
+        left : array, shape=[n, n_tails]
+        right : array, shape=[n, n_heads]
+        out : array, shape=[dim]
+            Written to at the edges of the block alone.
+        """
         if self.contiguous:
             target = out[self.edges[0] : self.edges[-1] + 1].reshape(self.shape)
             np.matmul(left.T, right, out=target)
@@ -102,7 +121,13 @@ class Grid:
     heads: slice | None
 
     def tiles(self) -> "Iterator[Grid]":
-        """Cut the grid into groups of rows that fit into the cache."""
+        """Cut the grid into groups of rows that fit into the cache.
+
+        Yields
+        ------
+        tile : Grid
+            Rows in their order.
+        """
         rows, width = self.shape
         size = max(1, _TILE // width)
         for start in range(0, rows, size):
@@ -157,7 +182,21 @@ class CompiledDAG:
 
     @classmethod
     def layered(cls, widths: Sequence[int], skips: Sequence[tuple[int, int]], bias: bool) -> Self:
-        """Compile complete layers, nodes ``(layer, index)``, without a graph in between."""
+        """Compile complete layers, nodes ``(layer, index)``, without a graph in between.
+
+        Parameters
+        ----------
+        widths : sequence of int
+            Numbers of nodes from input to output.
+        skips : sequence of pairs of int
+            Layers joined completely besides the successive ones, the lower one first.
+        bias : bool
+            Whether every node but the inputs has a bias.
+
+        Returns
+        -------
+        dag : CompiledDAG
+        """
         starts = np.concatenate([[0], np.cumsum(widths)])
         generation = np.append(np.repeat(np.arange(len(widths)), widths), -1)
         pairs = [*pairwise(range(len(widths))), *skips]
@@ -189,26 +228,48 @@ class CompiledDAG:
         outputs: Iterable[Hashable],
         biases: Iterable[Hashable],
     ) -> Self:
-        """Compile a graph, or raise ArchitectureError naming the nodes that are wrong."""
+        """Compile a graph.
+
+        Parameters
+        ----------
+        graph : networkx.DiGraph
+            The network.
+        inputs, outputs, biases : iterable of nodes
+            As of a ``ReLUNetwork``.
+
+        Returns
+        -------
+        dag : CompiledDAG
+
+        Raises
+        ------
+        ArchitectureError
+            The graph is not a network; names the nodes that are wrong.
+        """
         inputs, outputs, biases = list(inputs), list(outputs), list(biases)
         _check_roles(graph, inputs, outputs, biases)
-        order = _generations(graph, biases)
-        generation = {node: level for level, nodes in enumerate(order) for node in nodes}
-        _check_reach(graph, inputs, outputs, biases)
-        later = [node for nodes in order[1:] for node in nodes]
-        nodes = (*inputs, *later)
-        number = {node: i for i, node in enumerate(nodes)}
-        edges = list(graph.edges)
-        tails = [number[u] for u, _ in edges] + [len(nodes)] * len(biases)
-        heads = [number[v] for _, v in edges] + [number[v] for v in biases]
+        labels = list(graph)
+        code = {node: i for i, node in enumerate(labels)}
+        source = len(labels)  # ⟨1⟩ comes after all nodes of the graph
+        followers = chain.from_iterable(heads for _, heads in graph.adjacency())
+        heads = np.fromiter(map(code.__getitem__, chain(followers, biases)), np.intp)
+        degrees = [*(degree for _, degree in graph.out_degree()), len(biases)]
+        tails = np.repeat(np.arange(source + 1), degrees)
+        level = _generations(graph, tails, heads)
+        _check_reach(code, tails, heads, inputs, outputs)
+        later = np.argsort(level[:-1], kind="stable")  # a generation in the order of the graph
+        later = later[level[later] > 0]
+        order = np.concatenate([[code[node] for node in inputs], later, [source]])
+        number = np.empty_like(order)
+        number[order] = np.arange(order.size)
         return cls(
-            nodes=nodes,
-            generation=np.array([generation[node] for node in nodes] + [-1]),
-            tails=np.array(tails, dtype=np.intp),
-            heads=np.array(heads, dtype=np.intp),
+            nodes=(*inputs, *(labels[i] for i in later)),
+            generation=np.append(level[order[:-1]], -1),
+            tails=number[tails],
+            heads=number[heads],
             n_inputs=len(inputs),
-            outputs=np.array([number[node] for node in outputs]),
-            n_edges=len(edges),
+            outputs=number[[code[node] for node in outputs]],
+            n_edges=tails.size - len(biases),
         )
 
     @property
@@ -245,8 +306,8 @@ class CompiledDAG:
     @cached_property
     def members(self) -> tuple[IntArray, ...]:
         """Node numbers in each generation."""
-        levels = self.generation[:-1]
-        return tuple(np.flatnonzero(levels == g) for g in range(levels.max() + 1))
+        sizes = np.bincount(self.generation[:-1])
+        return tuple(np.split(np.arange(len(self.nodes)), np.cumsum(sizes[:-1])))
 
     @cached_property
     def position(self) -> IntArray:
@@ -323,6 +384,7 @@ class CompiledDAG:
         Parameters
         ----------
         values : array, shape=[dim]
+            One per edge.
         tails, heads : array, shape=[n_hidden]
             Factors of the hidden nodes; all others have the factor 1.
         out : array, shape=[dim], optional
@@ -444,50 +506,64 @@ def _check_roles(
     known = set(inputs)
     _refuse_if((n for n in outputs if n in known), "nodes that are both input and output: {}")
     _refuse_if((n for n in biases if n in known), "an input has no bias, got one at: {}")
-    _refuse_if((u for u, v in graph.edges if u == v), "self-loops at: {}")
+    _refuse_if(nx.nodes_with_selfloops(graph), "self-loops at: {}")
 
 
-def _generations(graph: nx.DiGraph, biases: list[Hashable]) -> list[list[Hashable]]:
-    """Topological generations, with ⟨1⟩ before the biased nodes; refuse cycles."""
-    source = object()
-    augmented = nx.DiGraph(graph.edges)
-    augmented.add_nodes_from(graph)
-    augmented.add_edges_from((source, node) for node in biases)
-    try:
-        # Nodes in the order of the graph within a generation, whatever networkx does.
-        rank = {node: i for i, node in enumerate(graph)}
-        return [
-            sorted((n for n in level if n is not source), key=rank.__getitem__)
-            for level in nx.topological_generations(augmented)
-        ]
-    except nx.NetworkXUnfeasible:
+def _generations(graph: nx.DiGraph, tails: IntArray, heads: IntArray) -> IntArray:
+    """Topological generation of each node, then of ⟨1⟩; refuse cycles. Edges come tail by tail."""
+    level = np.full(len(graph) + 1, -1)
+    waiting = np.bincount(heads, minlength=level.size)  # for so many tails
+    n_out = np.bincount(tails, minlength=level.size)
+    past = np.cumsum(n_out)  # the last edge out of each node
+    nodes, generation = np.flatnonzero(waiting == 0), 0
+    while nodes.size:
+        level[nodes] = generation
+        counts = n_out[nodes]
+        edges = np.repeat(past[nodes] - np.cumsum(counts), counts) + np.arange(counts.sum())
+        fed = heads[edges]
+        np.subtract.at(waiting, fed, 1)
+        nodes, generation = np.unique(fed[waiting[fed] == 0]), generation + 1
+    if np.any(level < 0):
         cycle = [u for u, _ in nx.find_cycle(graph)]
         raise ArchitectureError(
             f"the graph has a cycle through {_names(cycle)}; a network is acyclic", cycle
-        ) from None
+        )
+    return level
 
 
 def _check_reach(
-    graph: nx.DiGraph, inputs: list[Hashable], outputs: list[Hashable], biases: list[Hashable]
+    code: dict[Hashable, int],
+    tails: IntArray,
+    heads: IntArray,
+    inputs: list[Hashable],
+    outputs: list[Hashable],
 ) -> None:
     """Refuse inputs that compute, outputs that feed others, and nodes on no path."""
-    _refuse_if((n for n in inputs if graph.in_degree(n)), "inputs with incoming edges: {}")
+    fed, feeding = np.zeros((2, len(code) + 1), dtype=bool)
+    fed[heads], feeding[tails] = True, True
+    _refuse_if((n for n in inputs if fed[code[n]]), "inputs with incoming edges: {}")
     _refuse_if(
-        (n for n in outputs if graph.out_degree(n)),
+        (n for n in outputs if feeding[code[n]]),
         "outputs with outgoing edges: {}; an output is linear and ends its paths: add a hidden "
         "node that feeds it",
     )
-    reached = _descendants(graph, [*inputs, *biases])
-    reaching = _descendants(graph.reverse(copy=False), outputs)
-    _refuse_if((n for n in outputs if n not in reached), "outputs no input or bias leads to: {}")
+    starts, stops = [code[n] for n in inputs], [code[n] for n in outputs]
+    reached = _descendants(tails, heads, [*starts, len(code)], fed.size)
+    reaching = _descendants(heads, tails, stops, fed.size)
+    unreached = (n for n in outputs if not reached[code[n]])
+    _refuse_if(unreached, "outputs no input or bias leads to: {}")
     ends = {*inputs, *outputs}
     _refuse_if(
-        (n for n in graph if n not in ends and not (n in reached and n in reaching)),
+        (n for n, i in code.items() if n not in ends and not (reached[i] and reaching[i])),
         "hidden nodes with no path from an input or bias to an output: {}; remove them",
     )
 
 
-def _descendants(graph: nx.DiGraph, sources: Iterable[Hashable]) -> set[Hashable]:
-    """All nodes reached from ``sources``, themselves included."""
-    layers = nx.bfs_layers(graph, list(sources))
-    return {node for layer in layers for node in layer}
+def _descendants(tails: IntArray, heads: IntArray, sources: list[int], n_nodes: int) -> Any:
+    """Whether each node is reached from ``sources``, themselves included, shape=[n_nodes]."""
+    start = n_nodes  # one node before all sources
+    rows, columns = np.append(tails, [start] * len(sources)), np.append(heads, sources)
+    graph = csr_array((np.ones(rows.size), (rows, columns)), shape=(n_nodes + 1, n_nodes + 1))
+    reached = np.zeros(n_nodes + 1, dtype=bool)
+    reached[breadth_first_order(graph, start, return_predecessors=False)] = True
+    return reached[:-1]

@@ -1,15 +1,4 @@
-r"""The kernel ∂φᵀ∂φ of a ReLU network on its parameters, by dynamic programming on the graph.
-
-Along a path through the edges e and e' the entries of ∂φ are the products of the other weights,
-so with e before e'
-
-.. math:: ⟨∂_e φ, ∂_{e'} φ⟩ = N(u) \, θ_e \, T(v, u') \, θ_{e'} \, S(v'), \qquad
-    e = u → v, \; e' = u' → v',
-
-where N, T and S are the sums over the paths that lead to u, from v to u', and on from v', of the
-products of θ². No path is listed and nothing is divided by, so zero weights are welcome. ("ours";
-the diagonal, N(u) S(v), is that of PathCond.)
-"""
+"""The kernel ∂φᵀ∂φ of a ReLU network on its parameters, by dynamic programming on the graph."""
 
 import numpy as np
 import scipy.linalg
@@ -19,12 +8,25 @@ from liftflow.typing import FloatArray, IntArray
 
 
 class ParameterKernel:
-    """The D × D matrix ∂φ(θ)ᵀ∂φ(θ) at one θ, as an operator, its diagonal, or in full.
+    r"""The D × D matrix ∂φ(θ)ᵀ∂φ(θ) at one θ, as an operator, its diagonal, or in full.
+
+    Along a path through the edges e and e' the entries of ∂φ are the products of the other weights,
+    so with e before e'
+
+    .. math:: ⟨∂_e φ, ∂_{e'} φ⟩ = N(u) \, θ_e \, T(v, u') \, θ_{e'} \, S(v'), \qquad
+        e = u → v, \; e' = u' → v',
+
+    where N, T and S are the sums over the paths that lead to u, from v to u', and on from v', of
+    the products of θ². No path is listed and nothing is divided by, so zero weights are welcome.
 
     Parameters
     ----------
     dag : CompiledDAG
     theta : array, shape=[dim]
+
+    References
+    ----------
+    Ours; the diagonal, N(u) S(v), is that of PathCond.
     """
 
     def __init__(self, dag: CompiledDAG, theta: FloatArray) -> None:
@@ -56,7 +58,12 @@ class ParameterKernel:
         return nodes
 
     def diagonal(self) -> FloatArray:
-        """Squared norms of the columns of ∂φ, shape=[dim], in O(edges)."""
+        """Squared norms of the columns of ∂φ, in O(edges).
+
+        Returns
+        -------
+        diagonal : array, shape=[dim]
+        """
         return self._before * self._after
 
     def apply(self, tangent: FloatArray) -> FloatArray:
@@ -87,7 +94,12 @@ class ParameterKernel:
         )
 
     def matrix(self) -> FloatArray:
-        """The full matrix, shape=[dim, dim], at the cost of writing it."""
+        """The full matrix, at the cost of writing it.
+
+        Returns
+        -------
+        matrix : array, shape=[dim, dim]
+        """
         before, after = self._before * self.theta, self.theta * self._after
         transfer, blocks = self._transfer(), self.dag.blocks
         kernel = np.zeros((self.dag.dim, self.dag.dim))

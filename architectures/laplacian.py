@@ -153,7 +153,12 @@ def _dot(one: FloatArray, other: FloatArray) -> float:
 
 @dataclass(frozen=True, eq=False)
 class GroundedLaplacian:
-    """Solves with L = A D_w Aᵀ, the Laplacian of the hidden nodes for edge weights w ≥ 0."""
+    """Solves with L = A D_w Aᵀ, the Laplacian of the hidden nodes for edge weights w ≥ 0.
+
+    Attributes
+    ----------
+    dag : CompiledDAG
+    """
 
     dag: CompiledDAG
 
@@ -179,7 +184,17 @@ class GroundedLaplacian:
         return _Rescaled(_Network(self, weights), zero, zero)
 
     def matrix(self, weights: FloatArray) -> FloatArray:
-        """Dense matrix, shape=[n_hidden, n_hidden]."""
+        """Return the dense matrix.
+
+        Parameters
+        ----------
+        weights : array, shape=[dim]
+            Of the edges.
+
+        Returns
+        -------
+        matrix : array, shape=[n_hidden, n_hidden]
+        """
         rescaled = self._at(weights)
         return np.diag(rescaled.diagonal) - rescaled.dense()
 

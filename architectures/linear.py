@@ -28,6 +28,7 @@ def transpose(matrix: Any) -> Any:
     Parameters
     ----------
     matrix : array, shape=[..., n, m]
+        Or a stack of them.
 
     Returns
     -------
@@ -55,7 +56,7 @@ class DeepLinear(Architecture):
 
     References
     ----------
-    [MPG]_; balanced networks: Arora et al. 2018.
+    [MPG]_; balanced networks: [Arora2018]_.
 
     Examples
     --------
@@ -88,7 +89,7 @@ class DeepLinear(Architecture):
     """Factor of the conservation laws."""
 
     def layers(self, theta: Any) -> list[Any]:
-        """Matrices U_1, …, U_L of the product, an affine function of θ.
+        """Return the matrices U_1, …, U_L of the product, an affine function of θ.
 
         Parameters
         ----------
@@ -101,7 +102,7 @@ class DeepLinear(Architecture):
         return list(self.unpack(theta))
 
     def layer_velocities(self, tangent: Any) -> list[Any]:
-        """Velocities of the layers, the linear part of :meth:`layers`.
+        """Return the velocities of the layers, the linear part of :meth:`layers`.
 
         Parameters
         ----------
@@ -123,6 +124,7 @@ class DeepLinear(Architecture):
         Parameters
         ----------
         layers : sequence of array-like, shape=[..., widths[i], widths[i-1]]
+            The matrices U_1, …, U_L.
 
         Returns
         -------
@@ -672,7 +674,7 @@ class DeepLinear(Architecture):
         Returns
         -------
         theta : array, shape=[..., dim]
-            φ forgets the frames of the hidden layers, which are the standard ones here.
+            The frames of the hidden layers, which φ forgets, are the standard ones here.
 
         Raises
         ------
@@ -802,7 +804,7 @@ class TwoLayerLinear(DeepLinear):
         return [(self.n, self.r), (self.m, self.r)]
 
     def layers(self, theta: Any) -> list[Any]:
-        """Layers Vᵀ and U of the product.
+        """Return the layers Vᵀ and U of the product.
 
         Parameters
         ----------
@@ -824,6 +826,7 @@ class TwoLayerLinear(DeepLinear):
         Parameters
         ----------
         layers : sequence of array-like
+            The matrices Vᵀ and U.
 
         Returns
         -------
@@ -978,7 +981,7 @@ def _eigenspaces(matrix: FloatArray, gap: float) -> list[FloatArray]:
 
 
 def layer_shifts(lams: FloatArray) -> FloatArray:
-    """Constants c_i = λ_1 + … + λ_{i−1} of the layers i = 1, …, L.
+    """Return the constants c_i = λ_1 + … + λ_{i−1} of the layers i = 1, …, L.
 
     Parameters
     ----------
@@ -997,6 +1000,7 @@ def show_spectrum(matrix: FloatArray) -> str:
     Parameters
     ----------
     matrix : array, shape=[n, n]
+        Symmetric.
 
     Returns
     -------
@@ -1012,6 +1016,7 @@ def random_orthogonal(size: int, rng: np.random.Generator) -> FloatArray:
     Parameters
     ----------
     size : int
+        Number of rows.
     rng : numpy.random.Generator
 
     Returns

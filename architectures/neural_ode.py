@@ -71,7 +71,7 @@ class LinearNeuralODE(DeepLinear):
         return tuple(np.sqrt(self.n_steps) * block for block in super().unpack(theta))
 
     def layers(self, theta: Any) -> list[Any]:
-        """Layers I + A_i/N.
+        """Return the layers I + A_i/N.
 
         Parameters
         ----------
@@ -84,7 +84,7 @@ class LinearNeuralODE(DeepLinear):
         return [gs.eye(self.n) + layer for layer in self.layer_velocities(theta)]
 
     def layer_velocities(self, tangent: Any) -> list[Any]:
-        """Velocities A_i'/N of the layers.
+        """Return the velocities A_i'/N of the layers.
 
         Parameters
         ----------
@@ -107,6 +107,7 @@ class LinearNeuralODE(DeepLinear):
         Parameters
         ----------
         layers : sequence of array-like, shape=[..., n, n]
+            The matrices I + A_i/N.
 
         Returns
         -------
@@ -140,7 +141,7 @@ class LinearNeuralODE(DeepLinear):
         Parameters
         ----------
         lam : array-like, shape=[] or [n_steps - 1]
-            λ, which may depend on the depth.
+            Value of λ, which may depend on the depth.
         rng : numpy.random.Generator or int, optional
 
         Returns
@@ -150,7 +151,7 @@ class LinearNeuralODE(DeepLinear):
         Raises
         ------
         ArchitectureError
-            λ so negative that a layer I + A/N would lose its sign on this grid.
+            So negative a λ that a layer I + A/N would lose its sign on this grid.
         """
         rng, n = as_rng(rng), self.n
         lams = self._lams(lam) / self.law_scale

@@ -77,6 +77,7 @@ def scatter_matrix(edges: IntArray, dim: int) -> csr_array:
     edges : array, shape=[n_paths, length]
         Parameter numbers, padded by ``dim``.
     dim : int
+        Number of parameters.
 
     Returns
     -------
@@ -110,6 +111,15 @@ class Anchors:
         Unlike the largest weight at each node, this choice is invariant under rescaling, so it
         depends on z alone, and the anchor paths vanish only where every path does.
 
+        Parameters
+        ----------
+        dag : CompiledDAG
+        theta : array, shape=[D]
+
+        Returns
+        -------
+        anchors : Anchors
+
         Raises
         ------
         NotRecoverableError
@@ -123,7 +133,17 @@ class Anchors:
         return cls(dag, into, out_of)
 
     def deficit(self, theta: FloatArray) -> float:
-        """Largest log-ratio, over hidden nodes, of the best path product to the anchor's."""
+        """Largest log-ratio, over hidden nodes, of the best path product to the anchor's.
+
+        Parameters
+        ----------
+        theta : array, shape=[D]
+
+        Returns
+        -------
+        deficit : float
+            Infinite where an anchor has vanished, NaN where all paths through a node have.
+        """
         if self.dag.n_hidden == 0:
             return 0.0
         logs = log_abs(theta)
@@ -134,19 +154,59 @@ class Anchors:
             return float(np.max(best - own))
 
     def sums_before(self, values: Any) -> Any:
-        """Sum of ``values`` along the anchor path from a start to each hidden node."""
+        """Sum of ``values`` along the anchor path from a start to each hidden node.
+
+        Parameters
+        ----------
+        values : array, shape=[D]
+            One per edge.
+
+        Returns
+        -------
+        sums : array, shape=[n_hidden]
+        """
         return self._along(values, self.into, self.dag.tail_hidden, self._forward, np.add)
 
     def sums_after(self, values: Any) -> Any:
-        """Sum of ``values`` along the anchor path from each hidden node to an output."""
+        """Sum of ``values`` along the anchor path from each hidden node to an output.
+
+        Parameters
+        ----------
+        values : array, shape=[D]
+            One per edge.
+
+        Returns
+        -------
+        sums : array, shape=[n_hidden]
+        """
         return self._along(values, self.out_of, self.dag.head_hidden, self._backward, np.add)
 
     def products_before(self, values: Any) -> Any:
-        """Product of ``values`` along the anchor path from a start to each hidden node."""
+        """Product of ``values`` along the anchor path from a start to each hidden node.
+
+        Parameters
+        ----------
+        values : array, shape=[D]
+            One per edge.
+
+        Returns
+        -------
+        products : array, shape=[n_hidden]
+        """
         return self._along(values, self.into, self.dag.tail_hidden, self._forward, np.multiply)
 
     def products_after(self, values: Any) -> Any:
-        """Product of ``values`` along the anchor path from each hidden node to an output."""
+        """Product of ``values`` along the anchor path from each hidden node to an output.
+
+        Parameters
+        ----------
+        values : array, shape=[D]
+            One per edge.
+
+        Returns
+        -------
+        products : array, shape=[n_hidden]
+        """
         return self._along(values, self.out_of, self.dag.head_hidden, self._backward, np.multiply)
 
     @property
@@ -172,11 +232,29 @@ class Anchors:
         return total[:-1]
 
     def transposed_before(self, weights: Any) -> FloatArray:
-        """Transpose of :meth:`sums_before`: node weights to edges, shape=[dim]."""
+        """Apply the transpose of :meth:`sums_before`, from hidden nodes to edges.
+
+        Parameters
+        ----------
+        weights : array, shape=[n_hidden]
+
+        Returns
+        -------
+        transposed : array, shape=[D]
+        """
         return self._transposed(weights, self.into, self.dag.tail_hidden, self._backward)
 
     def transposed_after(self, weights: Any) -> FloatArray:
-        """Transpose of :meth:`sums_after`: node weights to edges, shape=[dim]."""
+        """Apply the transpose of :meth:`sums_after`, from hidden nodes to edges.
+
+        Parameters
+        ----------
+        weights : array, shape=[n_hidden]
+
+        Returns
+        -------
+        transposed : array, shape=[D]
+        """
         return self._transposed(weights, self.out_of, self.dag.head_hidden, self._forward)
 
     def _transposed(
@@ -195,7 +273,16 @@ class Anchors:
 
 
 def log_abs(theta: FloatArray) -> FloatArray:
-    """Return log |θ|, −∞ at zeros."""
+    """Return log |θ|, −∞ at zeros.
+
+    Parameters
+    ----------
+    theta : array, shape=[D]
+
+    Returns
+    -------
+    logs : array, shape=[D]
+    """
     with np.errstate(divide="ignore"):
         return np.log(np.abs(theta))
 
@@ -275,7 +362,7 @@ class BasisPathChart:
 
     References
     ----------
-    Cf. Meng et al. 2019 for layered networks.
+    Cf. [Meng2019]_ for layered networks.
     """
 
     laplacian: GroundedLaplacian
@@ -470,6 +557,7 @@ class BasisPathChart:
         Parameters
         ----------
         coordinates : array, shape=[dim]
+            Products along the basis paths.
 
         Returns
         -------
@@ -500,6 +588,7 @@ class BasisPathChart:
         Parameters
         ----------
         coordinates : array-like, shape=[..., dim]
+            Products along the basis paths.
         laws : array-like, shape=[..., n_hidden]
         near : array-like, shape=[..., D], optional
             A point to start Newton's method from; the result does not depend on it.

@@ -77,6 +77,7 @@ class ProductArchitecture(Architecture):
         Parameters
         ----------
         parts : list of array-like, shape=[..., *factor.lifted_shape]
+            One for each factor, in their order.
 
         Returns
         -------

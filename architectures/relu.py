@@ -100,6 +100,9 @@ class ReLUNetwork(Architecture):
 
     coordinates: ClassVar[str] = "basis"
 
+    _attributes: tuple[nx.DiGraph, dict[int, dict[str, Any]]] | None = None
+    """The graph without its edges, and the attributes of those that have some, by number."""
+
     def __init__(
         self,
         graph: nx.DiGraph,
@@ -112,7 +115,10 @@ class ReLUNetwork(Architecture):
         dag = CompiledDAG.from_graph(graph, inputs, outputs, biases)
         blocks = [(dag.n_edges,)] + ([(dag.dim - dag.n_edges,)] if dag.dim > dag.n_edges else [])
         self._set_up(dag, blocks, path_limit)
-        self.__dict__["graph"] = nx.freeze(graph.copy())
+        # A copy of 10⁶ edges takes seconds: kept is what the arrays lack, until somebody asks.
+        parts = enumerate(graph.edges(data=True))
+        edge_data = {number: dict(data) for number, (_, _, data) in parts if data}
+        self._attributes = nx.create_empty_copy(graph), edge_data
 
     def _set_up(self, dag: CompiledDAG, blocks: Sequence[tuple[int, ...]], path_limit: int) -> None:
         self.dag = dag
@@ -220,7 +226,7 @@ class ReLUNetwork(Architecture):
         return network
 
     def describe(self) -> dict[str, int]:
-        """Facts of the network for a summary, by name.
+        """Return facts of the network for a summary, by name.
 
         Returns
         -------
@@ -237,10 +243,10 @@ class ReLUNetwork(Architecture):
     @cached_property
     def graph(self) -> nx.DiGraph:
         """The network's graph, frozen."""
-        names = self.dag.parameter_names[: self.dag.n_edges]
-        graph = nx.DiGraph()
-        graph.add_nodes_from(self.dag.nodes)
-        graph.add_edges_from(names)
+        nodes, edge_data = self._attributes or (nx.empty_graph(self.dag.nodes, nx.DiGraph), {})
+        names = enumerate(self.dag.parameter_names[: self.dag.n_edges])
+        graph = nx.create_empty_copy(nodes)
+        graph.add_edges_from((*edge, edge_data.get(number, {})) for number, edge in names)
         return nx.freeze(graph)
 
     @property
@@ -523,7 +529,7 @@ class ReLUNetwork(Architecture):
 
         Notes
         -----
-        The formula is in :mod:`liftflow.architectures.kernel` (ours).
+        The formula is in :class:`~liftflow.architectures.ParameterKernel` (ours).
         """
 
         def one(point: FloatArray, vector: FloatArray) -> FloatArray:
@@ -727,7 +733,7 @@ class ReLUNetwork(Architecture):
         Returns
         -------
         theta : array, shape=[..., dim]
-            φ(θ) and the network's function are unchanged.
+            With the same φ and the same function of the network.
 
         Raises
         ------
@@ -748,12 +754,12 @@ class ReLUNetwork(Architecture):
         ----------
         theta : array-like, shape=[..., dim]
         log_factors : array-like, shape=[..., n_hidden]
-            log λ at the hidden nodes.
+            Logarithms of λ at the hidden nodes.
 
         Returns
         -------
         theta : array, shape=[..., dim]
-            φ and the network's function are unchanged.
+            With the same φ and the same function of the network.
         """
         theta = self._theta(theta, differentiable=False)
         logs = as_array(log_factors, "log_factors", (self.n_hidden,), differentiable=False)
@@ -1002,6 +1008,7 @@ class ReLUNetwork(Architecture):
         Returns
         -------
         outputs : array, shape=[n_samples, n_outputs]
+            At all samples.
         pull_back : callable
             Takes a cotangent of shape [n_samples, n_outputs] to the gradient, shape=[dim].
             A ReLU at 0 has derivative 0.

@@ -59,6 +59,7 @@ def doubted(criterion: Criterion) -> Criterion:
     Parameters
     ----------
     criterion : callable
+        Takes an architecture, θ and a generator to a finding.
 
     Returns
     -------

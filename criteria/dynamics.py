@@ -196,9 +196,9 @@ class CounterExample:
     mismatch : float
         Distance of the two z, relative to the way that z went.
     slope1, slope2, axis : array, shape=[*lifted_shape]
-        c_1, c_2 and a.
+        The vectors c_1, c_2 and a.
     curvature : float
-        κ.
+        The number κ.
     theta1, theta2 : array, shape=[dim]
         Ends of the two flows.
     tries, evaluations : int

@@ -31,7 +31,7 @@ class GradientFields(ABC):
     """
 
     def point(self, theta: FloatArray) -> FloatArray:
-        """Coordinates of a parameter; θ itself unless a family has better ones.
+        """Return the coordinates of a parameter; θ itself unless a family has better ones.
 
         Parameters
         ----------
@@ -44,11 +44,12 @@ class GradientFields(ABC):
         return np.asarray(theta)
 
     def velocities(self, tangents: FloatArray) -> FloatArray:
-        """Coordinates of velocities of θ.
+        """Return the coordinates of velocities of θ.
 
         Parameters
         ----------
         tangents : array, shape=[n, dim]
+            Velocities of θ.
 
         Returns
         -------
@@ -58,26 +59,94 @@ class GradientFields(ABC):
 
     @abstractmethod
     def random_forms(self, count: int, point: FloatArray, rng: np.random.Generator) -> Any:
-        """Draw forms whose fields are about as long as the point."""
+        """Draw forms whose fields are about as long as the point.
+
+        Parameters
+        ----------
+        count : int
+            Number of forms.
+        point : array, shape=[n_coordinates]
+        rng : numpy.random.Generator
+
+        Returns
+        -------
+        forms : forms
+        """
 
     @abstractmethod
     def basis_forms(self, numbers: IntArray) -> Any:
-        """Forms that read single entries of z, by their flat numbers."""
+        """Return the forms that read single entries of z.
+
+        Parameters
+        ----------
+        numbers : array, shape=[n]
+            Flat numbers of the entries.
+
+        Returns
+        -------
+        forms : forms
+        """
 
     @abstractmethod
     def field(self, forms: Any, point: Any) -> Any:
-        """Evaluate the fields of all forms, shape=[n_forms, n_coordinates]."""
+        """Evaluate the fields of all forms.
+
+        Parameters
+        ----------
+        forms : forms
+        point : array, shape=[n_forms, n_coordinates]
+            In the form of :meth:`start`.
+
+        Returns
+        -------
+        values : array, shape=[n_forms, n_coordinates]
+            In the same form.
+        """
 
     @abstractmethod
     def push(self, function: Callable[[Any], Any], point: Any, velocity: Any) -> tuple[Any, Any]:
-        """Evaluate a function of the point and its derivative along a velocity."""
+        """Evaluate a function of the point and its derivative along a velocity.
+
+        Parameters
+        ----------
+        function : callable
+            Takes an array like the point to one like it.
+        point, velocity : array, shape=[n, n_coordinates]
+            In the form of :meth:`start`.
+
+        Returns
+        -------
+        value, derivative : array, shape=[n, n_coordinates]
+            In the same form.
+        """
 
     def start(self, point: FloatArray, count: int) -> Any:
-        """Repeat a point for ``count`` forms, in the form that :meth:`field` works on."""
+        """Repeat a point for ``count`` forms, in the form that :meth:`field` works on.
+
+        Parameters
+        ----------
+        point : array, shape=[n_coordinates]
+        count : int
+            Number of forms.
+
+        Returns
+        -------
+        point : array, shape=[count, n_coordinates]
+        """
         return np.broadcast_to(point, (count, point.shape[-1]))
 
     def finish(self, values: Any) -> FloatArray:
-        """Return plain arrays from the form that :meth:`field` works on."""
+        """Return plain arrays from the form that :meth:`field` works on.
+
+        Parameters
+        ----------
+        values : array, shape=[n_forms, n_coordinates]
+            In the form of :meth:`start`.
+
+        Returns
+        -------
+        values : array, shape=[n_forms, n_coordinates]
+        """
         return np.asarray(values)
 
     def values(self, forms: Any, point: FloatArray, count: int) -> FloatArray:
@@ -104,6 +173,7 @@ class GradientFields(ABC):
         forms : forms
         point : array, shape=[n_coordinates]
         velocities : array, shape=[n, n_coordinates]
+            One for each form.
 
         Returns
         -------
@@ -131,7 +201,7 @@ class GradientFields(ABC):
 
     @abstractmethod
     def majorants(self, forms: Sequence[Any], point: FloatArray, count: int) -> FloatArray:
-        """Sizes of what brackets are made of, before anything cancels: the units of rounding.
+        """Bound what brackets are made of, before anything cancels: the units of rounding.
 
         Parameters
         ----------
@@ -193,11 +263,12 @@ class AutogradFields(GradientFields):
         return forms * factor.reshape(-1, *[1] * (forms.ndim - 1))
 
     def basis_forms(self, numbers: IntArray) -> FloatArray:
-        """Covectors that read single entries of z.
+        """Return the covectors that read single entries of z.
 
         Parameters
         ----------
         numbers : array, shape=[n]
+            Flat numbers of the entries.
 
         Returns
         -------
@@ -248,6 +319,7 @@ class AutogradFields(GradientFields):
         Parameters
         ----------
         function : callable
+            Takes an array like the point to one like it.
         point, velocity : array, shape=[n, dim]
 
         Returns

@@ -105,6 +105,7 @@ def plain(value: Any) -> Any:
     Parameters
     ----------
     value : Any
+        Anything; what JSON has no type for becomes its text.
 
     Returns
     -------
@@ -127,6 +128,7 @@ def decide(size: float, *, zero: float = ZERO, nonzero: float = NONZERO) -> bool
     Parameters
     ----------
     size : float
+        A relative size, at least 0.
     zero, nonzero : float
         Ends of the gap.
 
@@ -143,6 +145,7 @@ def verdict_of(holds: bool | None) -> Verdict:
     Parameters
     ----------
     holds : bool or None
+        None where nothing is decided.
 
     Returns
     -------
@@ -159,6 +162,7 @@ def margin_to_zero(size: float) -> float:
     Parameters
     ----------
     size : float
+        A relative size, at least 0.
 
     Returns
     -------
@@ -208,6 +212,7 @@ def rank_of(singular: FloatArray, scale: float) -> Rank:
     singular : array, shape=[n]
         Descending.
     scale : float
+        What the singular values are relative to.
 
     Returns
     -------

@@ -31,19 +31,52 @@ class Arithmetic:
         return self.prime > 0
 
     def reduce(self, values: Any, out: Any = None) -> Any:
-        """Bring integers back to 0 … p − 1; floats stay."""
+        """Bring integers back to 0 … p − 1; floats stay.
+
+        Parameters
+        ----------
+        values : array
+            Of any shape.
+        out : array, optional
+            Where to write them.
+
+        Returns
+        -------
+        values : array
+        """
         if not self.exact:
             return values
         return np.remainder(values, self.prime, out=out)
 
     def draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> Any:
-        """Draw an array: normal floats, or uniform residues."""
+        """Draw an array: normal floats, or uniform residues.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Of the array.
+        rng : numpy.random.Generator
+
+        Returns
+        -------
+        values : array, shape=shape
+        """
         if self.exact:
             return rng.integers(self.prime, size=shape)
         return rng.standard_normal(shape)
 
     def ones(self, shape: tuple[int, ...]) -> Any:
-        """Return an array of ones."""
+        """Return an array of ones.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Of the array.
+
+        Returns
+        -------
+        ones : array, shape=shape
+        """
         return np.ones(shape, np.int64 if self.exact else np.float64)
 
 
@@ -52,23 +85,65 @@ FLOATS = Arithmetic()
 
 
 def seed(values: Any) -> Any:
-    """Return the jet of a constant."""
+    """Return the jet of a constant.
+
+    Parameters
+    ----------
+    values : array-like, shape=[*shape]
+        The constant.
+
+    Returns
+    -------
+    jet : array, shape=[1, *shape]
+    """
     return np.asarray(values)[None]
 
 
 def constant(jet: Any) -> FloatArray:
-    """Return the part of a jet without nilpotents."""
+    """Return the part of a jet without nilpotents.
+
+    Parameters
+    ----------
+    jet : array, shape=[2^k, *shape]
+        Over any number of nilpotents.
+
+    Returns
+    -------
+    values : array, shape=[*shape]
+    """
     return jet[0]
 
 
 def split(jet: Any) -> tuple[Any, Any]:
-    """Return value and derivative in the last nilpotent, as jets over the others."""
+    """Return value and derivative in the last nilpotent, as jets over the others.
+
+    Parameters
+    ----------
+    jet : array, shape=[2^k, *shape]
+        With k ≥ 1.
+
+    Returns
+    -------
+    value, derivative : array, shape=[2^(k - 1), *shape]
+        The two halves.
+    """
     half = len(jet) // 2
     return jet[:half], jet[half:]
 
 
 def multiply(a: Any, b: Any, arithmetic: Arithmetic) -> Any:
-    """Multiply two jets entry by entry; one of them may be a constant."""
+    """Multiply two jets entry by entry; one of them may be a constant.
+
+    Parameters
+    ----------
+    a, b : array, shape=[2^k, *shape] or [1, *shape]
+        Jets; shapes broadcast.
+    arithmetic : Arithmetic
+
+    Returns
+    -------
+    product : array, shape=[2^k, *shape]
+    """
     if len(a) == 1 or len(b) == 1:
         return arithmetic.reduce(a * b)
     (a0, a1), (b0, b1) = split(a), split(b)
@@ -77,5 +152,19 @@ def multiply(a: Any, b: Any, arithmetic: Arithmetic) -> Any:
 
 
 def inner_sum(a: Any, b: Any, axis: int, arithmetic: Arithmetic) -> Any:
-    """Multiply two jets entry by entry and add up along an axis."""
+    """Multiply two jets entry by entry and add up along an axis.
+
+    Parameters
+    ----------
+    a, b : array, shape=[2^k, *shape] or [1, *shape]
+        Jets; shapes broadcast.
+    axis : int
+        Of the arrays, negative to count from the end.
+    arithmetic : Arithmetic
+
+    Returns
+    -------
+    total : array
+        A jet with one axis less.
+    """
     return arithmetic.reduce(np.sum(multiply(a, b, arithmetic), axis=axis))

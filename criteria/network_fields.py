@@ -20,8 +20,11 @@ class NetworkForms:
     Attributes
     ----------
     multipliers : array, shape=[n or 1, n_edges]
+        Of the edges.
     sources : array, shape=[n, n_inputs]
+        Of the inputs.
     sinks : array, shape=[n, n_outputs]
+        Of the outputs.
     """
 
     multipliers: Any
@@ -50,11 +53,32 @@ class NetworkFields(GradientFields):
         self.arithmetic = arithmetic
 
     def start(self, point: FloatArray, count: int) -> Any:
-        """Return the point as a constant jet."""
+        """Return the point as a constant jet.
+
+        Parameters
+        ----------
+        point : array, shape=[n_coordinates]
+        count : int
+            Not used: a constant broadcasts.
+
+        Returns
+        -------
+        jet : jet
+        """
         return seed(np.atleast_2d(point))
 
     def finish(self, values: Any) -> FloatArray:
-        """Return the constant part of a jet."""
+        """Return the constant part of a jet.
+
+        Parameters
+        ----------
+        values : jet
+            From :meth:`field`.
+
+        Returns
+        -------
+        values : array, shape=[n, n_coordinates]
+        """
         return constant(values)
 
     def push(self, function: Callable[[Any], Any], point: Any, velocity: Any) -> tuple[Any, Any]:
@@ -63,6 +87,7 @@ class NetworkFields(GradientFields):
         Parameters
         ----------
         function : callable
+            Takes a jet to a jet.
         point, velocity : jet
 
         Returns
@@ -168,7 +193,7 @@ class LinearFields(NetworkFields):
         self.architecture = architecture
 
     def point(self, theta: FloatArray) -> FloatArray:
-        """Entries of the layers, by input and then output.
+        """Return the entries of the layers, by input and then output.
 
         Parameters
         ----------
@@ -181,11 +206,12 @@ class LinearFields(NetworkFields):
         return self._flat(self.architecture.layers(theta))
 
     def velocities(self, tangents: FloatArray) -> FloatArray:
-        """Velocities of the layers.
+        """Return the velocities of the layers.
 
         Parameters
         ----------
         tangents : array, shape=[n, dim]
+            Velocities of θ.
 
         Returns
         -------
@@ -220,11 +246,12 @@ class LinearFields(NetworkFields):
         return forms if self.arithmetic.exact else self._normalised(forms, point)
 
     def basis_forms(self, numbers: IntArray) -> NetworkForms:
-        """Forms that read single entries of the product.
+        """Return the forms that read single entries of the product.
 
         Parameters
         ----------
         numbers : array, shape=[n]
+            Flat numbers of the entries.
 
         Returns
         -------
@@ -278,11 +305,12 @@ class ReLUFields(NetworkFields):
         return self._normalised(NetworkForms(multipliers, sources, sinks), point)
 
     def basis_forms(self, numbers: IntArray) -> NetworkForms:
-        """Forms that read single paths: a multiplier of 1 on its edges, and of 0 elsewhere.
+        """Return the forms that read single paths, with the multiplier 1 on their edges and 0 off.
 
         Parameters
         ----------
         numbers : array, shape=[n]
+            Numbers of the paths.
 
         Returns
         -------

@@ -115,6 +115,7 @@ class DiscoveredLaws:
     residual : float
         Largest derivative of a law along a random field at fresh points, relative to its terms.
     reason : str
+        One sentence.
     """
 
     laws: tuple[PolynomialLaw, ...]

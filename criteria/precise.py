@@ -132,6 +132,7 @@ class PreciseSpan(Span):
         Parameters
         ----------
         vectors : Rows
+            Of the view.
 
         Returns
         -------
@@ -171,6 +172,7 @@ class PreciseSpan(Span):
         Parameters
         ----------
         vectors : Rows
+            Of the view.
 
         Returns
         -------
@@ -239,7 +241,12 @@ class PreciseView(View):
         return [evaluate(point) / self._scale for point in self._points]
 
     def span(self) -> PreciseSpan:
-        """Return the empty span."""
+        """Return the empty span.
+
+        Returns
+        -------
+        span : PreciseSpan
+        """
         return PreciseSpan(self.size)
 
     @_precisely
@@ -289,6 +296,7 @@ class PreciseView(View):
         Parameters
         ----------
         in_orbit : bool
+            Whether the trace of the Lie algebra is in the place of ker ∂h.
 
         Returns
         -------
@@ -335,6 +343,7 @@ class PreciseView(View):
         Parameters
         ----------
         vectors : Rows
+            Of this view.
 
         Returns
         -------
@@ -349,6 +358,7 @@ class PreciseView(View):
         Parameters
         ----------
         vectors : Rows
+            Of this view.
 
         Returns
         -------

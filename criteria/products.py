@@ -49,6 +49,7 @@ def combine(findings: list[Finding]) -> Finding:
     Parameters
     ----------
     findings : list of Finding
+        One for each factor.
 
     Returns
     -------

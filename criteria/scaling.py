@@ -33,7 +33,7 @@ def lift_rows(
 
 
 def column_lengths(rows: FloatArray, theta: FloatArray) -> FloatArray:
-    """Lengths of the columns of ∂φ(θ), the units of velocities of θ.
+    """Measure the columns of ∂φ(θ), whose lengths are the units of velocities of θ.
 
     A rescaling of the hidden nodes that multiplies a weight divides its length, so their product
     tells which columns vanish: those are given the length that the largest product stands for.
@@ -79,6 +79,7 @@ def unit_rows(rows: FloatArray) -> FloatArray:
     Parameters
     ----------
     rows : array, shape=[n, dim]
+        Of any length.
 
     Returns
     -------

@@ -33,11 +33,32 @@ class Span(ABC):
 
     @abstractmethod
     def extend(self, vectors: Any) -> Rank:
-        """Add vectors, and tell how many dimensions they add."""
+        """Add vectors, and tell how many dimensions they add.
+
+        Parameters
+        ----------
+        vectors : Any
+            Of the view.
+
+        Returns
+        -------
+        rank : Rank
+        """
 
     @abstractmethod
     def outside(self, vectors: Any) -> Any:
-        """Parts of vectors orthogonal to the span."""
+        """Project vectors onto the orthogonal complement.
+
+        Parameters
+        ----------
+        vectors : Any
+            Of the view.
+
+        Returns
+        -------
+        rest : Any
+            As many vectors.
+        """
 
     @abstractmethod
     def complement(self) -> Any:
@@ -46,7 +67,7 @@ class Span(ABC):
 
 @dataclass(frozen=True, eq=False)
 class Kernel:
-    """ker ∂φ(θ) ∩ ker ∂h(θ).
+    """The kernel ker ∂φ(θ) ∩ ker ∂h(θ).
 
     Attributes
     ----------
@@ -100,11 +121,31 @@ class View(ABC):
         return min(self.architecture.lifted_dim, self.size) + SPARE
 
     def random_forms(self, count: int) -> Any:
-        """Draw forms, each of which names a field."""
+        """Draw forms, each of which names a field.
+
+        Parameters
+        ----------
+        count : int
+            Number of forms.
+
+        Returns
+        -------
+        forms : forms
+        """
         return self.fields.random_forms(count, self.point, self.rng)
 
     def basis_forms(self, numbers: IntArray) -> Any:
-        """Forms that read single entries of z, by their flat numbers."""
+        """Return the forms that read single entries of z.
+
+        Parameters
+        ----------
+        numbers : array, shape=[n]
+            Flat numbers of the entries.
+
+        Returns
+        -------
+        forms : forms
+        """
         return self.fields.basis_forms(numbers)
 
     @abstractmethod
@@ -121,6 +162,17 @@ class View(ABC):
 
         Relative to the terms they are made of: made to unit vectors instead, brackets that
         vanish would be noise of full rank.
+
+        Parameters
+        ----------
+        forms : sequence of forms
+            X_1 first, of as many forms each.
+        count : int
+            Number of brackets.
+
+        Returns
+        -------
+        vectors : Any
         """
 
     @abstractmethod
@@ -144,11 +196,34 @@ class View(ABC):
 
     @abstractmethod
     def lengths(self, vectors: Any) -> FloatArray:
-        """Lengths of vectors, shape=[n]."""
+        """Measure vectors.
+
+        Parameters
+        ----------
+        vectors : Any
+            Of this view.
+
+        Returns
+        -------
+        lengths : array, shape=[n]
+        """
 
     @abstractmethod
     def largest(self, vectors: Any) -> tuple[float, float]:
-        """Length of the longest vector, and the number that tells whether it is zero."""
+        """Length of the longest vector, and the number that tells whether it is zero.
+
+        Parameters
+        ----------
+        vectors : Any
+            Of this view.
+
+        Returns
+        -------
+        length : float
+            Of the longest.
+        decisive : float
+            What tells whether it is zero.
+        """
 
     @abstractmethod
     def gram_changes(self, kernel: Kernel) -> tuple[FloatArray, float]:
@@ -164,6 +239,7 @@ class View(ABC):
         changes : array, shape=[dimension]
             The largest over random pairs of fields, for each direction.
         decisive : float
+            What tells whether the largest is zero.
         """
 
 
@@ -209,6 +285,7 @@ class FloatSpan(Span):
         Parameters
         ----------
         vectors : array, shape=[n, n_coordinates]
+            Of any length.
 
         Returns
         -------
@@ -233,6 +310,12 @@ class FloatView(View):
 
     Good where a legitimate singular value is well above the rounding of the largest one, so where
     the blocks of θ have scales that do not part by many orders of magnitude.
+
+    Parameters
+    ----------
+    architecture : Architecture
+    theta : array, shape=[dim]
+    rng : numpy.random.Generator
     """
 
     @cached_property
@@ -246,11 +329,21 @@ class FloatView(View):
         return column_lengths(self._raw_fields, self.point) / np.sqrt(self.n_fields)
 
     def span(self) -> FloatSpan:
-        """Return the empty span."""
+        """Return the empty span.
+
+        Returns
+        -------
+        span : FloatSpan
+        """
         return FloatSpan(self.size)
 
     def field_vectors(self) -> FloatArray:
-        """Random fields, made to unit vectors."""
+        """Random fields, made to unit vectors.
+
+        Returns
+        -------
+        vectors : array, shape=[n_fields, n_coordinates]
+        """
         return unit_rows(self._raw_fields / self.scale)
 
     def brackets(self, forms: Sequence[Any], count: int) -> FloatArray:
@@ -272,7 +365,12 @@ class FloatView(View):
         return np.where(self.lengths(relative)[:, None] > DROP, relative, 0.0)
 
     def law_rank(self) -> Rank:
-        """Rank of ∂h(θ), its columns scaled to compensate those of ∂φ(θ)."""
+        """Rank of ∂h(θ), its columns scaled to compensate those of ∂φ(θ).
+
+        Returns
+        -------
+        rank : Rank
+        """
         rows = np.asarray(self.architecture.conservation_laws_jacobian(self.theta))
         lifted = lift_rows(self.architecture, self.theta, self.rng)
         return FloatSpan(self.architecture.dim).extend(
@@ -288,6 +386,7 @@ class FloatView(View):
         Parameters
         ----------
         in_orbit : bool
+            Whether the trace of the Lie algebra is in the place of ker ∂h.
 
         Returns
         -------
@@ -318,11 +417,12 @@ class FloatView(View):
         return trace.span.complement() / self.scale, trace.doubtful
 
     def lengths(self, vectors: FloatArray) -> FloatArray:
-        """Lengths of vectors.
+        """Measure vectors.
 
         Parameters
         ----------
         vectors : array, shape=[n, n_coordinates]
+            Of this view.
 
         Returns
         -------
@@ -336,6 +436,7 @@ class FloatView(View):
         Parameters
         ----------
         vectors : array, shape=[n, n_coordinates]
+            Of this view.
 
         Returns
         -------
@@ -354,7 +455,9 @@ class FloatView(View):
         Returns
         -------
         changes : array, shape=[dimension]
+            For each direction.
         decisive : float
+            The largest of them.
         """
         pairs = [self.random_forms(2) for _ in range(N_PROBES)]
         changes = relative_gram_changes(self.fields, pairs, self.point, kernel.velocities)
@@ -368,7 +471,7 @@ N_PROBES = 4
 def relative_gram_changes(
     fields: GradientFields, pairs: Sequence[Any], point: Any, velocities: Any
 ) -> FloatArray:
-    """Derivatives of ⟨X_g', X_g⟩ along velocities, relative to their terms.
+    """Differentiate ⟨X_g', X_g⟩ along velocities, relative to the terms.
 
     Parameters
     ----------
@@ -377,6 +480,7 @@ def relative_gram_changes(
         Two each.
     point : array, shape=[n_coordinates]
     velocities : array, shape=[n, n_coordinates]
+        Of the point.
 
     Returns
     -------

@@ -1,5 +1,7 @@
 """Sphinx reads this. Nothing is fetched from the network, neither now nor by a reader's browser."""
 
+import importlib
+import inspect
 import os
 import re
 import sys
@@ -7,7 +9,10 @@ from pathlib import Path
 
 os.environ.setdefault("GEOMSTATS_BACKEND", "autograd")
 os.environ.setdefault("MPLBACKEND", "Agg")
+sys.path.insert(0, str(Path(__file__).parent))  # for the modules beside this one
 
+from library_digest import library_digest
+from numpydoc.xref import DEFAULT_LINKS
 from pybtex.plugin import register_plugin
 from pybtex.style.formatting.plain import Style as PlainStyle
 from pybtex.style.labels import BaseLabelStyle
@@ -15,7 +20,6 @@ from pybtex.style.labels import BaseLabelStyle
 import liftflow
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(Path(__file__).parent))  # for gif_scraper
 
 project = "liftflow"
 author = "the liftflow founders"
@@ -58,7 +62,26 @@ autodoc_typehints = "none"  # numpydoc has the types
 autodoc_member_order = "bysource"
 toc_object_entries_show_parents = "hide"
 numpydoc_show_class_members = False  # autodoc lists them
-numpydoc_validation_checks = {"PR02", "PR03"}  # parameters that do not exist, or in another order
+
+# Every reference leads somewhere, but for bases from other packages: their pages are elsewhere.
+nitpicky = True
+nitpick_ignore_regex = [("py:class", r"(abc|enum|geomstats)\..*")]
+
+
+def classes():
+    """Yield each class of the API with its full name."""
+    for room in re.findall(r"^   (liftflow\.\w+)$", (ROOT / "docs/api.rst").read_text(), re.M):
+        module = importlib.import_module(room)
+        for name in getattr(module, "__all__", vars(module)):
+            thing = getattr(module, name)
+            if inspect.isclass(thing) and thing.__module__.startswith(room):
+                yield name, f"{room}.{name}"
+
+
+# In types, the names of our classes are links; all other words are words.
+numpydoc_xref_param_type = True
+numpydoc_xref_ignore = "all"
+numpydoc_xref_aliases = {**{word: word for word in DEFAULT_LINKS}, **dict(classes())}
 
 # Pages in Markdown.
 myst_enable_extensions = ["dollarmath"]
@@ -167,9 +190,19 @@ def read_included(app, path, parent, content):
         content[0] = LINK.sub(relink, content[0])
 
 
-# The gallery.
+# The gallery. A script runs again when it changed; here all do, too, when the library changed.
+
+DIGEST = library_digest(ROOT)
+DRAWN_WITH = ROOT / "docs/gallery/library.sha256"
+
+
+def remember_library(app):
+    """Write down, once the scripts have run, with which library."""
+    DRAWN_WITH.write_text(DIGEST)
+
 
 sphinx_gallery_conf = {
+    "run_stale_examples": not (DRAWN_WITH.is_file() and DRAWN_WITH.read_text() == DIGEST),
     "examples_dirs": "../gallery",
     "gallery_dirs": "gallery",
     "image_scrapers": ("gif_scraper.gif_scraper", "matplotlib"),
@@ -193,3 +226,4 @@ def setup(app):
     app.connect("autodoc-process-docstring", read_docstring, priority=400)
     app.connect("source-read", read_gallery_page)
     app.connect("include-read", read_included)
+    app.connect("builder-inited", remember_library, priority=900)

@@ -2,13 +2,16 @@
 
 import functools
 import http.server
+import io
 import json
 import re
 import shutil
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.support.ui import WebDriverWait
 
@@ -146,6 +149,55 @@ def test_the_gallery_shows_a_thumbnail_for_each_script(browser, base):
     widths = browser.execute_script(shown + ".map(image => image.naturalWidth)")
     assert len(widths) == len(gallery.scripts())
     assert min(widths) > 100
+
+
+# Figures have the ground of the page, be it light or dark.
+
+FIGURES = ["start.html", "concepts.html", "benchmarks.html", "gallery/plot_01_quick_start.html"]
+
+
+@pytest.fixture
+def theme(browser, request):
+    """Ask for pages in the light or the dark theme, as the reader's system would."""
+    wanted = [{"name": "prefers-color-scheme", "value": request.param}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": wanted})
+    yield request.param
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def first_figure(browser):
+    """Return the pixels of the first figure of the page as they are seen, from 0 to 255."""
+    figure = browser.find_element("css selector", ".bd-article img")
+    return np.asarray(Image.open(io.BytesIO(figure.screenshot_as_png)).convert("RGB"), int)
+
+
+def ground_of_figure(pixels):
+    edges = [pixels[5:-5, 5], pixels[5:-5, -5], pixels[5, 5:-5], pixels[-5, 5:-5]]
+    return np.median(np.concatenate(edges), axis=0)
+
+
+def ground_of_page(browser):
+    rgb = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
+    return np.array(re.findall(r"\d+", rgb)[:3], int)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"], indirect=True)
+@pytest.mark.parametrize("page", FIGURES)
+def test_figures_have_the_ground_of_the_page(browser, base, page, theme):
+    visit(browser, base + page)
+    ground, pixels = ground_of_page(browser), first_figure(browser)
+    assert (ground.mean() < 50) == (theme == "dark")
+    np.testing.assert_allclose(ground_of_figure(pixels), ground, atol=3)
+    assert np.abs(pixels - ground).max(axis=(0, 1)).min() > 150, "no ink is seen"
+
+
+@pytest.mark.parametrize("theme", ["dark"], indirect=True)
+def test_a_light_figure_on_a_dark_page_is_noticed(browser, base, theme):
+    visit(browser, base + FIGURES[0])
+    image = "document.querySelector('.bd-article img')"
+    browser.execute_script(f"{image}.style.setProperty('filter', 'none', 'important')")
+    contrast = ground_of_figure(first_figure(browser)) - ground_of_page(browser)
+    assert contrast.min() > 150
 
 
 @pytest.mark.parametrize(("words", "found"), [("relaxed balanced", True), ("qwertyuiop", False)])

@@ -258,7 +258,8 @@ def compare(
         Most bytes of states that each flow keeps; the times are thinned to fit.
     checkpoints : str or Path, optional
         Folder where the flows leave their checkpoints every minute. Those that are there already
-        are continued: to go on after a stop, make the same call again.
+        are continued: to go on after a stop, make the same call again. Those of other flows or
+        other tolerances are refused.
 
     Returns
     -------

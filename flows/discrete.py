@@ -54,6 +54,7 @@ class Optimizer(ABC):
         Parameters
         ----------
         gradient : array, shape=[dim]
+            Of ℓ at θ.
         moments : array, shape=[n_moments, dim]
             What the last step left, zero before the first.
         count : int
@@ -64,6 +65,7 @@ class Optimizer(ABC):
         update : array, shape=[dim]
             What is added to θ.
         moments : array, shape=[n_moments, dim]
+            For the next step.
         """
 
     def run(
@@ -146,7 +148,7 @@ class GradientDescent(Optimizer):
     loss : Loss
     step_size : float
     momentum : float
-        β, at least 0 and below 1.
+        The β, at least 0 and below 1.
 
     Raises
     ------
@@ -186,6 +188,7 @@ class GradientDescent(Optimizer):
         Parameters
         ----------
         gradient : array, shape=[dim]
+            Of ℓ at θ.
         moments : array, shape=[1, dim]
             The last update.
         count : int
@@ -193,7 +196,9 @@ class GradientDescent(Optimizer):
         Returns
         -------
         update : array, shape=[dim]
+            What is added to θ.
         moments : array, shape=[1, dim]
+            For the next step.
         """
         update = self.momentum * moments[0] - self.step_size * gradient
         return update, update[None]
@@ -247,6 +252,7 @@ class Adam(Optimizer):
         Parameters
         ----------
         gradient : array, shape=[dim]
+            Of ℓ at θ.
         moments : array, shape=[2, dim]
             Means of the gradient and of its square.
         count : int
@@ -254,7 +260,9 @@ class Adam(Optimizer):
         Returns
         -------
         update : array, shape=[dim]
+            What is added to θ.
         moments : array, shape=[2, dim]
+            For the next step.
         """
         betas = np.array(self.betas)[:, None]
         moments = betas * moments + (1.0 - betas) * np.stack([gradient, gradient**2])

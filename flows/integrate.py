@@ -2,7 +2,7 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from scipy.integrate import DOP853, RK23, RK45, OdeSolver
 
 from liftflow.errors import FlowError, InputError, LiftflowError, OutputError
-from liftflow.flows.trajectory import Checkpoint, Trajectory
+from liftflow.flows.trajectory import Checkpoint, Origin, Trajectory
 from liftflow.typing import FloatArray, as_array, as_count
 
 METHODS = ("RK23", "RK45", "DOP853", "Radau", "BDF", "LSODA")
@@ -26,6 +26,7 @@ _REFRESH = 0.5  # seconds between two looks at the loss for the progress bar
 _LEAST_RTOL = 100 * np.finfo(np.float64).eps
 _PATIENCE = 2000  # steps after which to ask how far they led
 _MOST_STEPS = 1e7  # a flow that would need more of them at its present pace is given up
+_ROUNDING = 1e-9  # most that another machine may change of the same start, relatively
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,10 @@ class Settings:
     checkpoint_seconds : float
         Least time between two such writings.
     resume : Trajectory, optional
-        An earlier run of this flow with these settings, to be continued where it stopped.
+        An earlier run of this flow, to be continued where it stopped. What decides the steps must
+        be as it was: the flow, its start, ``rtol``, ``atol``, ``method`` and the times kept until
+        then. The end of ``t_span``, later times, the progress bar and the checkpoints may differ.
+        A run that came as far already is returned as it is.
     """
 
     t_span: tuple[float, float]
@@ -122,7 +126,7 @@ class Settings:
         return as_array(self.t_eval, "t_eval", (None,), batch=False, differentiable=False)
 
     def thinned(self, n_numbers: int) -> FloatArray:
-        """Times at which states of so many numbers are kept, within the limit of memory.
+        """Return the times at which states of so many numbers are kept, within the limit of memory.
 
         Parameters
         ----------
@@ -157,14 +161,44 @@ class FlowState(ABC):
 
     @abstractmethod
     def velocity(self, coordinates: FloatArray) -> FloatArray:
-        """Velocity of the coordinates, shape=[n]."""
+        """Velocity of the coordinates.
+
+        Parameters
+        ----------
+        coordinates : array, shape=[n]
+            Where the flow stands.
+
+        Returns
+        -------
+        velocity : array, shape=[n]
+        """
 
     @abstractmethod
     def read(self, coordinates: FloatArray) -> tuple[FloatArray, FloatArray, float]:
-        """State y as the trajectory keeps it, parameter θ, and loss, at coordinates."""
+        """Read off what the trajectory keeps.
+
+        Parameters
+        ----------
+        coordinates : array, shape=[n]
+            Where the flow stands.
+
+        Returns
+        -------
+        y : array
+            State of the flow.
+        theta : array, shape=[dim]
+            Parameter there.
+        loss : float
+            Loss there.
+        """
 
     def settle(self, coordinates: FloatArray) -> FloatArray:
         """Take note of a step that was made: called once after each.
+
+        Parameters
+        ----------
+        coordinates : array, shape=[n]
+            Where the flow stands.
 
         Returns
         -------
@@ -175,11 +209,23 @@ class FlowState(ABC):
         return coordinates
 
     def memory(self) -> dict[str, Any]:
-        """What the velocity depends on besides the coordinates, to be saved with them."""
+        """What the velocity depends on besides the coordinates, to be saved with them.
+
+        Returns
+        -------
+        memory : dict of str to array
+            Empty where it depends on nothing else.
+        """
         return {}
 
     def restore(self, memory: dict[str, Any]) -> None:  # noqa: B027 - many remember nothing
-        """Take over what :meth:`memory` gave, in this run or another one."""
+        """Take over what :meth:`memory` gave, in this run or another one.
+
+        Parameters
+        ----------
+        memory : dict of str to array
+            From :meth:`memory`.
+        """
 
 
 class _Record:
@@ -200,25 +246,181 @@ class _Record:
         ahead = self.times[self.count :]
         return ahead[ahead <= t]
 
-    def take_over(
-        self, trajectory: Trajectory, until: float, first: tuple[FloatArray, FloatArray, float]
-    ) -> None:
-        """Begin with the states of an earlier run from ``first``, up to its last whole step."""
-        same = np.array_equal(trajectory.y[0], first[0]) and trajectory.loss[0] == first[2]
-        if trajectory.t[0] == self.times[0] and not same:
-            raise InputError(
-                "resume continues the flow it came from, which had another start or another loss: "
-                f"{trajectory.loss[0]:.6g} there, {first[2]:.6g} here"
-            )
-        count = int(np.searchsorted(trajectory.t, until, side="right"))
-        if not np.array_equal(trajectory.t[:count], self.times[:count]):
+    def take_over(self, trajectory: Trajectory, until: float) -> None:
+        """Begin with the states of an earlier run, up to its last whole step."""
+        kept = (trajectory.t >= self.times[0]) & (trajectory.t <= until)
+        if not np.array_equal(trajectory.t[kept], self.times[self.times <= until]):
             raise InputError(
                 "resume continues a trajectory at the times it was made for; the times asked for "
-                f"now differ from its first {count} ones"
+                f"now differ from its first {np.sum(kept)} ones"
             )
-        parts = zip(trajectory.y, trajectory.theta, trajectory.loss, strict=True)
-        for _, state in zip(range(count), parts, strict=False):
+        states = (trajectory.y[kept], trajectory.theta[kept], trajectory.loss[kept])
+        for state in zip(*states, strict=True):
             self.add(state)
+
+
+class _Velocity:
+    """The right-hand side for solvers: NaN where it fails, with the reason kept."""
+
+    def __init__(self, state: FlowState) -> None:
+        self.state, self.n_evaluations, self.problem = state, 0, ""
+
+    def __call__(self, now: float, coordinates: FloatArray) -> FloatArray:
+        self.n_evaluations += 1
+        try:
+            return self.state.velocity(coordinates)
+        except (LiftflowError, FloatingPointError, np.linalg.LinAlgError) as error:
+            self.problem = str(error)
+        return np.full_like(coordinates, np.nan)
+
+
+class _Run:
+    """A flow under way: its solver, the states kept, and what it takes to go on from here."""
+
+    def __init__(self, state: FlowState, settings: Settings, label: str) -> None:
+        self.began, self.earlier = time.perf_counter(), 0.0
+        self.state, self.settings, self.label = state, settings, label
+        self.velocity = _Velocity(state)
+        self.t, self.end = settings.t_span
+        self.n_steps, self.mark = 0, self.t
+        self.chart_times: list[float] = []
+        start = state.start()
+        self.first = state.read(start)
+        if not np.isfinite(self.first[2]):
+            raise FlowError(
+                f"the {label} flow cannot start: the loss is {self.first[2]} at the first point"
+            )
+        same = self.first[0] is self.first[1]
+        size = self.first[1].size + (0 if same else self.first[0].size)
+        self.record = _Record(settings.thinned(size), self.first)
+        self.origin = Origin(
+            t=float(self.t),
+            coordinates=start.copy(),
+            loss=self.first[2],
+            speed=float(np.linalg.norm(self._finite_velocity(start))),
+            rtol=float(settings.rtol),
+            atol=float(settings.atol),
+            method=settings.solver.__name__,
+        )
+        self.whole: Checkpoint | None = None
+
+    def begin(self) -> None:
+        """Start from the first point."""
+        self.solver = self._solver(self.origin.coordinates.copy())
+        if self.record.times[0] == self.t:
+            self.record.add(self.first)
+
+    def go_on(self, earlier: Trajectory, whole: Checkpoint) -> None:
+        """Start where an earlier run stopped."""
+        self.record.take_over(earlier, whole.t)
+        self.whole, self.earlier = whole, earlier.seconds
+        self.t, self.n_steps, self.mark = whole.t, whole.n_steps, whole.mark
+        self.chart_times, self.state.n_charts = whole.chart_times.tolist(), whole.n_charts
+        self.state.restore(whole.memory)
+        self._finite_velocity(whole.coordinates)
+        self.solver = self._solver(whole.coordinates, whole.step or None)
+        if isinstance(self.solver, _ONE_STEP) and whole.velocity.size:
+            self.solver.f, self.solver.h_abs = whole.velocity, whole.step
+        self.state.restore(whole.memory)  # as it was before the solver looked around
+        self.velocity.n_evaluations = whole.n_evaluations
+
+    def step(self) -> FloatArray:
+        """Make one step, keep the states it passed, and return the coordinates it led to."""
+        solver = self.solver
+        complaint = solver.step()
+        if solver.status == "failed" or not np.all(np.isfinite(solver.y)):
+            raise FlowError(self.velocity.problem or complaint or "the state is not finite")
+        due = self.record.due(solver.t)
+        if due.size:
+            inside = solver.dense_output()
+            for now in due:
+                self.record.add(self.state.read(inside(now)))
+        self.t, self.n_steps, self.velocity.problem = solver.t, self.n_steps + 1, ""
+        self._check_pace()
+        settled = self.state.settle(solver.y)
+        if settled is not solver.y:
+            self._change_chart(settled)
+        self.whole = self._checkpoint()
+        return settled
+
+    def trajectory(self, success: bool, message: str) -> Trajectory:
+        """All that was kept so far."""
+        kept = self.record
+        if kept.count == 0:  # stopped before the first time asked for
+            kept = _Record(np.array(self.settings.t_span[:1]), self.first)
+            kept.add(self.first)
+        return Trajectory(
+            t=kept.times[: kept.count],
+            y=kept.y[: kept.count],
+            theta=kept.theta[: kept.count],
+            loss=kept.loss[: kept.count],
+            success=success,
+            message=message,
+            n_evaluations=self.velocity.n_evaluations,
+            n_charts=self.state.n_charts,
+            seconds=self.earlier + time.perf_counter() - self.began,
+            chart_times=np.array(self.chart_times),
+            checkpoint=self.whole,
+        )
+
+    def _finite_velocity(self, coordinates: FloatArray) -> FloatArray:
+        # From a velocity that is not finite, solvers of scipy would never come back.
+        velocity = self.state.velocity(coordinates)
+        if not np.all(np.isfinite(velocity)):
+            raise FlowError(
+                f"the {self.label} flow cannot start at t = {self.t:.4g}: its velocity is not "
+                "finite there; is the loss?"
+            )
+        return velocity
+
+    def _solver(self, coordinates: FloatArray, step: float | None = None) -> OdeSolver:
+        return self.settings.solver(
+            self.velocity,
+            self.t,
+            coordinates,
+            self.end,
+            # Tolerances bound the steps, not the interpolation between their ends, which over a
+            # long step of DOP853 is worse by a factor of hundreds.
+            max_step=float(np.max(np.diff(self.record.times), initial=0.0)) or np.inf,
+            first_step=None if step is None else min(step, self.end - self.t),
+            rtol=self.settings.rtol,
+            atol=self.settings.atol,
+        )
+
+    def _check_pace(self) -> None:
+        if self.n_steps % _PATIENCE:
+            return
+        gained, self.mark = self.t - self.mark, self.t
+        if _crawls(gained, self.t - self.settings.t_span[0], self.end - self.t):
+            raise FlowError(
+                f"the last {_PATIENCE} steps led on by {gained:.1e} only. It slides along a kink "
+                "of the loss (a ReLU at its threshold), where the steps are as short as the "
+                "tolerances, or it blows up; try a larger rtol"
+            )
+
+    def _change_chart(self, coordinates: FloatArray) -> None:
+        self.chart_times.append(self.t)
+        if self.t < self.end:
+            known = isinstance(self.solver, _ONE_STEP)
+            self._finite_velocity(coordinates)
+            self.solver = self._solver(coordinates, self.solver.h_abs if known else None)
+
+    def _checkpoint(self) -> Checkpoint:
+        solver = self.solver
+        known = isinstance(solver, _ONE_STEP)
+        return Checkpoint(
+            t=self.t,
+            coordinates=solver.y.copy(),  # LSODA writes the next one over it
+            velocity=solver.f if known else np.empty(0),
+            step=float(solver.h_abs) if known else 0.0,
+            n_steps=self.n_steps,
+            mark=self.mark,
+            n_evaluations=self.velocity.n_evaluations,
+            n_charts=self.state.n_charts,
+            chart_times=np.array(self.chart_times),
+            memory=self.state.memory(),
+            origin=self.origin,
+        )
 
 
 def integrate(state: FlowState, settings: Settings, label: str) -> Trajectory:
@@ -245,182 +447,102 @@ def integrate(state: FlowState, settings: Settings, label: str) -> Trajectory:
         The flow cannot even start: whatever the right-hand side raises at the first point.
     FlowError
         The loss or the velocity at the first point is not finite.
+    InputError
+        The run to resume is of another flow, or has other settings.
     OutputError
         The checkpoint cannot be written.
     """
-    began = time.perf_counter()
-    t, t_end = settings.t_span
-    problem, n_evaluations, n_steps, mark = "", 0, 0, t
-    chart_times: list[float] = []
-
-    def velocity(now: float, y: FloatArray) -> FloatArray:
-        nonlocal problem, n_evaluations
-        n_evaluations += 1
-        try:
-            return state.velocity(y)
-        except (LiftflowError, FloatingPointError, np.linalg.LinAlgError) as error:
-            problem = str(error)
-        return np.full_like(y, np.nan)
-
-    def solver_at(now: float, y: FloatArray, step: float | None = None) -> OdeSolver:
-        # From a velocity that is not finite, solvers of scipy would never come back.
-        if not np.all(np.isfinite(state.velocity(y))):
-            raise FlowError(
-                f"the {label} flow cannot start at t = {now:.4g}: its velocity is not finite "
-                "there; is the loss?"
-            )
-        return settings.solver(
-            velocity,
-            now,
-            y,
-            t_end,
-            # Tolerances bound the steps, not the interpolation between their ends, which over a
-            # long step of DOP853 is worse by a factor of hundreds.
-            max_step=float(np.max(np.diff(record.times), initial=0.0)) or np.inf,
-            first_step=None if step is None else min(step, t_end - now),
-            rtol=settings.rtol,
-            atol=settings.atol,
-        )
-
-    def checkpoint() -> Checkpoint:
-        known = isinstance(solver, _ONE_STEP)
-        return Checkpoint(
-            t=t,
-            coordinates=solver.y.copy(),  # LSODA writes the next one over it
-            velocity=solver.f if known else np.empty(0),
-            step=float(solver.h_abs) if known else 0.0,
-            n_steps=n_steps,
-            mark=mark,
-            n_evaluations=n_evaluations,
-            n_charts=state.n_charts,
-            chart_times=np.array(chart_times),
-            memory=state.memory(),
-        )
-
-    def trajectory(success: bool, message: str) -> Trajectory:
-        kept = record
-        if kept.count == 0:  # stopped before the first time asked for
-            kept = _Record(np.array(settings.t_span[:1]), first)
-            kept.add(first)
-        return Trajectory(
-            t=kept.times[: kept.count],
-            y=kept.y[: kept.count],
-            theta=kept.theta[: kept.count],
-            loss=kept.loss[: kept.count],
-            success=success,
-            message=message,
-            n_evaluations=n_evaluations,
-            n_charts=state.n_charts,
-            seconds=earlier + time.perf_counter() - began,
-            chart_times=np.array(chart_times),
-            checkpoint=whole,
-        )
-
     with (
         _progress(settings, label, state) as tick,
         np.errstate(divide="ignore", over="ignore", invalid="ignore"),
     ):
-        coordinates = state.start()
-        first = state.read(coordinates)
-        if not np.isfinite(first[2]):
-            raise FlowError(
-                f"the {label} flow cannot start: the loss is {first[2]} at the first point"
-            )
-        size = first[1].size + (0 if first[0] is first[1] else first[0].size)
-        record = _Record(settings.thinned(size), first)
-        earlier, whole = 0.0, None
-        if settings.resume is not None and settings.resume.checkpoint is not None:
-            whole, earlier = settings.resume.checkpoint, settings.resume.seconds
-            if whole.t >= t_end:
-                return settings.resume
-            _check_fits(whole, state, coordinates, settings)
-            record.take_over(settings.resume, whole.t, first)
-            t, n_steps, mark = whole.t, whole.n_steps, whole.mark
-            chart_times, state.n_charts = whole.chart_times.tolist(), whole.n_charts
-            state.restore(whole.memory)
-            solver = solver_at(t, whole.coordinates, whole.step or None)
-            if isinstance(solver, _ONE_STEP) and whole.velocity.size:
-                solver.f, solver.h_abs = whole.velocity, whole.step
-            state.restore(whole.memory)  # as it was before the solver looked around
-            n_evaluations = whole.n_evaluations
+        run = _Run(state, settings, label)
+        earlier = settings.resume
+        if earlier is None or earlier.checkpoint is None:
+            run.begin()
         else:
-            solver = solver_at(t, coordinates)
-            if record.times[0] == t:
-                record.add(first)
+            _check_fits(earlier.checkpoint, run.origin, state)
+            if earlier.checkpoint.t >= run.end:
+                return earlier
+            run.go_on(earlier, earlier.checkpoint)
         if settings.checkpoint is not None:  # before the hours of training, not after
-            trajectory(False, f"started at t = {t:.4g}").save(settings.checkpoint)
-        written = time.monotonic()
-        try:
-            while solver.status == "running":
-                complaint = solver.step()
-                if solver.status == "failed" or not np.all(np.isfinite(solver.y)):
-                    problem = problem or complaint or "the state is not finite"
-                    break
-                due = record.due(solver.t)
-                if due.size:
-                    inside = solver.dense_output()
-                    for now in due:
-                        record.add(state.read(inside(now)))
-                t, n_steps, problem = solver.t, n_steps + 1, ""
-                if n_steps % _PATIENCE == 0:
-                    gained, mark = t - mark, t
-                    if _crawls(gained, t - settings.t_span[0], t_end - t):
-                        problem = (
-                            f"the last {_PATIENCE} steps led on by {gained:.1e} only. It slides "
-                            "along a kink of the loss (a ReLU at its threshold), where the steps "
-                            "are as short as the tolerances, or it blows up; try a larger rtol"
-                        )
-                        break
-                settled = state.settle(solver.y)
-                if settled is not solver.y:
-                    chart_times.append(t)
-                    if t < t_end:
-                        known = isinstance(solver, _ONE_STEP)
-                        solver = solver_at(t, settled, solver.h_abs if known else None)
-                whole = checkpoint()
-                tick(t, n_steps, settled)
-                if (
-                    settings.checkpoint is not None
-                    and time.monotonic() - written >= settings.checkpoint_seconds
-                ):
-                    with suppress(OutputError):  # a full disk is no reason to stop
-                        trajectory(False, f"still running at t = {t:.4g}").save(settings.checkpoint)
-                    written = time.monotonic()
-        except KeyboardInterrupt:
-            problem = "interrupted"
-        except LiftflowError as error:
-            problem = str(error)
-        except ValueError:  # NaN is refused by the solvers that factor a Jacobian
-            if not problem:
-                raise
-    success = bool(t == t_end)
+            run.trajectory(False, f"started at t = {run.t:.4g}").save(settings.checkpoint)
+        problem = _advance(run, tick)
+    success = bool(run.t == run.end)
     if success:
-        problem = "reached the end of the time span"
+        message = "reached the end of the time span"
     else:
-        problem = f"stopped after t = {t:.4g}: {problem}"
-    result = trajectory(success, problem)
+        message = f"stopped after t = {run.t:.4g}: {problem}"
+    result = run.trajectory(success, message)
     if settings.checkpoint is not None:
         try:
             result.save(settings.checkpoint)
         except OutputError as error:  # the trajectory is worth more than its file
-            return replace(result, message=f"{problem}; {error}")
+            return replace(result, message=f"{message}; {error}")
     return result
 
 
-def _check_fits(
-    whole: Checkpoint, state: FlowState, coordinates: FloatArray, settings: Settings
-) -> None:
-    """Refuse a checkpoint of another problem."""
-    if whole.coordinates.shape != coordinates.shape or whole.memory.keys() != state.memory().keys():
+def _advance(run: _Run, tick: Callable[[float, int, FloatArray], None]) -> str:
+    """Make steps until the end, with a checkpoint now and then; return what stopped them."""
+    path, written = run.settings.checkpoint, time.monotonic()
+    try:
+        while run.solver.status == "running":
+            coordinates = run.step()
+            tick(run.t, run.n_steps, coordinates)
+            if path is not None and time.monotonic() - written >= run.settings.checkpoint_seconds:
+                with suppress(OutputError):  # a full disk is no reason to stop
+                    run.trajectory(False, f"still running at t = {run.t:.4g}").save(path)
+                written = time.monotonic()
+    except KeyboardInterrupt:
+        return "interrupted"
+    except LiftflowError as error:
+        return str(error)
+    except ValueError:  # NaN is refused by the solvers that factor a Jacobian
+        if not run.velocity.problem:
+            raise
+    return run.velocity.problem
+
+
+def _check_fits(whole: Checkpoint, here: Origin, state: FlowState) -> None:
+    """Refuse a checkpoint of another flow, or of other settings."""
+    there = whole.origin
+    known, remembered = there.coordinates, state.memory().keys()
+    if known.shape != here.coordinates.shape or whole.memory.keys() != remembered:
         raise InputError(
-            f"resume continues the flow it came from: its state has {whole.coordinates.size} "
-            f"numbers and remembers {sorted(whole.memory)}, that of this flow "
-            f"{coordinates.size} and {sorted(state.memory())}"
+            f"resume continues the flow it came from: its state has {known.size} numbers and "
+            f"remembers {sorted(whole.memory)}, that of this flow {here.coordinates.size} and "
+            f"{sorted(remembered)}"
         )
-    if not settings.t_span[0] <= whole.t:
+    if there.t != here.t:
         raise InputError(
-            f"resume continues from t = {whole.t:.4g}, before t_span = {settings.t_span}"
+            f"resume continues from t = {whole.t:.4g} a run that began at t = {there.t:.4g}; "
+            f"t_span must begin there, not at {here.t:.4g}"
         )
+    if not (_same(known, here.coordinates) and _same(there.loss, here.loss)):
+        raise InputError(
+            "resume continues the flow it came from, which had another start or another loss: "
+            f"{there.loss:.6g} there, {here.loss:.6g} here"
+        )
+    if not _same(there.speed, here.speed):
+        raise InputError(
+            "resume continues the flow it came from, which left this start at the speed "
+            f"{there.speed:.6g}, not {here.speed:.6g}; is it another metric or another loss?"
+        )
+    names = ("rtol", "atol", "method")
+    differ = [name for name in names if getattr(there, name) != getattr(here, name)]
+    if differ:
+        wanted, got = (
+            ", ".join(f"{name} = {getattr(origin, name)}" for name in differ)
+            for origin in (there, here)
+        )
+        raise InputError(
+            f"resume continues a run with {wanted}, got {got}; give the same, or start anew "
+            "without resume"
+        )
+
+
+def _same(one: Any, other: Any) -> bool:
+    return bool(np.linalg.norm(np.subtract(one, other)) <= _ROUNDING * np.linalg.norm(other))
 
 
 def _crawls(gained: float, elapsed: float, left: float) -> bool:

@@ -214,7 +214,7 @@ class IntrinsicFlow:
         **settings
             ``rtol=1e-8``, ``atol=1e-10``, ``method="RK45"``, ``n_times=101`` or ``t_eval``,
             ``progress=False``, ``checkpoint=path``, ``resume=trajectory``; see
-            :class:`~liftflow.flows.integrate.Settings`.
+            :class:`~liftflow.flows.Settings`.
 
         Returns
         -------

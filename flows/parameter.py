@@ -55,7 +55,7 @@ class ParameterFlow:
         **settings
             ``rtol=1e-8``, ``atol=1e-10``, ``method="RK45"``, ``n_times=101`` or ``t_eval``,
             ``progress=False``, ``checkpoint=path``, ``resume=trajectory``; see
-            :class:`~liftflow.flows.integrate.Settings`.
+            :class:`~liftflow.flows.Settings`.
 
         Returns
         -------

@@ -38,6 +38,7 @@ class SweepRun:
     Attributes
     ----------
     seed : int
+        Of its start.
     summary : dict
         That of the comparison.
     t : array, shape=[n_times]
@@ -45,6 +46,7 @@ class SweepRun:
     deviation : array, shape=[n_times]
         Relative deviation of the two flows.
     loss_parameter, loss_intrinsic : array, shape=[n_times]
+        Losses along the two flows.
     control_deviation : array, shape=[n_times]
         That of the negative control; empty without one.
     """
@@ -65,12 +67,13 @@ class Sweep:
     Attributes
     ----------
     runs : tuple of SweepRun
+        One per seed.
     """
 
     runs: tuple[SweepRun, ...]
 
     def frame(self) -> pd.DataFrame:
-        """Summaries as a table, one row per seed.
+        """Return the summaries as a table, one row per seed.
 
         Returns
         -------
@@ -153,7 +156,7 @@ def sweep(
     progress : bool
         Whether to show a progress bar over the runs.
     **settings
-        Of :func:`~liftflow.flows.compare.compare`.
+        Of :func:`~liftflow.flows.compare`.
 
     Returns
     -------

@@ -18,6 +18,33 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
+class Origin:
+    """Which run this is: where its flow began, and how it is integrated.
+
+    Attributes
+    ----------
+    t : float
+        First time.
+    coordinates : array, shape=[n]
+        First state of the solver.
+    loss, speed : float
+        Loss there, and norm of the velocity of the coordinates.
+    rtol, atol : float
+        Tolerances.
+    method : str
+        Name of the solver.
+    """
+
+    t: float
+    coordinates: FloatArray
+    loss: float
+    speed: float
+    rtol: float
+    atol: float
+    method: str
+
+
+@dataclass(frozen=True, eq=False)
 class Checkpoint:
     """Where a flow stood after its last whole step: all that the next one depends on.
 
@@ -29,14 +56,18 @@ class Checkpoint:
         State of the solver, and its velocity there; empty where the solver keeps more than that.
     step : float
         Length that the solver proposes for the next step; 0 where it keeps more than that.
-    n_steps, n_evaluations, n_charts : int
-        Counts so far.
+    n_steps : int
+        Steps so far.
     mark : float
         Time at which progress was last asked for.
+    n_evaluations, n_charts : int
+        Counts so far.
     chart_times : array, shape=[n_changes]
         Times at which the chart was changed.
     memory : dict of str to array
         What the flow remembers, such as its chart.
+    origin : Origin
+        The run that only one of the same flow with the same settings continues.
     """
 
     t: float
@@ -49,6 +80,7 @@ class Checkpoint:
     n_charts: int
     chart_times: FloatArray
     memory: dict[str, Any]
+    origin: Origin
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +97,7 @@ class Trajectory:
     theta : array, shape=[n_times, dim]
         The parameter, for an intrinsic flow the one recovered on the invariant set.
     loss : array, shape=[n_times]
+        The loss ℓ(θ), or f(z).
     success : bool
         Whether the end of the time span was reached.
     message : str
@@ -132,8 +165,10 @@ class Trajectory:
         """
         values = {name: getattr(self, name) for name in _names(type(self)) - {"checkpoint"}}
         if self.checkpoint is not None:
-            for name in _names(Checkpoint) - {"memory"}:
+            for name in _names(Checkpoint) - {"memory", "origin"}:
                 values[f"checkpoint.{name}"] = getattr(self.checkpoint, name)
+            for name in _names(Origin):
+                values[f"origin.{name}"] = getattr(self.checkpoint.origin, name)
             for name, array in self.checkpoint.memory.items():
                 values[f"memory.{name}"] = array
         # Aside first: who is killed while writing leaves the earlier file whole.
@@ -170,10 +205,12 @@ class Trajectory:
                 values = {name: stored[name] for name in _names(cls) - {"checkpoint"}}
                 whole = None
                 if "checkpoint.t" in stored:
-                    parts = {n: stored[f"checkpoint.{n}"] for n in _names(Checkpoint) - {"memory"}}
+                    names = _names(Checkpoint) - {"memory", "origin"}
+                    parts = {name: stored[f"checkpoint.{name}"] for name in names}
+                    origin = Origin(**{n: stored[f"origin.{n}"] for n in _names(Origin)})
                     own = [name for name in stored if name.startswith("memory.")]
                     memory = {name.removeprefix("memory."): stored[name] for name in own}
-                    whole = Checkpoint(**parts, memory=memory)
+                    whole = Checkpoint(**parts, memory=memory, origin=origin)
         except (
             OSError,
             EOFError,

@@ -34,6 +34,7 @@ class Script:
     Parameters
     ----------
     path : Path
+        Its file.
     """
 
     path: Path
@@ -62,7 +63,9 @@ class Outcome:
     output : str
         What the script printed, and the traceback if it failed.
     seconds : float
+        How long it took.
     success : bool
+        Whether it ran to its end.
     """
 
     script: Script
@@ -172,7 +175,9 @@ def run(script: Script, folder: Path, dark: bool = False) -> Outcome:
     ----------
     script : Script
     folder : Path
+        Where the script runs and the figures go.
     dark : bool
+        Whether to draw on dark ground.
 
     Returns
     -------
@@ -208,8 +213,11 @@ def run_all(
     Parameters
     ----------
     chosen : iterable of Script
+        Scripts to run.
     folder : Path
+        Where the script runs and the figures go.
     dark : bool
+        Whether to draw on dark ground.
     jobs : int
         Number of scripts at a time.
 
@@ -229,9 +237,12 @@ def contact_sheet(
     Parameters
     ----------
     outcomes : iterable of Outcome
+        Those without a picture are left out.
     path : Path
     dark : bool
+        Whether the ground is dark.
     columns : int
+        Largest number of pictures in a row.
     """
     shown = sorted((o for o in outcomes if o.files), key=lambda outcome: outcome.script.name)
     columns = min(columns, max(len(shown), 1))

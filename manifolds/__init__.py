@@ -7,6 +7,7 @@ from liftflow.manifolds.bundle import LiftQuotientMetric as LiftQuotientMetric
 from liftflow.manifolds.charts import ChartedImage as ChartedImage
 from liftflow.manifolds.charts import ChartMetric as ChartMetric
 from liftflow.manifolds.charts import chart_manifold as chart_manifold
+from liftflow.manifolds.flat import CoordinateMetric as CoordinateMetric
 from liftflow.manifolds.flat import FlatImage as FlatImage
 from liftflow.manifolds.flat import FlatMetric as FlatMetric
 from liftflow.manifolds.images import LiftedImage as LiftedImage
@@ -18,6 +19,7 @@ from liftflow.manifolds.images import image_manifold as image_manifold
 __all__ = [
     "ChartMetric",
     "ChartedImage",
+    "CoordinateMetric",
     "FlatImage",
     "FlatMetric",
     "InducedMetric",

@@ -258,6 +258,14 @@ class LiftQuotientMetric(QuotientMetric):
 
     geomstats 2.8.0 adds O'Neill's correction with the sign that belongs to the opposite convention
     for R: planar shapes, whose sectional curvature lies between 1 and 4, come out at less than 1.
+
+    Parameters
+    ----------
+    space : geomstats.geometry.manifold.Manifold
+    total_space : geomstats.geometry.manifold.Manifold
+        With a fibre bundle over ``space``.
+    signature : tuple of int, optional
+        As in geomstats.
     """
 
     def curvature(

@@ -19,6 +19,7 @@ class Unflattening(Diffeo):
     Parameters
     ----------
     size : int
+        Number of entries.
     shape : tuple of int
         With ``size`` entries.
     """
@@ -98,7 +99,7 @@ class CoordinateMetric(PullbackDiffeoMetric):
         super().__init__(space=space, diffeo=space.diffeo, image_space=space.image_space)
 
     def riemann_tensor(self, base_point: Any = None) -> FloatArray:
-        """Components of the curvature, R_ijk^l = (R(e_j, e_k) e_i)^l as in geomstats.
+        """Return the components of the curvature, R_ijk^l = (R(e_j, e_k) e_i)^l as in geomstats.
 
         Parameters
         ----------
@@ -129,7 +130,7 @@ class CoordinateMetric(PullbackDiffeoMetric):
         return tensor
 
     def inner_product_derivative_matrix(self, base_point: Any = None) -> FloatArray:
-        """Derivatives ∂_k g_ij of the metric, from the Christoffel symbols.
+        """Derive the metric, ∂_k g_ij, from the Christoffel symbols.
 
         Parameters
         ----------
@@ -158,11 +159,20 @@ class CoordinateMetric(PullbackDiffeoMetric):
         return self.image_space.metric.scalar_curvature(self.diffeo(base_point))
 
     def injectivity_radius(self, base_point: Any = None) -> Any:
-        """Refuse: it is not known.
+        """Injectivity radius of the space that the vectors stand for.
 
         Parameters
         ----------
         base_point : array-like, shape=[..., n]
+
+        Returns
+        -------
+        radius : array, shape=[...]
+
+        Raises
+        ------
+        NotImplementedError
+            It is not known.
         """
         return self.image_space.metric.injectivity_radius(self.diffeo(base_point))
 

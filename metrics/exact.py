@@ -20,6 +20,7 @@ def line_distance(cometric: Callable[[float], float], start: float, end: float) 
     cometric : callable
         K as a number at a number.
     start, end : float
+        Points of the line.
 
     Returns
     -------
@@ -49,6 +50,7 @@ def cone_distance(matrix_a: FloatArray, matrix_b: FloatArray) -> float:
     Parameters
     ----------
     matrix_a, matrix_b : array, shape=[n, m]
+        Of rank one.
 
     Returns
     -------
@@ -87,6 +89,7 @@ def bures_wasserstein_distance(matrix_a: FloatArray, matrix_b: FloatArray) -> fl
     Parameters
     ----------
     matrix_a, matrix_b : array, shape=[n, n]
+        The matrices A and B.
 
     Returns
     -------

@@ -302,6 +302,11 @@ class HorizontalMetric(RiemannianMetric):
         Parameters
         ----------
         base_point : array-like, shape=[..., *point_shape]
+
+        Raises
+        ------
+        NotImplementedError
+            Always.
         """
         raise NotImplementedError(
             "the injectivity radius of these metrics is not known; log raises a GeodesicError "

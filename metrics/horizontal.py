@@ -62,6 +62,7 @@ class HorizontalSpaces(ABC):
         Parameters
         ----------
         theta, target : array, shape=[..., dim]
+            The target stands for its fibre.
 
         Returns
         -------
@@ -116,6 +117,7 @@ class TangentSpaces(HorizontalSpaces):
         Parameters
         ----------
         theta, target : array, shape=[..., dim]
+            The target stands for its fibre.
 
         Returns
         -------
@@ -178,6 +180,7 @@ class LiftSpaces(HorizontalSpaces):
         Parameters
         ----------
         theta, target : array, shape=[..., dim]
+            The target stands for its fibre.
 
         Returns
         -------
@@ -194,6 +197,7 @@ class ProductSpaces(HorizontalSpaces):
     ----------
     architecture : ProductArchitecture
     factors : sequence of HorizontalSpaces
+        One for each factor.
     """
 
     def __init__(
@@ -240,6 +244,7 @@ class ProductSpaces(HorizontalSpaces):
         Parameters
         ----------
         theta, target : array, shape=[..., dim]
+            The target stands for its fibre.
 
         Returns
         -------

@@ -71,7 +71,7 @@ class TwoLayerMultiplier(Multiplier):
     Parameters
     ----------
     lam : float
-        λ, with S = λI.
+        Value of λ, with S = λI.
     left, right : float
         Values of UUᵀ on ker Zᵀ and of VVᵀ on ker Z, where these are not {0}.
 
@@ -147,7 +147,7 @@ class DeepMultiplier(Multiplier):
 
     References
     ----------
-    [MPG]_; balanced: Arora et al. 2018.
+    [MPG]_; balanced: [Arora2018]_.
     """
 
     def __init__(self, shifts: Any, left: Any = None, right: Any = None) -> None:

@@ -309,7 +309,7 @@ class SpectralCometric(Cometric):
             )
 
     def eigenvalues(self, z: Any) -> Any:
-        """Eigenvalues of K(z) on the tangent space, in no particular order.
+        """Return the eigenvalues of K(z) on the tangent space, in no particular order.
 
         Parameters
         ----------

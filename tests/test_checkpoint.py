@@ -6,6 +6,8 @@ import shutil
 
 import numpy as np
 import pytest
+import scipy.integrate
+from scipy.integrate import DOP853
 from test_flows import MODES, precise, problem
 
 from liftflow.architectures import ReLUNetwork
@@ -13,6 +15,7 @@ from liftflow.errors import DataError, InputError, OutputError
 from liftflow.flows import IntrinsicFlow, ParameterFlow, Trajectory, compare
 from liftflow.losses import Loss
 from liftflow.manifolds import InvariantSet
+from liftflow.metrics import intrinsic_cometric
 
 KEPT = ("t", "y", "theta", "loss", "chart_times")
 FLOWS = ("parameter", *MODES)
@@ -147,8 +150,83 @@ def test_resume_refuses_what_does_not_fit():
         integrate("basis", other_set, other_loss, t_eval=part.t, resume=part)
     with pytest.raises(InputError, match=r"remembers \[.*'theta'\], that of this flow 18 and \[\]"):
         integrate("parameter", invariant_set, loss, t_eval=part.t, resume=part)
-    with pytest.raises(InputError, match=r"resume continues from t = 0\.5"):
-        integrate("basis", invariant_set, loss, t_span=(0.6, 1.0), resume=part)
+    with pytest.raises(InputError, match=r"from t = 0\.5 a run that began at t = 0; .*not at 0\.2"):
+        integrate("basis", invariant_set, loss, t_span=(0.2, 1.0), resume=part)
+
+
+@pytest.mark.parametrize(
+    ("changed", "match"),
+    [
+        (
+            {"rtol": 1e-6},
+            r"a run with rtol = 1e-05, got rtol = 1e-06; give the same, or start anew",
+        ),
+        ({"atol": 1e-6}, r"a run with atol = 1e-09, got atol = 1e-06; give the same, or"),
+        ({"method": "RK23"}, r"a run with method = RK45, got method = RK23; give the same, or"),
+        (
+            {"rtol": 1e-6, "method": DOP853},
+            r"with rtol = 1e-05, method = RK45, got rtol = 1e-06, method = DOP853;",
+        ),
+    ],
+)
+def test_resume_refuses_other_settings_also_where_the_run_is_done(changed, match, tmp_path):
+    invariant_set, loss = problem("dag")
+    settings = {"rtol": 1e-5, "atol": 1e-9, "method": "RK45"}
+    done = integrate("basis", invariant_set, loss, **settings)
+    failing = Fails(loss, done.n_evaluations // 2, KeyboardInterrupt())
+    part = integrate("basis", invariant_set, failing, **settings)
+    for number, run in enumerate((done, part)):
+        run.save(tmp_path / f"{number}.npz")
+        for earlier in (run, Trajectory.load(tmp_path / f"{number}.npz")):
+            with pytest.raises(InputError, match=match):
+                integrate("basis", invariant_set, loss, resume=earlier, **settings | changed)
+
+
+def test_resume_takes_other_settings_that_decide_no_step(tmp_path):
+    invariant_set, loss = problem("dag")
+    whole = integrate("basis", invariant_set, loss)
+    part = integrate(
+        "basis", invariant_set, Fails(loss, whole.n_evaluations // 2, KeyboardInterrupt())
+    )
+    free = {"checkpoint": tmp_path / "run", "checkpoint_seconds": 0.0, "memory_limit": 1e9}
+    same = precise(1e-7)["method"]
+    again = integrate(
+        "basis", invariant_set, loss, resume=part, method=getattr(scipy.integrate, same), **free
+    )
+    assert_same(again, whole)
+
+
+def test_resume_refuses_another_metric():
+    """The start and the loss there are the same; the velocity is not."""
+    invariant_set, loss = problem("layers")
+    architecture, theta0 = invariant_set.architecture, invariant_set.theta0
+    settings = {"t_span": (0.0, 1.0), "rtol": 1e-5, "atol": 1e-8}
+    elsewhere = intrinsic_cometric(architecture, architecture.fibre_point(theta0, 0))
+    part = IntrinsicFlow(
+        invariant_set, Fails(loss, 20, KeyboardInterrupt()), "full", elsewhere
+    ).integrate(**settings)
+    assert part.checkpoint.n_steps > 0
+    with pytest.raises(InputError, match=r"left this start at the speed [\d.]+, not [\d.]+; is it"):
+        IntrinsicFlow(invariant_set, loss, "full").integrate(resume=part, **settings)
+    assert (
+        IntrinsicFlow(invariant_set, loss, "full", elsewhere)
+        .integrate(resume=part, **settings)
+        .success
+    )
+
+
+def test_resumed_before_the_first_time_asked_for():
+    invariant_set, loss = problem("dag")
+    times = np.array([0.5, 1.0])
+    whole = integrate("basis", invariant_set, loss, t_eval=times)
+    failing = Fails(loss, whole.n_evaluations // 4, KeyboardInterrupt())
+    part = integrate("basis", invariant_set, failing, t_eval=times)
+    assert 0 < part.checkpoint.t < times[0]
+    assert_same(integrate("basis", invariant_set, loss, t_eval=times, resume=part), whole)
+    # Of a time that the run has passed, it kept no state.
+    passed = np.append(0.5 * part.checkpoint.t, times)
+    with pytest.raises(InputError, match="the times asked for now differ"):
+        integrate("basis", invariant_set, loss, t_eval=passed, resume=part)
 
 
 def test_states_are_thinned_to_the_memory_allowed():

@@ -4,6 +4,7 @@ import ast
 import inspect
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -82,6 +83,33 @@ def test_the_start_page_prints_what_it_shows(tmp_path):
     assert len(shown) == 4
     printed = printed_by("\n".join(indented(page, "plot::")), tmp_path)
     assert printed == "".join(f"{block.strip()}\n" for block in shown)
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "again"),
+    [
+        ("src/liftflow/room.py", "2.0", "3.0", True),
+        ("docs/gif_scraper.py", "2.0", "3.0", True),
+        ("constraints.txt", "2.0", "3.0", True),
+        ("src/liftflow/room.py", "the half", "one half", False),
+        ("src/liftflow/room.py", "a comment", "another", False),
+        ("src/liftflow/gallery/plot_01.py", "2.0", "3.0", False),
+    ],
+)
+def test_figures_are_drawn_again_when_the_library_changed(tmp_path, file, old, new, again):
+    digest = runpy.run_path(str(ROOT / "docs/library_digest.py"))["library_digest"]
+    code = 'def half(x):\n    """Return the half."""\n    return x / 2.0  # a comment\n'
+    (tmp_path / "src/liftflow").mkdir(parents=True)
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "gallery").mkdir()
+    (tmp_path / "src/liftflow/gallery").symlink_to("../../gallery")
+    for name in ("src/liftflow/room.py", "docs/gif_scraper.py", "gallery/plot_01.py"):
+        (tmp_path / name).write_text(code)
+    (tmp_path / "constraints.txt").write_text("numpy==2.0\n")
+    before, text = digest(tmp_path), (tmp_path / file).read_text()
+    assert old in text
+    (tmp_path / file).write_text(text.replace(old, new))
+    assert (digest(tmp_path) != before) == again
 
 
 def test_every_room_is_in_the_api_pages():

@@ -181,6 +181,44 @@ def test_parameters_come_in_the_order_of_the_graph():
     assert network.parameter_names[:2] == (("b", "y"), ("x", "b"))
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_generations_are_those_of_networkx_with_a_node_before_all_biases(seed):
+    network = random_network(seed)
+    augmented = nx.DiGraph(network.parameter_names)
+    levels = nx.topological_generations(augmented)
+    wanted = {node: level for level, nodes in enumerate(levels) for node in nodes}
+    nodes, generation = network.dag.nodes, network.dag.generation
+    assert {node: generation[i] for i, node in enumerate(nodes)} == {n: wanted[n] for n in nodes}
+    members = [[nodes[i] for i in numbers] for numbers in network.dag.members]
+    assert members[0] == list(network.inputs)
+    order = list(network.graph)
+    assert members[1:] == [[n for n in order if wanted[n] == g] for g in range(1, len(members))]
+
+
+def test_only_a_bias_puts_a_node_without_in_edges_after_the_inputs():
+    graph = nx.DiGraph([("b", "y"), ("x", "y")])
+    network = ReLUNetwork(graph, ["x"], ["y"], ["b"])
+    assert network.dag.nodes == ("x", "b", "y")
+    assert_array_equal(network.dag.generation, [0, 1, 2, -1])
+
+
+def test_the_graph_is_a_frozen_copy():
+    graph = nx.DiGraph(name="mine")
+    graph.add_nodes_from([("y", {"colour": "red"}), "x", "b"])
+    graph.add_edges_from([("x", "b"), ("b", "y", {"weight": 2.0}), ("x", "y", {"weight": 3.0})])
+    network, before = ReLUNetwork(graph, ["x"], ["y"]), graph.copy()
+    graph.edges["x", "b"]["weight"] = graph.edges["b", "y"]["weight"] = 7.0
+    graph.nodes["y"]["colour"] = graph.graph["name"] = "other"
+    graph.remove_edge("x", "y")
+    for view in ("nodes", "edges"):
+        kept, wanted = (list(getattr(g, view)(data=True)) for g in (network.graph, before))
+        assert kept == wanted
+    assert network.graph.graph == {"name": "mine"}
+    assert list(network.graph.pred["y"]) == list(before.pred["y"])
+    with pytest.raises(nx.NetworkXError, match="Frozen"):
+        network.graph.add_edge("x", "z")
+
+
 def test_blocks_of_layers():
     network = residual([2, 3, 3, 1], [(0, 2), (1, 3)], bias=True)
     assert network.block_shapes == ((2, 3), (3, 3), (3, 1), (2, 3), (3, 1), (3,), (3,), (1,))

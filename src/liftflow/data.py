@@ -23,6 +23,7 @@ class Dataset:
     Attributes
     ----------
     name : str
+        What figures and tables call it.
     inputs : array, shape=[n_samples, n_features]
     targets : array, shape=[n_samples]
         Labels from 0, or real numbers of mean 0 and variance 1.
@@ -46,7 +47,7 @@ class Dataset:
         return self.n_classes or 1
 
     def targets_for(self, loss: str) -> FloatArray:
-        """Targets in the form a loss takes them.
+        """Return the targets in the form a loss takes them.
 
         Parameters
         ----------

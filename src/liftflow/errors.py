@@ -78,7 +78,7 @@ class NotTangentError(LiftflowError, ValueError):
 
 
 class NotRecoverableError(LiftflowError, ValueError):
-    """ker ∂φ ∩ ker ∂h ≠ {0}: θ is not determined by z and the conservation laws.
+    """A parameter θ is not determined by z and the conservation laws: ker ∂φ ∩ ker ∂h ≠ {0}.
 
     Attributes
     ----------

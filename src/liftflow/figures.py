@@ -93,7 +93,12 @@ def style(dark: bool | None = None) -> dict[str, Any]:
 
 
 def ink() -> Any:
-    """Return the colour of the text: black on light ground, white on dark."""
+    """Return the colour of the text: black on light ground, white on dark.
+
+    Returns
+    -------
+    colour : matplotlib colour
+    """
     return mpl.rcParams["text.color"]
 
 
@@ -112,6 +117,7 @@ def add_space(
     Parameters
     ----------
     figure : matplotlib.figure.Figure
+        Where to add them.
     position : matplotlib.gridspec.SubplotSpec or int
         As in ``figure.add_subplot``.
     labels : sequence of str
@@ -140,6 +146,7 @@ def level_set_faces(values: FloatArray, grid: FloatArray) -> list[FloatArray]:
     Parameters
     ----------
     values : array, shape=[n_x, n_y, n_z]
+        The function on the grid.
     grid : array, shape=[n_x, n_y, n_z, 3]
         The points where the function has these values.
 
@@ -195,6 +202,7 @@ def draw_level_set(
     bounds : sequence of three pairs of float
         The box it is cut to. One sheet of two is had by a box that misses the other.
     colour : matplotlib colour
+        Of the surface.
     strength : float
         Share of the colour in its mixture with the ground, between 0 and 1.
     rings : int
@@ -270,9 +278,12 @@ def draw_trajectory(
         In space for points in space.
     points : array-like, shape=[n_times, 2 or 3]
     colour : matplotlib colour
+        Of line and arrows.
     arrows : int
         Number of arrow heads, evenly along its length.
-    linestyle, linewidth
+    linestyle : str
+        As in ``axes.plot``.
+    linewidth : float
         As in ``axes.plot``.
     start : bool
         Whether to mark the first point.
@@ -317,6 +328,7 @@ def save_animation(animation: Animation, path: str | Path, *, fps: int = 20) -> 
     Parameters
     ----------
     animation : matplotlib.animation.Animation
+        One that is not yet closed.
     path : str or Path
     fps : int
         Frames per second.

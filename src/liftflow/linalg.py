@@ -48,11 +48,12 @@ def over_batch(
 
 
 def range_basis(matrix: FloatArray) -> FloatArray:
-    """Orthonormal basis of the range of a matrix, shape=[m, rank].
+    """Orthonormal basis of the range of a matrix.
 
     Parameters
     ----------
     matrix : array, shape=[m, n]
+        Of any rank.
 
     Returns
     -------
@@ -69,6 +70,7 @@ def minimal_solution(operator: LinearOperator, right: FloatArray) -> FloatArray:
     Parameters
     ----------
     operator : scipy.sparse.linalg.LinearOperator, shape=[m, n]
+        Of any rank.
     right : array, shape=[m]
 
     Returns

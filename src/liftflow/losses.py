@@ -81,7 +81,7 @@ class Loss(ABC):
         return architecture.lift_vjp(theta, self.gradient(architecture.lift(theta)))
 
     def scores(self, theta: FloatArray, architecture: Architecture) -> dict[str, float]:
-        """Figures of merit at θ besides the loss, by name.
+        """Return figures of merit at θ besides the loss, by name.
 
         Parameters
         ----------
@@ -254,7 +254,7 @@ class NetworkLoss(Loss):
 
     References
     ----------
-    [MPG]_, and the path activations of Gonon et al. 2024.
+    [MPG]_, and the path activations of [Gonon2024]_.
     """
 
     def __init__(self, network: ReLUNetwork, inputs: Any, targets: Any, kind: str = "mse") -> None:

@@ -118,7 +118,7 @@ def attention_loss(inputs: Any, targets: Any, d_head: int) -> FunctionLoss:
     ----------
     inputs, targets : array-like, shape=[n_sequences, n_tokens, d_model]
     d_head : int
-        d in the softmax.
+        The d in the softmax.
 
     Returns
     -------

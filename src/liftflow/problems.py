@@ -48,12 +48,13 @@ class Options:
         Numbers joined by dashes: widths of the layers from input to output; for ``ode`` the size
         and the number of steps; for ``attention`` d_model, d_head and the number of heads.
     lams : str or None
-        λ of relaxed balancedness, or several joined by commas.
+        One λ of relaxed balancedness, or several joined by commas.
     bias : bool
         Biases of a ReLU network.
     loss : str or None
         ``mse`` or ``cross-entropy``, for a ReLU network.
     seed : int
+        Of everything that is drawn.
     """
 
     data: str | None = None
@@ -206,6 +207,7 @@ def build(family: str, options: Options) -> tuple[InvariantSet, Loss]:
     invariant_set : InvariantSet
         Of He's initialisation for a ReLU network, else of a random relaxed balanced point.
     loss : Loss
+        Of that data, or of random data of the task.
 
     Raises
     ------

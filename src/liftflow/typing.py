@@ -52,7 +52,7 @@ def as_array(
     Returns
     -------
     array : array, shape=[..., *shape]
-        float64; the traced array itself where autograd is at work.
+        Of float64; the traced array itself where autograd is at work.
 
     Raises
     ------
