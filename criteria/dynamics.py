@@ -113,11 +113,11 @@ def dynamic_property(architecture: Architecture, theta: Any, *, rng: Rng = 0) ->
 
     Implied by the metric property. Where that fails, what flows can reach decides, the orbit of
     θ₀ under the fields ∇φ_i, whose tangents are the trace of the Lie algebra they generate. If ∂φ
-    is injective on them, z determines θ in the orbit, at least locally: the property holds as far
-    as points tell. φ must be analytic. If M changes along
-    a kernel of ∂φ in them, at a point where the rank of ∂φ is maximal, it fails: the flows fill
-    an open part of the orbit [Krener1974]_, so they reach points of one fibre with different M.
-    To show such a pair, two losses are searched for.
+    is injective on them, z determines θ in the orbit, at least locally, and the property holds as
+    far as points tell, like the metric property where θ₀ is recoverable. If M changes along a
+    kernel of ∂φ in them, at a point where the rank of ∂φ is maximal, it fails: the flows fill an
+    open part of the orbit [Krener1974]_, so they reach points of one fibre with different M. Both
+    hold for an analytic φ. To show such a pair, two losses are searched for.
 
     Parameters
     ----------
@@ -161,7 +161,7 @@ def dynamic_given_metric(
         return replace(metric, name="dynamic", reason="implied by the metric property")
     recoverable, inclusion = in_orbit(architecture, theta, rng)
     if recoverable.verdict is Verdict.HOLDS:
-        reason = "z determines θ in its orbit, though not among all points with its laws"
+        reason = "z determines θ in its orbit, locally, though not among all points with its laws"
         return replace(recoverable, name="dynamic", value=0.0, reason=reason)
     example = find_counter_example(architecture, theta, rng=rng)
     if not example.found and inclusion.verdict is Verdict.FAILS:

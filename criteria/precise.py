@@ -319,7 +319,7 @@ class PreciseView(View):
     def _in_laws(self) -> tuple[list[Rank], Rows, float]:
         span = self.span()
         ranks = [span.extend(self.field_vectors()), span.extend(self._law_rows())]
-        velocities = [rows / self._scale for rows in span.complement()]
+        velocities = [rows / self._scale for rows in self._aligned(span.complement())]
         if span.opened:  # kernels of another dimension are no measure
             velocities = velocities[:1]
         return ranks, velocities, span.smallest
@@ -328,13 +328,18 @@ class PreciseView(View):
         """Return what is orthogonal to the fields, which are the first of the trace."""
         trace = lie_trace(self)
         assert isinstance(trace.span, PreciseSpan)
-        count, velocities = trace.ranks[0].value, []
+        count, bases = trace.ranks[0].value, []
         for basis in trace.span.bases:
             rows = basis * self._scale
             fields = _independent(rows[:count], rows[:0], count)[0]
-            velocities.append(_independent(rows[count:], fields, trace.dimension - count)[0])
+            bases.append(_independent(rows[count:], fields, trace.dimension - count)[0])
         unsettled = Rank(0, trace.doubtful, np.nan, np.nan)
-        return [*trace.ranks, unsettled], velocities, trace.span.smallest
+        return [*trace.ranks, unsettled], self._aligned(bases), trace.span.smallest
+
+    def _aligned(self, bases: Rows) -> Rows:
+        """Project the same random vectors onto subspaces, so that they vary as these do."""
+        vectors = _exact(self.rng.standard_normal((len(bases[0]), self.size)))
+        return [(vectors @ basis.T) @ basis for basis in bases]
 
     @_precisely
     def lengths(self, vectors: Rows) -> FloatArray:
@@ -375,7 +380,7 @@ class PreciseView(View):
 
     @_precisely
     def gram_changes(self, kernel: Kernel) -> tuple[FloatArray, float]:
-        """Relative size of ∂M along a kernel, and the distance of the largest from zero.
+        """Relative size of ∂M along a kernel, and the largest of their distances from zero.
 
         Parameters
         ----------
@@ -391,9 +396,10 @@ class PreciseView(View):
             relative_gram_changes(self.fields, pairs, point, velocities)
             for point, velocities in zip(self._points, kernel.velocities, strict=False)
         ]
-        largest = [max(sizes) for sizes in changes if len(sizes)]
-        decisive = distance(*largest) if len(largest) == 3 else float(largest[0])
-        return changes[0].astype(float), decisive
+        here = changes[0].astype(float)
+        if len(changes) < 3:
+            return here, float(max(here))
+        return here, max(distance(*sizes) for sizes in zip(*changes, strict=True))
 
 
 def _exact_forms(forms: NetworkForms) -> NetworkForms:

@@ -62,6 +62,7 @@ def coordinate_scale(vectors: FloatArray) -> FloatArray:
     Parameters
     ----------
     vectors : array, shape=[n, n_coordinates]
+        Fields, or their majorants.
 
     Returns
     -------
