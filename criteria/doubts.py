@@ -39,15 +39,18 @@ def scales_part(architecture: Architecture, theta: FloatArray, rng: np.random.Ge
 
 
 @scales_part.register
-def _(network: ReLUNetwork, theta: FloatArray, rng: np.random.Generator) -> bool:
-    return False  # its forms follow the rescalings
-
-
-@scales_part.register
 def _(network: DeepLinear, theta: FloatArray, rng: np.random.Generator) -> bool:
     if is_precise(network, theta):
         return False
     return bool(scales_part.dispatch(Architecture)(network, theta, rng))
+
+
+@scales_part.register
+def _(network: ReLUNetwork, theta: FloatArray, rng: np.random.Generator) -> bool:
+    sizes = np.abs(theta[theta != 0])
+    if sizes.size in (0, network.dim) or is_precise(network, theta):
+        return False  # without zeros the forms follow the rescalings
+    return bool(np.max(sizes) > PARTED * np.min(sizes))
 
 
 def doubted(criterion: Criterion) -> Criterion:

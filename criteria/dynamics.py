@@ -32,7 +32,7 @@ SAME, OTHER = 1e-8, 1e-6
 """Relative differences of M from which flows or walks of rtol 1e-11 tell equal from different."""
 
 _RTOL = 1e-11
-_MATCH = 1e-8  # distance of two z, relative to their way, up to which they are the same
+_MATCH = 1e-8  # distance of two z, in units of their terms and way, up to which they are the same
 _N_POINTS = 3
 _STEPS = (0.3, 0.1, 0.03, 3e-3, 3e-4, 3e-5, 3e-6, 3e-8, 3e-10)
 """Lengths of flows, relative to θ at their first speed: shorter ones where those run away."""
@@ -194,7 +194,7 @@ class CounterExample:
     gap : float
         Relative difference of M, by random probes.
     mismatch : float
-        Distance of the two z, relative to the way that z went.
+        Distance of the two z, each entry relative to its terms, and to the way that z went.
     slope1, slope2, axis : array, shape=[*lifted_shape]
         The vectors c_1, c_2 and a.
     curvature : float
@@ -308,8 +308,11 @@ def _shoot(
     # Half-way, the curved part is about as strong as the linear one.
     curvature = 2 * np.linalg.norm(slope1) / (abs(float(np.sum(axis * speed))) or 1.0)
     (theta1,) = _flow(architecture, theta[None], partial(_constant, slope1))
-    target = np.asarray(architecture.lift(theta1))
-    way, length = np.linalg.norm(target - z0), np.linalg.norm(slope1)
+    target, length = np.asarray(architecture.lift(theta1)), np.linalg.norm(slope1)
+    # Entry by entry, as M may change with the smallest of z: relative to all terms of each.
+    units = np.abs(architecture.lift_jacobian(theta1)) @ np.abs(theta1)
+    units = np.where(units > 0, units, units.max()).reshape(shape)
+    way = np.linalg.norm((target - z0) / units)
     if not way > 0:
         raise _FlowLost
     flows = 1
@@ -325,9 +328,12 @@ def _shoot(
 
         return _flow(architecture, np.repeat(theta[None], len(unknowns), axis=0), gradient)
 
+    def misses(thetas: FloatArray) -> FloatArray:
+        gaps = (np.asarray(architecture.lift(thetas)) - target) / units
+        return gaps.reshape(len(thetas), -1) / way
+
     def residuals(unknowns: FloatArray) -> FloatArray:
-        lifted = np.asarray(architecture.lift(ends(unknowns))) - target
-        return lifted.reshape(len(unknowns), -1) / way
+        return misses(ends(unknowns))
 
     def jacobian(unknown: FloatArray) -> FloatArray:
         step = 1e-6
@@ -344,7 +350,7 @@ def _shoot(
         max_nfev=_MAX_STEPS,
     )
     (theta2,) = ends(solution.x[None])
-    mismatch = float(np.linalg.norm(np.asarray(architecture.lift(theta2)) - target) / way)
+    mismatch = float(np.linalg.norm(misses(theta2[None])))
     gap = _gram_difference(architecture, theta1, theta2, rng)
     return CounterExample(
         found=mismatch <= _MATCH and gap >= OTHER,

@@ -1,4 +1,4 @@
-r"""The view of linear networks in high precision, where no scale of a layer hides another.
+r"""The view of small networks in high precision, where no scale of a layer hides another.
 
 Rescaling the layers of a network, U_i → c_i U_i with a product of 1, divides the fields of layer i
 by c_i², relative to θ, so that brackets have terms at all the scales c_i⁻² c_j⁻² ⋯. In double
@@ -10,12 +10,13 @@ that grows like the k-th power of the distance to θ is as far from zero as its 
 """
 
 from collections.abc import Callable, Sequence
+from functools import singledispatch
 from typing import Any
 
 import numpy as np
 from flint import arb, ctx
 
-from liftflow.architectures import DeepLinear
+from liftflow.architectures import Architecture, DeepLinear, ReLUNetwork
 from liftflow.criteria.findings import NONZERO, TOLERANCE, ZERO, Rank
 from liftflow.criteria.network_fields import NetworkForms
 from liftflow.criteria.scaling import coordinate_scale
@@ -32,7 +33,7 @@ from liftflow.criteria.views import (
 from liftflow.typing import FloatArray
 
 PRECISE_LIMIT = 100
-"""Number of parameters of a linear network up to which this view is used."""
+"""Number of parameters of a linear or ReLU network up to which this view is used."""
 
 NEAR, NEARER = 1e-5, 1e-7
 """Relative distances of the two neighbours of θ; distances are told up to the first."""
@@ -214,7 +215,7 @@ class PreciseView(View):
 
     Parameters
     ----------
-    architecture : DeepLinear
+    architecture : DeepLinear or ReLUNetwork
     theta : array, shape=[dim]
     rng : numpy.random.Generator
         For random combinations of the fields, and the neighbours of θ.
@@ -225,7 +226,7 @@ class PreciseView(View):
     """
 
     def __init__(
-        self, architecture: DeepLinear, theta: FloatArray, rng: np.random.Generator
+        self, architecture: Architecture, theta: FloatArray, rng: np.random.Generator
     ) -> None:
         super().__init__(architecture, theta, rng)
         # By majorants: where terms cancel, the fields have only the size of rounding.
@@ -407,19 +408,26 @@ def _exact_forms(forms: NetworkForms) -> NetworkForms:
     return NetworkForms(*[_exact(part) for part in parts])
 
 
-def typical_weights(architecture: DeepLinear, theta: FloatArray) -> FloatArray:
-    """Typical size of each weight, by its row and its column: what a small change is relative to.
+@singledispatch
+def typical_weights(architecture: Architecture, theta: FloatArray) -> FloatArray:
+    """Typical size of each weight: what a small change of it is relative to.
 
     Parameters
     ----------
-    architecture : DeepLinear
+    architecture : DeepLinear or ReLUNetwork
     theta : array, shape=[dim]
 
     Returns
     -------
     sizes : array, shape=[dim]
-        In the coordinates of the fields: by layers, by input and then output.
+        In the coordinates of the fields. Zero for a weight that is zero with all of its row or
+        column of a matrix, or as an edge of a graph: such zeros are no accidents.
     """
+    raise TypeError(f"no fields of paths are known for {type(architecture).__name__}")
+
+
+@typical_weights.register
+def _(architecture: DeepLinear, theta: FloatArray) -> FloatArray:
     sizes = []
     for layer in architecture.layers(theta):
         squares = np.asarray(layer).T ** 2
@@ -428,12 +436,17 @@ def typical_weights(architecture: DeepLinear, theta: FloatArray) -> FloatArray:
     return np.concatenate(sizes)
 
 
-def is_precise(architecture: DeepLinear, theta: FloatArray) -> bool:
-    """Tell whether a linear network is seen in high precision.
+@typical_weights.register
+def _(architecture: ReLUNetwork, theta: FloatArray) -> FloatArray:
+    return np.abs(theta)
+
+
+def is_precise(architecture: Architecture, theta: FloatArray) -> bool:
+    """Tell whether a network is seen in high precision.
 
     Parameters
     ----------
-    architecture : DeepLinear
+    architecture : DeepLinear or ReLUNetwork
     theta : array, shape=[dim]
 
     Returns
@@ -446,6 +459,7 @@ def is_precise(architecture: DeepLinear, theta: FloatArray) -> bool:
     return architecture.dim <= PRECISE_LIMIT and bool(decades < MAX_DECADES)
 
 
-@view_of.register
-def _(architecture: DeepLinear, theta: FloatArray, rng: np.random.Generator) -> View:
+@view_of.register(DeepLinear)
+@view_of.register(ReLUNetwork)
+def _(architecture: Architecture, theta: FloatArray, rng: np.random.Generator) -> View:
     return (PreciseView if is_precise(architecture, theta) else FloatView)(architecture, theta, rng)

@@ -85,4 +85,8 @@ class BarePaths(Architecture):
         super().__init__(network.dim, (network.n_paths,))
 
     def lift(self, theta):
-        return anp.prod(1 + self.incidence * (theta[..., None, :] - 1), axis=-1)
+        factors = 1 + self.incidence * (theta[..., None, :] - 1)
+        z = 1.0
+        for edge in range(self.dim):  # not anp.prod, whose derivative divides by the factors
+            z = z * factors[..., edge]
+        return z

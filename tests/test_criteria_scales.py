@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from flint import arb, nmod_mat
 from hierarchy_cases import BALANCED, TABLE, UNBALANCED, balanced, bare, verdicts
+from random_dags import random_network
 
-from liftflow import classify, frobenius, kernel_inclusion
+from liftflow import ReLUNetwork, classify, frobenius, kernel_inclusion
 from liftflow.architectures import DeepLinear, TwoLayerLinear
 from liftflow.criteria import (
     commuting,
@@ -111,6 +112,26 @@ def test_ranks_where_scales_part_are_those_of_exact_arithmetic(widths, rng):
     for powers in exponents(network)[::2]:
         moved = rescaled(network, theta, 1e4 ** np.array(powers))
         assert lie_algebra_dimension(network, moved).value == exact_dimension(network, moved, rng)
+
+
+@pytest.mark.parametrize("seed", [3, 9, 23, 32])
+def test_rescaling_a_relu_network_with_zeros_changes_no_verdict(seed, rng):
+    # At 23, double precision gets Frobenius and the laws wrong; at 9 and 32, two z that are the
+    # same relative to the largest entry of z looked like a counter-example to the dynamic property.
+    widths = np.random.default_rng(seed).integers(1, 4, size=3)
+    network = random_network(seed) if seed % 2 else ReLUNetwork.from_widths(widths.tolist())
+    theta = network.random_point(rng=seed)
+    theta[np.random.default_rng(seed).random(network.dim) < 0.25] = 0
+    wanted = verdicts(classify(network, theta))
+    logs = np.log(1e4) * rng.choice([-1, 0, 1], size=network.n_hidden)
+    assert verdicts(classify(network, network.rescale(theta, logs))) == wanted
+
+
+@pytest.mark.parametrize("power", [(1, 0, 0, -1), (0, 1, 0, -1), (1, 0, -1, -1)])
+def test_rescaling_leaves_it_whether_fields_commute(power):
+    network = ReLUNetwork.from_widths([1, 2, 2, 1])
+    moved = network.rescale(network.random_point(rng=0), np.log(1e4) * np.array(power))
+    assert not commuting(network, moved)
 
 
 def test_rescaling_unbalances_a_balanced_point():
