@@ -18,7 +18,6 @@ from liftflow.criteria.kernels import recoverability as recoverability
 from liftflow.criteria.polynomials import DiscoveredLaws as DiscoveredLaws
 from liftflow.criteria.polynomials import PolynomialLaw as PolynomialLaw
 from liftflow.criteria.polynomials import discover_laws as discover_laws
-from liftflow.criteria.precise import PreciseView as PreciseView
 
 __all__ = [
     "Classification",

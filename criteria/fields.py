@@ -19,6 +19,7 @@ import numpy as np
 from liftflow.architectures import Architecture
 from liftflow.architectures.base import followed_by_autograd
 from liftflow.criteria.jets import Arithmetic
+from liftflow.criteria.scaling import finite
 from liftflow.errors import InputError
 from liftflow.typing import FloatArray, IntArray
 
@@ -239,10 +240,27 @@ class AutogradFields(GradientFields):
     ------
     NotDifferentiableError
         When evaluated: autograd cannot follow the lift.
+    NotFiniteError
+        When evaluated: a derivative is NaN or infinite.
     """
 
     def __init__(self, architecture: Architecture) -> None:
         self.architecture = architecture
+
+    def finish(self, values: Any) -> FloatArray:
+        """Return plain arrays, or refuse those that are not finite.
+
+        Parameters
+        ----------
+        values : array
+            Fields, their derivatives or brackets.
+
+        Returns
+        -------
+        array : array
+            The same.
+        """
+        return finite(values, self.architecture)
 
     def random_forms(self, count: int, point: FloatArray, rng: np.random.Generator) -> FloatArray:
         """Draw normal covectors.

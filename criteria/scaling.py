@@ -1,9 +1,12 @@
 """Rows of ∂φ, and the scales that make ranks independent of units."""
 
+from typing import Any
+
 import numpy as np
 
 from liftflow.architectures import Architecture
 from liftflow.criteria.findings import DROP
+from liftflow.errors import NotFiniteError
 from liftflow.typing import FloatArray
 
 SPARE = 6
@@ -24,12 +27,46 @@ def lift_rows(
     Returns
     -------
     rows : array, shape=[n, dim]
+
+    Raises
+    ------
+    NotFiniteError
+        The lift has no finite derivative.
     """
     count = architecture.dim + SPARE
     if architecture.lifted_dim <= 2 * count:
-        return np.asarray(architecture.lift_jacobian(theta))
+        return finite(architecture.lift_jacobian(theta), architecture)
     forms = rng.standard_normal((count, *architecture.lifted_shape))
-    return np.asarray(architecture.lift_vjp(theta, forms))
+    return finite(architecture.lift_vjp(theta, forms), architecture)
+
+
+def finite(derivatives: Any, architecture: Architecture) -> FloatArray:
+    """Return derivatives of a lift as an array, or refuse them: no rank can be read off a NaN.
+
+    Parameters
+    ----------
+    derivatives : array-like
+        Any shape.
+    architecture : Architecture
+
+    Returns
+    -------
+    derivatives : array
+        The same.
+
+    Raises
+    ------
+    NotFiniteError
+        One is NaN or infinite.
+    """
+    array = np.asarray(derivatives)
+    if not np.all(np.isfinite(array)):
+        raise NotFiniteError(
+            f"the derivatives of the lift of {type(architecture).__name__} at θ must be finite, "
+            f"got {np.sum(~np.isfinite(array))} NaN or infinite of {array.size}; autograd divides "
+            "by the factors of a prod and by roots: write the lift so that it need not at zeros"
+        )
+    return array
 
 
 def column_lengths(rows: FloatArray, theta: FloatArray) -> FloatArray:

@@ -1079,6 +1079,26 @@ def test_lift_that_nothing_differentiates(call):
     refused(lambda: call(Bare()), NotDifferentiableError, match)
 
 
+class Pairs(Architecture):
+    """Multiplies weights by a function whose derivative divides by them."""
+
+    def __init__(self):
+        super().__init__(4, (2,))
+
+    def lift(self, theta):
+        return anp.prod(anp.reshape(theta, (*theta.shape[:-1], 2, 2)), axis=-1)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning:autograd")
+@pytest.mark.parametrize(
+    "criterion", [classify, commuting, frobenius, kernel_inclusion, laws_complete, recoverability]
+)
+def test_derivatives_that_are_not_finite(criterion):
+    criterion(Pairs(), np.array([1.0, 1.0, 2.0, 3.0]))
+    match = "derivatives of the lift of Pairs at θ must be finite, got .* NaN or infinite of"
+    refused(lambda: criterion(Pairs(), np.array([0.0, 1.0, 2.0, 3.0])), NotFiniteError, match)
+
+
 def test_exact_count_of_a_lift_of_floats():
     match = "exact=True evaluates the lift over a prime field, and that of Bare .* exact=False"
     refused(lambda: count_conservation_laws(Bare(), exact=True), InputError, match)
