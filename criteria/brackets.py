@@ -117,7 +117,17 @@ def _commuting(architecture: Architecture, theta: FloatArray, rng: np.random.Gen
 @_commuting.register
 def _(network: ReLUNetwork, theta: FloatArray, rng: np.random.Generator) -> Finding:
     if not np.all(theta != 0):
-        return _commuting.dispatch(Architecture)(network, theta, rng)
+        if not by_graph(network):
+            return _commuting.dispatch(Architecture)(network, theta, rng)
+        return Finding(
+            "commuting",
+            Verdict.UNDECIDED,
+            value=0.0,
+            margin=1.0,
+            tolerance=0.0,
+            reason="too many parameters for brackets, and zeros among them, of which the graph "
+            "does not tell",
+        )
     nodes = shared_edge(network.dag)
     return Finding(
         "commuting",

@@ -275,7 +275,7 @@ def find_counter_example(
     """
     theta = as_array(theta, "theta", (architecture.dim,), batch=False, differentiable=False)
     rng = as_rng(rng)
-    zero = np.zeros(architecture.lifted_shape)
+    zero = np.broadcast_to(0.0, architecture.lifted_shape)  # z may be too long to be held
     best = CounterExample(False, 0.0, np.inf, zero, zero, zero, 0.0, theta, theta, 0, 0)
     if architecture.lifted_dim > SEARCH_LIMIT or not np.any(theta):
         return best
@@ -311,7 +311,7 @@ def _shoot(
     target, length = np.asarray(architecture.lift(theta1)), np.linalg.norm(slope1)
     # Entry by entry, as M may change with the smallest of z: relative to all terms of each.
     units = np.abs(architecture.lift_jacobian(theta1)) @ np.abs(theta1)
-    units = np.where(units > 0, units, units.max()).reshape(shape)
+    units = np.where(units > 0, units, units.max() or 1.0).reshape(shape)
     way = np.linalg.norm((target - z0) / units)
     if not way > 0:
         raise _FlowLost

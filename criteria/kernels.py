@@ -16,10 +16,17 @@ from liftflow.criteria.findings import (
     margin_to_zero,
     verdict_of,
 )
-from liftflow.criteria.graph import graph_recoverability
+from liftflow.criteria.graph import by_graph, graph_recoverability
 from liftflow.criteria.products import over_factors
 from liftflow.criteria.views import Kernel, View, view_of
 from liftflow.typing import FloatArray, Rng, as_rng
+
+_TOO_LARGE: dict[str, Any] = {
+    "verdict": Verdict.UNDECIDED,
+    "margin": 1.0,
+    "reason": "θ is not recoverable, and the network has too many parameters to look at its kernel",
+    "witness": {},
+}
 
 
 @over_factors
@@ -53,12 +60,13 @@ def recoverability(architecture: Architecture, theta: Any, *, rng: Rng = 0) -> F
 def _recoverability(
     architecture: Architecture, theta: FloatArray, rng: np.random.Generator
 ) -> Finding:
-    laws = "∂h" if architecture.n_laws else "the trace of the Lie algebra"
-    return _triviality(view_of(architecture, theta, rng).kernel(), architecture.dim, laws)
+    return _triviality(architecture, view_of(architecture, theta, rng).kernel())
 
 
-def _triviality(kernel: Kernel, dim: int, laws: str) -> Finding:
+def _triviality(architecture: Architecture, kernel: Kernel, *, in_orbit: bool = False) -> Finding:
     """Decide whether a kernel is zero."""
+    dim = architecture.dim
+    laws = "∂h" if architecture.n_laws and not in_orbit else "the trace of the Lie algebra"
     dimension = len(kernel.basis)
     if dimension:
         reason = f"∂φ and {laws} leave {dimension} directions of {dim} free"
@@ -113,14 +121,31 @@ def kernel_inclusion(architecture: Architecture, theta: Any, *, rng: Rng = 0) ->
     return _kernel_inclusion(architecture, theta, as_rng(rng))
 
 
+@singledispatch
 @doubted
 def _kernel_inclusion(
     architecture: Architecture, theta: FloatArray, rng: np.random.Generator
 ) -> Finding:
-    recoverable = _recoverability(architecture, theta, rng)
+    view = view_of(architecture, theta, rng)
+    kernel = view.kernel()
+    recoverable = _triviality(architecture, kernel)
     if recoverable.verdict is Verdict.FAILS:
-        view = view_of(architecture, theta, rng)
-        return _inclusion(view, view.kernel())
+        return _inclusion(view, kernel)
+    return _inclusion_of_nothing(recoverable)
+
+
+@_kernel_inclusion.register
+def _(network: ReLUNetwork, theta: FloatArray, rng: np.random.Generator) -> Finding:
+    recoverable = graph_recoverability(network, theta)
+    if recoverable.verdict is Verdict.FAILS and by_graph(network):
+        return replace(recoverable, name="kernel inclusion", **_TOO_LARGE)
+    if recoverable.verdict is Verdict.FAILS:
+        return _kernel_inclusion.dispatch(Architecture)(network, theta, rng)
+    return _inclusion_of_nothing(recoverable)
+
+
+def _inclusion_of_nothing(recoverable: Finding) -> Finding:
+    """State the kernel inclusion where the kernel is zero, or where that is undecided."""
     holds = recoverable.verdict is Verdict.HOLDS
     return replace(
         recoverable,
@@ -176,9 +201,16 @@ def in_orbit(
     ----------
     Ours.
     """
+    return _in_orbit(architecture, theta, rng)
+
+
+@singledispatch
+def _in_orbit(
+    architecture: Architecture, theta: FloatArray, rng: np.random.Generator
+) -> tuple[Finding, Finding]:
     view = view_of(architecture, theta, rng)
     kernel = view.kernel(in_orbit=True)
-    recoverable = _triviality(kernel, architecture.dim, "the trace of the Lie algebra")
+    recoverable = _triviality(architecture, kernel, in_orbit=True)
     if scales_part(architecture, theta, rng):
         reason = "the scales of θ part too far for double precision"
         recoverable = replace(recoverable, verdict=Verdict.UNDECIDED, reason=reason, witness={})
@@ -191,3 +223,11 @@ def in_orbit(
         return recoverable, inclusion
     reason = f"∂φ has the rank {here.value} here and {elsewhere.value} elsewhere"
     return recoverable, replace(inclusion, verdict=Verdict.UNDECIDED, reason=reason, witness={})
+
+
+@_in_orbit.register
+def _(network: ReLUNetwork, theta: FloatArray, rng: np.random.Generator) -> tuple[Finding, Finding]:
+    if not by_graph(network):
+        return _in_orbit.dispatch(Architecture)(network, theta, rng)
+    unknown = replace(graph_recoverability(network, theta), **_TOO_LARGE)
+    return unknown, unknown

@@ -246,7 +246,7 @@ def test_one_bad_factor_refutes_a_product():
 # Large ReLU networks go by their graph; the rules agree with brackets where both can be computed.
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(8))
 def test_rules_of_the_graph_agree_with_brackets(seed, monkeypatch):
     network = random_network(seed) if seed else ReLUNetwork.diagonal(3, depth=3)
     theta = network.random_point(rng=seed)

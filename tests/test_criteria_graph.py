@@ -127,6 +127,19 @@ def test_large_network_goes_by_its_graph():
     assert network.n_paths > 10**9  # none of which was listed
 
 
+def test_a_large_network_with_a_dead_parameter_is_left_undecided():
+    network = ReLUNetwork.from_widths([40] * 6)
+    theta = network.random_point(rng=0)
+    theta[:1600].reshape(40, 40)[:, 0] = 0  # nothing reaches the first hidden node,
+    theta[1600:1640] = 0  # which reaches nothing
+    found = classify(network, theta)
+    assert found.recoverable.verdict == "fails"
+    doubts = (found.inclusion, found.metric, found.dynamic, found.frobenius, found.commuting)
+    for finding in doubts:
+        assert finding.verdict == "undecided"
+    assert "too many parameters to look at its kernel" in found.inclusion.reason
+
+
 def test_counts_by_graph_are_those_by_brackets():
     small, large = ReLUNetwork.from_widths([4, 5, 4]), ReLUNetwork.from_widths([30, 20, 10])
     assert count_conservation_laws(small).value == 5
