@@ -18,11 +18,19 @@ from liftflow.errors import (
     NotRecoverableError,
     ShapeError,
 )
-from liftflow.linalg import RANK_RTOL, minimal_solution, over_batch, range_basis
+from liftflow.linalg import (
+    RANK_RTOL,
+    lengths,
+    minimal_solution,
+    over_batch,
+    range_basis,
+    row_sizes,
+)
 from liftflow.typing import FloatArray, Rng, as_array, as_count, as_rng
 
 _GAUSS_NEWTON_STEPS = 100
 _GAUSS_NEWTON_RTOL = 1e-9
+_LAWS_RTOL = 1e-10
 
 
 @contextmanager
@@ -337,7 +345,7 @@ class Architecture(ABC):
 
     def _lifted_length(self, lifted: Any) -> FloatArray:
         lead = lifted.shape[: lifted.ndim - len(self.lifted_shape)]
-        return np.linalg.norm(np.reshape(lifted, (*lead, self.lifted_dim)), axis=-1)
+        return lengths(np.reshape(lifted, (*lead, self.lifted_dim)))
 
     def project_to_image(self, z: Any) -> FloatArray:
         """Move a nearby vector onto the image of φ; by default the image is open, and it stays.
@@ -500,6 +508,33 @@ class Architecture(ABC):
         with followed_by_autograd(f"the laws of {type(self).__name__}"):
             return autograd.make_jvp(self.conservation_laws)(theta)(tangent)[1]
 
+    def laws_size(self, theta: Any, tangent: Any = None) -> FloatArray:
+        """Size of the terms that h(θ), or ∂h(θ) v, is a sum of: the unit of tolerances for it.
+
+        Parameters
+        ----------
+        theta : array-like, shape=[..., dim]
+        tangent : array-like, shape=[..., dim], optional
+            The vector v; without it the terms are those of h(θ).
+
+        Returns
+        -------
+        size : array, shape=[..., n_laws]
+            By default of ∂h, block by block of θ.
+        """
+        theta = self._theta(theta, differentiable=False)
+        jacobian = self._block_sizes(self.conservation_laws_jacobian(theta))
+        if tangent is None:
+            size = np.einsum("...kb,...b->...k", jacobian, self._block_sizes(theta))
+            return size + np.abs(self.conservation_laws(theta))
+        vector = self._theta(tangent, "tangent", differentiable=False)
+        return np.einsum("...kb,...b->...k", jacobian, self._block_sizes(vector))
+
+    def _block_sizes(self, vectors: Any) -> FloatArray:
+        """Largest entry of each block of θ, shape=[..., n_blocks]."""
+        starts = np.cumsum([0, *map(math.prod, self.block_shapes[:-1])])
+        return np.maximum.reduceat(np.abs(vectors), starts, axis=-1)
+
     def laws_hessian(self, theta: Any, tangent_a: Any, tangent_b: Any) -> Any:
         """Second derivative ∂²h(θ)[v, w] of the laws; by autograd unless overridden.
 
@@ -547,9 +582,9 @@ class Architecture(ABC):
             Orthogonal to ker ∂h; least squares where laws are dependent.
         """
         jacobian = np.asarray(self.conservation_laws_jacobian(theta))
-        return np.einsum(
-            "...jk,...k->...j", np.linalg.pinv(jacobian, rcond=RANK_RTOL), laws_tangent
-        )
+        sizes = row_sizes(jacobian)
+        inverse = np.linalg.pinv(jacobian / sizes[..., None], rcond=RANK_RTOL)
+        return np.einsum("...jk,...k->...j", inverse, laws_tangent / sizes)
 
     def project_to_laws(self, theta: Any, laws: Any, *, max_steps: int = 50) -> Any:
         """Move θ to a nearby point of {h = laws}: Gauss–Newton steps along range ∂hᵀ.
@@ -574,16 +609,18 @@ class Architecture(ABC):
         laws = self._laws(laws)
 
         def project(point: FloatArray, target: FloatArray) -> FloatArray:
-            gap = np.inf
+            gap, size = np.inf, self.laws_size(point) + np.abs(target)
+            size = np.where(size > 0, size, 1.0)
             for _ in range(max_steps):
                 defect = target - self.conservation_laws(point)
-                previous, gap = gap, float(np.max(np.abs(defect), initial=0.0))
-                if gap == 0.0 or (gap < 1e-10 and gap >= previous / 2):
+                previous, gap = gap, float(np.max(np.abs(defect) / size, initial=0.0))
+                if gap == 0.0 or (gap < _LAWS_RTOL and gap >= previous / 2):
                     return point
                 point = point + self.solve_laws_jvp(point, defect)
             raise NotRecoverableError(
                 f"no point of the invariant set found near theta: the laws still differ by "
-                f"{gap:.2e} after {max_steps} Gauss–Newton steps; start from a closer theta"
+                f"{gap:.2e} of their size after {max_steps} Gauss–Newton steps; start from a "
+                "closer theta"
             )
 
         return over_batch(project, [theta, laws], [1, 1])
@@ -622,28 +659,35 @@ class Architecture(ABC):
         return over_batch(self._gauss_newton, arrays, [len(self.lifted_shape), 1, 1])
 
     def _gauss_newton(self, z: FloatArray, laws: FloatArray, theta: FloatArray) -> FloatArray:
-        def residual(point: FloatArray) -> FloatArray:
-            lifted = np.ravel(self.lift(point) - z)
-            return np.concatenate([lifted, self.conservation_laws(point) - laws])
+        target = np.concatenate([np.ravel(z), laws])
 
-        scale = 1.0 + np.linalg.norm(z) + np.linalg.norm(laws)
+        def residual(point: FloatArray) -> FloatArray:
+            return np.append(self.lift(point), self.conservation_laws(point)) - target
+
+        counts = [math.prod(shape) for shape in self.block_shapes]
         gap = residual(theta)
         for _ in range(_GAUSS_NEWTON_STEPS):
-            size = np.linalg.norm(gap)
+            # Each equation in units of its own terms, each block of θ in its own: no step, rank or
+            # tolerance depends on the units of θ, or on those of one layer against another.
             blocks = [self.lift_jacobian(theta), self.conservation_laws_jacobian(theta)]
-            step = np.linalg.pinv(np.vstack(blocks), rcond=RANK_RTOL) @ gap
+            jacobian, own = np.vstack(blocks), self._block_sizes(theta)
+            sizes = self._block_sizes(jacobian) @ own + np.abs(target)
+            sizes = np.where(sizes > 0, sizes, 1.0)
+            columns = np.repeat(np.where(own > 0, own, np.max(own) or 1.0), counts)
+            size = np.linalg.norm(gap / sizes)
+            relative = jacobian / sizes[:, None] * columns
+            step = columns * (np.linalg.pinv(relative, rcond=RANK_RTOL) @ (gap / sizes))
             fraction, trial = 1.0, residual(theta - step)
-            while not np.linalg.norm(trial) < size and fraction > 1e-4:
+            while not np.linalg.norm(trial / sizes) < size and fraction > 1e-4:
                 fraction /= 2
                 trial = residual(theta - fraction * step)
-            if not np.linalg.norm(trial) < size:  # nothing left to gain
+            if not np.linalg.norm(trial / sizes) < size:  # nothing left to gain
                 break
             theta, gap = theta - fraction * step, trial
-        if not np.linalg.norm(gap) <= _GAUSS_NEWTON_RTOL * scale:
+        if not size <= _GAUSS_NEWTON_RTOL:
             raise NotRecoverableError(
-                f"Gauss–Newton on (φ, h) ended at a residual of {np.linalg.norm(gap):.1e}, "
-                f"expected at most {_GAUSS_NEWTON_RTOL * scale:.0e}; is z on the image, and near "
-                "close to it?"
+                f"Gauss–Newton on (φ, h) ended at a relative residual of {size:.1e}, expected at "
+                f"most {_GAUSS_NEWTON_RTOL:.0e}; is z on the image, and near close to it?"
             )
         return theta
 

@@ -12,7 +12,7 @@ from scipy.stats import ortho_group
 
 from liftflow.architectures.base import Architecture
 from liftflow.errors import ArchitectureError, NotIntrinsicError, NotRecoverableError
-from liftflow.linalg import RANK_RTOL, over_batch, shifted_product_root
+from liftflow.linalg import RANK_RTOL, ROUNDING, over_batch, shifted_product_root
 from liftflow.typing import FloatArray, Rng, as_array, as_count, as_rng
 
 BALANCE_RTOL = 1e-8
@@ -328,6 +328,31 @@ class DeepLinear(Architecture):
         velocities = self.layer_velocities(self._theta(tangent, "tangent"))
         return self._polar_laws(self.layers(self._theta(theta)), velocities)
 
+    def laws_size(self, theta: Any, tangent: Any = None) -> FloatArray:
+        """Size of the terms of h(θ), or of ∂h(θ) v: that of the two layers next to each S_i.
+
+        Parameters
+        ----------
+        theta : array-like, shape=[..., dim]
+        tangent : array-like, shape=[..., dim], optional
+
+        Returns
+        -------
+        size : array, shape=[..., n_laws]
+        """
+        layers = self.layers(self._theta(theta, differentiable=False))
+        if tangent is None:
+            moved = layers
+        else:
+            moved = self.layer_velocities(self._theta(tangent, "tangent", differentiable=False))
+        norms = [
+            np.linalg.norm(one, axis=(-2, -1)) * np.linalg.norm(other, axis=(-2, -1))
+            for one, other in zip(layers, moved, strict=True)
+        ]
+        counts = [size * (size + 1) // 2 for size in self.widths[1:-1]]
+        sizes = np.stack([before + after for before, after in pairwise(norms)], axis=-1)
+        return self.law_scale * np.repeat(sizes, counts, axis=-1)
+
     def laws_hessian(self, theta: Any, tangent_a: Any, tangent_b: Any) -> Any:
         """Second derivative ∂²h[v, w] of the laws, the same at every θ.
 
@@ -435,42 +460,48 @@ class DeepLinear(Architecture):
             start += count
         return matrices
 
-    def balance(self, laws: Any, scale: float, tolerance: float = BALANCE_RTOL) -> FloatArray:
+    def balance(
+        self, laws: Any, sizes: Any, tolerance: float = BALANCE_RTOL, noise: Any = 0.0
+    ) -> FloatArray:
         """Read λ_1, …, λ_{L−1} off relaxed balanced laws, or say how far they are from it.
 
         Parameters
         ----------
         laws : array-like, shape=[n_laws]
-        scale : float
-            Size of the layers, Σ‖U_i‖², that distances are relative to.
+        sizes : array-like, shape=[L - 1]
+            Sizes of the layers, as :meth:`sizes`, that distances are relative to.
         tolerance : float
             Largest relative distance ‖S_i − λ_i I‖ that counts as none.
+        noise : array-like, shape=[L - 1], optional
+            Rounding errors of the laws, where they come from larger layers.
 
         Returns
         -------
         lams : array, shape=[L - 1]
+            0 where S_i vanishes up to rounding.
 
         Raises
         ------
         NotIntrinsicError
             Some S_i is no multiple of I; holds its spectrum and distance.
         """
-        lams = []
-        for number, matrix in enumerate(self.split_laws(laws), start=1):
-            lam = float(np.trace(matrix)) / len(matrix)
+        matrices = self.split_laws(laws)
+        sizes, noise = (np.broadcast_to(bound, (len(matrices),)) for bound in (sizes, noise))
+        lams = _means(matrices, ROUNDING * sizes + noise)
+        bounds = tolerance * sizes + noise
+        for number, (matrix, lam, bound) in enumerate(zip(matrices, lams, bounds, strict=True)):
             distance = float(np.linalg.norm(matrix - lam * np.eye(len(matrix))))
-            if not distance <= tolerance * scale:
+            if not distance <= bound:
                 spectrum = show_spectrum(matrix)
                 raise NotIntrinsicError(
-                    f"S_{number} is not a multiple of I, so θ₀ is not relaxed balanced: spectrum "
-                    f"{spectrum}, ‖S − λI‖ = {distance:.3g} with λ = {lam:.3g}, expected at most "
-                    f"{tolerance * scale:.1e}; balanced_point(lam, rng) makes a balanced one"
+                    f"S_{number + 1} is not a multiple of I, so θ₀ is not relaxed balanced: "
+                    f"spectrum {spectrum}, ‖S − λI‖ = {distance:.3g} with λ = {lam:.3g}, expected "
+                    f"at most {bound:.1e}; balanced_point(lam, rng) makes a balanced one"
                 )
-            lams.append(lam)
-        return np.array(lams)
+        return lams
 
-    def size(self, theta: Any) -> float:
-        """Size of the layers, Σ‖U_i‖², that distances between laws are relative to.
+    def sizes(self, theta: Any) -> FloatArray:
+        """Size ‖U_i‖² + ‖U_{i+1}‖² of the layers next to each S_i, the unit of distances from it.
 
         Parameters
         ----------
@@ -478,9 +509,10 @@ class DeepLinear(Architecture):
 
         Returns
         -------
-        size : float
+        sizes : array, shape=[L - 1]
         """
-        return float(sum(np.sum(layer**2) for layer in self.layers(theta)))
+        squares = np.array([np.sum(layer**2) for layer in self.layers(theta)])
+        return squares[:-1] + squares[1:]
 
     def hidden_values(
         self, theta: Any, tolerance: float = BALANCE_RTOL
@@ -519,16 +551,17 @@ class DeepLinear(Architecture):
         rank = min(rank, int(np.sum(singular > RANK_RTOL * singular.max(initial=0.0))))
         ends = np.eye(depth)
         alphas, betas = ends[-1].copy(), ends[0].copy()
-        size = self.size(theta)
+        squares = np.array([np.sum(layer**2) for layer in layers])
         if self.widths[-1] > min(self.widths):
             basis = left[:, rank:]
             for j, suffix in enumerate(suffixes[::-1]):
-                bound = tolerance * size ** (depth - 1 - j)
+                bound = tolerance * np.prod(squares[j + 1 :])
                 alphas[j] = self._one_value(basis.T @ suffix, bound, "ker Zᵀ")
         if self.widths[0] > min(self.widths):
             basis = right_t[rank:].T
             for j, prefix in enumerate(prefixes):
-                betas[j] = self._one_value(basis.T @ prefix.T, tolerance * size**j, "ker Z")
+                bound = tolerance * np.prod(squares[:j])
+                betas[j] = self._one_value(basis.T @ prefix.T, bound, "ker Z")
         return alphas, betas
 
     def _one_value(self, rows: FloatArray, bound: float, kernel: str) -> float:
@@ -602,16 +635,21 @@ class DeepLinear(Architecture):
         return np.broadcast_to(np.ravel(array), (count,))
 
     def _balanced_layers(
-        self, squares: FloatArray, lams: FloatArray, frames: list[FloatArray]
+        self,
+        squares: FloatArray,
+        lams: FloatArray,
+        frames: list[FloatArray],
+        noise: float = 0.0,
     ) -> list[FloatArray]:
         """Layers with S_i = λ_i I and squared singular values ``squares``, shape=[rank, L].
 
         Column k of each frame is direction k of the product; the columns beyond those of the
         product are hidden. A hidden direction carries a squared singular value from layer to
-        layer, starts at 0 where it is born, and must end at 0 or at the output.
+        layer, starts at 0 where it is born, and must end at 0 or at the output. What is below
+        the rounding errors of the squares, or of the λ (``noise``), is 0.
         """
         rank, layers = len(squares), []
-        tiny = 1e-14 * (1 + np.abs(layer_shifts(lams)).max())
+        tiny = ROUNDING * (np.max(squares) + np.abs(layer_shifts(lams)).max()) + noise
         hidden = self._hidden_squares(rank, lams, tiny)  # squared values of the layer to come
         for i, (n_in, n_out) in enumerate(pairwise(self.widths)):
             carried = np.flatnonzero(hidden > 0)
@@ -689,9 +727,19 @@ class DeepLinear(Architecture):
     def _recover(
         self, z: FloatArray, laws: FloatArray, near: FloatArray | None = None
     ) -> FloatArray:
-        scale = float(np.linalg.norm(z) + np.linalg.norm(laws) / self.law_scale)
+        matrices = self.split_laws(laws)
+        # The laws are as precise as the layers that they were taken from were large.
+        noise = np.zeros(len(matrices)) if near is None else ROUNDING * self.sizes(near)
+        means = _means(matrices, noise)
+        ends, squares = self._spectrum(z, means)
+        layers = np.sum(squares, axis=0)
+        sizes = layers[:-1] + layers[1:] + [np.linalg.norm(matrix) for matrix in matrices]
         try:
-            return self._section(z, self.balance(laws, max(scale, 1e-300)))
+            lams = self.balance(laws, sizes, noise=noise)
+            if np.any(lams != means):
+                ends, squares = self._spectrum(z, lams)
+            frames = self._frames(*ends)
+            return self.from_layers(self._balanced_layers(squares, lams, frames, np.max(noise)))
         except NotIntrinsicError:
             return self._recover_unbalanced(z, laws, near)
         except ArchitectureError as error:
@@ -703,12 +751,21 @@ class DeepLinear(Architecture):
         return super().recover(z, laws, near=near)
 
     def _section(self, z: FloatArray, lams: FloatArray) -> FloatArray:
+        ends, squares = self._spectrum(z, lams)
+        return self.from_layers(self._balanced_layers(squares, lams, self._frames(*ends)))
+
+    def _spectrum(
+        self, z: FloatArray, lams: FloatArray
+    ) -> tuple[tuple[FloatArray, FloatArray], FloatArray]:
+        """Frames of the input and the output at z, and squared singular values of the layers."""
         left, singular, right_t = np.linalg.svd(z)
         rank = min(self.widths)
         shifts = np.broadcast_to(layer_shifts(lams), (rank, len(self.widths) - 1))
         squares = np.asarray(shifted_product_root(shifts, singular[:rank] ** 2))
-        frames = [right_t.T, *self._inner_frames(right_t.T, left), left]
-        return self.from_layers(self._balanced_layers(squares, lams, frames))
+        return (right_t.T, left), squares
+
+    def _frames(self, first: FloatArray, last: FloatArray) -> list[FloatArray]:
+        return [first, *self._inner_frames(first, last), last]
 
     def _inner_frames(self, first: FloatArray, last: FloatArray) -> list[FloatArray]:
         """Frames of the hidden layers for a section, which φ forgets."""
@@ -720,9 +777,9 @@ class DeepLinear(Architecture):
         The laws allow what commutes with them, so one turn for each of their eigenspaces.
         """
         layers, targets = self.layers(theta), self.layers(base_point)
-        gap = BALANCE_RTOL * float(sum(np.sum(layer**2) for layer in layers))
         laws = self.split_laws(self.conservation_laws(theta))
-        spaces = [_eigenspaces(matrix, gap) for matrix in laws]
+        gaps = BALANCE_RTOL * self.sizes(theta)
+        spaces = [_eigenspaces(matrix, gap) for matrix, gap in zip(laws, gaps, strict=True)]
         for sweep in range(_ALIGN_SWEEPS):
             moved = 0.0
             for i, bases in enumerate(spaces):
@@ -763,7 +820,7 @@ class DeepLinear(Architecture):
             return np.stack([self.fibre_point(point, rng) for point in theta])
         z = np.asarray(self.lift(theta))
         laws = self.split_laws(self.conservation_laws(theta))
-        lams = np.array([np.trace(matrix) / len(matrix) for matrix in laws])
+        lams = _means(laws, ROUNDING * self.sizes(theta))
         size = np.linalg.norm(z) ** (2 / (len(self.widths) - 1))
         each = np.eye(lams.size)
         steps = [np.ones(lams.size), *each, *(a - b for a, b in combinations(each, 2))]
@@ -942,6 +999,12 @@ def _root(matrix: FloatArray) -> FloatArray:
     """Square root of a symmetric positive matrix."""
     values, vectors = np.linalg.eigh(matrix)
     return (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
+
+
+def _means(matrices: list[FloatArray], noise: FloatArray) -> FloatArray:
+    """Means λ of the eigenvalues of symmetric matrices, 0 where they are below the noise."""
+    lams = np.array([np.trace(matrix) / len(matrix) for matrix in matrices])
+    return np.where(np.abs(lams) > noise, lams, 0.0)
 
 
 def _upper(matrices: list[Any]) -> Any:

@@ -173,6 +173,52 @@ class ProductArchitecture(Architecture):
         factors = zip(self.factors, *parts, strict=True)
         return self.pack(*[f.lift_hvp(part, v, form) for f, part, v, form in factors])
 
+    def project_to_range(self, theta: Any, lifted_vec: Any) -> FloatArray:
+        """Project orthogonally onto range ∂φ(θ), factor by factor.
+
+        Parameters
+        ----------
+        theta : array-like, shape=[..., dim]
+        lifted_vec : array-like, shape=[..., *lifted_shape]
+
+        Returns
+        -------
+        tangent_vec : array, shape=[..., *lifted_shape]
+        """
+        triples = zip(self.factors, self.unpack(theta), self.split_lifted(lifted_vec), strict=True)
+        return self.join_lifted([f.project_to_range(part, v) for f, part, v in triples])
+
+    def solve_vjp(self, theta: Any, covector: Any) -> FloatArray:
+        """Solve ∂φ(θ)ᵀ g = v for the shortest g on z, factor by factor.
+
+        Parameters
+        ----------
+        theta, covector : array-like, shape=[..., dim]
+
+        Returns
+        -------
+        lifted_covector : array, shape=[..., *lifted_shape]
+        """
+        triples = zip(self.factors, self.unpack(theta), self.unpack(covector), strict=True)
+        return self.join_lifted([f.solve_vjp(part, v) for f, part, v in triples])
+
+    def solve_jvp(self, theta: Any, lifted_tangent: Any) -> FloatArray:
+        """Solve ∂φ(θ) v = ζ for the shortest v, factor by factor.
+
+        Parameters
+        ----------
+        theta : array-like, shape=[..., dim]
+        lifted_tangent : array-like, shape=[..., *lifted_shape]
+
+        Returns
+        -------
+        horizontal_vec : array, shape=[..., dim]
+        """
+        parts = zip(
+            self.factors, self.unpack(theta), self.split_lifted(lifted_tangent), strict=True
+        )
+        return np.asarray(self.pack(*[f.solve_jvp(part, v) for f, part, v in parts]))
+
     def project_to_image(self, z: Any) -> FloatArray:
         """Move a nearby vector onto the image, factor by factor.
 
@@ -228,6 +274,22 @@ class ProductArchitecture(Architecture):
         """
         parts = zip(self.factors, *map(self.unpack, (theta, tangent_a, tangent_b)), strict=True)
         return gs.concatenate([f.laws_hessian(part, v, w) for f, part, v, w in parts], axis=-1)
+
+    def laws_size(self, theta: Any, tangent: Any = None) -> FloatArray:
+        """Size of the terms of h(θ), or of ∂h(θ) v, factor by factor.
+
+        Parameters
+        ----------
+        theta : array-like, shape=[..., dim]
+        tangent : array-like, shape=[..., dim], optional
+
+        Returns
+        -------
+        size : array, shape=[..., n_laws]
+        """
+        tangents = [None] * len(self.factors) if tangent is None else self.unpack(tangent)
+        triples = zip(self.factors, self.unpack(theta), tangents, strict=True)
+        return np.concatenate([f.laws_size(part, v) for f, part, v in triples], axis=-1)
 
     def laws_rank(self, theta: Any) -> int:
         """Number of independent laws at θ, the sum over the factors.

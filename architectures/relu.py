@@ -23,7 +23,7 @@ from liftflow.architectures.paths import (
     scatter_matrix,
 )
 from liftflow.errors import ArchitectureError, NotOnImageError, NotRecoverableError
-from liftflow.linalg import over_batch, sparse_apply
+from liftflow.linalg import lengths, over_batch, sparse_apply
 from liftflow.typing import FloatArray, IntArray, Rng, as_array, as_count, as_rng
 
 PATH_LIMIT = 2_000_000
@@ -599,6 +599,27 @@ class ReLUNetwork(Architecture):
         return over_batch(self._lifted_distance, [a, b], [1, 1])
 
     def _lifted_distance(self, a: FloatArray, b: FloatArray) -> FloatArray:
+        try:
+            with np.errstate(over="raise", under="raise", invalid="raise"):
+                square = np.sum(self._squared_gaps(a, b))
+            if np.isfinite(square):
+                return np.sqrt(square)
+        except FloatingPointError:
+            pass
+        # Count each node in a power of two of its own, which the largest path to it fits in.
+        dag, size = self.dag, np.maximum(np.abs(a), np.abs(b))
+        powers = np.where(size > 0, np.frexp(size)[1], -(2**20))
+        units = np.zeros(len(dag.nodes) + 1, dtype=np.intp)
+        for edges in self._edges_by_head_generation:
+            heads, reach = dag.heads[edges], units[dag.tails[edges]] + powers[edges]
+            units[heads] = np.iinfo(units.dtype).min
+            np.maximum.at(units, heads, reach)
+        shift = (units[dag.tails] - units[dag.heads]).astype(np.intc)
+        squares = self._squared_gaps(np.ldexp(a, shift), np.ldexp(b, shift))
+        return lengths(np.ldexp(np.sqrt(squares), units[dag.outputs].astype(np.intc)))
+
+    def _squared_gaps(self, a: FloatArray, b: FloatArray) -> FloatArray:
+        """Squared distance at each output, over the paths that end there."""
         # For the vectors A, B of products over the paths that end at a node: B·B, (A−B)·B and
         # (A−B)·(A−B), of which A a − B b = (A−B) a + B (a−b) makes the next ones.
         dag, gap = self.dag, a - b
@@ -611,7 +632,7 @@ class ReLUNetwork(Architecture):
             squares += np.bincount(heads, s * b_e**2, size)
             mixed += np.bincount(heads, b_e * (a_e * m + d_e * s), size)
             gaps += np.bincount(heads, a_e**2 * g + 2 * a_e * d_e * m + d_e**2 * s, size)
-        return np.sqrt(np.maximum(gaps[dag.outputs].sum(), 0.0))
+        return np.maximum(gaps[dag.outputs], 0.0)
 
     @cached_property
     def _edges_by_head_generation(self) -> list[IntArray]:
@@ -680,6 +701,24 @@ class ReLUNetwork(Architecture):
         """
         product = self._theta(theta) * self._theta(tangent, "tangent")
         return 2.0 * sparse_apply(product, self.dag.law_matrix)
+
+    def laws_size(self, theta: Any, tangent: Any = None) -> FloatArray:
+        """Size of the terms of h(θ), or of ∂h(θ) v: the same sums over edges, all positive.
+
+        Parameters
+        ----------
+        theta : array-like, shape=[..., dim]
+        tangent : array-like, shape=[..., dim], optional
+
+        Returns
+        -------
+        size : array, shape=[..., n_hidden]
+        """
+        theta = np.abs(self._theta(theta, differentiable=False))
+        if tangent is None:
+            return sparse_apply(theta**2, abs(self.dag.law_matrix))
+        vector = np.abs(self._theta(tangent, "tangent", differentiable=False))
+        return 2.0 * sparse_apply(theta * vector, abs(self.dag.law_matrix))
 
     def laws_hessian(self, theta: Any, tangent_a: Any, tangent_b: Any) -> Any:
         """Second derivative ∂²h[v, w] of the laws, the same at every θ.
@@ -876,8 +915,8 @@ class ReLUNetwork(Architecture):
         return self.lift(self.image_representative(z))
 
     def _residual(self, z: FloatArray, theta: FloatArray) -> float:
-        gap = float(np.linalg.norm(self.lift(theta) - z))
-        return gap / float(np.linalg.norm(z)) if gap else 0.0
+        gap = float(lengths(self.lift(theta) - z))
+        return gap / float(lengths(z)) if gap else 0.0
 
     def _chart_of(self, z: FloatArray) -> tuple[BasisPathChart, FloatArray]:
         """Find the chart with the strongest anchors at z, and the coordinates of z in it."""

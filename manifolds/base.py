@@ -192,13 +192,13 @@ class InvariantSet(LevelSet):
         return self.architecture.laws_jvp(point, vector)
 
     def belongs(self, point: Any, atol: float = gs.atol) -> Any:
-        """Check that the laws have their values, relative to the size of their terms.
+        """Check that the laws have their values, each relative to the size of its terms.
 
         Parameters
         ----------
         point : array-like, shape=[..., D]
         atol : float
-            Tolerance, in units of max(1, |θ|²).
+            Tolerance, in units of the terms of each law at the point or at θ₀, the larger ones.
 
         Returns
         -------
@@ -207,8 +207,26 @@ class InvariantSet(LevelSet):
         point = np.asarray(point)
         if point.shape[-1:] != self.shape:
             return np.zeros(point.shape[:-1], dtype=bool)
-        gap = np.max(np.abs(self.submersion(point)), axis=-1, initial=0.0)
-        return gap <= atol * np.maximum(np.sum(point**2, axis=-1), 1.0)
+        sizes = np.maximum(*map(self.architecture.laws_size, (point, self.theta0)))
+        return np.all(np.abs(self.submersion(point)) <= atol * sizes, axis=-1)
+
+    def is_tangent(self, vector: Any, base_point: Any, atol: float = gs.atol) -> Any:
+        """Check that a vector leaves the laws as they are, each relative to its terms.
+
+        Parameters
+        ----------
+        vector, base_point : array-like, shape=[..., D]
+        atol : float
+            Tolerance, in units of the terms of ∂h(θ) v for each law h.
+
+        Returns
+        -------
+        is_tangent : array, shape=[...]
+        """
+        if np.shape(vector)[-1:] != self.shape:
+            return np.zeros(np.shape(vector)[:-1], dtype=bool)
+        sizes = self.architecture.laws_size(base_point, vector)
+        return np.all(np.abs(self.tangent_submersion(vector, base_point)) <= atol * sizes, axis=-1)
 
     def to_tangent(self, vector: Any, base_point: Any) -> Any:
         """Project orthogonally onto ker ∂h, by a solve with ∂h∂hᵀ.

@@ -198,14 +198,14 @@ class LiftBundle(FiberBundle):
         ----------
         tangent_vec, base_point : array-like, shape=[..., D]
         atol : float
-            Tolerance, entry by entry.
+            Tolerance of the entries, relative to the largest of the vector.
 
         Returns
         -------
         is_horizontal : array, shape=[...]
         """
         gap = np.abs(tangent_vec - self.horizontal_projection(tangent_vec, base_point))
-        return np.all(gap <= atol, axis=-1)
+        return np.max(gap, axis=-1) <= atol * np.max(np.abs(tangent_vec), axis=-1)
 
     def is_vertical(self, tangent_vec: Any, base_point: Any, atol: float = gs.atol) -> Any:
         """Check that a tangent vector has no horizontal part.
@@ -214,14 +214,14 @@ class LiftBundle(FiberBundle):
         ----------
         tangent_vec, base_point : array-like, shape=[..., D]
         atol : float
-            Tolerance, entry by entry.
+            Tolerance of the entries, relative to the largest of the vector.
 
         Returns
         -------
         is_vertical : array, shape=[...]
         """
         gap = np.abs(self.horizontal_projection(tangent_vec, base_point))
-        return np.all(gap <= atol, axis=-1)
+        return np.max(gap, axis=-1) <= atol * np.max(np.abs(tangent_vec), axis=-1)
 
     def integrability_tensor(
         self, tangent_vec_a: Any, tangent_vec_b: Any, base_point: Any

@@ -220,6 +220,8 @@ class ChartedImage(DiffeomorphicManifold):
             dim=chart.dim,
             shape=(chart.dim,),
         )
+        self._anchors = chart.coordinate_of_edge[chart.anchors.into]
+        self._sizes: FloatArray = np.abs(chart.coordinates(theta))[self._anchors]
 
     @staticmethod
     def default_metric() -> type[ChartMetric]:
@@ -238,7 +240,7 @@ class ChartedImage(DiffeomorphicManifold):
         ----------
         point : array-like, shape=[..., dim]
         atol : float
-            Size of a coordinate below which it vanishes.
+            Size below which a coordinate vanishes, relative to that at the θ of the chart.
 
         Returns
         -------
@@ -246,9 +248,7 @@ class ChartedImage(DiffeomorphicManifold):
         """
         if np.shape(point)[-1:] != self.shape:
             return np.zeros(np.shape(point)[:-1], dtype=bool)
-        chart = self.diffeo.chart
-        along_anchors = np.asarray(point)[..., chart.coordinate_of_edge[chart.anchors.into]]
-        return np.all(np.abs(along_anchors) > atol, axis=-1)
+        return np.all(np.abs(np.asarray(point)[..., self._anchors]) > atol * self._sizes, axis=-1)
 
     def is_tangent(self, vector: Any, base_point: Any = None, atol: float = gs.atol) -> Any:
         """Check the shape: every vector is tangent.

@@ -12,7 +12,7 @@ from geomstats.geometry.nfold_manifold import NFoldManifold
 
 from liftflow.architectures import Architecture, DeepLinear, ProductArchitecture, ReLUNetwork
 from liftflow.errors import NotIntrinsicError, NotRecoverableError
-from liftflow.linalg import over_batch
+from liftflow.linalg import lengths, over_batch
 from liftflow.manifolds.flat import FlatImage
 from liftflow.metrics import IntrinsicMetric, intrinsic_cometric
 from liftflow.typing import FloatArray, Rng, as_array, as_count, as_rng
@@ -124,14 +124,15 @@ class LiftedImage(Manifold):
         ----------
         vector, base_point : array-like, shape=[..., *shape]
         atol : float
-            Tolerance, entry by entry.
+            Tolerance of the entries, relative to the largest of the vector.
 
         Returns
         -------
         is_tangent : array, shape=[...]
         """
         gap = np.abs(self.to_tangent(vector, base_point) - vector)
-        return np.all(gap <= atol, axis=self._axes)
+        size = np.max(np.abs(vector), axis=self._axes)
+        return np.max(gap, axis=self._axes) <= atol * size
 
     def projection(self, point: Any) -> FloatArray:
         """Move a nearby point onto the image.
@@ -231,10 +232,10 @@ class PathImage(LiftedImage):
 
         def residual(z: FloatArray) -> FloatArray:
             try:
-                gap = np.linalg.norm(self.projection(z) - z)
+                gap = lengths(self.projection(z) - z)
             except NotRecoverableError:
                 return np.array(1.0)
-            return np.asarray(gap / np.linalg.norm(z)) if gap else np.array(0.0)
+            return np.asarray(gap / lengths(z)) if gap else np.array(0.0)
 
         return over_batch(residual, [point], [1])
 
@@ -376,6 +377,22 @@ class ProductImage(LiftedImage):
         if not self._shape_fits(point):
             return self._refused(point)
         return np.all([f.belongs(part, atol) for f, part in self._split(point)], axis=0)
+
+    def is_tangent(self, vector: Any, base_point: Any, atol: float = gs.atol) -> Any:
+        """Check every factor.
+
+        Parameters
+        ----------
+        vector, base_point : array-like, shape=[..., *shape]
+        atol : float
+            Tolerance of each factor.
+
+        Returns
+        -------
+        is_tangent : array, shape=[...]
+        """
+        parts = self._split(vector, base_point)
+        return np.all([f.is_tangent(v, part, atol) for f, v, part in parts], axis=0)
 
     def to_tangent(self, vector: Any, base_point: Any) -> Any:
         """Project orthogonally onto the tangent space, factor by factor.

@@ -10,7 +10,7 @@ from autograd.extend import defvjp, primitive
 from geomstats.geometry.riemannian_metric import RiemannianMetric
 
 from liftflow.errors import InputError, NotTangentError
-from liftflow.linalg import over_batch
+from liftflow.linalg import lengths, over_batch
 from liftflow.metrics.geodesic import GeodesicSolver
 from liftflow.typing import FloatArray, as_array
 
@@ -106,9 +106,10 @@ class HorizontalMetric(RiemannianMetric):
 
     def _lift_vector(self, theta: FloatArray, vector: FloatArray) -> FloatArray:
         above = self._vector_above(theta, vector)
-        gap = np.linalg.norm(self._vector_below(theta, above) - vector)
-        if gap > TANGENT_RTOL * np.linalg.norm(vector):
-            residual = float(gap / np.linalg.norm(vector))
+        below = self._vector_below(theta, above)
+        gap, size = lengths(np.stack([np.ravel(below - vector), np.ravel(vector)]))
+        if gap > TANGENT_RTOL * size:
+            residual = float(gap / size)
             raise NotTangentError(
                 f"no velocity of the parameters pushes down to tangent_vec: relative residual "
                 f"{residual:.1e}, expected at most {TANGENT_RTOL:.0e}; "

@@ -38,7 +38,7 @@ def deep_linear_cometric(
     NotIntrinsicError
         θ₀ is not relaxed balanced, or its hidden directions are ambiguous.
     """
-    lams = network.balance(network.conservation_laws(theta0), network.size(theta0), tolerance)
+    lams = network.balance(network.conservation_laws(theta0), network.sizes(theta0), tolerance)
     left, right = network.hidden_values(theta0, tolerance)
     return SpectralCometric(network, theta0, DeepMultiplier(layer_shifts(lams), left, right))
 
@@ -75,7 +75,7 @@ def _two_layer_multiplier(
     if network.n == network.m == 1:
         return ScalarMultiplier(2 * np.sum(matrix**2) - np.trace(matrix) ** 2)
     try:
-        (lam,) = network.balance(laws, network.size(theta0), tolerance)
+        (lam,) = network.balance(laws, network.sizes(theta0), tolerance)
     except NotIntrinsicError as error:
         radius = network.hyperbolic_radius(laws, tolerance)
         if radius is None:

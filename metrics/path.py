@@ -7,7 +7,7 @@ import numpy as np
 
 from liftflow.architectures import ReLUNetwork
 from liftflow.errors import ArchitectureError, NotRecoverableError, NotTangentError
-from liftflow.linalg import over_batch, shifted_product_root, sparse_apply
+from liftflow.linalg import lengths, over_batch, shifted_product_root, sparse_apply
 from liftflow.metrics.base import Cometric
 from liftflow.metrics.exact import EXACT_RTOL, cone_distance
 from liftflow.metrics.geometry import TANGENT_RTOL
@@ -140,9 +140,9 @@ class PathCometric(Cometric):
         network = self.architecture
         chart = network.basis_chart(theta)
         above = chart.lift_tangent(theta, vector[network.path_numbers(chart)])
-        gap = np.linalg.norm(network.lift_jvp(theta, above) - vector)
-        if gap > TANGENT_RTOL * np.linalg.norm(vector):
-            residual = float(gap / np.linalg.norm(vector))
+        gap, size = lengths(np.stack([network.lift_jvp(theta, above) - vector, vector]))
+        if gap > TANGENT_RTOL * size:
+            residual = float(gap / size)
             raise NotTangentError(
                 f"tangent_vec is not tangent to the image at z: relative residual {residual:.1e}, "
                 f"expected at most {TANGENT_RTOL:.0e}; image().to_tangent(vector, z) projects it",

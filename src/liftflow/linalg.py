@@ -15,6 +15,9 @@ from liftflow.typing import FloatArray
 RANK_RTOL = 1e-10
 """Singular values below this fraction of the largest count as zero."""
 
+ROUNDING = 1e-14
+"""What is left of terms that cancel, relative to their size, where rounding is all there is."""
+
 
 def over_batch(
     function: Callable[..., FloatArray], arrays: Sequence[FloatArray], core_ndims: Sequence[int]
@@ -47,8 +50,58 @@ def over_batch(
     return results.reshape(lead + results.shape[1:])
 
 
+def lengths(vectors: FloatArray) -> FloatArray:
+    """Euclidean norms along the last axis, which neither under- nor overflow on the way.
+
+    Parameters
+    ----------
+    vectors : array, shape=[..., n]
+
+    Returns
+    -------
+    lengths : array, shape=[...]
+    """
+    unit = units(np.max(np.abs(vectors), axis=-1, initial=0.0, keepdims=True))
+    return np.linalg.norm(vectors / unit, axis=-1) * unit[..., 0]
+
+
+def units(sizes: FloatArray) -> FloatArray:
+    """Powers of two of the order of some sizes: dividing by them rounds nothing.
+
+    Parameters
+    ----------
+    sizes : array, shape=[...]
+        Not negative.
+
+    Returns
+    -------
+    units : array, shape=[...]
+        1 where a size is 0 or not finite.
+    """
+    regular = (sizes > 0) & np.isfinite(sizes)
+    return np.ldexp(1.0, np.frexp(np.where(regular, sizes, 1.0))[1] - 1)
+
+
+def row_sizes(matrix: FloatArray) -> FloatArray:
+    """Norms of the rows, to divide them by, so that no rank depends on the units of a row.
+
+    Parameters
+    ----------
+    matrix : array, shape=[..., m, n]
+
+    Returns
+    -------
+    sizes : array, shape=[..., m]
+        Rows of rounding errors count as zeros: they get the size of the largest row.
+    """
+    sizes = lengths(matrix)
+    largest = np.max(sizes, axis=-1, initial=0.0, keepdims=True)
+    sizes = np.where(sizes > ROUNDING * largest, sizes, largest)
+    return np.where(sizes > 0, sizes, 1.0)
+
+
 def range_basis(matrix: FloatArray) -> FloatArray:
-    """Orthonormal basis of the range of a matrix.
+    """Orthonormal basis of the range of a matrix, whatever the units of its columns.
 
     Parameters
     ----------
@@ -58,9 +111,10 @@ def range_basis(matrix: FloatArray) -> FloatArray:
     Returns
     -------
     basis : array, shape=[m, rank]
-        Left singular vectors whose singular value exceeds ``RANK_RTOL`` times the largest.
+        Left singular vectors of the matrix with columns of length 1, whose singular value exceeds
+        ``RANK_RTOL`` times the largest.
     """
-    left, singular, _ = np.linalg.svd(matrix, full_matrices=False)
+    left, singular, _ = np.linalg.svd(matrix / row_sizes(matrix.T), full_matrices=False)
     return left[:, singular > RANK_RTOL * singular.max(initial=0.0)]
 
 
