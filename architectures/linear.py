@@ -18,6 +18,7 @@ from liftflow.typing import FloatArray, Rng, as_array, as_count, as_rng
 BALANCE_RTOL = 1e-8
 """Distance of the laws to multiples of I, relative to the layers, that counts as none."""
 
+_ANY = 1e100  # an infinite tolerance, which can be multiplied by zero
 _ALIGN_SWEEPS = 200
 _DENSE_LAWS = 50
 
@@ -488,7 +489,7 @@ class DeepLinear(Architecture):
         matrices = self.split_laws(laws)
         sizes, noise = (np.broadcast_to(bound, (len(matrices),)) for bound in (sizes, noise))
         lams = _means(matrices, ROUNDING * sizes + noise)
-        bounds = tolerance * sizes + noise
+        bounds = min(tolerance, _ANY) * sizes + noise
         for number, (matrix, lam, bound) in enumerate(zip(matrices, lams, bounds, strict=True)):
             distance = float(np.linalg.norm(matrix - lam * np.eye(len(matrix))))
             if not distance <= bound:
@@ -551,7 +552,7 @@ class DeepLinear(Architecture):
         rank = min(rank, int(np.sum(singular > RANK_RTOL * singular.max(initial=0.0))))
         ends = np.eye(depth)
         alphas, betas = ends[-1].copy(), ends[0].copy()
-        squares = np.array([np.sum(layer**2) for layer in layers])
+        squares, tolerance = np.array([np.sum(layer**2) for layer in layers]), min(tolerance, _ANY)
         if self.widths[-1] > min(self.widths):
             basis = left[:, rank:]
             for j, suffix in enumerate(suffixes[::-1]):

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Self
 import geomstats.backend as gs
 import networkx as nx
 import numpy as np
+import scipy.linalg
 from autograd.extend import defvjp, primitive
 from scipy.sparse import csr_array
 
@@ -861,7 +862,7 @@ class ReLUNetwork(Architecture):
             point: FloatArray, values: FloatArray, start: FloatArray | None = None
         ) -> FloatArray:
             chart, coordinates = self._chart_of(point)
-            residual = self._residual(point, chart.representative(coordinates))
+            residual = self.image_residual(point, chart.representative(coordinates))
             if not residual <= tolerance:
                 raise NotOnImageError(
                     f"z is not on the image of the lift: relative residual {residual:.2e}, "
@@ -896,6 +897,76 @@ class ReLUNetwork(Architecture):
 
         return over_batch(one, [self._lifted(z, differentiable=False)], [1])
 
+    def project_to_range(self, theta: Any, lifted_vec: Any) -> FloatArray:
+        """Project orthogonally onto range ∂φ(θ), of whatever sizes the path products are.
+
+        Parameters
+        ----------
+        theta : array-like, shape=[..., dim]
+        lifted_vec : array-like, shape=[..., n_paths]
+
+        Returns
+        -------
+        tangent_vec : array, shape=[..., n_paths]
+        """
+        if not self._dense_jacobian:
+            return super().project_to_range(theta, lifted_vec)
+
+        def project(point: FloatArray, vector: FloatArray) -> FloatArray:
+            basis = self._tangent_basis(point)[0]
+            return basis @ (basis.T @ vector)
+
+        return self._over_lifted(project, theta, lifted_vec)
+
+    def solve_vjp(self, theta: Any, covector: Any) -> FloatArray:
+        """Solve ∂φ(θ)ᵀ g = v for the shortest g, where v is a pullback.
+
+        Parameters
+        ----------
+        theta, covector : array-like, shape=[..., dim]
+
+        Returns
+        -------
+        lifted_covector : array, shape=[..., n_paths]
+        """
+        if not self._dense_jacobian:
+            return super().solve_vjp(theta, covector)
+
+        def solve(point: FloatArray, vector: FloatArray) -> FloatArray:
+            basis, triangle, section = self._tangent_basis(point)
+            right = section.T @ vector
+            return basis @ scipy.linalg.solve_triangular(triangle, right, trans="T")
+
+        arrays = [
+            self._theta(theta, differentiable=False),
+            self._theta(covector, "covector", differentiable=False),
+        ]
+        return over_batch(solve, arrays, [1, 1])
+
+    def _tangent_basis(self, theta: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Orthonormal basis Q of range ∂φ, a triangle R and velocities V of θ, with ∂φ V = Q R.
+
+        V lifts the axes of the chart, so there are D − |H| of them and no rank is decided on.
+        Rows from the largest to the smallest, and pivots among the columns, keep small entries of
+        z from drowning in the rounding errors of large ones.
+
+        References
+        ----------
+        Cox and Higham 1998, on the stability of Householder's QR row by row.
+        """
+        chart = self.basis_chart(theta)
+        section = chart.lift_tangent(theta, np.eye(chart.dim))
+        rows = self.lift_jvp(theta, section)
+        sizes = lengths(rows)[:, None]
+        section, columns = (section / sizes).T, (rows / sizes).T
+        order = np.argsort(-np.max(np.abs(columns), axis=1, initial=0.0), kind="stable")
+        sorted_basis, triangle, pivots = scipy.linalg.qr(
+            columns[order], mode="economic", pivoting=True, check_finite=False
+        )
+        basis = np.empty_like(sorted_basis)
+        basis[order] = sorted_basis
+        return basis, triangle, section[:, pivots]
+
     def project_to_image(self, z: Any) -> FloatArray:
         """Move a nearby vector onto the image: rebuild all paths from the strongest basis of them.
 
@@ -914,9 +985,35 @@ class ReLUNetwork(Architecture):
         """
         return self.lift(self.image_representative(z))
 
-    def _residual(self, z: FloatArray, theta: FloatArray) -> float:
-        gap = float(lengths(self.lift(theta) - z))
-        return gap / float(lengths(z)) if gap else 0.0
+    def image_residual(self, z: FloatArray, theta: FloatArray) -> float:
+        """Distance ‖φ(θ) − z‖/‖z‖ among the paths of one length, the largest of all lengths.
+
+        Paths of different lengths have different units: short ones would hide what is wrong in
+        long ones.
+
+        Parameters
+        ----------
+        z : array, shape=[n_paths]
+        theta : array, shape=[dim]
+
+        Returns
+        -------
+        residual : float
+        """
+        gap = self.lift(theta) - z
+        residuals = [0.0]
+        for paths in self._paths_by_length:
+            own = float(lengths(gap[paths]))
+            size = float(lengths(z[paths]))
+            residuals.append(own / size if size else np.inf if own else 0.0)
+        return max(residuals)
+
+    @cached_property
+    def _paths_by_length(self) -> list[Any]:
+        counts = np.sum(self._path_edges < self.dim, axis=1)
+        if np.all(counts == counts[:1]):
+            return [slice(None)]
+        return [np.flatnonzero(counts == count) for count in np.unique(counts)]
 
     def _chart_of(self, z: FloatArray) -> tuple[BasisPathChart, FloatArray]:
         """Find the chart with the strongest anchors at z, and the coordinates of z in it."""

@@ -12,7 +12,7 @@ from geomstats.geometry.nfold_manifold import NFoldManifold
 
 from liftflow.architectures import Architecture, DeepLinear, ProductArchitecture, ReLUNetwork
 from liftflow.errors import NotIntrinsicError, NotRecoverableError
-from liftflow.linalg import lengths, over_batch
+from liftflow.linalg import over_batch
 from liftflow.manifolds.flat import FlatImage
 from liftflow.metrics import IntrinsicMetric, intrinsic_cometric
 from liftflow.typing import FloatArray, Rng, as_array, as_count, as_rng
@@ -219,6 +219,8 @@ class PathImage(LiftedImage):
     def residual(self, point: Any) -> FloatArray:
         """Relative distance from a vector to the point of the image that is found for it.
 
+        Paths of one length at a time, as ``ReLUNetwork.image_residual``.
+
         Parameters
         ----------
         point : array-like, shape=[..., n_paths]
@@ -232,10 +234,10 @@ class PathImage(LiftedImage):
 
         def residual(z: FloatArray) -> FloatArray:
             try:
-                gap = lengths(self.projection(z) - z)
+                theta = self.architecture.image_representative(z)
             except NotRecoverableError:
                 return np.array(1.0)
-            return np.asarray(gap / lengths(z)) if gap else np.array(0.0)
+            return np.asarray(self.architecture.image_residual(z, theta))
 
         return over_batch(residual, [point], [1])
 
