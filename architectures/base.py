@@ -18,7 +18,7 @@ from liftflow.errors import (
     NotRecoverableError,
     ShapeError,
 )
-from liftflow.linalg import RANK_RTOL, minimal_solution, over_batch, range_basis
+from liftflow.linalg import RANK_RTOL, minimal_solution, over_batch, range_basis, scaled_rank
 from liftflow.typing import FloatArray, Rng, as_array, as_count, as_rng
 
 _GAUSS_NEWTON_STEPS = 100
@@ -281,6 +281,29 @@ class Architecture(ABC):
                 lambda t: gs.sum(covector * self.lift_jvp(t, tangent)) + 0.0 * gs.sum(t)
             )(theta)
 
+    def lift_rank(self, theta: Any) -> int:
+        """Dimension of the image about φ(θ), the rank of ∂φ(θ).
+
+        Parameters
+        ----------
+        theta : array-like, shape=[dim]
+
+        Returns
+        -------
+        rank : int
+
+        Raises
+        ------
+        ArchitectureError
+            ∂φ(θ) is too large for a dense matrix.
+        """
+        if not self._dense_jacobian:
+            raise ArchitectureError(
+                f"the rank of ∂φ needs a dense matrix of {self.lifted_dim} × {self.dim} numbers, "
+                f"which is too large; {type(self).__name__} may write its own lift_rank(theta)"
+            )
+        return scaled_rank(self.lift_jacobian(theta))
+
     def gram_apply(self, theta: Any, covector: Any) -> Any:
         """Apply the lifted Gram operator, M(θ) g = ∂φ ∂φᵀ g, without forming it.
 
@@ -481,7 +504,7 @@ class Architecture(ABC):
         -------
         rank : int
         """
-        return range_basis(self.conservation_laws_jacobian(theta).T).shape[1]
+        return scaled_rank(self.conservation_laws_jacobian(theta))
 
     def laws_jvp(self, theta: Any, tangent: Any) -> Any:
         """Push a velocity of θ forward by the laws, ∂h(θ) v; by autograd unless overridden.

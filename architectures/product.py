@@ -187,6 +187,20 @@ class ProductArchitecture(Architecture):
         pairs = zip(self.factors, self.split_lifted(z), strict=True)
         return self.join_lifted([factor.project_to_image(part) for factor, part in pairs])
 
+    def lift_rank(self, theta: Any) -> int:
+        """Dimension of the image about φ(θ), the sum over the factors.
+
+        Parameters
+        ----------
+        theta : array-like, shape=[dim]
+
+        Returns
+        -------
+        rank : int
+        """
+        pairs = zip(self.factors, self.unpack(theta), strict=True)
+        return sum(factor.lift_rank(part) for factor, part in pairs)
+
     def conservation_laws(self, theta: Any) -> Any:
         """Evaluate the laws of the factors.
 

@@ -516,6 +516,24 @@ class ReLUNetwork(Architecture):
 
     # The kernel on parameters.
 
+    def lift_rank(self, theta: Any) -> int:
+        """Dimension of the image about φ(θ): that of a basis-path chart.
+
+        Parameters
+        ----------
+        theta : array-like, shape=[dim]
+
+        Returns
+        -------
+        rank : int
+
+        Raises
+        ------
+        NotRecoverableError
+            Dead parameters; names them. The image has no chart there.
+        """
+        return self.basis_chart(theta).dim
+
     def kernel_apply(self, theta: Any, tangent: Any) -> FloatArray:
         """Multiply a vector by ∂φ(θ)ᵀ∂φ(θ) in O(edges), whatever the number of paths.
 
