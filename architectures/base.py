@@ -362,18 +362,65 @@ class Architecture(ABC):
         lead = lifted.shape[: lifted.ndim - len(self.lifted_shape)]
         return np.linalg.norm(np.reshape(lifted, (*lead, self.lifted_dim)), axis=-1)
 
-    def project_to_image(self, z: Any) -> FloatArray:
-        """Move a nearby vector onto the image of φ; by default the image is open, and it stays.
+    def project_to_image(self, z: Any, *, near: Any = None) -> FloatArray:
+        """Move a nearby vector onto the image of φ, by default with Gauss–Newton steps on θ.
 
         Parameters
         ----------
         z : array-like, shape=[..., *lifted_shape]
+        near : array-like, shape=[..., dim], optional
+            A point to start from, where a family does not know better.
 
         Returns
         -------
         z : array, shape=[..., *lifted_shape]
+            z itself, for a lift whose derivative is onto: its image is open.
+
+        Raises
+        ------
+        NotRecoverableError
+            No ``near`` where one is needed, or the steps do not converge.
         """
-        return self._lifted(z, differentiable=False)
+        z = self._lifted(z, differentiable=False)
+        if self._image_is_open:
+            return z
+        if near is None:
+            raise NotRecoverableError(
+                f"{type(self).__name__} finds its image by iteration and needs a point to start "
+                "from; pass near=theta0"
+            )
+        near = self._theta(near, "near", differentiable=False)
+        return over_batch(self._nearest_on_image, [z, near], [len(self.lifted_shape), 1])
+
+    _image_is_open: bool = False
+    """Whether ∂φ was onto at some point, and so is almost everywhere."""
+
+    def _nearest_on_image(self, z: FloatArray, theta: FloatArray) -> FloatArray:
+        lifted = np.asarray(self.lift(theta))
+        for _ in range(_GAUSS_NEWTON_STEPS):
+            left, singular, right_t = np.linalg.svd(self.lift_jacobian(theta), full_matrices=False)
+            rank = int(np.sum(singular > RANK_RTOL * singular[0]))
+            if rank == self.lifted_dim:
+                self._image_is_open = True
+                return z
+            along = left[:, :rank].T @ np.ravel(z - lifted)
+            size = np.linalg.norm(z - lifted)
+            # Only the part along the image can be mended, to the rounding errors of φ.
+            if np.linalg.norm(along) <= 1e-15 * (np.linalg.norm(z) + np.linalg.norm(lifted)):
+                return lifted
+            step = right_t[:rank].T @ (along / singular[:rank])
+            while np.linalg.norm(step) > 1e-16 * np.linalg.norm(theta):
+                trial = np.asarray(self.lift(theta + step))
+                if np.linalg.norm(z - trial) < size:
+                    break
+                step = step / 2
+            else:  # nothing left to gain
+                return lifted
+            theta, lifted = theta + step, trial
+        raise NotRecoverableError(
+            f"no point of the image was found near z: a gap of {np.linalg.norm(along):.1e} along "
+            f"the image is left after {_GAUSS_NEWTON_STEPS} steps; start from a closer near"
+        )
 
     def project_to_range(self, theta: Any, lifted_vec: Any) -> FloatArray:
         """Project orthogonally onto range ∂φ(θ), the tangent space of the image at φ(θ).
@@ -653,6 +700,8 @@ class Architecture(ABC):
         gap = residual(theta)
         for _ in range(_GAUSS_NEWTON_STEPS):
             size = np.linalg.norm(gap)
+            if size <= np.finfo(np.float64).eps * scale:
+                break
             blocks = [self.lift_jacobian(theta), self.conservation_laws_jacobian(theta)]
             step = np.linalg.pinv(np.vstack(blocks), rcond=RANK_RTOL) @ gap
             fraction, trial = 1.0, residual(theta - step)

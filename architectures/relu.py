@@ -875,12 +875,14 @@ class ReLUNetwork(Architecture):
 
         return over_batch(one, [self._lifted(z, differentiable=False)], [1])
 
-    def project_to_image(self, z: Any) -> FloatArray:
+    def project_to_image(self, z: Any, *, near: Any = None) -> FloatArray:
         """Move a nearby vector onto the image: rebuild all paths from the strongest basis of them.
 
         Parameters
         ----------
         z : array-like, shape=[..., n_paths]
+        near : array-like, optional
+            Not used: nothing is iterated.
 
         Returns
         -------
