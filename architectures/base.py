@@ -396,9 +396,13 @@ class Architecture(ABC):
     """Whether ∂φ was onto at some point, and so is almost everywhere."""
 
     def _nearest_on_image(self, z: FloatArray, theta: FloatArray) -> FloatArray:
-        lifted = np.asarray(self.lift(theta))
+        lifted, counts = np.asarray(self.lift(theta)), [math.prod(s) for s in self.block_shapes]
         for _ in range(_GAUSS_NEWTON_STEPS):
-            left, singular, right_t = np.linalg.svd(self.lift_jacobian(theta), full_matrices=False)
+            blocks = np.split(np.abs(theta), np.cumsum(counts)[:-1])
+            tops = [np.max(block, initial=0.0) for block in blocks]
+            units = np.repeat([top or max(tops) or 1.0 for top in tops], counts)
+            jacobian = self.lift_jacobian(theta) * units
+            left, singular, right_t = np.linalg.svd(jacobian, full_matrices=False)
             rank = int(np.sum(singular > RANK_RTOL * singular[0]))
             if rank == self.lifted_dim:
                 self._image_is_open = True
@@ -408,7 +412,7 @@ class Architecture(ABC):
             # Only the part along the image can be mended, to the rounding errors of φ.
             if np.linalg.norm(along) <= 1e-15 * (np.linalg.norm(z) + np.linalg.norm(lifted)):
                 return lifted
-            step = right_t[:rank].T @ (along / singular[:rank])
+            step = units * (right_t[:rank].T @ (along / singular[:rank]))
             while np.linalg.norm(step) > 1e-16 * np.linalg.norm(theta):
                 trial = np.asarray(self.lift(theta + step))
                 if np.linalg.norm(z - trial) < size:
@@ -700,8 +704,6 @@ class Architecture(ABC):
         gap = residual(theta)
         for _ in range(_GAUSS_NEWTON_STEPS):
             size = np.linalg.norm(gap)
-            if size <= np.finfo(np.float64).eps * scale:
-                break
             blocks = [self.lift_jacobian(theta), self.conservation_laws_jacobian(theta)]
             step = np.linalg.pinv(np.vstack(blocks), rcond=RANK_RTOL) @ gap
             fraction, trial = 1.0, residual(theta - step)

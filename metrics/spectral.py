@@ -16,7 +16,12 @@ from liftflow.architectures.linear import DeepLinear
 from liftflow.errors import NotIntrinsicError, NotOnImageError
 from liftflow.linalg import RANK_RTOL, over_batch
 from liftflow.metrics.base import Cometric
-from liftflow.metrics.exact import EXACT_RTOL, bures_wasserstein_distance, cone_distance
+from liftflow.metrics.exact import (
+    EXACT_RTOL,
+    bures_wasserstein_distance,
+    chain_distance,
+    cone_distance,
+)
 from liftflow.metrics.multipliers import Multiplier, TwoLayerMultiplier
 from liftflow.typing import FloatArray, as_array
 
@@ -392,8 +397,9 @@ class SpectralCometric(Cometric):
         return gs.sum(self.eigenvalues(z), axis=-1)
 
     def exact_distance(self, point_a: FloatArray, point_b: FloatArray) -> float | None:
-        """Distance of two points, for two balanced layers: of rank one, or positive definite.
+        """Distance of two points: numbers, or for two balanced layers rank one or positive definite.
 
+        Numbers are products of a chain, whatever the widths between.
         Symmetric positive definite matrices are totally geodesic among the square ones, and the
         metric on them is twice that of Bures and Wasserstein.
 
@@ -412,6 +418,12 @@ class SpectralCometric(Cometric):
                 return cone_distance(point_a, point_b)
             if len(set(widths)) == 1 and _positive(point_a) and _positive(point_b):
                 return math.sqrt(2) * bures_wasserstein_distance(point_a, point_b)
+        gaps = multiplier.chain_gaps if self.architecture.lifted_dim == 1 else None
+        if gaps is not None:
+            # The laws are only known to rounding errors, whose roots are large beside those.
+            noise = 8 * np.finfo(np.float64).eps * np.sum(self.theta0**2)
+            gaps = np.where(gaps <= noise, 0.0, gaps)
+            return chain_distance(gaps, point_a.item(), point_b.item())
         return super().exact_distance(point_a, point_b)
 
 
