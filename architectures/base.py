@@ -25,6 +25,7 @@ from liftflow.linalg import (
     over_batch,
     range_basis,
     row_sizes,
+    scaled_rank,
 )
 from liftflow.typing import FloatArray, Rng, as_array, as_count, as_rng
 
@@ -289,6 +290,29 @@ class Architecture(ABC):
                 lambda t: gs.sum(covector * self.lift_jvp(t, tangent)) + 0.0 * gs.sum(t)
             )(theta)
 
+    def lift_rank(self, theta: Any) -> int:
+        """Dimension of the image about φ(θ), the rank of ∂φ(θ).
+
+        Parameters
+        ----------
+        theta : array-like, shape=[dim]
+
+        Returns
+        -------
+        rank : int
+
+        Raises
+        ------
+        ArchitectureError
+            ∂φ(θ) is too large for a dense matrix.
+        """
+        if not self._dense_jacobian:
+            raise ArchitectureError(
+                f"the rank of ∂φ needs a dense matrix of {self.lifted_dim} × {self.dim} numbers, "
+                f"which is too large; {type(self).__name__} may write its own lift_rank(theta)"
+            )
+        return scaled_rank(self.lift_jacobian(theta))
+
     def gram_apply(self, theta: Any, covector: Any) -> Any:
         """Apply the lifted Gram operator, M(θ) g = ∂φ ∂φᵀ g, without forming it.
 
@@ -347,18 +371,69 @@ class Architecture(ABC):
         lead = lifted.shape[: lifted.ndim - len(self.lifted_shape)]
         return lengths(np.reshape(lifted, (*lead, self.lifted_dim)))
 
-    def project_to_image(self, z: Any) -> FloatArray:
-        """Move a nearby vector onto the image of φ; by default the image is open, and it stays.
+    def project_to_image(self, z: Any, *, near: Any = None) -> FloatArray:
+        """Move a nearby vector onto the image of φ, by default with Gauss–Newton steps on θ.
 
         Parameters
         ----------
         z : array-like, shape=[..., *lifted_shape]
+        near : array-like, shape=[..., dim], optional
+            A point to start from, where a family does not know better.
 
         Returns
         -------
         z : array, shape=[..., *lifted_shape]
+            z itself, for a lift whose derivative is onto: its image is open.
+
+        Raises
+        ------
+        NotRecoverableError
+            No ``near`` where one is needed, or the steps do not converge.
         """
-        return self._lifted(z, differentiable=False)
+        z = self._lifted(z, differentiable=False)
+        if self._image_is_open:
+            return z
+        if near is None:
+            raise NotRecoverableError(
+                f"{type(self).__name__} finds its image by iteration and needs a point to start "
+                "from; pass near=theta0"
+            )
+        near = self._theta(near, "near", differentiable=False)
+        return over_batch(self._nearest_on_image, [z, near], [len(self.lifted_shape), 1])
+
+    _image_is_open: bool = False
+    """Whether ∂φ was onto at some point, and so is almost everywhere."""
+
+    def _nearest_on_image(self, z: FloatArray, theta: FloatArray) -> FloatArray:
+        lifted, counts = np.asarray(self.lift(theta)), [math.prod(s) for s in self.block_shapes]
+        for _ in range(_GAUSS_NEWTON_STEPS):
+            blocks = np.split(np.abs(theta), np.cumsum(counts)[:-1])
+            tops = [np.max(block, initial=0.0) for block in blocks]
+            units = np.repeat([top or max(tops) or 1.0 for top in tops], counts)
+            jacobian = self.lift_jacobian(theta) * units
+            left, singular, right_t = np.linalg.svd(jacobian, full_matrices=False)
+            rank = int(np.sum(singular > RANK_RTOL * singular[0]))
+            if rank == self.lifted_dim:
+                self._image_is_open = True
+                return z
+            along = left[:, :rank].T @ np.ravel(z - lifted)
+            size = np.linalg.norm(z - lifted)
+            # Only the part along the image can be mended, to the rounding errors of φ.
+            if np.linalg.norm(along) <= 1e-15 * (np.linalg.norm(z) + np.linalg.norm(lifted)):
+                return lifted
+            step = units * (right_t[:rank].T @ (along / singular[:rank]))
+            while np.linalg.norm(step) > 1e-16 * np.linalg.norm(theta):
+                trial = np.asarray(self.lift(theta + step))
+                if np.linalg.norm(z - trial) < size:
+                    break
+                step = step / 2
+            else:  # nothing left to gain
+                return lifted
+            theta, lifted = theta + step, trial
+        raise NotRecoverableError(
+            f"no point of the image was found near z: a gap of {np.linalg.norm(along):.1e} along "
+            f"the image is left after {_GAUSS_NEWTON_STEPS} steps; start from a closer near"
+        )
 
     def project_to_range(self, theta: Any, lifted_vec: Any) -> FloatArray:
         """Project orthogonally onto range ∂φ(θ), the tangent space of the image at φ(θ).
@@ -489,7 +564,7 @@ class Architecture(ABC):
         -------
         rank : int
         """
-        return range_basis(self.conservation_laws_jacobian(theta).T).shape[1]
+        return scaled_rank(self.conservation_laws_jacobian(theta))
 
     def laws_jvp(self, theta: Any, tangent: Any) -> Any:
         """Push a velocity of θ forward by the laws, ∂h(θ) v; by autograd unless overridden.
@@ -675,6 +750,8 @@ class Architecture(ABC):
             sizes = np.where(sizes > 0, sizes, 1.0)
             columns = np.repeat(np.where(own > 0, own, np.max(own) or 1.0), counts)
             size = np.linalg.norm(gap / sizes)
+            if size <= np.finfo(np.float64).eps:
+                break
             relative = jacobian / sizes[:, None] * columns
             step = columns * (np.linalg.pinv(relative, rcond=RANK_RTOL) @ (gap / sizes))
             fraction, trial = 1.0, residual(theta - step)

@@ -265,12 +265,14 @@ class DeepLinear(Architecture):
             pulled.append(gs.broadcast_to(sum(terms), (*lead, *terms[0].shape[-2:])))
         return self._pull_layers(pulled)
 
-    def project_to_image(self, z: Any) -> FloatArray:
+    def project_to_image(self, z: Any, *, near: Any = None) -> FloatArray:
         """Find the nearest matrix of rank at most the smallest width.
 
         Parameters
         ----------
         z : array-like, shape=[..., widths[-1], widths[0]]
+        near : array-like, optional
+            Not used: nothing is iterated.
 
         Returns
         -------

@@ -219,19 +219,36 @@ class ProductArchitecture(Architecture):
         )
         return np.asarray(self.pack(*[f.solve_jvp(part, v) for f, part, v in parts]))
 
-    def project_to_image(self, z: Any) -> FloatArray:
+    def project_to_image(self, z: Any, *, near: Any = None) -> FloatArray:
         """Move a nearby vector onto the image, factor by factor.
 
         Parameters
         ----------
         z : array-like, shape=[..., *lifted_shape]
+        near : array-like, shape=[..., dim], optional
+            Where the factors may start.
 
         Returns
         -------
         z : array, shape=[..., *lifted_shape]
         """
-        pairs = zip(self.factors, self.split_lifted(z), strict=True)
-        return self.join_lifted([factor.project_to_image(part) for factor, part in pairs])
+        starts = [None] * len(self.factors) if near is None else self.unpack(near)
+        parts = zip(self.factors, self.split_lifted(z), starts, strict=True)
+        return self.join_lifted([f.project_to_image(part, near=start) for f, part, start in parts])
+
+    def lift_rank(self, theta: Any) -> int:
+        """Dimension of the image about φ(θ), the sum over the factors.
+
+        Parameters
+        ----------
+        theta : array-like, shape=[dim]
+
+        Returns
+        -------
+        rank : int
+        """
+        pairs = zip(self.factors, self.unpack(theta), strict=True)
+        return sum(factor.lift_rank(part) for factor, part in pairs)
 
     def conservation_laws(self, theta: Any) -> Any:
         """Evaluate the laws of the factors.

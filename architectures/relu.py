@@ -517,6 +517,24 @@ class ReLUNetwork(Architecture):
 
     # The kernel on parameters.
 
+    def lift_rank(self, theta: Any) -> int:
+        """Dimension of the image about φ(θ): that of a basis-path chart.
+
+        Parameters
+        ----------
+        theta : array-like, shape=[dim]
+
+        Returns
+        -------
+        rank : int
+
+        Raises
+        ------
+        NotRecoverableError
+            Dead parameters; names them. The image has no chart there.
+        """
+        return self.basis_chart(theta).dim
+
     def kernel_apply(self, theta: Any, tangent: Any) -> FloatArray:
         """Multiply a vector by ∂φ(θ)ᵀ∂φ(θ) in O(edges), whatever the number of paths.
 
@@ -967,12 +985,14 @@ class ReLUNetwork(Architecture):
         basis[order] = sorted_basis
         return basis, triangle, section[:, pivots]
 
-    def project_to_image(self, z: Any) -> FloatArray:
+    def project_to_image(self, z: Any, *, near: Any = None) -> FloatArray:
         """Move a nearby vector onto the image: rebuild all paths from the strongest basis of them.
 
         Parameters
         ----------
         z : array-like, shape=[..., n_paths]
+        near : array-like, optional
+            Not used: nothing is iterated.
 
         Returns
         -------

@@ -42,19 +42,19 @@ class _FullState(FlowState):
     def start(self) -> FloatArray:
         return np.ravel(self.architecture.lift(self.theta))
 
-    def _on_image(self, coordinates: FloatArray) -> FloatArray:
+    def _on_image(self, coordinates: FloatArray, near: FloatArray) -> FloatArray:
         # The solver leaves the image by its local error; K and f live on the image.
         z = coordinates.reshape(self.architecture.lifted_shape)
-        return self.architecture.project_to_image(z)
+        return self.architecture.project_to_image(z, near=near)
 
     def velocity(self, coordinates: FloatArray) -> FloatArray:
-        z = self._on_image(coordinates)
+        z = self._on_image(coordinates, self.theta)
         self.theta = self.cometric.follow(z, self.theta)
         gradient = self.loss.gradient(z, self.theta)
         return -np.ravel(self.cometric.apply(z, gradient, near=self.theta))
 
     def read(self, coordinates: FloatArray) -> tuple[FloatArray, FloatArray, float]:
-        z = self._on_image(coordinates)
+        z = self._on_image(coordinates, self.settled)
         theta = self.cometric.point(z, near=self.settled)
         value = self.loss.value(z, theta)
         state = coordinates.reshape(self.architecture.lifted_shape)
@@ -62,7 +62,8 @@ class _FullState(FlowState):
 
     def settle(self, coordinates: FloatArray) -> FloatArray:
         # Signs are handed on step by step: from one kept time to the next they may well turn.
-        self.settled = self.cometric.follow(self._on_image(coordinates), self.settled)
+        z = self._on_image(coordinates, self.settled)
+        self.settled = self.cometric.follow(z, self.settled)
         return coordinates
 
     def memory(self) -> dict[str, Any]:

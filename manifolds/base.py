@@ -9,7 +9,7 @@ from geomstats.geometry.base import LevelSet
 from geomstats.geometry.euclidean import Euclidean
 
 from liftflow.architectures import Architecture
-from liftflow.errors import ArchitectureError
+from liftflow.errors import ArchitectureError, InputError
 from liftflow.manifolds.bundle import LiftBundle, LiftQuotientMetric
 from liftflow.manifolds.charts import chart_manifold
 from liftflow.manifolds.images import image_manifold, random_tangent_vec
@@ -52,6 +52,15 @@ class InducedMetric(HorizontalMetric):
         return vector
 
     def _connect(self, start: FloatArray, target: FloatArray) -> tuple[FloatArray, FloatArray]:
+        tolerance = 1e3 * self.solver.rtol  # no geodesic ends closer to a point off the set
+        for point in (start, target):
+            if not self._space.belongs(point, tolerance):
+                residual = np.max(np.abs(self._space.submersion(point)))
+                raise InputError(
+                    f"a geodesic joins points of the invariant set, but the laws of one differ by "
+                    f"{residual:.2e} from those of θ₀, where their terms have the size "
+                    f"{np.sum(point**2):.2e}; projection(point) moves it there"
+                )
         return start, self.solver.connect(start, target)
 
     def inner_product(self, tangent_vec_a: Any, tangent_vec_b: Any, base_point: Any = None) -> Any:

@@ -150,7 +150,7 @@ class LiftedImage(Manifold):
         NotRecoverableError
             A ReLU network: all paths through some hidden node vanish.
         """
-        return self.architecture.project_to_image(point)
+        return self.architecture.project_to_image(point, near=self.theta0)
 
     def random_point(self, n_samples: int = 1, bound: float = 1.0, rng: Rng = None) -> FloatArray:
         """Lift random parameters of the architecture.

@@ -7,9 +7,10 @@ import geomstats.backend as gs
 import numpy as np
 
 from liftflow.architectures import Architecture
+from liftflow.errors import NotOnImageError
 from liftflow.metrics.exact import line_distance
-from liftflow.metrics.geodesic import GEODESIC_RTOL, GeodesicSolver
-from liftflow.metrics.geometry import HorizontalMetric
+from liftflow.metrics.geodesic import GEODESIC_RTOL, GeodesicSolver, length
+from liftflow.metrics.geometry import TANGENT_RTOL, HorizontalMetric
 from liftflow.metrics.horizontal import HorizontalSpaces, LiftSpaces
 from liftflow.typing import FloatArray, as_array
 
@@ -202,7 +203,15 @@ class IntrinsicMetric(HorizontalMetric):
     # How this metric lies below the parameters.
 
     def _point_above(self, point: FloatArray) -> FloatArray:
-        return self.cometric.point(point)
+        theta = self.cometric.point(point)
+        gap, size = length((self._point_below(theta) - point).ravel()), length(point.ravel())
+        if gap > TANGENT_RTOL * size:
+            raise NotOnImageError(
+                f"a point is not on the image of the lift: relative residual {gap / size:.1e}, "
+                f"expected at most {TANGENT_RTOL:.0e}; image().projection(point) moves it there",
+                gap / size,
+            )
+        return theta
 
     def _vector_above(self, theta: FloatArray, vector: FloatArray) -> FloatArray:
         return self.cometric.horizontal_lift(self._point_below(theta), vector, theta=theta)

@@ -23,6 +23,21 @@ _COARSE_RTOL, _COARSE_STEPS = 1e-8, 600
 _REFINEMENTS, _SWEEPS = 3, 10
 
 
+def length(vector: FloatArray) -> float:
+    """Euclidean length, whatever the scale of the vector.
+
+    Parameters
+    ----------
+    vector : array, shape=[n]
+
+    Returns
+    -------
+    length : float
+    """
+    size = np.max(np.abs(vector), initial=0.0)
+    return float(size * np.linalg.norm(vector / size)) if size else 0.0
+
+
 @dataclass(frozen=True)
 class GeodesicSolver:
     r"""Horizontal geodesics of an invariant set, and parallel transport along them.
@@ -119,8 +134,7 @@ class GeodesicSolver:
                 if np.any(velocity) and np.any(side):
                     last = times[side][np.argmax(np.abs(times[side]))]
                     found = self._integrate(theta, velocity, last, dense_output=True)
-                    length = np.linalg.norm(velocity)
-                    points[side] = found.sol(length * np.abs(times[side]))[: theta.size].T
+                    points[side] = found.sol(length(velocity) * np.abs(times[side]))[: theta.size].T
             return points
 
         return path
@@ -143,10 +157,10 @@ class GeodesicSolver:
         """
         if not np.any(velocity) or not np.any(vector):
             return self.end(theta, velocity), vector
-        length = np.linalg.norm(vector)
-        found = self._integrate(theta, velocity, 1.0, passenger=vector / length)
+        size = length(vector)
+        found = self._integrate(theta, velocity, 1.0, passenger=vector / size)
         theta, _, vector = np.split(found.y[:, -1], 3)
-        return theta, length * self.spaces.project(theta, vector)
+        return theta, size * self.spaces.project(theta, vector)
 
     def _integrate(
         self,
@@ -157,7 +171,7 @@ class GeodesicSolver:
         dense_output: bool = False,
     ) -> Any:
         """Integrate over arc length, at unit speed, so that tolerances are relative to 1."""
-        speed, size = float(np.linalg.norm(velocity)), theta.size
+        speed, size = length(velocity), theta.size
         parts = [theta, np.sign(time) * velocity / speed]
 
         evaluations = 0
@@ -235,8 +249,8 @@ class GeodesicSolver:
         """Horizontal part of the chord, of the chord's length."""
         chord = target - theta
         velocity = self.spaces.project(theta, chord)
-        length = np.linalg.norm(velocity)
-        return velocity * (np.linalg.norm(chord) / length) if length else velocity
+        size = np.linalg.norm(velocity)
+        return velocity * (np.linalg.norm(chord) / size) if size else velocity
 
     def _shortened(self, theta: FloatArray, target: FloatArray) -> FloatArray:
         """Initial velocity of a broken line, shortened by moving its corners between neighbours.
@@ -253,9 +267,9 @@ class GeodesicSolver:
                     middle = (points[i - 1] + points[i + 1]) / 2
                     points[i] = self.architecture.project_to_laws(middle, laws)
                 points[-1] = self.architecture.align(points[-1], points[-2])
-        length = sum(np.linalg.norm(second - first) for first, second in pairwise(points))
+        total = sum(np.linalg.norm(second - first) for first, second in pairwise(points))
         velocity = self.spaces.project(theta, points[1] - theta)
-        return velocity * (length / np.linalg.norm(velocity))
+        return velocity * (total / np.linalg.norm(velocity))
 
     def _miss(
         self, theta: FloatArray, target: FloatArray, velocity: FloatArray

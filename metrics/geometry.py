@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 from autograd.extend import defvjp, primitive
+from autograd.tracer import isbox
 from geomstats.geometry.riemannian_metric import RiemannianMetric
 
-from liftflow.errors import InputError, NotTangentError
+from liftflow.errors import GeodesicError, InputError, NotTangentError
 from liftflow.linalg import lengths, over_batch
-from liftflow.metrics.geodesic import GeodesicSolver
+from liftflow.metrics.geodesic import GeodesicSolver, length
 from liftflow.typing import FloatArray, as_array
 
 TANGENT_RTOL = 1e-6
@@ -20,7 +21,7 @@ TANGENT_RTOL = 1e-6
 
 @primitive
 def _squared_dist(point_a: FloatArray, point_b: FloatArray, metric: "HorizontalMetric") -> Any:
-    return over_batch(metric._one_squared_dist, [point_a, point_b], [metric._ndim] * 2)
+    return metric._over_points(metric._one_dist, [point_a, point_b]) ** 2
 
 
 def _pull_squared_dist(
@@ -97,7 +98,15 @@ class HorizontalMetric(RiemannianMetric):
         """Apply a function of items to batches of points and vectors, all of the point's shape."""
         shape = self._space.shape
         checked = [as_array(a, "a point or vector", shape, differentiable=False) for a in arrays]
-        return over_batch(function, checked, [len(shape)] * len(checked))
+        try:
+            with np.errstate(over="raise", invalid="raise"):
+                return over_batch(function, checked, [len(shape)] * len(checked))
+        except (FloatingPointError, np.linalg.LinAlgError) as error:
+            sizes = ", ".join(f"{np.max(np.abs(a), initial=0.0):.1e}" for a in checked)
+            raise GeodesicError(
+                f"the numbers on the way do not fit into double precision ({error}): the points "
+                f"and vectors given have entries up to {sizes}"
+            ) from error
 
     def _lift(self, point: FloatArray, *vectors: FloatArray) -> list[FloatArray]:
         """A parameter over a point, and the horizontal lifts of tangent vectors to it."""
@@ -105,11 +114,12 @@ class HorizontalMetric(RiemannianMetric):
         return [theta, *[self._lift_vector(theta, vector) for vector in vectors]]
 
     def _lift_vector(self, theta: FloatArray, vector: FloatArray) -> FloatArray:
-        above = self._vector_above(theta, vector)
-        below = self._vector_below(theta, above)
-        gap, size = lengths(np.stack([np.ravel(below - vector), np.ravel(vector)]))
-        if gap > TANGENT_RTOL * size:
-            residual = float(gap / size)
+        size = np.max(np.abs(vector), initial=0.0)
+        unit = vector / size if size else vector  # whose squares neither under- nor overflow
+        above = self._vector_above(theta, unit)
+        gap = np.linalg.norm(self._vector_below(theta, above) - unit)
+        if gap > TANGENT_RTOL * np.linalg.norm(unit):
+            residual = float(gap / np.linalg.norm(unit))
             raise NotTangentError(
                 f"no velocity of the parameters pushes down to tangent_vec: relative residual "
                 f"{residual:.1e}, expected at most {TANGENT_RTOL:.0e}; "
@@ -117,7 +127,7 @@ class HorizontalMetric(RiemannianMetric):
                 "infinite depth has no parameters on a grid above it, and no geodesics here.)",
                 residual,
             )
-        return above
+        return size * above
 
     # Geodesics.
 
@@ -217,6 +227,27 @@ class HorizontalMetric(RiemannianMetric):
 
         return path
 
+    def dist(self, point_a: Any, point_b: Any) -> Any:
+        """Distance along the geodesic that :meth:`log` finds, or by a formula.
+
+        Parameters
+        ----------
+        point_a, point_b : array-like, shape=[..., *point_shape]
+
+        Returns
+        -------
+        dist : array, shape=[...]
+            Differentiable as the root of :meth:`squared_dist`.
+
+        Raises
+        ------
+        GeodesicError
+            No geodesic was found.
+        """
+        if isbox(point_a) or isbox(point_b):
+            return super().dist(point_a, point_b)
+        return self._over_points(self._one_dist, [point_a, point_b])  # squares may overflow
+
     def squared_dist(self, point_a: Any, point_b: Any) -> Any:
         """Squared distance along the geodesic that :meth:`log` finds, or by a formula.
 
@@ -242,11 +273,9 @@ class HorizontalMetric(RiemannianMetric):
         # Both ways, so that autograd sums over the axes of a batch that one of them lacks.
         return _squared_dist(point_a + 0.0 * point_b, point_b + 0.0 * point_a, self)
 
-    def _one_squared_dist(self, point_a: FloatArray, point_b: FloatArray) -> Any:
+    def _one_dist(self, point_a: FloatArray, point_b: FloatArray) -> Any:
         distance = self._exact_distance(point_a, point_b)
-        if distance is None:
-            return np.sum(self._connect(point_a, point_b)[1] ** 2)
-        return distance**2
+        return length(self._connect(point_a, point_b)[1]) if distance is None else distance
 
     def _exact_distance(self, point_a: FloatArray, point_b: FloatArray) -> float | None:
         """The distance where a formula is known for it."""

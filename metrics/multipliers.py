@@ -61,6 +61,11 @@ class Multiplier(ABC):
         """
         return self.pair(left, 0.0 * left)
 
+    @property
+    def chain_gaps(self) -> FloatArray | None:
+        """Constants d_i of a chain of weights, θ_i² = w² + d_i, with this m(|z|, |z|) if any."""
+        return None
+
 
 class TwoLayerMultiplier(Multiplier):
     r"""Relaxed balanced two-layer networks: m(σ_k, σ_l) = a(σ_k) + b(σ_l).
@@ -158,6 +163,11 @@ class DeepMultiplier(Multiplier):
         ends = np.eye(depth)
         self.left: FloatArray = ends[-1] if left is None else as_array(left, "left", (depth,))
         self.right: FloatArray = ends[0] if right is None else as_array(right, "right", (depth,))
+
+    @property
+    def chain_gaps(self) -> FloatArray:
+        """The shifts, from the smallest on."""
+        return self.shifts - np.min(self.shifts)
 
     def _squares(self, singular: Any) -> Any:
         """Squared singular values of the layers, shape=[..., L]."""
@@ -299,6 +309,11 @@ class ScalarMultiplier(Multiplier):
 
     def __init__(self, constant: float) -> None:
         self.constant = max(float(constant), 0.0)
+
+    @property
+    def chain_gaps(self) -> FloatArray:
+        """Those of two weights whose law has this square."""
+        return np.array([0.0, self.constant**0.5])
 
     def pair(self, left: Any, right: Any) -> Any:
         """Evaluate √(c + 4|z|²); the two singular values are the same number |z|.

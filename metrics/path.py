@@ -9,7 +9,7 @@ from liftflow.architectures import ReLUNetwork
 from liftflow.errors import ArchitectureError, NotRecoverableError, NotTangentError
 from liftflow.linalg import lengths, over_batch, shifted_product_root, sparse_apply
 from liftflow.metrics.base import Cometric
-from liftflow.metrics.exact import EXACT_RTOL, cone_distance
+from liftflow.metrics.exact import EXACT_RTOL, chain_distance, cone_distance
 from liftflow.metrics.geometry import TANGENT_RTOL
 from liftflow.metrics.horizontal import TangentSpaces
 from liftflow.typing import FloatArray, IntArray
@@ -139,6 +139,8 @@ class PathCometric(Cometric):
     def _horizontal_lift(self, theta: FloatArray, vector: FloatArray) -> FloatArray:
         network = self.architecture
         chart = network.basis_chart(theta)
+        size = np.max(np.abs(vector), initial=0.0)
+        vector = vector / (size or 1.0)  # its squares neither under- nor overflow
         above = chart.lift_tangent(theta, vector[network.path_numbers(chart)])
         gap, size = lengths(np.stack([network.lift_jvp(theta, above) - vector, vector]))
         if gap > TANGENT_RTOL * size:
@@ -149,7 +151,7 @@ class PathCometric(Cometric):
                 residual,
             )
         # Two lifts differ by a rescaling, which is orthogonal to the invariant set.
-        return network.project_to_tangent(theta, above)
+        return size * network.project_to_tangent(theta, above)
 
     def solve(self, z: Any, tangent_vec: Any) -> FloatArray:
         """Apply K(z)⁺ to a vector tangent to the image at z.
@@ -184,7 +186,7 @@ class PathCometric(Cometric):
         return np.sum(lifts[0] * lifts[1], axis=-1)
 
     def exact_distance(self, point_a: FloatArray, point_b: FloatArray) -> float | None:
-        """Distance of two points, for one balanced neuron.
+        """Distance of two points, for a chain of single weights or one balanced neuron.
 
         Parameters
         ----------
@@ -194,6 +196,11 @@ class PathCometric(Cometric):
         -------
         distance : float or None
         """
+        if self.architecture.n_paths == 1:
+            sizes = np.abs(self.theta0)
+            least = np.min(sizes)
+            gaps = (sizes - least) * (sizes + least)
+            return chain_distance(gaps, point_a.item(), point_b.item())
         dag = self.architecture.dag
         shape = np.sum(dag.head_hidden == 0), np.sum(dag.tail_hidden == 0)
         one_neuron = dag.n_hidden == 1 and sum(shape) == dag.dim

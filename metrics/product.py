@@ -101,5 +101,7 @@ class ProductCometric(Cometric):
         -------
         theta : array, shape=[..., dim]
         """
-        near = self.theta0 if near is None else near
-        return self.architecture.recover(z, self.laws, near=near)
+        split = self.architecture.split_lifted(z)
+        starts = self.architecture.unpack(self.theta0 if near is None else near)
+        parts = zip(self.factors, split, starts, strict=True)
+        return self.architecture.pack(*[f.point(own, near=start) for f, own, start in parts])

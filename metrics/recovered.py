@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from liftflow.architectures import Architecture
+from liftflow.errors import NotRecoverableError
 from liftflow.linalg import over_batch
 from liftflow.metrics.base import Cometric
 from liftflow.metrics.horizontal import TangentSpaces
@@ -13,7 +15,8 @@ from liftflow.typing import FloatArray
 class RecoveredCometric(Cometric):
     """K_θ₀(z) = ∂φ∂φᵀ at the θ that (φ, h) = (z, h(θ₀)) determines, found by iteration.
 
-    The fallback for architectures without a closed form: it needs intrinsic recoverability only.
+    The fallback for architectures without a closed form: it needs intrinsic recoverability only,
+    ker ∂φ ∩ ker ∂h = {0}, which is checked at θ₀ and at every θ that is recovered.
 
     Parameters
     ----------
@@ -22,10 +25,32 @@ class RecoveredCometric(Cometric):
     theta0 : array-like, shape=[dim]
         Also where recovery starts, so z must be reachable from φ(θ₀).
 
+    Raises
+    ------
+    NotRecoverableError
+        θ₀ is not recoverable: says the dimension of ker ∂φ ∩ ker ∂h.
+
     References
     ----------
     Recoverability implies the metric property: [MPG]_.
     """
+
+    def __init__(self, architecture: Architecture, theta0: Any) -> None:
+        super().__init__(architecture, theta0)
+        self._check(self.theta0, "θ₀")
+
+    def _check(self, theta: FloatArray, name: str) -> None:
+        """Refuse a point where z and the laws leave directions open: the metric depends on them."""
+        architecture = self.architecture
+        # The ranges of ∂φᵀ and ∂hᵀ are orthogonal, so each may be measured in its own units.
+        seen = architecture.lift_rank(theta) + architecture.laws_rank(theta)
+        if seen < architecture.dim:
+            raise NotRecoverableError(
+                f"{name} is not recoverable: ker ∂φ ∩ ker ∂h has dimension "
+                f"{architecture.dim - seen}, so z and the {architecture.n_laws} known laws do not "
+                "determine θ, and K would depend on where a search for it starts; take another θ₀, "
+                "more laws, or a closed form (intrinsic_cometric) where there is one"
+            )
 
     def point(self, z: Any, *, near: Any = None) -> FloatArray:
         """Recover θ.
@@ -43,10 +68,13 @@ class RecoveredCometric(Cometric):
         Raises
         ------
         NotRecoverableError
-            The iteration does not converge.
+            The iteration does not converge, or leads to a point that is not recoverable.
         """
         near = self.theta0 if near is None else near
-        return self.architecture.recover(z, self.laws, near=near)
+        theta = self.architecture.recover(z, self.laws, near=near)
+        for point in np.reshape(theta, (-1, self.architecture.dim)):
+            self._check(point, "the θ over this z")
+        return theta
 
     def follow(self, z: FloatArray, near: FloatArray) -> FloatArray:
         """Recover θ starting from the point followed so far.

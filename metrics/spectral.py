@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import autograd
@@ -9,12 +10,18 @@ import autograd.numpy as anp
 import geomstats.backend as gs
 import numpy as np
 from autograd.extend import defvjp, primitive
+from autograd.tracer import getval
 
 from liftflow.architectures.linear import DeepLinear
-from liftflow.errors import NotOnImageError
+from liftflow.errors import NotIntrinsicError, NotOnImageError
 from liftflow.linalg import RANK_RTOL, over_batch
 from liftflow.metrics.base import Cometric
-from liftflow.metrics.exact import EXACT_RTOL, bures_wasserstein_distance, cone_distance
+from liftflow.metrics.exact import (
+    EXACT_RTOL,
+    bures_wasserstein_distance,
+    chain_distance,
+    cone_distance,
+)
 from liftflow.metrics.multipliers import Multiplier, TwoLayerMultiplier
 from liftflow.typing import FloatArray, as_array
 
@@ -29,10 +36,12 @@ def _frames(z: FloatArray, rank: int) -> tuple[FloatArray, FloatArray, FloatArra
 
 @primitive
 def _spectral_apply(
-    z: FloatArray, form: FloatArray, multiplier: Multiplier, rank: int, power: float
+    z: FloatArray, form: FloatArray, cometric: "SpectralCometric", power: float
 ) -> FloatArray:
     """P (m^power ∘ (PᵀGQ)) Qᵀ, plus the parts in ker Zᵀ and ker Z; their corner is dropped."""
+    multiplier, rank = cometric.multiplier, cometric.rank
     left, singular, right = _frames(z, rank)
+    cometric._check_kernels(singular)
     left_t, right_t = np.swapaxes(left, -1, -2), np.swapaxes(right, -1, -2)
     rows, columns = z.shape[-2:]
     half, other_half = form @ right, left_t @ form
@@ -93,14 +102,10 @@ def _contract(
 
 
 def _pull_z(
-    ans: FloatArray,
-    z: FloatArray,
-    form: FloatArray,
-    multiplier: Multiplier,
-    rank: int,
-    power: float,
+    ans: FloatArray, z: FloatArray, form: FloatArray, cometric: "SpectralCometric", power: float
 ) -> Callable[[FloatArray], FloatArray]:
     """Pull back to z by divided differences (Daleckii–Krein): no NaN at equal singular values."""
+    multiplier, rank = cometric.multiplier, cometric.rank
 
     def pull(cotangent: FloatArray) -> FloatArray:
         arrays = [
@@ -152,9 +157,7 @@ defvjp(
     _spectral_apply,
     _pull_z,
     # K(z) is symmetric, so the pullback to the covector is K(z) again.
-    lambda ans, z, form, multiplier, rank, power: (
-        lambda g: _spectral_apply(z, g, multiplier, rank, power)
-    ),
+    lambda ans, z, form, cometric, power: lambda g: _spectral_apply(z, g, cometric, power),
     argnums=(0, 1),
 )
 
@@ -222,7 +225,14 @@ class SpectralCometric(Cometric):
         Returns
         -------
         theta : array, shape=[..., dim]
+
+        Raises
+        ------
+        NotIntrinsicError
+            As :meth:`apply`.
         """
+        z = self._lifted(z, "z", differentiable=False)
+        self._check_kernels(_singular_values(z)[..., : self.rank])
         near = self.theta0 if near is None else near
         return self.architecture.recover(z, self.laws, near=near)
 
@@ -230,7 +240,7 @@ class SpectralCometric(Cometric):
         z, form = self._lifted(z, "z"), self._lifted(form, name)
         lead = np.broadcast_shapes(z.shape[:-2], form.shape[:-2])
         z, form = (_with_leading_axes(array, lead) for array in (z, form))
-        return _spectral_apply(z, form, self.multiplier, self.rank, power)
+        return _spectral_apply(z, form, self, power)
 
     def apply(self, z: Any, covector: Any, *, near: Any = None) -> Any:
         """Apply K(z) to a covector.
@@ -244,6 +254,12 @@ class SpectralCometric(Cometric):
         Returns
         -------
         velocity : array, shape=[..., n, m]
+
+        Raises
+        ------
+        NotIntrinsicError
+            The rank of z drops where θ₀ has another value in the hidden directions: M differs along
+            the fibre over z, and no K(z) exists.
         """
         return self._apply(z, covector, "covector", 1.0)
 
@@ -262,6 +278,8 @@ class SpectralCometric(Cometric):
         ------
         NotOnImageError
             K(z) is singular on the tangent space: the rank of z drops.
+        NotIntrinsicError
+            As :meth:`apply`.
         """
         self._check_rank(self._lifted(z, "z"))
         return self._apply(z, tangent_vec, "tangent_vec", -1.0)
@@ -291,17 +309,41 @@ class SpectralCometric(Cometric):
             parts += [self.multiplier.hidden_right(singular)] * (columns - self.rank)
         return gs.concatenate(parts, axis=-1)
 
+    def _without_noise(self, singular: Any) -> Any:
+        """Singular values, those that are rounding errors of z and its decomposition as 0."""
+        noise = sum(self.architecture.widths) * np.finfo(np.float64).eps * singular[..., :1]
+        return gs.where(singular > noise, singular, 0.0)
+
+    @cached_property
+    def _negligible(self) -> float:
+        """What counts as 0 beside the multipliers at θ₀: the λ that vanish are not quite 0."""
+        singular = _singular_values(np.asarray(self.architecture.lift(self.theta0)))
+        return RANK_RTOL * float(np.max(self._multipliers(singular[: self.rank])))
+
+    def _check_kernels(self, singular: Any) -> None:
+        """Refuse a z in whose kernels a turn of the layers moves M: they carry several values."""
+        singular = self._without_noise(getval(singular))
+        for values in singular[singular[..., -1] == 0.0]:
+            rank = np.count_nonzero(values)
+            table = _table(self.multiplier, values, self.lifted_shape, 1.0)
+            for kernel, own in (("ker Zᵀ", table[rank:]), ("ker Z", table[:, rank:].T)):
+                apart = float(np.max(np.ptp(own, axis=0)))
+                if apart > self._negligible:
+                    raise NotIntrinsicError(
+                        f"no K(z) exists: z has rank {rank}, below {self.rank}, and on {kernel} "
+                        "the layers carry several values, which z does not assign to directions: "
+                        f"M(θ) differs by up to {apart:.3g} along the fibre over z; stay on "
+                        f"matrices of rank {self.rank}, or start from a θ₀ with λ = 0"
+                    )
+
     def _check_rank(self, z: Any) -> None:
-        singular = _singular_values(z)
-        # Below this lie the rounding errors of the decomposition: zeros that are not quite 0.
-        noise = max(self.lifted_shape) * np.finfo(np.float64).eps * singular[..., :1]
-        singular = gs.where(singular > noise, singular, 0.0)[..., : self.rank]
+        singular = self._without_noise(_singular_values(z)[..., : self.rank])
+        self._check_kernels(singular)
         drops = singular[..., -1] == 0.0
-        if not gs.any(drops):
-            return
-        # K may still be invertible; but the λ that vanish are not quite 0, either.
-        size = gs.amax(self.eigenvalues(self.architecture.lift(self.theta0)))
-        if gs.any(drops & (gs.amin(self._multipliers(singular), axis=-1) <= RANK_RTOL * size)):
+        # K may still be invertible.
+        if gs.any(drops) and gs.any(
+            drops & (gs.amin(self._multipliers(singular), axis=-1) <= self._negligible)
+        ):
             raise NotOnImageError(
                 f"the rank of z is below {self.rank}, where K(z) is singular and has no inverse "
                 "on the tangent space; stay on matrices of full rank",
@@ -355,8 +397,9 @@ class SpectralCometric(Cometric):
         return gs.sum(self.eigenvalues(z), axis=-1)
 
     def exact_distance(self, point_a: FloatArray, point_b: FloatArray) -> float | None:
-        """Distance of two points, for two balanced layers: of rank one, or positive definite.
+        """Distance of two points: numbers, or for two balanced layers rank one or positive definite.
 
+        Numbers are products of a chain, whatever the widths between.
         Symmetric positive definite matrices are totally geodesic among the square ones, and the
         metric on them is twice that of Bures and Wasserstein.
 
@@ -375,6 +418,12 @@ class SpectralCometric(Cometric):
                 return cone_distance(point_a, point_b)
             if len(set(widths)) == 1 and _positive(point_a) and _positive(point_b):
                 return math.sqrt(2) * bures_wasserstein_distance(point_a, point_b)
+        gaps = multiplier.chain_gaps if self.architecture.lifted_dim == 1 else None
+        if gaps is not None:
+            # The laws are only known to rounding errors, whose roots are large beside those.
+            noise = 8 * np.finfo(np.float64).eps * np.sum(self.theta0**2)
+            gaps = np.where(gaps <= noise, 0.0, gaps)
+            return chain_distance(gaps, point_a.item(), point_b.item())
         return super().exact_distance(point_a, point_b)
 
 

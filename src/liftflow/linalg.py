@@ -10,6 +10,7 @@ from autograd.extend import defjvp, defvjp, primitive
 from scipy.sparse import csr_array
 from scipy.sparse.linalg import LinearOperator, lsmr
 
+from liftflow.errors import NotFiniteError
 from liftflow.typing import FloatArray
 
 RANK_RTOL = 1e-10
@@ -17,6 +18,8 @@ RANK_RTOL = 1e-10
 
 ROUNDING = 1e-14
 """What is left of terms that cancel, relative to their size, where rounding is all there is."""
+
+_ROUNDING = 1e-13  # rows below this fraction of the largest are what cancellation left of 0
 
 
 def over_batch(
@@ -116,6 +119,31 @@ def range_basis(matrix: FloatArray) -> FloatArray:
     """
     left, singular, _ = np.linalg.svd(matrix / row_sizes(matrix.T), full_matrices=False)
     return left[:, singular > RANK_RTOL * singular.max(initial=0.0)]
+
+
+def scaled_rank(matrix: FloatArray) -> int:
+    """Rank of a matrix whose rows and columns may have units of their own.
+
+    Parameters
+    ----------
+    matrix : array, shape=[m, n]
+
+    Returns
+    -------
+    rank : int
+        Number of singular values above ``RANK_RTOL`` times the largest, once columns and then rows
+        have length 1; rows that are rounding errors beside the others count as zero.
+    """
+    matrix = np.asarray(matrix)
+    if not np.all(np.isfinite(matrix)):
+        raise NotFiniteError("a derivative is not finite, so no rank can be read off it")
+    for axis, rounding in ((0, 0.0), (1, _ROUNDING)):
+        tops = np.max(np.abs(matrix), axis=axis, keepdims=True, initial=0.0)
+        kept = tops > rounding * np.max(tops, initial=0.0)
+        matrix = kept * matrix / np.where(kept, tops, 1.0)
+        matrix = matrix / np.where(kept, np.linalg.norm(matrix, axis=axis, keepdims=True), 1.0)
+    singular = np.linalg.svd(matrix, compute_uv=False)
+    return int(np.sum(singular > RANK_RTOL * singular.max(initial=0.0)))
 
 
 def minimal_solution(operator: LinearOperator, right: FloatArray) -> FloatArray:
