@@ -11,6 +11,8 @@ import geomstats.backend as gs
 import numpy as np
 from scipy.sparse.linalg import LinearOperator
 
+from liftflow.doors import door
+from liftflow.doors import door
 from liftflow.errors import (
     ArchitectureError,
     LiftflowError,
@@ -86,6 +88,8 @@ class Architecture(ABC):
     coordinates: ClassVar[str] = "full"
     """Coordinates in which the intrinsic flow of this family is integrated best."""
 
+    @door
+    @door
     def __init__(
         self,
         dim: int,
@@ -372,7 +376,7 @@ class Architecture(ABC):
                 return (basis @ (basis.T @ vector.ravel())).reshape(vector.shape)
             return self.lift_jvp(point, minimal_solution(self._differential(point), vector))
 
-        return self._over_lifted(project, theta, lifted_vec)
+        return self._over_lifted(project, theta, lifted_vec, self.lifted_shape)
 
     def solve_vjp(self, theta: Any, covector: Any) -> FloatArray:
         """Solve ∂φ(θ)ᵀ g = v for the shortest g on z, in the sense of least squares.
@@ -397,7 +401,7 @@ class Architecture(ABC):
                 solution = minimal_solution(self._differential(point).T, vector)
             return solution.reshape(self.lifted_shape)
 
-        return over_batch(solve, arrays, [1, 1])
+        return over_batch(solve, arrays, [1, 1], shape=self.lifted_shape)
 
     def solve_jvp(self, theta: Any, lifted_tangent: Any) -> FloatArray:
         """Solve ∂φ(θ) v = ζ for the shortest v, the horizontal lift, in the sense of least squares.
@@ -418,7 +422,7 @@ class Architecture(ABC):
                 return np.linalg.pinv(self.lift_jacobian(point), rcond=RANK_RTOL) @ vector.ravel()
             return minimal_solution(self._differential(point), vector.ravel())
 
-        return self._over_lifted(solve, theta, lifted_tangent)
+        return self._over_lifted(solve, theta, lifted_tangent, (self.dim,))
 
     @property
     def _dense_jacobian(self) -> bool:
@@ -433,12 +437,14 @@ class Architecture(ABC):
             dtype=np.float64,
         )
 
-    def _over_lifted(self, function: Any, theta: Any, lifted: Any) -> FloatArray:
+    def _over_lifted(
+        self, function: Any, theta: Any, lifted: Any, shape: tuple[int, ...]
+    ) -> FloatArray:
         arrays = [
             self._theta(theta, differentiable=False),
             self._lifted(lifted, "vector", differentiable=False),
         ]
-        return over_batch(function, arrays, [1, len(self.lifted_shape)])
+        return over_batch(function, arrays, [1, len(self.lifted_shape)], shape)
 
     # The conservation laws.
 
@@ -619,7 +625,8 @@ class Architecture(ABC):
             self._laws(laws),
             self._theta(near, "near", differentiable=False),
         ]
-        return over_batch(self._gauss_newton, arrays, [len(self.lifted_shape), 1, 1])
+        ndims = [len(self.lifted_shape), 1, 1]
+        return over_batch(self._gauss_newton, arrays, ndims, shape=(self.dim,))
 
     def _gauss_newton(self, z: FloatArray, laws: FloatArray, theta: FloatArray) -> FloatArray:
         def residual(point: FloatArray) -> FloatArray:

@@ -4,7 +4,8 @@ import numpy as np
 import scipy.linalg
 
 from liftflow.architectures.dag import CompiledDAG
-from liftflow.typing import FloatArray, IntArray
+from liftflow.doors import door
+from liftflow.typing import FloatArray, IntArray, as_own
 
 
 class ParameterKernel:
@@ -29,9 +30,10 @@ class ParameterKernel:
     Ours; the diagonal, N(u) S(v), is that of PathCond.
     """
 
+    @door
     def __init__(self, dag: CompiledDAG, theta: FloatArray) -> None:
-        self.dag, self.theta = dag, theta
-        self._squares = theta**2
+        self.dag, self.theta = dag, as_own(theta, "theta", (dag.dim,))
+        self._squares = self.theta**2
         ends = np.zeros(len(dag.nodes) + 1)
         ends[: dag.n_inputs] = ends[-1] = 1.0
         self._before = self._forward(ends, np.zeros(dag.dim))[dag.tails]
@@ -66,6 +68,7 @@ class ParameterKernel:
         """
         return self._before * self._after
 
+    @door
     def apply(self, tangent: FloatArray) -> FloatArray:
         """Multiply by a vector in O(edges).
 

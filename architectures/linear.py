@@ -11,6 +11,7 @@ from scipy.sparse.linalg import LinearOperator, cg
 from scipy.stats import ortho_group
 
 from liftflow.architectures.base import Architecture
+from liftflow.doors import door
 from liftflow.errors import ArchitectureError, NotIntrinsicError, NotRecoverableError
 from liftflow.linalg import RANK_RTOL, over_batch, shifted_product_root
 from liftflow.typing import FloatArray, Rng, as_array, as_count, as_rng
@@ -66,6 +67,7 @@ class DeepLinear(Architecture):
     ((4, 3), 18, 6)
     """
 
+    @door
     def __init__(self, widths: Sequence[int]) -> None:
         self.widths = [as_count(width, "a width", 1) for width in widths]
         if len(self.widths) < 3:
@@ -435,6 +437,7 @@ class DeepLinear(Architecture):
             start += count
         return matrices
 
+    @door
     def balance(self, laws: Any, scale: float, tolerance: float = BALANCE_RTOL) -> FloatArray:
         """Read λ_1, …, λ_{L−1} off relaxed balanced laws, or say how far they are from it.
 
@@ -482,6 +485,7 @@ class DeepLinear(Architecture):
         """
         return float(sum(np.sum(layer**2) for layer in self.layers(theta)))
 
+    @door
     def hidden_values(
         self, theta: Any, tolerance: float = BALANCE_RTOL
     ) -> tuple[FloatArray, FloatArray]:
@@ -684,7 +688,7 @@ class DeepLinear(Architecture):
         arrays = [self._lifted(z, differentiable=False), self._laws(laws)]
         if near is not None:
             arrays.append(self._theta(near, "near", differentiable=False))
-        return over_batch(self._recover, arrays, [2, 1, 1][: len(arrays)])
+        return over_batch(self._recover, arrays, [2, 1, 1][: len(arrays)], shape=(self.dim,))
 
     def _recover(
         self, z: FloatArray, laws: FloatArray, near: FloatArray | None = None
@@ -760,7 +764,7 @@ class DeepLinear(Architecture):
         """
         theta = self._theta(theta, differentiable=False)
         if theta.ndim > 1:
-            return np.stack([self.fibre_point(point, rng) for point in theta])
+            return over_batch(lambda point: self.fibre_point(point, rng), [theta], [1])
         z = np.asarray(self.lift(theta))
         laws = self.split_laws(self.conservation_laws(theta))
         lams = np.array([np.trace(matrix) / len(matrix) for matrix in laws])
@@ -871,6 +875,7 @@ class TwoLayerLinear(DeepLinear):
         """The θ of W = [U; V]."""
         return np.asarray(self.pack(weights[: self.n], weights[self.n :]))
 
+    @door
     def hyperbolic_radius(self, laws: Any, tolerance: float = BALANCE_RTOL) -> float | None:
         """Read off laws the radius a of the leaf of hyperbolic isotropy they belong to.
 

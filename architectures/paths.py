@@ -12,7 +12,7 @@ from liftflow.architectures.dag import CompiledDAG
 from liftflow.architectures.laplacian import GroundedLaplacian
 from liftflow.errors import ArchitectureError, NotRecoverableError
 from liftflow.linalg import over_batch
-from liftflow.typing import FloatArray, IntArray, as_array
+from liftflow.typing import FloatArray, IntArray, as_array, freeze
 
 
 def path_table(dag: CompiledDAG, limit: int) -> IntArray:
@@ -334,7 +334,9 @@ def _dead(
 
 @primitive
 def _coordinates(theta: FloatArray, chart: "BasisPathChart") -> FloatArray:
-    return over_batch(lambda t: chart._edge_products(t)[chart.edges], [theta], [1])
+    return over_batch(
+        lambda t: chart._edge_products(t)[chart.edges], [theta], [1], shape=(chart.dim,)
+    )
 
 
 # First derivatives only: both functions are closed to autograd themselves and say so.
@@ -369,6 +371,10 @@ class BasisPathChart:
     anchors: Anchors
     signs: FloatArray
 
+    def __post_init__(self) -> None:
+        """Freeze the arrays, on which those that are cached rest."""
+        freeze((self.signs, self.anchors.into, self.anchors.out_of))
+
     @property
     def dag(self) -> CompiledDAG:
         """The compiled graph."""
@@ -387,7 +393,7 @@ class BasisPathChart:
         """
         kept = np.ones(self.dag.dim, dtype=bool)
         kept[self.anchors.out_of] = False
-        return np.flatnonzero(kept)
+        return freeze(np.flatnonzero(kept))
 
     @cached_property
     def coordinate_of_edge(self) -> IntArray:
@@ -396,7 +402,7 @@ class BasisPathChart:
         number[self.edges] = np.arange(self.dim)
         for hidden in self.dag.hidden_generations:
             number[self.anchors.out_of[hidden]] = number[self.anchors.into[hidden]]
-        return number
+        return freeze(number)
 
     def _theta(self, theta: Any, name: str = "theta") -> FloatArray:
         return as_array(theta, name, (self.dag.dim,), differentiable=False)
@@ -446,7 +452,7 @@ class BasisPathChart:
         velocity : array, shape=[..., dim]
         """
         arrays = [self._theta(theta), self._theta(tangent, "tangent")]
-        return over_batch(self._push, arrays, [1, 1])
+        return over_batch(self._push, arrays, [1, 1], shape=(self.dim,))
 
     def _push(self, theta: FloatArray, tangent: FloatArray) -> FloatArray:
         dag, anchors = self.dag, self.anchors
@@ -492,7 +498,7 @@ class BasisPathChart:
             return (before * after * (point * both + a * sums_b + b * sums_a))[self.edges]
 
         vectors = [self._theta(tangent_a, "tangent_a"), self._theta(tangent_b, "tangent_b")]
-        return over_batch(bend, [self._theta(theta), *vectors], [1, 1, 1])
+        return over_batch(bend, [self._theta(theta), *vectors], [1, 1, 1], shape=(self.dim,))
 
     def _rates(self, theta: FloatArray, tangent: FloatArray) -> FloatArray:
         """θ̇/θ on the anchors, the only edges where it is asked for."""
@@ -607,9 +613,9 @@ class BasisPathChart:
             as_array(coordinates, "coordinates", (self.dim,), differentiable=False),
             as_array(laws, "laws", (self.dag.n_hidden,), differentiable=False),
         ]
-        if near is None:
-            return over_batch(self._recover, arrays, [1, 1])
-        return over_batch(self._recover, [*arrays, self._theta(near, "near")], [1, 1, 1])
+        if near is not None:
+            arrays.append(self._theta(near, "near"))
+        return over_batch(self._recover, arrays, [1] * len(arrays), shape=(self.dag.dim,))
 
     def _recover(
         self, coordinates: FloatArray, laws: FloatArray, near: FloatArray | None = None

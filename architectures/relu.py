@@ -22,9 +22,10 @@ from liftflow.architectures.paths import (
     path_table,
     scatter_matrix,
 )
+from liftflow.doors import door
 from liftflow.errors import ArchitectureError, NotOnImageError, NotRecoverableError
 from liftflow.linalg import over_batch, sparse_apply
-from liftflow.typing import FloatArray, IntArray, Rng, as_array, as_count, as_rng
+from liftflow.typing import FloatArray, IntArray, Rng, as_array, as_count, as_rng, freeze
 
 PATH_LIMIT = 2_000_000
 """Default for the largest number of paths that are ever listed."""
@@ -32,7 +33,8 @@ PATH_LIMIT = 2_000_000
 
 @primitive
 def _forward(theta: FloatArray, inputs: FloatArray, network: "ReLUNetwork") -> FloatArray:
-    return over_batch(lambda t: network.forward_vjp(t, inputs)[0], [theta], [1])
+    shape = len(inputs), network.dag.outputs.size
+    return over_batch(lambda t: network.forward_vjp(t, inputs)[0], [theta], [1], shape)
 
 
 def _forward_pull(
@@ -103,6 +105,7 @@ class ReLUNetwork(Architecture):
     _attributes: tuple[nx.DiGraph, dict[int, dict[str, Any]]] | None = None
     """The graph without its edges, and the attributes of those that have some, by number."""
 
+    @door
     def __init__(
         self,
         graph: nx.DiGraph,
@@ -126,6 +129,7 @@ class ReLUNetwork(Architecture):
         super().__init__(dag.dim, (dag.n_paths,), dag.n_hidden, blocks)
 
     @classmethod
+    @door
     def from_widths(
         cls, widths: Sequence[int], bias: bool = False, *, path_limit: int = PATH_LIMIT
     ) -> Self:
@@ -149,6 +153,7 @@ class ReLUNetwork(Architecture):
         return cls.residual(widths, (), bias, path_limit=path_limit)
 
     @classmethod
+    @door
     def residual(
         cls,
         widths: Sequence[int],
@@ -196,6 +201,7 @@ class ReLUNetwork(Architecture):
         return network
 
     @classmethod
+    @door
     def diagonal(cls, n: int, depth: int = 2, *, path_limit: int = PATH_LIMIT) -> Self:
         r"""Build a diagonal network: n disjoint chains of ``depth`` edges into one output.
 
@@ -286,7 +292,7 @@ class ReLUNetwork(Architecture):
 
     @cached_property
     def _path_edges(self) -> IntArray:
-        return path_table(self.dag, self.path_limit)
+        return freeze(path_table(self.dag, self.path_limit))
 
     def paths(self) -> list[tuple[Hashable, ...]]:
         """List all paths as tuples of nodes, in the order of the entries of z.
@@ -310,6 +316,7 @@ class ReLUNetwork(Architecture):
             paths.append((edges[0][0], *(head for _, head in edges)))
         return paths
 
+    @door
     def read_weights(self, graph: nx.DiGraph | None = None) -> FloatArray:
         """Read θ from the edge attribute ``weight`` and the node attribute ``bias``.
 
@@ -373,7 +380,7 @@ class ReLUNetwork(Architecture):
 
         Padded by the number of nodes + 1; the constant source ⟨1⟩ has the number of nodes.
         """
-        return np.append(self.dag.tails, len(self.dag.nodes) + 1)[self._path_edges]
+        return freeze(np.append(self.dag.tails, len(self.dag.nodes) + 1)[self._path_edges])
 
     @cached_property
     def path_outputs(self) -> IntArray:
@@ -382,14 +389,14 @@ class ReLUNetwork(Architecture):
         ends = self.dag.heads[self._path_edges[np.arange(self.n_paths), last]]
         column = np.zeros(len(self.dag.nodes), dtype=np.intp)
         column[self.dag.outputs] = np.arange(self.dag.outputs.size)
-        return column[ends]
+        return freeze(column[ends])
 
     @cached_property
     def path_incidence(self) -> csr_array:
         """Path–edge incidence P, shape=[n_paths, dim]."""
         rows, columns = np.nonzero(self._path_edges < self.dim)
         entries = (np.ones(rows.size), (rows, self._path_edges[rows, columns]))
-        return csr_array(entries, shape=(self.n_paths, self.dim))
+        return freeze(csr_array(entries, shape=(self.n_paths, self.dim)))
 
     @cached_property
     def _scatter(self) -> csr_array:
@@ -566,7 +573,8 @@ class ReLUNetwork(Architecture):
             Dense: 8 D² bytes.
         """
         theta = self._theta(theta, differentiable=False)
-        return over_batch(lambda t: ParameterKernel(self.dag, t).matrix(), [theta], [1])
+        shape = self.dim, self.dim
+        return over_batch(lambda t: ParameterKernel(self.dag, t).matrix(), [theta], [1], shape)
 
     def lifted_norm(self, theta: Any) -> FloatArray:
         """Norm ‖φ(θ)‖ over all paths, by dynamic programming on the graph.
@@ -596,7 +604,7 @@ class ReLUNetwork(Architecture):
         """
         a = self._theta(theta_a, "theta_a", differentiable=False)
         b = self._theta(theta_b, "theta_b", differentiable=False)
-        return over_batch(self._lifted_distance, [a, b], [1, 1])
+        return over_batch(self._lifted_distance, [a, b], [1, 1], shape=())
 
     def _lifted_distance(self, a: FloatArray, b: FloatArray) -> FloatArray:
         # For the vectors A, B of products over the paths that end at a node: B·B, (A−B)·B and
@@ -832,7 +840,7 @@ class ReLUNetwork(Architecture):
             theta = chart.recover(coordinates, values, near=start)
             return theta if start is None else self._align_signs(theta, start)
 
-        return over_batch(one, arrays, [1] * len(arrays))
+        return over_batch(one, arrays, [1] * len(arrays), shape=(self.dim,))
 
     def image_representative(self, z: Any) -> FloatArray:
         """Find some θ̂ whose lift is z, or a point of the image near z: a retraction.
@@ -855,7 +863,7 @@ class ReLUNetwork(Architecture):
             chart, coordinates = self._chart_of(point)
             return chart.representative(coordinates)
 
-        return over_batch(one, [self._lifted(z, differentiable=False)], [1])
+        return over_batch(one, [self._lifted(z, differentiable=False)], [1], shape=(self.dim,))
 
     def project_to_image(self, z: Any) -> FloatArray:
         """Move a nearby vector onto the image: rebuild all paths from the strongest basis of them.

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from liftflow.architectures import Architecture
+from liftflow.doors import door
 from liftflow.flows.integrate import Settings
 from liftflow.flows.intrinsic import IntrinsicFlow
 from liftflow.flows.parameter import ParameterFlow
@@ -76,6 +77,7 @@ class Comparison:
         """Whether both flows reached the end of the time span."""
         return self.parameter.success and self.intrinsic.success
 
+    @door
     def law_drift_over_time(self, trajectory: Trajectory) -> FloatArray:
         """Drift of the conservation laws along a trajectory, as :func:`law_drift` measures it.
 
@@ -197,6 +199,7 @@ def _show(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
+@door
 def law_drift(architecture: Architecture, trajectory: Trajectory) -> FloatArray:
     """Measure the drift of the conservation laws, ‖h(θ(t)) − h(θ₀)‖_∞ / ‖θ₀‖².
 
@@ -215,6 +218,7 @@ def law_drift(architecture: Architecture, trajectory: Trajectory) -> FloatArray:
     return gap / np.sum(trajectory.theta[0] ** 2)
 
 
+@door
 def compare(
     invariant_set: InvariantSet,
     loss: Loss,

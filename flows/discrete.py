@@ -8,6 +8,7 @@ import numpy as np
 from rich.progress import track
 
 from liftflow.architectures import Architecture
+from liftflow.doors import door
 from liftflow.errors import FlowError, InputError, LiftflowError
 from liftflow.flows.parameter import check_loss
 from liftflow.flows.trajectory import Trajectory
@@ -34,6 +35,7 @@ class Optimizer(ABC):
     n_moments: ClassVar[int]
     """Number of vectors like θ that are carried from step to step."""
 
+    @door
     def __init__(self, architecture: Architecture, loss: Loss, step_size: float) -> None:
         self.architecture, self.loss = architecture, check_loss(loss)
         self.step_size = _within(step_size, "step_size", 0.0, np.inf)
@@ -68,6 +70,7 @@ class Optimizer(ABC):
             For the next step.
         """
 
+    @door
     def run(
         self, theta0: Any, n_steps: int, *, every: int = 1, progress: bool = False
     ) -> Trajectory:
@@ -169,6 +172,7 @@ class GradientDescent(Optimizer):
 
     n_moments = 1
 
+    @door
     def __init__(
         self, architecture: Architecture, loss: Loss, step_size: float, momentum: float = 0.0
     ) -> None:
@@ -232,6 +236,7 @@ class Adam(Optimizer):
 
     n_moments = 2
 
+    @door
     def __init__(
         self,
         architecture: Architecture,

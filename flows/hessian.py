@@ -7,6 +7,7 @@ import numpy as np
 
 from liftflow.architectures import ReLUNetwork
 from liftflow.criteria import Finding, Verdict
+from liftflow.doors import door
 from liftflow.errors import InputError
 from liftflow.linalg import RANK_RTOL, over_batch
 from liftflow.typing import FloatArray, as_array
@@ -17,6 +18,7 @@ MetricMatrix = Callable[[FloatArray], FloatArray]
 _STEP = 0.02  # of finite differences, relative to the size of the point
 
 
+@door
 def is_hessian_metric(
     metric_matrix: MetricMatrix,
     points: Any,
@@ -71,6 +73,7 @@ def is_hessian_metric(
     return _finding("Hessian metric", points, checks, rtol, {})
 
 
+@door
 def is_warped_hessian_metric(
     metric_matrix: MetricMatrix, points: Any, *, rtol: float = 1e-5
 ) -> Finding:
@@ -112,6 +115,7 @@ def is_warped_hessian_metric(
     return _finding("warped Hessian metric", points, checks, rtol, witness)
 
 
+@door
 def chart_metric_matrix(network: ReLUNetwork, theta0: Any) -> MetricMatrix:
     """Write K⁻¹ in the basis-path chart of θ₀, where it has full rank.
 
@@ -133,7 +137,11 @@ def chart_metric_matrix(network: ReLUNetwork, theta0: Any) -> MetricMatrix:
         jacobian = chart.push_forward(theta, np.eye(network.dim)).T
         return np.linalg.inv(jacobian @ jacobian.T)
 
-    return lambda coordinates: over_batch(inverse_gram, [np.asarray(coordinates)], [1])
+    def metric_matrix(coordinates: FloatArray) -> FloatArray:
+        points = as_array(coordinates, "coordinates", (chart.dim,), differentiable=False)
+        return over_batch(inverse_gram, [points], [1], shape=(chart.dim, chart.dim))
+
+    return metric_matrix
 
 
 def _finding(

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from liftflow.architectures import Architecture
+from liftflow.doors import door
 from liftflow.errors import InputError
 from liftflow.flows.integrate import FlowState, Settings, integrate
 from liftflow.flows.trajectory import Trajectory
@@ -41,6 +42,7 @@ class ParameterFlow:
         Not a loss.
     """
 
+    @door
     def __init__(self, architecture: Architecture, loss: Loss) -> None:
         self.architecture, self.loss = architecture, check_loss(loss)
 

@@ -10,6 +10,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from liftflow.doors import door
 from liftflow.errors import DataError, OutputError
 from liftflow.typing import FloatArray
 
@@ -126,6 +127,7 @@ class Trajectory:
     chart_times: FloatArray = field(default_factory=lambda: np.empty(0))
     checkpoint: Checkpoint | None = None
 
+    @door
     def head(self, count: int) -> Self:
         """Return the first ``count`` times of the trajectory.
 
@@ -151,6 +153,7 @@ class Trajectory:
 
         return plot_trajectory(self)
 
+    @door
     def save(self, path: str | Path) -> None:
         """Write the trajectory to an npz file.
 
@@ -183,6 +186,7 @@ class Trajectory:
             raise OutputError(f"cannot write {path}: {error}") from error
 
     @classmethod
+    @door
     def load(cls, path: str | Path) -> Self:
         """Read a trajectory that :meth:`save` wrote.
 

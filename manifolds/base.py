@@ -9,6 +9,7 @@ from geomstats.geometry.base import LevelSet
 from geomstats.geometry.euclidean import Euclidean
 
 from liftflow.architectures import Architecture
+from liftflow.doors import doors
 from liftflow.errors import ArchitectureError
 from liftflow.manifolds.bundle import LiftBundle, LiftQuotientMetric
 from liftflow.manifolds.charts import chart_manifold
@@ -17,9 +18,10 @@ from liftflow.manifolds.parameters import ParameterMetric
 from liftflow.metrics.geodesic import GEODESIC_RTOL, GeodesicSolver
 from liftflow.metrics.geometry import HorizontalMetric
 from liftflow.metrics.horizontal import TangentSpaces
-from liftflow.typing import FloatArray, Rng, as_array
+from liftflow.typing import FloatArray, Rng, as_array, as_own, freeze
 
 
+@doors
 class InducedMetric(HorizontalMetric):
     """The Euclidean metric of the parameters, restricted to an invariant set.
 
@@ -103,6 +105,7 @@ class InducedMetric(HorizontalMetric):
         return self._over_points(self.solver.spaces.second_fundamental_form, arrays)
 
 
+@doors
 class InvariantSet(LevelSet):
     """The set 𝓜_θ₀ = {θ : h(θ) = h(θ₀)} that every gradient flow from θ₀ stays on.
 
@@ -138,10 +141,8 @@ class InvariantSet(LevelSet):
 
     def __init__(self, architecture: Architecture, theta0: Any, equip: bool = True) -> None:
         self.architecture = architecture
-        self.theta0: FloatArray = as_array(
-            theta0, "theta0", (architecture.dim,), batch=False, differentiable=False
-        )
-        self.laws0: FloatArray = np.asarray(architecture.conservation_laws(self.theta0))
+        self.theta0: FloatArray = as_own(theta0, "theta0", (architecture.dim,))
+        self.laws0: FloatArray = freeze(np.asarray(architecture.conservation_laws(self.theta0)))
         dim = architecture.dim - architecture.laws_rank(self.theta0)
         if dim < 1:
             raise ArchitectureError(

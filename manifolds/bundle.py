@@ -9,6 +9,7 @@ from geomstats.geometry.manifold import Manifold
 from geomstats.geometry.quotient_metric import QuotientMetric
 
 from liftflow.architectures import Architecture
+from liftflow.doors import doors
 from liftflow.linalg import over_batch
 from liftflow.metrics.geodesic import GeodesicSolver
 from liftflow.metrics.horizontal import LiftSpaces
@@ -72,6 +73,7 @@ class HorizontalAligner(AlignerAlgorithm):
         return over_batch(one, [np.asarray(point), np.asarray(base_point)], [1, 1])
 
 
+@doors
 class LiftBundle(FiberBundle):
     """The lift as a Riemannian submersion from an invariant set onto its image.
 
@@ -253,6 +255,7 @@ class LiftBundle(FiberBundle):
         return self._total_space.to_tangent(bent, base_point) - across
 
 
+@doors
 class LiftQuotientMetric(QuotientMetric):
     """The quotient metric of geomstats over the lift, with the curvature of the right sign.
 

@@ -11,10 +11,12 @@ from geomstats.geometry.manifold import Manifold
 
 from liftflow.architectures import Architecture, DeepLinear, ProductArchitecture, ReLUNetwork
 from liftflow.architectures.paths import BasisPathChart
+from liftflow.doors import door, doors
 from liftflow.manifolds.flat import CoordinateMetric
 from liftflow.typing import FloatArray, Rng
 
 
+@door
 @singledispatch
 def chart_manifold(architecture: Architecture, invariant_set: Any, theta: Any) -> Manifold:
     """Return the manifold of coordinates of the image about φ(θ); each family registers its own.
@@ -120,6 +122,7 @@ class BasisPathCoordinates(Diffeo):
         return self.chart.push_forward(theta, image_tangent_vec)
 
 
+@doors
 class ChartMetric(CoordinateMetric):
     """The intrinsic metric in basis-path coordinates, of which no derivative is ever taken.
 
@@ -201,6 +204,7 @@ class ChartMetric(CoordinateMetric):
         return np.stack([velocity, self.diffeo.chart.hessian(theta, above, above)], axis=-2)
 
 
+@doors
 class ChartedImage(DiffeomorphicManifold):
     """The part of a ReLU network's image that is covered by basis paths, in their coordinates.
 

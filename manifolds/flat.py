@@ -10,6 +10,7 @@ from geomstats.geometry.euclidean import Euclidean
 from geomstats.geometry.manifold import Manifold
 from geomstats.geometry.pullback_metric import PullbackDiffeoMetric
 
+from liftflow.doors import doors
 from liftflow.typing import FloatArray, Rng
 
 
@@ -87,6 +88,7 @@ class Unflattening(Diffeo):
         return self.inverse(image_tangent_vec)
 
 
+@doors
 class CoordinateMetric(PullbackDiffeoMetric):
     """A metric on vectors, with the curvature of the space that they stand for.
 
@@ -177,6 +179,7 @@ class CoordinateMetric(PullbackDiffeoMetric):
         return self.image_space.metric.injectivity_radius(self.diffeo(base_point))
 
 
+@doors
 class FlatMetric(CoordinateMetric):
     """The intrinsic metric on flat vectors.
 
@@ -257,6 +260,7 @@ class FlatMetric(CoordinateMetric):
         return self.diffeo.inverse(metric.gradient(self.diffeo(euclidean_gradient), self.diffeo(z)))
 
 
+@doors
 class FlatImage(DiffeomorphicManifold):
     """An image whose points are flattened, and that is else the same: an isometry.
 

@@ -7,11 +7,12 @@ import geomstats.backend as gs
 import numpy as np
 
 from liftflow.architectures import Architecture
+from liftflow.doors import door, doors
 from liftflow.metrics.exact import line_distance
 from liftflow.metrics.geodesic import GEODESIC_RTOL, GeodesicSolver
 from liftflow.metrics.geometry import HorizontalMetric
 from liftflow.metrics.horizontal import HorizontalSpaces, LiftSpaces
-from liftflow.typing import FloatArray, as_array
+from liftflow.typing import FloatArray, as_array, as_own, freeze
 
 
 class Cometric(ABC):
@@ -28,12 +29,11 @@ class Cometric(ABC):
     Intrinsic metric property: [MPG]_.
     """
 
+    @door
     def __init__(self, architecture: Architecture, theta0: Any) -> None:
         self.architecture = architecture
-        self.theta0: FloatArray = as_array(
-            theta0, "theta0", (architecture.dim,), batch=False, differentiable=False
-        )
-        self.laws: FloatArray = architecture.conservation_laws(self.theta0)
+        self.theta0: FloatArray = as_own(theta0, "theta0", (architecture.dim,))
+        self.laws: FloatArray = freeze(np.asarray(architecture.conservation_laws(self.theta0)))
 
     @property
     def lifted_shape(self) -> tuple[int, ...]:
@@ -179,6 +179,7 @@ class Cometric(ABC):
         return line_distance(lambda z: self.apply(z * unit, unit).item(), *ends)
 
 
+@doors
 class IntrinsicMetric(HorizontalMetric):
     r"""The metric g_z = K_θ₀(z)⁻¹ on φ(𝓜_θ₀), one class for all families.
 

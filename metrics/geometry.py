@@ -1,5 +1,6 @@
 """Geodesics, distances, parallel transport and curvature, as geomstats asks for them."""
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable
 from functools import partial
@@ -20,7 +21,7 @@ TANGENT_RTOL = 1e-6
 
 @primitive
 def _squared_dist(point_a: FloatArray, point_b: FloatArray, metric: "HorizontalMetric") -> Any:
-    return over_batch(metric._one_squared_dist, [point_a, point_b], [metric._ndim] * 2)
+    return over_batch(metric._one_squared_dist, [point_a, point_b], [metric._ndim] * 2, shape=())
 
 
 def _pull_squared_dist(
@@ -93,11 +94,13 @@ class HorizontalMetric(RiemannianMetric):
     def _ndim(self) -> int:
         return len(self._space.shape)
 
-    def _over_points(self, function: Callable[..., Any], arrays: Any) -> Any:
+    def _over_points(
+        self, function: Callable[..., Any], arrays: Any, result: tuple[int, ...] | None = None
+    ) -> Any:
         """Apply a function of items to batches of points and vectors, all of the point's shape."""
         shape = self._space.shape
         checked = [as_array(a, "a point or vector", shape, differentiable=False) for a in arrays]
-        return over_batch(function, checked, [len(shape)] * len(checked))
+        return over_batch(function, checked, [len(shape)] * len(checked), result)
 
     def _lift(self, point: FloatArray, *vectors: FloatArray) -> list[FloatArray]:
         """A parameter over a point, and the horizontal lifts of tangent vectors to it."""
@@ -212,7 +215,8 @@ class HorizontalMetric(RiemannianMetric):
                 above = self.solver.path(*self._lift(point, vector))(times)
                 return np.stack([self._point_below(theta) for theta in above])
 
-            return self._over_points(one, [initial_tangent_vec, initial_point])
+            result = (times.size, *self._space.shape)
+            return self._over_points(one, [initial_tangent_vec, initial_point], result)
 
         return path
 
@@ -370,7 +374,7 @@ class HorizontalMetric(RiemannianMetric):
             ab, ba = form(a, b), form(b, a)
             return form(a, a) @ form(b, b) - ab @ ba + (ab - ba) @ (ab - ba) / 2
 
-        return self._over_points(one, [tangent_vec_a, tangent_vec_b, base_point])
+        return self._over_points(one, [tangent_vec_a, tangent_vec_b, base_point], ())
 
     def ricci_tensor(self, base_point: Any = None) -> FloatArray:
         """Ricci tensor as a bilinear form in the coordinates of the points, like metric_matrix.
@@ -390,7 +394,8 @@ class HorizontalMetric(RiemannianMetric):
             forms = [self._covector_below(theta, vector).ravel() for vector in basis]
             return np.transpose(forms) @ matrix @ forms
 
-        return self._over_points(one, [base_point])
+        size = math.prod(self._space.shape)
+        return self._over_points(one, [base_point], (size, size))
 
     def scalar_curvature(self, base_point: Any = None) -> FloatArray:
         """Scalar curvature, the trace of the Ricci tensor.
@@ -403,7 +408,7 @@ class HorizontalMetric(RiemannianMetric):
         -------
         scalar_curvature : array, shape=[...]
         """
-        return self._over_points(lambda point: np.trace(self._ricci(point)[2]), [base_point])
+        return self._over_points(lambda point: np.trace(self._ricci(point)[2]), [base_point], ())
 
     def _form(self, theta: FloatArray, direction: FloatArray, vector: FloatArray) -> FloatArray:
         return np.asarray(self.solver.spaces.second_fundamental_form(theta, direction, vector))

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from liftflow.architectures import Architecture, ProductArchitecture
+from liftflow.doors import door
 from liftflow.typing import FloatArray
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ class TangentSpaces(HorizontalSpaces):
     architecture : Architecture
     """
 
+    @door
     def __init__(self, architecture: Architecture) -> None:
         self.architecture = architecture
 
@@ -200,6 +202,7 @@ class ProductSpaces(HorizontalSpaces):
         One for each factor.
     """
 
+    @door
     def __init__(
         self, architecture: ProductArchitecture, factors: Sequence[HorizontalSpaces]
     ) -> None:

@@ -11,9 +11,10 @@ from typing import Any
 import geomstats.backend as gs
 import numpy as np
 
+from liftflow.doors import door
 from liftflow.errors import InputError
 from liftflow.linalg import shifted_product_root
-from liftflow.typing import FloatArray, as_array
+from liftflow.typing import FloatArray, as_own, freeze
 
 
 class Multiplier(ABC):
@@ -80,6 +81,7 @@ class TwoLayerMultiplier(Multiplier):
     [MPG]_.
     """
 
+    @door
     def __init__(self, lam: float, left: float = 0.0, right: float = 0.0) -> None:
         self.lam, self.left, self.right = float(lam), float(left), float(right)
 
@@ -151,13 +153,11 @@ class DeepMultiplier(Multiplier):
     """
 
     def __init__(self, shifts: Any, left: Any = None, right: Any = None) -> None:
-        self.shifts: FloatArray = as_array(
-            shifts, "shifts", (None,), batch=False, differentiable=False
-        )
+        self.shifts: FloatArray = as_own(shifts, "shifts", (None,))
         depth = len(self.shifts)
         ends = np.eye(depth)
-        self.left: FloatArray = ends[-1] if left is None else as_array(left, "left", (depth,))
-        self.right: FloatArray = ends[0] if right is None else as_array(right, "right", (depth,))
+        self.left: FloatArray = freeze(ends[-1]) if left is None else as_own(left, "left", (depth,))
+        self.right: FloatArray = freeze(ends[0]) if right is None else as_own(right, "right", (depth,))
 
     def _squares(self, singular: Any) -> Any:
         """Squared singular values of the layers, shape=[..., L]."""
@@ -267,6 +267,7 @@ class HyperbolicMultiplier(Multiplier):
     Zhang and Peyré 2026.
     """
 
+    @door
     def __init__(self, a: float) -> None:
         self.a = float(a)
 
@@ -297,6 +298,7 @@ class ScalarMultiplier(Multiplier):
     Ours; every θ₀ is recoverable there.
     """
 
+    @door
     def __init__(self, constant: float) -> None:
         self.constant = max(float(constant), 0.0)
 

@@ -11,6 +11,7 @@ import numpy as np
 from autograd.extend import defvjp, primitive
 
 from liftflow.architectures.linear import DeepLinear
+from liftflow.doors import door
 from liftflow.errors import NotOnImageError
 from liftflow.linalg import RANK_RTOL, over_batch
 from liftflow.metrics.base import Cometric
@@ -205,6 +206,7 @@ class SpectralCometric(Cometric):
 
     architecture: DeepLinear
 
+    @door
     def __init__(self, architecture: DeepLinear, theta0: Any, multiplier: Multiplier) -> None:
         super().__init__(architecture, theta0)
         self.multiplier = multiplier

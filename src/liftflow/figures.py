@@ -24,6 +24,7 @@ from mpl_toolkits.mplot3d import Axes3D
 from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 from mpl_toolkits.mplot3d.proj3d import proj_transform
 
+from liftflow.doors import door
 from liftflow.errors import ShapeError
 from liftflow.typing import FloatArray
 
@@ -49,6 +50,7 @@ _LIGHT = {"ground": "white", "ink": "#1A1A1A", "grid": "#B8B8B8"}
 _DARK = {"ground": "#15181E", "ink": "#E8E8E8", "grid": "#5A6068"}
 
 
+@door
 def style(dark: bool | None = None) -> dict[str, Any]:
     """Return the style as settings for ``plt.style.use`` or ``plt.style.context``.
 
@@ -102,6 +104,7 @@ def ink() -> Any:
     return mpl.rcParams["text.color"]
 
 
+@door
 def add_space(
     figure: Figure,
     position: SubplotSpec | int = 111,
@@ -138,6 +141,7 @@ def add_space(
     return axes
 
 
+@door
 def level_set_faces(values: FloatArray, grid: FloatArray) -> list[FloatArray]:
     """Return polygons of the surface where a function on a grid in space is zero.
 
@@ -181,6 +185,7 @@ def level_set_faces(values: FloatArray, grid: FloatArray) -> list[FloatArray]:
     return faces
 
 
+@door
 def draw_level_set(
     axes: Axes3D,
     invariant_set: "InvariantSet",
@@ -259,6 +264,7 @@ class _ArrowInSpace(FancyArrowPatch):
         return float(np.min(depth))
 
 
+@door
 def draw_trajectory(
     axes: Axes,
     points: Any,
@@ -319,6 +325,7 @@ def draw_trajectory(
         )
 
 
+@door
 def save_animation(animation: Animation, path: str | Path, *, fps: int = 20) -> None:
     """Write an animation as a GIF, by Pillow.
 

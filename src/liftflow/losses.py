@@ -9,9 +9,10 @@ import numpy as np
 from scipy.special import log_softmax, softmax
 
 from liftflow.architectures import Architecture, ReLUNetwork
+from liftflow.doors import door
 from liftflow.errors import DataError, InputError, NotDifferentiableError, ShapeError
 from liftflow.linalg import over_batch
-from liftflow.typing import FloatArray, as_array
+from liftflow.typing import FloatArray, as_array, as_own, freeze
 
 
 class Loss(ABC):
@@ -171,7 +172,7 @@ class FunctionLoss(Loss):
         value : array, shape=[...]
         """
         theta = as_array(theta, "theta", (architecture.dim,), differentiable=False)
-        return over_batch(lambda t: self.value(architecture.lift(t)), [theta], [1])
+        return over_batch(lambda t: self.value(architecture.lift(t)), [theta], [1], shape=())
 
     def parameter_gradient(self, theta: Any, architecture: Architecture) -> Any:
         """Evaluate ∇ℓ(θ) = ∂φ(θ)ᵀ∇f(φ(θ)).
@@ -190,6 +191,7 @@ class FunctionLoss(Loss):
         return over_batch(lambda t: parent(t, architecture), [theta], [1])
 
 
+@door
 def loss_from_function(function: Callable[[Any], Any]) -> FunctionLoss:
     """Turn a function of z, written with autograd.numpy, into a loss.
 
@@ -257,6 +259,7 @@ class NetworkLoss(Loss):
     [MPG]_, and the path activations of [Gonon2024]_.
     """
 
+    @door
     def __init__(self, network: ReLUNetwork, inputs: Any, targets: Any, kind: str = "mse") -> None:
         if kind not in _KINDS:
             raise InputError(f"kind must be one of {', '.join(_KINDS)}, got {kind!r}")
@@ -267,18 +270,16 @@ class NetworkLoss(Loss):
             )
         self.network, self.kind = network, kind
         n_out = len(network.outputs)
-        self.inputs = as_array(
-            inputs, "inputs", (None, len(network.inputs)), batch=False, differentiable=False
-        ).copy()
+        self.inputs = as_own(inputs, "inputs", (None, len(network.inputs)))
         if len(self.inputs) == 0:
             raise DataError("inputs must hold at least one sample, got none")
         if kind == "mse":
             values = as_array(targets, "targets", differentiable=False)
             if values.ndim == 1 and n_out == 1:
                 values = values[:, None]
-            self.targets = as_array(values, "targets", (None, n_out), batch=False).copy()
+            self.targets = as_own(values, "targets", (None, n_out))
         else:
-            self.targets = self._labels(targets, n_out)
+            self.targets = freeze(self._labels(targets, n_out))
         if len(self.targets) != len(self.inputs):
             raise ShapeError(
                 f"inputs and targets must have one row per sample, got {len(self.inputs)} and "
@@ -341,7 +342,7 @@ class NetworkLoss(Loss):
         theta = as_array(theta, "theta", (self.network.dim,), differentiable=False)
         forward = self.network.forward_vjp
         return over_batch(
-            lambda t: np.asarray(self._value(forward(t, self.inputs)[0])), [theta], [1]
+            lambda t: np.asarray(self._value(forward(t, self.inputs)[0])), [theta], [1], shape=()
         )
 
     def parameter_gradient(self, theta: Any, architecture: Architecture | None = None) -> Any:
@@ -385,7 +386,7 @@ class NetworkLoss(Loss):
         def value(point: FloatArray) -> FloatArray:
             return np.asarray(self._value(self._path_outputs(point, self._path_nodes(point, near))))
 
-        return over_batch(value, [self._z(z)], [1])
+        return over_batch(value, [self._z(z)], [1], shape=())
 
     def gradient(self, z: Any, near: Any = None) -> Any:
         r"""Evaluate ∇f(z), :math:`∂_p f = \sum_i x_{i,p_0} a_p(x_i) δ_{i,o(p)}`.
