@@ -5,7 +5,7 @@ import scipy.linalg
 
 from liftflow.architectures.dag import CompiledDAG
 from liftflow.doors import door
-from liftflow.typing import FloatArray, IntArray, as_own
+from liftflow.typing import FloatArray, IntArray, as_own, as_vector, refuse_beyond
 
 
 class ParameterKernel:
@@ -80,6 +80,7 @@ class ParameterKernel:
         -------
         image : array, shape=[dim]
         """
+        tangent = as_vector(tangent, "tangent", self.dag.dim)
         before, after = self._before * self.theta, self.theta * self._after
         size = len(self.dag.nodes) + 1
         arriving = self._forward(np.zeros(size), before * tangent)[self.dag.tails]
@@ -103,9 +104,11 @@ class ParameterKernel:
         -------
         matrix : array, shape=[dim, dim]
         """
+        size = self.dag.dim
+        refuse_beyond(float(size) ** 2, f"a dense matrix of {size} × {size} numbers")
         before, after = self._before * self.theta, self.theta * self._after
         transfer, blocks = self._transfer(), self.dag.blocks
-        kernel = np.zeros((self.dag.dim, self.dag.dim))
+        kernel = np.zeros((size, size))
         np.fill_diagonal(kernel, self.diagonal())
         for number, first in enumerate(blocks):
             heads = self.dag.members[first.head_generation]

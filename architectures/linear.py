@@ -12,9 +12,15 @@ from scipy.stats import ortho_group
 
 from liftflow.architectures.base import Architecture
 from liftflow.doors import door
-from liftflow.errors import ArchitectureError, NotIntrinsicError, NotRecoverableError
+from liftflow.errors import (
+    ArchitectureError,
+    InputError,
+    NotIntrinsicError,
+    NotRecoverableError,
+    ShapeError,
+)
 from liftflow.linalg import RANK_RTOL, over_batch, shifted_product_root
-from liftflow.typing import FloatArray, Rng, as_array, as_count, as_rng
+from liftflow.typing import FloatArray, Rng, as_array, as_count, as_rng, refuse_beyond, shown
 
 BALANCE_RTOL = 1e-8
 """Distance of the laws to multiples of I, relative to the layers, that counts as none."""
@@ -132,7 +138,13 @@ class DeepLinear(Architecture):
         -------
         theta : array, shape=[..., dim]
         """
-        return self.pack(*layers)
+        return self.pack(*self._each_layer(layers))
+
+    def _each_layer(self, layers: Any) -> list[Any]:
+        count = len(self.widths) - 1
+        if not isinstance(layers, list | tuple) or len(layers) != count:
+            raise InputError(f"layers must be a list of {count} matrices, got {shown(layers)}")
+        return [as_array(layer, "a layer") for layer in layers]
 
     # The lift.
 
@@ -428,7 +440,8 @@ class DeepLinear(Architecture):
         -------
         matrices : list of array, shape=[widths[i], widths[i]]
         """
-        flat, matrices, start = self._laws(laws), [], 0
+        flat = as_array(laws, "laws", (self.n_laws,), batch=False, differentiable=False)
+        matrices, start = [], 0
         for size in self.widths[1:-1]:
             count = size * (size + 1) // 2
             matrix = np.zeros((size, size))
@@ -565,6 +578,7 @@ class DeepLinear(Architecture):
         theta : array, shape=[..., dim]
         """
         count, rng = as_count(n_samples, "n_samples", 1), as_rng(rng)
+        refuse_beyond(count * self.dim, f"{count} points of {self.dim} numbers")
         layers = [rng.standard_normal((count, b, a)) / np.sqrt(a) for a, b in pairwise(self.widths)]
         points = self.from_layers(layers)
         return points[0] if count == 1 else points
@@ -836,7 +850,10 @@ class TwoLayerLinear(DeepLinear):
         -------
         theta : array, shape=[..., dim]
         """
-        return self.pack(layers[1], transpose(as_array(layers[0], "a layer")))
+        first, last = self._each_layer(layers)
+        if first.ndim < 2:
+            raise ShapeError(f"a layer must be a matrix, got shape {first.shape}")
+        return self.pack(last, transpose(first))
 
     def hyperbolic_point(self, a: float, rng: Rng = None) -> FloatArray:
         r"""Draw a point of the leaf of hyperbolic isotropy, W Wᵀ J W Wᵀ = a² J.

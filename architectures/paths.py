@@ -10,9 +10,18 @@ from scipy.sparse import csr_array
 
 from liftflow.architectures.dag import CompiledDAG
 from liftflow.architectures.laplacian import GroundedLaplacian
+from liftflow.doors import Guarded
 from liftflow.errors import ArchitectureError, NotRecoverableError
 from liftflow.linalg import over_batch
-from liftflow.typing import FloatArray, IntArray, as_array, freeze
+from liftflow.typing import (
+    FloatArray,
+    IntArray,
+    as_array,
+    as_instance,
+    as_vector,
+    freeze,
+    refuse_beyond,
+)
 
 
 def path_table(dag: CompiledDAG, limit: int) -> IntArray:
@@ -43,6 +52,7 @@ def path_table(dag: CompiledDAG, limit: int) -> IntArray:
             f"the network has {dag.n_paths} paths, more than the limit of {limit}; use "
             "coordinates='basis', which lists none, or raise path_limit"
         )
+    refuse_beyond(dag.n_paths * len(dag.members), f"a table of {dag.n_paths} paths")
     suffixes: dict[int, IntArray] = {int(node): np.empty((1, 0), np.intp) for node in dag.outputs}
     starts = [*range(dag.n_inputs), len(dag.nodes)]
     by_tail = np.argsort(dag.tails, kind="stable")
@@ -345,7 +355,7 @@ defjvp(_coordinates, lambda g, ans, theta, chart: chart.push_forward(theta, g))
 
 
 @dataclass(frozen=True, eq=False)
-class BasisPathChart:
+class BasisPathChart(Guarded):
     """Local coordinates on φ(𝓜_θ₀): the products along D − |H| basis paths.
 
     Every hidden node has an anchor in-edge and an anchor out-edge. The basis path of an edge
@@ -373,6 +383,9 @@ class BasisPathChart:
 
     def __post_init__(self) -> None:
         """Freeze the arrays, on which those that are cached rest."""
+        as_instance(self.laplacian, GroundedLaplacian, "laplacian")
+        as_instance(self.anchors, Anchors, "anchors")
+        as_vector(self.signs, "signs", self.dag.n_hidden)
         freeze((self.signs, self.anchors.into, self.anchors.out_of))
 
     @property
@@ -574,7 +587,8 @@ class BasisPathChart:
         NotRecoverableError
             An anchor path vanishes: the point is not covered by this chart.
         """
-        return self._at_scale(coordinates, np.ones(self.dag.n_hidden))
+        own = as_vector(coordinates, "coordinates", self.dim)
+        return self._at_scale(own, np.ones(self.dag.n_hidden))
 
     def _at_scale(self, coordinates: FloatArray, scale: FloatArray) -> FloatArray:
         """Rebuild the point of the fibre with these products λ along the anchors to each node."""

@@ -23,9 +23,27 @@ from liftflow.architectures.paths import (
     scatter_matrix,
 )
 from liftflow.doors import door
-from liftflow.errors import ArchitectureError, NotOnImageError, NotRecoverableError
+from liftflow.errors import (
+    ArchitectureError,
+    InputError,
+    NotOnImageError,
+    NotRecoverableError,
+    ShapeError,
+)
 from liftflow.linalg import over_batch, sparse_apply
-from liftflow.typing import FloatArray, IntArray, Rng, as_array, as_count, as_rng, freeze
+from liftflow.typing import (
+    FloatArray,
+    IntArray,
+    Rng,
+    as_array,
+    as_count,
+    as_instance,
+    as_rng,
+    as_vector,
+    freeze,
+    refuse_beyond,
+    shown,
+)
 
 PATH_LIMIT = 2_000_000
 """Default for the largest number of paths that are ever listed."""
@@ -51,6 +69,9 @@ def _forward_pull(
 
 
 defvjp(_forward, _forward_pull, argnums=(0,))
+
+
+_EDGE_BYTES, _GRAPH_BYTES = 150, 1000  # that one edge takes at most while a network is built
 
 
 class ReLUNetwork(Architecture):
@@ -194,6 +215,8 @@ class ReLUNetwork(Architecture):
                     f"a skip goes once from a layer to one at least two later, at most "
                     f"{len(widths) - 1}; got ({tail}, {head}) in {skips}"
                 )
+        n_edges = sum(widths[a] * widths[b] for a, b in [*pairwise(range(len(widths))), *skips])
+        refuse_beyond(n_edges, f"a network of {shown(n_edges)} edges", _EDGE_BYTES)
         dag = CompiledDAG.layered(widths, skips, bias)
         blocks = [(widths[a], widths[b]) for a, b in [*pairwise(range(len(widths))), *skips]]
         network = cls.__new__(cls)
@@ -220,6 +243,7 @@ class ReLUNetwork(Architecture):
             Nodes are ``(layer, index)`` and the output ``"y"``; block l of θ has shape ``(n,)``.
         """
         n, depth = as_count(n, "n", 1), as_count(depth, "depth", 2)
+        refuse_beyond(n * depth, f"a graph of {shown(n * depth)} edges", _GRAPH_BYTES)
         graph = nx.DiGraph()
         graph.add_nodes_from((layer, i) for layer in range(depth) for i in range(n))
         for layer in range(depth):
@@ -334,7 +358,7 @@ class ReLUNetwork(Architecture):
         ArchitectureError
             An attribute is missing; names the edges or nodes.
         """
-        graph = self.graph if graph is None else graph
+        graph = self.graph if graph is None else as_instance(graph, nx.Graph, "graph")
         edges = self.parameter_names[: self.dag.n_edges]
         missing: list[Hashable] = [
             edge for edge in edges if "weight" not in graph.get_edge_data(*edge, {})
@@ -654,6 +678,8 @@ class ReLUNetwork(Architecture):
         -------
         jacobian : array, shape=[..., n_hidden, dim]
         """
+        rows, columns = self.n_laws, self.dim
+        refuse_beyond(float(rows) * columns, f"a dense matrix of {rows} × {columns} numbers")
         return 2.0 * self.dag.law_matrix.toarray() * self._theta(theta)[..., None, :]
 
     def laws_rank(self, theta: Any) -> int:
@@ -945,6 +971,8 @@ class ReLUNetwork(Architecture):
         -------
         numbers : array, shape=[chart.dim]
         """
+        if as_instance(chart, BasisPathChart, "chart").dag is not self.dag:
+            raise InputError("chart must be a basis_chart of this network, got one of another")
         offsets, starts = self._path_offsets
         anchors = chart.anchors
         # The offset of the start belongs to the first edge of a path.
@@ -1022,6 +1050,7 @@ class ReLUNetwork(Architecture):
             A ReLU at 0 has derivative 0.
         """
         dag = self.dag
+        theta, inputs = self._data(theta, inputs)
         matrices = [block.matrix(theta) for block in dag.blocks]
         activations = self._activations(matrices, inputs)
 
@@ -1047,6 +1076,13 @@ class ReLUNetwork(Architecture):
             return gradient
 
         return self._outputs_of(activations), pull_back
+
+    def _data(self, theta: Any, inputs: Any) -> tuple[FloatArray, FloatArray]:
+        if type(inputs) is not np.ndarray or inputs.dtype != np.float64 or inputs.ndim != 2:
+            inputs = as_array(inputs, "inputs", differentiable=False)
+        if inputs.ndim != 2 or inputs.shape[1] != self.dag.n_inputs:
+            raise ShapeError(f"inputs must have shape (n, {self.dag.n_inputs}), got {inputs.shape}")
+        return as_vector(theta, "theta", self.dim), inputs
 
     @cached_property
     def _output_level(self) -> int | None:
@@ -1129,6 +1165,7 @@ class ReLUNetwork(Architecture):
         values : array, shape=[n_samples, n_nodes + 1]
             Columns by node number; the last is the constant source ⟨1⟩.
         """
+        theta, inputs = self._data(theta, inputs)
         matrices = [block.matrix(theta) for block in self.dag.blocks]
         values = np.ones((len(inputs), len(self.dag.nodes) + 1))
         for nodes, own in zip(self.dag.members, self._activations(matrices, inputs), strict=True):
@@ -1156,6 +1193,7 @@ class ReLUNetwork(Architecture):
         count, rng = as_count(n_samples, "n_samples", 1), as_rng(rng)
         n_edges, heads = self.dag.n_edges, self.dag.heads
         fan_in = np.maximum(np.bincount(heads[:n_edges], minlength=len(self.dag.nodes)), 1)[heads]
+        refuse_beyond(count * self.dim, f"{count} points of {self.dim} numbers")
         weights = rng.standard_normal((count, n_edges)) * np.sqrt(2.0 / fan_in[:n_edges])
         limits = np.broadcast_to(1 / np.sqrt(fan_in[n_edges:]), (count, self.dim - n_edges))
         points = np.concatenate([weights, rng.uniform(-limits, limits)], axis=1)

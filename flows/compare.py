@@ -10,6 +10,7 @@ from rich.table import Table
 
 from liftflow.architectures import Architecture
 from liftflow.doors import door
+from liftflow.errors import InputError
 from liftflow.flows.integrate import Settings
 from liftflow.flows.intrinsic import IntrinsicFlow
 from liftflow.flows.parameter import ParameterFlow
@@ -213,6 +214,8 @@ def law_drift(architecture: Architecture, trajectory: Trajectory) -> FloatArray:
     -------
     drift : array, shape=[n_times]
     """
+    if not len(trajectory.t):
+        raise InputError("trajectory must hold at least one point, got none")
     laws = np.asarray(architecture.conservation_laws(trajectory.theta))
     gap = np.max(np.abs(laws - laws[0]), axis=1, initial=0.0)
     return gap / np.sum(trajectory.theta[0] ** 2)

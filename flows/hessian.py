@@ -8,7 +8,7 @@ import numpy as np
 from liftflow.architectures import ReLUNetwork
 from liftflow.criteria import Finding, Verdict
 from liftflow.doors import door
-from liftflow.errors import InputError
+from liftflow.errors import InputError, ShapeError
 from liftflow.linalg import RANK_RTOL, over_batch
 from liftflow.typing import FloatArray, as_array
 
@@ -168,6 +168,8 @@ def _finding(
 
 def _points(points: Any) -> FloatArray:
     points = as_array(points, "points", (None,), differentiable=False)
+    if points.size == 0:
+        raise InputError(f"points must hold at least one, got shape {points.shape}")
     return points.reshape(-1, points.shape[-1])
 
 
@@ -180,7 +182,10 @@ def _derivative(function: MetricMatrix, point: FloatArray) -> tuple[FloatArray, 
     n, size = len(point), float(np.max(np.abs(point))) or 1.0
     steps = _STEP * size / 2.0 ** np.arange(3)
     shifts = steps[:, None, None] * np.eye(n)
-    ends = np.asarray(function(point + np.stack([shifts, -shifts])))
+    moved = point + np.stack([shifts, -shifts])
+    ends = as_array(function(moved), "the value of a function", differentiable=False)
+    if ends.shape[:3] != moved.shape[:3]:
+        raise ShapeError(f"a function of {moved.shape} must keep the leading axes, got {ends.shape}")
     steps = steps.reshape(3, *[1] * (ends.ndim - 2))
     coarse, middle, fine = (ends[0] - ends[1]) / (2.0 * steps)
     fourth, better = (4 * middle - coarse) / 3, (4 * fine - middle) / 3
@@ -188,7 +193,7 @@ def _derivative(function: MetricMatrix, point: FloatArray) -> tuple[FloatArray, 
 
 
 def _checked(metric_matrix: MetricMatrix, point: FloatArray) -> FloatArray:
-    metric = np.asarray(metric_matrix(point))
+    metric = as_array(metric_matrix(point), "the value of metric_matrix", differentiable=False)
     if metric.shape != (len(point), len(point)):
         raise InputError(
             f"metric_matrix must take {len(point)} coordinates to a matrix of that size, got "

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from scipy.integrate import DOP853, RK23, RK45, OdeSolver
 
-from liftflow.doors import door
+from liftflow.doors import doors
 from liftflow.errors import FlowError, InputError, LiftflowError, OutputError
 from liftflow.flows.trajectory import Checkpoint, Origin, Trajectory
 from liftflow.typing import FloatArray, as_array, as_count
@@ -30,6 +30,7 @@ _MOST_STEPS = 1e7  # a flow that would need more of them at its present pace is 
 _ROUNDING = 1e-9  # most that another machine may change of the same start, relatively
 
 
+@doors
 @dataclass(frozen=True)
 class Settings:
     """How to integrate, as the caller asked.
@@ -126,7 +127,6 @@ class Settings:
             return np.linspace(*self.t_span, self.n_times)
         return as_array(self.t_eval, "t_eval", (None,), batch=False, differentiable=False)
 
-    @door
     def thinned(self, n_numbers: int) -> FloatArray:
         """Return the times at which states of so many numbers are kept, within the limit of memory.
 

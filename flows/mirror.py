@@ -15,19 +15,19 @@ from scipy.integrate import quad
 from scipy.special import elliprf
 
 from liftflow.architectures import ReLUNetwork
-from liftflow.doors import door
+from liftflow.doors import Guarded, door
 from liftflow.errors import ArchitectureError, NotRecoverableError
 from liftflow.flows.hessian import chart_metric_matrix as chart_metric_matrix
 from liftflow.flows.hessian import is_hessian_metric as is_hessian_metric
 from liftflow.flows.hessian import is_warped_hessian_metric as is_warped_hessian_metric
 from liftflow.linalg import over_batch, shifted_product_root
-from liftflow.typing import FloatArray, as_array, freeze
+from liftflow.typing import FloatArray, as_array, freeze, refuse_beyond
 
 _LAW_RTOL = 1e-14
 """Squares of weights that differ by this fraction of |θ₀|² are equal: the laws say no more."""
 
 
-class MirrorPotential(ABC):
+class MirrorPotential(Guarded, ABC):
     """A potential Φ of z, its mirror map ∇Φ, and its Hessian ω K⁻¹.
 
     Parameters
@@ -214,6 +214,7 @@ class DiagonalPotential(MirrorPotential):
             squares = gaps + self._excess(gaps, z)[..., None]
             return sum(np.prod(np.delete(squares, i, axis=-1), -1) for i in range(len(gaps)))
 
+        refuse_beyond(float(self.network.n_paths) ** 2, "a dense Hessian")
         return np.eye(self.network.n_paths) / self._along_paths(cometric, z)[..., None, :]
 
 

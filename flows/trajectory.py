@@ -5,7 +5,7 @@ import zlib
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 from zipfile import BadZipFile
 
 import numpy as np
@@ -114,6 +114,8 @@ class Trajectory:
     checkpoint : Checkpoint or None
         What it takes to continue the flow, by ``integrate(..., resume=trajectory)``.
     """
+
+    _usual_fix: ClassVar[str] = "read one with Trajectory.load(path)"
 
     t: FloatArray
     y: FloatArray

@@ -10,10 +10,11 @@ from geomstats.geometry.diffeo import Diffeo
 from geomstats.geometry.manifold import Manifold
 
 from liftflow.architectures import Architecture, DeepLinear, ProductArchitecture, ReLUNetwork
+from liftflow.architectures.base import architecture_of
 from liftflow.architectures.paths import BasisPathChart
 from liftflow.doors import door, doors
 from liftflow.manifolds.flat import CoordinateMetric
-from liftflow.typing import FloatArray, Rng
+from liftflow.typing import FloatArray, Rng, as_array, refuse_beyond
 
 
 @door
@@ -181,6 +182,7 @@ class ChartMetric(CoordinateMetric):
             The contravariant index is the first, as in geomstats.
         """
         theta, frame = self._frame(base_point)
+        refuse_beyond(float(self._space.dim) ** 2 * theta.size, "Christoffel symbols")
         bent = self.diffeo.chart.hessian(
             theta[..., None, None, :], frame[..., :, None, :], frame[..., None, :, :]
         )
@@ -198,6 +200,7 @@ class ChartMetric(CoordinateMetric):
         -------
         derivative : array, shape=[..., 2, dim]
         """
+        state = as_array(state, "state", (2, *self._space.shape), differentiable=False)
         position, velocity = state[..., 0, :], state[..., 1, :]
         theta = self.diffeo(position)
         above = self.diffeo.tangent(velocity, image_point=theta)
@@ -217,7 +220,7 @@ class ChartedImage(DiffeomorphicManifold):
     """
 
     def __init__(self, invariant_set: Any, theta: Any) -> None:
-        chart = invariant_set.architecture.basis_chart(theta)
+        chart = architecture_of(invariant_set, "invariant_set").basis_chart(theta)
         super().__init__(
             diffeo=BasisPathCoordinates(invariant_set, chart),
             image_space=invariant_set,
@@ -327,6 +330,7 @@ def _(architecture: ReLUNetwork, invariant_set: Any, theta: Any) -> ChartedImage
 @chart_manifold.register(DeepLinear)
 @chart_manifold.register(ProductArchitecture)
 def _(architecture: Architecture, invariant_set: Any, theta: Any) -> Manifold:
+    architecture_of(invariant_set, "invariant_set")
     image = invariant_set.image()
     if image.dim < architecture.lifted_dim:
         raise NotImplementedError(

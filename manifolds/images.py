@@ -1,5 +1,6 @@
 """Images φ(𝓜_θ₀) of invariant sets, as geomstats manifolds with their intrinsic metric."""
 
+import math
 from functools import singledispatch
 from typing import Any
 
@@ -16,7 +17,7 @@ from liftflow.errors import NotIntrinsicError, NotRecoverableError
 from liftflow.linalg import over_batch
 from liftflow.manifolds.flat import FlatImage
 from liftflow.metrics import IntrinsicMetric, intrinsic_cometric
-from liftflow.typing import FloatArray, Rng, as_array, as_count, as_own, as_rng
+from liftflow.typing import FloatArray, Rng, as_array, as_count, as_own, as_rng, refuse_beyond
 
 
 @door
@@ -60,6 +61,7 @@ def random_tangent_vec(space: Manifold, base_point: Any, n_samples: int, rng: Rn
     tangent_vec : array, shape=[..., *point_shape]
     """
     count = as_count(n_samples, "n_samples", 1)
+    refuse_beyond(count * math.prod(space.shape), f"{count} tangent vectors")
     shape = np.shape(base_point) if count == 1 else (count, *space.shape)
     return space.to_tangent(as_rng(rng).standard_normal(shape), base_point)
 

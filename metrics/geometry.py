@@ -4,7 +4,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from autograd.extend import defvjp, primitive
@@ -13,7 +13,7 @@ from geomstats.geometry.riemannian_metric import RiemannianMetric
 from liftflow.errors import InputError, NotTangentError
 from liftflow.linalg import over_batch
 from liftflow.metrics.geodesic import GeodesicSolver
-from liftflow.typing import FloatArray, as_array
+from liftflow.typing import FloatArray, as_array, refuse_beyond
 
 TANGENT_RTOL = 1e-6
 """Relative distance to the tangent space up to which a vector counts as tangent."""
@@ -61,6 +61,8 @@ class HorizontalMetric(RiemannianMetric):
     ----------
     [ONeill1966]_. That one tensor B gives both corrections is ours.
     """
+
+    _varies: ClassVar[bool] = True  # from point to point, so that a base point is needed
 
     def __init__(self, space: Any, solver: GeodesicSolver) -> None:
         super().__init__(space=space)
@@ -415,6 +417,7 @@ class HorizontalMetric(RiemannianMetric):
 
     def _basis(self, theta: FloatArray) -> FloatArray:
         """Orthonormal basis of the horizontal space, shape=[n, dim]."""
+        refuse_beyond(float(theta.size) * self._space.dim**2, "a basis and its second derivatives")
         projector = self.solver.spaces.project(theta, np.eye(theta.size))
         return np.linalg.eigh(projector)[1][:, theta.size - self._space.dim :].T
 

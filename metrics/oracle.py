@@ -10,7 +10,7 @@ import autograd
 from liftflow.architectures import Architecture
 from liftflow.doors import door
 from liftflow.linalg import over_batch
-from liftflow.typing import FloatArray, as_array
+from liftflow.typing import FloatArray, as_array, refuse_beyond
 
 
 @door
@@ -27,6 +27,8 @@ def oracle_jacobian(architecture: Architecture, theta: Any) -> FloatArray:
     jacobian : array, shape=[..., lifted_dim, dim]
     """
     theta = as_array(theta, "theta", (architecture.dim,), differentiable=False)
+    rows, columns = architecture.lifted_dim, architecture.dim
+    refuse_beyond(float(rows) * columns, f"a dense matrix of {rows} × {columns} numbers")
     shape = (*architecture.lifted_shape, architecture.dim)
     dense = over_batch(autograd.jacobian(architecture.lift), [theta], [1], shape)
     return dense.reshape(*theta.shape[:-1], architecture.lifted_dim, architecture.dim)

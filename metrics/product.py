@@ -26,6 +26,7 @@ class ProductCometric(Cometric):
     """
 
     architecture: ProductArchitecture
+    _family = ProductArchitecture
 
     @door
     def __init__(

@@ -205,6 +205,7 @@ class SpectralCometric(Cometric):
     """
 
     architecture: DeepLinear
+    _family = DeepLinear
 
     @door
     def __init__(self, architecture: DeepLinear, theta0: Any, multiplier: Multiplier) -> None:
@@ -370,6 +371,7 @@ class SpectralCometric(Cometric):
         -------
         distance : float or None
         """
+        point_a, point_b = self._one(point_a, "point_a"), self._one(point_b, "point_b")
         widths, multiplier = self.architecture.widths, self.multiplier
         small = EXACT_RTOL * np.sum(self.theta0**2)
         if isinstance(multiplier, TwoLayerMultiplier) and abs(multiplier.lam) <= small:

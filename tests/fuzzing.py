@@ -11,6 +11,7 @@ import sys
 import traceback
 import warnings
 from collections import Counter
+from enum import Enum
 from fractions import Fraction
 from pathlib import Path
 
@@ -165,6 +166,8 @@ class World:
                 if not callable(value) or value in seen or inspect.isabstract(value):
                     continue
                 seen.add(value)
+                if inspect.isclass(value) and issubclass(value, Enum):
+                    continue
                 for case in ("2-2-1", "two layers", "product"):
                     yield f"{module.__name__}.{name}", value, case
                 if inspect.isclass(value):
@@ -358,6 +361,8 @@ def outcome(target, arguments, named):
             target(*arguments, **named)
     except LiftflowError:
         return None
+    except AssertionError as error:
+        return None if getattr(target, "__module__", "") == contracts.__name__ else _raw(error)
     except Late:
         return f"took more than {SECONDS} s"
     except TypeError as error:

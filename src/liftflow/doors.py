@@ -13,8 +13,17 @@ from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin
 
 import numpy as np
+from geomstats.geometry.manifold import Manifold
 
-from liftflow.errors import CallError, InputError, LiftflowError, UndefinedError
+from liftflow.errors import (
+    ArchitectureError,
+    CallError,
+    InputError,
+    LiftflowError,
+    NotFiniteError,
+    ShapeError,
+    UndefinedError,
+)
 from liftflow.typing import FloatArray, as_array, as_count, as_function, as_instance, got, shown
 
 T = TypeVar("T")
@@ -54,13 +63,68 @@ def door(function: F) -> F:
                 _hold(given, parameter, kind, owner)
         try:
             return function(*bound.args, **bound.kwargs)
-        except LiftflowError:
+        except Exception as error:
+            _explain(error, function)
             raise
-        except NotImplementedError as error:
-            raise UndefinedError(f"{function.__qualname__}: {error}") from error
 
     checked.__liftflow_door__ = True  # type: ignore[attr-defined]
     return checked  # type: ignore[return-value]
+
+
+class Guarded:
+    """A class whose public methods raise errors of liftflow where arguments do not fit together.
+
+    Costs next to nothing: arrays are looked at by the methods, and nothing else happens before one
+    fails. What inherits from it is guarded, too.
+    """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Guard the methods that a class defines."""
+        super().__init_subclass__(**options)
+        for name, method in list(vars(cls).items()):
+            if _guardable(name, method):
+                setattr(cls, name, _guarded(method))
+
+
+def _guarded(method: F) -> F:
+    @wraps(method)
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(*args, **kwargs)
+        except Exception as error:
+            _explain(error, method)
+            raise
+
+    guarded.__liftflow_door__ = True  # type: ignore[attr-defined]
+    return guarded  # type: ignore[return-value]
+
+
+def _guardable(name: str, method: Any) -> bool:
+    public = not name.startswith("_") or name in ("__init__", "__call__")
+    return public and inspect.isfunction(method) and not hasattr(method, "__liftflow_door__")
+
+
+def _explain(error: Exception, function: Any) -> None:
+    """Raise what an error of Python, numpy or geomstats means for the caller of a function."""
+    if isinstance(error, LiftflowError):
+        return
+    where, trace = function.__qualname__, error.__traceback__
+    if isinstance(error, TypeError) and trace is not None and trace.tb_next is None:
+        raise CallError(f"{where}: {error}") from None
+    if isinstance(error, NotImplementedError):
+        raise UndefinedError(f"{where}: {error}") from error
+    if isinstance(error, MemoryError):
+        raise ArchitectureError(f"{where} does not fit into memory: {error}") from error
+    if isinstance(error, np.linalg.LinAlgError | OverflowError):
+        raise NotFiniteError(f"{where}: numbers too large or too small: {error}") from error
+    if isinstance(error, ValueError) and "broadcast" in str(error):
+        raise ShapeError(f"{where}: leading axes do not fit together: {error}") from error
+    if function.__module__.startswith("geomstats") and isinstance(error, _UNFIT):
+        raise InputError(f"{where}: {error}") from error
+
+
+_UNFIT = (ValueError, TypeError, KeyError, IndexError, AttributeError)
+"""What geomstats raises where an argument is not what it expects."""
 
 
 def doors(cls: type[T]) -> type[T]:
@@ -81,8 +145,7 @@ def doors(cls: type[T]) -> type[T]:
     """
     for name in [*dir(cls), "__init__"]:
         method = inspect.getattr_static(cls, name)
-        public = not name.startswith("_") or name in ("__init__", "__call__")
-        if public and inspect.isfunction(method) and not hasattr(method, "__liftflow_door__"):
+        if _guardable(name, method):
             setattr(cls, name, door(method))
     return cls
 
@@ -109,6 +172,8 @@ _POINTS = {
     "vector",
 }
 _COUNTS = {"n_samples", "n_vectors", "n_rungs"}
+_NAMED = {"atol": float, "bound": float, "alpha": float, "image": Manifold, "space": Manifold}
+_NAMED |= {"scheme": str, "total_space": Manifold, **dict.fromkeys(_COUNTS, int)}
 _NAMES = {bool: "True or False", int: "an integer", float: "a real number", NoneType: "None"}
 _Point = object()  # stands for an array of the shape of the space
 
@@ -118,10 +183,12 @@ def _kind(parameter: inspect.Parameter, function: Any) -> Any:
     kind = parameter.annotation
     if isinstance(kind, str):  # Any, if it is imported for type checkers only
         kind = inspect.unwrap(function).__globals__.get(kind, Any)
+    if isinstance(kind, type) and kind.__module__.startswith("networkx"):
+        return Any  # looked at by who compiles them
     if kind in (Any, inspect.Parameter.empty):
         if parameter.name in _POINTS:  # another shape does not belong, which is an answer
             return FloatArray if function.__name__ in ("belongs", "is_tangent") else _Point
-        return int if parameter.name in _COUNTS else Any
+        return _NAMED.get(parameter.name, Any)
     return kind
 
 
@@ -129,7 +196,7 @@ def _hold(given: dict[str, Any], parameter: inspect.Parameter, kind: Any, owner:
     """Check one argument among those given, in its place there."""
     name, value = parameter.name, given.get(parameter.name)
     if value is None and parameter.default is None:
-        if name == "base_point" and getattr(owner, "_needs_base_point", False):
+        if name == "base_point" and kind is _Point and getattr(owner, "_varies", False):
             raise InputError("base_point is missing; the metric changes from point to point")
     elif name in given and parameter.kind is parameter.VAR_POSITIONAL:
         given[name] = tuple(_checked(each, name, kind, owner) for each in value)
@@ -157,7 +224,8 @@ def _checked(value: Any, name: str, kind: Any, owner: Any) -> Any:
         return as_function(value, name)
     if origin in (tuple, list, Sequence, Iterable, Collection):
         unordered = () if origin is Iterable else (str, bytes, Mapping, Set)
-        if not isinstance(value, Iterable) or isinstance(value, unordered):
+        single = isinstance(value, np.ndarray) and value.ndim == 0
+        if single or not isinstance(value, Iterable) or isinstance(value, unordered):
             raise InputError(f"{name} must be a sequence, got {got(value)}")
     return value
 

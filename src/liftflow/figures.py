@@ -26,7 +26,7 @@ from mpl_toolkits.mplot3d.proj3d import proj_transform
 
 from liftflow.doors import door
 from liftflow.errors import ShapeError
-from liftflow.typing import FloatArray
+from liftflow.typing import FloatArray, as_array
 
 if TYPE_CHECKING:
     from liftflow.manifolds import InvariantSet
@@ -158,6 +158,11 @@ def level_set_faces(values: FloatArray, grid: FloatArray) -> list[FloatArray]:
     -------
     faces : list of array, shape=[3 or 4, 3]
     """
+    if values.ndim != 3 or grid.shape != (*values.shape, 3) or 0 in values.shape:
+        raise ShapeError(
+            f"values must have three axes and grid one more of three, got {values.shape} and "
+            f"{grid.shape}"
+        )
     size = [count - 1 for count in values.shape]
     tetrahedra = []
     for walk in itertools.permutations(np.eye(3, dtype=int)):  # from a corner to the opposite one
@@ -301,7 +306,7 @@ def draw_trajectory(
     ShapeError
         The points are not in the plane or in space.
     """
-    points = np.asarray(points, dtype=float)
+    points = as_array(points, "points", differentiable=False)
     if points.ndim != 2 or points.shape[1] not in (2, 3) or len(points) < 2:
         raise ShapeError(f"expected points of shape [n_times, 2 or 3], got {points.shape}")
     axes.plot(*points.T, color=colour, linestyle=linestyle, linewidth=linewidth, label=label)

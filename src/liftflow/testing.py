@@ -18,6 +18,7 @@ import numpy as np
 from liftflow.architectures import Architecture
 from liftflow.doors import door
 from liftflow.errors import ArchitectureError
+from liftflow.manifolds import InvariantSet
 from liftflow.metrics import IntrinsicMetric, oracle_jacobian
 from liftflow.typing import FloatArray, Rng, as_rng
 
@@ -427,7 +428,7 @@ def check_manifold(space: Any, rng: Rng = 0) -> None:
 
 
 @door
-def check_bundle(invariant_set: Any, rng: Rng = 0) -> None:
+def check_bundle(invariant_set: InvariantSet, rng: Rng = 0) -> None:
     """Check that the lift is a Riemannian submersion from an invariant set, as its bundle says.
 
     The section and its lift; projections onto range ∂φᵀ and ker ∂φ ∩ ker ∂h, orthogonal and of

@@ -115,6 +115,26 @@ def as_array(
     return value if traced else array
 
 
+def as_vector(value: Any, name: str, size: int) -> FloatArray:
+    """Return a vector, checked as by :func:`as_array` unless it looks like one of our own.
+
+    Parameters
+    ----------
+    value : array-like, shape=[size]
+        What comes from inside a loop passes at once: its numbers are not looked at.
+    name : str
+        What the error message calls it.
+    size : int
+
+    Returns
+    -------
+    vector : array, shape=[size]
+    """
+    if type(value) is np.ndarray and value.shape == (size,) and value.dtype == np.float64:
+        return value
+    return as_array(value, name, (size,), batch=False, differentiable=False)
+
+
 def as_own(value: Any, name: str, shape: tuple[int | None, ...] | None = None) -> FloatArray:
     """Return a read-only copy of an array without leading axes: what an object keeps of it.
 
@@ -184,7 +204,7 @@ def shown(value: Any) -> str:
         return got(value)
 
 
-def as_instance(value: Any, cls: type[T], name: str, hint: str = "") -> T:
+def as_instance(value: Any, cls: type[T], name: str) -> T:
     """Return ``value`` if it is an instance of ``cls``, or say what it is.
 
     Parameters
@@ -192,11 +212,9 @@ def as_instance(value: Any, cls: type[T], name: str, hint: str = "") -> T:
     value : object
         Often an argument in another's place, or a class where an instance is meant.
     cls : type
-        Class of the public interface.
+        Its ``_usual_fix``, if it has one, ends the message.
     name : str
         What the error message calls it.
-    hint : str
-        The usual fix.
 
     Returns
     -------
@@ -210,7 +228,8 @@ def as_instance(value: Any, cls: type[T], name: str, hint: str = "") -> T:
     if isinstance(value, cls):
         return value
     article = "an" if cls.__name__[0] in "AEIOU" else "a"
-    end = f"; {hint}" if hint else ""
+    fix = "call it to make one" if value is cls else getattr(cls, "_usual_fix", "")
+    end = f"; {fix}" if fix else ""
     raise InputError(f"{name} must be {article} {cls.__name__}, got {got(value)}{end}")
 
 
@@ -339,8 +358,9 @@ def refuse_beyond(n_numbers: float, what: str, n_bytes: int = 8) -> None:
     """
     limit = float(os.environ.get("LIFTFLOW_MEMORY_LIMIT", MEMORY_LIMIT))
     if n_numbers * n_bytes > limit:
+        gigabytes = min(n_numbers * n_bytes, 10**300) / 1e9
         raise ArchitectureError(
-            f"{what} takes about {n_numbers * n_bytes / 1e9:.3g} GB, more than the limit of "
+            f"{what} takes about {gigabytes:.3g} GB, more than the limit of "
             f"{limit / 1e9:.3g} GB; the environment variable LIFTFLOW_MEMORY_LIMIT, in bytes, "
             "raises it"
         )
