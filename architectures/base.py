@@ -11,23 +11,18 @@ import geomstats.backend as gs
 import numpy as np
 from scipy.sparse.linalg import LinearOperator
 
+from liftflow.doors import Guarded, door
+from liftflow.doors import Guarded, door
 from liftflow.errors import (
     ArchitectureError,
+    InputError,
     LiftflowError,
     NotDifferentiableError,
     NotRecoverableError,
     ShapeError,
 )
-from liftflow.linalg import (
-    RANK_RTOL,
-    lengths,
-    minimal_solution,
-    over_batch,
-    range_basis,
-    row_sizes,
-    scaled_rank,
-)
-from liftflow.typing import FloatArray, Rng, as_array, as_count, as_rng
+from liftflow.linalg import (RANK_RTOL, lengths, minimal_solution, over_batch, range_basis, row_sizes, scaled_rank)
+from liftflow.typing import (FloatArray, Rng, as_array, as_count, as_rng, got, refuse_beyond, shown)
 
 _GAUSS_NEWTON_STEPS = 100
 _GAUSS_NEWTON_RTOL = 1e-9
@@ -64,7 +59,7 @@ def followed_by_autograd(what: str) -> Iterator[None]:
         ) from error
 
 
-class Architecture(ABC):
+class Architecture(Guarded, ABC):
     r"""A factorisation φ of the loss ℓ = f∘φ, with the conservation laws h of its flows.
 
     Only :meth:`lift` must be written; then every derivative comes from autograd. Writing
@@ -92,9 +87,13 @@ class Architecture(ABC):
     [MPG]_.
     """
 
+    _usual_fix: ClassVar[str] = "the architecture comes first, then its theta"
+
     coordinates: ClassVar[str] = "full"
     """Coordinates in which the intrinsic flow of this family is integrated best."""
 
+    @door
+    @door
     def __init__(
         self,
         dim: int,
@@ -103,7 +102,8 @@ class Architecture(ABC):
         block_shapes: Sequence[tuple[int, ...]] | None = None,
     ) -> None:
         self.dim = as_count(dim, "dim", 1)
-        self.lifted_shape = tuple(lifted_shape)
+        refuse_beyond(self.dim, f"one θ of {shown(self.dim)} numbers")
+        self.lifted_shape = tuple(as_count(size, "a size of z", 0) for size in lifted_shape)
         self.n_laws = as_count(n_laws, "n_laws")
         self.block_shapes = tuple(block_shapes) if block_shapes is not None else ((self.dim,),)
 
@@ -131,6 +131,10 @@ class Architecture(ABC):
 
     def _laws(self, laws: Any, name: str = "laws") -> Any:
         return as_array(laws, name, (self.n_laws,), differentiable=False)
+
+    def _refuse_dense(self, points: Any, rows: int, columns: int) -> None:
+        lead = math.prod(points.shape[:-1])
+        refuse_beyond(float(lead) * rows * columns, f"a dense matrix of {rows} × {columns} numbers")
 
     # Blocks.
 
@@ -224,6 +228,7 @@ class Architecture(ABC):
         jacobian : array, shape=[..., lifted_dim, dim]
         """
         theta = self._theta(theta)
+        self._refuse_dense(theta, self.lifted_dim, self.dim)
         columns = self.lift_jvp(theta[..., None, :], gs.eye(self.dim))
         columns = gs.reshape(columns, (*theta.shape[:-1], self.dim, self.lifted_dim))
         return gs.moveaxis(columns, -1, -2)
@@ -338,6 +343,8 @@ class Architecture(ABC):
         -------
         gram : array, shape=[..., lifted_dim, lifted_dim]
         """
+        theta = self._theta(theta)
+        self._refuse_dense(theta, self.lifted_dim, self.lifted_dim)
         jacobian = self.lift_jacobian(theta)
         return gs.einsum("...ik,...jk->...ij", jacobian, jacobian)
 
@@ -455,7 +462,7 @@ class Architecture(ABC):
                 return (basis @ (basis.T @ vector.ravel())).reshape(vector.shape)
             return self.lift_jvp(point, minimal_solution(self._differential(point), vector))
 
-        return self._over_lifted(project, theta, lifted_vec)
+        return self._over_lifted(project, theta, lifted_vec, self.lifted_shape)
 
     def solve_vjp(self, theta: Any, covector: Any) -> FloatArray:
         """Solve ∂φ(θ)ᵀ g = v for the shortest g on z, in the sense of least squares.
@@ -480,7 +487,7 @@ class Architecture(ABC):
                 solution = minimal_solution(self._differential(point).T, vector)
             return solution.reshape(self.lifted_shape)
 
-        return over_batch(solve, arrays, [1, 1])
+        return over_batch(solve, arrays, [1, 1], shape=self.lifted_shape)
 
     def solve_jvp(self, theta: Any, lifted_tangent: Any) -> FloatArray:
         """Solve ∂φ(θ) v = ζ for the shortest v, the horizontal lift, in the sense of least squares.
@@ -501,7 +508,7 @@ class Architecture(ABC):
                 return np.linalg.pinv(self.lift_jacobian(point), rcond=RANK_RTOL) @ vector.ravel()
             return minimal_solution(self._differential(point), vector.ravel())
 
-        return self._over_lifted(solve, theta, lifted_tangent)
+        return self._over_lifted(solve, theta, lifted_tangent, (self.dim,))
 
     @property
     def _dense_jacobian(self) -> bool:
@@ -516,12 +523,14 @@ class Architecture(ABC):
             dtype=np.float64,
         )
 
-    def _over_lifted(self, function: Any, theta: Any, lifted: Any) -> FloatArray:
+    def _over_lifted(
+        self, function: Any, theta: Any, lifted: Any, shape: tuple[int, ...]
+    ) -> FloatArray:
         arrays = [
             self._theta(theta, differentiable=False),
             self._lifted(lifted, "vector", differentiable=False),
         ]
-        return over_batch(function, arrays, [1, len(self.lifted_shape)])
+        return over_batch(function, arrays, [1, len(self.lifted_shape)], shape)
 
     # The conservation laws.
 
@@ -550,6 +559,7 @@ class Architecture(ABC):
         jacobian : array, shape=[..., n_laws, dim]
         """
         theta = self._theta(theta)
+        self._refuse_dense(theta, self.dim, self.dim)  # on the way
         columns = self.laws_jvp(theta[..., None, :], gs.eye(self.dim))
         return gs.moveaxis(columns, -1, -2)
 
@@ -564,7 +574,8 @@ class Architecture(ABC):
         -------
         rank : int
         """
-        return scaled_rank(self.conservation_laws_jacobian(theta))
+        point = as_array(theta, "theta", (self.dim,), batch=False, differentiable=False)
+        return scaled_rank(self.conservation_laws_jacobian(point))
 
     def laws_jvp(self, theta: Any, tangent: Any) -> Any:
         """Push a velocity of θ forward by the laws, ∂h(θ) v; by autograd unless overridden.
@@ -680,7 +691,7 @@ class Architecture(ABC):
         NotRecoverableError
             The steps do not converge: θ is too far, or ∂h loses rank on the way.
         """
-        theta = self._theta(theta, differentiable=False)
+        theta, max_steps = self._theta(theta, differentiable=False), as_count(max_steps, "max_steps")
         laws = self._laws(laws)
 
         def project(point: FloatArray, target: FloatArray) -> FloatArray:
@@ -731,7 +742,8 @@ class Architecture(ABC):
             self._laws(laws),
             self._theta(near, "near", differentiable=False),
         ]
-        return over_batch(self._gauss_newton, arrays, [len(self.lifted_shape), 1, 1])
+        ndims = [len(self.lifted_shape), 1, 1]
+        return over_batch(self._gauss_newton, arrays, ndims, shape=(self.dim,))
 
     def _gauss_newton(self, z: FloatArray, laws: FloatArray, theta: FloatArray) -> FloatArray:
         target = np.concatenate([np.ravel(z), laws])
@@ -821,6 +833,7 @@ class Architecture(ABC):
         theta : array, shape=[..., dim]
         """
         count = as_count(n_samples, "n_samples", 1)
+        refuse_beyond(count * self.dim, f"{count} points of {self.dim} numbers")
         points = as_rng(rng).standard_normal((count, self.dim))
         return points[0] if count == 1 else points
 
@@ -843,6 +856,31 @@ class Architecture(ABC):
             This family does not know how.
         """
         raise ArchitectureError(f"{type(self).__name__} defines no fibre_point(theta)")
+
+
+def architecture_of(thing: Any, name: str) -> Architecture:
+    """Return the architecture of an invariant set, an image or a cometric, or say what it is.
+
+    Parameters
+    ----------
+    thing : object
+        Has an architecture.
+    name : str
+        What the error message calls it.
+
+    Returns
+    -------
+    architecture : Architecture
+
+    Raises
+    ------
+    InputError
+        It has none.
+    """
+    architecture = getattr(thing, "architecture", None)
+    if isinstance(thing, type) or not isinstance(architecture, Architecture):
+        raise InputError(f"{name} must have an architecture, as InvariantSet has, got {got(thing)}")
+    return architecture
 
 
 def _together(first: Any, second: Any) -> tuple[Any, Any]:

@@ -12,7 +12,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import breadth_first_order
 
 from liftflow.errors import ArchitectureError
-from liftflow.typing import FloatArray, IntArray
+from liftflow.typing import FloatArray, IntArray, freeze
 
 BIAS = "⟨1⟩"
 """Name of the constant source: a bias is the weight of an edge from it."""
@@ -43,6 +43,10 @@ class Block:
     columns: IntArray
     edges: IntArray
     shape: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        """Freeze the arrays, which many share."""
+        freeze((self.rows, self.columns, self.edges))
 
     @cached_property
     def contiguous(self) -> bool:
@@ -179,6 +183,7 @@ class CompiledDAG:
         number = np.full(hidden.size, -1)
         number[hidden] = np.arange(hidden.sum())
         object.__setattr__(self, "hidden_number", number)
+        freeze((self.generation, self.tails, self.heads, self.outputs, number))
 
     @classmethod
     def layered(cls, widths: Sequence[int], skips: Sequence[tuple[int, int]], bias: bool) -> Self:
@@ -285,17 +290,17 @@ class CompiledDAG:
     @cached_property
     def hidden_nodes(self) -> IntArray:
         """Node number of each hidden node."""
-        return np.flatnonzero(self.hidden_number >= 0)
+        return freeze(np.flatnonzero(self.hidden_number >= 0))
 
     @cached_property
     def tail_hidden(self) -> IntArray:
         """Hidden number of each edge's tail, −1 where it is not hidden."""
-        return self.hidden_number[self.tails]
+        return freeze(self.hidden_number[self.tails])
 
     @cached_property
     def head_hidden(self) -> IntArray:
         """Hidden number of each edge's head, −1 where it is not hidden."""
-        return self.hidden_number[self.heads]
+        return freeze(self.hidden_number[self.heads])
 
     @cached_property
     def parameter_names(self) -> tuple[tuple[Hashable, Hashable], ...]:
@@ -307,7 +312,7 @@ class CompiledDAG:
     def members(self) -> tuple[IntArray, ...]:
         """Node numbers in each generation."""
         sizes = np.bincount(self.generation[:-1])
-        return tuple(np.split(np.arange(len(self.nodes)), np.cumsum(sizes[:-1])))
+        return freeze(tuple(np.split(np.arange(len(self.nodes)), np.cumsum(sizes[:-1]))))
 
     @cached_property
     def position(self) -> IntArray:
@@ -315,7 +320,7 @@ class CompiledDAG:
         position = np.zeros(len(self.nodes) + 1, dtype=np.intp)
         for nodes in self.members:
             position[nodes] = np.arange(nodes.size)
-        return position
+        return freeze(position)
 
     @cached_property
     def blocks(self) -> tuple[Block, ...]:
@@ -374,7 +379,7 @@ class CompiledDAG:
         inside = np.zeros(self.dim, dtype=bool)
         for grid in self.grids:
             inside[grid.part] = True
-        return np.flatnonzero(~inside)
+        return freeze(np.flatnonzero(~inside))
 
     def scaled(
         self, values: FloatArray, tails: FloatArray, heads: FloatArray, out: Any = None
@@ -414,7 +419,7 @@ class CompiledDAG:
         """Hidden numbers of the hidden nodes in each generation that has some."""
         levels = (self.hidden_number[nodes] for nodes in self.members)
         levels = (numbers[numbers >= 0] for numbers in levels)
-        return tuple(numbers for numbers in levels if numbers.size)
+        return freeze(tuple(numbers for numbers in levels if numbers.size))
 
     @cached_property
     def in_edges(self) -> tuple[IntArray, ...]:
@@ -434,7 +439,7 @@ class CompiledDAG:
             np.searchsorted(sorted_hidden, [numbers[0], numbers[-1] + 1])
             for numbers in self.hidden_generations
         ]
-        return tuple(order[start:stop] for start, stop in bounds)
+        return freeze(tuple(order[start:stop] for start, stop in bounds))
 
     @cached_property
     def law_matrix(self) -> csr_array:
@@ -444,7 +449,7 @@ class CompiledDAG:
         rows = np.concatenate([self.head_hidden[into], self.tail_hidden[out_of]])
         values = np.concatenate([np.ones(into.size), -np.ones(out_of.size)])
         columns = np.concatenate([into, out_of])
-        return csr_array((values, (rows, columns)), shape=(self.n_hidden, self.dim))
+        return freeze(csr_array((values, (rows, columns)), shape=(self.n_hidden, self.dim)))
 
     @cached_property
     def suffix_counts(self) -> list[int]:

@@ -4,7 +4,8 @@ import numpy as np
 import scipy.linalg
 
 from liftflow.architectures.dag import CompiledDAG
-from liftflow.typing import FloatArray, IntArray
+from liftflow.doors import door
+from liftflow.typing import FloatArray, IntArray, as_own, as_vector, refuse_beyond
 
 
 class ParameterKernel:
@@ -29,9 +30,10 @@ class ParameterKernel:
     Ours; the diagonal, N(u) S(v), is that of PathCond.
     """
 
+    @door
     def __init__(self, dag: CompiledDAG, theta: FloatArray) -> None:
-        self.dag, self.theta = dag, theta
-        self._squares = theta**2
+        self.dag, self.theta = dag, as_own(theta, "theta", (dag.dim,))
+        self._squares = self.theta**2
         ends = np.zeros(len(dag.nodes) + 1)
         ends[: dag.n_inputs] = ends[-1] = 1.0
         self._before = self._forward(ends, np.zeros(dag.dim))[dag.tails]
@@ -66,6 +68,7 @@ class ParameterKernel:
         """
         return self._before * self._after
 
+    @door
     def apply(self, tangent: FloatArray) -> FloatArray:
         """Multiply by a vector in O(edges).
 
@@ -77,6 +80,7 @@ class ParameterKernel:
         -------
         image : array, shape=[dim]
         """
+        tangent = as_vector(tangent, "tangent", self.dag.dim)
         before, after = self._before * self.theta, self.theta * self._after
         size = len(self.dag.nodes) + 1
         arriving = self._forward(np.zeros(size), before * tangent)[self.dag.tails]
@@ -100,9 +104,11 @@ class ParameterKernel:
         -------
         matrix : array, shape=[dim, dim]
         """
+        size = self.dag.dim
+        refuse_beyond(float(size) ** 2, f"a dense matrix of {size} × {size} numbers")
         before, after = self._before * self.theta, self.theta * self._after
         transfer, blocks = self._transfer(), self.dag.blocks
-        kernel = np.zeros((self.dag.dim, self.dag.dim))
+        kernel = np.zeros((size, size))
         np.fill_diagonal(kernel, self.diagonal())
         for number, first in enumerate(blocks):
             heads = self.dag.members[first.head_generation]

@@ -15,8 +15,9 @@ import scipy.linalg
 from scipy.sparse import csr_array
 
 from liftflow.architectures.dag import CompiledDAG
+from liftflow.doors import Guarded
 from liftflow.errors import NotRecoverableError
-from liftflow.typing import FloatArray, IntArray
+from liftflow.typing import FloatArray, IntArray, as_vector, refuse_beyond
 
 DENSE_LIMIT = 600
 """Number of hidden nodes up to which the Laplacian may be factored as a dense matrix."""
@@ -152,7 +153,7 @@ def _dot(one: FloatArray, other: FloatArray) -> float:
 
 
 @dataclass(frozen=True, eq=False)
-class GroundedLaplacian:
+class GroundedLaplacian(Guarded):
     """Solves with L = A D_w Aᵀ, the Laplacian of the hidden nodes for edge weights w ≥ 0.
 
     Attributes
@@ -180,7 +181,7 @@ class GroundedLaplacian:
         return self.dag.loose[into], heads[into], self.dag.loose[out_of], tails[out_of]
 
     def _at(self, weights: FloatArray) -> _Rescaled:
-        zero = np.zeros(self.dag.n_hidden)
+        zero, weights = np.zeros(self.dag.n_hidden), as_vector(weights, "weights", self.dag.dim)
         return _Rescaled(_Network(self, weights), zero, zero)
 
     def matrix(self, weights: FloatArray) -> FloatArray:
@@ -195,6 +196,8 @@ class GroundedLaplacian:
         -------
         matrix : array, shape=[n_hidden, n_hidden]
         """
+        size = self.dag.n_hidden
+        refuse_beyond(float(size) ** 2, f"a dense matrix of {size} × {size} numbers")
         rescaled = self._at(weights)
         return np.diag(rescaled.diagonal) - rescaled.dense()
 
@@ -215,6 +218,7 @@ class GroundedLaplacian:
         NotRecoverableError
             L is singular: some hidden node is cut off by zero weights.
         """
+        right = as_vector(right, "right", self.dag.n_hidden)
         direct = self.dag.n_hidden <= DENSE_LIMIT
         return self._solve(self._at(weights), right, self._factored if direct else self._iterated)
 
@@ -293,6 +297,8 @@ class GroundedLaplacian:
         NotRecoverableError
             L is singular, or no minimiser was found.
         """
+        weights = as_vector(weights, "weights", self.dag.dim)
+        laws = as_vector(laws, "laws", self.dag.n_hidden)
         start = np.zeros(self.dag.n_hidden) if warm else self._sweep(weights, laws)
         if not warm:  # from here on t counts from where the sweep led: no exponential overflows
             padded = np.append(start, 0.0)  # number −1, a node that is not hidden, has t = 0

@@ -11,9 +11,10 @@ from scipy.sparse.linalg import LinearOperator, cg
 from scipy.stats import ortho_group
 
 from liftflow.architectures.base import Architecture
-from liftflow.errors import ArchitectureError, NotIntrinsicError, NotRecoverableError
-from liftflow.linalg import RANK_RTOL, ROUNDING, over_batch, shifted_product_root
-from liftflow.typing import FloatArray, Rng, as_array, as_count, as_rng
+from liftflow.doors import (door)
+from liftflow.errors import (ArchitectureError, InputError, NotIntrinsicError, NotRecoverableError, ShapeError)
+from liftflow.linalg import (RANK_RTOL, ROUNDING, over_batch, shifted_product_root)
+from liftflow.typing import (FloatArray, Rng, as_array, as_count, as_rng, refuse_beyond, shown)
 
 BALANCE_RTOL = 1e-8
 """Distance of the laws to multiples of I, relative to the layers, that counts as none."""
@@ -67,6 +68,7 @@ class DeepLinear(Architecture):
     ((4, 3), 18, 6)
     """
 
+    @door
     def __init__(self, widths: Sequence[int]) -> None:
         self.widths = [as_count(width, "a width", 1) for width in widths]
         if len(self.widths) < 3:
@@ -131,7 +133,13 @@ class DeepLinear(Architecture):
         -------
         theta : array, shape=[..., dim]
         """
-        return self.pack(*layers)
+        return self.pack(*self._each_layer(layers))
+
+    def _each_layer(self, layers: Any) -> list[Any]:
+        count = len(self.widths) - 1
+        if not isinstance(layers, list | tuple) or len(layers) != count:
+            raise InputError(f"layers must be a list of {count} matrices, got {shown(layers)}")
+        return [as_array(layer, "a layer") for layer in layers]
 
     # The lift.
 
@@ -454,7 +462,8 @@ class DeepLinear(Architecture):
         -------
         matrices : list of array, shape=[widths[i], widths[i]]
         """
-        flat, matrices, start = self._laws(laws), [], 0
+        flat = as_array(laws, "laws", (self.n_laws,), batch=False, differentiable=False)
+        matrices, start = [], 0
         for size in self.widths[1:-1]:
             count = size * (size + 1) // 2
             matrix = np.zeros((size, size))
@@ -463,6 +472,7 @@ class DeepLinear(Architecture):
             start += count
         return matrices
 
+    @door
     def balance(
         self, laws: Any, sizes: Any, tolerance: float = BALANCE_RTOL, noise: Any = 0.0
     ) -> FloatArray:
@@ -517,6 +527,7 @@ class DeepLinear(Architecture):
         squares = np.array([np.sum(layer**2) for layer in self.layers(theta)])
         return squares[:-1] + squares[1:]
 
+    @door
     def hidden_values(
         self, theta: Any, tolerance: float = BALANCE_RTOL
     ) -> tuple[FloatArray, FloatArray]:
@@ -597,6 +608,7 @@ class DeepLinear(Architecture):
         theta : array, shape=[..., dim]
         """
         count, rng = as_count(n_samples, "n_samples", 1), as_rng(rng)
+        refuse_beyond(count * self.dim, f"{count} points of {self.dim} numbers")
         layers = [rng.standard_normal((count, b, a)) / np.sqrt(a) for a, b in pairwise(self.widths)]
         points = self.from_layers(layers)
         return points[0] if count == 1 else points
@@ -725,7 +737,7 @@ class DeepLinear(Architecture):
         arrays = [self._lifted(z, differentiable=False), self._laws(laws)]
         if near is not None:
             arrays.append(self._theta(near, "near", differentiable=False))
-        return over_batch(self._recover, arrays, [2, 1, 1][: len(arrays)])
+        return over_batch(self._recover, arrays, [2, 1, 1][: len(arrays)], shape=(self.dim,))
 
     def _recover(
         self, z: FloatArray, laws: FloatArray, near: FloatArray | None = None
@@ -820,7 +832,7 @@ class DeepLinear(Architecture):
         """
         theta = self._theta(theta, differentiable=False)
         if theta.ndim > 1:
-            return np.stack([self.fibre_point(point, rng) for point in theta])
+            return over_batch(lambda point: self.fibre_point(point, rng), [theta], [1])
         z = np.asarray(self.lift(theta))
         laws = self.split_laws(self.conservation_laws(theta))
         lams = _means(laws, ROUNDING * self.sizes(theta))
@@ -892,7 +904,10 @@ class TwoLayerLinear(DeepLinear):
         -------
         theta : array, shape=[..., dim]
         """
-        return self.pack(layers[1], transpose(as_array(layers[0], "a layer")))
+        first, last = self._each_layer(layers)
+        if first.ndim < 2:
+            raise ShapeError(f"a layer must be a matrix, got shape {first.shape}")
+        return self.pack(last, transpose(first))
 
     def hyperbolic_point(self, a: float, rng: Rng = None) -> FloatArray:
         r"""Draw a point of the leaf of hyperbolic isotropy, W Wᵀ J W Wᵀ = a² J.
@@ -931,6 +946,7 @@ class TwoLayerLinear(DeepLinear):
         """The θ of W = [U; V]."""
         return np.asarray(self.pack(weights[: self.n], weights[self.n :]))
 
+    @door
     def hyperbolic_radius(self, laws: Any, tolerance: float = BALANCE_RTOL) -> float | None:
         """Read off laws the radius a of the leaf of hyperbolic isotropy they belong to.
 

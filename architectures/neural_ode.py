@@ -9,7 +9,7 @@ from scipy.linalg import expm, schur
 
 from liftflow.architectures.linear import DeepLinear, layer_shifts, random_orthogonal, transpose
 from liftflow.errors import ArchitectureError
-from liftflow.typing import FloatArray, Rng, as_array, as_count, as_rng
+from liftflow.typing import FloatArray, Rng, as_array, as_count, as_rng, refuse_beyond
 
 
 class LinearNeuralODE(DeepLinear):
@@ -113,7 +113,8 @@ class LinearNeuralODE(DeepLinear):
         -------
         theta : array, shape=[..., dim]
         """
-        stacked = np.stack([as_array(layer, "a layer") for layer in layers], axis=-3)
+        shape, parts = (self.n, self.n), self._each_layer(layers)
+        stacked = np.stack([as_array(layer, "a layer", shape) for layer in parts], axis=-3)
         return self.pack(self.n_steps * (stacked - np.eye(self.n)))
 
     def random_point(self, n_samples: int = 1, rng: Rng = None) -> FloatArray:
@@ -130,6 +131,7 @@ class LinearNeuralODE(DeepLinear):
         theta : array, shape=[..., dim]
         """
         count, rng = as_count(n_samples, "n_samples", 1), as_rng(rng)
+        refuse_beyond(count * self.dim, f"{count} points of {self.dim} numbers")
         first, last = rng.standard_normal((2, count, 1, self.n, self.n)) / np.sqrt(self.n)
         s = np.linspace(0.0, 1.0, self.n_steps)[:, None, None]
         points = self.pack((1 - s) * first + s * last)

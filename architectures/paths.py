@@ -10,9 +10,18 @@ from scipy.sparse import csr_array
 
 from liftflow.architectures.dag import CompiledDAG
 from liftflow.architectures.laplacian import GroundedLaplacian
+from liftflow.doors import Guarded
 from liftflow.errors import ArchitectureError, NotRecoverableError
 from liftflow.linalg import over_batch
-from liftflow.typing import FloatArray, IntArray, as_array
+from liftflow.typing import (
+    FloatArray,
+    IntArray,
+    as_array,
+    as_instance,
+    as_vector,
+    freeze,
+    refuse_beyond,
+)
 
 
 def path_table(dag: CompiledDAG, limit: int) -> IntArray:
@@ -43,6 +52,7 @@ def path_table(dag: CompiledDAG, limit: int) -> IntArray:
             f"the network has {dag.n_paths} paths, more than the limit of {limit}; use "
             "coordinates='basis', which lists none, or raise path_limit"
         )
+    refuse_beyond(dag.n_paths * len(dag.members), f"a table of {dag.n_paths} paths")
     suffixes: dict[int, IntArray] = {int(node): np.empty((1, 0), np.intp) for node in dag.outputs}
     starts = [*range(dag.n_inputs), len(dag.nodes)]
     by_tail = np.argsort(dag.tails, kind="stable")
@@ -334,7 +344,9 @@ def _dead(
 
 @primitive
 def _coordinates(theta: FloatArray, chart: "BasisPathChart") -> FloatArray:
-    return over_batch(lambda t: chart._edge_products(t)[chart.edges], [theta], [1])
+    return over_batch(
+        lambda t: chart._edge_products(t)[chart.edges], [theta], [1], shape=(chart.dim,)
+    )
 
 
 # First derivatives only: both functions are closed to autograd themselves and say so.
@@ -343,7 +355,7 @@ defjvp(_coordinates, lambda g, ans, theta, chart: chart.push_forward(theta, g))
 
 
 @dataclass(frozen=True, eq=False)
-class BasisPathChart:
+class BasisPathChart(Guarded):
     """Local coordinates on φ(𝓜_θ₀): the products along D − |H| basis paths.
 
     Every hidden node has an anchor in-edge and an anchor out-edge. The basis path of an edge
@@ -369,6 +381,13 @@ class BasisPathChart:
     anchors: Anchors
     signs: FloatArray
 
+    def __post_init__(self) -> None:
+        """Freeze the arrays, on which those that are cached rest."""
+        as_instance(self.laplacian, GroundedLaplacian, "laplacian")
+        as_instance(self.anchors, Anchors, "anchors")
+        as_vector(self.signs, "signs", self.dag.n_hidden)
+        freeze((self.signs, self.anchors.into, self.anchors.out_of))
+
     @property
     def dag(self) -> CompiledDAG:
         """The compiled graph."""
@@ -387,7 +406,7 @@ class BasisPathChart:
         """
         kept = np.ones(self.dag.dim, dtype=bool)
         kept[self.anchors.out_of] = False
-        return np.flatnonzero(kept)
+        return freeze(np.flatnonzero(kept))
 
     @cached_property
     def coordinate_of_edge(self) -> IntArray:
@@ -396,7 +415,7 @@ class BasisPathChart:
         number[self.edges] = np.arange(self.dim)
         for hidden in self.dag.hidden_generations:
             number[self.anchors.out_of[hidden]] = number[self.anchors.into[hidden]]
-        return number
+        return freeze(number)
 
     def _theta(self, theta: Any, name: str = "theta") -> FloatArray:
         return as_array(theta, name, (self.dag.dim,), differentiable=False)
@@ -446,7 +465,7 @@ class BasisPathChart:
         velocity : array, shape=[..., dim]
         """
         arrays = [self._theta(theta), self._theta(tangent, "tangent")]
-        return over_batch(self._push, arrays, [1, 1])
+        return over_batch(self._push, arrays, [1, 1], shape=(self.dim,))
 
     def _push(self, theta: FloatArray, tangent: FloatArray) -> FloatArray:
         dag, anchors = self.dag, self.anchors
@@ -492,7 +511,7 @@ class BasisPathChart:
             return (before * after * (point * both + a * sums_b + b * sums_a))[self.edges]
 
         vectors = [self._theta(tangent_a, "tangent_a"), self._theta(tangent_b, "tangent_b")]
-        return over_batch(bend, [self._theta(theta), *vectors], [1, 1, 1])
+        return over_batch(bend, [self._theta(theta), *vectors], [1, 1, 1], shape=(self.dim,))
 
     def _rates(self, theta: FloatArray, tangent: FloatArray) -> FloatArray:
         """θ̇/θ on the anchors, the only edges where it is asked for."""
@@ -568,7 +587,8 @@ class BasisPathChart:
         NotRecoverableError
             An anchor path vanishes: the point is not covered by this chart.
         """
-        return self._at_scale(coordinates, np.ones(self.dag.n_hidden))
+        own = as_vector(coordinates, "coordinates", self.dim)
+        return self._at_scale(own, np.ones(self.dag.n_hidden))
 
     def _at_scale(self, coordinates: FloatArray, scale: FloatArray) -> FloatArray:
         """Rebuild the point of the fibre with these products λ along the anchors to each node."""
@@ -607,9 +627,9 @@ class BasisPathChart:
             as_array(coordinates, "coordinates", (self.dim,), differentiable=False),
             as_array(laws, "laws", (self.dag.n_hidden,), differentiable=False),
         ]
-        if near is None:
-            return over_batch(self._recover, arrays, [1, 1])
-        return over_batch(self._recover, [*arrays, self._theta(near, "near")], [1, 1, 1])
+        if near is not None:
+            arrays.append(self._theta(near, "near"))
+        return over_batch(self._recover, arrays, [1] * len(arrays), shape=(self.dag.dim,))
 
     def _recover(
         self, coordinates: FloatArray, laws: FloatArray, near: FloatArray | None = None

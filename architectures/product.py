@@ -7,8 +7,8 @@ import geomstats.backend as gs
 import numpy as np
 
 from liftflow.architectures.base import Architecture
-from liftflow.errors import ArchitectureError
-from liftflow.typing import FloatArray, Rng, as_array, as_count, as_rng
+from liftflow.errors import ArchitectureError, InputError
+from liftflow.typing import FloatArray, Rng, as_array, as_count, as_rng, shown
 
 
 class ProductArchitecture(Architecture):
@@ -83,8 +83,12 @@ class ProductArchitecture(Architecture):
         -------
         lifted : array, shape=[..., *lifted_shape]
         """
+        count = len(self.factors)
+        if not isinstance(parts, list | tuple) or len(parts) != count:
+            raise InputError(f"parts must be a list of {count} arrays, got {shown(parts)}")
         flat = []
-        for factor, part in zip(self.factors, parts, strict=True):
+        for number, (factor, own) in enumerate(zip(self.factors, parts, strict=True)):
+            part = as_array(own, f"part {number}", factor.lifted_shape)
             lead = part.shape[: len(part.shape) - len(factor.lifted_shape)]
             flat.append(gs.reshape(part, (*lead, factor.lifted_dim)))
         lead = np.broadcast_shapes(*(part.shape[:-1] for part in flat))

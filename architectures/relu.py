@@ -23,9 +23,10 @@ from liftflow.architectures.paths import (
     path_table,
     scatter_matrix,
 )
-from liftflow.errors import ArchitectureError, NotOnImageError, NotRecoverableError
-from liftflow.linalg import lengths, over_batch, sparse_apply
-from liftflow.typing import FloatArray, IntArray, Rng, as_array, as_count, as_rng
+from liftflow.doors import (door)
+from liftflow.errors import (ArchitectureError, InputError, NotOnImageError, NotRecoverableError, ShapeError)
+from liftflow.linalg import (lengths, over_batch, sparse_apply)
+from liftflow.typing import (FloatArray, IntArray, Rng, as_array, as_count, as_instance, as_rng, as_vector, freeze, refuse_beyond, shown)
 
 PATH_LIMIT = 2_000_000
 """Default for the largest number of paths that are ever listed."""
@@ -33,7 +34,8 @@ PATH_LIMIT = 2_000_000
 
 @primitive
 def _forward(theta: FloatArray, inputs: FloatArray, network: "ReLUNetwork") -> FloatArray:
-    return over_batch(lambda t: network.forward_vjp(t, inputs)[0], [theta], [1])
+    shape = len(inputs), network.dag.outputs.size
+    return over_batch(lambda t: network.forward_vjp(t, inputs)[0], [theta], [1], shape)
 
 
 def _forward_pull(
@@ -50,6 +52,9 @@ def _forward_pull(
 
 
 defvjp(_forward, _forward_pull, argnums=(0,))
+
+
+_EDGE_BYTES, _GRAPH_BYTES = 150, 1000  # that one edge takes at most while a network is built
 
 
 class ReLUNetwork(Architecture):
@@ -104,6 +109,7 @@ class ReLUNetwork(Architecture):
     _attributes: tuple[nx.DiGraph, dict[int, dict[str, Any]]] | None = None
     """The graph without its edges, and the attributes of those that have some, by number."""
 
+    @door
     def __init__(
         self,
         graph: nx.DiGraph,
@@ -127,6 +133,7 @@ class ReLUNetwork(Architecture):
         super().__init__(dag.dim, (dag.n_paths,), dag.n_hidden, blocks)
 
     @classmethod
+    @door
     def from_widths(
         cls, widths: Sequence[int], bias: bool = False, *, path_limit: int = PATH_LIMIT
     ) -> Self:
@@ -150,6 +157,7 @@ class ReLUNetwork(Architecture):
         return cls.residual(widths, (), bias, path_limit=path_limit)
 
     @classmethod
+    @door
     def residual(
         cls,
         widths: Sequence[int],
@@ -190,6 +198,8 @@ class ReLUNetwork(Architecture):
                     f"a skip goes once from a layer to one at least two later, at most "
                     f"{len(widths) - 1}; got ({tail}, {head}) in {skips}"
                 )
+        n_edges = sum(widths[a] * widths[b] for a, b in [*pairwise(range(len(widths))), *skips])
+        refuse_beyond(n_edges, f"a network of {shown(n_edges)} edges", _EDGE_BYTES)
         dag = CompiledDAG.layered(widths, skips, bias)
         blocks = [(widths[a], widths[b]) for a, b in [*pairwise(range(len(widths))), *skips]]
         network = cls.__new__(cls)
@@ -197,6 +207,7 @@ class ReLUNetwork(Architecture):
         return network
 
     @classmethod
+    @door
     def diagonal(cls, n: int, depth: int = 2, *, path_limit: int = PATH_LIMIT) -> Self:
         r"""Build a diagonal network: n disjoint chains of ``depth`` edges into one output.
 
@@ -215,6 +226,7 @@ class ReLUNetwork(Architecture):
             Nodes are ``(layer, index)`` and the output ``"y"``; block l of θ has shape ``(n,)``.
         """
         n, depth = as_count(n, "n", 1), as_count(depth, "depth", 2)
+        refuse_beyond(n * depth, f"a graph of {shown(n * depth)} edges", _GRAPH_BYTES)
         graph = nx.DiGraph()
         graph.add_nodes_from((layer, i) for layer in range(depth) for i in range(n))
         for layer in range(depth):
@@ -287,7 +299,7 @@ class ReLUNetwork(Architecture):
 
     @cached_property
     def _path_edges(self) -> IntArray:
-        return path_table(self.dag, self.path_limit)
+        return freeze(path_table(self.dag, self.path_limit))
 
     def paths(self) -> list[tuple[Hashable, ...]]:
         """List all paths as tuples of nodes, in the order of the entries of z.
@@ -311,6 +323,7 @@ class ReLUNetwork(Architecture):
             paths.append((edges[0][0], *(head for _, head in edges)))
         return paths
 
+    @door
     def read_weights(self, graph: nx.DiGraph | None = None) -> FloatArray:
         """Read θ from the edge attribute ``weight`` and the node attribute ``bias``.
 
@@ -328,7 +341,7 @@ class ReLUNetwork(Architecture):
         ArchitectureError
             An attribute is missing; names the edges or nodes.
         """
-        graph = self.graph if graph is None else graph
+        graph = self.graph if graph is None else as_instance(graph, nx.Graph, "graph")
         edges = self.parameter_names[: self.dag.n_edges]
         missing: list[Hashable] = [
             edge for edge in edges if "weight" not in graph.get_edge_data(*edge, {})
@@ -374,7 +387,7 @@ class ReLUNetwork(Architecture):
 
         Padded by the number of nodes + 1; the constant source ⟨1⟩ has the number of nodes.
         """
-        return np.append(self.dag.tails, len(self.dag.nodes) + 1)[self._path_edges]
+        return freeze(np.append(self.dag.tails, len(self.dag.nodes) + 1)[self._path_edges])
 
     @cached_property
     def path_outputs(self) -> IntArray:
@@ -383,14 +396,14 @@ class ReLUNetwork(Architecture):
         ends = self.dag.heads[self._path_edges[np.arange(self.n_paths), last]]
         column = np.zeros(len(self.dag.nodes), dtype=np.intp)
         column[self.dag.outputs] = np.arange(self.dag.outputs.size)
-        return column[ends]
+        return freeze(column[ends])
 
     @cached_property
     def path_incidence(self) -> csr_array:
         """Path–edge incidence P, shape=[n_paths, dim]."""
         rows, columns = np.nonzero(self._path_edges < self.dim)
         entries = (np.ones(rows.size), (rows, self._path_edges[rows, columns]))
-        return csr_array(entries, shape=(self.n_paths, self.dim))
+        return freeze(csr_array(entries, shape=(self.n_paths, self.dim)))
 
     @cached_property
     def _scatter(self) -> csr_array:
@@ -585,7 +598,8 @@ class ReLUNetwork(Architecture):
             Dense: 8 D² bytes.
         """
         theta = self._theta(theta, differentiable=False)
-        return over_batch(lambda t: ParameterKernel(self.dag, t).matrix(), [theta], [1])
+        shape = self.dim, self.dim
+        return over_batch(lambda t: ParameterKernel(self.dag, t).matrix(), [theta], [1], shape)
 
     def lifted_norm(self, theta: Any) -> FloatArray:
         """Norm ‖φ(θ)‖ over all paths, by dynamic programming on the graph.
@@ -615,7 +629,7 @@ class ReLUNetwork(Architecture):
         """
         a = self._theta(theta_a, "theta_a", differentiable=False)
         b = self._theta(theta_b, "theta_b", differentiable=False)
-        return over_batch(self._lifted_distance, [a, b], [1, 1])
+        return over_batch(self._lifted_distance, [a, b], [1, 1], shape=())
 
     def _lifted_distance(self, a: FloatArray, b: FloatArray) -> FloatArray:
         try:
@@ -686,6 +700,8 @@ class ReLUNetwork(Architecture):
         -------
         jacobian : array, shape=[..., n_hidden, dim]
         """
+        rows, columns = self.n_laws, self.dim
+        refuse_beyond(float(rows) * columns, f"a dense matrix of {rows} × {columns} numbers")
         return 2.0 * self.dag.law_matrix.toarray() * self._theta(theta)[..., None, :]
 
     def laws_rank(self, theta: Any) -> int:
@@ -890,7 +906,7 @@ class ReLUNetwork(Architecture):
             theta = chart.recover(coordinates, values, near=start)
             return theta if start is None else self._align_signs(theta, start)
 
-        return over_batch(one, arrays, [1] * len(arrays))
+        return over_batch(one, arrays, [1] * len(arrays), shape=(self.dim,))
 
     def image_representative(self, z: Any) -> FloatArray:
         """Find some θ̂ whose lift is z, or a point of the image near z: a retraction.
@@ -913,7 +929,7 @@ class ReLUNetwork(Architecture):
             chart, coordinates = self._chart_of(point)
             return chart.representative(coordinates)
 
-        return over_batch(one, [self._lifted(z, differentiable=False)], [1])
+        return over_batch(one, [self._lifted(z, differentiable=False)], [1], shape=(self.dim,))
 
     def project_to_range(self, theta: Any, lifted_vec: Any) -> FloatArray:
         """Project orthogonally onto range ∂φ(θ), of whatever sizes the path products are.
@@ -1093,6 +1109,8 @@ class ReLUNetwork(Architecture):
         -------
         numbers : array, shape=[chart.dim]
         """
+        if as_instance(chart, BasisPathChart, "chart").dag is not self.dag:
+            raise InputError("chart must be a basis_chart of this network, got one of another")
         offsets, starts = self._path_offsets
         anchors = chart.anchors
         # The offset of the start belongs to the first edge of a path.
@@ -1170,6 +1188,7 @@ class ReLUNetwork(Architecture):
             A ReLU at 0 has derivative 0.
         """
         dag = self.dag
+        theta, inputs = self._data(theta, inputs)
         matrices = [block.matrix(theta) for block in dag.blocks]
         activations = self._activations(matrices, inputs)
 
@@ -1195,6 +1214,13 @@ class ReLUNetwork(Architecture):
             return gradient
 
         return self._outputs_of(activations), pull_back
+
+    def _data(self, theta: Any, inputs: Any) -> tuple[FloatArray, FloatArray]:
+        if type(inputs) is not np.ndarray or inputs.dtype != np.float64 or inputs.ndim != 2:
+            inputs = as_array(inputs, "inputs", differentiable=False)
+        if inputs.ndim != 2 or inputs.shape[1] != self.dag.n_inputs:
+            raise ShapeError(f"inputs must have shape (n, {self.dag.n_inputs}), got {inputs.shape}")
+        return as_vector(theta, "theta", self.dim), inputs
 
     @cached_property
     def _output_level(self) -> int | None:
@@ -1277,6 +1303,7 @@ class ReLUNetwork(Architecture):
         values : array, shape=[n_samples, n_nodes + 1]
             Columns by node number; the last is the constant source ⟨1⟩.
         """
+        theta, inputs = self._data(theta, inputs)
         matrices = [block.matrix(theta) for block in self.dag.blocks]
         values = np.ones((len(inputs), len(self.dag.nodes) + 1))
         for nodes, own in zip(self.dag.members, self._activations(matrices, inputs), strict=True):
@@ -1304,6 +1331,7 @@ class ReLUNetwork(Architecture):
         count, rng = as_count(n_samples, "n_samples", 1), as_rng(rng)
         n_edges, heads = self.dag.n_edges, self.dag.heads
         fan_in = np.maximum(np.bincount(heads[:n_edges], minlength=len(self.dag.nodes)), 1)[heads]
+        refuse_beyond(count * self.dim, f"{count} points of {self.dim} numbers")
         weights = rng.standard_normal((count, n_edges)) * np.sqrt(2.0 / fan_in[:n_edges])
         limits = np.broadcast_to(1 / np.sqrt(fan_in[n_edges:]), (count, self.dim - n_edges))
         points = np.concatenate([weights, rng.uniform(-limits, limits)], axis=1)

@@ -17,6 +17,7 @@ from liftflow.criteria.products import combine, over_factors
 from liftflow.criteria.scaling import SPARE
 from liftflow.criteria.traces import LieTrace, lie_trace
 from liftflow.criteria.views import FloatView, view_of
+from liftflow.doors import door
 from liftflow.typing import FloatArray, Rng, as_rng
 
 _TRIALS = 2
@@ -149,6 +150,7 @@ def _(network: ReLUNetwork, theta: FloatArray, rng: np.random.Generator) -> Rank
     return Rank(network.n_hidden, np.nan if holds else 0.0, np.nan, np.nan)
 
 
+@door
 def count_conservation_laws(
     architecture: Architecture, exact: bool = False, *, rng: Rng = 0
 ) -> Finding:

@@ -23,6 +23,7 @@ from liftflow.criteria.findings import (
 from liftflow.criteria.kernels import in_orbit, kernel_inclusion, recoverability
 from liftflow.criteria.products import over_factors
 from liftflow.criteria.views import view_of
+from liftflow.doors import door
 from liftflow.typing import FloatArray, Rng, as_array, as_rng
 
 SEARCH_LIMIT = 100
@@ -252,6 +253,7 @@ class CounterExample:
         }
 
 
+@door
 def find_counter_example(
     architecture: Architecture, theta: Any, *, max_tries: int = 3, rng: Rng = 0
 ) -> CounterExample:

@@ -14,6 +14,7 @@ from liftflow.criteria.dynamics import dynamic_given_metric, metric_property
 from liftflow.criteria.findings import Finding
 from liftflow.criteria.kernels import kernel_inclusion, recoverability
 from liftflow.criteria.products import combine
+from liftflow.doors import door
 from liftflow.typing import Rng, as_array, as_rng
 
 _COLOURS = {"holds": "green", "fails": "red", "undecided": "yellow"}
@@ -96,6 +97,7 @@ class Classification:
         return console.export_html(inline_styles=True, code_format=page)
 
 
+@door
 def classify(
     architecture: Architecture, theta: Any, exact: bool = False, *, rng: Rng = 0
 ) -> Classification:

@@ -12,6 +12,7 @@ import numpy as np
 from liftflow.architectures import Architecture
 from liftflow.criteria.findings import Verdict, rank_of
 from liftflow.criteria.labels import parameter_labels
+from liftflow.doors import door
 from liftflow.errors import InputError, ShapeError
 from liftflow.typing import FloatArray, Rng, as_array, as_count, as_rng
 
@@ -158,6 +159,7 @@ class DiscoveredLaws:
         }
 
 
+@door
 def discover_laws(
     architecture: Architecture,
     degree: int = 2,

@@ -18,7 +18,7 @@ from liftflow.criteria.fields import GradientFields, gradient_fields
 from liftflow.criteria.findings import DROP, Rank, rank_of
 from liftflow.criteria.scaling import SPARE, column_lengths, lift_rows, unit_rows
 from liftflow.criteria.traces import lie_trace
-from liftflow.typing import FloatArray, IntArray
+from liftflow.typing import FloatArray, IntArray, refuse_beyond
 
 _SHORTEST = 1e-3  # relative length down to which vectors are made to unit vectors
 
@@ -320,6 +320,7 @@ class FloatView(View):
 
     @cached_property
     def _raw_fields(self) -> FloatArray:
+        refuse_beyond(float(self.n_fields) * self.size, f"{self.n_fields} fields at one point")
         forms = self.random_forms(self.n_fields)
         return self.fields.values(forms, self.point, self.n_fields)
 

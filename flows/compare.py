@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from liftflow.architectures import Architecture
+from liftflow.doors import door
+from liftflow.errors import InputError
 from liftflow.flows.integrate import Settings
 from liftflow.flows.intrinsic import IntrinsicFlow
 from liftflow.flows.parameter import ParameterFlow
@@ -76,6 +78,7 @@ class Comparison:
         """Whether both flows reached the end of the time span."""
         return self.parameter.success and self.intrinsic.success
 
+    @door
     def law_drift_over_time(self, trajectory: Trajectory) -> FloatArray:
         """Drift of the conservation laws along a trajectory, as :func:`law_drift` measures it.
 
@@ -197,6 +200,7 @@ def _show(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
+@door
 def law_drift(architecture: Architecture, trajectory: Trajectory) -> FloatArray:
     """Measure the drift of the conservation laws, ‖h(θ(t)) − h(θ₀)‖_∞ / ‖θ₀‖².
 
@@ -210,11 +214,14 @@ def law_drift(architecture: Architecture, trajectory: Trajectory) -> FloatArray:
     -------
     drift : array, shape=[n_times]
     """
+    if not len(trajectory.t):
+        raise InputError("trajectory must hold at least one point, got none")
     laws = np.asarray(architecture.conservation_laws(trajectory.theta))
     gap = np.max(np.abs(laws - laws[0]), axis=1, initial=0.0)
     return gap / np.sum(trajectory.theta[0] ** 2)
 
 
+@door
 def compare(
     invariant_set: InvariantSet,
     loss: Loss,

@@ -8,14 +8,15 @@ import numpy as np
 from rich.progress import track
 
 from liftflow.architectures import Architecture
+from liftflow.doors import Guarded, door
 from liftflow.errors import FlowError, InputError, LiftflowError
 from liftflow.flows.parameter import check_loss
 from liftflow.flows.trajectory import Trajectory
 from liftflow.losses import Loss
-from liftflow.typing import FloatArray, as_array, as_count
+from liftflow.typing import FloatArray, as_array, as_count, as_vector, refuse_beyond
 
 
-class Optimizer(ABC):
+class Optimizer(Guarded, ABC):
     """Steps of θ, one gradient each. Along them the conservation laws drift.
 
     Parameters
@@ -34,6 +35,7 @@ class Optimizer(ABC):
     n_moments: ClassVar[int]
     """Number of vectors like θ that are carried from step to step."""
 
+    @door
     def __init__(self, architecture: Architecture, loss: Loss, step_size: float) -> None:
         self.architecture, self.loss = architecture, check_loss(loss)
         self.step_size = _within(step_size, "step_size", 0.0, np.inf)
@@ -68,6 +70,7 @@ class Optimizer(ABC):
             For the next step.
         """
 
+    @door
     def run(
         self, theta0: Any, n_steps: int, *, every: int = 1, progress: bool = False
     ) -> Trajectory:
@@ -98,6 +101,7 @@ class Optimizer(ABC):
         began, shape = time.perf_counter(), (self.architecture.dim,)
         theta = as_array(theta0, "theta0", shape, batch=False, differentiable=False)
         n_steps, every = as_count(n_steps, "n_steps", 1), as_count(every, "every", 1)
+        refuse_beyond((n_steps // every + 2) * (self.architecture.dim + 2), f"{n_steps} steps")
         moments = np.zeros((self.n_moments, self.architecture.dim))
         loss, count, problem = self._loss(theta), 0, ""
         if not np.isfinite(loss):
@@ -127,6 +131,12 @@ class Optimizer(ABC):
             n_charts=1,
             seconds=time.perf_counter() - began,
         )
+
+    def _own(self, gradient: Any, moments: Any) -> tuple[FloatArray, FloatArray]:
+        shape = (self.n_moments, self.architecture.dim)
+        if type(moments) is not np.ndarray or moments.dtype != np.float64 or moments.shape != shape:
+            moments = as_array(moments, "moments", shape, batch=False, differentiable=False)
+        return as_vector(gradient, "gradient", self.architecture.dim), moments
 
     def _loss(self, theta: FloatArray) -> float:
         try:
@@ -169,6 +179,7 @@ class GradientDescent(Optimizer):
 
     n_moments = 1
 
+    @door
     def __init__(
         self, architecture: Architecture, loss: Loss, step_size: float, momentum: float = 0.0
     ) -> None:
@@ -200,6 +211,7 @@ class GradientDescent(Optimizer):
         moments : array, shape=[1, dim]
             For the next step.
         """
+        gradient, moments = self._own(gradient, moments)
         update = self.momentum * moments[0] - self.step_size * gradient
         return update, update[None]
 
@@ -232,6 +244,7 @@ class Adam(Optimizer):
 
     n_moments = 2
 
+    @door
     def __init__(
         self,
         architecture: Architecture,
@@ -264,6 +277,8 @@ class Adam(Optimizer):
         moments : array, shape=[2, dim]
             For the next step.
         """
+        gradient, moments = self._own(gradient, moments)
+        count = as_count(count, "count", 1)
         betas = np.array(self.betas)[:, None]
         moments = betas * moments + (1.0 - betas) * np.stack([gradient, gradient**2])
         mean, square = moments / (1.0 - betas**count)  # both start at zero, which this undoes

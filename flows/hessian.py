@@ -7,7 +7,8 @@ import numpy as np
 
 from liftflow.architectures import ReLUNetwork
 from liftflow.criteria import Finding, Verdict
-from liftflow.errors import InputError
+from liftflow.doors import door
+from liftflow.errors import InputError, ShapeError
 from liftflow.linalg import RANK_RTOL, over_batch
 from liftflow.typing import FloatArray, as_array
 
@@ -17,6 +18,7 @@ MetricMatrix = Callable[[FloatArray], FloatArray]
 _STEP = 0.02  # of finite differences, relative to the size of the point
 
 
+@door
 def is_hessian_metric(
     metric_matrix: MetricMatrix,
     points: Any,
@@ -71,6 +73,7 @@ def is_hessian_metric(
     return _finding("Hessian metric", points, checks, rtol, {})
 
 
+@door
 def is_warped_hessian_metric(
     metric_matrix: MetricMatrix, points: Any, *, rtol: float = 1e-5
 ) -> Finding:
@@ -112,6 +115,7 @@ def is_warped_hessian_metric(
     return _finding("warped Hessian metric", points, checks, rtol, witness)
 
 
+@door
 def chart_metric_matrix(network: ReLUNetwork, theta0: Any) -> MetricMatrix:
     """Write K⁻¹ in the basis-path chart of θ₀, where it has full rank.
 
@@ -133,7 +137,11 @@ def chart_metric_matrix(network: ReLUNetwork, theta0: Any) -> MetricMatrix:
         jacobian = chart.push_forward(theta, np.eye(network.dim)).T
         return np.linalg.inv(jacobian @ jacobian.T)
 
-    return lambda coordinates: over_batch(inverse_gram, [np.asarray(coordinates)], [1])
+    def metric_matrix(coordinates: FloatArray) -> FloatArray:
+        points = as_array(coordinates, "coordinates", (chart.dim,), differentiable=False)
+        return over_batch(inverse_gram, [points], [1], shape=(chart.dim, chart.dim))
+
+    return metric_matrix
 
 
 def _finding(
@@ -160,6 +168,8 @@ def _finding(
 
 def _points(points: Any) -> FloatArray:
     points = as_array(points, "points", (None,), differentiable=False)
+    if points.size == 0:
+        raise InputError(f"points must hold at least one, got shape {points.shape}")
     return points.reshape(-1, points.shape[-1])
 
 
@@ -172,7 +182,10 @@ def _derivative(function: MetricMatrix, point: FloatArray) -> tuple[FloatArray, 
     n, size = len(point), float(np.max(np.abs(point))) or 1.0
     steps = _STEP * size / 2.0 ** np.arange(3)
     shifts = steps[:, None, None] * np.eye(n)
-    ends = np.asarray(function(point + np.stack([shifts, -shifts])))
+    moved = point + np.stack([shifts, -shifts])
+    ends = as_array(function(moved), "the value of a function", differentiable=False)
+    if ends.shape[:3] != moved.shape[:3]:
+        raise ShapeError(f"a function of {moved.shape} must keep the leading axes, got {ends.shape}")
     steps = steps.reshape(3, *[1] * (ends.ndim - 2))
     coarse, middle, fine = (ends[0] - ends[1]) / (2.0 * steps)
     fourth, better = (4 * middle - coarse) / 3, (4 * fine - middle) / 3
@@ -180,7 +193,7 @@ def _derivative(function: MetricMatrix, point: FloatArray) -> tuple[FloatArray, 
 
 
 def _checked(metric_matrix: MetricMatrix, point: FloatArray) -> FloatArray:
-    metric = np.asarray(metric_matrix(point))
+    metric = as_array(metric_matrix(point), "the value of metric_matrix", differentiable=False)
     if metric.shape != (len(point), len(point)):
         raise InputError(
             f"metric_matrix must take {len(point)} coordinates to a matrix of that size, got "

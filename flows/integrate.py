@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from scipy.integrate import DOP853, RK23, RK45, OdeSolver
 
+from liftflow.doors import doors
 from liftflow.errors import FlowError, InputError, LiftflowError, OutputError
 from liftflow.flows.trajectory import Checkpoint, Origin, Trajectory
 from liftflow.typing import FloatArray, as_array, as_count
@@ -29,6 +30,7 @@ _MOST_STEPS = 1e7  # a flow that would need more of them at its present pace is 
 _ROUNDING = 1e-9  # most that another machine may change of the same start, relatively
 
 
+@doors
 @dataclass(frozen=True)
 class Settings:
     """How to integrate, as the caller asked.

@@ -8,6 +8,7 @@ import numpy as np
 
 from liftflow.architectures.dag import CompiledDAG
 from liftflow.architectures.paths import Anchors
+from liftflow.doors import door
 from liftflow.errors import InputError
 from liftflow.flows.integrate import FlowState, Settings, integrate
 from liftflow.flows.parameter import check_loss
@@ -188,6 +189,7 @@ class IntrinsicFlow:
         Other coordinates, or not a loss.
     """
 
+    @door
     def __init__(
         self,
         invariant_set: InvariantSet,
@@ -251,6 +253,7 @@ class IntrinsicFlow:
             theta = self.invariant_set.recover(z)
         return _STATES[self.coordinates](self.invariant_set, self.loss, theta, self.cometric)
 
+    @door
     def distance(self, trajectory: Trajectory, theta: FloatArray) -> FloatArray:
         """Distance ‖φ(θ) − z‖ from a trajectory of this flow to parameters, time by time.
 

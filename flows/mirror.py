@@ -15,18 +15,19 @@ from scipy.integrate import quad
 from scipy.special import elliprf
 
 from liftflow.architectures import ReLUNetwork
+from liftflow.doors import Guarded, door
 from liftflow.errors import ArchitectureError, NotRecoverableError
 from liftflow.flows.hessian import chart_metric_matrix as chart_metric_matrix
 from liftflow.flows.hessian import is_hessian_metric as is_hessian_metric
 from liftflow.flows.hessian import is_warped_hessian_metric as is_warped_hessian_metric
 from liftflow.linalg import over_batch, shifted_product_root
-from liftflow.typing import FloatArray, as_array
+from liftflow.typing import FloatArray, as_array, freeze, refuse_beyond
 
 _LAW_RTOL = 1e-14
 """Squares of weights that differ by this fraction of |θ₀|² are equal: the laws say no more."""
 
 
-class MirrorPotential(ABC):
+class MirrorPotential(Guarded, ABC):
     """A potential Φ of z, its mirror map ∇Φ, and its Hessian ω K⁻¹.
 
     Parameters
@@ -36,10 +37,11 @@ class MirrorPotential(ABC):
         Enters through its conservation laws.
     """
 
+    @door
     def __init__(self, network: ReLUNetwork, theta0: Any) -> None:
         self.network = network
         theta0 = as_array(theta0, "theta0", (network.dim,), batch=False, differentiable=False)
-        self.laws: FloatArray = np.asarray(network.conservation_laws(theta0))
+        self.laws: FloatArray = freeze(np.asarray(network.conservation_laws(theta0)))
 
     def _lifted(self, z: Any) -> FloatArray:
         return as_array(z, "z", self.network.lifted_shape, differentiable=False)
@@ -212,6 +214,7 @@ class DiagonalPotential(MirrorPotential):
             squares = gaps + self._excess(gaps, z)[..., None]
             return sum(np.prod(np.delete(squares, i, axis=-1), -1) for i in range(len(gaps)))
 
+        refuse_beyond(float(self.network.n_paths) ** 2, "a dense Hessian")
         return np.eye(self.network.n_paths) / self._along_paths(cometric, z)[..., None, :]
 
 

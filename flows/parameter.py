@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 
 from liftflow.architectures import Architecture
-from liftflow.errors import InputError
+from liftflow.doors import door
 from liftflow.flows.integrate import FlowState, Settings, integrate
 from liftflow.flows.trajectory import Trajectory
 from liftflow.losses import Loss
-from liftflow.typing import FloatArray, as_array
+from liftflow.typing import FloatArray, as_array, as_instance
 
 
 class _ParameterState(FlowState):
@@ -41,6 +41,7 @@ class ParameterFlow:
         Not a loss.
     """
 
+    @door
     def __init__(self, architecture: Architecture, loss: Loss) -> None:
         self.architecture, self.loss = architecture, check_loss(loss)
 
@@ -92,9 +93,4 @@ def check_loss(loss: Any) -> Loss:
     InputError
         Anything else.
     """
-    if not isinstance(loss, Loss):
-        raise InputError(
-            f"loss must be a liftflow Loss, got {type(loss).__name__}; use loss_from_function(f) "
-            "or NetworkLoss(network, inputs, targets)"
-        )
-    return loss
+    return as_instance(loss, Loss, "loss")

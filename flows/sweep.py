@@ -18,6 +18,7 @@ from rich.progress import track
 from rich.table import Table
 from threadpoolctl import threadpool_limits  # scikit-learn requires it
 
+from liftflow.doors import door
 from liftflow.errors import DataError, FlowError, InputError, OutputError
 from liftflow.flows.compare import compare
 from liftflow.losses import Loss
@@ -124,6 +125,7 @@ class Sweep:
         return plot_sweep(self)
 
 
+@door
 def sweep(
     make_case: Callable[[int], Case],
     seeds: Iterable[int],

@@ -5,11 +5,12 @@ import zlib
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 from zipfile import BadZipFile
 
 import numpy as np
 
+from liftflow.doors import door
 from liftflow.errors import DataError, OutputError
 from liftflow.typing import FloatArray
 
@@ -114,6 +115,8 @@ class Trajectory:
         What it takes to continue the flow, by ``integrate(..., resume=trajectory)``.
     """
 
+    _usual_fix: ClassVar[str] = "read one with Trajectory.load(path)"
+
     t: FloatArray
     y: FloatArray
     theta: FloatArray
@@ -126,6 +129,7 @@ class Trajectory:
     chart_times: FloatArray = field(default_factory=lambda: np.empty(0))
     checkpoint: Checkpoint | None = None
 
+    @door
     def head(self, count: int) -> Self:
         """Return the first ``count`` times of the trajectory.
 
@@ -151,6 +155,7 @@ class Trajectory:
 
         return plot_trajectory(self)
 
+    @door
     def save(self, path: str | Path) -> None:
         """Write the trajectory to an npz file.
 
@@ -183,6 +188,7 @@ class Trajectory:
             raise OutputError(f"cannot write {path}: {error}") from error
 
     @classmethod
+    @door
     def load(cls, path: str | Path) -> Self:
         """Read a trajectory that :meth:`save` wrote.
 

@@ -1,7 +1,7 @@
 """The invariant set of a parameter, as a geomstats manifold."""
 
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import geomstats.backend as gs
 import numpy as np
@@ -9,7 +9,9 @@ from geomstats.geometry.base import LevelSet
 from geomstats.geometry.euclidean import Euclidean
 
 from liftflow.architectures import Architecture
-from liftflow.errors import ArchitectureError, InputError
+from liftflow.architectures.base import (architecture_of)
+from liftflow.doors import (doors)
+from liftflow.errors import (ArchitectureError, InputError)
 from liftflow.manifolds.bundle import LiftBundle, LiftQuotientMetric
 from liftflow.manifolds.charts import chart_manifold
 from liftflow.manifolds.images import image_manifold, random_tangent_vec
@@ -17,9 +19,10 @@ from liftflow.manifolds.parameters import ParameterMetric
 from liftflow.metrics.geodesic import GEODESIC_RTOL, GeodesicSolver
 from liftflow.metrics.geometry import HorizontalMetric
 from liftflow.metrics.horizontal import TangentSpaces
-from liftflow.typing import FloatArray, Rng, as_array
+from liftflow.typing import FloatArray, Rng, as_array, as_instance, as_own, freeze
 
 
+@doors
 class InducedMetric(HorizontalMetric):
     """The Euclidean metric of the parameters, restricted to an invariant set.
 
@@ -30,8 +33,10 @@ class InducedMetric(HorizontalMetric):
         Relative tolerance of geodesics and parallel transport.
     """
 
+    _varies: ClassVar[bool] = False
+
     def __init__(self, space: "InvariantSet", rtol: float = GEODESIC_RTOL) -> None:
-        architecture = space.architecture
+        architecture = architecture_of(space, "space")
         super().__init__(space, GeodesicSolver(architecture, TangentSpaces(architecture), rtol))
 
     # How this metric lies below the parameters: it is theirs.
@@ -112,6 +117,7 @@ class InducedMetric(HorizontalMetric):
         return self._over_points(self.solver.spaces.second_fundamental_form, arrays)
 
 
+@doors
 class InvariantSet(LevelSet):
     """The set 𝓜_θ₀ = {θ : h(θ) = h(θ₀)} that every gradient flow from θ₀ stays on.
 
@@ -145,12 +151,12 @@ class InvariantSet(LevelSet):
     (2, True)
     """
 
+    _usual_fix: ClassVar[str] = "make one by InvariantSet(architecture, theta0)"
+
     def __init__(self, architecture: Architecture, theta0: Any, equip: bool = True) -> None:
-        self.architecture = architecture
-        self.theta0: FloatArray = as_array(
-            theta0, "theta0", (architecture.dim,), batch=False, differentiable=False
-        )
-        self.laws0: FloatArray = np.asarray(architecture.conservation_laws(self.theta0))
+        self.architecture = as_instance(architecture, Architecture, "architecture")
+        self.theta0: FloatArray = as_own(theta0, "theta0", (architecture.dim,))
+        self.laws0: FloatArray = freeze(np.asarray(architecture.conservation_laws(self.theta0)))
         dim = architecture.dim - architecture.laws_rank(self.theta0)
         if dim < 1:
             raise ArchitectureError(

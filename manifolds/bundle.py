@@ -9,10 +9,13 @@ from geomstats.geometry.manifold import Manifold
 from geomstats.geometry.quotient_metric import QuotientMetric
 
 from liftflow.architectures import Architecture
+from liftflow.architectures.base import architecture_of
+from liftflow.doors import doors
+from liftflow.errors import InputError
 from liftflow.linalg import over_batch
 from liftflow.metrics.geodesic import GeodesicSolver
 from liftflow.metrics.horizontal import LiftSpaces
-from liftflow.typing import FloatArray
+from liftflow.typing import FloatArray, as_array
 
 
 class LeastSquaresSpaces(LiftSpaces):
@@ -44,7 +47,7 @@ class HorizontalAligner(AlignerAlgorithm):
 
     def __init__(self, total_space: Manifold) -> None:
         super().__init__(total_space)
-        architecture = total_space.architecture
+        architecture = architecture_of(total_space, "total_space")
         self.solver = GeodesicSolver(architecture, LeastSquaresSpaces(architecture))
 
     def align(self, point: Any, base_point: Any) -> FloatArray:
@@ -69,9 +72,12 @@ class HorizontalAligner(AlignerAlgorithm):
             close = self.solver.architecture.align(point, base_point)
             return self.solver.end(base_point, self.solver.connect(base_point, close))
 
-        return over_batch(one, [np.asarray(point), np.asarray(base_point)], [1, 1])
+        shape = (self.solver.architecture.dim,)
+        points = [as_array(point, "point", shape), as_array(base_point, "base_point", shape)]
+        return over_batch(one, points, [1, 1])
 
 
+@doors
 class LiftBundle(FiberBundle):
     """The lift as a Riemannian submersion from an invariant set onto its image.
 
@@ -161,7 +167,7 @@ class LiftBundle(FiberBundle):
         """
         if fiber_point is None:
             if base_point is None:
-                raise ValueError("horizontal_lift needs a base_point or a fiber_point, got neither")
+                raise InputError("horizontal_lift needs a base_point or a fiber_point, got neither")
             fiber_point = self.lift(base_point)
         return self._architecture.solve_jvp(fiber_point, tangent_vec)
 
@@ -253,6 +259,7 @@ class LiftBundle(FiberBundle):
         return self._total_space.to_tangent(bent, base_point) - across
 
 
+@doors
 class LiftQuotientMetric(QuotientMetric):
     """The quotient metric of geomstats over the lift, with the curvature of the right sign.
 

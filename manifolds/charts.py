@@ -10,11 +10,14 @@ from geomstats.geometry.diffeo import Diffeo
 from geomstats.geometry.manifold import Manifold
 
 from liftflow.architectures import Architecture, DeepLinear, ProductArchitecture, ReLUNetwork
+from liftflow.architectures.base import architecture_of
 from liftflow.architectures.paths import BasisPathChart
+from liftflow.doors import door, doors
 from liftflow.manifolds.flat import CoordinateMetric
-from liftflow.typing import FloatArray, Rng
+from liftflow.typing import FloatArray, Rng, as_array, refuse_beyond
 
 
+@door
 @singledispatch
 def chart_manifold(architecture: Architecture, invariant_set: Any, theta: Any) -> Manifold:
     """Return the manifold of coordinates of the image about φ(θ); each family registers its own.
@@ -120,6 +123,7 @@ class BasisPathCoordinates(Diffeo):
         return self.chart.push_forward(theta, image_tangent_vec)
 
 
+@doors
 class ChartMetric(CoordinateMetric):
     """The intrinsic metric in basis-path coordinates, of which no derivative is ever taken.
 
@@ -178,6 +182,7 @@ class ChartMetric(CoordinateMetric):
             The contravariant index is the first, as in geomstats.
         """
         theta, frame = self._frame(base_point)
+        refuse_beyond(float(self._space.dim) ** 2 * theta.size, "Christoffel symbols")
         bent = self.diffeo.chart.hessian(
             theta[..., None, None, :], frame[..., :, None, :], frame[..., None, :, :]
         )
@@ -195,12 +200,14 @@ class ChartMetric(CoordinateMetric):
         -------
         derivative : array, shape=[..., 2, dim]
         """
+        state = as_array(state, "state", (2, *self._space.shape), differentiable=False)
         position, velocity = state[..., 0, :], state[..., 1, :]
         theta = self.diffeo(position)
         above = self.diffeo.tangent(velocity, image_point=theta)
         return np.stack([velocity, self.diffeo.chart.hessian(theta, above, above)], axis=-2)
 
 
+@doors
 class ChartedImage(DiffeomorphicManifold):
     """The part of a ReLU network's image that is covered by basis paths, in their coordinates.
 
@@ -213,7 +220,7 @@ class ChartedImage(DiffeomorphicManifold):
     """
 
     def __init__(self, invariant_set: Any, theta: Any) -> None:
-        chart = invariant_set.architecture.basis_chart(theta)
+        chart = architecture_of(invariant_set, "invariant_set").basis_chart(theta)
         super().__init__(
             diffeo=BasisPathCoordinates(invariant_set, chart),
             image_space=invariant_set,
@@ -323,6 +330,7 @@ def _(architecture: ReLUNetwork, invariant_set: Any, theta: Any) -> ChartedImage
 @chart_manifold.register(DeepLinear)
 @chart_manifold.register(ProductArchitecture)
 def _(architecture: Architecture, invariant_set: Any, theta: Any) -> Manifold:
+    architecture_of(invariant_set, "invariant_set")
     image = invariant_set.image()
     if image.dim < architecture.lifted_dim:
         raise NotImplementedError(

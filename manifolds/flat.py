@@ -1,6 +1,7 @@
 """Images whose points are flat vectors, as geomstats.learning wants them."""
 
-from typing import Any
+import math
+from typing import Any, ClassVar
 
 import geomstats.backend as gs
 import numpy as np
@@ -10,7 +11,9 @@ from geomstats.geometry.euclidean import Euclidean
 from geomstats.geometry.manifold import Manifold
 from geomstats.geometry.pullback_metric import PullbackDiffeoMetric
 
-from liftflow.typing import FloatArray, Rng
+from liftflow.architectures.base import architecture_of
+from liftflow.doors import doors
+from liftflow.typing import FloatArray, Rng, as_array, refuse_beyond
 
 
 class Unflattening(Diffeo):
@@ -38,6 +41,7 @@ class Unflattening(Diffeo):
         -------
         image_point : array, shape=[..., *shape]
         """
+        base_point = as_array(base_point, "a point or vector", (self.size,))
         return gs.reshape(base_point, (*base_point.shape[:-1], *self.shape))
 
     def inverse(self, image_point: Any) -> Any:
@@ -51,6 +55,7 @@ class Unflattening(Diffeo):
         -------
         base_point : array, shape=[..., size]
         """
+        image_point = as_array(image_point, "a point or vector", self.shape)
         lead = image_point.shape[: image_point.ndim - len(self.shape)]
         return gs.reshape(image_point, (*lead, self.size))
 
@@ -87,6 +92,7 @@ class Unflattening(Diffeo):
         return self.inverse(image_tangent_vec)
 
 
+@doors
 class CoordinateMetric(PullbackDiffeoMetric):
     """A metric on vectors, with the curvature of the space that they stand for.
 
@@ -94,6 +100,8 @@ class CoordinateMetric(PullbackDiffeoMetric):
     ----------
     space : geomstats.geometry.base.DiffeomorphicManifold
     """
+
+    _varies: ClassVar[bool] = True
 
     def __init__(self, space: DiffeomorphicManifold) -> None:
         super().__init__(space=space, diffeo=space.diffeo, image_space=space.image_space)
@@ -120,6 +128,7 @@ class CoordinateMetric(PullbackDiffeoMetric):
                 f"points are {size} numbers on a manifold of dimension {self._space.dim}, so the "
                 "Riemann tensor has no components in them; use curvature(a, b, c, base_point)"
             )
+        refuse_beyond(float(size) ** 4 * math.prod(np.shape(base_point)[:-1]), "the Riemann tensor")
         first, second = np.triu_indices(size, 1)  # R(e_j, e_k) is skew in j and k
         axes = np.eye(size)
         tensor = np.zeros((*np.shape(base_point)[:-1], *(size,) * 4))
@@ -177,6 +186,7 @@ class CoordinateMetric(PullbackDiffeoMetric):
         return self.image_space.metric.injectivity_radius(self.diffeo(base_point))
 
 
+@doors
 class FlatMetric(CoordinateMetric):
     """The intrinsic metric on flat vectors.
 
@@ -257,6 +267,7 @@ class FlatMetric(CoordinateMetric):
         return self.diffeo.inverse(metric.gradient(self.diffeo(euclidean_gradient), self.diffeo(z)))
 
 
+@doors
 class FlatImage(DiffeomorphicManifold):
     """An image whose points are flattened, and that is else the same: an isometry.
 
@@ -277,7 +288,7 @@ class FlatImage(DiffeomorphicManifold):
     """
 
     def __init__(self, image: Manifold) -> None:
-        size = image.architecture.lifted_dim
+        size = architecture_of(image, "image").lifted_dim
         self.embedding_space = Euclidean(size, equip=False)
         super().__init__(
             diffeo=Unflattening(size, image.shape),
@@ -310,6 +321,7 @@ class FlatImage(DiffeomorphicManifold):
         -------
         belongs : array, shape=[...]
         """
+        point = np.asarray(point)
         if point.shape[-1:] != self.shape:
             return gs.zeros(point.shape[:-1]) > 0
         return self.image_space.belongs(self.diffeo(point), atol)

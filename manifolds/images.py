@@ -1,5 +1,6 @@
 """Images φ(𝓜_θ₀) of invariant sets, as geomstats manifolds with their intrinsic metric."""
 
+import math
 from functools import singledispatch
 from typing import Any
 
@@ -11,13 +12,15 @@ from geomstats.geometry.matrices import Matrices
 from geomstats.geometry.nfold_manifold import NFoldManifold
 
 from liftflow.architectures import Architecture, DeepLinear, ProductArchitecture, ReLUNetwork
+from liftflow.doors import door, doors
 from liftflow.errors import NotIntrinsicError, NotRecoverableError
 from liftflow.linalg import over_batch
 from liftflow.manifolds.flat import FlatImage
 from liftflow.metrics import IntrinsicMetric, intrinsic_cometric
-from liftflow.typing import FloatArray, Rng, as_array, as_count, as_rng
+from liftflow.typing import FloatArray, Rng, as_array, as_count, as_own, as_rng, refuse_beyond
 
 
+@door
 @singledispatch
 def image_manifold(architecture: Architecture, theta0: Any) -> Manifold:
     """Return the manifold φ(𝓜_θ₀), equipped; each family registers its own.
@@ -58,10 +61,12 @@ def random_tangent_vec(space: Manifold, base_point: Any, n_samples: int, rng: Rn
     tangent_vec : array, shape=[..., *point_shape]
     """
     count = as_count(n_samples, "n_samples", 1)
+    refuse_beyond(count * math.prod(space.shape), f"{count} tangent vectors")
     shape = np.shape(base_point) if count == 1 else (count, *space.shape)
     return space.to_tangent(as_rng(rng).standard_normal(shape), base_point)
 
 
+@doors
 class LiftedImage(Manifold):
     """What the images of all families share: θ₀, the intrinsic metric, random points and vectors.
 
@@ -81,9 +86,7 @@ class LiftedImage(Manifold):
         self, architecture: Architecture, theta0: Any, dim: int, equip: bool = True
     ) -> None:
         self.architecture = architecture
-        self.theta0: FloatArray = as_array(
-            theta0, "theta0", (architecture.dim,), batch=False, differentiable=False
-        )
+        self.theta0: FloatArray = as_own(theta0, "theta0", (architecture.dim,))
         super().__init__(dim=dim, shape=architecture.lifted_shape, intrinsic=False, equip=equip)
         self.embedding_space = _vector_space(self.shape)
 
@@ -197,6 +200,7 @@ def _vector_space(shape: tuple[int, ...]) -> Manifold:
     return NFoldManifold(_vector_space(shape[1:]), shape[0], equip=False)
 
 
+@doors
 class PathImage(LiftedImage):
     """The path products of a ReLU network, φ(𝓜_θ₀), of dimension D − |H|.
 
@@ -239,7 +243,7 @@ class PathImage(LiftedImage):
                 return np.array(1.0)
             return np.asarray(self.architecture.image_residual(z, theta))
 
-        return over_batch(residual, [point], [1])
+        return over_batch(residual, [point], [1], shape=())
 
     def belongs(self, point: Any, atol: float = gs.atol) -> Any:
         """Check that a vector is made of path products, by its relative residual.
@@ -277,6 +281,7 @@ class PathImage(LiftedImage):
         return np.asarray(self.architecture.conservation_laws(self.theta0))
 
 
+@doors
 class MatrixImage(LiftedImage):
     """The products of a linear network: matrices of full rank, or of a fixed smaller rank ρ.
 
@@ -338,6 +343,7 @@ class MatrixImage(LiftedImage):
         return vector - (rest - (rest @ np.swapaxes(right_t, -1, -2)) @ right_t)
 
 
+@doors
 class ProductImage(LiftedImage):
     """The image of a product of architectures: the product of their images.
 

@@ -1,21 +1,23 @@
 """The two faces of K_θ₀: a pure cometric, and the geomstats metric whose inverse it is."""
 
+import math
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import geomstats.backend as gs
 import numpy as np
 
 from liftflow.architectures import Architecture
-from liftflow.errors import NotOnImageError
+from liftflow.doors import (Guarded, doors)
+from liftflow.errors import (NotOnImageError)
 from liftflow.metrics.exact import line_distance
 from liftflow.metrics.geodesic import GEODESIC_RTOL, GeodesicSolver, length
 from liftflow.metrics.geometry import TANGENT_RTOL, HorizontalMetric
 from liftflow.metrics.horizontal import HorizontalSpaces, LiftSpaces
-from liftflow.typing import FloatArray, as_array
+from liftflow.typing import FloatArray, as_array, as_instance, as_own, freeze, refuse_beyond
 
 
-class Cometric(ABC):
+class Cometric(Guarded, ABC):
     r"""The intrinsic cometric K_θ₀(z), with M(θ) = K_θ₀(φ(θ)) on the invariant set of θ₀.
 
     Parameters
@@ -29,12 +31,12 @@ class Cometric(ABC):
     Intrinsic metric property: [MPG]_.
     """
 
+    _family: ClassVar[type[Architecture]] = Architecture
+
     def __init__(self, architecture: Architecture, theta0: Any) -> None:
-        self.architecture = architecture
-        self.theta0: FloatArray = as_array(
-            theta0, "theta0", (architecture.dim,), batch=False, differentiable=False
-        )
-        self.laws: FloatArray = architecture.conservation_laws(self.theta0)
+        self.architecture = as_instance(architecture, self._family, "architecture")
+        self.theta0: FloatArray = as_own(theta0, "theta0", (architecture.dim,))
+        self.laws: FloatArray = freeze(np.asarray(architecture.conservation_laws(self.theta0)))
 
     @property
     def lifted_shape(self) -> tuple[int, ...]:
@@ -43,6 +45,9 @@ class Cometric(ABC):
 
     def _lifted(self, lifted: Any, name: str, differentiable: bool = True) -> Any:
         return as_array(lifted, name, self.lifted_shape, differentiable=differentiable)
+
+    def _one(self, lifted: Any, name: str) -> FloatArray:
+        return as_array(lifted, name, self.lifted_shape, batch=False, differentiable=False)
 
     def _theta(self, theta: Any, name: str = "theta") -> FloatArray:
         return as_array(theta, name, (self.architecture.dim,), differentiable=False)
@@ -121,6 +126,7 @@ class Cometric(ABC):
         z = self._lifted(z, "z")
         size, n_axes = self.architecture.lifted_dim, len(self.lifted_shape)
         lead = z.shape[: len(z.shape) - n_axes]
+        refuse_beyond(float(math.prod(lead)) * size**2, f"a dense matrix of {size} × {size} numbers")
         basis = gs.reshape(gs.eye(size), (size, *self.lifted_shape))
         columns = self.apply(gs.reshape(z, (*lead, 1, *self.lifted_shape)), basis)
         return gs.moveaxis(gs.reshape(columns, (*lead, size, size)), -1, -2)
@@ -173,6 +179,7 @@ class Cometric(ABC):
         -------
         distance : float or None
         """
+        point_a, point_b = self._one(point_a, "point_a"), self._one(point_b, "point_b")
         if self.architecture.lifted_dim > 1:
             return None
         unit = np.ones(self.lifted_shape)
@@ -180,6 +187,7 @@ class Cometric(ABC):
         return line_distance(lambda z: self.apply(z * unit, unit).item(), *ends)
 
 
+@doors
 class IntrinsicMetric(HorizontalMetric):
     r"""The metric g_z = K_θ₀(z)⁻¹ on φ(𝓜_θ₀), one class for all families.
 
@@ -335,6 +343,7 @@ class IntrinsicMetric(HorizontalMetric):
         size = architecture.lifted_dim
         if self._space.dim < size:
             return super().christoffels(base_point)
+        refuse_beyond(float(size) ** 2 * max(size, architecture.dim), "Christoffel symbols")
         theta = self.cometric.point(base_point)[..., None, :]
         z = np.expand_dims(base_point, -len(shape) - 1)
         frame = architecture.lift_vjp(

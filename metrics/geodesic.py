@@ -10,9 +10,10 @@ from scipy.integrate import solve_ivp
 from scipy.optimize import root
 
 from liftflow.architectures import Architecture
+from liftflow.doors import Guarded
 from liftflow.errors import GeodesicError, InputError, NotOnImageError, NotRecoverableError
 from liftflow.metrics.horizontal import HorizontalSpaces
-from liftflow.typing import FloatArray
+from liftflow.typing import FloatArray, as_array, as_count, as_instance, as_number, as_vector
 
 GEODESIC_RTOL = 1e-11
 """Default relative tolerance of geodesics."""
@@ -39,7 +40,7 @@ def length(vector: FloatArray) -> float:
 
 
 @dataclass(frozen=True)
-class GeodesicSolver:
+class GeodesicSolver(Guarded):
     r"""Horizontal geodesics of an invariant set, and parallel transport along them.
 
     The invariant set carries the Euclidean metric, and its laws are quadratic, so that its
@@ -77,8 +78,15 @@ class GeodesicSolver:
 
     def __post_init__(self) -> None:
         """Refuse a tolerance that cannot be kept."""
-        if not 1e-13 <= self.rtol < 1:
+        as_instance(self.architecture, Architecture, "architecture")
+        as_instance(self.spaces, HorizontalSpaces, "spaces")
+        as_count(self.max_steps, "max_steps", 1)
+        if not 1e-13 <= as_number(self.rtol, "rtol") < 1:
             raise InputError(f"rtol must lie between 1e-13 and 1, got {self.rtol}")
+
+    def _vectors(self, **vectors: Any) -> list[FloatArray]:
+        size = self.architecture.dim
+        return [as_vector(vector, name, size) for name, vector in vectors.items()]
 
     def acceleration(self, theta: FloatArray, velocity: FloatArray) -> FloatArray:
         """Second derivative θ'' of the geodesic through θ.
@@ -111,6 +119,7 @@ class GeodesicSolver:
         GeodesicError
             The geodesic runs into a singular point of the invariant set.
         """
+        theta, velocity = self._vectors(theta=theta, velocity=velocity)
         if not np.any(velocity):
             return theta
         return self._integrate(theta, velocity, 1.0).y[: theta.size, -1]
@@ -128,7 +137,10 @@ class GeodesicSolver:
             Takes times of either sign, shape=[n_times], to points, shape=[n_times, dim].
         """
 
+        theta, velocity = self._vectors(theta=theta, velocity=velocity)
+
         def path(times: FloatArray) -> FloatArray:
+            times = as_array(times, "times", (None,), batch=False, differentiable=False)
             points = np.tile(theta, (times.size, 1))
             for side in (times > 0, times < 0):
                 if np.any(velocity) and np.any(side):
@@ -155,6 +167,7 @@ class GeodesicSolver:
         theta, vector : array, shape=[dim]
             At the end.
         """
+        theta, velocity, vector = self._vectors(theta=theta, velocity=velocity, vector=vector)
         if not np.any(velocity) or not np.any(vector):
             return self.end(theta, velocity), vector
         size = length(vector)
@@ -235,6 +248,7 @@ class GeodesicSolver:
         GeodesicError
             None was found; says how far the end stays from the target.
         """
+        theta, target = self._vectors(theta=theta, target=target)
         coarse = replace(self, rtol=max(self.rtol, _COARSE_RTOL), max_steps=_COARSE_STEPS)
         try:
             velocity = coarse._broyden(theta, target, self._chord(theta, target))

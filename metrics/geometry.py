@@ -1,19 +1,20 @@
 """Geodesics, distances, parallel transport and curvature, as geomstats asks for them."""
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from autograd.extend import defvjp, primitive
 from autograd.tracer import isbox
 from geomstats.geometry.riemannian_metric import RiemannianMetric
 
-from liftflow.errors import GeodesicError, InputError, NotTangentError
-from liftflow.linalg import lengths, over_batch
-from liftflow.metrics.geodesic import GeodesicSolver, length
-from liftflow.typing import FloatArray, as_array
+from liftflow.errors import (GeodesicError, InputError, NotTangentError)
+from liftflow.linalg import (lengths, over_batch)
+from liftflow.metrics.geodesic import (GeodesicSolver, length)
+from liftflow.typing import (FloatArray, as_array, refuse_beyond)
 
 TANGENT_RTOL = 1e-6
 """Relative distance to the tangent space up to which a vector counts as tangent."""
@@ -21,7 +22,7 @@ TANGENT_RTOL = 1e-6
 
 @primitive
 def _squared_dist(point_a: FloatArray, point_b: FloatArray, metric: "HorizontalMetric") -> Any:
-    return metric._over_points(metric._one_dist, [point_a, point_b]) ** 2
+    return metric._over_points(metric._one_dist, [point_a, point_b], ()) ** 2
 
 
 def _pull_squared_dist(
@@ -62,6 +63,8 @@ class HorizontalMetric(RiemannianMetric):
     [ONeill1966]_. That one tensor B gives both corrections is ours.
     """
 
+    _varies: ClassVar[bool] = True  # from point to point, so that a base point is needed
+
     def __init__(self, space: Any, solver: GeodesicSolver) -> None:
         super().__init__(space=space)
         self.solver = solver
@@ -94,13 +97,15 @@ class HorizontalMetric(RiemannianMetric):
     def _ndim(self) -> int:
         return len(self._space.shape)
 
-    def _over_points(self, function: Callable[..., Any], arrays: Any) -> Any:
+    def _over_points(
+        self, function: Callable[..., Any], arrays: Any, result: tuple[int, ...] | None = None
+    ) -> Any:
         """Apply a function of items to batches of points and vectors, all of the point's shape."""
         shape = self._space.shape
         checked = [as_array(a, "a point or vector", shape, differentiable=False) for a in arrays]
         try:
             with np.errstate(over="raise", invalid="raise"):
-                return over_batch(function, checked, [len(shape)] * len(checked))
+                return over_batch(function, checked, [len(shape)] * len(checked), result)
         except (FloatingPointError, np.linalg.LinAlgError) as error:
             sizes = ", ".join(f"{np.max(np.abs(a), initial=0.0):.1e}" for a in checked)
             raise GeodesicError(
@@ -223,7 +228,8 @@ class HorizontalMetric(RiemannianMetric):
                 above = self.solver.path(*self._lift(point, vector))(times)
                 return np.stack([self._point_below(theta) for theta in above])
 
-            return self._over_points(one, [initial_tangent_vec, initial_point])
+            result = (times.size, *self._space.shape)
+            return self._over_points(one, [initial_tangent_vec, initial_point], result)
 
         return path
 
@@ -246,7 +252,7 @@ class HorizontalMetric(RiemannianMetric):
         """
         if isbox(point_a) or isbox(point_b):
             return super().dist(point_a, point_b)
-        return self._over_points(self._one_dist, [point_a, point_b])  # squares may overflow
+        return self._over_points(self._one_dist, [point_a, point_b], ())  # squares may overflow
 
     def squared_dist(self, point_a: Any, point_b: Any) -> Any:
         """Squared distance along the geodesic that :meth:`log` finds, or by a formula.
@@ -400,7 +406,7 @@ class HorizontalMetric(RiemannianMetric):
             ab, ba = form(a, b), form(b, a)
             return form(a, a) @ form(b, b) - ab @ ba + (ab - ba) @ (ab - ba) / 2
 
-        return self._over_points(one, [tangent_vec_a, tangent_vec_b, base_point])
+        return self._over_points(one, [tangent_vec_a, tangent_vec_b, base_point], ())
 
     def ricci_tensor(self, base_point: Any = None) -> FloatArray:
         """Ricci tensor as a bilinear form in the coordinates of the points, like metric_matrix.
@@ -420,7 +426,8 @@ class HorizontalMetric(RiemannianMetric):
             forms = [self._covector_below(theta, vector).ravel() for vector in basis]
             return np.transpose(forms) @ matrix @ forms
 
-        return self._over_points(one, [base_point])
+        size = math.prod(self._space.shape)
+        return self._over_points(one, [base_point], (size, size))
 
     def scalar_curvature(self, base_point: Any = None) -> FloatArray:
         """Scalar curvature, the trace of the Ricci tensor.
@@ -433,13 +440,14 @@ class HorizontalMetric(RiemannianMetric):
         -------
         scalar_curvature : array, shape=[...]
         """
-        return self._over_points(lambda point: np.trace(self._ricci(point)[2]), [base_point])
+        return self._over_points(lambda point: np.trace(self._ricci(point)[2]), [base_point], ())
 
     def _form(self, theta: FloatArray, direction: FloatArray, vector: FloatArray) -> FloatArray:
         return np.asarray(self.solver.spaces.second_fundamental_form(theta, direction, vector))
 
     def _basis(self, theta: FloatArray) -> FloatArray:
         """Orthonormal basis of the horizontal space, shape=[n, dim]."""
+        refuse_beyond(float(theta.size) * self._space.dim**2, "a basis and its second derivatives")
         projector = self.solver.spaces.project(theta, np.eye(theta.size))
         return np.linalg.eigh(projector)[1][:, theta.size - self._space.dim :].T
 

@@ -10,13 +10,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from liftflow.architectures import Architecture, ProductArchitecture
-from liftflow.typing import FloatArray
+from liftflow.architectures.base import architecture_of
+from liftflow.doors import Guarded, door
+from liftflow.typing import FloatArray, as_array
 
 if TYPE_CHECKING:
     from liftflow.metrics.base import Cometric
 
 
-class HorizontalSpaces(ABC):
+class HorizontalSpaces(Guarded, ABC):
     """A field of subspaces of ℝᴰ along an invariant set, by its orthogonal projectors P(θ)."""
 
     @abstractmethod
@@ -79,6 +81,7 @@ class TangentSpaces(HorizontalSpaces):
     architecture : Architecture
     """
 
+    @door
     def __init__(self, architecture: Architecture) -> None:
         self.architecture = architecture
 
@@ -123,7 +126,8 @@ class TangentSpaces(HorizontalSpaces):
         -------
         displacement : array, shape=[..., dim]
         """
-        return target - theta
+        shape = (self.architecture.dim,)
+        return as_array(target, "target", shape) - as_array(theta, "theta", shape)
 
 
 class LiftSpaces(HorizontalSpaces):
@@ -137,8 +141,7 @@ class LiftSpaces(HorizontalSpaces):
     """
 
     def __init__(self, cometric: "Cometric") -> None:
-        self.cometric = cometric
-        self.architecture = cometric.architecture
+        self.cometric, self.architecture = cometric, architecture_of(cometric, "cometric")
 
     def _solve(self, theta: FloatArray, lifted_vec: FloatArray) -> FloatArray:
         return self.cometric.solve(self.architecture.lift(theta), lifted_vec)
@@ -200,6 +203,7 @@ class ProductSpaces(HorizontalSpaces):
         One for each factor.
     """
 
+    @door
     def __init__(
         self, architecture: ProductArchitecture, factors: Sequence[HorizontalSpaces]
     ) -> None:

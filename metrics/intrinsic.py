@@ -12,6 +12,7 @@ from liftflow.architectures import (
     TwoLayerLinear,
 )
 from liftflow.architectures.linear import BALANCE_RTOL
+from liftflow.doors import door
 from liftflow.errors import InputError, NotIntrinsicError
 from liftflow.metrics.base import Cometric
 from liftflow.metrics.linear import deep_linear_cometric, neural_ode_cometric, two_layer_cometric
@@ -20,6 +21,7 @@ from liftflow.metrics.product import ProductCometric
 from liftflow.typing import FloatArray, as_array
 
 
+@door
 @singledispatch
 def intrinsic_cometric(
     architecture: Architecture, theta0: Any, *, tolerance: float = BALANCE_RTOL

@@ -10,13 +10,22 @@ from typing import Any
 
 import geomstats.backend as gs
 import numpy as np
+from autograd.tracer import isbox
 
+from liftflow.doors import Guarded, door
 from liftflow.errors import InputError
 from liftflow.linalg import shifted_product_root
-from liftflow.typing import FloatArray, as_array
+from liftflow.typing import FloatArray, as_array, as_own, freeze
 
 
-class Multiplier(ABC):
+def _values(singular: Any) -> Any:
+    """Singular values as an array; those of a decomposition, or traced, pass at once."""
+    if type(singular) is np.ndarray and singular.dtype == np.float64 or isbox(singular):
+        return singular
+    return as_array(singular, "a singular value")
+
+
+class Multiplier(Guarded, ABC):
     """The function m of a spectral cometric, elementwise and differentiable under autograd."""
 
     @abstractmethod
@@ -45,6 +54,7 @@ class Multiplier(ABC):
         -------
         multiplier : array, shape=[...]
         """
+        right = _values(right)
         return self.pair(0.0 * right, right)
 
     def hidden_right(self, left: Any) -> Any:
@@ -59,6 +69,7 @@ class Multiplier(ABC):
         -------
         multiplier : array, shape=[...]
         """
+        left = _values(left)
         return self.pair(left, 0.0 * left)
 
     @property
@@ -85,6 +96,7 @@ class TwoLayerMultiplier(Multiplier):
     [MPG]_.
     """
 
+    @door
     def __init__(self, lam: float, left: float = 0.0, right: float = 0.0) -> None:
         self.lam, self.left, self.right = float(lam), float(left), float(right)
 
@@ -107,6 +119,7 @@ class TwoLayerMultiplier(Multiplier):
         -------
         multiplier : array, shape=[...]
         """
+        left, right = _values(left), _values(right)
         return self._positive_root(self.lam, left) + self._positive_root(-self.lam, right)
 
     def hidden_left(self, right: Any) -> Any:
@@ -120,7 +133,7 @@ class TwoLayerMultiplier(Multiplier):
         -------
         multiplier : array, shape=[...]
         """
-        return self.left + self._positive_root(-self.lam, right)
+        return self.left + self._positive_root(-self.lam, _values(right))
 
     def hidden_right(self, left: Any) -> Any:
         """Evaluate a(σ_k) + b with the b of ker Z.
@@ -133,7 +146,7 @@ class TwoLayerMultiplier(Multiplier):
         -------
         multiplier : array, shape=[...]
         """
-        return self._positive_root(self.lam, left) + self.right
+        return self._positive_root(self.lam, _values(left)) + self.right
 
 
 class DeepMultiplier(Multiplier):
@@ -156,13 +169,11 @@ class DeepMultiplier(Multiplier):
     """
 
     def __init__(self, shifts: Any, left: Any = None, right: Any = None) -> None:
-        self.shifts: FloatArray = as_array(
-            shifts, "shifts", (None,), batch=False, differentiable=False
-        )
+        self.shifts: FloatArray = as_own(shifts, "shifts", (None,))
         depth = len(self.shifts)
         ends = np.eye(depth)
-        self.left: FloatArray = ends[-1] if left is None else as_array(left, "left", (depth,))
-        self.right: FloatArray = ends[0] if right is None else as_array(right, "right", (depth,))
+        self.left: FloatArray = freeze(ends[-1]) if left is None else as_own(left, "left", (depth,))
+        self.right: FloatArray = freeze(ends[0]) if right is None else as_own(right, "right", (depth,))
 
     @property
     def chain_gaps(self) -> FloatArray:
@@ -198,7 +209,7 @@ class DeepMultiplier(Multiplier):
         -------
         multiplier : array, shape=[...]
         """
-        return gs.sum(self._alphas(left) * self._betas(right), axis=-1)
+        return gs.sum(self._alphas(_values(left)) * self._betas(_values(right)), axis=-1)
 
     def hidden_left(self, right: Any) -> Any:
         """Evaluate Σ_j α_j β_j(σ_l) with the α of ker Zᵀ.
@@ -211,7 +222,7 @@ class DeepMultiplier(Multiplier):
         -------
         multiplier : array, shape=[...]
         """
-        return gs.sum(self.left * self._betas(right), axis=-1)
+        return gs.sum(self.left * self._betas(_values(right)), axis=-1)
 
     def hidden_right(self, left: Any) -> Any:
         """Evaluate Σ_j α_j(σ_k) β_j with the β of ker Z.
@@ -224,7 +235,7 @@ class DeepMultiplier(Multiplier):
         -------
         multiplier : array, shape=[...]
         """
-        return gs.sum(self._alphas(left) * self.right, axis=-1)
+        return gs.sum(self._alphas(_values(left)) * self.right, axis=-1)
 
 
 class LogarithmicMeanMultiplier(Multiplier):
@@ -254,6 +265,7 @@ class LogarithmicMeanMultiplier(Multiplier):
         InputError
             A singular value is zero: X(1) is always invertible.
         """
+        left, right = _values(left), _values(right)
         if not (gs.all(left > 0) and gs.all(right > 0)):
             raise InputError("the logarithmic mean needs singular values > 0, got a zero")
         ratio = gs.log(left / right)
@@ -277,6 +289,7 @@ class HyperbolicMultiplier(Multiplier):
     Zhang and Peyré 2026.
     """
 
+    @door
     def __init__(self, a: float) -> None:
         self.a = float(a)
 
@@ -291,6 +304,7 @@ class HyperbolicMultiplier(Multiplier):
         -------
         multiplier : array, shape=[...]
         """
+        left, right = _values(left), _values(right)
         return (left**2 + self.a**2) ** 0.5 + (right**2 + self.a**2) ** 0.5
 
 
@@ -307,6 +321,7 @@ class ScalarMultiplier(Multiplier):
     Ours; every θ₀ is recoverable there.
     """
 
+    @door
     def __init__(self, constant: float) -> None:
         self.constant = max(float(constant), 0.0)
 
@@ -326,4 +341,4 @@ class ScalarMultiplier(Multiplier):
         -------
         multiplier : array, shape=[...]
         """
-        return (self.constant + 4.0 * left * right) ** 0.5
+        return (self.constant + 4.0 * _values(left) * _values(right)) ** 0.5

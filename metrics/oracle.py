@@ -8,10 +8,12 @@ from typing import Any
 import autograd
 
 from liftflow.architectures import Architecture
+from liftflow.doors import door
 from liftflow.linalg import over_batch
-from liftflow.typing import FloatArray, as_array
+from liftflow.typing import FloatArray, as_array, refuse_beyond
 
 
+@door
 def oracle_jacobian(architecture: Architecture, theta: Any) -> FloatArray:
     """Jacobian of the lift by reverse-mode autodiff, entry by entry of z.
 
@@ -25,10 +27,14 @@ def oracle_jacobian(architecture: Architecture, theta: Any) -> FloatArray:
     jacobian : array, shape=[..., lifted_dim, dim]
     """
     theta = as_array(theta, "theta", (architecture.dim,), differentiable=False)
-    dense = over_batch(autograd.jacobian(architecture.lift), [theta], [1])
+    rows, columns = architecture.lifted_dim, architecture.dim
+    refuse_beyond(float(rows) * columns, f"a dense matrix of {rows} × {columns} numbers")
+    shape = (*architecture.lifted_shape, architecture.dim)
+    dense = over_batch(autograd.jacobian(architecture.lift), [theta], [1], shape)
     return dense.reshape(*theta.shape[:-1], architecture.lifted_dim, architecture.dim)
 
 
+@door
 def oracle_gram(architecture: Architecture, theta: Any) -> FloatArray:
     """Lifted Gram operator M(θ) = J Jᵀ.
 

@@ -12,7 +12,7 @@ from liftflow.metrics.base import Cometric
 from liftflow.metrics.exact import EXACT_RTOL, chain_distance, cone_distance
 from liftflow.metrics.geometry import TANGENT_RTOL
 from liftflow.metrics.horizontal import TangentSpaces
-from liftflow.typing import FloatArray, IntArray
+from liftflow.typing import FloatArray, IntArray, refuse_beyond
 
 
 class PathCometric(Cometric):
@@ -32,6 +32,7 @@ class PathCometric(Cometric):
     """
 
     architecture: ReLUNetwork
+    _family = ReLUNetwork
 
     def point(self, z: Any, *, near: Any = None) -> FloatArray:
         """Recover Ψ(z, h(θ₀)), in the sign gauge of ``near``.
@@ -108,6 +109,8 @@ class PathCometric(Cometric):
         """
         z = self._lifted(z, "z", differentiable=False)
         theta = self.point(z)
+        size, dim = self.architecture.lifted_dim, self.architecture.dim
+        refuse_beyond(float(size) * max(size, dim), f"a dense matrix of {size} × {size} numbers")
         if not np.all(theta):
             return self.architecture.gram_matrix(theta)
         scaled = self.architecture.path_incidence.toarray() / theta[..., None, :]
@@ -203,6 +206,7 @@ class PathCometric(Cometric):
             return chain_distance(gaps, point_a.item(), point_b.item())
         dag = self.architecture.dag
         shape = np.sum(dag.head_hidden == 0), np.sum(dag.tail_hidden == 0)
+        point_a, point_b = self._one(point_a, "point_a"), self._one(point_b, "point_b")
         one_neuron = dag.n_hidden == 1 and sum(shape) == dag.dim
         if one_neuron and abs(self.laws[0]) <= EXACT_RTOL * np.sum(self.theta0**2):
             return cone_distance(point_a.reshape(shape), point_b.reshape(shape))
@@ -331,7 +335,7 @@ class ScalarChainCometric(PathCometric):
         n_in, n_out = len(architecture.inputs), len(architecture.outputs)
         chain = architecture.hidden
         expected = [(i, *chain, o) for i in architecture.inputs for o in architecture.outputs]
-        if len(chain) != 2 or sorted(architecture.paths()) != sorted(expected):
+        if len(chain) != 2 or set(architecture.paths()) != set(expected):
             raise ArchitectureError(
                 "this closed form is for networks n-1-1-m without biases or skips, got "
                 f"{len(chain)} hidden nodes and {architecture.n_paths} paths; use PathCometric"

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from liftflow.architectures import ProductArchitecture
+from liftflow.doors import door
 from liftflow.metrics.base import Cometric
 from liftflow.metrics.horizontal import ProductSpaces
 from liftflow.typing import FloatArray
@@ -25,7 +26,9 @@ class ProductCometric(Cometric):
     """
 
     architecture: ProductArchitecture
+    _family = ProductArchitecture
 
+    @door
     def __init__(
         self, architecture: ProductArchitecture, theta0: Any, factors: Sequence[Cometric]
     ) -> None:

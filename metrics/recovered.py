@@ -142,4 +142,4 @@ class RecoveredCometric(Cometric):
             return np.reshape(inverse.T @ (inverse @ vector.ravel()), shape)
 
         vector = self._lifted(tangent_vec, "tangent_vec", differentiable=False)
-        return over_batch(solve, [self.point(z), vector], [1, len(shape)])
+        return over_batch(solve, [self.point(z), vector], [1, len(shape)], shape)

@@ -13,7 +13,8 @@ from autograd.extend import defvjp, primitive
 from autograd.tracer import getval
 
 from liftflow.architectures.linear import DeepLinear
-from liftflow.errors import NotIntrinsicError, NotOnImageError
+from liftflow.doors import (door)
+from liftflow.errors import (NotIntrinsicError, NotOnImageError)
 from liftflow.linalg import RANK_RTOL, over_batch
 from liftflow.metrics.base import Cometric
 from liftflow.metrics.exact import (
@@ -207,7 +208,9 @@ class SpectralCometric(Cometric):
     """
 
     architecture: DeepLinear
+    _family = DeepLinear
 
+    @door
     def __init__(self, architecture: DeepLinear, theta0: Any, multiplier: Multiplier) -> None:
         super().__init__(architecture, theta0)
         self.multiplier = multiplier
@@ -411,6 +414,7 @@ class SpectralCometric(Cometric):
         -------
         distance : float or None
         """
+        point_a, point_b = self._one(point_a, "point_a"), self._one(point_b, "point_b")
         widths, multiplier = self.architecture.widths, self.multiplier
         small = EXACT_RTOL * np.sum(self.theta0**2)
         if isinstance(multiplier, TwoLayerMultiplier) and abs(multiplier.lam) <= small:

@@ -32,6 +32,7 @@ from liftflow import (
 from liftflow.data import load
 from liftflow.errors import (
     ArchitectureError,
+    CallError,
     DataError,
     FlowError,
     GeodesicError,
@@ -46,12 +47,14 @@ from liftflow.errors import (
     OutputError,
     ShapeError,
     UndecidedError,
+    UndefinedError,
 )
 from liftflow.flows.integrate import METHODS, FlowState, Settings, integrate
 from liftflow.manifolds.images import image_manifold
 
 BUILT_IN = {
     ArchitectureError: ValueError,
+    CallError: TypeError,
     DataError: ValueError,
     FlowError: RuntimeError,
     GeodesicError: RuntimeError,
@@ -65,6 +68,7 @@ BUILT_IN = {
     OutputError: OSError,
     ShapeError: ValueError,
     UndecidedError: ValueError,
+    UndefinedError: NotImplementedError,
 }
 
 
@@ -404,7 +408,7 @@ def test_graphs(act, match, nodes):
                 lambda: ReLUNetwork.from_widths([2, 2.5, 1]),
                 r"a width must be an integer of at least 1, got 2\.5",
             ),
-            "text": (lambda: ReLUNetwork.from_widths("2-3"), "a width must be .* got '2'"),
+            "text": (lambda: ReLUNetwork.from_widths("2-3"), "widths must be a sequence, got str"),
             "negative layer": (
                 lambda: ReLUNetwork.residual([2, 2, 2], [(-1, 2)]),
                 "a layer must be an integer of at least 0, got -1",
@@ -668,12 +672,12 @@ FLOWS = {
     "no Loss": (
         lambda: ParameterFlow(NETWORK, anp.sum),
         InputError,
-        r"loss must be a liftflow Loss, got function; use loss_from_function\(f\)",
+        r"loss must be a Loss, got function; use loss_from_function\(f\)",
     ),
     "no Loss either": (
         lambda: IntrinsicFlow(SET, "mse"),
         InputError,
-        r"loss must be a liftflow Loss, got str; .*NetworkLoss\(network, inputs, targets\)",
+        r"loss must be a Loss, got str; .*NetworkLoss\(network, inputs, targets\)",
     ),
     "loss of another network": (
         lambda: parameter_flow(LOSS, TWIN),

@@ -12,8 +12,9 @@ import pandas as pd
 from sklearn import datasets
 from sklearn.preprocessing import LabelEncoder, StandardScaler
 
+from liftflow.doors import door
 from liftflow.errors import DataError, InputError
-from liftflow.typing import FloatArray
+from liftflow.typing import FloatArray, as_array, freeze
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +37,12 @@ class Dataset:
     targets: FloatArray
     n_classes: int
 
+    def __post_init__(self) -> None:
+        """Own the arrays: those of the caller may change."""
+        for name, shape in (("inputs", (None, None)), ("targets", (None,))):
+            as_array(getattr(self, name), name, shape, batch=False)
+            object.__setattr__(self, name, freeze(np.array(getattr(self, name))))
+
     @property
     def default_loss(self) -> str:
         """The usual loss for these targets."""
@@ -46,6 +53,7 @@ class Dataset:
         """Number of outputs of a network for these targets."""
         return self.n_classes or 1
 
+    @door
     def targets_for(self, loss: str) -> FloatArray:
         """Return the targets in the form a loss takes them.
 
@@ -88,6 +96,7 @@ _MAX_LABELS = 20
 _HUGE = 1e150  # the square is still finite
 
 
+@door
 def load(name: str) -> Dataset:
     """Load a data set of scikit-learn by name, or a CSV file by path.
 

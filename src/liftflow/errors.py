@@ -23,6 +23,14 @@ class NotFiniteError(InputError):
     """An array holds NaN or infinity."""
 
 
+class CallError(InputError, TypeError):
+    """An argument is missing, unknown, or given twice."""
+
+
+class UndefinedError(LiftflowError, NotImplementedError):
+    """What was asked for does not exist here, or nobody knows how to compute it."""
+
+
 class DataError(InputError):
     """A data set, a label or a table cannot be used as it is."""
 

@@ -10,7 +10,7 @@ from autograd.extend import defjvp, defvjp, primitive
 from scipy.sparse import csr_array
 from scipy.sparse.linalg import LinearOperator, lsmr
 
-from liftflow.errors import NotFiniteError
+from liftflow.errors import (NotFiniteError, ShapeError)
 from liftflow.typing import FloatArray
 
 RANK_RTOL = 1e-10
@@ -23,7 +23,10 @@ _ROUNDING = 1e-13  # rows below this fraction of the largest are what cancellati
 
 
 def over_batch(
-    function: Callable[..., FloatArray], arrays: Sequence[FloatArray], core_ndims: Sequence[int]
+    function: Callable[..., FloatArray],
+    arrays: Sequence[FloatArray],
+    core_ndims: Sequence[int],
+    shape: tuple[int, ...] | None = None,
 ) -> FloatArray:
     """Apply ``function`` along the broadcast leading axes of ``arrays``, one item at a time.
 
@@ -35,16 +38,24 @@ def over_batch(
         Their leading axes broadcast against each other.
     core_ndims : sequence of int
         Number of trailing axes that belong to one item of each array.
+    shape : tuple of int, optional
+        Shape of one result, for a batch of none; by default that of an item of the first array.
 
     Returns
     -------
     result : array, shape=[..., *result_shape]
     """
     leads = [a.shape[: a.ndim - n] for a, n in zip(arrays, core_ndims, strict=True)]
-    lead = np.broadcast_shapes(*leads)
+    try:
+        lead = np.broadcast_shapes(*leads)
+    except ValueError as error:
+        raise ShapeError(f"the leading axes of the arrays do not fit together: {error}") from error
     if not lead:
         return np.asarray(function(*arrays))
     size = math.prod(lead)  # not −1, which an item without entries leaves open
+    if size == 0:
+        core = arrays[0].shape[len(leads[0]) :] if shape is None else shape
+        return np.zeros((*lead, *core))
     flat = [
         np.broadcast_to(a, lead + a.shape[len(own) :]).reshape(size, *a.shape[len(own) :])
         for a, own in zip(arrays, leads, strict=True)

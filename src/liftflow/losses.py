@@ -2,25 +2,30 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import autograd
 import numpy as np
 from scipy.special import log_softmax, softmax
 
 from liftflow.architectures import Architecture, ReLUNetwork
+from liftflow.doors import Guarded
 from liftflow.errors import DataError, InputError, NotDifferentiableError, ShapeError
 from liftflow.linalg import over_batch
-from liftflow.typing import FloatArray, as_array
+from liftflow.typing import FloatArray, as_array, as_instance, as_own, as_vector, freeze, shown
 
 
-class Loss(ABC):
+class Loss(Guarded, ABC):
     """A function f of z, with the parameter loss ℓ = f∘φ that it induces.
 
     Some losses need more than z: a ReLU network's function also depends on one sign per hidden
     neuron, which φ forgets. Such a loss reads them from the argument ``near``, a parameter in the
     same sign gauge; others ignore it.
     """
+
+    _usual_fix: ClassVar[str] = (
+        "use loss_from_function(f) or NetworkLoss(network, inputs, targets)"
+    )
 
     @abstractmethod
     def value(self, z: Any, near: Any = None) -> Any:
@@ -64,6 +69,7 @@ class Loss(ABC):
         -------
         value : array, shape=[...]
         """
+        as_instance(architecture, Architecture, "architecture")
         return self.value(architecture.lift(theta))
 
     def parameter_gradient(self, theta: Any, architecture: Architecture) -> Any:
@@ -78,6 +84,7 @@ class Loss(ABC):
         -------
         gradient : array, shape=[..., dim]
         """
+        as_instance(architecture, Architecture, "architecture")
         return architecture.lift_vjp(theta, self.gradient(architecture.lift(theta)))
 
     def scores(self, theta: FloatArray, architecture: Architecture) -> dict[str, float]:
@@ -170,8 +177,9 @@ class FunctionLoss(Loss):
         -------
         value : array, shape=[...]
         """
+        as_instance(architecture, Architecture, "architecture")
         theta = as_array(theta, "theta", (architecture.dim,), differentiable=False)
-        return over_batch(lambda t: self.value(architecture.lift(t)), [theta], [1])
+        return over_batch(lambda t: self.value(architecture.lift(t)), [theta], [1], shape=())
 
     def parameter_gradient(self, theta: Any, architecture: Architecture) -> Any:
         """Evaluate ∇ℓ(θ) = ∂φ(θ)ᵀ∇f(φ(θ)).
@@ -185,6 +193,7 @@ class FunctionLoss(Loss):
         -------
         gradient : array, shape=[..., dim]
         """
+        as_instance(architecture, Architecture, "architecture")
         theta = as_array(theta, "theta", (architecture.dim,), differentiable=False)
         parent = super().parameter_gradient
         return over_batch(lambda t: parent(t, architecture), [theta], [1])
@@ -216,7 +225,7 @@ def loss_from_function(function: Callable[[Any], Any]) -> FunctionLoss:
     [2. 4.]
     """
     if not callable(function):
-        raise InputError(f"function must take z to a number, got {function!r}")
+        raise InputError(f"function must take z to a number, got {shown(function)}")
     return FunctionLoss(function)
 
 
@@ -258,8 +267,8 @@ class NetworkLoss(Loss):
     """
 
     def __init__(self, network: ReLUNetwork, inputs: Any, targets: Any, kind: str = "mse") -> None:
-        if kind not in _KINDS:
-            raise InputError(f"kind must be one of {', '.join(_KINDS)}, got {kind!r}")
+        if not isinstance(kind, str) or kind not in _KINDS:
+            raise InputError(f"kind must be one of {', '.join(_KINDS)}, got {shown(kind)}")
         if not isinstance(network, ReLUNetwork):
             raise InputError(
                 f"network must be a ReLUNetwork, got {type(network).__name__}; another "
@@ -267,18 +276,16 @@ class NetworkLoss(Loss):
             )
         self.network, self.kind = network, kind
         n_out = len(network.outputs)
-        self.inputs = as_array(
-            inputs, "inputs", (None, len(network.inputs)), batch=False, differentiable=False
-        ).copy()
+        self.inputs = as_own(inputs, "inputs", (None, len(network.inputs)))
         if len(self.inputs) == 0:
             raise DataError("inputs must hold at least one sample, got none")
         if kind == "mse":
             values = as_array(targets, "targets", differentiable=False)
             if values.ndim == 1 and n_out == 1:
                 values = values[:, None]
-            self.targets = as_array(values, "targets", (None, n_out), batch=False).copy()
+            self.targets = as_own(values, "targets", (None, n_out))
         else:
-            self.targets = self._labels(targets, n_out)
+            self.targets = freeze(self._labels(targets, n_out))
         if len(self.targets) != len(self.inputs):
             raise ShapeError(
                 f"inputs and targets must have one row per sample, got {len(self.inputs)} and "
@@ -341,7 +348,7 @@ class NetworkLoss(Loss):
         theta = as_array(theta, "theta", (self.network.dim,), differentiable=False)
         forward = self.network.forward_vjp
         return over_batch(
-            lambda t: np.asarray(self._value(forward(t, self.inputs)[0])), [theta], [1]
+            lambda t: np.asarray(self._value(forward(t, self.inputs)[0])), [theta], [1], shape=()
         )
 
     def parameter_gradient(self, theta: Any, architecture: Architecture | None = None) -> Any:
@@ -385,7 +392,7 @@ class NetworkLoss(Loss):
         def value(point: FloatArray) -> FloatArray:
             return np.asarray(self._value(self._path_outputs(point, self._path_nodes(point, near))))
 
-        return over_batch(value, [self._z(z)], [1])
+        return over_batch(value, [self._z(z)], [1], shape=())
 
     def gradient(self, z: Any, near: Any = None) -> Any:
         r"""Evaluate ∇f(z), :math:`∂_p f = \sum_i x_{i,p_0} a_p(x_i) δ_{i,o(p)}`.
@@ -466,6 +473,7 @@ class NetworkLoss(Loss):
             ``accuracy`` where the targets are one-hot, else ``r2``.
         """
         self._check(architecture)
+        theta = as_vector(theta, "theta", self.network.dim)
         outputs = self.network.forward_vjp(theta, self.inputs)[0]
         one_hot = self.targets.shape[1] > 1 and np.all(np.isin(self.targets, (0.0, 1.0)))
         if one_hot and np.all(self.targets.sum(axis=1) == 1):

@@ -4,9 +4,10 @@ from typing import Any
 
 import autograd.numpy as anp
 
+from liftflow.doors import door
 from liftflow.errors import DataError, ShapeError
 from liftflow.losses import FunctionLoss, loss_from_function
-from liftflow.typing import as_array
+from liftflow.typing import as_own
 
 
 def _rows(array: Any, name: str, count: int) -> None:
@@ -14,6 +15,7 @@ def _rows(array: Any, name: str, count: int) -> None:
         raise ShapeError(f"{name} must have one row per sample, {count}, got {len(array)}")
 
 
+@door
 def least_squares_loss(inputs: Any, targets: Any) -> FunctionLoss:
     r"""Regress targets linearly on inputs, :math:`f(Z) = \frac{1}{2N}\sum_i ‖Z x_i − y_i‖^2`.
 
@@ -32,8 +34,8 @@ def least_squares_loss(inputs: Any, targets: Any) -> FunctionLoss:
     InputError, ShapeError, NotFiniteError
         Arrays that do not fit.
     """
-    inputs = as_array(inputs, "inputs", (None, None), batch=False, differentiable=False)
-    targets = as_array(targets, "targets", (None, None), batch=False, differentiable=False)
+    inputs = as_own(inputs, "inputs", (None, None))
+    targets = as_own(targets, "targets", (None, None))
     _rows(targets, "targets", len(inputs))
     # ‖XZᵀ − Y‖² needs the samples only through their moments.
     count = len(inputs)
@@ -46,6 +48,7 @@ def least_squares_loss(inputs: Any, targets: Any) -> FunctionLoss:
     return loss_from_function(value)
 
 
+@door
 def matrix_sensing_loss(measurements: Any, values: Any) -> FunctionLoss:
     r"""Sense a matrix, :math:`f(Z) = \frac{1}{2k}\sum_i (⟨A_i, Z⟩ − y_i)^2`.
 
@@ -66,10 +69,8 @@ def matrix_sensing_loss(measurements: Any, values: Any) -> FunctionLoss:
     InputError, ShapeError, NotFiniteError
         Arrays that do not fit.
     """
-    forms = as_array(
-        measurements, "measurements", (None, None, None), batch=False, differentiable=False
-    )
-    values = as_array(values, "values", (None,), batch=False, differentiable=False)
+    forms = as_own(measurements, "measurements", (None, None, None))
+    values = as_own(values, "values", (None,))
     _rows(values, "values", len(forms))
     flat = forms.reshape(len(forms), -1)
     return loss_from_function(
@@ -77,6 +78,7 @@ def matrix_sensing_loss(measurements: Any, values: Any) -> FunctionLoss:
     )
 
 
+@door
 def matrix_completion_loss(observed: Any, mask: Any) -> FunctionLoss:
     r"""Complete a matrix, :math:`f(Z) = \frac{1}{2|Ω|}\sum_{(i,j) ∈ Ω} (Z_{ij} − Y_{ij})^2`.
 
@@ -99,15 +101,14 @@ def matrix_completion_loss(observed: Any, mask: Any) -> FunctionLoss:
     InputError, ShapeError, NotFiniteError
         Arrays that do not fit.
     """
-    observed = as_array(observed, "observed", (None, None), batch=False, differentiable=False)
-    known = as_array(
-        anp.asarray(mask) * 1, "mask", observed.shape, batch=False, differentiable=False
-    )
+    observed = as_own(observed, "observed", (None, None))
+    known = as_own(anp.asarray(mask) * 1, "mask", observed.shape)
     if not known.sum() > 0:
         raise DataError("mask must mark at least one entry as observed")
     return loss_from_function(lambda z: 0.5 * anp.sum(known * (z - observed) ** 2) / known.sum())
 
 
+@door
 def attention_loss(inputs: Any, targets: Any, d_head: int) -> FunctionLoss:
     r"""Regress sequences on sequences by an attention layer of any number of heads.
 
@@ -132,8 +133,8 @@ def attention_loss(inputs: Any, targets: Any, d_head: int) -> FunctionLoss:
         Arrays that do not fit.
     """
     shape = (None, None, None)
-    tokens = as_array(inputs, "inputs", shape, batch=False, differentiable=False)
-    wanted = as_array(targets, "targets", tokens.shape, batch=False, differentiable=False)
+    tokens = as_own(inputs, "inputs", shape)
+    wanted = as_own(targets, "targets", tokens.shape)
     count, transposed = wanted.shape[0] * wanted.shape[1], anp.swapaxes(tokens, 1, 2)
 
     def value(z: Any) -> Any:

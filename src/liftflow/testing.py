@@ -16,7 +16,9 @@ import geomstats.backend as gs
 import numpy as np
 
 from liftflow.architectures import Architecture
+from liftflow.doors import door
 from liftflow.errors import ArchitectureError
+from liftflow.manifolds import InvariantSet
 from liftflow.metrics import IntrinsicMetric, oracle_jacobian
 from liftflow.typing import FloatArray, Rng, as_rng
 
@@ -93,6 +95,7 @@ def _fibre_point(architecture: Architecture, theta: Any, rng: Any) -> Any:
         return theta
 
 
+@door
 def check_architecture(architecture: Architecture, rng: Rng = 0) -> None:
     """Check that the lift, the laws and all their derivatives belong together.
 
@@ -205,6 +208,7 @@ def check_architecture(architecture: Architecture, rng: Rng = 0) -> None:
     _require(gaps[0] <= gaps[1] * (1 + 1e-12), f"align: farther, {gaps[0]} > {gaps[1]}")
 
 
+@door
 def check_metric(metric: IntrinsicMetric, rng: Rng = 0) -> None:
     """Check that a metric is the closed form of M(θ) = ∂φ ∂φᵀ on its invariant set.
 
@@ -374,6 +378,7 @@ def _curvature(metric: IntrinsicMetric, point: Any, frame: list[Any], reach: flo
     )
 
 
+@door
 def check_manifold(space: Any, rng: Rng = 0) -> None:
     """Check that points, tangent vectors and the dimension of a manifold belong together.
 
@@ -422,7 +427,8 @@ def check_manifold(space: Any, rng: Rng = 0) -> None:
         _require(~is_tangent(ambient - tangent, points), "is_tangent: accepts normal vectors")
 
 
-def check_bundle(invariant_set: Any, rng: Rng = 0) -> None:
+@door
+def check_bundle(invariant_set: InvariantSet, rng: Rng = 0) -> None:
     """Check that the lift is a Riemannian submersion from an invariant set, as its bundle says.
 
     The section and its lift; projections onto range ∂φᵀ and ker ∂φ ∩ ker ∂h, orthogonal and of

@@ -3,21 +3,37 @@
 Every public function passes its arrays through :func:`as_array`: what leaves it is float64,
 finite and of the promised trailing shape. Arrays traced by autograd pass unchanged, so that a
 function behind the door stays differentiable; one that is not asks for ``differentiable=False``
-and is refused instead of returning a silent zero.
-"""
+and is refused instead of returning a silent zero. Objects pass through :func:`as_instance`, sizes
+through :func:`refuse_beyond`. What an object keeps it owns and cannot be written to:
+:func:`as_own`, :func:`freeze`."""
 
+import math
 import numbers
-from typing import Any, TypeAlias
+import os
+import reprlib
+from collections.abc import Callable
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from autograd.tracer import getval, isbox
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
-from liftflow.errors import InputError, NotDifferentiableError, NotFiniteError, ShapeError
+from liftflow.errors import (
+    ArchitectureError,
+    InputError,
+    NotDifferentiableError,
+    NotFiniteError,
+    ShapeError,
+)
 
 FloatArray: TypeAlias = NDArray[np.float64]
 IntArray: TypeAlias = NDArray[np.intp]
 Rng: TypeAlias = np.random.Generator | int | None
+T = TypeVar("T")
+
+MEMORY_LIMIT = 8e9
+"""Bytes of one network or one dense array; the environment's ``LIFTFLOW_MEMORY_LIMIT`` goes first."""
 
 
 def _plain(value: Any) -> Any:
@@ -77,6 +93,8 @@ def as_array(
         plain = np.asarray(_plain(value))
     except ValueError as error:
         raise ShapeError(f"{name} must be an array of numbers, got a ragged sequence") from error
+    except Exception as error:  # whatever the conversion of a foreign object raises
+        raise InputError(f"{name} must be an array of numbers, got {got(value)}: {error}") from error
     if plain.dtype.kind not in "fiu":
         raise InputError(f"{name} must hold real numbers, got dtype {plain.dtype}")
     if shape is not None:
@@ -95,6 +113,176 @@ def as_array(
         bad = int(array.size - np.isfinite(array).sum())
         raise NotFiniteError(f"{name} must be finite, got {bad} NaN or infinite of {array.size}")
     return value if traced else array
+
+
+def as_vector(value: Any, name: str, size: int) -> FloatArray:
+    """Return a vector, checked as by :func:`as_array` unless it looks like one of our own.
+
+    Parameters
+    ----------
+    value : array-like, shape=[size]
+        What comes from inside a loop passes at once: its numbers are not looked at.
+    name : str
+        What the error message calls it.
+    size : int
+
+    Returns
+    -------
+    vector : array, shape=[size]
+    """
+    if type(value) is np.ndarray and value.shape == (size,) and value.dtype == np.float64:
+        return value
+    return as_array(value, name, (size,), batch=False, differentiable=False)
+
+
+def as_own(value: Any, name: str, shape: tuple[int | None, ...] | None = None) -> FloatArray:
+    """Return a read-only copy of an array without leading axes: what an object keeps of it.
+
+    Parameters
+    ----------
+    value, name, shape
+        As of :func:`as_array`.
+
+    Returns
+    -------
+    array : array, shape=[*shape]
+    """
+    return freeze(as_array(value, name, shape, batch=False, differentiable=False).copy())
+
+
+def freeze(value: T) -> T:
+    """Make the arrays in ``value`` read-only, and return it.
+
+    Parameters
+    ----------
+    value : array, sparse array, or list or tuple of them
+        Whatever else is inside stays as it is.
+
+    Returns
+    -------
+    value : the same
+    """
+    if isinstance(value, np.ndarray):
+        value.setflags(write=False)
+    elif isinstance(value, csr_array):
+        freeze((value.data, value.indices, value.indptr))
+    elif isinstance(value, list | tuple):
+        for part in value:
+            freeze(part)
+    return value
+
+
+def got(value: Any) -> str:
+    """Name the type of a value for an error message, or say which class it is.
+
+    Parameters
+    ----------
+    value : object
+
+    Returns
+    -------
+    name : str
+    """
+    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+
+
+def shown(value: Any) -> str:
+    """Write a value into an error message, however large it is.
+
+    Parameters
+    ----------
+    value : object
+
+    Returns
+    -------
+    text : str
+        Shortened.
+    """
+    try:
+        return reprlib.repr(value)
+    except Exception:  # integers of thousands of digits have none
+        return got(value)
+
+
+def as_instance(value: Any, cls: type[T], name: str) -> T:
+    """Return ``value`` if it is an instance of ``cls``, or say what it is.
+
+    Parameters
+    ----------
+    value : object
+        Often an argument in another's place, or a class where an instance is meant.
+    cls : type
+        Its ``_usual_fix``, if it has one, ends the message.
+    name : str
+        What the error message calls it.
+
+    Returns
+    -------
+    value : cls
+
+    Raises
+    ------
+    InputError
+        Of another class.
+    """
+    if isinstance(value, cls):
+        return value
+    article = "an" if cls.__name__[0] in "AEIOU" else "a"
+    fix = "call it to make one" if value is cls else getattr(cls, "_usual_fix", "")
+    end = f"; {fix}" if fix else ""
+    raise InputError(f"{name} must be {article} {cls.__name__}, got {got(value)}{end}")
+
+
+def as_function(value: Any, name: str) -> Callable[..., Any]:
+    """Return ``value`` if it can be called, or say what it is.
+
+    Parameters
+    ----------
+    value : callable
+    name : str
+        What the error message calls it.
+
+    Returns
+    -------
+    value : callable
+
+    Raises
+    ------
+    InputError
+        It cannot be called.
+    """
+    if not callable(value):
+        raise InputError(f"{name} must be a function, got {got(value)}")
+    return value
+
+
+def as_number(value: Any, name: str, low: float = -math.inf, high: float = math.inf) -> float:
+    """Return one finite real number from ``low`` to ``high``, or say why not.
+
+    Parameters
+    ----------
+    value : float
+        Any real type.
+    name : str
+        What the error message calls it.
+    low, high : float
+        Bounds, themselves let through.
+
+    Returns
+    -------
+    number : float
+
+    Raises
+    ------
+    InputError
+        Not a finite number, or out of bounds.
+    """
+    if isinstance(value, float | int) and low <= value <= high and math.isfinite(value):
+        return float(value)
+    number = float(as_array(value, name, (), batch=False, differentiable=False))
+    if not low <= number <= high:
+        raise InputError(f"{name} must lie between {low:g} and {high:g}, got {shown(value)}")
+    return number
 
 
 def as_count(value: Any, name: str, minimum: int = 0) -> int:
@@ -119,7 +307,7 @@ def as_count(value: Any, name: str, minimum: int = 0) -> int:
         Not an integer, or too small.
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < minimum:
-        raise InputError(f"{name} must be an integer of at least {minimum}, got {value!r}")
+        raise InputError(f"{name} must be an integer of at least {minimum}, got {shown(value)}")
     return int(value)
 
 
@@ -147,5 +335,32 @@ def as_rng(rng: Rng) -> np.random.Generator:
     if isinstance(rng, numbers.Integral) and not isinstance(rng, bool) and rng >= 0:
         return np.random.default_rng(int(rng))
     raise InputError(
-        f"rng must be a numpy.random.Generator, a seed (an integer from 0) or None, got {rng!r}"
+        f"rng must be a numpy.random.Generator, a seed (an integer from 0) or None, got {shown(rng)}"
     )
+
+
+def refuse_beyond(n_numbers: float, what: str, n_bytes: int = 8) -> None:
+    """Refuse what cannot fit into memory before any of it is taken.
+
+    Parameters
+    ----------
+    n_numbers : float
+        How many numbers it takes.
+    what : str
+        What the error message calls it.
+    n_bytes : int
+        What one of them takes.
+
+    Raises
+    ------
+    ArchitectureError
+        It takes more than ``MEMORY_LIMIT``.
+    """
+    limit = float(os.environ.get("LIFTFLOW_MEMORY_LIMIT", MEMORY_LIMIT))
+    if n_numbers * n_bytes > limit:
+        gigabytes = min(n_numbers * n_bytes, 10**300) / 1e9
+        raise ArchitectureError(
+            f"{what} takes about {gigabytes:.3g} GB, more than the limit of "
+            f"{limit / 1e9:.3g} GB; the environment variable LIFTFLOW_MEMORY_LIMIT, in bytes, "
+            "raises it"
+        )
