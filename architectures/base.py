@@ -12,7 +12,6 @@ import numpy as np
 from scipy.sparse.linalg import LinearOperator
 
 from liftflow.doors import Guarded, door
-from liftflow.doors import Guarded, door
 from liftflow.errors import (
     ArchitectureError,
     InputError,
@@ -21,8 +20,16 @@ from liftflow.errors import (
     NotRecoverableError,
     ShapeError,
 )
-from liftflow.linalg import (RANK_RTOL, lengths, minimal_solution, over_batch, range_basis, row_sizes, scaled_rank)
-from liftflow.typing import (FloatArray, Rng, as_array, as_count, as_rng, got, refuse_beyond, shown)
+from liftflow.linalg import (
+    RANK_RTOL,
+    lengths,
+    minimal_solution,
+    over_batch,
+    range_basis,
+    row_sizes,
+    scaled_rank,
+)
+from liftflow.typing import FloatArray, Rng, as_array, as_count, as_rng, got, refuse_beyond, shown
 
 _GAUSS_NEWTON_STEPS = 100
 _GAUSS_NEWTON_RTOL = 1e-9
@@ -691,7 +698,10 @@ class Architecture(Guarded, ABC):
         NotRecoverableError
             The steps do not converge: θ is too far, or ∂h loses rank on the way.
         """
-        theta, max_steps = self._theta(theta, differentiable=False), as_count(max_steps, "max_steps")
+        theta, max_steps = (
+            self._theta(theta, differentiable=False),
+            as_count(max_steps, "max_steps"),
+        )
         laws = self._laws(laws)
 
         def project(point: FloatArray, target: FloatArray) -> FloatArray:

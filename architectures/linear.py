@@ -11,10 +11,16 @@ from scipy.sparse.linalg import LinearOperator, cg
 from scipy.stats import ortho_group
 
 from liftflow.architectures.base import Architecture
-from liftflow.doors import (door)
-from liftflow.errors import (ArchitectureError, InputError, NotIntrinsicError, NotRecoverableError, ShapeError)
-from liftflow.linalg import (RANK_RTOL, ROUNDING, over_batch, shifted_product_root)
-from liftflow.typing import (FloatArray, Rng, as_array, as_count, as_rng, refuse_beyond, shown)
+from liftflow.doors import door
+from liftflow.errors import (
+    ArchitectureError,
+    InputError,
+    NotIntrinsicError,
+    NotRecoverableError,
+    ShapeError,
+)
+from liftflow.linalg import RANK_RTOL, ROUNDING, over_batch, shifted_product_root
+from liftflow.typing import FloatArray, Rng, as_array, as_count, as_rng, refuse_beyond, shown
 
 BALANCE_RTOL = 1e-8
 """Distance of the laws to multiples of I, relative to the layers, that counts as none."""

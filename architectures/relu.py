@@ -23,10 +23,28 @@ from liftflow.architectures.paths import (
     path_table,
     scatter_matrix,
 )
-from liftflow.doors import (door)
-from liftflow.errors import (ArchitectureError, InputError, NotOnImageError, NotRecoverableError, ShapeError)
-from liftflow.linalg import (lengths, over_batch, sparse_apply)
-from liftflow.typing import (FloatArray, IntArray, Rng, as_array, as_count, as_instance, as_rng, as_vector, freeze, refuse_beyond, shown)
+from liftflow.doors import door
+from liftflow.errors import (
+    ArchitectureError,
+    InputError,
+    NotOnImageError,
+    NotRecoverableError,
+    ShapeError,
+)
+from liftflow.linalg import lengths, over_batch, sparse_apply
+from liftflow.typing import (
+    FloatArray,
+    IntArray,
+    Rng,
+    as_array,
+    as_count,
+    as_instance,
+    as_rng,
+    as_vector,
+    freeze,
+    refuse_beyond,
+    shown,
+)
 
 PATH_LIMIT = 2_000_000
 """Default for the largest number of paths that are ever listed."""

@@ -9,9 +9,9 @@ from geomstats.geometry.base import LevelSet
 from geomstats.geometry.euclidean import Euclidean
 
 from liftflow.architectures import Architecture
-from liftflow.architectures.base import (architecture_of)
-from liftflow.doors import (doors)
-from liftflow.errors import (ArchitectureError, InputError)
+from liftflow.architectures.base import architecture_of
+from liftflow.doors import doors
+from liftflow.errors import ArchitectureError, InputError
 from liftflow.manifolds.bundle import LiftBundle, LiftQuotientMetric
 from liftflow.manifolds.charts import chart_manifold
 from liftflow.manifolds.images import image_manifold, random_tangent_vec

@@ -8,8 +8,8 @@ import geomstats.backend as gs
 import numpy as np
 
 from liftflow.architectures import Architecture
-from liftflow.doors import (Guarded, doors)
-from liftflow.errors import (NotOnImageError)
+from liftflow.doors import Guarded, doors
+from liftflow.errors import NotOnImageError
 from liftflow.metrics.exact import line_distance
 from liftflow.metrics.geodesic import GEODESIC_RTOL, GeodesicSolver, length
 from liftflow.metrics.geometry import TANGENT_RTOL, HorizontalMetric
@@ -126,7 +126,9 @@ class Cometric(Guarded, ABC):
         z = self._lifted(z, "z")
         size, n_axes = self.architecture.lifted_dim, len(self.lifted_shape)
         lead = z.shape[: len(z.shape) - n_axes]
-        refuse_beyond(float(math.prod(lead)) * size**2, f"a dense matrix of {size} × {size} numbers")
+        refuse_beyond(
+            float(math.prod(lead)) * size**2, f"a dense matrix of {size} × {size} numbers"
+        )
         basis = gs.reshape(gs.eye(size), (size, *self.lifted_shape))
         columns = self.apply(gs.reshape(z, (*lead, 1, *self.lifted_shape)), basis)
         return gs.moveaxis(gs.reshape(columns, (*lead, size, size)), -1, -2)

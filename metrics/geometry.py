@@ -11,10 +11,10 @@ from autograd.extend import defvjp, primitive
 from autograd.tracer import isbox
 from geomstats.geometry.riemannian_metric import RiemannianMetric
 
-from liftflow.errors import (GeodesicError, InputError, NotTangentError)
-from liftflow.linalg import (lengths, over_batch)
-from liftflow.metrics.geodesic import (GeodesicSolver, length)
-from liftflow.typing import (FloatArray, as_array, refuse_beyond)
+from liftflow.errors import GeodesicError, InputError, NotTangentError
+from liftflow.linalg import over_batch
+from liftflow.metrics.geodesic import GeodesicSolver, length
+from liftflow.typing import FloatArray, as_array, refuse_beyond
 
 TANGENT_RTOL = 1e-6
 """Relative distance to the tangent space up to which a vector counts as tangent."""

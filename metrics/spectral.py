@@ -13,8 +13,8 @@ from autograd.extend import defvjp, primitive
 from autograd.tracer import getval
 
 from liftflow.architectures.linear import DeepLinear
-from liftflow.doors import (door)
-from liftflow.errors import (NotIntrinsicError, NotOnImageError)
+from liftflow.doors import door
+from liftflow.errors import NotIntrinsicError, NotOnImageError
 from liftflow.linalg import RANK_RTOL, over_batch
 from liftflow.metrics.base import Cometric
 from liftflow.metrics.exact import (

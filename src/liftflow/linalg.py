@@ -10,7 +10,7 @@ from autograd.extend import defjvp, defvjp, primitive
 from scipy.sparse import csr_array
 from scipy.sparse.linalg import LinearOperator, lsmr
 
-from liftflow.errors import (NotFiniteError, ShapeError)
+from liftflow.errors import NotFiniteError, ShapeError
 from liftflow.typing import FloatArray
 
 RANK_RTOL = 1e-10
