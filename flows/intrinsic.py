@@ -197,7 +197,8 @@ class IntrinsicFlow:
             First and last time.
         **settings
             ``rtol=1e-8``, ``atol=1e-10``, ``method="RK45"``, ``n_times=101`` or ``t_eval``,
-            ``progress=False``, ``checkpoint=path``, ``resume=trajectory``; see
+            ``max_step``, ``first_step``, ``progress=False``, ``memory_limit=8e9``,
+            ``checkpoint=path``, ``resume=trajectory``; see
             :class:`~liftflow.flows.Settings`.
 
         Returns
