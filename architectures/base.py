@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import autograd
 import geomstats.backend as gs
 import numpy as np
+from autograd.tracer import isbox
 from scipy.sparse.linalg import LinearOperator
 
 from liftflow.doors import Guarded, door
@@ -34,6 +35,10 @@ from liftflow.typing import FloatArray, Rng, as_array, as_count, as_rng, got, re
 _GAUSS_NEWTON_STEPS = 100
 _GAUSS_NEWTON_RTOL = 1e-9
 _LAWS_RTOL = 1e-10
+_NO_BATCH = (
+    "{} must broadcast over leading axes, theta of shape [..., dim] to z of shape "
+    "[..., *lifted_shape]; write theta[..., i] for theta[i] and axis=-1 for sums"
+)
 
 
 @contextmanager
@@ -57,9 +62,9 @@ def followed_by_autograd(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except LiftflowError:
+    except (LiftflowError, ArithmeticError, MemoryError):
         raise
-    except (TypeError, ValueError, AttributeError, NotImplementedError) as error:
+    except Exception as error:  # whatever a function does with an array that is traced
         raise NotDifferentiableError(
             f"autograd cannot follow {what} ({error}); write it with autograd.numpy, or with "
             "geomstats.backend and start Python with GEOMSTATS_BACKEND=autograd"
@@ -99,7 +104,8 @@ class Architecture(Guarded, ABC):
     coordinates: ClassVar[str] = "full"
     """Coordinates in which the intrinsic flow of this family is integrated best."""
 
-    @door
+    _lift_is_checked: bool = False
+
     @door
     def __init__(
         self,
@@ -142,6 +148,31 @@ class Architecture(Guarded, ABC):
     def _refuse_dense(self, points: Any, rows: int, columns: int) -> None:
         lead = math.prod(points.shape[:-1])
         refuse_beyond(float(lead) * rows * columns, f"a dense matrix of {rows} × {columns} numbers")
+
+    def _check_lift(self, theta: Any) -> None:
+        """Refuse a lift of another shape, or one that does not broadcast, when it is first used."""
+        by_autograd = type(self).lift_jvp is Architecture.lift_jvp  # else a family knows better
+        if self._lift_is_checked or isbox(theta) or not by_autograd:
+            return
+        one = np.reshape(theta, (-1, self.dim))[0]
+        points, name = np.stack([one, 1.01 * one]), f"the lift of {type(self).__name__}"
+        each = [np.asarray(self.lift(point)) for point in points]
+        if each[0].shape != self.lifted_shape:
+            raise ShapeError(
+                f"{name} takes θ to z of shape {each[0].shape}, but lifted_shape is "
+                f"{self.lifted_shape}; give super().__init__ the shape that lift(theta) has"
+            )
+        try:
+            both = np.asarray(self.lift(points))
+        except Exception as error:
+            raise ShapeError(f"{_NO_BATCH.format(name)}: {error}") from error
+        if not np.array_equal(both.shape, np.shape(each)) or not np.allclose(
+            both, each, rtol=1e-9, atol=1e-9 * np.max(np.abs(each)), equal_nan=True
+        ):
+            raise ShapeError(
+                f"{_NO_BATCH.format(name)}: two θ at once give other numbers than each"
+            )
+        self._lift_is_checked = True
 
     # Blocks.
 
@@ -220,6 +251,7 @@ class Architecture(Guarded, ABC):
         lifted_tangent : array, shape=[..., *lifted_shape]
         """
         theta, tangent = _together(self._theta(theta), self._theta(tangent, "tangent"))
+        self._check_lift(theta)
         with followed_by_autograd(f"the lift of {type(self).__name__}"):
             return autograd.make_jvp(self.lift)(theta)(tangent)[1]
 
@@ -275,6 +307,8 @@ class Architecture(Guarded, ABC):
         -------
         pulled : array, shape=[..., dim]
         """
+        theta = self._theta(theta)
+        self._check_lift(theta)
         covector = self._lifted(covector, "covector")
         lead = covector.shape[: len(covector.shape) - len(self.lifted_shape)]
         flat = gs.reshape(covector, (*lead, self.lifted_dim))

@@ -342,6 +342,40 @@ def _dead(
     )
 
 
+def follow_signs(dag: CompiledDAG, theta: FloatArray, near: FloatArray) -> FloatArray:
+    """Flip hidden nodes so that every edge has the sign of ``near``, but those that vanish.
+
+    Where all paths through a node vanish, either all its in-edges or all its out-edges change
+    sign, and φ does not say which; the edges that are not small do. A spanning tree of the
+    strongest ones, grounded at the inputs and outputs, decides for every node.
+
+    Parameters
+    ----------
+    dag : CompiledDAG
+    theta, near : array, shape=[D]
+
+    Returns
+    -------
+    theta : array, shape=[D]
+        With the same φ and the same laws.
+    """
+    overlap = theta * near
+    if not np.any(overlap < 0):
+        return theta
+    tree, signs, left = np.arange(dag.n_hidden + 1), np.ones(dag.n_hidden + 1), dag.n_hidden
+    for edge in np.argsort(-np.abs(overlap), kind="stable"):
+        tail, head = dag.tail_hidden[edge], dag.head_hidden[edge]  # −1, the last, is the ground
+        if tree[tail] != tree[head]:
+            joined = tree == tree[head]
+            if signs[tail] * signs[head] * overlap[edge] < 0:
+                signs[joined] *= -1.0
+            tree[joined], left = tree[tail], left - 1
+        if not left:
+            break
+    signs *= signs[-1]
+    return theta * signs[dag.tail_hidden] * signs[dag.head_hidden]
+
+
 @primitive
 def _coordinates(theta: FloatArray, chart: "BasisPathChart") -> FloatArray:
     return over_batch(

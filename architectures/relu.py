@@ -19,6 +19,7 @@ from liftflow.architectures.laplacian import GroundedLaplacian
 from liftflow.architectures.paths import (
     Anchors,
     BasisPathChart,
+    follow_signs,
     make_chart,
     path_table,
     scatter_matrix,
@@ -922,7 +923,7 @@ class ReLUNetwork(Architecture):
                     residual,
                 )
             theta = chart.recover(coordinates, values, near=start)
-            return theta if start is None else self._align_signs(theta, start)
+            return theta if start is None else follow_signs(self.dag, theta, start)
 
         return over_batch(one, arrays, [1] * len(arrays), shape=(self.dim,))
 
@@ -1137,19 +1138,9 @@ class ReLUNetwork(Architecture):
         after = np.append(anchors.sums_after(offsets), 0)[self.dag.head_hidden]
         return (before + first + after)[chart.edges]
 
-    def _align_signs(self, theta: FloatArray, near: FloatArray) -> FloatArray:
-        """Flip hidden nodes so that the in-weights of each point the same way as those of near."""
-        signs = np.ones(self.n_hidden + 1)
-        overlap = theta * near
-        for hidden, edges in zip(self.dag.hidden_generations, self.dag.in_edges, strict=True):
-            owners = self.dag.head_hidden[edges] - hidden[0]
-            total = np.bincount(owners, signs[self.dag.tail_hidden[edges]] * overlap[edges])
-            signs[hidden] = np.where(total < 0, -1.0, 1.0)
-        return theta * signs[self.dag.head_hidden] * signs[self.dag.tail_hidden]
-
     def _align(self, theta: FloatArray, base_point: FloatArray) -> FloatArray:
         """Flip hidden nodes while that brings θ closer; the best for one hidden layer."""
-        theta, dag = self._align_signs(theta, base_point), self.dag
+        theta, dag = follow_signs(self.dag, theta, base_point), self.dag
         signs = np.ones(self.n_hidden + 1)
         overlap = theta * base_point
         parts = list(zip(dag.hidden_generations, dag.in_edges, dag.out_edges, strict=True))

@@ -236,6 +236,7 @@ def compare(
     n_times: int = 101,
     memory_limit: float = 8e9,
     checkpoints: str | Path | None = None,
+    **options: Any,
 ) -> Comparison:
     """Integrate the parameter flow and the intrinsic flow from θ₀, and compare them.
 
@@ -267,6 +268,8 @@ def compare(
         Folder where the flows leave their checkpoints every minute. Those that are there already
         are continued: to go on after a stop, make the same call again. Those of other flows or
         other tolerances are refused.
+    **options
+        ``max_step`` and ``first_step``, as in :class:`~liftflow.flows.Settings`.
 
     Returns
     -------
@@ -296,6 +299,7 @@ def compare(
         "n_times": n_times,
         "progress": progress,
         "memory_limit": memory_limit,
+        **options,
     }
     architecture, theta0 = invariant_set.architecture, invariant_set.theta0
     flow = IntrinsicFlow(invariant_set, loss, coordinates, cometric)

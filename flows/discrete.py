@@ -254,7 +254,8 @@ class Adam(Optimizer):
         epsilon: float = 1e-8,
     ) -> None:
         super().__init__(architecture, loss, step_size)
-        self.betas = tuple(_within(beta, "a beta", 0.0, 1.0) for beta in betas)
+        pair = as_array(betas, "betas", (2,), batch=False, differentiable=False)
+        self.betas = tuple(_within(beta, "a beta", 0.0, 1.0) for beta in pair)
         self.epsilon = _within(epsilon, "epsilon", 0.0, np.inf)
 
     def step(

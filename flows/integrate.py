@@ -4,9 +4,9 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import scipy.integrate
@@ -26,8 +26,22 @@ _ONE_STEP = (RK23, RK45, DOP853)  # the next step depends on t, y, its velocity 
 _REFRESH = 0.5  # seconds between two looks at the loss for the progress bar
 _LEAST_RTOL = 100 * np.finfo(np.float64).eps
 _PATIENCE = 2000  # steps after which to ask how far they led
-_MOST_STEPS = 1e7  # a flow that would need more of them at its present pace is given up
+_MOST_STEPS = 1e7  # a flow that has slowed down and would need more of them is given up
+_FAR_TOO_MANY_STEPS = 1e8  # and one that would need more of these, at any pace
 _ROUNDING = 1e-9  # most that another machine may change of the same start, relatively
+
+_REFUSED = {
+    "events": "a flow ends at the end of t_span; look for events in the trajectory",
+    "dense_output": "the states are kept at n_times times, or at those of t_eval",
+    "min_step": "the tolerances decide how short a step may be",
+    "vectorized": "a velocity is that of one state",
+    "args": "a loss holds its own data",
+    **dict.fromkeys(
+        ("jac", "jac_sparsity", "lband", "uband"),
+        "the velocity is not differentiated; implicit methods take its differences",
+    ),
+}
+"""Options of ``solve_ivp`` that a flow does not take, and why."""
 
 
 @doors
@@ -50,16 +64,23 @@ class Settings:
     progress : bool
         Whether to show a progress bar.
     memory_limit : float
-        Most bytes of states to keep. Where the times asked for need more, they are thinned evenly;
-        the first and the last one stay.
+        Most bytes of states, times and losses to keep, or infinity. Where the times asked for need
+        more, they are thinned evenly; the first and the last one stay.
+    max_step : float
+        Longest step; none is longer than the longest time between two kept states, either.
+    first_step : float, optional
+        Length that is tried first; by default the solver finds one.
     checkpoint : str or Path, optional
         File to which the trajectory so far is written now and then, and at the end.
     checkpoint_seconds : float
         Least time between two such writings.
     resume : Trajectory, optional
         An earlier run of this flow, to be continued where it stopped. What decides the steps must
-        be as it was: the flow, its start, ``rtol``, ``atol``, ``method`` and the times kept until
-        then. The end of ``t_span``, later times, the progress bar and the checkpoints may differ.
+        be as it was: the flow, its start, ``rtol``, ``atol``, ``method``, ``max_step``,
+        ``first_step`` and the times kept until then. The result is that of an undisturbed run, bit
+        for bit with the one-step methods RK23, RK45 and DOP853; Radau, BDF and LSODA remember more
+        than a checkpoint holds and agree with it within their tolerances, which the message says.
+        The end of ``t_span``, later times, the progress bar and the checkpoints may differ.
         A run that came as far already is returned as it is.
     """
 
@@ -71,9 +92,27 @@ class Settings:
     t_eval: Any = None
     progress: bool = False
     memory_limit: float = 8e9
+    max_step: float = np.inf
+    first_step: float | None = None
     checkpoint: str | Path | None = None
     checkpoint_seconds: float = 60.0
     resume: Trajectory | None = None
+
+    def __new__(cls, *args: Any, **settings: Any) -> Self:
+        """Refuse settings that there are not, with the reason.
+
+        Raises
+        ------
+        InputError
+            Names one.
+        """
+        names = [field.name for field in fields(cls)]
+        for name in settings.keys() - set(names):
+            reason = _REFUSED.get(name, "no flow has one of that name")
+            raise InputError(
+                f"{name} is no setting of a flow: {reason}. Settings are {', '.join(names[1:])}"
+            )
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         """Refuse what cannot be integrated.
@@ -81,8 +120,8 @@ class Settings:
         Raises
         ------
         InputError
-            A time span that is empty or reversed, tolerances that are not positive or too small,
-            an unknown method, times outside the span, something else than a trajectory to resume.
+            A time span that is empty or reversed, tolerances, steps or limits that are not
+            positive, tolerances that are too small, an unknown method, times outside the span, something else than a trajectory to resume.
         """
         span = as_array(self.t_span, "t_span", (2,), batch=False, differentiable=False)
         if not span[0] < span[1]:
@@ -90,10 +129,13 @@ class Settings:
                 f"t_span must be (start, end) with start < end, got {tuple(span.tolist())}; a "
                 "gradient flow runs forward in time"
             )
-        for name in ("rtol", "atol"):
-            value = as_array(getattr(self, name), name, (), batch=False, differentiable=False)
-            if not value > 0:
-                raise InputError(f"{name} must be positive, got {getattr(self, name)}")
+        for name in ("rtol", "atol", "max_step", "first_step", "memory_limit"):
+            value = getattr(self, name)
+            endless = name in ("max_step", "memory_limit") and np.isscalar(value) and value == np.inf
+            if endless or (name == "first_step" and value is None):
+                continue
+            if not as_array(value, name, (), batch=False, differentiable=False) > 0:
+                raise InputError(f"{name} must be positive, got {value}")
         if self.rtol < _LEAST_RTOL:
             raise InputError(
                 f"rtol must be at least {_LEAST_RTOL:.1e}, the least that scipy works with, got "
@@ -106,14 +148,15 @@ class Settings:
                 f"got {self.method!r}"
             )
         as_count(self.n_times, "n_times", 2)
-        times = self.times
-        if not times.size or np.any(np.diff(times) <= 0):
-            raise InputError(f"t_eval must hold increasing times, got {times.tolist()}")
-        if times[0] < span[0] or times[-1] > span[1]:
-            raise InputError(
-                f"t_eval must lie within t_span = {tuple(span.tolist())}, got times from "
-                f"{times[0]} to {times[-1]}"
-            )
+        if self.t_eval is not None:
+            times = self.times
+            if not times.size or np.any(np.diff(times) <= 0):
+                raise InputError(f"t_eval must hold increasing times, got {times.tolist()}")
+            if times[0] < span[0] or times[-1] > span[1]:
+                raise InputError(
+                    f"t_eval must lie within t_span = {tuple(span.tolist())}, got times from "
+                    f"{times[0]} to {times[-1]}"
+                )
         if self.resume is not None and not isinstance(self.resume, Trajectory):
             raise InputError(
                 f"resume must be a Trajectory, got {type(self.resume).__name__}; read one with "
@@ -133,17 +176,22 @@ class Settings:
         Parameters
         ----------
         n_numbers : int
-            Numbers to keep each time.
+            Numbers to keep each time, besides the time and the loss.
 
         Returns
         -------
         times : array, shape=[n_times]
         """
-        times = self.times
-        most = max(2, int(self.memory_limit // (8 * max(n_numbers, 1))))
-        if times.size <= most:
-            return times
-        return times[np.unique(np.linspace(0, times.size - 1, most).astype(np.intp))]
+        count = self.n_times if self.t_eval is None else self.times.size
+        size = 8 * (n_numbers + 2)  # with the time and the loss
+        if count * size <= self.memory_limit or count <= 2:
+            return self.times
+        most = max(2, int(self.memory_limit // size))
+        kept = np.unique(np.linspace(0, count - 1, most).astype(np.intp))
+        if self.t_eval is not None:
+            return self.times[kept]
+        start, end = self.t_span  # as linspace has them, which may not fit into memory
+        return np.append(start + kept[:-1] * ((end - start) / (count - 1)), end)
 
     @property
     def solver(self) -> type[OdeSolver]:
@@ -284,7 +332,7 @@ class _Run:
         self.state, self.settings, self.label = state, settings, label
         self.velocity = _Velocity(state)
         self.t, self.end = settings.t_span
-        self.n_steps, self.mark = 0, self.t
+        self.n_steps, self.mark, self.remark = 0, self.t, ""
         self.chart_times: list[float] = []
         start = state.start()
         self.first = state.read(start)
@@ -303,12 +351,14 @@ class _Run:
             rtol=float(settings.rtol),
             atol=float(settings.atol),
             method=settings.solver.__name__,
+            max_step=float(settings.max_step),
+            first_step=float(settings.first_step or 0.0),
         )
         self.whole: Checkpoint | None = None
 
     def begin(self) -> None:
         """Start from the first point."""
-        self.solver = self._solver(self.origin.coordinates.copy())
+        self.solver = self._solver(self.origin.coordinates.copy(), self.settings.first_step)
         if self.record.times[0] == self.t:
             self.record.add(self.first)
 
@@ -323,6 +373,11 @@ class _Run:
         self.solver = self._solver(whole.coordinates, whole.step or None)
         if isinstance(self.solver, _ONE_STEP) and whole.velocity.size:
             self.solver.f, self.solver.h_abs = whole.velocity, whole.step
+        else:
+            self.remark = (
+                f"; resumed at t = {self.t:.4g} within the tolerances, not bit for bit: "
+                f"{self.origin.method} remembers more than a checkpoint holds"
+            )
         self.state.restore(whole.memory)  # as it was before the solver looked around
         self.velocity.n_evaluations = whole.n_evaluations
 
@@ -332,6 +387,8 @@ class _Run:
         complaint = solver.step()
         if solver.status == "failed" or not np.all(np.isfinite(solver.y)):
             raise FlowError(self.velocity.problem or complaint or "the state is not finite")
+        if not solver.t > self.t:
+            raise FlowError(f"a step from t = {self.t:.4g} led to t = {solver.t:.4g}")
         due = self.record.due(solver.t)
         if due.size:
             inside = solver.dense_output()
@@ -357,7 +414,7 @@ class _Run:
             theta=kept.theta[: kept.count],
             loss=kept.loss[: kept.count],
             success=success,
-            message=message,
+            message=message + self.remark,
             n_evaluations=self.velocity.n_evaluations,
             n_charts=self.state.n_charts,
             seconds=self.earlier + time.perf_counter() - self.began,
@@ -383,7 +440,10 @@ class _Run:
             self.end,
             # Tolerances bound the steps, not the interpolation between their ends, which over a
             # long step of DOP853 is worse by a factor of hundreds.
-            max_step=float(np.max(np.diff(self.record.times), initial=0.0)) or np.inf,
+            max_step=min(
+                float(np.max(np.diff(self.record.times), initial=0.0)) or np.inf,
+                self.settings.max_step,
+            ),
             first_step=None if step is None else min(step, self.end - self.t),
             rtol=self.settings.rtol,
             atol=self.settings.atol,
@@ -393,6 +453,13 @@ class _Run:
         if self.n_steps % _PATIENCE:
             return
         gained, self.mark = self.t - self.mark, self.t
+        left = _PATIENCE * (self.end - self.t) / gained
+        if left > _FAR_TOO_MANY_STEPS:
+            raise FlowError(
+                f"the last {_PATIENCE} steps led on by {gained:.1e}, so that about {left:.0e} more "
+                "are needed. The flow is stiff, or the time span too long: try method='LSODA' or "
+                "'Radau', a larger rtol or an earlier end"
+            )
         if _crawls(gained, self.t - self.settings.t_span[0], self.end - self.t):
             raise FlowError(
                 f"the last {_PATIENCE} steps led on by {gained:.1e} only. It slides along a kink "
@@ -530,7 +597,7 @@ def _check_fits(whole: Checkpoint, here: Origin, state: FlowState) -> None:
             "resume continues the flow it came from, which left this start at the speed "
             f"{there.speed:.6g}, not {here.speed:.6g}; is it another metric or another loss?"
         )
-    names = ("rtol", "atol", "method")
+    names = ("rtol", "atol", "method", "max_step", "first_step")
     differ = [name for name in names if getattr(there, name) != getattr(here, name)]
     if differ:
         wanted, got = (

@@ -3,11 +3,9 @@
 from dataclasses import replace
 from typing import Any
 
-import networkx as nx
 import numpy as np
 
-from liftflow.architectures.dag import CompiledDAG
-from liftflow.architectures.paths import Anchors
+from liftflow.architectures.paths import Anchors, follow_signs
 from liftflow.doors import door
 from liftflow.errors import InputError
 from liftflow.flows.integrate import FlowState, Settings, integrate
@@ -38,7 +36,7 @@ class _FullState(FlowState):
             if cometric is None
             else cometric
         )
-        self.loss, self.theta, self.settled = loss, theta, theta
+        self.loss, self.theta = loss, theta
 
     def start(self) -> FloatArray:
         return np.ravel(self.architecture.lift(self.theta))
@@ -50,28 +48,28 @@ class _FullState(FlowState):
 
     def velocity(self, coordinates: FloatArray) -> FloatArray:
         z = self._on_image(coordinates, self.theta)
-        self.theta = self.cometric.follow(z, self.theta)
-        gradient = self.loss.gradient(z, self.theta)
-        return -np.ravel(self.cometric.apply(z, gradient, near=self.theta))
+        theta = self.cometric.follow(z, self.theta)
+        gradient = self.loss.gradient(z, theta)
+        return -np.ravel(self.cometric.apply(z, gradient, near=theta))
 
     def read(self, coordinates: FloatArray) -> tuple[FloatArray, FloatArray, float]:
-        z = self._on_image(coordinates, self.settled)
-        theta = self.cometric.point(z, near=self.settled)
+        z = self._on_image(coordinates, self.theta)
+        theta = self.cometric.point(z, near=self.theta)
         value = self.loss.value(z, theta)
         state = coordinates.reshape(self.architecture.lifted_shape)
         return state, theta, float(value)
 
     def settle(self, coordinates: FloatArray) -> FloatArray:
-        # Signs are handed on step by step: from one kept time to the next they may well turn.
-        z = self._on_image(coordinates, self.settled)
-        self.settled = self.cometric.follow(z, self.settled)
+        # Signs are handed on from step to step: from one kept time to the next they may well turn,
+        # and the stages of a step that is given up lead astray.
+        self.theta = self.cometric.follow(self._on_image(coordinates, self.theta), self.theta)
         return coordinates
 
     def memory(self) -> dict[str, Any]:
-        return {"theta": self.theta, "settled": self.settled}
+        return {"theta": self.theta}
 
     def restore(self, memory: dict[str, Any]) -> None:
-        self.theta, self.settled = memory["theta"], memory["settled"]
+        self.theta = memory["theta"]
 
 
 class _BasisState(FlowState):
@@ -89,7 +87,7 @@ class _BasisState(FlowState):
         self.architecture, self.laws = invariant_set.architecture, invariant_set.laws0
         self.loss, self.theta = loss, theta
         self.first_chart = self.chart = self.architecture.basis_chart(theta)
-        self.known = self.start()
+        self.settled, self.known = theta, self.start()
 
     def start(self) -> FloatArray:
         return self.chart.coordinates(self.theta)
@@ -100,10 +98,9 @@ class _BasisState(FlowState):
         theta = self.chart.recover(coordinates, self.laws, near=self.theta)
         anchors = self.chart.anchors
         used = np.concatenate([anchors.into, anchors.out_of])
-        if np.any(theta[used] * self.theta[used] < 0):
-            # The last step led past the edge of the chart, where anchors vanish.
-            theta = _follow_signs(anchors.dag, theta, self.theta)
-            self.chart = replace(self.chart, signs=anchors.products_before(np.sign(theta)))
+        if np.any(theta[used] * self.settled[used] < 0):
+            # This step leads past the edge of the chart, where anchors vanish.
+            theta = follow_signs(anchors.dag, theta, self.settled)
         return theta
 
     def _move(self, coordinates: FloatArray) -> None:
@@ -121,6 +118,10 @@ class _BasisState(FlowState):
 
     def settle(self, coordinates: FloatArray) -> FloatArray:
         self._move(coordinates)
+        self.settled = self.theta
+        signs = self.chart.anchors.products_before(np.sign(self.theta))
+        if not np.array_equal(signs, self.chart.signs):
+            self.chart = replace(self.chart, signs=signs)
         if self.chart.deficit(self.theta) < np.log(REANCHOR_RATIO):
             return coordinates
         self.chart = self.chart.reanchored(self.theta)
@@ -139,28 +140,10 @@ class _BasisState(FlowState):
         }
 
     def restore(self, memory: dict[str, Any]) -> None:
-        self.theta, self.known = memory["theta"], memory["known"]
+        self.theta = self.settled = memory["theta"]
+        self.known = memory["known"]
         anchors = Anchors(self.chart.dag, memory["into"], memory["out_of"])
         self.chart = replace(self.chart, anchors=anchors, signs=memory["signs"])
-
-
-def _follow_signs(dag: CompiledDAG, theta: FloatArray, near: FloatArray) -> FloatArray:
-    """Flip hidden nodes so that every edge has the sign of ``near``, but those that vanish.
-
-    Where all paths through a node vanish, either all its in-edges or all its out-edges change
-    sign, and φ does not say which; the edges that are not small do. A spanning tree of the
-    strongest ones, grounded at the inputs and outputs, decides for every node.
-    """
-    overlap = theta * near
-    strength, signs = np.abs(overlap), np.ones(dag.n_hidden + 1)
-    graph = nx.Graph()
-    for edge in np.argsort(strength):  # the strongest of parallel edges comes last and stays
-        ends = int(dag.tail_hidden[edge]), int(dag.head_hidden[edge])  # −1 is the ground
-        graph.add_edge(*ends, strength=strength[edge], sign=np.copysign(1.0, overlap[edge]))
-    tree = nx.maximum_spanning_tree(graph, weight="strength")
-    for parent, child in nx.bfs_edges(tree, -1):
-        signs[child] = signs[parent] * tree.edges[parent, child]["sign"]
-    return theta * signs[dag.tail_hidden] * signs[dag.head_hidden]
 
 
 _STATES: dict[str, Any] = {"full": _FullState, "basis": _BasisState}
@@ -216,7 +199,8 @@ class IntrinsicFlow:
             First and last time.
         **settings
             ``rtol=1e-8``, ``atol=1e-10``, ``method="RK45"``, ``n_times=101`` or ``t_eval``,
-            ``progress=False``, ``checkpoint=path``, ``resume=trajectory``; see
+            ``max_step``, ``first_step``, ``progress=False``, ``memory_limit=8e9``,
+            ``checkpoint=path``, ``resume=trajectory``; see
             :class:`~liftflow.flows.Settings`.
 
         Returns

@@ -15,6 +15,7 @@ from liftflow.typing import FloatArray, as_array, as_instance
 class _ParameterState(FlowState):
     def __init__(self, architecture: Architecture, loss: Loss, theta0: FloatArray) -> None:
         self.architecture, self.loss, self.theta0 = architecture, loss, theta0
+        architecture._check_lift(theta0)
 
     def start(self) -> FloatArray:
         return self.theta0
@@ -55,7 +56,8 @@ class ParameterFlow:
             First and last time.
         **settings
             ``rtol=1e-8``, ``atol=1e-10``, ``method="RK45"``, ``n_times=101`` or ``t_eval``,
-            ``progress=False``, ``checkpoint=path``, ``resume=trajectory``; see
+            ``max_step``, ``first_step``, ``progress=False``, ``memory_limit=8e9``,
+            ``checkpoint=path``, ``resume=trajectory``; see
             :class:`~liftflow.flows.Settings`.
 
         Returns

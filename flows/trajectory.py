@@ -34,6 +34,8 @@ class Origin:
         Tolerances.
     method : str
         Name of the solver.
+    max_step, first_step : float
+        As asked for; 0 where the solver finds the first step.
     """
 
     t: float
@@ -43,6 +45,8 @@ class Origin:
     rtol: float
     atol: float
     method: str
+    max_step: float
+    first_step: float
 
 
 @dataclass(frozen=True, eq=False)

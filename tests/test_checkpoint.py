@@ -233,7 +233,7 @@ def test_states_are_thinned_to_the_memory_allowed():
     invariant_set, loss = problem("dag")
     dim = invariant_set.architecture.dim
     full = integrate("parameter", invariant_set, loss, n_times=101)
-    thin = integrate("parameter", invariant_set, loss, n_times=101, memory_limit=11 * 8 * dim)
+    thin = integrate("parameter", invariant_set, loss, n_times=101, memory_limit=11 * 8 * (dim + 2))
     np.testing.assert_array_equal(thin.t, full.t[::10])
     comparison = compare(
         invariant_set, loss, (0.0, 1.0), memory_limit=5 * 16 * dim, **precise(1e-8)

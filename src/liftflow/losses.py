@@ -10,7 +10,7 @@ from scipy.special import log_softmax, softmax
 
 from liftflow.architectures import Architecture, ReLUNetwork
 from liftflow.doors import Guarded
-from liftflow.errors import DataError, InputError, NotDifferentiableError, ShapeError
+from liftflow.errors import DataError, InputError, LiftflowError, NotDifferentiableError, ShapeError
 from liftflow.linalg import over_batch
 from liftflow.typing import FloatArray, as_array, as_instance, as_own, as_vector, freeze, shown
 
@@ -23,9 +23,7 @@ class Loss(Guarded, ABC):
     same sign gauge; others ignore it.
     """
 
-    _usual_fix: ClassVar[str] = (
-        "use loss_from_function(f) or NetworkLoss(network, inputs, targets)"
-    )
+    _usual_fix: ClassVar[str] = "use loss_from_function(f) or NetworkLoss(network, inputs, targets)"
 
     @abstractmethod
     def value(self, z: Any, near: Any = None) -> Any:
@@ -157,9 +155,13 @@ class FunctionLoss(Loss):
         NotDifferentiableError
             Autograd cannot follow the function.
         """
+        z = as_array(z, "z")
         try:
-            return self._gradient(as_array(z, "z"))
-        except TypeError as error:
+            return self._gradient(z)
+        except LiftflowError:
+            raise
+        except Exception as error:
+            self.function(z + 0.0)  # is it the function itself that fails?
             raise NotDifferentiableError(
                 "the function of a loss must take z to one number by operations of "
                 f"autograd.numpy; autograd says: {error}"
