@@ -9,8 +9,10 @@ of θ show it: a number that is the same there is not about to vanish, however s
 that grows like the k-th power of the distance to θ is as far from zero as its size at θ tells.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import singledispatch
+from threading import RLock
 from typing import Any
 
 import numpy as np
@@ -48,7 +50,16 @@ each deeper level takes twice as many decades."""
 Rows = list[Any]
 """Vectors at θ, at the near and at the nearer neighbour: arrays of high-precision numbers."""
 
-_precisely = ctx.workprec(BITS)
+_CONTEXT = RLock()
+
+
+@contextmanager
+def _precisely() -> Iterator[None]:
+    """Work with ``BITS`` bits; flint has one precision per process, so one thread at a time."""
+    with _CONTEXT, ctx.workprec(BITS):
+        yield
+
+
 _TINY = arb(2) ** (-BITS // 2)
 
 _exact = np.frompyfunc(lambda number: arb(float(number)), 1, 1)
@@ -126,7 +137,7 @@ class PreciseSpan(Span):
         """Number of vectors of the basis at θ."""
         return len(self.bases[0])
 
-    @_precisely
+    @_precisely()
     def extend(self, vectors: Rows) -> Rank:
         """Add vectors, and tell how many dimensions they add.
 
@@ -166,7 +177,7 @@ class PreciseSpan(Span):
             dropped=max(distances[value:], default=np.nan),
         )
 
-    @_precisely
+    @_precisely()
     def outside(self, vectors: Rows) -> Rows:
         """Project onto the orthogonal complements.
 
@@ -183,7 +194,7 @@ class PreciseSpan(Span):
             rows - (rows @ basis.T) @ basis for rows, basis in zip(vectors, self.bases, strict=True)
         ]
 
-    @_precisely
+    @_precisely()
     def complement(self) -> Rows:
         """Orthonormal bases of the orthogonal complements.
 
@@ -250,14 +261,14 @@ class PreciseView(View):
         """
         return PreciseSpan(self.size)
 
-    @_precisely
+    @_precisely()
     def field_vectors(self) -> Rows:
         """Random fields."""
         count = self.n_fields
         forms = _exact_forms(self.random_forms(count))
         return self._rows(lambda point: self.fields.values(forms, point, count))
 
-    @_precisely
+    @_precisely()
     def brackets(self, forms: Sequence[NetworkForms], count: int) -> Rows:
         """Nested brackets, relative to bounds of all terms.
 
@@ -285,12 +296,12 @@ class PreciseView(View):
         ]
         return [_exact(self.fields.velocities(row)) / self._scale for row in rows]
 
-    @_precisely
+    @_precisely()
     def law_rank(self) -> Rank:
         """Rank of ∂h(θ)."""
         return self.span().extend([row * self._scale**2 for row in self._law_rows()])
 
-    @_precisely
+    @_precisely()
     def kernel(self, *, in_orbit: bool = False) -> Kernel:
         """Compute what is orthogonal to the rows of ∂φ, and to those of ∂h or in the trace.
 
@@ -342,7 +353,7 @@ class PreciseView(View):
         vectors = _exact(self.rng.standard_normal((len(bases[0]), self.size)))
         return [(vectors @ basis.T) @ basis for basis in bases]
 
-    @_precisely
+    @_precisely()
     def lengths(self, vectors: Rows) -> FloatArray:
         """Lengths of vectors at θ.
 
@@ -357,7 +368,7 @@ class PreciseView(View):
         """
         return _lengths(vectors[0]).astype(float)
 
-    @_precisely
+    @_precisely()
     def largest(self, vectors: Rows) -> tuple[float, float]:
         """Length of the longest vector at θ, and the distance from zero.
 
@@ -379,7 +390,7 @@ class PreciseView(View):
             decisive = TOLERANCE
         return float(max(_lengths(vectors[0]))), decisive
 
-    @_precisely
+    @_precisely()
     def gram_changes(self, kernel: Kernel) -> tuple[FloatArray, float]:
         """Relative size of ∂M along a kernel, and the largest of their distances from zero.
 

@@ -226,3 +226,34 @@ def test_laws_that_are_not_rational_are_left_open():
     found = discover_laws(LinearNeuralODE(1, 3))  # θ = A/√3 brings roots in
     assert (found.verdict, len(found)) == ("undecided", 0)
     assert "not rational" in found.reason
+
+
+class Scalar(Architecture):
+    """One number of two parameters."""
+
+    def __init__(self, function):
+        super().__init__(2, (1,))
+        self.function = function
+
+    def lift(self, theta):
+        return self.function(theta[..., 0], theta[..., 1])[..., None]
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-200, 1e150])
+def test_laws_where_fields_vanish_at_half_of_all_points(size):
+    found = discover_laws(Scalar(lambda x, y: size * anp.maximum(x, 0) * y))
+    assert (str(found.verdict), [str(law) for law in found]) == ("holds", ["θ[0]² − θ[1]²"])
+    found = discover_laws(Scalar(lambda x, y: size * anp.maximum(x, 0) * y**2))
+    assert [str(law) for law in found] == ["θ[0]² − 1/2 θ[1]²"]  # x' = y², y' = 2xy
+
+
+def test_laws_of_a_constant_are_all_polynomials():
+    found = discover_laws(Scalar(lambda x, y: 0 * x + 3))
+    assert [str(law) for law in found] == ["θ[0]", "θ[1]", "θ[0]²", "θ[0] θ[1]", "θ[1]²"]
+    assert (str(found.verdict), found.n_independent) == ("holds", 2)
+
+
+def test_laws_where_fields_vanish_nearly_everywhere_are_left_open():
+    found = discover_laws(Scalar(lambda x, y: anp.maximum(x - 1.7, 0) * y), degree=3)
+    assert (str(found.verdict), len(found)) == ("undecided", 0)
+    assert "vanish at most points" in found.reason
