@@ -1,5 +1,6 @@
 """Both flows of one training problem, side by side."""
 
+import hashlib
 import os
 import warnings
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from rich.table import Table
 from liftflow.architectures import Architecture
 from liftflow.errors import OutputError
 from liftflow.files import as_path, make_folder
-from liftflow.flows.integrate import FlowState, Settings, integrate
+from liftflow.flows.integrate import FlowState, Settings, integrate, origin, same_numbers
 from liftflow.flows.intrinsic import IntrinsicFlow
 from liftflow.flows.parameter import ParameterFlow
 from liftflow.flows.trajectory import Trajectory
@@ -306,18 +307,16 @@ def compare(
     plan = Plan(
         invariant_set,
         loss,
-        Settings(
-            t_span,
-            rtol=rtol,
-            atol=atol,
-            method=method,
-            n_times=n_times,
-            progress=progress,
-            memory_limit=memory_limit,
-        ),
+        t_span,
         coordinates,
         cometric,
         control,
+        rtol=rtol,
+        atol=atol,
+        method=method,
+        progress=progress,
+        n_times=n_times,
+        memory_limit=memory_limit,
     )
     return plan.run(None if checkpoints is None else as_path(checkpoints, "checkpoints"))
 
@@ -329,10 +328,11 @@ class Plan:
     ----------
     invariant_set : InvariantSet
     loss : Loss
-    settings : Settings
+    t_span : tuple of float
     coordinates : {"auto", "full", "basis"}
-    cometric : Cometric or None
+    cometric : Cometric, optional
     control : bool
+    **settings
         All as in :func:`compare`.
     """
 
@@ -340,10 +340,11 @@ class Plan:
         self,
         invariant_set: InvariantSet,
         loss: Loss,
-        settings: Settings,
-        coordinates: str,
-        cometric: Cometric | None,
-        control: bool,
+        t_span: tuple[float, float],
+        coordinates: str = "auto",
+        cometric: Cometric | None = None,
+        control: bool = False,
+        **settings: Any,
     ) -> None:
         architecture, theta0 = invariant_set.architecture, invariant_set.theta0
         flow = IntrinsicFlow(invariant_set, loss, coordinates, cometric)
@@ -352,9 +353,72 @@ class Plan:
             elsewhere = InvariantSet(architecture, architecture.fibre_point(theta0, _CONTROL_SEED))
             self.flows["control"] = IntrinsicFlow(elsewhere, loss, coordinates)
         size = architecture.lifted_dim if flow.coordinates == "full" else architecture.dim
-        self.settings = replace(settings, t_eval=settings.thinned(architecture.dim + size))
+        wanted = Settings(t_span, **settings)
+        self.settings = replace(wanted, t_eval=wanted.thinned(architecture.dim + size))
         self.states = {"parameter": ParameterFlow(architecture, loss).state(theta0)}
         self.states |= {name: own.state() for name, own in self.flows.items()}
+
+    def identity(self) -> dict[str, Any]:
+        """Collect all that decides the numbers, by names.
+
+        Returns
+        -------
+        identity : dict
+            What is given, as it is. Architectures, losses and metrics have no such form: under
+            ``computed`` are numbers that they lead to.
+        """
+        from liftflow import __version__  # which imports this module
+
+        architecture, theta0 = self.invariant_set.architecture, self.invariant_set.theta0
+        settings, scale = self.settings, np.max(np.abs(theta0), initial=0.0)
+        aside = theta0 + 0.1 * scale * np.random.default_rng(0).standard_normal(theta0.size)
+        computed = {"laws": [_sketch(architecture.conservation_laws(aside))]}
+        for name, state in self.states.items():
+            own = origin(state, settings, name)
+            numbers = [[own.loss], *([loss] for loss in own.probe.tolist())]
+            vectors = (own.coordinates, own.velocity, own.ahead)
+            computed[f"loss, data or metric of the {name} flow"] = [
+                *numbers,
+                *map(_sketch, vectors),
+            ]
+        return {
+            "version of liftflow": __version__,
+            "architecture": [
+                type(architecture).__name__,
+                architecture.dim,
+                list(architecture.lifted_shape),
+                architecture.n_laws,
+            ],
+            "θ₀": _digest(theta0),
+            "times": [*map(float, settings.t_span), _digest(settings.times)],
+            "rtol": float(settings.rtol),
+            "atol": float(settings.atol),
+            "method": f"{settings.solver.__module__}.{settings.solver.__qualname__}",
+            "coordinates": self.flows["intrinsic"].coordinates,
+            "control": "control" in self.flows,
+            "computed": computed,
+        }
+
+    @staticmethod
+    def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
+        """Names of what differs between two identities.
+
+        Parameters
+        ----------
+        there, here : dict
+            From :meth:`identity`, as JSON keeps them.
+
+        Returns
+        -------
+        names : list of str
+        """
+        given = [name for name in here if name != "computed" and there[name] != here[name]]
+        return given + [
+            name
+            for name, blocks in here["computed"].items()
+            if len(blocks) != len(there["computed"].get(name, ()))
+            or not all(map(same_numbers, there["computed"][name], blocks))
+        ]
 
     def run(self, folder: Path | None) -> Comparison:
         """Integrate the flows one after another, until Ctrl-C at most.
@@ -423,6 +487,17 @@ def _not_begun(state: FlowState, settings: Settings) -> Trajectory:
         seconds=0.0,
         interrupted=True,
     )
+
+
+def _digest(numbers: FloatArray) -> str:
+    return hashlib.sha256((np.asarray(numbers, float) + 0.0).tobytes()).hexdigest()  # no −0
+
+
+def _sketch(vector: FloatArray) -> list[float]:
+    """Norm, and product with a random vector, by which a vector is told from others."""
+    vector = np.ravel(vector)
+    other = np.random.default_rng(0).standard_normal(vector.size) / np.sqrt(max(vector.size, 1))
+    return [float(np.linalg.norm(vector)), float(vector @ other)]
 
 
 def _deviation(flow: IntrinsicFlow, intrinsic: Trajectory, parameter: Trajectory) -> FloatArray:

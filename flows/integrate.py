@@ -581,18 +581,20 @@ def _check_fits(earlier: Trajectory, whole: Checkpoint, run: _Run) -> None:
             f"resume continues from t = {whole.t:.4g} a run that began at t = {there.t:.4g}; "
             f"t_span must begin there, not at {here.t:.4g}"
         )
-    if not (_same(known, here.coordinates) and _same(there.loss, here.loss)):
+    if not (same_numbers(known, here.coordinates) and same_numbers(there.loss, here.loss)):
         raise InputError(
             "resume continues the flow it came from, which had another start or another loss: "
             f"{there.loss:.6g} there, {here.loss:.6g} here"
         )
-    if not _same(there.velocity, here.velocity):
+    if not same_numbers(there.velocity, here.velocity):
         raise InputError(
             "resume continues the flow it came from, which left this start at the speed "
             f"{np.linalg.norm(there.velocity):.6g}, not {np.linalg.norm(here.velocity):.6g}; is it "
             "another metric or another loss?"
         )
-    if not (_same(there.ahead, here.ahead) and all(map(_same, there.probe, here.probe))):
+    if not (
+        same_numbers(there.ahead, here.ahead) and all(map(same_numbers, there.probe, here.probe))
+    ):
         raise InputError(
             "resume continues the flow it came from, which goes on otherwise after the same "
             "start; is it another metric, another loss, or other data?"
@@ -644,7 +646,7 @@ def _check_sound(earlier: Trajectory, whole: Checkpoint, run: _Run) -> None:
         )
 
 
-def _same(one: Any, other: Any) -> bool:
+def same_numbers(one: Any, other: Any) -> bool:
     """Whether two numbers or vectors are the same but for what another machine may change."""
     if np.shape(one) != np.shape(other):
         return False

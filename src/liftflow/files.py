@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 
@@ -78,7 +78,7 @@ def make_folder(folder: Path) -> Path:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def replacing(path: Path) -> Iterator[IO[bytes]]:
     """Write a file aside, under a name of its own, and put it in place when it is on the disk.
 
     Who is killed while writing leaves the earlier file whole. What he left aside is removed by the
@@ -151,7 +151,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _owned(name: Callable[[], Path], mode: str) -> Iterator[BinaryIO]:
+def _owned(name: Callable[[], Path], mode: str) -> Iterator[IO[bytes]]:
     """Open a file and lock it; anew where another process removed it in between."""
     while True:
         path = name()
@@ -212,7 +212,7 @@ def write_arrays(path: Path, kind: str, values: dict[str, Any]) -> None:
             raise InputError(f"{name} must hold numbers or a text, got dtype {array.dtype}")
     arrays["format"] = np.asarray(_format(kind))
     with replacing(path) as file:  # given a path, numpy would append .npz to the name
-        np.savez(file, **arrays, digest=_digest(arrays))
+        np.savez(file, **{**arrays, "digest": np.asarray(_digest(arrays))})  # type: ignore[arg-type]
 
 
 def read_arrays(path: Path, kind: str) -> dict[str, Any]:
@@ -317,11 +317,12 @@ def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
     header = _HEADER.match(buffer)
     if header is None:
         raise ValueError(f"{member.filename} is no array of numbers or text")
-    dtype, order = np.dtype(header[1].decode()), "F" if header[2] == b"True" else "C"
+    dtype = np.dtype(header[1].decode())
     shape = tuple(int(length) for length in header[3].replace(b",", b" ").split())
     count = math.prod(shape)
     if len(buffer) != header.end() + count * dtype.itemsize:
         raise ValueError(f"{member.filename} has not the size that its shape {shape} tells")
     if count * dtype.itemsize == 0:
         return np.zeros(shape, dtype)
-    return np.frombuffer(buffer, dtype, count, header.end()).reshape(shape, order=order)
+    numbers = np.frombuffer(buffer, dtype, count, header.end())
+    return numbers.reshape(shape[::-1]).T if header[2] == b"True" else numbers.reshape(shape)
