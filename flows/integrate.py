@@ -627,12 +627,12 @@ def _check_sound(earlier: Trajectory, whole: Checkpoint, run: _Run) -> None:
     n, (y, theta, _) = len(earlier.t), run.first
     alike = {
         "coordinates": (whole.coordinates, run.origin.coordinates),
-        "velocity": (whole.velocity, run.origin.coordinates[: whole.velocity.size]),
+        "velocity": (whole.velocity, run.origin.coordinates if whole.velocity.size else ()),
         "t": (earlier.t, np.empty(n)),
         "y": (earlier.y, np.empty((n, *y.shape))),
         "theta": (earlier.theta, np.empty((n, *theta.shape))),
         "times": ([whole.t, whole.step, whole.mark], np.empty(3)),
-        **{name: (whole.memory[name], value) for name, value in run.state.memory().items()},
+        **{f"memory of {n}": (whole.memory[n], now) for n, now in run.state.memory().items()},
     }
     wrong = [
         name
