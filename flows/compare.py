@@ -1,6 +1,9 @@
 """Both flows of one training problem, side by side."""
 
-from dataclasses import dataclass
+import hashlib
+import os
+import warnings
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 from liftflow.architectures import Architecture
-from liftflow.flows.integrate import Settings
+from liftflow.errors import OutputError
+from liftflow.files import as_path, make_folder
+from liftflow.flows.integrate import FlowState, Settings, integrate, origin, same_numbers
 from liftflow.flows.intrinsic import IntrinsicFlow
 from liftflow.flows.parameter import ParameterFlow
 from liftflow.flows.trajectory import Trajectory
@@ -73,8 +78,18 @@ class Comparison:
 
     @property
     def success(self) -> bool:
-        """Whether both flows reached the end of the time span."""
-        return self.parameter.success and self.intrinsic.success
+        """Whether all flows reached the end of the time span."""
+        return all(flow.success for flow in self._flows)
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether Ctrl-C ended the comparison."""
+        return any(flow.interrupted for flow in self._flows)
+
+    @property
+    def _flows(self) -> list[Trajectory]:
+        flows = (self.parameter, self.intrinsic, self.control)
+        return [flow for flow in flows if flow is not None]
 
     def law_drift_over_time(self, trajectory: Trajectory) -> FloatArray:
         """Drift of the conservation laws along a trajectory, as :func:`law_drift` measures it.
@@ -163,7 +178,7 @@ class Comparison:
         for label, value in facts.items():
             if value is not None:
                 table.add_row(label, "", _show(value))
-        for flow in (self.parameter, self.intrinsic):
+        for flow in self._flows:
             if not flow.success:
                 table.add_row("[red]ended early", "", flow.message)
         return table
@@ -257,18 +272,25 @@ def compare(
     memory_limit : float
         Most bytes of states that each flow keeps; the times are thinned to fit.
     checkpoints : str or Path, optional
-        Folder where the flows leave their checkpoints every minute. Those that are there already
-        are continued: to go on after a stop, make the same call again. Those of other flows or
-        other tolerances are refused.
+        Folder where the flows leave their checkpoints every minute; it is made where there is none.
+        Those that are there already are continued: to go on after a stop, make the same call
+        again. Those of another flow, start, loss, metric or method, of other tolerances or times,
+        and those that went beyond the end of ``t_span``, are refused.
 
     Returns
     -------
     comparison : Comparison
+        Ctrl-C ends all flows, also those that were not begun; ``success`` is then False, and
+        ``interrupted`` True.
 
     Raises
     ------
     InputError, FlowError, NotIntrinsicError, NotRecoverableError
         As the two flows.
+    DataError
+        A checkpoint is damaged.
+    OutputError
+        The first checkpoint cannot be written. Later ones only give a warning.
     ArchitectureError
         A control is asked for, and the family has no other θ₀ over the same z with a closed form.
 
@@ -282,48 +304,200 @@ def compare(
     >>> bool(compare(start, loss, (0.0, 1.0)).max_deviation < 1e-6)
     True
     """
-    settings: dict[str, Any] = {
-        "rtol": rtol,
-        "atol": atol,
-        "method": method,
-        "n_times": n_times,
-        "progress": progress,
-        "memory_limit": memory_limit,
-    }
-    architecture, theta0 = invariant_set.architecture, invariant_set.theta0
-    flow = IntrinsicFlow(invariant_set, loss, coordinates, cometric)
-    if control:  # first, since a family may have none
-        elsewhere = InvariantSet(architecture, architecture.fibre_point(theta0, _CONTROL_SEED))
-    state = architecture.lifted_dim if flow.coordinates == "full" else architecture.dim
-    settings["t_eval"] = Settings(t_span, **settings).thinned(architecture.dim + state)
-    parameter = ParameterFlow(architecture, loss).integrate(
-        theta0, t_span, **settings, **_continued(checkpoints, "parameter")
-    )
-    intrinsic = flow.integrate(None, t_span, **settings, **_continued(checkpoints, "intrinsic"))
-    other, other_deviation = None, None
-    if control:
-        other_flow = IntrinsicFlow(elsewhere, loss, coordinates)
-        other = other_flow.integrate(None, t_span, **settings, **_continued(checkpoints, "control"))
-        other_deviation = _deviation(other_flow, other, parameter)
-    return Comparison(
-        architecture=architecture,
-        loss=loss,
-        manifold_dim=invariant_set.dim,
+    plan = Plan(
+        invariant_set,
+        loss,
+        t_span,
+        coordinates,
+        cometric,
+        control,
         rtol=rtol,
-        parameter=parameter,
-        intrinsic=intrinsic,
-        deviation=_deviation(flow, intrinsic, parameter),
-        control=other,
-        control_deviation_over_time=other_deviation,
+        atol=atol,
+        method=method,
+        progress=progress,
+        n_times=n_times,
+        memory_limit=memory_limit,
+    )
+    return plan.run(None if checkpoints is None else as_path(checkpoints, "checkpoints"))
+
+
+class Plan:
+    """The flows of a comparison, before they are integrated.
+
+    Parameters
+    ----------
+    invariant_set : InvariantSet
+    loss : Loss
+    t_span : tuple of float
+    coordinates : {"auto", "full", "basis"}
+    cometric : Cometric, optional
+    control : bool
+    **settings
+        All as in :func:`compare`.
+    """
+
+    def __init__(
+        self,
+        invariant_set: InvariantSet,
+        loss: Loss,
+        t_span: tuple[float, float],
+        coordinates: str = "auto",
+        cometric: Cometric | None = None,
+        control: bool = False,
+        **settings: Any,
+    ) -> None:
+        architecture, theta0 = invariant_set.architecture, invariant_set.theta0
+        flow = IntrinsicFlow(invariant_set, loss, coordinates, cometric)
+        self.invariant_set, self.loss, self.flows = invariant_set, loss, {"intrinsic": flow}
+        if control:  # first, since a family may have none
+            elsewhere = InvariantSet(architecture, architecture.fibre_point(theta0, _CONTROL_SEED))
+            self.flows["control"] = IntrinsicFlow(elsewhere, loss, coordinates)
+        size = architecture.lifted_dim if flow.coordinates == "full" else architecture.dim
+        wanted = Settings(t_span, **settings)
+        self.settings = replace(wanted, t_eval=wanted.thinned(architecture.dim + size))
+        self.states = {"parameter": ParameterFlow(architecture, loss).state(theta0)}
+        self.states |= {name: own.state() for name, own in self.flows.items()}
+
+    def identity(self) -> dict[str, Any]:
+        """Collect all that decides the numbers, by names.
+
+        Returns
+        -------
+        identity : dict
+            What is given, as it is. Architectures, losses and metrics have no such form: under
+            ``computed`` are numbers that they lead to.
+        """
+        from liftflow import __version__  # which imports this module
+
+        architecture, theta0 = self.invariant_set.architecture, self.invariant_set.theta0
+        settings, scale = self.settings, np.max(np.abs(theta0), initial=0.0)
+        aside = theta0 + 0.1 * scale * np.random.default_rng(0).standard_normal(theta0.size)
+        computed = {"laws": [_sketch(architecture.conservation_laws(aside))]}
+        for name, state in self.states.items():
+            own = origin(state, settings, name)
+            numbers = [[own.loss], *([loss] for loss in own.probe.tolist())]
+            vectors = (own.coordinates, own.velocity, own.ahead)
+            computed[f"loss, data or metric of the {name} flow"] = [
+                *numbers,
+                *map(_sketch, vectors),
+            ]
+        return {
+            "version of liftflow": __version__,
+            "architecture": [
+                type(architecture).__name__,
+                architecture.dim,
+                list(architecture.lifted_shape),
+                architecture.n_laws,
+            ],
+            "θ₀": _digest(theta0),
+            "times": [*map(float, settings.t_span), _digest(settings.times)],
+            "rtol": float(settings.rtol),
+            "atol": float(settings.atol),
+            "method": f"{settings.solver.__module__}.{settings.solver.__qualname__}",
+            "coordinates": self.flows["intrinsic"].coordinates,
+            "control": "control" in self.flows,
+            "computed": computed,
+        }
+
+    @staticmethod
+    def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
+        """Names of what differs between two identities.
+
+        Parameters
+        ----------
+        there, here : dict
+            From :meth:`identity`, as JSON keeps them.
+
+        Returns
+        -------
+        names : list of str
+        """
+        given = [name for name in here if name != "computed" and there[name] != here[name]]
+        return given + [
+            name
+            for name, blocks in here["computed"].items()
+            if len(blocks) != len(there["computed"].get(name, ()))
+            or not all(map(same_numbers, there["computed"][name], blocks))
+        ]
+
+    def run(self, folder: Path | None) -> Comparison:
+        """Integrate the flows one after another, until Ctrl-C at most.
+
+        Parameters
+        ----------
+        folder : Path or None
+            For the checkpoints.
+
+        Returns
+        -------
+        comparison : Comparison
+        """
+        paths, earlier = {}, {}
+        if folder is not None:
+            paths = {name: make_folder(folder) / f"{name}.npz" for name in self.states}
+            earlier = {n: Trajectory.load(p) for n, p in paths.items() if os.path.lexists(p)}
+        done: dict[str, Trajectory] = {}
+        for name, state in self.states.items():
+            settings = replace(self.settings, resume=earlier.get(name))
+            if any(flow.interrupted for flow in done.values()):
+                done[name] = _not_begun(state, settings)
+            elif not paths:
+                done[name] = integrate(state, settings, name)
+            elif not done:
+                done[name] = integrate(state, replace(settings, checkpoint=paths[name]), name)
+            else:
+                done[name] = _integrate_at_any_price(state, settings, paths[name])
+        apart = {n: _deviation(f, done[n], done["parameter"]) for n, f in self.flows.items()}
+        return Comparison(
+            architecture=self.invariant_set.architecture,
+            loss=self.loss,
+            manifold_dim=self.invariant_set.dim,
+            rtol=self.settings.rtol,
+            parameter=done["parameter"],
+            intrinsic=done["intrinsic"],
+            deviation=apart["intrinsic"],
+            control=done.get("control"),
+            control_deviation_over_time=apart.get("control"),
+        )
+
+
+def _integrate_at_any_price(state: FlowState, settings: Settings, path: Path) -> Trajectory:
+    """Integrate a flow after others, whose results are worth more than its checkpoint."""
+    try:
+        make_folder(path.parent)  # it may have gone since
+        return integrate(state, replace(settings, checkpoint=path), path.stem)
+    except OutputError as error:
+        warnings.warn(str(error), RuntimeWarning, stacklevel=4)
+        result = integrate(state, settings, path.stem)
+        return replace(result, message=f"{result.message}; {error}")
+
+
+def _not_begun(state: FlowState, settings: Settings) -> Trajectory:
+    """What there is of a flow that Ctrl-C kept from starting: its first point."""
+    y, theta, loss = state.read(state.start())
+    return Trajectory(
+        t=np.array([float(settings.t_span[0])]),
+        y=y[None],
+        theta=theta[None],
+        loss=np.array([loss]),
+        success=False,
+        message="not begun: interrupted",
+        n_evaluations=0,
+        n_charts=1,
+        seconds=0.0,
+        interrupted=True,
     )
 
 
-def _continued(folder: str | Path | None, name: str) -> dict[str, Any]:
-    """Settings by which a flow leaves its checkpoints in a folder, and goes on from there."""
-    if folder is None:
-        return {}
-    path = Path(folder) / f"{name}.npz"
-    return {"checkpoint": path, "resume": Trajectory.load(path) if path.exists() else None}
+def _digest(numbers: FloatArray) -> str:
+    return hashlib.sha256((np.asarray(numbers, float) + 0.0).tobytes()).hexdigest()  # no −0
+
+
+def _sketch(vector: FloatArray) -> list[float]:
+    """Norm, and product with a random vector, by which a vector is told from others."""
+    vector = np.ravel(vector)
+    other = np.random.default_rng(0).standard_normal(vector.size) / np.sqrt(max(vector.size, 1))
+    return [float(np.linalg.norm(vector)), float(vector @ other)]
 
 
 def _deviation(flow: IntrinsicFlow, intrinsic: Trajectory, parameter: Trajectory) -> FloatArray:

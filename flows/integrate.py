@@ -1,15 +1,17 @@
 """The one loop that integrates flows, on the solvers of scipy.integrate."""
 
 import time
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import scipy.integrate
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from scipy.integrate import DOP853, RK23, RK45, OdeSolver
@@ -26,6 +28,7 @@ _REFRESH = 0.5  # seconds between two looks at the loss for the progress bar
 _LEAST_RTOL = 100 * np.finfo(np.float64).eps
 _PATIENCE = 2000  # steps after which to ask how far they led
 _MOST_STEPS = 1e7  # a flow that would need more of them at its present pace is given up
+_INTERRUPTED = "interrupted"  # by Ctrl-C
 _ROUNDING = 1e-9  # most that another machine may change of the same start, relatively
 
 
@@ -58,7 +61,7 @@ class Settings:
         An earlier run of this flow, to be continued where it stopped. What decides the steps must
         be as it was: the flow, its start, ``rtol``, ``atol``, ``method`` and the times kept until
         then. The end of ``t_span``, later times, the progress bar and the checkpoints may differ.
-        A run that came as far already is returned as it is.
+        A run that came to this end already is returned as it is, one that went beyond is refused.
     """
 
     t_span: tuple[float, float]
@@ -208,6 +211,16 @@ class FlowState(ABC):
         """
         return coordinates
 
+    def probe(self) -> FloatArray:
+        """Losses far from the start, by which flows are told apart that begin alike.
+
+        Returns
+        -------
+        losses : array, shape=[n_probes]
+            Empty where nothing is known of the loss.
+        """
+        return np.empty(0)
+
     def memory(self) -> dict[str, Any]:
         """What the velocity depends on besides the coordinates, to be saved with them.
 
@@ -246,14 +259,19 @@ class _Record:
         ahead = self.times[self.count :]
         return ahead[ahead <= t]
 
-    def take_over(self, trajectory: Trajectory, until: float) -> None:
-        """Begin with the states of an earlier run, up to its last whole step."""
+    def passed(self, trajectory: Trajectory, until: float) -> NDArray[np.bool_]:
+        """Which states of an earlier run are those asked for up to some time; refuse others."""
         kept = (trajectory.t >= self.times[0]) & (trajectory.t <= until)
         if not np.array_equal(trajectory.t[kept], self.times[self.times <= until]):
             raise InputError(
                 "resume continues a trajectory at the times it was made for; the times asked for "
                 f"now differ from its first {np.sum(kept)} ones"
             )
+        return kept
+
+    def take_over(self, trajectory: Trajectory, until: float) -> None:
+        """Begin with the states of an earlier run, up to its last whole step."""
+        kept = self.passed(trajectory, until)
         states = (trajectory.y[kept], trajectory.theta[kept], trajectory.loss[kept])
         for state in zip(*states, strict=True):
             self.add(state)
@@ -293,15 +311,20 @@ class _Run:
         same = self.first[0] is self.first[1]
         size = self.first[1].size + (0 if same else self.first[0].size)
         self.record = _Record(settings.thinned(size), self.first)
+        memory, probe = state.memory(), state.probe()
+        velocity = self._finite_velocity(start)
         self.origin = Origin(
             t=float(self.t),
             coordinates=start.copy(),
             loss=self.first[2],
-            speed=float(np.linalg.norm(self._finite_velocity(start))),
+            velocity=velocity,
+            ahead=self._ahead(start, velocity),
+            probe=probe,
             rtol=float(settings.rtol),
             atol=float(settings.atol),
             method=settings.solver.__name__,
         )
+        state.restore(memory)  # as it was before looking around
         self.whole: Checkpoint | None = None
 
     def begin(self) -> None:
@@ -343,7 +366,7 @@ class _Run:
         self.whole = self._checkpoint()
         return settled
 
-    def trajectory(self, success: bool, message: str) -> Trajectory:
+    def trajectory(self, success: bool, message: str, interrupted: bool = False) -> Trajectory:
         """All that was kept so far."""
         kept = self.record
         if kept.count == 0:  # stopped before the first time asked for
@@ -361,7 +384,15 @@ class _Run:
             seconds=self.earlier + time.perf_counter() - self.began,
             chart_times=np.array(self.chart_times),
             checkpoint=self.whole,
+            interrupted=interrupted,
         )
+
+    def _ahead(self, start: FloatArray, velocity: FloatArray) -> FloatArray:
+        """Velocity after a hundredth of the way that doubles the coordinates; 0 where it fails."""
+        size = np.linalg.norm(velocity) or 1.0
+        reach = 0.01 * (np.linalg.norm(start) or 1.0)
+        ahead = _Velocity(self.state)(self.t, start + reach / size * velocity)
+        return ahead if np.all(np.isfinite(ahead)) else np.zeros_like(start)
 
     def _finite_velocity(self, coordinates: FloatArray) -> FloatArray:
         # From a velocity that is not finite, solvers of scipy would never come back.
@@ -448,9 +479,10 @@ def integrate(state: FlowState, settings: Settings, label: str) -> Trajectory:
     FlowError
         The loss or the velocity at the first point is not finite.
     InputError
-        The run to resume is of another flow, or has other settings.
+        The run to resume is of another flow, has other settings, or is damaged.
     OutputError
-        The checkpoint cannot be written.
+        The checkpoint cannot be written at the start. Later on, that gives a warning, and the
+        result says so.
     """
     with (
         _progress(settings, label, state) as tick,
@@ -461,53 +493,84 @@ def integrate(state: FlowState, settings: Settings, label: str) -> Trajectory:
         if earlier is None or earlier.checkpoint is None:
             run.begin()
         else:
-            _check_fits(earlier.checkpoint, run.origin, state)
-            if earlier.checkpoint.t >= run.end:
-                return earlier
+            _check_fits(earlier, earlier.checkpoint, run)
+            if earlier.checkpoint.t == run.end:
+                return replace(earlier, interrupted=False) if earlier.interrupted else earlier
             run.go_on(earlier, earlier.checkpoint)
         if settings.checkpoint is not None:  # before the hours of training, not after
             run.trajectory(False, f"started at t = {run.t:.4g}").save(settings.checkpoint)
-        problem = _advance(run, tick)
-    success = bool(run.t == run.end)
+        problem, unwritten = _advance(run, tick)
+    interrupted = problem == _INTERRUPTED
+    success = run.whole is not None and bool(run.whole.t == run.end)
     if success:
         message = "reached the end of the time span"
     else:
         message = f"stopped after t = {run.t:.4g}: {problem}"
-    result = run.trajectory(success, message)
-    if settings.checkpoint is not None:
-        try:
-            result.save(settings.checkpoint)
-        except OutputError as error:  # the trajectory is worth more than its file
-            return replace(result, message=f"{message}; {error}")
-    return result
+    result = run.trajectory(success, message, interrupted)
+    complaint = _try_to_save(result, settings.checkpoint, warn=not unwritten)
+    return replace(result, message=f"{message}; {complaint}") if complaint else result
 
 
-def _advance(run: _Run, tick: Callable[[float, int, FloatArray], None]) -> str:
-    """Make steps until the end, with a checkpoint now and then; return what stopped them."""
-    path, written = run.settings.checkpoint, time.monotonic()
+def origin(state: FlowState, settings: Settings, label: str) -> Origin:
+    """What a flow is told by from others, without integrating it.
+
+    Parameters
+    ----------
+    state : FlowState
+    settings : Settings
+    label : str
+        What messages call the flow.
+
+    Returns
+    -------
+    origin : Origin
+    """
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        return _Run(state, settings, label).origin
+
+
+def _advance(run: _Run, tick: Callable[[float, int, FloatArray], None]) -> tuple[str, str]:
+    """Make steps until the end, with a checkpoint now and then.
+
+    Returns what stopped them, and what kept a checkpoint from being written.
+    """
+    path, written, unwritten = run.settings.checkpoint, time.monotonic(), ""
     try:
         while run.solver.status == "running":
             coordinates = run.step()
             tick(run.t, run.n_steps, coordinates)
             if path is not None and time.monotonic() - written >= run.settings.checkpoint_seconds:
-                with suppress(OutputError):  # a full disk is no reason to stop
-                    run.trajectory(False, f"still running at t = {run.t:.4g}").save(path)
+                so_far = run.trajectory(False, f"still running at t = {run.t:.4g}")
+                unwritten = _try_to_save(so_far, path, warn=not unwritten) or unwritten
                 written = time.monotonic()
     except KeyboardInterrupt:
-        return "interrupted"
+        return _INTERRUPTED, unwritten
     except LiftflowError as error:
-        return str(error)
+        return str(error), unwritten
     except ValueError:  # NaN is refused by the solvers that factor a Jacobian
         if not run.velocity.problem:
             raise
-    return run.velocity.problem
+    return run.velocity.problem, unwritten
 
 
-def _check_fits(whole: Checkpoint, here: Origin, state: FlowState) -> None:
-    """Refuse a checkpoint of another flow, or of other settings."""
-    there = whole.origin
-    known, remembered = there.coordinates, state.memory().keys()
-    if known.shape != here.coordinates.shape or whole.memory.keys() != remembered:
+def _try_to_save(trajectory: Trajectory, path: str | Path | None, warn: bool) -> str:
+    """Save a trajectory, which is worth more than its file; return what hinders that."""
+    if path is None:
+        return ""
+    try:
+        trajectory.save(path)
+    except OutputError as error:
+        if warn:
+            warnings.warn(str(error), RuntimeWarning, stacklevel=4)
+        return str(error)
+    return ""
+
+
+def _check_fits(earlier: Trajectory, whole: Checkpoint, run: _Run) -> None:
+    """Refuse a checkpoint of another flow, of other settings, or with numbers that cannot be."""
+    there, here, remembered = whole.origin, run.origin, run.state.memory()
+    known = there.coordinates
+    if known.shape != here.coordinates.shape or whole.memory.keys() != remembered.keys():
         raise InputError(
             f"resume continues the flow it came from: its state has {known.size} numbers and "
             f"remembers {sorted(whole.memory)}, that of this flow {here.coordinates.size} and "
@@ -518,15 +581,23 @@ def _check_fits(whole: Checkpoint, here: Origin, state: FlowState) -> None:
             f"resume continues from t = {whole.t:.4g} a run that began at t = {there.t:.4g}; "
             f"t_span must begin there, not at {here.t:.4g}"
         )
-    if not (_same(known, here.coordinates) and _same(there.loss, here.loss)):
+    if not (same_numbers(known, here.coordinates) and same_numbers(there.loss, here.loss)):
         raise InputError(
             "resume continues the flow it came from, which had another start or another loss: "
             f"{there.loss:.6g} there, {here.loss:.6g} here"
         )
-    if not _same(there.speed, here.speed):
+    if not same_numbers(there.velocity, here.velocity):
         raise InputError(
             "resume continues the flow it came from, which left this start at the speed "
-            f"{there.speed:.6g}, not {here.speed:.6g}; is it another metric or another loss?"
+            f"{np.linalg.norm(there.velocity):.6g}, not {np.linalg.norm(here.velocity):.6g}; is it "
+            "another metric or another loss?"
+        )
+    if not (
+        same_numbers(there.ahead, here.ahead) and all(map(same_numbers, there.probe, here.probe))
+    ):
+        raise InputError(
+            "resume continues the flow it came from, which goes on otherwise after the same "
+            "start; is it another metric, another loss, or other data?"
         )
     names = ("rtol", "atol", "method")
     differ = [name for name in names if getattr(there, name) != getattr(here, name)]
@@ -539,9 +610,46 @@ def _check_fits(whole: Checkpoint, here: Origin, state: FlowState) -> None:
             f"resume continues a run with {wanted}, got {got}; give the same, or start anew "
             "without resume"
         )
+    _check_sound(earlier, whole, run)
+    if whole.t > run.end:
+        raise InputError(
+            f"resume continues a run that went to t = {whole.t:.4g} already, beyond the end "
+            f"{run.end:.4g} asked for; give that end, or start anew without resume"
+        )
+    if whole.t == run.end:
+        run.record.passed(earlier, whole.t)
 
 
-def _same(one: Any, other: Any) -> bool:
+def _check_sound(earlier: Trajectory, whole: Checkpoint, run: _Run) -> None:
+    """Refuse numbers from which a flow would come to no end, or to another one."""
+    n, (y, theta, _) = len(earlier.t), run.first
+    alike = {
+        "coordinates": (whole.coordinates, run.origin.coordinates),
+        "velocity": (whole.velocity, run.origin.coordinates[: whole.velocity.size]),
+        "t": (earlier.t, np.empty(n)),
+        "y": (earlier.y, np.empty((n, *y.shape))),
+        "theta": (earlier.theta, np.empty((n, *theta.shape))),
+        "times": ([whole.t, whole.step, whole.mark], np.empty(3)),
+        **{name: (whole.memory[name], value) for name, value in run.state.memory().items()},
+    }
+    wrong = [
+        name
+        for name, (got, wanted) in alike.items()
+        if np.shape(got) != np.shape(wanted) or not np.all(np.isfinite(got))
+    ]
+    if np.shape(earlier.loss) != (n,):
+        wrong.append("loss")
+    if wrong or whole.step < 0 or whole.t < run.origin.t:
+        raise InputError(
+            f"resume continues a trajectory as it was left, and this one is damaged ({wrong}): "
+            "shapes differ, or numbers are not finite; start anew without resume"
+        )
+
+
+def same_numbers(one: Any, other: Any) -> bool:
+    """Whether two numbers or vectors are the same but for what another machine may change."""
+    if np.shape(one) != np.shape(other):
+        return False
     return bool(np.linalg.norm(np.subtract(one, other)) <= _ROUNDING * np.linalg.norm(other))
 
 

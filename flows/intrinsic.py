@@ -10,7 +10,7 @@ from liftflow.architectures.dag import CompiledDAG
 from liftflow.architectures.paths import Anchors
 from liftflow.errors import InputError
 from liftflow.flows.integrate import FlowState, Settings, integrate
-from liftflow.flows.parameter import check_loss
+from liftflow.flows.parameter import check_loss, probe_loss
 from liftflow.flows.trajectory import Trajectory
 from liftflow.losses import Loss
 from liftflow.manifolds import InvariantSet
@@ -59,6 +59,9 @@ class _FullState(FlowState):
         value = self.loss.value(z, theta)
         state = coordinates.reshape(self.architecture.lifted_shape)
         return state, theta, float(value)
+
+    def probe(self) -> FloatArray:
+        return probe_loss(self.loss, self.architecture, self.theta)
 
     def settle(self, coordinates: FloatArray) -> FloatArray:
         # Signs are handed on step by step: from one kept time to the next they may well turn.
@@ -116,6 +119,9 @@ class _BasisState(FlowState):
         theta = self._recover(coordinates)
         value = self.loss.parameter_value(theta, self.architecture)
         return self.first_chart.coordinates(theta), theta, float(value)
+
+    def probe(self) -> FloatArray:
+        return probe_loss(self.loss, self.architecture, self.theta)
 
     def settle(self, coordinates: FloatArray) -> FloatArray:
         self._move(coordinates)

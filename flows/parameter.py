@@ -26,6 +26,9 @@ class _ParameterState(FlowState):
         value = self.loss.parameter_value(coordinates, self.architecture)
         return coordinates, coordinates, float(value)
 
+    def probe(self) -> FloatArray:
+        return probe_loss(self.loss, self.architecture, self.theta0)
+
 
 class ParameterFlow:
     """The flow θ' = −∇ℓ(θ) that training by small steps follows.
@@ -69,11 +72,25 @@ class ParameterFlow:
         FlowError
             The flow cannot start.
         """
+        return integrate(self.state(theta0), Settings(t_span, **settings), "parameter")
+
+    def state(self, theta0: Any) -> FlowState:
+        """Right-hand side of the flow as the integrator sees it, for solvers of one's own.
+
+        Parameters
+        ----------
+        theta0 : array-like, shape=[dim]
+            Where it starts.
+
+        Returns
+        -------
+        state : FlowState
+            ``start()`` gives θ₀, ``velocity(theta)`` is −∇ℓ(θ).
+        """
         point = as_array(
             theta0, "theta0", (self.architecture.dim,), batch=False, differentiable=False
         )
-        state = _ParameterState(self.architecture, self.loss, point)
-        return integrate(state, Settings(t_span, **settings), "parameter")
+        return _ParameterState(self.architecture, self.loss, point)
 
 
 def check_loss(loss: Any) -> Loss:
@@ -98,3 +115,30 @@ def check_loss(loss: Any) -> Loss:
             "or NetworkLoss(network, inputs, targets)"
         )
     return loss
+
+
+def probe_loss(loss: Loss, architecture: Architecture, theta: FloatArray) -> FloatArray:
+    """Evaluate a loss at points near and far from θ, always the same ones.
+
+    Losses and data that differ at all differ there, also where they agree around θ.
+
+    Parameters
+    ----------
+    loss : Loss
+    architecture : Architecture
+    theta : array, shape=[dim]
+
+    Returns
+    -------
+    losses : array, shape=[n_probes]
+        0 where the loss is not finite, or not defined.
+    """
+    rng, scale = np.random.default_rng(0), np.max(np.abs(theta), initial=0.0) or 1.0
+    losses = []
+    for reach in (0.1, 0.3, 1.0, 3.0):
+        point = theta + reach * scale * rng.standard_normal(theta.size)
+        try:
+            losses.append(float(loss.parameter_value(point, architecture)))
+        except Exception:  # a probe is no reason to stop, whatever the loss of a user raises
+            losses.append(0.0)
+    return np.nan_to_num(losses, nan=0.0, posinf=0.0, neginf=0.0)

@@ -1,16 +1,13 @@
 """What a flow leaves behind."""
 
-import os
-import zlib
-from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
-from zipfile import BadZipFile
 
 import numpy as np
 
-from liftflow.errors import DataError, OutputError
+from liftflow.errors import DataError
+from liftflow.files import as_path, read_arrays, write_arrays
 from liftflow.typing import FloatArray
 
 if TYPE_CHECKING:
@@ -27,8 +24,12 @@ class Origin:
         First time.
     coordinates : array, shape=[n]
         First state of the solver.
-    loss, speed : float
-        Loss there, and norm of the velocity of the coordinates.
+    loss : float
+        Loss there.
+    velocity, ahead : array, shape=[n]
+        Velocity of the coordinates there, and a short way along it.
+    probe : array, shape=[n_probes]
+        Losses far from there, which tell whether the loss and its data are the same.
     rtol, atol : float
         Tolerances.
     method : str
@@ -38,7 +39,9 @@ class Origin:
     t: float
     coordinates: FloatArray
     loss: float
-    speed: float
+    velocity: FloatArray
+    ahead: FloatArray
+    probe: FloatArray
     rtol: float
     atol: float
     method: str
@@ -112,6 +115,8 @@ class Trajectory:
         Times at which an intrinsic flow in basis coordinates changed its chart.
     checkpoint : Checkpoint or None
         What it takes to continue the flow, by ``integrate(..., resume=trajectory)``.
+    interrupted : bool
+        Whether Ctrl-C ended the flow, or kept it from starting.
     """
 
     t: FloatArray
@@ -125,6 +130,7 @@ class Trajectory:
     seconds: float
     chart_times: FloatArray = field(default_factory=lambda: np.empty(0))
     checkpoint: Checkpoint | None = None
+    interrupted: bool = False
 
     def head(self, count: int) -> Self:
         """Return the first ``count`` times of the trajectory.
@@ -160,6 +166,8 @@ class Trajectory:
 
         Raises
         ------
+        InputError
+            Not a path.
         OutputError
             The file cannot be written.
         """
@@ -171,16 +179,7 @@ class Trajectory:
                 values[f"origin.{name}"] = getattr(self.checkpoint.origin, name)
             for name, array in self.checkpoint.memory.items():
                 values[f"memory.{name}"] = array
-        # Aside first: who is killed while writing leaves the earlier file whole.
-        aside = Path(f"{path}.part")
-        try:
-            with open(aside, "wb") as file:  # given a path, numpy would append .npz to the name
-                np.savez(file, **values)
-            os.replace(aside, path)
-        except OSError as error:
-            with suppress(OSError):
-                aside.unlink(missing_ok=True)
-            raise OutputError(f"cannot write {path}: {error}") from error
+        write_arrays(as_path(path), "trajectory", values)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -196,37 +195,31 @@ class Trajectory:
 
         Raises
         ------
+        InputError
+            Not a path.
         DataError
-            The file is not there, or holds something else.
+            The file is not there, is damaged, was changed since, or holds something else.
         """
+        stored = read_arrays(as_path(path), "trajectory")
         try:
-            with open(path, "rb") as file, np.load(file, allow_pickle=False) as data:
-                stored = {name: _plain(data[name]) for name in data.files}
-                values = {name: stored[name] for name in _names(cls) - {"checkpoint"}}
-                whole = None
-                if "checkpoint.t" in stored:
-                    names = _names(Checkpoint) - {"memory", "origin"}
-                    parts = {name: stored[f"checkpoint.{name}"] for name in names}
-                    origin = Origin(**{n: stored[f"origin.{n}"] for n in _names(Origin)})
-                    own = [name for name in stored if name.startswith("memory.")]
-                    memory = {name.removeprefix("memory."): stored[name] for name in own}
-                    whole = Checkpoint(**parts, memory=memory, origin=origin)
-        except (
-            OSError,
-            EOFError,
-            KeyError,
-            TypeError,
-            ValueError,
-            BadZipFile,
-            zlib.error,
-        ) as error:
-            raise DataError(f"{path} holds no trajectory: {error}") from error
+            whole = None
+            if "checkpoint.t" in stored:
+                parts = _take(stored, "checkpoint.", _names(Checkpoint) - {"memory", "origin"})
+                origin = Origin(**_take(stored, "origin.", _names(Origin)))
+                own = [name for name in stored if name.startswith("memory.")]
+                memory = {name.removeprefix("memory."): stored.pop(name) for name in own}
+                whole = Checkpoint(**parts, memory=memory, origin=origin)
+            values = _take(stored, "", _names(cls) - {"checkpoint"})
+        except KeyError as error:
+            raise DataError(f"{path} holds no trajectory: {error} is not in it") from error
+        if stored:
+            raise DataError(f"{path} holds no trajectory: {sorted(stored)} are not of one")
         return cls(**values, checkpoint=whole)
+
+
+def _take(stored: dict[str, Any], prefix: str, names: set[str]) -> dict[str, Any]:
+    return {name: stored.pop(f"{prefix}{name}") for name in names}
 
 
 def _names(cls: type) -> set[str]:
     return {f.name for f in fields(cls)}
-
-
-def _plain(value: np.ndarray) -> Any:
-    return value.item() if value.ndim == 0 else value

@@ -128,7 +128,12 @@ def test_a_finished_run_is_returned_and_a_longer_one_goes_on():
     invariant_set, loss = problem("dag")
     times = np.linspace(0.0, 1.0, 11)
     half = integrate("basis", invariant_set, loss, t_span=(0.0, 0.5), t_eval=times[:6])
-    assert integrate("basis", invariant_set, loss, t_span=(0.0, 0.5), resume=half) is half
+    same = {"t_span": (0.0, 0.5), "resume": half}
+    assert integrate("basis", invariant_set, loss, t_eval=times[:6], **same) is half
+    with pytest.raises(InputError, match="times asked for now differ"):
+        integrate("basis", invariant_set, loss, **same)
+    with pytest.raises(InputError, match=r"went to t = 0\.5 already, beyond the end 0\.35 asked"):
+        integrate("basis", invariant_set, loss, t_eval=times[:4], t_span=(0.0, 0.35), resume=half)
     longer = integrate("basis", invariant_set, loss, t_eval=times, resume=half)
     whole = integrate("basis", invariant_set, loss, t_eval=times)
     np.testing.assert_array_equal(longer.theta[:6], half.theta)
@@ -275,7 +280,9 @@ def test_a_checkpoint_that_cannot_be_written(tmp_path):
             return self.loss.gradient(z, near)
 
     settings = {"checkpoint": folder / "run.npz", "checkpoint_seconds": 0.0}
-    run = integrate("basis", invariant_set, Removes(loss, 20, None), **settings)
+    with pytest.warns(RuntimeWarning, match="cannot write") as said:
+        run = integrate("basis", invariant_set, Removes(loss, 20, None), **settings)
+    assert len(said) == 1
     assert run.success
     assert "cannot write" in run.message
     np.testing.assert_array_equal(run.theta, integrate("basis", invariant_set, loss).theta)
