@@ -13,7 +13,7 @@ from scipy.stats import ortho_group
 from liftflow.architectures.base import Architecture
 from liftflow.errors import ArchitectureError, NotIntrinsicError, NotRecoverableError
 from liftflow.linalg import RANK_RTOL, over_batch, shifted_product_root
-from liftflow.typing import FloatArray, Rng, as_array, as_count, as_rng
+from liftflow.typing import FloatArray, Rng, as_array, as_count, as_ordered, as_rng
 
 BALANCE_RTOL = 1e-8
 """Distance of the laws to multiples of I, relative to the layers, that counts as none."""
@@ -67,7 +67,7 @@ class DeepLinear(Architecture):
     """
 
     def __init__(self, widths: Sequence[int]) -> None:
-        self.widths = [as_count(width, "a width", 1) for width in widths]
+        self.widths = [as_count(w, "a width", 1) for w in as_ordered(widths, "widths")]
         if len(self.widths) < 3:
             raise ArchitectureError(
                 f"a linear network needs at least one hidden layer, got widths {self.widths}"

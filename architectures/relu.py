@@ -24,7 +24,7 @@ from liftflow.architectures.paths import (
 )
 from liftflow.errors import ArchitectureError, NotOnImageError, NotRecoverableError
 from liftflow.linalg import over_batch, sparse_apply
-from liftflow.typing import FloatArray, IntArray, Rng, as_array, as_count, as_rng
+from liftflow.typing import FloatArray, IntArray, Rng, as_array, as_count, as_ordered, as_rng
 
 PATH_LIMIT = 2_000_000
 """Default for the largest number of paths that are ever listed."""
@@ -66,9 +66,9 @@ class ReLUNetwork(Architecture):
         Copied and frozen. The optional edge attribute ``weight`` and node attribute ``bias`` are
         read by :meth:`read_weights`.
     inputs, outputs : iterable of nodes
-        In the order of the columns of the data. All other nodes are hidden.
+        In the order of the columns of the data, so no sets. All other nodes are hidden.
     biases : iterable of nodes
-        Hidden and output nodes with a bias.
+        Hidden and output nodes with a bias, in the order of their parameters.
     path_limit : int
         Largest number of paths that this network ever lists.
 
@@ -77,6 +77,8 @@ class ReLUNetwork(Architecture):
     ArchitectureError
         The graph is not a network: a cycle, a self-loop, parallel edges, a node on no path, an
         input with in-edges, an output with out-edges, an unknown or repeated node. Names them.
+    InputError
+        Inputs, outputs or biases without an order.
 
     Notes
     -----
@@ -179,6 +181,7 @@ class ReLUNetwork(Architecture):
         ArchitectureError
             Fewer than two layers, or a skip that is none.
         """
+        widths, skips = as_ordered(widths, "widths"), as_ordered(skips, "skips")
         widths = [as_count(width, "a width", 1) for width in widths]
         if len(widths) < 2:
             raise ArchitectureError(f"widths must name at least two layers, got {widths}")

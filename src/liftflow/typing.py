@@ -7,6 +7,7 @@ and is refused instead of returning a silent zero.
 """
 
 import numbers
+from collections.abc import Iterable
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -121,6 +122,31 @@ def as_count(value: Any, name: str, minimum: int = 0) -> int:
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < minimum:
         raise InputError(f"{name} must be an integer of at least {minimum}, got {value!r}")
     return int(value)
+
+
+def as_ordered(values: Any, name: str) -> list[Any]:
+    """Return the values of an iterable as a list, where their order counts.
+
+    Parameters
+    ----------
+    values : iterable
+    name : str
+        What the error message calls it.
+
+    Returns
+    -------
+    values : list
+
+    Raises
+    ------
+    InputError
+        A set, which has another order in every process, or no iterable.
+    """
+    if isinstance(values, set | frozenset) or not isinstance(values, Iterable):
+        raise InputError(
+            f"{name} must come in an order, got {type(values).__name__}; give a list or a tuple"
+        )
+    return list(values)
 
 
 def as_rng(rng: Rng) -> np.random.Generator:
