@@ -12,7 +12,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import breadth_first_order
 
 from liftflow.errors import ArchitectureError
-from liftflow.typing import FloatArray, IntArray, freeze
+from liftflow.typing import FloatArray, IntArray, as_ordered, freeze
 
 BIAS = "⟨1⟩"
 """Name of the constant source: a bias is the weight of an edge from it."""
@@ -251,7 +251,8 @@ class CompiledDAG:
         ArchitectureError
             The graph is not a network; names the nodes that are wrong.
         """
-        inputs, outputs, biases = list(inputs), list(outputs), list(biases)
+        inputs, outputs = as_ordered(inputs, "inputs"), as_ordered(outputs, "outputs")
+        biases = as_ordered(biases, "biases")
         _check_roles(graph, inputs, outputs, biases)
         labels = list(graph)
         code = {node: i for i, node in enumerate(labels)}

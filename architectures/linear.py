@@ -20,7 +20,16 @@ from liftflow.errors import (
     ShapeError,
 )
 from liftflow.linalg import RANK_RTOL, ROUNDING, over_batch, shifted_product_root
-from liftflow.typing import FloatArray, Rng, as_array, as_count, as_rng, refuse_beyond, shown
+from liftflow.typing import (
+    FloatArray,
+    Rng,
+    as_array,
+    as_count,
+    as_ordered,
+    as_rng,
+    refuse_beyond,
+    shown,
+)
 
 BALANCE_RTOL = 1e-8
 """Distance of the laws to multiples of I, relative to the layers, that counts as none."""
@@ -76,7 +85,7 @@ class DeepLinear(Architecture):
 
     @door
     def __init__(self, widths: Sequence[int]) -> None:
-        self.widths = [as_count(width, "a width", 1) for width in widths]
+        self.widths = [as_count(w, "a width", 1) for w in as_ordered(widths, "widths")]
         if len(self.widths) < 3:
             raise ArchitectureError(
                 f"a linear network needs at least one hidden layer, got widths {self.widths}"

@@ -40,6 +40,7 @@ from liftflow.typing import (
     as_array,
     as_count,
     as_instance,
+    as_ordered,
     as_rng,
     as_vector,
     freeze,
@@ -91,9 +92,9 @@ class ReLUNetwork(Architecture):
         Copied and frozen. The optional edge attribute ``weight`` and node attribute ``bias`` are
         read by :meth:`read_weights`.
     inputs, outputs : iterable of nodes
-        In the order of the columns of the data. All other nodes are hidden.
+        In the order of the columns of the data, so no sets. All other nodes are hidden.
     biases : iterable of nodes
-        Hidden and output nodes with a bias.
+        Hidden and output nodes with a bias, in the order of their parameters.
     path_limit : int
         Largest number of paths that this network ever lists.
 
@@ -102,6 +103,8 @@ class ReLUNetwork(Architecture):
     ArchitectureError
         The graph is not a network: a cycle, a self-loop, parallel edges, a node on no path, an
         input with in-edges, an output with out-edges, an unknown or repeated node. Names them.
+    InputError
+        Inputs, outputs or biases without an order.
 
     Notes
     -----
@@ -207,6 +210,7 @@ class ReLUNetwork(Architecture):
         ArchitectureError
             Fewer than two layers, or a skip that is none.
         """
+        widths, skips = as_ordered(widths, "widths"), as_ordered(skips, "skips")
         widths = [as_count(width, "a width", 1) for width in widths]
         if len(widths) < 2:
             raise ArchitectureError(f"widths must name at least two layers, got {widths}")

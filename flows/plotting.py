@@ -32,6 +32,38 @@ def _line(
     axes.plot(t[: len(values)], np.maximum(values, _TINY), style, color=colour, label=label)
 
 
+def _agree(deviation: float, rtol: float, control: float | None) -> bool:
+    """Whether a deviation is that of solvers, and not one of flows.
+
+    Kinks of the loss take away up to half of a solver's order, so √rtol may be had by agreement. A
+    control that parts by less than ten times as much does not tell the one from the other.
+    """
+    return deviation <= np.sqrt(rtol) and (control is None or 10 * deviation <= control)
+
+
+def _title(comparison: "Comparison") -> str:
+    deviation = comparison.max_deviation
+    agree = _agree(deviation, comparison.rtol, comparison.control_deviation)
+    last = comparison.parameter.t[len(comparison.deviation) - 1]
+    until = "" if comparison.success else f", up to t = {last:.3g}"
+    return f"Flows {'agree to' if agree else 'part by'} {deviation:.1e}{until}"
+
+
+def _title_of_runs(sweep: "Sweep") -> str:
+    summaries = [run.summary for run in sweep.runs]
+    parted = [
+        own["max_deviation"]
+        for own in summaries
+        if not _agree(own["max_deviation"], own["rtol"], own["control_deviation"])
+    ]
+    n_early = sum(not (own["success_parameter"] and own["success_intrinsic"]) for own in summaries)
+    early = f", {n_early} ended early" if n_early else ""
+    if parted:
+        return f"In {len(parted)} of {len(summaries)} runs flows part, by {max(parted):.1e}{early}"
+    largest = max((own["max_deviation"] for own in summaries), default=0.0)
+    return f"In {len(summaries)} runs flows agree to {largest:.1e}{early}"
+
+
 def plot_trajectory(trajectory: Trajectory) -> Figure:
     """Draw the loss of one flow over time.
 
@@ -75,7 +107,7 @@ def plot_comparison(comparison: "Comparison") -> Figure:
         (intrinsic, INTRINSIC, "--", "intrinsic flow"),
     ):
         _line(right, flow.t[1:], comparison.law_drift_over_time(flow)[1:], colour, style, label)
-    _log_panel(left, "Both flows train alike", "loss")
+    _log_panel(left, _title(comparison), "loss")
     _log_panel(middle, "Deviation from the parameter flow", "‖φ(θ(t)) − z(t)‖ / ‖φ(θ(t))‖")
     _log_panel(right, "Drift of the conservation laws", "‖h(θ(t)) − h(θ₀)‖∞ / ‖θ₀‖²")
     for axes in (left, middle, right):
@@ -104,7 +136,7 @@ def plot_sweep(sweep: "Sweep") -> Figure:
         if run.control_deviation.size:
             size = len(run.control_deviation)
             _line(right, run.t[1:size], run.control_deviation[1:], CONTROL, ":", control)
-    _log_panel(left, f"{len(sweep.runs)} runs train alike by θ and by z", "loss")
+    _log_panel(left, _title_of_runs(sweep), "loss")
     _log_panel(right, "Deviation from the parameter flow", "‖φ(θ(t)) − z(t)‖ / ‖φ(θ(t))‖")
     for axes in (left, right):
         axes.legend(frameon=False)

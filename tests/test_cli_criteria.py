@@ -85,7 +85,10 @@ def test_laws_of_a_family():
     [
         (["classify", "--family", "cnn"], "family must be one of relu, two-layer"),
         (["classify", "--widths", "4-x"], "widths must be numbers joined by '-', got '4-x'"),
-        (["classify", "--family", "two-layer", "--widths", "4-3"], "has 3 sizes, like 3-2-3"),
+        (
+            ["classify", "--family", "two-layer", "--widths", "4-3"],
+            "must be input-hidden-output, like 3-2-3",
+        ),
         (["classify", "--lam", "1"], "a ReLU network has no λ; leave --lam"),
         (["classify", "--family", "deep", "--bias"], "the family deep has no biases"),
         (["classify", "--family", "deep", "--lam", "a"], "λ must be numbers joined by ','"),

@@ -936,15 +936,15 @@ TABLES = {
     "a short row": ("a,b,y\n1,2,0\n3,4\n", "first in line 3, column 'y'"),
     "a long row": (
         "a,b,y\n1,2,0\n3,4,1,5\n",
-        "cannot be read .*Expected 3 fields in line 3, saw 4",
+        "4 cells in line 3 and 3 in its first row; name every column",
     ),
     "long rows": (
         "a,b,y\n1,2,3,0\n4,5,6,1\n",
-        "more cells in its rows than names in its header; name every column",
+        "4 cells in line 2 and 3 in its first row; name every column",
     ),
     "text features": (
         "a,colour,y\n1,red,0\n2,blue,1\n",
-        r"text in the feature columns \['colour'\]; encode them as numbers",
+        "2 texts among the features, the first in line 2, column 'colour'; encode them as numbers",
     ),
     "infinite feature": (
         "a,b,y\n1,2,0\n1,inf,1\n",
@@ -957,7 +957,7 @@ TABLES = {
     ),
     "a text of its own in every row": (
         "a,y\n" + "\n".join(f"{i},row {i}" for i in range(25)) + "\n",
-        "another text in every row of column 'y', its last; expected labels or numbers",
+        "another text in every row of column 'y', its target; expected labels or numbers",
     ),
     "one class": (
         "a,b,y\n1,2,yes\n3,4,yes\n",
@@ -966,14 +966,17 @@ TABLES = {
     "one value": ("a,y\n1,2.5\n3,2.5\n", r"the same target in every row, 2\.5 in column 'y'"),
     "no header": (
         "5.1,3.5,0\n4.9,3.0,1\n4.7,3.2,1\n",
-        r"must begin with a header line of names, got numbers: 5\.1, 3\.5, 0",
+        r"must begin with a header line of names, got numbers: 5\.1, 3\.5, 0, in line 1",
     ),
-    "empty": ("", "cannot be read as a CSV file: No columns to parse"),
+    "empty": ("", "cannot be read as a CSV file: it is empty"),
     "header only": ("a,b,y\n", "at least two rows, .* got 0 rows and 3 columns"),
     "one row": ("a,b,y\n1,2,0\n", "at least two rows, .* got 1 rows and 3 columns"),
-    "one column": ("y\n1\n2\n", "the target in the last column, .* got 2 rows and 1 columns"),
-    "semicolons": ("a;b;y\n1;2;0\n3;4;1\n", "separated by commas; got 2 rows and 1 columns"),
-    "not text": (bytes(range(128, 256)), "cannot be read as a CSV file: 'utf-8' codec"),
+    "one column": ("y\n1\n2\n", "one feature and the target, .* got 2 rows and 1 columns"),
+    "semicolons": ("a;b;y\n1;2;0\n3;4;1\n", "cells separated by commas, .* got line 1: 'a;b;y'"),
+    "not text": (
+        bytes(range(128, 256)),
+        "cannot be read as a CSV file: 'utf-8' codec.*in line 1; save it as text",
+    ),
 }
 
 

@@ -5,13 +5,14 @@ finite and of the promised trailing shape. Arrays traced by autograd pass unchan
 function behind the door stays differentiable; one that is not asks for ``differentiable=False``
 and is refused instead of returning a silent zero. Objects pass through :func:`as_instance`, sizes
 through :func:`refuse_beyond`. What an object keeps it owns and cannot be written to:
-:func:`as_own`, :func:`freeze`."""
+:func:`as_own`, :func:`freeze`.
+"""
 
 import math
 import numbers
 import os
 import reprlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -94,7 +95,9 @@ def as_array(
     except ValueError as error:
         raise ShapeError(f"{name} must be an array of numbers, got a ragged sequence") from error
     except Exception as error:  # whatever the conversion of a foreign object raises
-        raise InputError(f"{name} must be an array of numbers, got {got(value)}: {error}") from error
+        raise InputError(
+            f"{name} must be an array of numbers, got {got(value)}: {error}"
+        ) from error
     if plain.dtype.kind not in "fiu":
         raise InputError(f"{name} must hold real numbers, got dtype {plain.dtype}")
     if shape is not None:
@@ -309,6 +312,31 @@ def as_count(value: Any, name: str, minimum: int = 0) -> int:
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < minimum:
         raise InputError(f"{name} must be an integer of at least {minimum}, got {shown(value)}")
     return int(value)
+
+
+def as_ordered(values: Any, name: str) -> list[Any]:
+    """Return the values of an iterable as a list, where their order counts.
+
+    Parameters
+    ----------
+    values : iterable
+    name : str
+        What the error message calls it.
+
+    Returns
+    -------
+    values : list
+
+    Raises
+    ------
+    InputError
+        A set, which has another order in every process, or no iterable.
+    """
+    if isinstance(values, set | frozenset) or not isinstance(values, Iterable):
+        raise InputError(
+            f"{name} must come in an order, got {type(values).__name__}; give a list or a tuple"
+        )
+    return list(values)
 
 
 def as_rng(rng: Rng) -> np.random.Generator:
