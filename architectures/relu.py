@@ -973,7 +973,7 @@ class ReLUNetwork(Architecture):
             basis = self._tangent_basis(point)[0]
             return basis @ (basis.T @ vector)
 
-        return self._over_lifted(project, theta, lifted_vec)
+        return self._over_lifted(project, theta, lifted_vec, self.lifted_shape)
 
     def solve_vjp(self, theta: Any, covector: Any) -> FloatArray:
         """Solve ∂φ(θ)ᵀ g = v for the shortest g, where v is a pullback.

@@ -145,9 +145,9 @@ class PathCometric(Cometric):
         size = np.max(np.abs(vector), initial=0.0)
         vector = vector / (size or 1.0)  # its squares neither under- nor overflow
         above = chart.lift_tangent(theta, vector[network.path_numbers(chart)])
-        gap, size = lengths(np.stack([network.lift_jvp(theta, above) - vector, vector]))
-        if gap > TANGENT_RTOL * size:
-            residual = float(gap / size)
+        gap, own = lengths(np.stack([network.lift_jvp(theta, above) - vector, vector]))
+        if gap > TANGENT_RTOL * own:
+            residual = float(gap / own)
             raise NotTangentError(
                 f"tangent_vec is not tangent to the image at z: relative residual {residual:.1e}, "
                 f"expected at most {TANGENT_RTOL:.0e}; image().to_tangent(vector, z) projects it",
