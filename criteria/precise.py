@@ -22,7 +22,7 @@ from liftflow.architectures import Architecture, DeepLinear, ReLUNetwork
 from liftflow.criteria.findings import NONZERO, TOLERANCE, ZERO, Rank
 from liftflow.criteria.network_fields import NetworkForms
 from liftflow.criteria.scaling import coordinate_scale
-from liftflow.criteria.traces import lie_trace
+from liftflow.criteria.traces import LieTrace, lie_trace
 from liftflow.criteria.views import (
     N_PROBES,
     FloatView,
@@ -296,6 +296,20 @@ class PreciseView(View):
         ]
         return [_exact(self.fields.velocities(row)) / self._scale for row in rows]
 
+    def trace(self, patience: int = 1) -> LieTrace:
+        """Compute the trace at θ of the Lie algebra.
+
+        Parameters
+        ----------
+        patience : int
+            Number of levels of brackets that must add nothing.
+
+        Returns
+        -------
+        trace : LieTrace
+        """
+        return lie_trace(self, patience=patience)
+
     @_precisely()
     def law_rank(self) -> Rank:
         """Rank of ∂h(θ)."""
@@ -314,7 +328,9 @@ class PreciseView(View):
         -------
         kernel : Kernel
         """
-        ranks, velocities, smallest = self._in_orbit() if in_orbit else self._in_laws()
+        ranks, velocities, smallest, objection = (
+            self._in_orbit() if in_orbit else self._in_laws()
+        )
         basis = velocities[0].astype(float) @ self._coordinates.T
         return Kernel(
             basis=basis / np.linalg.norm(basis, axis=1, keepdims=True),
@@ -326,27 +342,27 @@ class PreciseView(View):
                 dropped=max((rank.dropped for rank in ranks if rank.dropped >= 0), default=np.nan),
             ),
             smallest=smallest,
+            objection=objection,
         )
 
-    def _in_laws(self) -> tuple[list[Rank], Rows, float]:
+    def _in_laws(self) -> tuple[list[Rank], Rows, float, str]:
         span = self.span()
         ranks = [span.extend(self.field_vectors()), span.extend(self._law_rows())]
         velocities = [rows / self._scale for rows in self._aligned(span.complement())]
         if span.opened:  # kernels of another dimension are no measure
             velocities = velocities[:1]
-        return ranks, velocities, span.smallest
+        return ranks, velocities, span.smallest, ""
 
-    def _in_orbit(self) -> tuple[list[Rank], Rows, float]:
+    def _in_orbit(self) -> tuple[list[Rank], Rows, float, str]:
         """Return what is orthogonal to the fields, which are the first of the trace."""
-        trace = lie_trace(self)
+        trace = self.trace()
         assert isinstance(trace.span, PreciseSpan)
         count, bases = trace.ranks[0].value, []
         for basis in trace.span.bases:
             rows = basis * self._scale
             fields = _independent(rows[:count], rows[:0], count)[0]
             bases.append(_independent(rows[count:], fields, trace.dimension - count)[0])
-        unsettled = Rank(0, trace.doubtful, np.nan, np.nan)
-        return [*trace.ranks, unsettled], self._aligned(bases), trace.span.smallest
+        return [*trace.ranks], self._aligned(bases), trace.span.smallest, trace.doubt
 
     def _aligned(self, bases: Rows) -> Rows:
         """Project the same random vectors onto subspaces, so that they vary as these do."""
