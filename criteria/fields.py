@@ -354,8 +354,12 @@ class AutogradFields(GradientFields):
         -------
         vectors : array, shape=[n, dim]
         """
+        # 0 θ, because autograd warns where a lift or its derivative is constant.
         with followed_by_autograd(f"the lift of {type(self.architecture).__name__}"):
-            return autograd.grad(lambda at: anp.sum(forms * self.architecture.lift(at)))(point)
+            slope = autograd.grad(
+                lambda at: anp.sum(forms * self.architecture.lift(at)) + 0.0 * anp.sum(at)
+            )
+            return slope(point) + 0.0 * point
 
     def majorants(self, forms: Sequence[Any], point: FloatArray, count: int) -> FloatArray:
         """Add up the sizes of the two terms of the brackets and of the fields.
