@@ -11,8 +11,8 @@ from liftflow.criteria.fields import AutogradFields, gradient_fields
 from liftflow.criteria.findings import Finding, Verdict, undecided
 from liftflow.criteria.graph import GRAPH_LIMIT, by_graph
 from liftflow.criteria.precise import is_precise
-from liftflow.criteria.views import lift_rows
 from liftflow.criteria.scaling import column_lengths
+from liftflow.criteria.views import lift_rows
 from liftflow.typing import FloatArray
 
 PARTED = 1e3

@@ -46,9 +46,9 @@ _FAR = 1e3  # a flow that makes θ this much larger is not followed
 def metric_property(architecture: Architecture, theta: Any, *, rng: Rng = 0) -> Finding:
     """Decide the intrinsic metric property of θ₀: M(θ) = K_θ₀(φ(θ)) for all θ in 𝓜_θ₀.
 
-    Close to θ₀ it holds where θ₀ is recoverable. Else two things are checked at θ₀ and at points of 𝓜_θ₀ that
-    random gradient flows lead to: the kernel inclusion, which is necessary, and sufficient where
-    the fibres of φ in 𝓜_θ₀ are connected and of constant dimension; and that M is the same at the
+    Close to θ₀ it holds where θ₀ is recoverable. Else two things are checked at θ₀ and at points
+    of 𝓜_θ₀ that random flows lead to: the kernel inclusion, necessary, and sufficient where the
+    fibres of φ in 𝓜_θ₀ are connected and of constant dimension; and that M is the same at the
     end of a walk inside the fibre.
 
     Parameters
@@ -422,13 +422,11 @@ def _flow(
             raise _FlowLost
         theta = flat.reshape(starts.shape)
         form = gradient(np.asarray(architecture.lift(theta)))
-        return -np.asarray(pull(form, theta)).ravel()
+        if isinstance(fields, AutogradFields):  # one pass back, not one for each parameter
+            return -np.asarray(fields.field(form, theta)).ravel()
+        return -np.asarray(architecture.lift_vjp(theta, form)).ravel()
 
     fields = gradient_fields(architecture)
-    if isinstance(fields, AutogradFields):
-        pull = fields.field  # one pass back instead of one for each parameter
-    else:
-        pull = lambda form, theta: architecture.lift_vjp(theta, form)  # noqa: E731
     size = float(np.max(np.abs(starts)))
     start = starts.ravel()
     natural = np.maximum(np.abs(start), np.abs(velocity(0.0, start)))

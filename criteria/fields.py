@@ -23,7 +23,6 @@ from liftflow.criteria.scaling import finite
 from liftflow.errors import InputError
 from liftflow.typing import FloatArray, IntArray
 
-
 _CHANGE = 0.1  # of a field, relative to it, that shows its unit of length
 
 

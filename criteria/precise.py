@@ -328,9 +328,7 @@ class PreciseView(View):
         -------
         kernel : Kernel
         """
-        ranks, velocities, smallest, objection = (
-            self._in_orbit() if in_orbit else self._in_laws()
-        )
+        ranks, velocities, smallest, objection = self._in_orbit() if in_orbit else self._in_laws()
         basis = velocities[0].astype(float) @ self._coordinates.T
         return Kernel(
             basis=basis / np.linalg.norm(basis, axis=1, keepdims=True),

@@ -7,7 +7,7 @@ whose scales may part register a view of their own.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, singledispatch
 from typing import Any
 
@@ -468,8 +468,10 @@ class FloatView(View):
         )
 
     def _law_rows(self, in_orbit: bool) -> tuple[FloatArray, str, str]:
-        """Covectors that vanish on the tangents of the laws or of the orbit, what leaves these
-        undecided, and what an empty kernel of them."""
+        """Covectors that vanish on the tangents of the laws or the orbit, and objections.
+
+        The first is to these tangents, the second to a kernel that is zero on them.
+        """
         if self.architecture.n_laws and not in_orbit:
             return np.asarray(self.architecture.conservation_laws_jacobian(self.theta)), "", ""
         trace = self.trace()
