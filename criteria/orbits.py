@@ -63,7 +63,10 @@ def orbit_trace(view: "View") -> LieTrace:
     if end is None:
         return replace(trace, objection="no flow could be followed to another point of its orbit")
     there = lie_trace(view.at(end))
-    if there.dimension > trace.dimension:
+    if there.dimension == view.size and there.decided:  # brackets of some level span the rest
+        deeper = trace.span.extend(np.eye(view.size))
+        trace = replace(trace, ranks=(*trace.ranks, deeper))
+    elif there.dimension > trace.dimension:
         trace = replace(lie_trace(view, least=there.dimension), generic=trace.generic)
     if not there.decided or there.dimension != trace.dimension:
         text = f"{trace.dimension} dimensions were found, and {there.dimension} along its orbit"
