@@ -263,7 +263,12 @@ class PreciseView(View):
 
     @_precisely()
     def field_vectors(self) -> Rows:
-        """Random fields."""
+        """Random fields, as many as span all.
+
+        Returns
+        -------
+        vectors : Rows
+        """
         count = self.n_fields
         forms = _exact_forms(self.random_forms(count))
         return self._rows(lambda point: self.fields.values(forms, point, count))
@@ -312,7 +317,12 @@ class PreciseView(View):
 
     @_precisely()
     def law_rank(self) -> Rank:
-        """Rank of ∂h(θ)."""
+        """Rank of ∂h(θ).
+
+        Returns
+        -------
+        rank : Rank
+        """
         return self.span().extend([row * self._scale**2 for row in self._law_rows()])
 
     @_precisely()
@@ -369,7 +379,7 @@ class PreciseView(View):
 
     @_precisely()
     def lengths(self, vectors: Rows) -> FloatArray:
-        """Lengths of vectors at θ.
+        """Measure vectors at θ.
 
         Parameters
         ----------
@@ -415,7 +425,9 @@ class PreciseView(View):
         Returns
         -------
         changes : array, shape=[dimension]
+            For each direction.
         decisive : float
+            The largest distance.
         """
         pairs = [_exact_forms(self.random_forms(2)) for _ in range(N_PROBES)]
         changes = [
