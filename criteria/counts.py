@@ -1,5 +1,6 @@
 """How many conservation laws there are, by floats or exactly, and whether all are known."""
 
+from dataclasses import replace
 from functools import singledispatch
 from typing import Any
 
@@ -7,9 +8,9 @@ import numpy as np
 from flint import fmpz, nmod_mat
 
 from liftflow.architectures import Architecture, ProductArchitecture, ReLUNetwork
-from liftflow.criteria.doubts import doubted
-from liftflow.criteria.fields import exact_fields
-from liftflow.criteria.findings import TOLERANCE, Finding, Rank, Verdict, verdict_of
+from liftflow.criteria.doubts import MATRIX_LIMIT, doubted, too_large
+from liftflow.criteria.fields import AutogradFields, exact_fields
+from liftflow.criteria.findings import TOLERANCE, Finding, Rank, Verdict, undecided, verdict_of
 from liftflow.criteria.graph import by_graph, graph_recoverability
 from liftflow.criteria.jets import Arithmetic
 from liftflow.criteria.network_fields import NetworkFields
@@ -50,9 +51,9 @@ def lie_algebra_dimension(architecture: Architecture, theta: Any, *, rng: Rng = 
 
 
 @singledispatch
-@doubted
+@doubted("dimension of the Lie algebra")
 def _dimension(architecture: Architecture, theta: FloatArray, rng: np.random.Generator) -> Finding:
-    trace = lie_trace(view_of(architecture, theta, rng), patience=2)
+    trace = view_of(architecture, theta, rng).trace(patience=2)
     return _counted("dimension of the Lie algebra", trace.dimension, trace)
 
 
@@ -66,15 +67,9 @@ def _counted(name: str, value: int, trace: LieTrace) -> Finding:
         tolerance=TOLERANCE,
         reason=f"the fields span {levels[0]} dimensions, brackets add "
         f"{' + '.join(map(str, levels[1:])) or 'none'}"
-        + ("" if trace.decided else f"; {_doubt(trace)}"),
+        + ("" if trace.decided else f"; {trace.doubt}"),
         witness={"levels": levels},
     )
-
-
-def _doubt(trace: LieTrace) -> str:
-    if trace.settled:
-        return f"a size of {trace.doubtful:.1e} is neither zero nor clearly not"
-    return f"{len(trace.ranks)} levels did not settle it"
 
 
 @_dimension.register
@@ -115,7 +110,7 @@ def laws_complete(architecture: Architecture, theta: Any, *, rng: Rng = 0) -> Fi
     return _laws_complete(architecture, theta, as_rng(rng))
 
 
-@doubted
+@doubted("laws complete")
 def _laws_complete(
     architecture: Architecture, theta: FloatArray, rng: np.random.Generator
 ) -> Finding:
@@ -185,6 +180,8 @@ def count_conservation_laws(
     if isinstance(architecture, ProductArchitecture):
         parts = [count_conservation_laws(f, exact, rng=rng) for f in architecture.factors]
         return combine(parts)
+    if reason := too_large(architecture, MATRIX_LIMIT):
+        return undecided("conservation laws", reason)
     if exact:
         return _exact_count(architecture, rng)
     if isinstance(architecture, ReLUNetwork) and by_graph(architecture):
@@ -196,11 +193,18 @@ def count_conservation_laws(
             tolerance=0.0,
             reason="from the graph: one law per hidden node, and rank ∂φ = D − |H|",
         )
+    traces: list[LieTrace] = []
     for _ in range(_POINTS):  # any generic point will do, so one that decides
-        point = np.asarray(architecture.random_point(rng=rng))
-        trace = lie_trace(FloatView(architecture, point, rng))
-        if trace.decided:
-            break
+        view = FloatView(architecture, np.asarray(architecture.random_point(rng=rng)), rng)
+        traces.append(lie_trace(view))
+        if traces[-1].decided and not isinstance(view.fields, AutogradFields):
+            break  # known to be analytic; the others may have pieces with other counts
+    trace = next((trace for trace in traces if trace.decided), traces[-1])
+    dimensions = {trace.dimension for trace in traces if trace.decided}
+    if len(dimensions) > 1:
+        found = " and ".join(str(architecture.dim - size) for size in sorted(dimensions))
+        objection = f"random points have {found} laws, so φ is not analytic"
+        trace = replace(trace, objection=objection)
     return _counted("conservation laws", architecture.dim - trace.dimension, trace)
 
 

@@ -11,16 +11,19 @@ from scipy.integrate import solve_ivp
 from scipy.optimize import least_squares
 
 from liftflow.architectures import Architecture
-from liftflow.criteria.fields import gradient_fields
+from liftflow.criteria.doubts import FORM_LIMIT, too_large
+from liftflow.criteria.fields import AutogradFields, gradient_fields
 from liftflow.criteria.findings import (
     TOLERANCE,
     Finding,
     Verdict,
     decide,
     margin_to_zero,
+    undecided,
     verdict_of,
 )
 from liftflow.criteria.kernels import in_orbit, kernel_inclusion, recoverability
+from liftflow.criteria.orbits import STEPS, flow_end
 from liftflow.criteria.products import over_factors
 from liftflow.criteria.views import view_of
 from liftflow.doors import door
@@ -35,9 +38,6 @@ SAME, OTHER = 1e-8, 1e-6
 _RTOL = 1e-11
 _MATCH = 1e-8  # distance of two z, in units of their terms and way, up to which they are the same
 _N_POINTS = 3
-_STEPS = (0.3, 0.1, 0.03, 3e-3, 3e-4, 3e-5, 3e-6, 3e-8, 3e-10)
-"""Lengths of flows, relative to θ at their first speed: shorter ones where those run away."""
-
 _MAX_STEPS = 20
 _MAX_EVALUATIONS = 1500
 _FAR = 1e3  # a flow that makes θ this much larger is not followed
@@ -47,9 +47,9 @@ _FAR = 1e3  # a flow that makes θ this much larger is not followed
 def metric_property(architecture: Architecture, theta: Any, *, rng: Rng = 0) -> Finding:
     """Decide the intrinsic metric property of θ₀: M(θ) = K_θ₀(φ(θ)) for all θ in 𝓜_θ₀.
 
-    It holds where θ₀ is recoverable. Else two things are checked at θ₀ and at points of 𝓜_θ₀ that
-    random gradient flows lead to: the kernel inclusion, which is necessary, and sufficient where
-    the fibres of φ in 𝓜_θ₀ are connected and of constant dimension; and that M is the same at the
+    Close to θ₀ it holds where θ₀ is recoverable. Else two things are checked at θ₀ and at points
+    of 𝓜_θ₀ that random flows lead to: the kernel inclusion, necessary, and sufficient where the
+    fibres of φ in 𝓜_θ₀ are connected and of constant dimension; and that M is the same at the
     end of a walk inside the fibre.
 
     Parameters
@@ -69,6 +69,26 @@ def metric_property(architecture: Architecture, theta: Any, *, rng: Rng = 0) -> 
     """
     rng = as_rng(rng)
     recoverable = recoverability(architecture, theta, rng=rng)
+    return metric_given_recoverability(architecture, theta, recoverable, rng)
+
+
+def metric_given_recoverability(
+    architecture: Architecture, theta: FloatArray, recoverable: Finding, rng: np.random.Generator
+) -> Finding:
+    """Decide the metric property where recoverability is decided already.
+
+    Parameters
+    ----------
+    architecture : Architecture
+        Not a product.
+    theta : array, shape=[dim]
+    recoverable : Finding
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    finding : Finding
+    """
     if recoverable.verdict is not Verdict.FAILS:
         return Finding(
             "metric",
@@ -76,13 +96,19 @@ def metric_property(architecture: Architecture, theta: Any, *, rng: Rng = 0) -> 
             value=0.0,
             margin=recoverable.margin,
             tolerance=recoverable.tolerance,
-            reason="implied by recoverability"
+            reason="implied by recoverability, and so for θ close to θ₀: what other points of 𝓜_θ₀ "
+            "have the same z is not looked at"
             if recoverable.verdict is Verdict.HOLDS
             else f"recoverability is undecided: {recoverable.reason}",
         )
     points, inclusions = [], []
     for number in range(_N_POINTS + 1):
-        points.append(_random_flow(architecture, theta, rng) if number else theta)
+        if number and (reason := too_large(architecture)):
+            return undecided("metric", f"the kernel inclusion holds at θ₀; elsewhere, {reason}")
+        end = flow_end(view_of(architecture, theta, rng)) if number else theta
+        if end is None:
+            continue
+        points.append(end)
         inclusions.append(kernel_inclusion(architecture, points[-1], rng=rng))
         finding = inclusions[-1]
         if finding.verdict is not Verdict.HOLDS:
@@ -159,7 +185,8 @@ def dynamic_given_metric(
     finding : Finding
     """
     if metric.verdict is Verdict.HOLDS:
-        return replace(metric, name="dynamic", reason="implied by the metric property")
+        reason = f"implied by the metric property: {metric.reason}"
+        return replace(metric, name="dynamic", reason=reason)
     recoverable, inclusion = in_orbit(architecture, theta, rng)
     if recoverable.verdict is Verdict.HOLDS:
         reason = "z determines θ in its orbit, locally, though not among all points with its laws"
@@ -228,7 +255,10 @@ class CounterExample:
         effort = f"{self.tries} {'try' if self.tries == 1 else 'tries'}, {self.evaluations} flows"
         if not self.found:
             if not self.tries:
-                return f"no search: z has more than {SEARCH_LIMIT} entries, or no flow can move it"
+                return (
+                    f"no search: z has more than {SEARCH_LIMIT} entries, θ is too long, or no "
+                    "flow can move it"
+                )
             return f"no two losses found that refute it, in {effort}; largest gap {self.gap:.1e}"
         return (
             "the flows of ⟨c₁, z⟩ and ⟨c₂, z⟩ + κ⟨a, z − z₀⟩²/2 reach the same z at time 1 (to "
@@ -279,9 +309,10 @@ def find_counter_example(
     rng = as_rng(rng)
     zero = np.broadcast_to(0.0, architecture.lifted_shape)  # z may be too long to be held
     best = CounterExample(False, 0.0, np.inf, zero, zero, zero, 0.0, theta, theta, 0, 0)
-    if architecture.lifted_dim > SEARCH_LIMIT or not np.any(theta):
+    size = architecture.lifted_dim
+    if size > SEARCH_LIMIT or size * architecture.dim > FORM_LIMIT or not np.any(theta):
         return best
-    flows, number, steps = 0, 0, list(_STEPS)
+    flows, number, steps = 0, 0, list(STEPS)
     while number < max_tries and not best.found and steps:
         try:
             example = _shoot(architecture, theta, rng, steps[0])
@@ -393,27 +424,17 @@ def _flow(
             raise _FlowLost
         theta = flat.reshape(starts.shape)
         form = gradient(np.asarray(architecture.lift(theta)))
+        if isinstance(fields, AutogradFields):  # one pass back, not one for each parameter
+            return -np.asarray(fields.field(form, theta)).ravel()
         return -np.asarray(architecture.lift_vjp(theta, form)).ravel()
 
+    fields = gradient_fields(architecture)
     size = float(np.max(np.abs(starts)))
     start = starts.ravel()
     natural = np.maximum(np.abs(start), np.abs(velocity(0.0, start)))
     tolerance = _RTOL * np.where(natural > 0, natural, size)
     solution = solve_ivp(velocity, (0.0, 1.0), start, method="DOP853", rtol=_RTOL, atol=tolerance)
     return solution.y[:, -1].reshape(starts.shape)
-
-
-def _random_flow(
-    architecture: Architecture, theta: FloatArray, rng: np.random.Generator
-) -> FloatArray:
-    """Follow the flow of a random linear loss to another point of 𝓜_θ₀, as far as it goes."""
-    slope = _random_form(architecture, theta, rng)
-    for step in _STEPS:
-        try:
-            return _flow(architecture, theta[None], partial(_constant, step * slope))[0]
-        except _FlowLost:
-            continue
-    return theta
 
 
 def _constant(slope: FloatArray, z: FloatArray) -> FloatArray:
@@ -431,7 +452,7 @@ def _fibre_walk(
     if not len(kernel):
         return []
     direction = rng.standard_normal(len(kernel)) @ kernel
-    moved = theta + _STEPS[0] * np.linalg.norm(theta) / np.linalg.norm(direction) * direction
+    moved = theta + STEPS[0] * np.linalg.norm(theta) / np.linalg.norm(direction) * direction
     end = _return_to(architecture, moved, theta)
     return [] if end is None else [(theta, end)]
 

@@ -23,6 +23,8 @@ from liftflow.criteria.scaling import finite
 from liftflow.errors import InputError
 from liftflow.typing import FloatArray, IntArray
 
+_CHANGE = 0.1  # of a field, relative to it, that shows its unit of length
+
 
 class GradientFields(ABC):
     """Fields X_g of an architecture, in Euclidean coordinates of its choice.
@@ -58,9 +60,22 @@ class GradientFields(ABC):
         """
         return np.asarray(tangents)
 
+    def unit(self, point: FloatArray) -> float:
+        """Return the length over which the fields change: that of the point, if it is not zero.
+
+        Parameters
+        ----------
+        point : array, shape=[n_coordinates]
+
+        Returns
+        -------
+        unit : float
+        """
+        return float(np.linalg.norm(point)) or 1.0
+
     @abstractmethod
     def random_forms(self, count: int, point: FloatArray, rng: np.random.Generator) -> Any:
-        """Draw forms whose fields are about as long as the point.
+        """Draw forms whose fields are about as long as the unit.
 
         Parameters
         ----------
@@ -246,6 +261,36 @@ class AutogradFields(GradientFields):
 
     def __init__(self, architecture: Architecture) -> None:
         self.architecture = architecture
+        self._units: dict[bytes, float] = {}
+
+    def unit(self, point: FloatArray) -> float:
+        """Return the shortest length, but that of the point, over which a random field changes.
+
+        Parameters
+        ----------
+        point : array, shape=[dim]
+
+        Returns
+        -------
+        unit : float
+            Small beside the point where φ knows no scale but θ.
+        """
+        key = point.tobytes()
+        if key not in self._units:
+            self._units[key] = self._search_unit(point)
+        return self._units[key]
+
+    def _search_unit(self, point: FloatArray) -> float:
+        size, rng = super().unit(point), np.random.default_rng(0)
+        lengths = size * 10.0 ** np.arange(0 if np.any(point) else -8, 16)
+        way = rng.standard_normal(point.size) / np.sqrt(point.size)
+        points = np.vstack([point, point + lengths[:, None] * way])
+        form = rng.standard_normal((1, *self.architecture.lifted_shape))
+        with np.errstate(all="ignore"):  # far from θ anything may happen
+            here, *moved = np.asarray(self.field(form, points))
+            change = np.linalg.norm(np.asarray(moved) - here, axis=1)
+        changed = ~(change < _CHANGE * np.linalg.norm(here))
+        return float(lengths[np.argmax(changed)]) if np.any(changed) and np.any(here) else size
 
     def finish(self, values: Any) -> FloatArray:
         """Return plain arrays, or refuse those that are not finite.
@@ -277,7 +322,7 @@ class AutogradFields(GradientFields):
         """
         forms = rng.standard_normal((count, *self.architecture.lifted_shape))
         lengths = np.linalg.norm(self.values(forms, point, count), axis=1)
-        factor = np.linalg.norm(point) / np.where(lengths > 0, lengths, 1.0)
+        factor = self.unit(point) / np.where(lengths > 0, lengths, 1.0)
         return forms * factor.reshape(-1, *[1] * (forms.ndim - 1))
 
     def basis_forms(self, numbers: IntArray) -> FloatArray:
@@ -292,7 +337,8 @@ class AutogradFields(GradientFields):
         -------
         forms : array, shape=[n, *lifted_shape]
         """
-        rows = np.eye(self.architecture.lifted_dim)[numbers]
+        rows = np.zeros((len(numbers), self.architecture.lifted_dim))
+        rows[np.arange(len(numbers)), numbers] = 1.0
         return rows.reshape(-1, *self.architecture.lifted_shape)
 
     def field(self, forms: FloatArray, point: Any) -> Any:
@@ -307,8 +353,12 @@ class AutogradFields(GradientFields):
         -------
         vectors : array, shape=[n, dim]
         """
+        # 0 θ, because autograd warns where a lift or its derivative is constant.
         with followed_by_autograd(f"the lift of {type(self.architecture).__name__}"):
-            return autograd.grad(lambda at: anp.sum(forms * self.architecture.lift(at)))(point)
+            slope = autograd.grad(
+                lambda at: anp.sum(forms * self.architecture.lift(at)) + 0.0 * anp.sum(at)
+            )
+            return slope(point) + 0.0 * point
 
     def majorants(self, forms: Sequence[Any], point: FloatArray, count: int) -> FloatArray:
         """Add up the sizes of the two terms of the brackets and of the fields.

@@ -122,6 +122,24 @@ def plain(value: Any) -> Any:
     return value if isinstance(value, str | int | None) else str(value)
 
 
+def undecided(name: str, reason: str) -> Finding:
+    """Return the finding that nothing is decided.
+
+    Parameters
+    ----------
+    name : str
+        The property.
+    reason : str
+        One sentence.
+
+    Returns
+    -------
+    finding : Finding
+        Without a value: NaN.
+    """
+    return Finding(name, Verdict.UNDECIDED, np.nan, margin=1.0, tolerance=TOLERANCE, reason=reason)
+
+
 def decide(size: float, *, zero: float = ZERO, nonzero: float = NONZERO) -> bool | None:
     """Tell whether a relative size is zero (True), nonzero (False) or in between (None).
 

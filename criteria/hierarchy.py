@@ -10,7 +10,7 @@ from rich.table import Table
 from liftflow.architectures import Architecture, ProductArchitecture
 from liftflow.criteria.brackets import commuting, frobenius
 from liftflow.criteria.counts import count_conservation_laws, laws_complete
-from liftflow.criteria.dynamics import dynamic_given_metric, metric_property
+from liftflow.criteria.dynamics import dynamic_given_metric, metric_given_recoverability
 from liftflow.criteria.findings import Finding
 from liftflow.criteria.kernels import kernel_inclusion, recoverability
 from liftflow.criteria.products import combine
@@ -145,9 +145,10 @@ def classify(
         found = [classify(factor, part, exact, rng=rng) for factor, part in parts]
         names = [field.name for field in fields(Classification)]
         return Classification(*[combine([getattr(one, name) for one in found]) for name in names])
-    metric = metric_property(architecture, theta, rng=rng)
+    recoverable = recoverability(architecture, theta, rng=rng)
+    metric = metric_given_recoverability(architecture, theta, recoverable, rng)
     return Classification(
-        recoverable=recoverability(architecture, theta, rng=rng),
+        recoverable=recoverable,
         metric=metric,
         dynamic=dynamic_given_metric(architecture, theta, metric, rng),
         inclusion=kernel_inclusion(architecture, theta, rng=rng),

@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 
 from liftflow.architectures import Architecture, ReLUNetwork
-from liftflow.criteria.doubts import doubted, scales_part
+from liftflow.criteria.doubts import MATRIX_LIMIT, doubted, kinked, scales_part, too_large
 from liftflow.criteria.findings import (
     TOLERANCE,
     Finding,
     Verdict,
     decide,
     margin_to_zero,
+    undecided,
     verdict_of,
 )
 from liftflow.criteria.graph import by_graph, graph_recoverability
@@ -56,7 +57,7 @@ def recoverability(architecture: Architecture, theta: Any, *, rng: Rng = 0) -> F
 
 
 @singledispatch
-@doubted
+@doubted("recoverable", MATRIX_LIMIT)
 def _recoverability(
     architecture: Architecture, theta: FloatArray, rng: np.random.Generator
 ) -> Finding:
@@ -75,9 +76,9 @@ def _triviality(architecture: Architecture, kernel: Kernel, *, in_orbit: bool = 
     else:
         reason = f"∂φ and {laws} determine all {dim} directions"
         witness, margin = {}, kernel.rank.kept / TOLERANCE
-    decided = kernel.rank.decided
+    decided = not kernel.doubt
     if not decided:
-        reason = f"a size of {kernel.rank.doubtful:.1e} is neither zero nor clearly not"
+        reason = kernel.doubt
     return Finding(
         "recoverable",
         verdict_of(dimension == 0 if decided else None),
@@ -122,7 +123,7 @@ def kernel_inclusion(architecture: Architecture, theta: Any, *, rng: Rng = 0) ->
 
 
 @singledispatch
-@doubted
+@doubted("kernel inclusion", MATRIX_LIMIT)
 def _kernel_inclusion(
     architecture: Architecture, theta: FloatArray, rng: np.random.Generator
 ) -> Finding:
@@ -208,11 +209,13 @@ def in_orbit(
 def _in_orbit(
     architecture: Architecture, theta: FloatArray, rng: np.random.Generator
 ) -> tuple[Finding, Finding]:
+    if reason := too_large(architecture):
+        return (unknown := undecided("recoverable", reason)), unknown
     view = view_of(architecture, theta, rng)
     kernel = view.kernel(in_orbit=True)
     recoverable = _triviality(architecture, kernel, in_orbit=True)
-    if scales_part(architecture, theta, rng):
-        reason = "the scales of θ part too far for double precision"
+    if kinked(architecture, theta, rng) or scales_part(architecture, theta, rng):
+        reason = "φ has a kink at θ, or the scales of θ part too far for double precision"
         recoverable = replace(recoverable, verdict=Verdict.UNDECIDED, reason=reason, witness={})
     if recoverable.verdict is not Verdict.FAILS:
         return recoverable, recoverable

@@ -173,9 +173,9 @@ class NetworkFields(GradientFields):
         return matrix
 
     def _normalised(self, forms: NetworkForms, point: FloatArray) -> NetworkForms:
-        """Scale the sinks so that the fields are about as long as the point."""
+        """Scale the sinks so that the fields are about as long as the unit."""
         lengths = np.linalg.norm(self.values(forms, point, len(forms.sources)), axis=1)
-        factor = np.linalg.norm(point) / np.where(lengths > 0, lengths, 1.0)
+        factor = self.unit(point) / np.where(lengths > 0, lengths, 1.0)
         return NetworkForms(forms.multipliers, forms.sources, forms.sinks * factor[:, None])
 
 

@@ -22,7 +22,7 @@ from liftflow.architectures import Architecture, DeepLinear, ReLUNetwork
 from liftflow.criteria.findings import NONZERO, TOLERANCE, ZERO, Rank
 from liftflow.criteria.network_fields import NetworkForms
 from liftflow.criteria.scaling import coordinate_scale
-from liftflow.criteria.traces import lie_trace
+from liftflow.criteria.traces import LieTrace, lie_trace
 from liftflow.criteria.views import (
     N_PROBES,
     FloatView,
@@ -263,7 +263,12 @@ class PreciseView(View):
 
     @_precisely()
     def field_vectors(self) -> Rows:
-        """Random fields."""
+        """Random fields, as many as span all.
+
+        Returns
+        -------
+        vectors : Rows
+        """
         count = self.n_fields
         forms = _exact_forms(self.random_forms(count))
         return self._rows(lambda point: self.fields.values(forms, point, count))
@@ -296,9 +301,28 @@ class PreciseView(View):
         ]
         return [_exact(self.fields.velocities(row)) / self._scale for row in rows]
 
+    def trace(self, patience: int = 1) -> LieTrace:
+        """Compute the trace at θ of the Lie algebra.
+
+        Parameters
+        ----------
+        patience : int
+            Number of levels of brackets that must add nothing.
+
+        Returns
+        -------
+        trace : LieTrace
+        """
+        return lie_trace(self, patience=patience)
+
     @_precisely()
     def law_rank(self) -> Rank:
-        """Rank of ∂h(θ)."""
+        """Rank of ∂h(θ).
+
+        Returns
+        -------
+        rank : Rank
+        """
         return self.span().extend([row * self._scale**2 for row in self._law_rows()])
 
     @_precisely()
@@ -314,7 +338,7 @@ class PreciseView(View):
         -------
         kernel : Kernel
         """
-        ranks, velocities, smallest = self._in_orbit() if in_orbit else self._in_laws()
+        ranks, velocities, smallest, objection = self._in_orbit() if in_orbit else self._in_laws()
         basis = velocities[0].astype(float) @ self._coordinates.T
         return Kernel(
             basis=basis / np.linalg.norm(basis, axis=1, keepdims=True),
@@ -326,27 +350,27 @@ class PreciseView(View):
                 dropped=max((rank.dropped for rank in ranks if rank.dropped >= 0), default=np.nan),
             ),
             smallest=smallest,
+            objection=objection,
         )
 
-    def _in_laws(self) -> tuple[list[Rank], Rows, float]:
+    def _in_laws(self) -> tuple[list[Rank], Rows, float, str]:
         span = self.span()
         ranks = [span.extend(self.field_vectors()), span.extend(self._law_rows())]
         velocities = [rows / self._scale for rows in self._aligned(span.complement())]
         if span.opened:  # kernels of another dimension are no measure
             velocities = velocities[:1]
-        return ranks, velocities, span.smallest
+        return ranks, velocities, span.smallest, ""
 
-    def _in_orbit(self) -> tuple[list[Rank], Rows, float]:
+    def _in_orbit(self) -> tuple[list[Rank], Rows, float, str]:
         """Return what is orthogonal to the fields, which are the first of the trace."""
-        trace = lie_trace(self)
+        trace = self.trace()
         assert isinstance(trace.span, PreciseSpan)
         count, bases = trace.ranks[0].value, []
         for basis in trace.span.bases:
             rows = basis * self._scale
             fields = _independent(rows[:count], rows[:0], count)[0]
             bases.append(_independent(rows[count:], fields, trace.dimension - count)[0])
-        unsettled = Rank(0, trace.doubtful, np.nan, np.nan)
-        return [*trace.ranks, unsettled], self._aligned(bases), trace.span.smallest
+        return [*trace.ranks], self._aligned(bases), trace.span.smallest, trace.doubt
 
     def _aligned(self, bases: Rows) -> Rows:
         """Project the same random vectors onto subspaces, so that they vary as these do."""
@@ -355,7 +379,7 @@ class PreciseView(View):
 
     @_precisely()
     def lengths(self, vectors: Rows) -> FloatArray:
-        """Lengths of vectors at θ.
+        """Measure vectors at θ.
 
         Parameters
         ----------
@@ -401,7 +425,9 @@ class PreciseView(View):
         Returns
         -------
         changes : array, shape=[dimension]
+            For each direction.
         decisive : float
+            The largest distance.
         """
         pairs = [_exact_forms(self.random_forms(2)) for _ in range(N_PROBES)]
         changes = [

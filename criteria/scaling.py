@@ -1,4 +1,4 @@
-"""Rows of ∂φ, and the scales that make ranks independent of units."""
+"""The scales that make ranks independent of units, and derivatives that have one."""
 
 from typing import Any
 
@@ -11,33 +11,6 @@ from liftflow.typing import FloatArray
 
 SPARE = 6
 """Random combinations more than can be independent, so that no single one decides."""
-
-
-def lift_rows(
-    architecture: Architecture, theta: FloatArray, rng: np.random.Generator
-) -> FloatArray:
-    """∂φ(θ), or as many random combinations of its rows as can be independent, and a few more.
-
-    Parameters
-    ----------
-    architecture : Architecture
-    theta : array, shape=[dim]
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    rows : array, shape=[n, dim]
-
-    Raises
-    ------
-    NotFiniteError
-        The lift has no finite derivative.
-    """
-    count = architecture.dim + SPARE
-    if architecture.lifted_dim <= 2 * count:
-        return finite(architecture.lift_jacobian(theta), architecture)
-    forms = rng.standard_normal((count, *architecture.lifted_shape))
-    return finite(architecture.lift_vjp(theta, forms), architecture)
 
 
 def finite(derivatives: Any, architecture: Architecture) -> FloatArray:

@@ -7,7 +7,7 @@ whose scales may part register a view of their own.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, singledispatch
 from typing import Any
 
@@ -16,8 +16,9 @@ import numpy as np
 from liftflow.architectures import Architecture
 from liftflow.criteria.fields import GradientFields, gradient_fields
 from liftflow.criteria.findings import DROP, Rank, rank_of
-from liftflow.criteria.scaling import SPARE, column_lengths, lift_rows, unit_rows
-from liftflow.criteria.traces import lie_trace
+from liftflow.criteria.orbits import orbit_trace
+from liftflow.criteria.scaling import SPARE, column_lengths, finite, lift_rows, unit_rows
+from liftflow.criteria.traces import LieTrace
 from liftflow.typing import FloatArray, IntArray, refuse_beyond
 
 _SHORTEST = 1e-3  # relative length down to which vectors are made to unit vectors
@@ -79,12 +80,22 @@ class Kernel:
         Of ∂φ and ∂h together.
     smallest : float
         Their smallest singular value, scaled and relative to the largest, as far as a view knows.
+    objection : str
+        What leaves it undecided beside the rank, if anything does.
     """
 
     basis: FloatArray
     velocities: Any
     rank: Rank
     smallest: float
+    objection: str = ""
+
+    @property
+    def doubt(self) -> str:
+        """What leaves it undecided; empty where nothing does."""
+        if not self.rank.decided:
+            return f"a size of {self.rank.doubtful:.1e} is neither zero nor clearly not"
+        return self.objection
 
 
 class View(ABC):
@@ -114,6 +125,24 @@ class View(ABC):
     def size(self) -> int:
         """Number of coordinates of the vectors."""
         return int(self.point.size)
+
+    @property
+    def unit(self) -> float:
+        """Length over which the fields change."""
+        return self.fields.unit(self.point)
+
+    def at(self, theta: FloatArray) -> "View":
+        """Return the view of another point.
+
+        Parameters
+        ----------
+        theta : array, shape=[dim]
+
+        Returns
+        -------
+        view : View
+        """
+        return type(self)(self.architecture, theta, self.rng)
 
     @property
     def n_fields(self) -> int:
@@ -173,6 +202,20 @@ class View(ABC):
         Returns
         -------
         vectors : Any
+        """
+
+    @abstractmethod
+    def trace(self, patience: int = 1) -> LieTrace:
+        """Compute the trace at θ of the Lie algebra that the fields generate.
+
+        Parameters
+        ----------
+        patience : int
+            Number of levels of brackets that must add nothing, where θ alone decides.
+
+        Returns
+        -------
+        trace : LieTrace
         """
 
     @abstractmethod
@@ -365,6 +408,20 @@ class FloatView(View):
         relative = raw / np.where(sizes > 0, sizes, 1.0)
         return np.where(self.lengths(relative)[:, None] > DROP, relative, 0.0)
 
+    def trace(self, patience: int = 1) -> LieTrace:
+        """Compute the trace at θ of the Lie algebra, where other points of its orbit agree.
+
+        Parameters
+        ----------
+        patience : int
+            Not used: the other points tell which level is the last.
+
+        Returns
+        -------
+        trace : LieTrace
+        """
+        return orbit_trace(self)
+
     def law_rank(self) -> Rank:
         """Rank of ∂h(θ), its columns scaled to compensate those of ∂φ(θ).
 
@@ -396,7 +453,7 @@ class FloatView(View):
         dim = self.architecture.dim
         lifted = lift_rows(self.architecture, self.theta, self.rng)
         lengths = column_lengths(lifted, self.theta)
-        laws, doubtful = self._law_rows(in_orbit)
+        laws, objection, smaller = self._law_rows(in_orbit)
         rows = np.vstack([unit_rows(lifted / lengths), unit_rows(laws / lengths)])
         singular, right = np.linalg.svd(rows, full_matrices=True)[1:]
         singular = np.pad(singular, (0, max(0, dim - singular.size)))
@@ -406,16 +463,27 @@ class FloatView(View):
         return Kernel(
             basis=null,
             velocities=self.fields.velocities(null),
-            rank=replace(rank, doubtful=rank.doubtful if np.isnan(doubtful) else doubtful),
+            rank=rank,
             smallest=float(singular[dim - 1] / (singular[0] or 1.0)),
+            objection=objection or ("" if len(null) else smaller),
         )
 
-    def _law_rows(self, in_orbit: bool) -> tuple[FloatArray, float]:
-        """Covectors that vanish on the laws' or the orbit's tangents, and a doubtful size."""
+    def _law_rows(self, in_orbit: bool) -> tuple[FloatArray, str, str]:
+        """Covectors that vanish on the tangents of the laws or the orbit, and objections.
+
+        The first is to these tangents, the second to a kernel that is zero on them.
+        """
         if self.architecture.n_laws and not in_orbit:
-            return np.asarray(self.architecture.conservation_laws_jacobian(self.theta)), np.nan
-        trace = lie_trace(self)
-        return trace.span.complement() / self.scale, trace.doubtful
+            return np.asarray(self.architecture.conservation_laws_jacobian(self.theta)), "", ""
+        trace = self.trace()
+        smaller = ""
+        if not in_orbit and trace.generic != trace.dimension < self.size:
+            smaller = (
+                f"the orbit of θ has {trace.dimension} dimensions, those beside it "
+                f"{'others' if trace.generic is None else trace.generic}, and laws may leave as "
+                "many free at θ"
+            )
+        return trace.span.complement() / self.scale, trace.doubt, smaller
 
     def lengths(self, vectors: FloatArray) -> FloatArray:
         """Measure vectors.
@@ -500,6 +568,35 @@ def relative_gram_changes(
             if size > 0:
                 changes[number] = max(changes[number], abs(terms.sum()) / size)
     return changes
+
+
+def lift_rows(
+    architecture: Architecture, theta: FloatArray, rng: np.random.Generator
+) -> FloatArray:
+    """∂φ(θ), or as many random fields as can be independent, and a few more.
+
+    Parameters
+    ----------
+    architecture : Architecture
+    theta : array, shape=[dim]
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    rows : array, shape=[n, dim]
+
+    Raises
+    ------
+    NotFiniteError
+        The lift has no finite derivative.
+    """
+    count = architecture.dim + SPARE
+    if architecture.lifted_dim <= 2 * count:
+        return finite(architecture.lift_jacobian(theta), architecture)
+    fields = gradient_fields(architecture)
+    point = fields.point(theta)
+    values = fields.values(fields.random_forms(count, point, rng), point, count)
+    return values @ fields.velocities(np.eye(architecture.dim)).T
 
 
 @singledispatch

@@ -186,8 +186,9 @@ def _warped(metric_matrix: MetricMatrix, warping: Callable[[FloatArray], Any]) -
 def _derivative(
     function: MetricMatrix, point: FloatArray, steps: FloatArray
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Derivative of order 6 with the new axis first, how far that of order 4 is from it, and the
-    values at the longest steps.
+    """Derivative of order 6 with the new axis first, its error, the values at the longest steps.
+
+    The error is how far the derivative of order 4 is from it.
     """
     steps = steps / 2.0 ** np.arange(3)[:, None]
     shifts = steps[..., None] * np.eye(len(point))
@@ -215,8 +216,8 @@ def _checked(metric_matrix: MetricMatrix, point: FloatArray) -> FloatArray:
     if not values[0] > RANK_RTOL * values[-1]:
         raise InputError(
             f"the metric is singular in these coordinates: eigenvalues from {values[0]:.1e} to "
-            f"{values[-1]:.1e} at {point}, scaled to a unit diagonal; where the image is not open, use a chart, as "
-            "chart_metric_matrix(network, theta0) does"
+            f"{values[-1]:.1e} at {point}, scaled to a unit diagonal; where the image is not open, "
+            "use a chart, as chart_metric_matrix(network, theta0) does"
         )
     return metric
 
@@ -233,8 +234,9 @@ def _units(metric: FloatArray) -> FloatArray:
 
 @dataclass(frozen=True)
 class _Slopes:
-    """A metric and its derivative [k, i, j] at a point, the error of that, the steps that gave it,
-    and the rate at which the metric changes along each coordinate.
+    """A metric and its derivative [k, i, j] at a point, with its error and steps.
+
+    The rates are those at which the metric changes along each coordinate.
     """
 
     metric: FloatArray
