@@ -1,5 +1,6 @@
 """The interface of an architecture: a parameter θ, a lift φ and conservation laws h."""
 
+import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -19,7 +20,10 @@ from liftflow.errors import (
     ShapeError,
 )
 from liftflow.linalg import RANK_RTOL, minimal_solution, over_batch, range_basis, scaled_rank
-from liftflow.typing import FloatArray, Rng, as_array, as_count, as_rng
+from liftflow.typing import FloatArray, IntArray, Rng, as_array, as_count, as_rng
+
+MOST_SIGNS = 6
+"""Most signs forgotten by φ, all of whose choices are tried for the shortest geodesic."""
 
 _GAUSS_NEWTON_STEPS = 100
 _GAUSS_NEWTON_RTOL = 1e-9
@@ -741,6 +745,29 @@ class Architecture(ABC):
 
     def _align(self, theta: FloatArray, base_point: FloatArray) -> FloatArray:
         return theta
+
+    def sheets(self, theta: Any) -> FloatArray:
+        """Points of the fibre of φ through θ, on its invariant set, that differ in signs alone.
+
+        Parameters
+        ----------
+        theta : array-like, shape=[dim]
+
+        Returns
+        -------
+        sheets : array, shape=[n_sheets, dim]
+            θ first; θ alone where φ forgets no signs, or more than ``MOST_SIGNS`` of them.
+        """
+        theta = as_array(theta, "theta", (self.dim,), batch=False, differentiable=False)
+        turned = self._signs()
+        if len(turned) > MOST_SIGNS:
+            turned = turned[:0]
+        choices = np.array(list(itertools.product((0, 1), repeat=len(turned)))) @ turned
+        return theta * (1.0 - 2.0 * (choices % 2))
+
+    def _signs(self) -> IntArray:
+        """What turns its sign with each sign that φ forgets, as ones, shape=[n_signs, dim]."""
+        return np.zeros((0, self.dim), dtype=np.intp)
 
     def basis_chart(self, theta: Any) -> Any:
         """Chart of φ(𝓜_θ₀) by basis paths; only networks on graphs have one.

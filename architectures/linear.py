@@ -13,7 +13,7 @@ from scipy.stats import ortho_group
 from liftflow.architectures.base import Architecture
 from liftflow.errors import ArchitectureError, NotIntrinsicError, NotRecoverableError
 from liftflow.linalg import RANK_RTOL, over_batch, shifted_product_root
-from liftflow.typing import FloatArray, Rng, as_array, as_count, as_rng
+from liftflow.typing import FloatArray, IntArray, Rng, as_array, as_count, as_rng
 
 BALANCE_RTOL = 1e-8
 """Distance of the laws to multiples of I, relative to the layers, that counts as none."""
@@ -739,6 +739,16 @@ class DeepLinear(Architecture):
             if len(layers) == 2 or moved < 1e-14:
                 break
         return self.from_layers(layers)
+
+    def _signs(self) -> IntArray:
+        """The layers on both sides of each hidden layer of width 1, whose frame is a sign."""
+        signs = []
+        for i, width in enumerate(self.widths[1:-1]):
+            if width == 1:
+                sizes = enumerate(pairwise(self.widths))
+                layers = [np.full((b, a), float(j in (i, i + 1))) for j, (a, b) in sizes]
+                signs.append(self.from_layers(layers))
+        return np.array(signs, dtype=np.intp).reshape(-1, self.dim)
 
     def fibre_point(self, theta: Any, rng: Rng = None) -> FloatArray:
         """Find another point over the same z, relaxed balanced with other λ.

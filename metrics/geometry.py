@@ -166,7 +166,9 @@ class HorizontalMetric(RiemannianMetric):
         -------
         tangent_vec : array, shape=[..., *point_shape]
             Of the geodesic that is found from the chord of the parameters: the shortest one for
-            points that are close.
+            points that are close. φ forgets signs, so that several parameters lie over ``point``;
+            all of these are tried that may be closer, up to 2⁶. Of more, it is the nearest one as
+            the crow flies, and so it is of what φ forgets but signs, the frames of hidden layers.
 
         Raises
         ------
@@ -180,10 +182,10 @@ class HorizontalMetric(RiemannianMetric):
         return self._over_points(one, [point, base_point])
 
     def _connect(self, start: FloatArray, target: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """A parameter over the start, and the horizontal velocity that leads to the target."""
-        theta = self._point_above(start)
-        above = self.solver.architecture.align(self._point_above(target), theta)
-        return theta, self.solver.connect(theta, above)
+        """A parameter over the start, and the shortest velocity found that leads to the target."""
+        theta, architecture = self._point_above(start), self.solver.architecture
+        sheets = architecture.sheets(architecture.align(self._point_above(target), theta))
+        return theta, self.solver.connect(theta, sheets)
 
     def geodesic(
         self, initial_point: Any, end_point: Any = None, initial_tangent_vec: Any = None
@@ -229,6 +231,9 @@ class HorizontalMetric(RiemannianMetric):
 
     def dist(self, point_a: Any, point_b: Any) -> Any:
         """Distance along the geodesic that :meth:`log` finds, or by a formula.
+
+        So it is that to the closest of up to 2⁶ sheets over the end point, and beyond that to the
+        nearest one as the crow flies, from which it may be shorter to go elsewhere.
 
         Parameters
         ----------
