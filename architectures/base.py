@@ -378,7 +378,7 @@ class Architecture(ABC):
         Returns
         -------
         z : array, shape=[..., *lifted_shape]
-            z itself, for a lift whose derivative is onto: its image is open.
+            Unmoved where the derivative of the lift is onto: its image is open.
 
         Raises
         ------
@@ -747,7 +747,7 @@ class Architecture(ABC):
         return theta
 
     def sheets(self, theta: Any) -> FloatArray:
-        """Points of the fibre of φ through θ, on its invariant set, that differ in signs alone.
+        """Return the points that φ and h do not tell from θ and that differ from it in signs alone.
 
         Parameters
         ----------
@@ -756,7 +756,7 @@ class Architecture(ABC):
         Returns
         -------
         sheets : array, shape=[n_sheets, dim]
-            θ first; θ alone where φ forgets no signs, or more than ``MOST_SIGNS`` of them.
+            The first is θ; the only one where φ forgets no signs, or more than ``MOST_SIGNS``.
         """
         theta = as_array(theta, "theta", (self.dim,), batch=False, differentiable=False)
         turned = self._signs()
