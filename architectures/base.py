@@ -1,5 +1,6 @@
 """The interface of an architecture: a parameter θ, a lift φ and conservation laws h."""
 
+import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -30,7 +31,20 @@ from liftflow.linalg import (
     row_sizes,
     scaled_rank,
 )
-from liftflow.typing import FloatArray, Rng, as_array, as_count, as_rng, got, refuse_beyond, shown
+from liftflow.typing import (
+    FloatArray,
+    IntArray,
+    Rng,
+    as_array,
+    as_count,
+    as_rng,
+    got,
+    refuse_beyond,
+    shown,
+)
+
+MOST_SIGNS = 6
+"""Most signs forgotten by φ, all of whose choices are tried for the shortest geodesic."""
 
 _GAUSS_NEWTON_STEPS = 100
 _GAUSS_NEWTON_RTOL = 1e-9
@@ -431,7 +445,7 @@ class Architecture(Guarded, ABC):
         Returns
         -------
         z : array, shape=[..., *lifted_shape]
-            z itself, for a lift whose derivative is onto: its image is open.
+            Unmoved where the derivative of the lift is onto: its image is open.
 
         Raises
         ------
@@ -844,6 +858,29 @@ class Architecture(Guarded, ABC):
 
     def _align(self, theta: FloatArray, base_point: FloatArray) -> FloatArray:
         return theta
+
+    def sheets(self, theta: Any) -> FloatArray:
+        """Return the points that φ and h do not tell from θ and that differ from it in signs alone.
+
+        Parameters
+        ----------
+        theta : array-like, shape=[dim]
+
+        Returns
+        -------
+        sheets : array, shape=[n_sheets, dim]
+            The first is θ; the only one where φ forgets no signs, or more than ``MOST_SIGNS``.
+        """
+        theta = as_array(theta, "theta", (self.dim,), batch=False, differentiable=False)
+        turned = self._signs()
+        if len(turned) > MOST_SIGNS:
+            turned = turned[:0]
+        choices = np.array(list(itertools.product((0, 1), repeat=len(turned)))) @ turned
+        return theta * (1.0 - 2.0 * (choices % 2))
+
+    def _signs(self) -> IntArray:
+        """What turns its sign with each sign that φ forgets, as ones, shape=[n_signs, dim]."""
+        return np.zeros((0, self.dim), dtype=np.intp)
 
     def basis_chart(self, theta: Any) -> Any:
         """Chart of φ(𝓜_θ₀) by basis paths; only networks on graphs have one.

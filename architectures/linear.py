@@ -22,6 +22,7 @@ from liftflow.errors import (
 from liftflow.linalg import RANK_RTOL, ROUNDING, over_batch, shifted_product_root
 from liftflow.typing import (
     FloatArray,
+    IntArray,
     Rng,
     as_array,
     as_count,
@@ -824,6 +825,16 @@ class DeepLinear(Architecture):
             if len(layers) == 2 or moved < 1e-14:
                 break
         return self.from_layers(layers)
+
+    def _signs(self) -> IntArray:
+        """The layers on both sides of each hidden layer of width 1, whose frame is a sign."""
+        signs = []
+        for i, width in enumerate(self.widths[1:-1]):
+            if width == 1:
+                sizes = enumerate(pairwise(self.widths))
+                layers = [np.full((b, a), float(j in (i, i + 1))) for j, (a, b) in sizes]
+                signs.append(self.from_layers(layers))
+        return np.array(signs, dtype=np.intp).reshape(-1, self.dim)
 
     def fibre_point(self, theta: Any, rng: Rng = None) -> FloatArray:
         """Find another point over the same z, relaxed balanced with other λ.

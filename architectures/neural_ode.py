@@ -7,9 +7,10 @@ import geomstats.backend as gs
 import numpy as np
 from scipy.linalg import expm, schur
 
+from liftflow.architectures.base import Architecture
 from liftflow.architectures.linear import DeepLinear, layer_shifts, random_orthogonal, transpose
 from liftflow.errors import ArchitectureError
-from liftflow.typing import FloatArray, Rng, as_array, as_count, as_rng, refuse_beyond
+from liftflow.typing import FloatArray, IntArray, Rng, as_array, as_count, as_rng, refuse_beyond
 
 
 class LinearNeuralODE(DeepLinear):
@@ -116,6 +117,10 @@ class LinearNeuralODE(DeepLinear):
         shape, parts = (self.n, self.n), self._each_layer(layers)
         stacked = np.stack([as_array(layer, "a layer", shape) for layer in parts], axis=-3)
         return self.pack(self.n_steps * (stacked - np.eye(self.n)))
+
+    def _signs(self) -> IntArray:
+        # A layer I + A/N turned over is no multiple of A.
+        return Architecture._signs(self)
 
     def random_point(self, n_samples: int = 1, rng: Rng = None) -> FloatArray:
         """Draw a path A(s) that is linear in s, with normal ends.

@@ -5,10 +5,11 @@ from typing import Any
 
 import geomstats.backend as gs
 import numpy as np
+from scipy.linalg import block_diag
 
 from liftflow.architectures.base import Architecture
 from liftflow.errors import ArchitectureError, InputError
-from liftflow.typing import FloatArray, Rng, as_array, as_count, as_rng, shown
+from liftflow.typing import FloatArray, IntArray, Rng, as_array, as_count, as_rng, shown
 
 
 class ProductArchitecture(Architecture):
@@ -392,6 +393,9 @@ class ProductArchitecture(Architecture):
     def _align(self, theta: FloatArray, base_point: FloatArray) -> FloatArray:
         parts = zip(self.factors, self.unpack(theta), self.unpack(base_point), strict=True)
         return np.asarray(self.pack(*[factor.align(own, base) for factor, own, base in parts]))
+
+    def _signs(self) -> IntArray:
+        return block_diag(*[factor._signs() for factor in self.factors]).astype(np.intp)
 
     def random_point(self, n_samples: int = 1, rng: Rng = None) -> FloatArray:
         """Draw the parameters of the factors.

@@ -12,7 +12,7 @@ import scipy.linalg
 from autograd.extend import defvjp, primitive
 from scipy.sparse import csr_array
 
-from liftflow.architectures.base import Architecture
+from liftflow.architectures.base import MOST_SIGNS, Architecture
 from liftflow.architectures.dag import Block, CompiledDAG
 from liftflow.architectures.kernel import ParameterKernel
 from liftflow.architectures.laplacian import GroundedLaplacian
@@ -1163,6 +1163,11 @@ class ReLUNetwork(Architecture):
                 signs[wrong] *= -1
                 flipped |= wrong.size > 0
         return theta * signs[dag.head_hidden] * signs[dag.tail_hidden]
+
+    def _signs(self) -> IntArray:
+        if self.n_hidden > MOST_SIGNS:  # a dense matrix of all of them may be large
+            return super()._signs()
+        return np.abs(self.dag.law_matrix.toarray()).astype(np.intp)
 
     # The network's function.
 

@@ -38,8 +38,9 @@ def _along_line(
     if start * np.sign(end) > 0:
         near, far = sorted((start, end), key=abs)
         ratio = far / near
-        growth = np.log1p((far - near) / near) if ratio < 2 else np.log(abs(far)) - np.log(abs(near))
-        return within(np.sign(start), np.log(abs(near)), growth)
+        log = np.log(abs(near))
+        growth = np.log1p((far - near) / near) if ratio < 2 else np.log(abs(far)) - log
+        return within(np.sign(start), log, growth)
     return sum(from_zero(z) for z in (start, end) if z)
 
 
@@ -115,9 +116,9 @@ def chain_distance(gaps: FloatArray, start: float, end: float) -> float:
     Returns
     -------
     distance : float
-        Between different signs, the way through 0, where a weight changes its sign. Where several
-        weights vanish there at once, an even number of them, that is the distance in the completion:
-        the curve has a corner.
+        Between different signs, of the way through 0, where a weight changes its sign. Where all of
+        an even number of weights vanish together, that way has a corner, and the distance is that
+        of the completion; an odd number of them goes straight on.
 
     References
     ----------
@@ -130,7 +131,7 @@ def chain_distance(gaps: FloatArray, start: float, end: float) -> float:
         return float(np.sum(1.0 / (1.0 + np.exp(np.minimum(logs - 2 * np.log(w), 700.0)))))
 
     def root(log: float) -> float:
-        """Solve Σ log(w² + d_i) = 2 log|z| by Newton's method on log w: convex, and from the right."""
+        """Solve Σ log(w² + d_i) = 2 log|z| by Newton's method on log w, convex, from the right."""
         found = log / gaps.size
         for _ in range(100 * gaps.size):
             excess = np.sum(np.logaddexp(2 * found, logs)) - 2 * log

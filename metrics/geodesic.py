@@ -136,7 +136,6 @@ class GeodesicSolver(Guarded):
         path : callable
             Takes times of either sign, shape=[n_times], to points, shape=[n_times, dim].
         """
-
         theta, velocity = self._vectors(theta=theta, velocity=velocity)
 
         def path(times: FloatArray) -> FloatArray:
@@ -235,8 +234,9 @@ class GeodesicSolver(Guarded):
 
         Parameters
         ----------
-        theta, target : array, shape=[dim]
-            Points of one invariant set.
+        theta : array, shape=[dim]
+        target : array, shape=[dim] or [n_targets, dim]
+            A point of the same invariant set; of several the one with the shortest geodesic.
 
         Returns
         -------
@@ -248,12 +248,34 @@ class GeodesicSolver(Guarded):
         GeodesicError
             None was found; says how far the end stays from the target.
         """
-        theta, target = self._vectors(theta=theta, target=target)
+        (theta,) = self._vectors(theta=theta)
+        targets = np.atleast_2d(target)
+        chords = np.linalg.norm(targets - theta, axis=-1)
         coarse = replace(self, rtol=max(self.rtol, _COARSE_RTOL), max_steps=_COARSE_STEPS)
+        found: list[tuple[float, int, FloatArray]] = []
+        failures = []
+        for number in np.argsort(chords, kind="stable"):
+            if found and min(found)[0] <= chords[number]:  # no geodesic is shorter than its chord
+                break
+            try:
+                velocity = coarse._guess(theta, targets[number])
+                found.append((length(velocity), number, velocity))
+            except GeodesicError as error:
+                failures.append(error)
+        for _, number, velocity in sorted(found):
+            try:
+                return self._refine(theta, targets[number], velocity)
+            except GeodesicError as error:
+                failures.append(error)
+        raise failures[0]
+
+    def _guess(self, theta: FloatArray, target: FloatArray) -> FloatArray:
         try:
-            velocity = coarse._broyden(theta, target, self._chord(theta, target))
+            return self._broyden(theta, target, self._chord(theta, target))
         except (GeodesicError, *_SINGULAR):
-            velocity = coarse._hybrid(theta, target, self._shortened(theta, target))
+            return self._hybrid(theta, target, self._shortened(theta, target))
+
+    def _refine(self, theta: FloatArray, target: FloatArray, velocity: FloatArray) -> FloatArray:
         try:
             return self._broyden(theta, target, velocity)
         except (GeodesicError, *_SINGULAR):

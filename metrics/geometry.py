@@ -8,12 +8,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 from autograd.extend import defvjp, primitive
-from autograd.tracer import isbox
 from geomstats.geometry.riemannian_metric import RiemannianMetric
 
 from liftflow.errors import GeodesicError, InputError, NotTangentError
 from liftflow.linalg import over_batch
-from liftflow.metrics.geodesic import GeodesicSolver, length
+from liftflow.metrics.geodesic import GeodesicSolver
 from liftflow.typing import FloatArray, as_array, refuse_beyond
 
 TANGENT_RTOL = 1e-6
@@ -22,7 +21,7 @@ TANGENT_RTOL = 1e-6
 
 @primitive
 def _squared_dist(point_a: FloatArray, point_b: FloatArray, metric: "HorizontalMetric") -> Any:
-    return metric._over_points(metric._one_dist, [point_a, point_b], ()) ** 2
+    return metric._over_points(metric._one_squared_dist, [point_a, point_b], ())
 
 
 def _pull_squared_dist(
@@ -171,7 +170,9 @@ class HorizontalMetric(RiemannianMetric):
         -------
         tangent_vec : array, shape=[..., *point_shape]
             Of the geodesic that is found from the chord of the parameters: the shortest one for
-            points that are close.
+            points that are close. φ forgets signs, so that several parameters lie over ``point``;
+            all of these are tried that may be closer, up to 2⁶. Of more, it is the nearest one as
+            the crow flies, and so it is of what φ forgets but signs, the frames of hidden layers.
 
         Raises
         ------
@@ -185,10 +186,10 @@ class HorizontalMetric(RiemannianMetric):
         return self._over_points(one, [point, base_point])
 
     def _connect(self, start: FloatArray, target: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """A parameter over the start, and the horizontal velocity that leads to the target."""
-        theta = self._point_above(start)
-        above = self.solver.architecture.align(self._point_above(target), theta)
-        return theta, self.solver.connect(theta, above)
+        """A parameter over the start, and the shortest velocity found that leads to the target."""
+        theta, architecture = self._point_above(start), self.solver.architecture
+        sheets = architecture.sheets(architecture.align(self._point_above(target), theta))
+        return theta, self.solver.connect(theta, sheets)
 
     def geodesic(
         self, initial_point: Any, end_point: Any = None, initial_tangent_vec: Any = None
@@ -233,30 +234,11 @@ class HorizontalMetric(RiemannianMetric):
 
         return path
 
-    def dist(self, point_a: Any, point_b: Any) -> Any:
-        """Distance along the geodesic that :meth:`log` finds, or by a formula.
-
-        Parameters
-        ----------
-        point_a, point_b : array-like, shape=[..., *point_shape]
-
-        Returns
-        -------
-        dist : array, shape=[...]
-            Differentiable as the root of :meth:`squared_dist`.
-
-        Raises
-        ------
-        GeodesicError
-            No geodesic was found.
-        """
-        if isbox(point_a) or isbox(point_b):
-            return super().dist(point_a, point_b)
-        return self._over_points(self._one_dist, [point_a, point_b], ())  # squares may overflow
-
     def squared_dist(self, point_a: Any, point_b: Any) -> Any:
         """Squared distance along the geodesic that :meth:`log` finds, or by a formula.
 
+        So it is that to the closest of up to 2⁶ sheets over the end point, and beyond that to the
+        nearest one as the crow flies, from which it may be shorter to go elsewhere.
         Differentiable once under autograd: the gradient in the first point is −2 log, as a
         covector.
 
@@ -279,9 +261,11 @@ class HorizontalMetric(RiemannianMetric):
         # Both ways, so that autograd sums over the axes of a batch that one of them lacks.
         return _squared_dist(point_a + 0.0 * point_b, point_b + 0.0 * point_a, self)
 
-    def _one_dist(self, point_a: FloatArray, point_b: FloatArray) -> Any:
+    def _one_squared_dist(self, point_a: FloatArray, point_b: FloatArray) -> Any:
         distance = self._exact_distance(point_a, point_b)
-        return length(self._connect(point_a, point_b)[1]) if distance is None else distance
+        if distance is None:
+            return np.sum(self._connect(point_a, point_b)[1] ** 2)
+        return np.square(distance)
 
     def _exact_distance(self, point_a: FloatArray, point_b: FloatArray) -> float | None:
         """The distance where a formula is known for it."""

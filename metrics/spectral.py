@@ -400,11 +400,12 @@ class SpectralCometric(Cometric):
         return gs.sum(self.eigenvalues(z), axis=-1)
 
     def exact_distance(self, point_a: FloatArray, point_b: FloatArray) -> float | None:
-        """Distance of two points: numbers, or for two balanced layers rank one or positive definite.
+        """Distance of two points where a formula is known.
 
-        Numbers are products of a chain, whatever the widths between.
-        Symmetric positive definite matrices are totally geodesic among the square ones, and the
-        metric on them is twice that of Bures and Wasserstein.
+        Numbers are products of a chain, whatever the widths between. For two balanced layers there
+        are formulas for rank one and for symmetric positive definite matrices: these are totally
+        geodesic among the square ones, and the metric on them is twice that of Bures and
+        Wasserstein.
 
         Parameters
         ----------

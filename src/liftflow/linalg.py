@@ -138,6 +138,7 @@ def scaled_rank(matrix: FloatArray) -> int:
     Parameters
     ----------
     matrix : array, shape=[m, n]
+        Of any rank.
 
     Returns
     -------
