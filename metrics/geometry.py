@@ -87,6 +87,10 @@ class HorizontalMetric(RiemannianMetric):
     def _covector_below(self, theta: FloatArray, vector: FloatArray) -> FloatArray:
         """The covector ⟨·, v⟩ of a pushed-down horizontal velocity v."""
 
+    def _parts(self, vector: FloatArray) -> list[FloatArray]:
+        """Parts of a vector that have units of their own."""
+        return [vector]
+
     # The door.
 
     @property
@@ -107,9 +111,11 @@ class HorizontalMetric(RiemannianMetric):
     def _lift_vector(self, theta: FloatArray, vector: FloatArray) -> FloatArray:
         above = self._vector_above(theta, vector)
         below = self._vector_below(theta, above)
-        gap, size = lengths(np.stack([np.ravel(below - vector), np.ravel(vector)]))
-        if gap > TANGENT_RTOL * size:
-            residual = float(gap / size)
+        for gap, own in zip(self._parts(below - vector), self._parts(vector), strict=True):
+            length, size = lengths(np.stack([gap.ravel(), own.ravel()]))
+            if not length > TANGENT_RTOL * size:
+                continue
+            residual = float(length / size) if size else np.inf
             raise NotTangentError(
                 f"no velocity of the parameters pushes down to tangent_vec: relative residual "
                 f"{residual:.1e}, expected at most {TANGENT_RTOL:.0e}; "

@@ -12,7 +12,7 @@ import geomstats.backend as gs
 import numpy as np
 
 from liftflow.errors import InputError
-from liftflow.linalg import shifted_product_root
+from liftflow.linalg import layer_squares
 from liftflow.typing import FloatArray, as_array
 
 
@@ -161,7 +161,7 @@ class DeepMultiplier(Multiplier):
 
     def _squares(self, singular: Any) -> Any:
         """Squared singular values of the layers, shape=[..., L]."""
-        return shifted_product_root(self.shifts + 0.0 * singular[..., None], singular**2)
+        return layer_squares(self.shifts + 0.0 * singular[..., None], singular)
 
     def _alphas(self, singular: Any) -> Any:
         squares = self._squares(singular)
