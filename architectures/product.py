@@ -180,6 +180,7 @@ class ProductArchitecture(Architecture):
         ----------
         theta : array-like, shape=[..., dim]
         lifted_vec : array-like, shape=[..., *lifted_shape]
+            Any vector of the lifted space.
 
         Returns
         -------

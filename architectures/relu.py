@@ -909,6 +909,7 @@ class ReLUNetwork(Architecture):
         ----------
         theta : array-like, shape=[..., dim]
         lifted_vec : array-like, shape=[..., n_paths]
+            Any vector of the lifted space.
 
         Returns
         -------
@@ -999,6 +1000,7 @@ class ReLUNetwork(Architecture):
         Parameters
         ----------
         z, projected : array, shape=[n_paths]
+            A vector, and the point of the image found for it.
 
         Returns
         -------

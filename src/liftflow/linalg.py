@@ -58,6 +58,7 @@ def lengths(vectors: FloatArray) -> FloatArray:
     Parameters
     ----------
     vectors : array, shape=[..., n]
+        Of numbers of any size.
 
     Returns
     -------
@@ -87,7 +88,7 @@ def is_squarable(sizes: FloatArray) -> bool:
 
 
 def units(sizes: FloatArray) -> FloatArray:
-    """Powers of two of the order of some sizes: dividing by them rounds nothing.
+    """Find powers of two of the order of some sizes: dividing by them rounds nothing.
 
     Parameters
     ----------
@@ -104,11 +105,12 @@ def units(sizes: FloatArray) -> FloatArray:
 
 
 def row_sizes(matrix: FloatArray) -> FloatArray:
-    """Norms of the rows, to divide them by, so that no rank depends on the units of a row.
+    """Measure the rows, to divide them by it, so that no rank depends on the units of a row.
 
     Parameters
     ----------
     matrix : array, shape=[..., m, n]
+        Its rows may have units of their own.
 
     Returns
     -------
