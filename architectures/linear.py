@@ -19,7 +19,7 @@ from liftflow.errors import (
     NotRecoverableError,
     ShapeError,
 )
-from liftflow.linalg import RANK_RTOL, ROUNDING, over_batch, shifted_product_root
+from liftflow.linalg import RANK_RTOL, ROUNDING, layer_squares, over_batch
 from liftflow.typing import (
     FloatArray,
     IntArray,
@@ -368,17 +368,18 @@ class DeepLinear(Architecture):
         size : array, shape=[..., n_laws]
         """
         layers = self.layers(self._theta(theta, differentiable=False))
-        if tangent is None:
-            moved = layers
-        else:
+        norms = [np.sum(layer**2, axis=(-2, -1)) for layer in layers]
+        if tangent is not None:
             moved = self.layer_velocities(self._theta(tangent, "tangent", differentiable=False))
-        norms = [
-            np.linalg.norm(one, axis=(-2, -1)) * np.linalg.norm(other, axis=(-2, -1))
-            for one, other in zip(layers, moved, strict=True)
-        ]
-        counts = [size * (size + 1) // 2 for size in self.widths[1:-1]]
+            squares = [np.sum(layer**2, axis=(-2, -1)) for layer in moved]
+            norms = [np.sqrt(a) * np.sqrt(b) for a, b in zip(norms, squares, strict=True)]
         sizes = np.stack([before + after for before, after in pairwise(norms)], axis=-1)
-        return self.law_scale * np.repeat(sizes, counts, axis=-1)
+        return self.law_scale * np.repeat(sizes, self._law_counts, axis=-1)
+
+    @property
+    def _law_counts(self) -> list[int]:
+        """Number of laws in each S_i."""
+        return [size * (size + 1) // 2 for size in self.widths[1:-1]]
 
     def laws_hessian(self, theta: Any, tangent_a: Any, tangent_b: Any) -> Any:
         """Second derivative ∂²h[v, w] of the laws, the same at every θ.
@@ -515,9 +516,18 @@ class DeepLinear(Architecture):
             Some S_i is no multiple of I; holds its spectrum and distance.
         """
         matrices = self.split_laws(laws)
-        sizes, noise = (np.broadcast_to(bound, (len(matrices),)) for bound in (sizes, noise))
-        lams = _means(matrices, ROUNDING * sizes + noise)
-        bounds = min(tolerance, _ANY) * sizes + noise
+        return self._balance(matrices, _means(matrices), np.asarray(sizes), tolerance, noise)
+
+    def _balance(
+        self,
+        matrices: list[FloatArray],
+        means: FloatArray,
+        sizes: FloatArray,
+        tolerance: float,
+        noise: Any,
+    ) -> FloatArray:
+        lams = np.where(np.abs(means) > ROUNDING * sizes + noise, means, 0.0)
+        bounds = np.broadcast_to(min(tolerance, _ANY) * sizes + noise, lams.shape)
         for number, (matrix, lam, bound) in enumerate(zip(matrices, lams, bounds, strict=True)):
             distance = float(np.linalg.norm(matrix - lam * np.eye(len(matrix))))
             if not distance <= bound:
@@ -761,12 +771,13 @@ class DeepLinear(Architecture):
         matrices = self.split_laws(laws)
         # The laws are as precise as the layers that they were taken from were large.
         noise = np.zeros(len(matrices)) if near is None else ROUNDING * self.sizes(near)
-        means = _means(matrices, noise)
+        means = _means(matrices)
+        means[np.abs(means) <= noise] = 0.0
         ends, squares = self._spectrum(z, means)
         layers = np.sum(squares, axis=0)
         sizes = layers[:-1] + layers[1:] + [np.linalg.norm(matrix) for matrix in matrices]
         try:
-            lams = self.balance(laws, sizes, noise=noise)
+            lams = self._balance(matrices, means, sizes, BALANCE_RTOL, noise)
             if np.any(lams != means):
                 ends, squares = self._spectrum(z, lams)
             frames = self._frames(*ends)
@@ -792,7 +803,7 @@ class DeepLinear(Architecture):
         left, singular, right_t = np.linalg.svd(z)
         rank = min(self.widths)
         shifts = np.broadcast_to(layer_shifts(lams), (rank, len(self.widths) - 1))
-        squares = np.asarray(shifted_product_root(shifts, singular[:rank] ** 2))
+        squares = np.asarray(layer_squares(shifts, singular[:rank]))
         return (right_t.T, left), squares
 
     def _frames(self, first: FloatArray, last: FloatArray) -> list[FloatArray]:
@@ -861,7 +872,8 @@ class DeepLinear(Architecture):
             return over_batch(lambda point: self.fibre_point(point, rng), [theta], [1])
         z = np.asarray(self.lift(theta))
         laws = self.split_laws(self.conservation_laws(theta))
-        lams = _means(laws, ROUNDING * self.sizes(theta))
+        lams = _means(laws)
+        lams[np.abs(lams) <= ROUNDING * self.sizes(theta)] = 0.0
         size = np.linalg.norm(z) ** (2 / (len(self.widths) - 1))
         each = np.eye(lams.size)
         steps = [np.ones(lams.size), *each, *(a - b for a, b in combinations(each, 2))]
@@ -1046,10 +1058,9 @@ def _root(matrix: FloatArray) -> FloatArray:
     return (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
 
 
-def _means(matrices: list[FloatArray], noise: FloatArray) -> FloatArray:
-    """Means λ of the eigenvalues of symmetric matrices, 0 where they are below the noise."""
-    lams = np.array([np.trace(matrix) / len(matrix) for matrix in matrices])
-    return np.where(np.abs(lams) > noise, lams, 0.0)
+def _means(matrices: list[FloatArray]) -> FloatArray:
+    """Means λ of the eigenvalues of symmetric matrices."""
+    return np.array([np.trace(matrix) / len(matrix) for matrix in matrices])
 
 
 def _upper(matrices: list[Any]) -> Any:

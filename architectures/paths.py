@@ -12,7 +12,7 @@ from liftflow.architectures.dag import CompiledDAG
 from liftflow.architectures.laplacian import GroundedLaplacian
 from liftflow.doors import Guarded
 from liftflow.errors import ArchitectureError, NotRecoverableError
-from liftflow.linalg import over_batch
+from liftflow.linalg import is_squarable, over_batch
 from liftflow.typing import (
     FloatArray,
     IntArray,
@@ -669,6 +669,11 @@ class BasisPathChart(Guarded):
         self, coordinates: FloatArray, laws: FloatArray, near: FloatArray | None = None
     ) -> FloatArray:
         scale, warm = np.ones(self.dag.n_hidden), False
+        sizes = np.abs(coordinates[self.coordinate_of_edge[self.anchors.into]])
+        if not is_squarable(sizes):  # along anchor paths all weights start with one size
+            steps = np.ones(self.dag.dim)
+            before, after = self.anchors.sums_before(steps), self.anchors.sums_after(steps)
+            scale = sizes ** (before / (before + after))
         if near is not None:
             guess = np.abs(self.anchors.products_before(near))
             if np.all(guess > 0) and np.all(np.isfinite(guess)):
@@ -691,16 +696,20 @@ class BasisPathChart(Guarded):
         tangent : array, shape=[..., D]
             It keeps the anchor in-edges still.
         """
+        theta = self._theta(theta)
         vector = as_array(velocity, "velocity", (self.dim,), differentiable=False)
-        return over_batch(self._lift_tangent, [self._theta(theta), vector], [1, 1])
+        if theta.ndim == 1:
+            return self._lift_tangent(theta, vector)
+        return over_batch(self._lift_tangent, [theta, vector], [1, 1])
 
     def _lift_tangent(self, theta: FloatArray, velocity: FloatArray) -> FloatArray:
         before, after = self._ends(theta)
-        target = velocity[self.coordinate_of_edge]
+        target = velocity[..., self.coordinate_of_edge]
         products = before * theta * after
         # Relative speed of z_{a(v)}, which is that of ω_out(v) when the anchors in are still.
-        rate = target[self.anchors.into] / products[self.anchors.into]
-        head_rate = np.append(rate, 0.0)[self.dag.head_hidden]
+        rate = target[..., self.anchors.into] / products[self.anchors.into]
+        rate = np.concatenate([rate, np.zeros((*rate.shape[:-1], 1))], axis=-1)
+        head_rate = rate[..., self.dag.head_hidden]
         return (target - products * head_rate) / (before * after)
 
     def deficit(self, theta: Any) -> float:

@@ -185,6 +185,7 @@ class ProductArchitecture(Architecture):
         ----------
         theta : array-like, shape=[..., dim]
         lifted_vec : array-like, shape=[..., *lifted_shape]
+            Any vector of the lifted space.
 
         Returns
         -------

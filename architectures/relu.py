@@ -774,9 +774,13 @@ class ReLUNetwork(Architecture):
         """
         theta = np.abs(self._theta(theta, differentiable=False))
         if tangent is None:
-            return sparse_apply(theta**2, abs(self.dag.law_matrix))
+            return sparse_apply(theta**2, self._law_sums)
         vector = np.abs(self._theta(tangent, "tangent", differentiable=False))
-        return 2.0 * sparse_apply(theta * vector, abs(self.dag.law_matrix))
+        return 2.0 * sparse_apply(theta * vector, self._law_sums)
+
+    @cached_property
+    def _law_sums(self) -> csr_array:
+        return abs(self.dag.law_matrix)
 
     def laws_hessian(self, theta: Any, tangent_a: Any, tangent_b: Any) -> Any:
         """Second derivative ∂²h[v, w] of the laws, the same at every θ.
@@ -919,7 +923,8 @@ class ReLUNetwork(Architecture):
             point: FloatArray, values: FloatArray, start: FloatArray | None = None
         ) -> FloatArray:
             chart, coordinates = self._chart_of(point)
-            residual = self.image_residual(point, chart.representative(coordinates))
+            projected = self.lift(chart.representative(coordinates))
+            residual = self.image_residual(point, projected)
             if not residual <= tolerance:
                 raise NotOnImageError(
                     f"z is not on the image of the lift: relative residual {residual:.2e}, "
@@ -961,6 +966,7 @@ class ReLUNetwork(Architecture):
         ----------
         theta : array-like, shape=[..., dim]
         lifted_vec : array-like, shape=[..., n_paths]
+            Any vector of the lifted space.
 
         Returns
         -------
@@ -1012,7 +1018,7 @@ class ReLUNetwork(Architecture):
         Cox and Higham 1998, on the stability of Householder's QR row by row.
         """
         chart = self.basis_chart(theta)
-        section = chart.lift_tangent(theta, np.eye(chart.dim))
+        section = chart.lift_tangent(theta, np.eye(chart.dim))  # one row for each coordinate
         rows = self.lift_jvp(theta, section)
         sizes = lengths(rows)[:, None]
         section, columns = (section / sizes).T, (rows / sizes).T
@@ -1044,22 +1050,22 @@ class ReLUNetwork(Architecture):
         """
         return self.lift(self.image_representative(z))
 
-    def image_residual(self, z: FloatArray, theta: FloatArray) -> float:
-        """Distance ‖φ(θ) − z‖/‖z‖ among the paths of one length, the largest of all lengths.
+    def image_residual(self, z: FloatArray, projected: FloatArray) -> float:
+        """Distance of z to a point of the image, relative to z, the largest of all path lengths.
 
         Paths of different lengths have different units: short ones would hide what is wrong in
         long ones.
 
         Parameters
         ----------
-        z : array, shape=[n_paths]
-        theta : array, shape=[dim]
+        z, projected : array, shape=[n_paths]
+            A vector, and the point of the image found for it.
 
         Returns
         -------
         residual : float
         """
-        gap = self.lift(theta) - z
+        gap = projected - z
         residuals = [0.0]
         for paths in self._paths_by_length:
             own = float(lengths(gap[paths]))

@@ -17,7 +17,7 @@ from liftflow.architectures import Architecture
 from liftflow.criteria.fields import GradientFields, gradient_fields
 from liftflow.criteria.findings import DROP, Rank, rank_of
 from liftflow.criteria.orbits import orbit_trace
-from liftflow.criteria.scaling import SPARE, column_lengths, finite, lift_rows, unit_rows
+from liftflow.criteria.scaling import SPARE, column_lengths, finite, unit_rows
 from liftflow.criteria.traces import LieTrace
 from liftflow.typing import FloatArray, IntArray, refuse_beyond
 

@@ -222,7 +222,7 @@ class InvariantSet(LevelSet):
         point = np.asarray(point)
         if point.shape[-1:] != self.shape:
             return np.zeros(point.shape[:-1], dtype=bool)
-        sizes = np.maximum(*map(self.architecture.laws_size, (point, self.theta0)))
+        sizes = np.maximum(self.architecture.laws_size(point), self._laws_size0)
         return np.all(np.abs(self.submersion(point)) <= atol * sizes, axis=-1)
 
     def is_tangent(self, vector: Any, base_point: Any, atol: float = gs.atol) -> Any:
@@ -242,6 +242,10 @@ class InvariantSet(LevelSet):
             return np.zeros(np.shape(vector)[:-1], dtype=bool)
         sizes = self.architecture.laws_size(base_point, vector)
         return np.all(np.abs(self.tangent_submersion(vector, base_point)) <= atol * sizes, axis=-1)
+
+    @cached_property
+    def _laws_size0(self) -> FloatArray:
+        return self.architecture.laws_size(self.theta0)
 
     def to_tangent(self, vector: Any, base_point: Any) -> Any:
         """Project orthogonally onto ker ∂h, by a solve with ∂h∂hᵀ.

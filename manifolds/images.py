@@ -238,10 +238,9 @@ class PathImage(LiftedImage):
 
         def residual(z: FloatArray) -> FloatArray:
             try:
-                theta = self.architecture.image_representative(z)
+                return np.asarray(self.architecture.image_residual(z, self.projection(z)))
             except NotRecoverableError:
                 return np.array(1.0)
-            return np.asarray(self.architecture.image_residual(z, theta))
 
         return over_batch(residual, [point], [1], shape=())
 

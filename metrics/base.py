@@ -165,6 +165,20 @@ class Cometric(Guarded, ABC):
         theta = self.point(z) if theta is None else theta
         return self.architecture.lift_vjp(theta, self.solve(z, tangent_vec))
 
+    def parts(self, lifted: FloatArray) -> list[FloatArray]:
+        """Split z, or a vector like it, where K is block diagonal: parts with units of their own.
+
+        Parameters
+        ----------
+        lifted : array, shape=[*lifted_shape]
+
+        Returns
+        -------
+        parts : list of array
+            By default one.
+        """
+        return [lifted]
+
     @property
     def horizontal_spaces(self) -> HorizontalSpaces:
         """The subspaces range ∂φᵀ of parameter space, which geodesics and curvature come from."""
@@ -235,6 +249,9 @@ class IntrinsicMetric(HorizontalMetric):
     def _covector_below(self, theta: FloatArray, vector: FloatArray) -> FloatArray:
         return self.cometric.solve(self._point_below(theta), self._vector_below(theta, vector))
 
+    def _parts(self, vector: FloatArray) -> list[FloatArray]:
+        return self.cometric.parts(vector)
+
     def _exact_distance(self, point_a: FloatArray, point_b: FloatArray) -> float | None:
         return self.cometric.exact_distance(point_a, point_b)
 
@@ -275,8 +292,12 @@ class IntrinsicMetric(HorizontalMetric):
         -------
         metric_matrix : array, shape=[..., d, d]
         """
-        values, vectors = np.linalg.eigh(self.cometric.matrix(base_point))
-        kept = np.arange(values.shape[-1]) >= values.shape[-1] - self._space.dim
+        matrix = self.cometric.matrix(base_point)
+        values, vectors = np.linalg.eigh(matrix)
+        # Zeros are told by the entries that they come from: a small block has small eigenvalues.
+        sizes = np.einsum("...ik,...ii->...k", vectors**2, matrix)
+        order = np.argsort(values / np.where(sizes > 0, sizes, 1.0), axis=-1)
+        kept = np.argsort(order, axis=-1) >= values.shape[-1] - self._space.dim
         inverse = np.where(kept, 1.0 / np.where(kept, values, 1.0), 0.0)
         return np.einsum("...ik,...k,...jk->...ij", vectors, inverse, vectors)
 

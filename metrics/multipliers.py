@@ -14,13 +14,13 @@ from autograd.tracer import isbox
 
 from liftflow.doors import Guarded, door
 from liftflow.errors import InputError
-from liftflow.linalg import shifted_product_root
+from liftflow.linalg import layer_squares
 from liftflow.typing import FloatArray, as_array, as_own, freeze
 
 
 def _values(singular: Any) -> Any:
     """Singular values as an array; those of a decomposition, or traced, pass at once."""
-    if type(singular) is np.ndarray and singular.dtype == np.float64 or isbox(singular):
+    if (type(singular) is np.ndarray and singular.dtype == np.float64) or isbox(singular):
         return singular
     return as_array(singular, "a singular value")
 
@@ -173,7 +173,9 @@ class DeepMultiplier(Multiplier):
         depth = len(self.shifts)
         ends = np.eye(depth)
         self.left: FloatArray = freeze(ends[-1]) if left is None else as_own(left, "left", (depth,))
-        self.right: FloatArray = freeze(ends[0]) if right is None else as_own(right, "right", (depth,))
+        self.right: FloatArray = (
+            freeze(ends[0]) if right is None else as_own(right, "right", (depth,))
+        )
 
     @property
     def chain_gaps(self) -> FloatArray:
@@ -182,7 +184,7 @@ class DeepMultiplier(Multiplier):
 
     def _squares(self, singular: Any) -> Any:
         """Squared singular values of the layers, shape=[..., L]."""
-        return shifted_product_root(self.shifts + 0.0 * singular[..., None], singular**2)
+        return layer_squares(self.shifts + 0.0 * singular[..., None], singular)
 
     def _alphas(self, singular: Any) -> Any:
         squares = self._squares(singular)

@@ -40,6 +40,20 @@ class ProductCometric(Cometric):
         """Those of the factors, side by side."""
         return ProductSpaces(self.architecture, [f.horizontal_spaces for f in self.factors])
 
+    def parts(self, lifted: FloatArray) -> list[FloatArray]:
+        """Split z, or a vector like it, into the parts of the factors.
+
+        Parameters
+        ----------
+        lifted : array, shape=[*lifted_shape]
+
+        Returns
+        -------
+        parts : list of array
+        """
+        pairs = zip(self.factors, self.architecture.split_lifted(lifted), strict=True)
+        return [part for factor, own in pairs for part in factor.parts(own)]
+
     def apply(self, z: Any, covector: Any, *, near: Any = None) -> Any:
         """Apply K(z) to a covector, factor by factor.
 

@@ -7,6 +7,8 @@ from typing import Any
 import geomstats.backend as gs
 import numpy as np
 from autograd.extend import defjvp, defvjp, primitive
+from autograd.tracer import getval
+from scipy.linalg.blas import dnrm2
 from scipy.sparse import csr_array
 from scipy.sparse.linalg import LinearOperator, lsmr
 
@@ -70,17 +72,37 @@ def lengths(vectors: FloatArray) -> FloatArray:
     Parameters
     ----------
     vectors : array, shape=[..., n]
+        Of numbers of any size.
 
     Returns
     -------
     lengths : array, shape=[...]
     """
+    if vectors.ndim == 1 and vectors.size:
+        return np.asarray(dnrm2(vectors))
     unit = units(np.max(np.abs(vectors), axis=-1, initial=0.0, keepdims=True))
     return np.linalg.norm(vectors / unit, axis=-1) * unit[..., 0]
 
 
+def is_squarable(sizes: FloatArray) -> bool:
+    """Whether no square of some numbers can under- or overflow.
+
+    Parameters
+    ----------
+    sizes : array, shape=[...]
+        Not negative.
+
+    Returns
+    -------
+    is_squarable : bool
+    """
+    if sizes.size and sizes.min() == 0:
+        sizes = sizes[sizes > 0]
+    return sizes.size == 0 or bool(sizes.min() > 1e-140 and sizes.max() < 1e140)
+
+
 def units(sizes: FloatArray) -> FloatArray:
-    """Powers of two of the order of some sizes: dividing by them rounds nothing.
+    """Find powers of two of the order of some sizes: dividing by them rounds nothing.
 
     Parameters
     ----------
@@ -97,11 +119,12 @@ def units(sizes: FloatArray) -> FloatArray:
 
 
 def row_sizes(matrix: FloatArray) -> FloatArray:
-    """Norms of the rows, to divide them by, so that no rank depends on the units of a row.
+    """Measure the rows, to divide them by it, so that no rank depends on the units of a row.
 
     Parameters
     ----------
     matrix : array, shape=[..., m, n]
+        Its rows may have units of their own.
 
     Returns
     -------
@@ -258,3 +281,27 @@ def shifted_product_root(shifts: Any, target: Any) -> Any:
             safe_excess = gs.where(target > 0, safe_excess - step, 1.0)
         excess = gs.where(target > 0, safe_excess, 0.0)
     return gaps + excess[..., None]
+
+
+def layer_squares(shifts: Any, singular: Any) -> Any:
+    r"""Solve ∏_i (x + c_i) = σ² in units of the solution, so that σ² may under- or overflow.
+
+    Parameters
+    ----------
+    shifts : array-like, shape=[..., n_factors]
+        The constants :math:`c_i`.
+    singular : array-like, shape=[...]
+        The numbers σ ≥ 0.
+
+    Returns
+    -------
+    squares : array, shape=[..., n_factors]
+        :math:`x + c_i`, as :func:`shifted_product_root`.
+    """
+    if is_squarable(getval(singular)):
+        return shifted_product_root(shifts, singular**2)
+    depth = np.shape(shifts)[-1]
+    sizes = np.max(np.abs(getval(shifts)), axis=-1), getval(singular) ** (2.0 / depth)
+    unit = units(np.maximum(*sizes))
+    relative = shifted_product_root(shifts / unit[..., None], (singular / unit ** (depth / 2)) ** 2)
+    return unit[..., None] * relative

@@ -496,7 +496,8 @@ def check_bundle(invariant_set: InvariantSet, rng: Rng = 0) -> None:
     _close("vertical_projection: push-forward", pushed, 0 * pushed, scale=a.lift_jacobian(x))
     _require(bundle.is_horizontal(horizontal, x, atol=1e-8), "is_horizontal: refuses")
     clear = np.max(np.abs(vertical), axis=-1) > 1e-6  # what is left is rounding, of any direction
-    _require(bundle.is_vertical(vertical[clear], x, atol=1e-8), "is_vertical: refuses")
+    for vector in vertical[clear]:
+        _require(bundle.is_vertical(vector, x, atol=1e-8), "is_vertical: refuses")
     up, other = (bundle.horizontal_lift(below, fiber_point=p) for p in (x, section[0, 0]))
     _close("horizontal_lift of a push-forward", up, bundle.horizontal_projection(v, x))
     _close("horizontal_lift: push-forward", bundle.tangent_riemannian_submersion(up, x), below)
