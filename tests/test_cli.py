@@ -150,23 +150,24 @@ def shell(words, tail="", **settings):
 QUICK = "compare --widths 4-2-3 --t-end 0.01 --rtol 1e-2 --no-progress"
 
 
-@pytest.mark.parametrize("tail", ["| true", ">/dev/full", ">&-", ">/dev/null 2>&-"])
+@pytest.mark.parametrize("tail", ["| true", ">/dev/full"])
 def test_files_are_there_whoever_listens(tmp_path, tail):
-    done = shell(f"{QUICK} --out {tmp_path}/out", tail)
+    """Nor is the backend of figures needed that a notebook names."""
+    done = shell(f"{QUICK} --out {tmp_path}/out", tail, MPLBACKEND="module://not.there")
     assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
     assert b"Traceback" not in done.stderr
     if tail == ">/dev/full":
         assert done.returncode == 2 and b"No space left" in done.stderr
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
-def test_any_terminal_and_any_backend_of_figures_will_do(tmp_path, encoding):
-    settings = {"PYTHONIOENCODING": encoding, "MPLBACKEND": "module://not.there"}
-    for words in (f"{QUICK} --out {tmp_path}/out", "laws --widths 1-2-1", "--help", "gallery"):
-        done = shell(words, **settings)
-        assert done.returncode == 0, done.stderr
-    done = shell("classify --widths 1-2-1 --json", **settings)
-    assert "θ" in json.loads(done.stdout)["data"]
+@pytest.mark.parametrize("charset", ["ascii", "cp1252"])
+def test_any_terminal_will_do(charset):
+    terminal = CliRunner(charset=charset)
+    for words in (QUICK, "laws --widths 1-2-1", "--help", "compare --help", "gallery"):
+        result = terminal.invoke(app, words.split())
+        assert result.exit_code == 0, result.exception
+    result = terminal.invoke(app, ["classify", "--widths", "1-2-1", "--json"])
+    assert "θ" in json.loads(result.stdout)["data"]
 
 
 @pytest.mark.parametrize("words", ["compare --widths 4-40-3 --t-end 1e6", "gallery 02"])
@@ -175,9 +176,11 @@ def test_ctrl_c_ends_a_command(tmp_path, words):
     out = tmp_path / "out"
     command = [sys.executable, "-m", "liftflow", *words.split(), "--out", str(out)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    if "compare" in words:
+        assert process.stdout.readline().startswith(b"iris: 150 rows")
     while not out.exists():
         time.sleep(0.02)
-    time.sleep(2.0)
+    time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     began = time.monotonic()
     _, errors = process.communicate(timeout=60)
@@ -224,11 +227,10 @@ def test_numbers_are_kept_where_the_figure_fails(tmp_path, monkeypatch):
         ("--data {table} --widths 2-3-1 --target a", "own: 3 rows, 2 features, target 'a', regr"),
         ("--data {table} --widths 2-3-2 --target 2 --labels", "target 'b', 2 classes"),
         ("--data {table} --widths 1-3-1 --index-column a", "1 features, target 'y'"),
-        ("--data {table} --widths 1-3-1 --index-column a --no-header", "texts among the features"),
+        ("--data {table} --widths 1-3-1 --index-column 1 --no-header", "texts among the features"),
         ("--data {table} --index-column a --no-index-column", "not both"),
         ("--family ode --task sensing --widths 2-3", "sensing of a random 2 × 2 matrix of rank 2"),
         ("--family ode --task completion --widths 2-3", "completion of a random 2 × 2 matrix"),
-        ("--family attention --widths 8-1-1", "digits: the first 500"),
         ("--family ode --no-header", "the family ode does not read header, got False"),
         ("--family deep --task sensing --labels", "the task sensing does not read labels"),
         ("--family deep --lam=", "nothing is given after --lam="),

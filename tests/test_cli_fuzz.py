@@ -92,6 +92,7 @@ OPTIONS = {
     "laws": {**DECIDING, "--degree": ["0", "1", "2", "-1"]},
     "compare": {
         **SHARED,
+        "--family": ["relu", "two-layer", "deep", "ode", "cnn"],  # attention takes seconds
         "--data": ["iris", "diabetes", *TABLES, "nowhere.csv", ".", "/dev/null"],
         "--task": ["regression", "sensing", "completion", "sleep"],
         "--loss": ["mse", "cross-entropy", "hinge"],

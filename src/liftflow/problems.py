@@ -31,6 +31,7 @@ TASKS = ("regression", "sensing", "completion")
 """What a product of matrices is trained for."""
 
 _TARGET_RANK = 2
+_MAX_GIGABYTES = 8
 _N_IMAGES = 500  # a few seconds of training instead of half a minute
 
 
@@ -208,6 +209,12 @@ def _sensed(options: Options, shape: tuple[int, ...]) -> tuple[Loss, str]:
         mask[0, 0] = True
         return matrix_completion_loss(target, mask), f"{data} from {mask.sum():,} of its entries"
     count = max(1, target.size // 2)
+    size = 8e-9 * count * target.size
+    if size > _MAX_GIGABYTES:
+        raise DataError(
+            f"the random matrices to sense with would take {size:.3g} GB, more than "
+            f"{_MAX_GIGABYTES}; take smaller widths, or the task completion"
+        )
     forms = rng.standard_normal((count, *shape))
     loss = matrix_sensing_loss(forms, np.einsum("kij,ij->k", forms, target))
     return loss, f"{data} from {count:,} random products"
