@@ -121,7 +121,7 @@ N_LINES = 304
 
 def command_line(rng):
     """Draw a command with up to five of its options, every tenth with an odd value."""
-    command = str(rng.choice([*OPTIONS], p=[0.25, 0.15, 0.5, 0.05, 0.05]))
+    command = str(rng.choice([*OPTIONS], p=[0.3, 0.2, 0.4, 0.05, 0.05]))
     words = [command, *BASE.get(command, [])]
     names = [*OPTIONS[command]]
     for name in rng.permutation(names)[: rng.integers(0, 6)]:
