@@ -90,6 +90,7 @@ def read_widths(text: str | None, default: str, form: str = "") -> list[int]:
     Parameters
     ----------
     text : str or None
+        As given on the command line.
     default : str
         In place of None.
     form : str
@@ -119,9 +120,11 @@ def balanced(network: Any, lams: str, seed: int) -> FloatArray:
     Parameters
     ----------
     network : Architecture
+        Of a family that has such points.
     lams : str
         One λ for all, or several joined by commas.
     seed : int
+        Of the draw.
 
     Returns
     -------
