@@ -56,8 +56,14 @@ class Options:
         ``mse`` or ``cross-entropy``, for a ReLU network.
     seed : int
         Of everything that is drawn.
-    target, header, index_column, labels
-        As in :func:`liftflow.data.load`, for a CSV file.
+    target : str or None
+        Column of a CSV file to predict, as in :func:`liftflow.data.load`.
+    header : bool or None
+        Whether its first line names the columns.
+    index_column : str, False or None
+        Its column that is left out.
+    labels : bool or None
+        Whether its targets are labels.
     """
 
     data: str | None = None
