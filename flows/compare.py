@@ -391,10 +391,8 @@ class Plan:
             "version of liftflow": __version__,
             "architecture": [
                 type(architecture).__name__,
-                architecture.dim,
-                list(architecture.lifted_shape),
-                architecture.n_laws,
-                architecture.describe(),
+                str((architecture.dim, architecture.lifted_shape, architecture.n_laws)),
+                str(architecture.describe()),
             ],
             "θ₀": _digest(theta0),
             "times": [*map(float, settings.t_span), _digest(settings.times)],
