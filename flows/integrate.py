@@ -28,6 +28,11 @@ _REFRESH = 0.5  # seconds between two looks at the loss for the progress bar
 _LEAST_RTOL = 100 * np.finfo(np.float64).eps
 _PATIENCE = 2000  # steps after which to ask how far they led
 _MOST_STEPS = 1e7  # a flow that would need more of them at its present pace is given up
+_REACHED: dict[str, Any] = {
+    "success": True,
+    "message": "reached the end of the time span",
+    "interrupted": False,
+}
 _INTERRUPTED = "interrupted"  # by Ctrl-C
 _ROUNDING = 1e-9  # most that another machine may change of the same start, relatively
 
@@ -495,20 +500,17 @@ def integrate(state: FlowState, settings: Settings, label: str) -> Trajectory:
         else:
             _check_fits(earlier, earlier.checkpoint, run)
             if earlier.checkpoint.t == run.end:
-                return replace(earlier, interrupted=False) if earlier.interrupted else earlier
+                return earlier if earlier.success else replace(earlier, **_REACHED)
             run.go_on(earlier, earlier.checkpoint)
         if settings.checkpoint is not None:  # before the hours of training, not after
             run.trajectory(False, f"started at t = {run.t:.4g}").save(settings.checkpoint)
         problem, unwritten = _advance(run, tick)
     interrupted = problem == _INTERRUPTED
-    success = run.whole is not None and bool(run.whole.t == run.end)
-    if success:
-        message = "reached the end of the time span"
-    else:
-        message = f"stopped after t = {run.t:.4g}: {problem}"
-    result = run.trajectory(success, message, interrupted)
+    result = run.trajectory(False, f"stopped after t = {run.t:.4g}: {problem}", interrupted)
+    if run.whole is not None and run.whole.t == run.end:
+        result = replace(result, **_REACHED | {"interrupted": interrupted})
     complaint = _try_to_save(result, settings.checkpoint, warn=not unwritten)
-    return replace(result, message=f"{message}; {complaint}") if complaint else result
+    return replace(result, message=f"{result.message}; {complaint}") if complaint else result
 
 
 def origin(state: FlowState, settings: Settings, label: str) -> Origin:
@@ -625,12 +627,12 @@ def _check_sound(earlier: Trajectory, whole: Checkpoint, run: _Run) -> None:
     n, (y, theta, _) = len(earlier.t), run.first
     alike = {
         "coordinates": (whole.coordinates, run.origin.coordinates),
-        "velocity": (whole.velocity, run.origin.coordinates[: whole.velocity.size]),
+        "velocity": (whole.velocity, run.origin.coordinates if whole.velocity.size else ()),
         "t": (earlier.t, np.empty(n)),
         "y": (earlier.y, np.empty((n, *y.shape))),
         "theta": (earlier.theta, np.empty((n, *theta.shape))),
         "times": ([whole.t, whole.step, whole.mark], np.empty(3)),
-        **{name: (whole.memory[name], value) for name, value in run.state.memory().items()},
+        **{f"memory of {n}": (whole.memory[n], now) for n, now in run.state.memory().items()},
     }
     wrong = [
         name

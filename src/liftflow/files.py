@@ -60,6 +60,7 @@ def make_folder(folder: Path) -> Path:
     Parameters
     ----------
     folder : Path
+        Those above it are made, too.
 
     Returns
     -------
@@ -131,6 +132,11 @@ def locked(folder: Path) -> Iterator[None]:
     Parameters
     ----------
     folder : Path
+        It must be there.
+
+    Yields
+    ------
+    nothing : None
 
     Raises
     ------
@@ -198,6 +204,7 @@ def write_arrays(path: Path, kind: str, values: dict[str, Any]) -> None:
     kind : str
         What the file holds.
     values : dict of str to array
+        By the names they get in the file.
 
     Raises
     ------
