@@ -3,7 +3,9 @@
 import hashlib
 import os
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -365,8 +367,12 @@ class Plan:
         size = architecture.lifted_dim if flow.coordinates == "full" else architecture.dim
         wanted = Settings(t_span, **settings)
         self.settings = replace(wanted, t_eval=wanted.thinned(architecture.dim + size))
-        self.states = {"parameter": ParameterFlow(architecture, loss).state(theta0)}
-        self.states |= {name: own.state() for name, own in self.flows.items()}
+        # A state remembers where it was, so that each integration takes a new one.
+        by_theta = ParameterFlow(architecture, loss)
+        self.states: dict[str, Callable[[], FlowState]] = {
+            "parameter": partial(by_theta.state, theta0)
+        }
+        self.states |= {name: own.state for name, own in self.flows.items()}
 
     def identity(self) -> dict[str, Any]:
         """Collect all that decides the numbers, by names.
@@ -384,7 +390,7 @@ class Plan:
         aside = theta0 + 0.1 * scale * np.random.default_rng(0).standard_normal(theta0.size)
         computed = {"laws": [_sketch(architecture.conservation_laws(aside))]}
         for name, state in self.states.items():
-            own = origin(state, settings, name)
+            own = origin(state(), settings, name)
             numbers = [[own.loss], *([loss] for loss in own.probe.tolist())]
             vectors = (own.coordinates, own.velocity, own.ahead)
             computed[f"loss, data or metric of the {name} flow"] = [
@@ -395,9 +401,8 @@ class Plan:
             "version of liftflow": __version__,
             "architecture": [
                 type(architecture).__name__,
-                architecture.dim,
-                list(architecture.lifted_shape),
-                architecture.n_laws,
+                str((architecture.dim, architecture.lifted_shape, architecture.n_laws)),
+                str(architecture.describe()),
             ],
             "θ₀": _digest(theta0),
             "times": [*map(float, settings.t_span), _digest(settings.times)],
@@ -450,11 +455,11 @@ class Plan:
         for name, state in self.states.items():
             settings = replace(self.settings, resume=earlier.get(name))
             if any(flow.interrupted for flow in done.values()):
-                done[name] = _not_begun(state, settings)
+                done[name] = _not_begun(state(), settings)
             elif not paths:
-                done[name] = integrate(state, settings, name)
+                done[name] = integrate(state(), settings, name)
             elif not done:
-                done[name] = integrate(state, replace(settings, checkpoint=paths[name]), name)
+                done[name] = integrate(state(), replace(settings, checkpoint=paths[name]), name)
             else:
                 done[name] = _integrate_at_any_price(state, settings, paths[name])
         apart = {n: _deviation(f, done[n], done["parameter"]) for n, f in self.flows.items()}
@@ -471,14 +476,16 @@ class Plan:
         )
 
 
-def _integrate_at_any_price(state: FlowState, settings: Settings, path: Path) -> Trajectory:
+def _integrate_at_any_price(
+    state: Callable[[], FlowState], settings: Settings, path: Path
+) -> Trajectory:
     """Integrate a flow after others, whose results are worth more than its checkpoint."""
     try:
         make_folder(path.parent)  # it may have gone since
-        return integrate(state, replace(settings, checkpoint=path), path.stem)
+        return integrate(state(), replace(settings, checkpoint=path), path.stem)
     except OutputError as error:
         warnings.warn(str(error), RuntimeWarning, stacklevel=4)
-        result = integrate(state, settings, path.stem)
+        result = integrate(state(), settings, path.stem)
         return replace(result, message=f"{result.message}; {error}")
 
 

@@ -84,7 +84,7 @@ def start(call, folder, answer, **settings):
 
 
 def ended(child, seconds):
-    """Exit code of a process, negative for a signal, as soon as it has ended; None if it does not."""
+    """Exit code of a process as soon as it has ended, negative for a signal; else None."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         pid, status = os.waitpid(child, os.WNOHANG)

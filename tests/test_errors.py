@@ -1,5 +1,7 @@
 """Bad input is refused at the door: by the right class, and with a message that helps."""
 
+import copy
+import pickle
 import re
 from pathlib import Path
 
@@ -1036,6 +1038,35 @@ def test_file_that_holds_no_trajectory(tmp_path, content):
     elif content is not None:
         path.write_bytes(content)
     refused(lambda: Trajectory.load(path), DataError, "t.npz holds no trajectory")
+
+
+class Another(NotOnImageError):
+    """An error of one's own, whose constructor asks for something else."""
+
+    def __init__(self, place):
+        super().__init__(f"not at {place}", 0.5)
+        self.place = place
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        NotOnImageError("m", 0.1),
+        NotTangentError("m", 0.2),
+        ArchitectureError("m", ["a", ("b", 1)]),
+        NotRecoverableError("m", ["b"]),
+        OutputError("m"),
+        FlowError("m"),
+        Another("home"),
+    ],
+)
+def test_errors_survive_their_way_back_from_a_worker(error):
+    error.add_note("seen there")
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        back = pickle.loads(pickle.dumps(error, protocol))
+        assert type(back) is type(error)
+        assert (str(back), back.args, vars(back)) == (str(error), error.args, vars(error))
+    assert vars(copy.copy(error)) == vars(error)
 
 
 def test_every_class_of_error_is_covered():

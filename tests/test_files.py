@@ -182,7 +182,7 @@ def test_numbers_that_no_flow_leaves_are_not_resumed(change, half, tmp_path):
     bad.save(tmp_path / "run")
     invariant_set, loss = problem("dag")
     for run in (bad, Trajectory.load(tmp_path / "run")):
-        with pytest.raises(InputError, match="resume continues .* damaged"):
+        with pytest.raises(InputError, match=r"resume continues .* damaged"):
             integrate("basis", invariant_set, loss, resume=run, rtol=1e-5)
 
 
@@ -198,7 +198,7 @@ def test_numbers_that_a_flow_left_are_resumed(half):
 def test_what_is_no_path(path, half, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for call in (half.save, Trajectory.load):
-        with pytest.raises(InputError, match="path must be a str or a pathlib.Path"):
+        with pytest.raises(InputError, match=r"path must be a str or a pathlib\.Path"):
             call(path)
     assert list(tmp_path.iterdir()) == []
 
@@ -252,7 +252,7 @@ def test_a_failed_writing_leaves_the_earlier_file(tmp_path, half, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OutputError, match="cannot write .*run: .*No space left"):
+    with pytest.raises(OutputError, match=r"cannot write .*run: .*No space left"):
         half.head(2).save(tmp_path / "run")
     assert os.listdir(tmp_path) == ["run"]
     assert equal(Trajectory.load(tmp_path / "run"), half)
@@ -300,5 +300,8 @@ def test_one_at_a_time_in_a_folder(tmp_path):
     with files.locked(tmp_path):
         pass
     assert os.listdir(tmp_path) == []
-    with pytest.raises(OutputError, match="cannot write to the folder"), files.locked(tmp_path / "no"):
+    with (
+        pytest.raises(OutputError, match="cannot write to the folder"),
+        files.locked(tmp_path / "no"),
+    ):
         pass

@@ -31,6 +31,7 @@ TASKS = ("regression", "sensing", "completion")
 """What a product of matrices is trained for."""
 
 _TARGET_RANK = 2
+_MAX_GIGABYTES = 8
 _N_IMAGES = 500  # a few seconds of training instead of half a minute
 
 
@@ -55,8 +56,14 @@ class Options:
         ``mse`` or ``cross-entropy``, for a ReLU network.
     seed : int
         Of everything that is drawn.
-    target, header, index_column, labels
-        As in :func:`liftflow.data.load`, for a CSV file.
+    target : str or None
+        Column of a CSV file to predict, as in :func:`liftflow.data.load`.
+    header : bool or None
+        Whether its first line names the columns.
+    index_column : str, False or None
+        Its column that is left out.
+    labels : bool or None
+        Whether its targets are labels.
     """
 
     data: str | None = None
@@ -89,6 +96,7 @@ def read_widths(text: str | None, default: str, form: str = "") -> list[int]:
     Parameters
     ----------
     text : str or None
+        As given on the command line.
     default : str
         In place of None.
     form : str
@@ -118,9 +126,11 @@ def balanced(network: Any, lams: str, seed: int) -> FloatArray:
     Parameters
     ----------
     network : Architecture
+        Of a family that has such points.
     lams : str
         One λ for all, or several joined by commas.
     seed : int
+        Of the draw.
 
     Returns
     -------
@@ -208,6 +218,12 @@ def _sensed(options: Options, shape: tuple[int, ...]) -> tuple[Loss, str]:
         mask[0, 0] = True
         return matrix_completion_loss(target, mask), f"{data} from {mask.sum():,} of its entries"
     count = max(1, target.size // 2)
+    size = 8e-9 * count * target.size
+    if size > _MAX_GIGABYTES:
+        raise DataError(
+            f"the random matrices to sense with would take {size:.3g} GB, more than "
+            f"{_MAX_GIGABYTES}; take smaller widths, or the task completion"
+        )
     forms = rng.standard_normal((count, *shape))
     loss = matrix_sensing_loss(forms, np.einsum("kij,ij->k", forms, target))
     return loss, f"{data} from {count:,} random products"

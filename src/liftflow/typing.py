@@ -320,6 +320,7 @@ def as_ordered(values: Any, name: str) -> list[Any]:
     Parameters
     ----------
     values : iterable
+        A list, a tuple or whatever else yields the same in every process.
     name : str
         What the error message calls it.
 
