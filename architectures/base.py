@@ -150,7 +150,9 @@ class Architecture(ABC):
         if not np.array_equal(both.shape, np.shape(each)) or not np.allclose(
             both, each, rtol=1e-9, atol=1e-9 * np.max(np.abs(each)), equal_nan=True
         ):
-            raise ShapeError(f"{_NO_BATCH.format(name)}: two θ at once give other numbers than each")
+            raise ShapeError(
+                f"{_NO_BATCH.format(name)}: two θ at once give other numbers than each"
+            )
         self._lift_is_checked = True
 
     # Blocks.

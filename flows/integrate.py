@@ -129,7 +129,9 @@ class Settings:
             )
         for name in ("rtol", "atol", "max_step", "first_step", "memory_limit"):
             value = getattr(self, name)
-            endless = name in ("max_step", "memory_limit") and np.isscalar(value) and value == np.inf
+            endless = (
+                name in ("max_step", "memory_limit") and np.isscalar(value) and value == np.inf
+            )
             if endless or (name == "first_step" and value is None):
                 continue
             if not as_array(value, name, (), batch=False, differentiable=False) > 0:
