@@ -256,7 +256,7 @@ def compare(
     n_times : int
         Number of times at which the flows are compared.
     memory_limit : float
-        Most bytes of states that each flow keeps; the times are thinned to fit.
+        Most bytes that each flow keeps, with its deviations; the times are thinned to fit.
     checkpoints : str or Path, optional
         Folder where the flows leave their checkpoints every minute. Those that are there already
         are continued: to go on after a stop, make the same call again. Those of other flows or
@@ -299,7 +299,8 @@ def compare(
     if control:  # first, since a family may have none
         elsewhere = InvariantSet(architecture, architecture.fibre_point(theta0, _CONTROL_SEED))
     state = architecture.lifted_dim if flow.coordinates == "full" else architecture.dim
-    settings["t_eval"] = Settings(t_span, **settings).thinned(architecture.dim + state)
+    kept = architecture.dim + state + 2  # with the deviations of the flow and of its control
+    settings["t_eval"] = Settings(t_span, **settings).thinned(kept)
     parameter = ParameterFlow(architecture, loss).integrate(
         theta0, t_span, **settings, **_continued(checkpoints, "parameter")
     )

@@ -119,7 +119,8 @@ class Settings:
         ------
         InputError
             A time span that is empty or reversed, tolerances, steps or limits that are not
-            positive, tolerances that are too small, an unknown method, times outside the span, something else than a trajectory to resume.
+            positive, tolerances that are too small, an unknown method, times outside the span,
+            something else than a trajectory to resume.
         """
         span = as_array(self.t_span, "t_span", (2,), batch=False, differentiable=False)
         if not span[0] < span[1]:

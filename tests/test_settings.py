@@ -8,7 +8,7 @@ import pytest
 import scipy.integrate
 from test_checkpoint import Fails
 
-from liftflow import InvariantSet, IntrinsicFlow, ParameterFlow, ReLUNetwork, compare
+from liftflow import IntrinsicFlow, InvariantSet, ParameterFlow, ReLUNetwork, compare
 from liftflow.architectures import Architecture
 from liftflow.errors import InputError, NotDifferentiableError, ShapeError
 from liftflow.flows import Adam, Settings

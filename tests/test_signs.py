@@ -88,7 +88,7 @@ def test_in_weights_alone_lead_to_another_network(monkeypatch):
 
 
 def test_the_signs_of_all_edges_are_found_again_after_any_flips(rng):
-    """Of 2^|H| points with the same φ, the one near a point of the same signs, but of small edges."""
+    """Of 2^|H| points with the same φ, the one with the signs of another, but for a small edge."""
     network = ReLUNetwork.from_widths([2, 3, 3, 2], bias=True)
     dag = network.dag
     for _ in range(20):
