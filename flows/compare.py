@@ -279,7 +279,7 @@ def compare(
     n_times : int
         Number of times at which the flows are compared.
     memory_limit : float
-        Most bytes of states that each flow keeps; the times are thinned to fit.
+        Most bytes that each flow keeps, with its deviations; the times are thinned to fit.
     checkpoints : str or Path, optional
         Folder where the flows leave their checkpoints every minute; it is made where there is none.
         Those that are there already are continued: to go on after a stop, make the same call
@@ -366,7 +366,8 @@ class Plan:
             self.flows["control"] = IntrinsicFlow(elsewhere, loss, coordinates)
         size = architecture.lifted_dim if flow.coordinates == "full" else architecture.dim
         wanted = Settings(t_span, **settings)
-        self.settings = replace(wanted, t_eval=wanted.thinned(architecture.dim + size))
+        kept = architecture.dim + size + 2  # with the deviations of the flow and of its control
+        self.settings = replace(wanted, t_eval=wanted.thinned(kept))
         # A state remembers where it was, so that each integration takes a new one.
         by_theta = ParameterFlow(architecture, loss)
         self.states: dict[str, Callable[[], FlowState]] = {

@@ -6,8 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
+from functools import wraps
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, TypeVar
 
 import numpy as np
 import scipy.integrate
@@ -20,6 +21,8 @@ from liftflow.doors import doors
 from liftflow.errors import FlowError, InputError, LiftflowError, OutputError
 from liftflow.flows.trajectory import Checkpoint, Origin, Trajectory
 from liftflow.typing import FloatArray, as_array, as_count
+
+_Class = TypeVar("_Class", bound=type)
 
 METHODS = ("RK23", "RK45", "DOP853", "Radau", "BDF", "LSODA")
 """Methods of scipy that go by their name."""
@@ -52,6 +55,25 @@ _REFUSED = {
 """Options of ``solve_ivp`` that a flow does not take, and why."""
 
 
+def _by_name(cls: _Class) -> _Class:
+    """Let a dataclass refuse arguments that it does not have, with the reason."""
+    made: Any = cls
+    init, names = made.__init__, [field.name for field in fields(made)]
+
+    @wraps(init)
+    def checked(self: Any, *args: Any, **settings: Any) -> None:
+        for name in settings.keys() - set(names):
+            reason = _REFUSED.get(name, "no flow has one of that name")
+            raise InputError(
+                f"{name} is no setting of a flow: {reason}. Settings are {', '.join(names[1:])}"
+            )
+        init(self, *args, **settings)
+
+    made.__init__ = checked
+    return cls
+
+
+@_by_name
 @doors
 @dataclass(frozen=True)
 class Settings:
@@ -106,22 +128,6 @@ class Settings:
     checkpoint_seconds: float = 60.0
     resume: Trajectory | None = None
 
-    def __new__(cls, *args: Any, **settings: Any) -> Self:
-        """Refuse settings that there are not, with the reason.
-
-        Raises
-        ------
-        InputError
-            Names one.
-        """
-        names = [field.name for field in fields(cls)]
-        for name in settings.keys() - set(names):
-            reason = _REFUSED.get(name, "no flow has one of that name")
-            raise InputError(
-                f"{name} is no setting of a flow: {reason}. Settings are {', '.join(names[1:])}"
-            )
-        return super().__new__(cls)
-
     def __post_init__(self) -> None:
         """Refuse what cannot be integrated.
 
@@ -129,7 +135,8 @@ class Settings:
         ------
         InputError
             A time span that is empty or reversed, tolerances, steps or limits that are not
-            positive, tolerances that are too small, an unknown method, times outside the span, something else than a trajectory to resume.
+            positive, tolerances that are too small, an unknown method, times outside the span,
+            something else than a trajectory to resume.
         """
         span = as_array(self.t_span, "t_span", (2,), batch=False, differentiable=False)
         if not span[0] < span[1]:

@@ -241,9 +241,8 @@ def test_states_are_thinned_to_the_memory_allowed():
     full = integrate("parameter", invariant_set, loss, n_times=101)
     thin = integrate("parameter", invariant_set, loss, n_times=101, memory_limit=11 * 8 * (dim + 2))
     np.testing.assert_array_equal(thin.t, full.t[::10])
-    comparison = compare(
-        invariant_set, loss, (0.0, 1.0), memory_limit=5 * 16 * dim, **precise(1e-8)
-    )
+    limit = 5 * 8 * (2 * dim + 4)  # with the time, the loss and two deviations
+    comparison = compare(invariant_set, loss, (0.0, 1.0), memory_limit=limit, **precise(1e-8))
     np.testing.assert_array_equal(comparison.parameter.t, comparison.intrinsic.t)
     assert len(comparison.parameter.t) == 5
     assert comparison.max_deviation < 1e-6
