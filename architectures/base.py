@@ -12,7 +12,6 @@ import numpy as np
 from scipy.sparse.linalg import LinearOperator
 
 from liftflow.doors import Guarded, door
-from liftflow.doors import Guarded, door
 from liftflow.errors import (
     ArchitectureError,
     InputError,
@@ -566,9 +565,8 @@ class Architecture(Guarded, ABC):
             Orthogonal to ker ∂h; least squares where laws are dependent.
         """
         jacobian = np.asarray(self.conservation_laws_jacobian(theta))
-        return np.einsum(
-            "...jk,...k->...j", np.linalg.pinv(jacobian, rcond=RANK_RTOL), laws_tangent
-        )
+        tangent = self._laws(laws_tangent, "laws_tangent")
+        return np.einsum("...jk,...k->...j", np.linalg.pinv(jacobian, rcond=RANK_RTOL), tangent)
 
     def project_to_laws(self, theta: Any, laws: Any, *, max_steps: int = 50) -> Any:
         """Move θ to a nearby point of {h = laws}: Gauss–Newton steps along range ∂hᵀ.
@@ -589,7 +587,10 @@ class Architecture(Guarded, ABC):
         NotRecoverableError
             The steps do not converge: θ is too far, or ∂h loses rank on the way.
         """
-        theta, max_steps = self._theta(theta, differentiable=False), as_count(max_steps, "max_steps")
+        theta, max_steps = (
+            self._theta(theta, differentiable=False),
+            as_count(max_steps, "max_steps"),
+        )
         laws = self._laws(laws)
 
         def project(point: FloatArray, target: FloatArray) -> FloatArray:

@@ -185,7 +185,9 @@ def _derivative(function: MetricMatrix, point: FloatArray) -> tuple[FloatArray, 
     moved = point + np.stack([shifts, -shifts])
     ends = as_array(function(moved), "the value of a function", differentiable=False)
     if ends.shape[:3] != moved.shape[:3]:
-        raise ShapeError(f"a function of {moved.shape} must keep the leading axes, got {ends.shape}")
+        raise ShapeError(
+            f"a function of {moved.shape} must keep the leading axes, got {ends.shape}"
+        )
     steps = steps.reshape(3, *[1] * (ends.ndim - 2))
     coarse, middle, fine = (ends[0] - ends[1]) / (2.0 * steps)
     fourth, better = (4 * middle - coarse) / 3, (4 * fine - middle) / 3

@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from scipy.integrate import DOP853, RK23, RK45, OdeSolver
 
-from liftflow.doors import doors
 from liftflow.errors import FlowError, InputError, LiftflowError, OutputError
 from liftflow.flows.trajectory import Checkpoint, Origin, Trajectory
-from liftflow.typing import FloatArray, as_array, as_count
+from liftflow.typing import FloatArray, as_array, as_count, shown
 
 METHODS = ("RK23", "RK45", "DOP853", "Radau", "BDF", "LSODA")
 """Methods of scipy that go by their name."""
@@ -30,7 +30,6 @@ _MOST_STEPS = 1e7  # a flow that would need more of them at its present pace is 
 _ROUNDING = 1e-9  # most that another machine may change of the same start, relatively
 
 
-@doors
 @dataclass(frozen=True)
 class Settings:
     """How to integrate, as the caller asked.
@@ -106,6 +105,12 @@ class Settings:
                 f"got {self.method!r}"
             )
         as_count(self.n_times, "n_times", 2)
+        for name in ("memory_limit", "checkpoint_seconds"):
+            value = getattr(self, name)
+            if not isinstance(value, float | int) or not value >= 0:
+                raise InputError(f"{name} must be a number from 0, got {shown(value)}")
+        if not isinstance(self.checkpoint, str | PathLike | None):
+            raise InputError(f"checkpoint must be a path, got {shown(self.checkpoint)}")
         times = self.times
         if not times.size or np.any(np.diff(times) <= 0):
             raise InputError(f"t_eval must hold increasing times, got {times.tolist()}")
@@ -139,8 +144,8 @@ class Settings:
         -------
         times : array, shape=[n_times]
         """
-        times = self.times
-        most = max(2, int(self.memory_limit // (8 * max(n_numbers, 1))))
+        times, n_numbers = self.times, as_count(n_numbers, "n_numbers")
+        most = max(2, int(min(self.memory_limit, 1e18) // (8 * max(n_numbers, 1))))
         if times.size <= most:
             return times
         return times[np.unique(np.linspace(0, times.size - 1, most).astype(np.intp))]

@@ -8,7 +8,7 @@ import numpy as np
 
 from liftflow.architectures.dag import CompiledDAG
 from liftflow.architectures.paths import Anchors
-from liftflow.doors import door
+from liftflow.doors import Guarded, door
 from liftflow.errors import InputError
 from liftflow.flows.integrate import FlowState, Settings, integrate
 from liftflow.flows.parameter import check_loss
@@ -165,7 +165,7 @@ def _follow_signs(dag: CompiledDAG, theta: FloatArray, near: FloatArray) -> Floa
 _STATES: dict[str, Any] = {"full": _FullState, "basis": _BasisState}
 
 
-class IntrinsicFlow:
+class IntrinsicFlow(Guarded):
     """The flow z' = −K_θ₀(z)∇f(z), which needs no parameter.
 
     Parameters

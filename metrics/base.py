@@ -30,7 +30,7 @@ class Cometric(Guarded, ABC):
     Intrinsic metric property: [MPG]_.
     """
 
-    _family: ClassVar[type[Architecture]] = Architecture
+    _family: ClassVar[type] = Architecture
 
     def __init__(self, architecture: Architecture, theta0: Any) -> None:
         self.architecture = as_instance(architecture, self._family, "architecture")
@@ -125,7 +125,9 @@ class Cometric(Guarded, ABC):
         z = self._lifted(z, "z")
         size, n_axes = self.architecture.lifted_dim, len(self.lifted_shape)
         lead = z.shape[: len(z.shape) - n_axes]
-        refuse_beyond(float(math.prod(lead)) * size**2, f"a dense matrix of {size} × {size} numbers")
+        refuse_beyond(
+            float(math.prod(lead)) * size**2, f"a dense matrix of {size} × {size} numbers"
+        )
         basis = gs.reshape(gs.eye(size), (size, *self.lifted_shape))
         columns = self.apply(gs.reshape(z, (*lead, 1, *self.lifted_shape)), basis)
         return gs.moveaxis(gs.reshape(columns, (*lead, size, size)), -1, -2)

@@ -121,7 +121,6 @@ class GeodesicSolver(Guarded):
         path : callable
             Takes times of either sign, shape=[n_times], to points, shape=[n_times, dim].
         """
-
         theta, velocity = self._vectors(theta=theta, velocity=velocity)
 
         def path(times: FloatArray) -> FloatArray:

@@ -20,7 +20,7 @@ from liftflow.typing import FloatArray, as_array, as_own, freeze
 
 def _values(singular: Any) -> Any:
     """Singular values as an array; those of a decomposition, or traced, pass at once."""
-    if type(singular) is np.ndarray and singular.dtype == np.float64 or isbox(singular):
+    if (type(singular) is np.ndarray and singular.dtype == np.float64) or isbox(singular):
         return singular
     return as_array(singular, "a singular value")
 
@@ -168,7 +168,9 @@ class DeepMultiplier(Multiplier):
         depth = len(self.shifts)
         ends = np.eye(depth)
         self.left: FloatArray = freeze(ends[-1]) if left is None else as_own(left, "left", (depth,))
-        self.right: FloatArray = freeze(ends[0]) if right is None else as_own(right, "right", (depth,))
+        self.right: FloatArray = (
+            freeze(ends[0]) if right is None else as_own(right, "right", (depth,))
+        )
 
     def _squares(self, singular: Any) -> Any:
         """Squared singular values of the layers, shape=[..., L]."""

@@ -23,9 +23,7 @@ class Loss(Guarded, ABC):
     same sign gauge; others ignore it.
     """
 
-    _usual_fix: ClassVar[str] = (
-        "use loss_from_function(f) or NetworkLoss(network, inputs, targets)"
-    )
+    _usual_fix: ClassVar[str] = "use loss_from_function(f) or NetworkLoss(network, inputs, targets)"
 
     @abstractmethod
     def value(self, z: Any, near: Any = None) -> Any:

@@ -5,7 +5,8 @@ finite and of the promised trailing shape. Arrays traced by autograd pass unchan
 function behind the door stays differentiable; one that is not asks for ``differentiable=False``
 and is refused instead of returning a silent zero. Objects pass through :func:`as_instance`, sizes
 through :func:`refuse_beyond`. What an object keeps it owns and cannot be written to:
-:func:`as_own`, :func:`freeze`."""
+:func:`as_own`, :func:`freeze`.
+"""
 
 import math
 import numbers
@@ -33,7 +34,7 @@ Rng: TypeAlias = np.random.Generator | int | None
 T = TypeVar("T")
 
 MEMORY_LIMIT = 8e9
-"""Bytes of one network or one dense array; the environment's ``LIFTFLOW_MEMORY_LIMIT`` goes first."""
+"""Bytes of a network or a dense array, if the environment has no ``LIFTFLOW_MEMORY_LIMIT``."""
 
 
 def _plain(value: Any) -> Any:
@@ -94,7 +95,9 @@ def as_array(
     except ValueError as error:
         raise ShapeError(f"{name} must be an array of numbers, got a ragged sequence") from error
     except Exception as error:  # whatever the conversion of a foreign object raises
-        raise InputError(f"{name} must be an array of numbers, got {got(value)}: {error}") from error
+        raise InputError(
+            f"{name} must be an array of numbers, got {got(value)}: {error}"
+        ) from error
     if plain.dtype.kind not in "fiu":
         raise InputError(f"{name} must hold real numbers, got dtype {plain.dtype}")
     if shape is not None:
@@ -125,6 +128,7 @@ def as_vector(value: Any, name: str, size: int) -> FloatArray:
     name : str
         What the error message calls it.
     size : int
+        Its length.
 
     Returns
     -------
@@ -140,7 +144,11 @@ def as_own(value: Any, name: str, shape: tuple[int | None, ...] | None = None) -
 
     Parameters
     ----------
-    value, name, shape
+    value : array-like, shape=[*shape]
+        Real numbers.
+    name : str
+        What the error message calls it.
+    shape : tuple of int or None, optional
         As of :func:`as_array`.
 
     Returns
@@ -178,6 +186,7 @@ def got(value: Any) -> str:
     Parameters
     ----------
     value : object
+        Of any type.
 
     Returns
     -------
@@ -192,6 +201,7 @@ def shown(value: Any) -> str:
     Parameters
     ----------
     value : object
+        Of any type.
 
     Returns
     -------
@@ -204,7 +214,7 @@ def shown(value: Any) -> str:
         return got(value)
 
 
-def as_instance(value: Any, cls: type[T], name: str) -> T:
+def as_instance(value: Any, cls: type, name: str) -> Any:
     """Return ``value`` if it is an instance of ``cls``, or say what it is.
 
     Parameters
@@ -239,6 +249,7 @@ def as_function(value: Any, name: str) -> Callable[..., Any]:
     Parameters
     ----------
     value : callable
+        Of any signature.
     name : str
         What the error message calls it.
 
@@ -257,7 +268,7 @@ def as_function(value: Any, name: str) -> Callable[..., Any]:
 
 
 def as_number(value: Any, name: str, low: float = -math.inf, high: float = math.inf) -> float:
-    """Return one finite real number from ``low`` to ``high``, or say why not.
+    """Return one real number from ``low`` to ``high``, or say why not.
 
     Parameters
     ----------
@@ -275,9 +286,9 @@ def as_number(value: Any, name: str, low: float = -math.inf, high: float = math.
     Raises
     ------
     InputError
-        Not a finite number, or out of bounds.
+        Not a number, or out of bounds.
     """
-    if isinstance(value, float | int) and low <= value <= high and math.isfinite(value):
+    if isinstance(value, float) and low <= value <= high:
         return float(value)
     number = float(as_array(value, name, (), batch=False, differentiable=False))
     if not low <= number <= high:
@@ -335,7 +346,8 @@ def as_rng(rng: Rng) -> np.random.Generator:
     if isinstance(rng, numbers.Integral) and not isinstance(rng, bool) and rng >= 0:
         return np.random.default_rng(int(rng))
     raise InputError(
-        f"rng must be a numpy.random.Generator, a seed (an integer from 0) or None, got {shown(rng)}"
+        "rng must be a numpy.random.Generator, a seed (an integer from 0) or None, got "
+        f"{shown(rng)}"
     )
 
 
