@@ -723,9 +723,9 @@ class Architecture(Guarded, ABC):
             Orthogonal to ker ∂h; least squares where laws are dependent.
         """
         jacobian = np.asarray(self.conservation_laws_jacobian(theta))
-        sizes = row_sizes(jacobian)
+        tangent, sizes = self._laws(laws_tangent, "laws_tangent"), row_sizes(jacobian)
         inverse = np.linalg.pinv(jacobian / sizes[..., None], rcond=RANK_RTOL)
-        return np.einsum("...jk,...k->...j", inverse, laws_tangent / sizes)
+        return np.einsum("...jk,...k->...j", inverse, tangent / sizes)
 
     def project_to_laws(self, theta: Any, laws: Any, *, max_steps: int = 50) -> Any:
         """Move θ to a nearby point of {h = laws}: Gauss–Newton steps along range ∂hᵀ.

@@ -725,7 +725,7 @@ class BasisPathChart(Guarded):
             Largest log-ratio, over hidden nodes, of the best path product through the node to
             that of its anchors: 0 at the θ the chart was made at, ∞ at the edge of the chart.
         """
-        return self.anchors.deficit(self._theta(theta))
+        return self.anchors.deficit(as_vector(theta, "theta", self.dag.dim))
 
     def reanchored(self, theta: Any) -> "BasisPathChart":
         """Change to the chart with the strongest anchors at θ, handing the signs on.
@@ -738,7 +738,7 @@ class BasisPathChart(Guarded):
         -------
         chart : BasisPathChart
         """
-        return make_chart(self.laplacian, self._theta(theta))
+        return make_chart(self.laplacian, as_vector(theta, "theta", self.dag.dim))
 
 
 def make_chart(laplacian: GroundedLaplacian, theta: FloatArray) -> BasisPathChart:

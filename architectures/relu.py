@@ -40,6 +40,7 @@ from liftflow.typing import (
     as_array,
     as_count,
     as_instance,
+    as_number,
     as_ordered,
     as_rng,
     as_vector,
@@ -74,7 +75,7 @@ def _forward_pull(
 defvjp(_forward, _forward_pull, argnums=(0,))
 
 
-_EDGE_BYTES, _GRAPH_BYTES = 150, 1000  # that one edge takes at most while a network is built
+_EDGE_BYTES, _GRAPH_BYTES = 150, 1500  # of one edge, with what a network and a graph keep of it
 
 
 class ReLUNetwork(Architecture):
@@ -214,6 +215,11 @@ class ReLUNetwork(Architecture):
         widths = [as_count(width, "a width", 1) for width in widths]
         if len(widths) < 2:
             raise ArchitectureError(f"widths must name at least two layers, got {widths}")
+        skips = list(skips)
+        if not all(
+            isinstance(skip, tuple | list | np.ndarray) and len(skip) == 2 for skip in skips
+        ):
+            raise InputError(f"skips must be pairs of layers, got {shown(skips)}")
         skips = [(as_count(a, "a layer"), as_count(b, "a layer")) for a, b in skips]
         for tail, head in skips:
             if not tail + 2 <= head < len(widths) or skips.count((tail, head)) > 1:
@@ -723,9 +729,9 @@ class ReLUNetwork(Architecture):
         -------
         jacobian : array, shape=[..., n_hidden, dim]
         """
-        rows, columns = self.n_laws, self.dim
-        refuse_beyond(float(rows) * columns, f"a dense matrix of {rows} × {columns} numbers")
-        return 2.0 * self.dag.law_matrix.toarray() * self._theta(theta)[..., None, :]
+        theta = self._theta(theta)
+        self._refuse_dense(theta, self.n_laws, self.dim)
+        return 2.0 * self.dag.law_matrix.toarray() * theta[..., None, :]
 
     def laws_rank(self, theta: Any) -> int:
         """Number of independent laws at θ: the hidden nodes whose Laplacian is not singular.
@@ -915,6 +921,7 @@ class ReLUNetwork(Architecture):
         NotRecoverableError
             All paths through some hidden node vanish.
         """
+        tolerance = as_number(tolerance, "tolerance", 0.0)
         arrays = [self._lifted(z, differentiable=False), self._laws(laws)]
         if near is not None:
             arrays.append(self._theta(near, "near", differentiable=False))

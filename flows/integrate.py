@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import wraps
+from os import PathLike
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,10 +18,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from scipy.integrate import DOP853, RK23, RK45, OdeSolver
 
-from liftflow.doors import doors
 from liftflow.errors import FlowError, InputError, LiftflowError, OutputError
 from liftflow.flows.trajectory import Checkpoint, Origin, Trajectory
-from liftflow.typing import FloatArray, as_array, as_count
+from liftflow.typing import FloatArray, as_array, as_count, as_number, shown
 
 _Class = TypeVar("_Class", bound=type)
 
@@ -74,7 +74,6 @@ def _by_name(cls: _Class) -> _Class:
 
 
 @_by_name
-@doors
 @dataclass(frozen=True)
 class Settings:
     """How to integrate, as the caller asked.
@@ -165,6 +164,9 @@ class Settings:
                 f"got {self.method!r}"
             )
         as_count(self.n_times, "n_times", 2)
+        as_number(self.checkpoint_seconds, "checkpoint_seconds", 0.0)
+        if not isinstance(self.checkpoint, str | PathLike | None):
+            raise InputError(f"checkpoint must be a path, got {shown(self.checkpoint)}")
         if self.t_eval is not None:
             times = self.times
             if not times.size or np.any(np.diff(times) <= 0):
@@ -199,6 +201,7 @@ class Settings:
         -------
         times : array, shape=[n_times]
         """
+        as_count(n_numbers, "n_numbers")
         count = self.n_times if self.t_eval is None else self.times.size
         size = 8 * (n_numbers + 2)  # with the time and the loss
         if count * size <= self.memory_limit or count <= 2:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from liftflow.architectures.paths import Anchors, follow_signs
-from liftflow.doors import door
+from liftflow.doors import Guarded, door
 from liftflow.errors import InputError
 from liftflow.flows.integrate import FlowState, Settings, integrate
 from liftflow.flows.parameter import check_loss, probe_loss
@@ -155,7 +155,7 @@ class _BasisState(FlowState):
 _STATES: dict[str, Any] = {"full": _FullState, "basis": _BasisState}
 
 
-class IntrinsicFlow:
+class IntrinsicFlow(Guarded):
     """The flow z' = −K_θ₀(z)∇f(z), which needs no parameter.
 
     Parameters

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from liftflow.architectures import Architecture
-from liftflow.doors import door
+from liftflow.doors import Guarded, door
 from liftflow.flows.integrate import FlowState, Settings, integrate
 from liftflow.flows.trajectory import Trajectory
 from liftflow.losses import Loss
@@ -31,7 +31,7 @@ class _ParameterState(FlowState):
         return probe_loss(self.loss, self.architecture, self.theta0)
 
 
-class ParameterFlow:
+class ParameterFlow(Guarded):
     """The flow θ' = −∇ℓ(θ) that training by small steps follows.
 
     Parameters

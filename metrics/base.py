@@ -31,7 +31,7 @@ class Cometric(Guarded, ABC):
     Intrinsic metric property: [MPG]_.
     """
 
-    _family: ClassVar[type[Architecture]] = Architecture
+    _family: ClassVar[type] = Architecture
 
     def __init__(self, architecture: Architecture, theta0: Any) -> None:
         self.architecture = as_instance(architecture, self._family, "architecture")

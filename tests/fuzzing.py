@@ -1,7 +1,8 @@
 """Calls of the public API with arguments drawn from good values and from bad ones.
 
-Right is a result, a ``LiftflowError``, or Python's own refusal of the signature. Whatever else comes
-out, comes from inside: ``outcome`` names it. ``python tests/fuzzing.py N SEED`` searches further.
+Right is a result, a ``LiftflowError``, or Python's own refusal of the signature. Whatever else
+comes out, comes from inside: ``outcome`` names it. ``python tests/fuzzing.py N SEED`` searches
+further.
 """
 
 import copy
@@ -27,8 +28,19 @@ from liftflow import testing as contracts
 from liftflow.errors import LiftflowError
 from liftflow.matrix_losses import least_squares_loss
 
-SECONDS = 5.0  # that a call may take
-MODULES = (liftflow, architectures, criteria, metrics, manifolds, flows, losses, data, figures, contracts)
+SECONDS = 10.0  # of processor time that a call may take
+MODULES = (
+    liftflow,
+    architectures,
+    criteria,
+    metrics,
+    manifolds,
+    flows,
+    losses,
+    data,
+    figures,
+    contracts,
+)
 
 
 class Late(BaseException):
@@ -105,7 +117,6 @@ BAD = [
     lambda: ArrayLike(),
     lambda: Cyclic(),
     lambda: lambda *args: None,
-    lambda: lambda z: 1 / 0,
     lambda: Path("nowhere"),
     lambda: slice(3),
     lambda: range(3),
@@ -150,6 +161,7 @@ class World:
         self.network_loss = losses.NetworkLoss(
             self.networks["2-2-1"], [[1.0, 2.0], [0.5, -1.0]], [0.3, 0.1]
         )
+        self.objects = list(self._objects())
         self.targets = [*self._functions(), *self._methods()]
 
     # What can be called.
@@ -158,7 +170,8 @@ class World:
         seen = set()
         for module in MODULES:
             names = getattr(module, "__all__", None) or [
-                name for name, value in vars(module).items()
+                name
+                for name, value in vars(module).items()
                 if not name.startswith("_") and getattr(value, "__module__", "") == module.__name__
             ]
             for name in names:
@@ -176,7 +189,6 @@ class World:
                             yield f"{module.__name__}.{name}.{own}", method, "2-2-1"
 
     def _objects(self):
-        path = architectures.ReLUNetwork.from_widths([2, 2, 1])
         for name, network in self.networks.items():
             own = self.sets[name]
             yield name, "architecture", network
@@ -199,7 +211,11 @@ class World:
                 continue
             yield name, "chart manifold", chart
             yield name, "chart metric", chart.metric
-        for case, cometric in (("2-2-1", metrics.OneHiddenLayerCometric), ("1-1-1-1", metrics.ScalarChainCometric), ("2-2-1", metrics.RecoveredCometric)):
+        for case, cometric in (
+            ("2-2-1", metrics.OneHiddenLayerCometric),
+            ("1-1-1-1", metrics.ScalarChainCometric),
+            ("2-2-1", metrics.RecoveredCometric),
+        ):
             yield case, "cometric", cometric(self.networks[case], self.theta0[case])
         network, theta = self.networks["2-2-1"], self.theta0["2-2-1"]
         yield "2-2-1", "chart", network.basis_chart(theta)
@@ -208,9 +224,19 @@ class World:
         yield "2-2-1", "loss", self.loss
         yield "2-2-1", "network loss", self.network_loss
         yield "two layers", "loss", least_squares_loss(np.eye(2), np.eye(2))
-        yield "diagonal", "potential", flows.DiagonalPotential(self.networks["diagonal"], self.theta0["diagonal"])
-        yield "1-1-1", "potential", flows.NeuronPotential(self.networks["1-1-1"], self.theta0["1-1-1"])
-        comparison = flows.compare(self.sets["2-2-1"], self.loss, (0.0, 0.01), n_times=3, control=True)
+        yield (
+            "diagonal",
+            "potential",
+            flows.DiagonalPotential(self.networks["diagonal"], self.theta0["diagonal"]),
+        )
+        yield (
+            "1-1-1",
+            "potential",
+            flows.NeuronPotential(self.networks["1-1-1"], self.theta0["1-1-1"]),
+        )
+        comparison = flows.compare(
+            self.sets["2-2-1"], self.loss, (0.0, 0.01), n_times=3, control=True
+        )
         yield "2-2-1", "comparison", comparison
         yield "2-2-1", "trajectory", comparison.parameter
         self.trajectory = comparison.parameter
@@ -220,11 +246,17 @@ class World:
         yield "2-2-1", "finding", criteria.recoverability(network, theta)
         yield "2-2-1", "data set", data.load("iris")
         yield "2-2-1", "settings", flows.Settings((0.0, 1.0))
-        for multiplier in (metrics.TwoLayerMultiplier(0.5), metrics.DeepMultiplier([0.0, 0.1]), metrics.LogarithmicMeanMultiplier(), metrics.HyperbolicMultiplier(1.0), metrics.ScalarMultiplier(1.0)):
+        for multiplier in (
+            metrics.TwoLayerMultiplier(0.5),
+            metrics.DeepMultiplier([0.0, 0.1]),
+            metrics.LogarithmicMeanMultiplier(),
+            metrics.HyperbolicMultiplier(1.0),
+            metrics.ScalarMultiplier(1.0),
+        ):
             yield "two layers", "multiplier", multiplier
 
     def _methods(self):
-        for case, kind, thing in self._objects():
+        for case, kind, thing in self.objects:
             if callable(thing):
                 yield f"{case} {type(thing).__name__}.__call__", (thing, "__call__", kind), case
             for name in dir(type(thing)):
@@ -236,12 +268,13 @@ class World:
 
     # Values.
 
-    def good(self, name, case, kind, rng):
+    def good(self, name, case, kind, rng, lead=None):
         """Draw a good value of an argument, or raise KeyError."""
         network, own = self.networks[case], self.sets[case]
         theta = self.theta0[case] + 1e-3 * rng.standard_normal(network.dim)
         z = network.lift(theta)
-        lead = [(), (), (2,), (0,), (2, 1)][rng.integers(5)]
+        if lead is None:
+            lead = [(), (), (2,), (0,), (2, 1)][rng.integers(5)]
         above = np.broadcast_to(theta, (*lead, network.dim)).copy()
         below = np.broadcast_to(z, (*lead, *network.lifted_shape)).copy()
         flat = np.broadcast_to(np.ravel(z), (*lead, z.size)).copy()
@@ -263,36 +296,113 @@ class World:
             point = np.abs(rng.standard_normal(3))
             vector = point
         values = {
-            "architecture": network, "network": network, "invariant_set": own, "space": own,
-            "total_space": own, "theta": above if not solver_kind else theta, "theta0": theta, "z": below, "z0": z,
-            "near": above, "laws": laws, "laws_tangent": laws, "covector": down if kind != "chart" else vector,
-            "lifted_vec": down, "lifted_tangent": down, "tangent": up,
-            "tangent_a": up, "tangent_b": up, "theta_a": above, "theta_b": above,
+            "architecture": network,
+            "network": network,
+            "invariant_set": own,
+            "space": own,
+            "total_space": own,
+            "theta": above if not solver_kind else theta,
+            "theta0": theta,
+            "z": below,
+            "z0": z,
+            "near": above,
+            "laws": laws,
+            "laws_tangent": laws,
+            "covector": down if kind != "chart" else vector,
+            "lifted_vec": down,
+            "lifted_tangent": down,
+            "tangent": up,
+            "tangent_a": up,
+            "tangent_b": up,
+            "theta_a": above,
+            "theta_b": above,
             "vector": up if kind in ("architecture", "spaces", "solver") else vector,
-            "velocity": up if not chart else vector, "target": theta, "direction": up if solver_kind else vector,
-            "base_point": above if kind == "architecture" else point, "point": point, "point_a": point, "point_b": point,
-            "tangent_vec": vector, "tangent_vec_a": vector, "tangent_vec_b": vector,
-            "tangent_vec_c": vector, "tangent_vec_d": vector, "initial_point": point,
-            "end_point": point, "initial_tangent_vec": vector, "euclidean_gradient": vector,
-            "fiber_point": above, "image_point": above, "coordinates": coordinates, "left": point, "right": point,
+            "velocity": up if not chart else vector,
+            "target": theta,
+            "direction": up if solver_kind else vector,
+            "base_point": above if kind == "architecture" else point,
+            "point": point,
+            "point_a": point,
+            "point_b": point,
+            "tangent_vec": vector,
+            "tangent_vec_a": vector,
+            "tangent_vec_b": vector,
+            "tangent_vec_c": vector,
+            "tangent_vec_d": vector,
+            "initial_point": point,
+            "end_point": point,
+            "initial_tangent_vec": vector,
+            "euclidean_gradient": vector,
+            "fiber_point": above,
+            "image_point": above,
+            "coordinates": coordinates,
+            "left": point,
+            "right": point,
             "singular": np.abs(rng.standard_normal(2)),
             "state": np.stack([point, point], axis=-2),
-            "n_samples": int(rng.integers(1, 4)), "rng": 0, "atol": 1e-6, "rtol": 1e-6,
-            "tolerance": 1e-6, "bound": 1.0, "equip": True, "loss": self.loss,
-            "t_span": (0.0, 0.01), "n_times": 3, "method": "RK45", "step_size": 1e-3, "n_steps": 2,
-            "every": 1, "momentum": 0.5, "betas": (0.9, 0.99), "epsilon": 1e-8, "function": _squares,
-            "kind": "mse", "inputs": np.ones((2, 2)), "targets": np.ones((2, 1)), "degree": 2,
-            "exact": False, "widths": [2, 2, 1], "bias": True, "skips": [(0, 2)], "n": 2, "m": 2, "r": 2,
-            "depth": 2, "d_model": 2, "d_head": 2, "n_heads": 1, "path_limit": 100,
-            "graph": nx.DiGraph([("x", "h"), ("h", "y")]), "cometric": own.image().metric.cometric,
-            "trajectory": getattr(self, "trajectory", None), "points": np.abs(below) + 0.5,
+            "n_samples": int(rng.integers(1, 4)),
+            "rng": 0,
+            "atol": 1e-6,
+            "rtol": 1e-6,
+            "tolerance": 1e-6,
+            "bound": 1.0,
+            "equip": True,
+            "loss": self.loss,
+            "t_span": (0.0, 0.01),
+            "n_times": 3,
+            "method": "RK45",
+            "step_size": 1e-3,
+            "n_steps": 2,
+            "every": 1,
+            "momentum": 0.5,
+            "betas": (0.9, 0.99),
+            "epsilon": 1e-8,
+            "function": _squares,
+            "kind": "mse",
+            "inputs": np.ones((2, 2)),
+            "targets": np.ones((2, 1)),
+            "degree": 2,
+            "exact": False,
+            "widths": [2, 2, 1],
+            "bias": True,
+            "skips": [(0, 2)],
+            "n": 2,
+            "m": 2,
+            "r": 2,
+            "depth": 2,
+            "d_model": 2,
+            "d_head": 2,
+            "n_heads": 1,
+            "path_limit": 100,
+            "graph": nx.DiGraph([("x", "h"), ("h", "y")]),
+            "cometric": own.image().metric.cometric,
+            "trajectory": getattr(self, "trajectory", None),
+            "points": np.abs(below) + 0.5,
             "metric_matrix": lambda x: np.eye(np.shape(x)[-1]) + 0 * x[..., None],
-            "lam": 0.0, "lams": 0.0, "a": 0.5, "seeds": [0], "make_case": lambda seed: (own, self.loss),
-            "control": False, "progress": False, "coordinates_": "full", "name": "iris", "max_steps": 5,
-            "shifts": [0.0, 0.1], "constant": 1.0, "metric": own.image().metric,
-            "weights": np.ones(network.dim), "log_factors": np.zeros(getattr(network, "n_hidden", 1)),
-            "gradient": theta, "moments": np.zeros((2, network.dim)), "count": 1,
-            "dark": True, "t": 0.5, "dim": 3, "lifted_shape": (2,), "n_laws": 0, "solver": own.metric.solver,
+            "lam": 0.0,
+            "lams": 0.0,
+            "a": 0.5,
+            "seeds": [0],
+            "make_case": lambda seed: (own, self.loss),
+            "control": False,
+            "progress": False,
+            "coordinates_": "full",
+            "name": "iris",
+            "max_steps": 5,
+            "shifts": [0.0, 0.1],
+            "constant": 1.0,
+            "metric": own.image().metric,
+            "weights": np.ones(network.dim),
+            "log_factors": np.zeros(getattr(network, "n_hidden", 1)),
+            "gradient": theta,
+            "moments": np.zeros((2, network.dim)),
+            "count": 1,
+            "dark": True,
+            "t": 0.5,
+            "dim": 3,
+            "lifted_shape": (2,),
+            "n_laws": 0,
+            "solver": own.metric.solver,
         }
         if name == "coordinates" and kind != "chart":
             return "full"
@@ -353,8 +463,9 @@ def _show(value):
 
 def outcome(target, arguments, named):
     """Return None if the call went right, else what came out, with the place it came from."""
-    signal.signal(signal.SIGALRM, _late)
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    signal.signal(signal.SIGPROF, _late)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
+    state = np.random.get_state()  # noqa: NPY002 - which some functions of geomstats draw from
     try:
         with warnings.catch_warnings(), mpl.rc_context():
             warnings.simplefilter("ignore")
@@ -372,7 +483,8 @@ def outcome(target, arguments, named):
     except Exception as error:
         return _raw(error)
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.setitimer(signal.ITIMER_PROF, 0.0)
+        np.random.set_state(state)  # noqa: NPY002
         plt.close("all")
     return None
 

@@ -1,7 +1,8 @@
 """The door of what no loop calls: its annotations, held to.
 
-:func:`door` goes before a function and :func:`doors` before all public methods of a class, also those
-inherited from geomstats. Methods inside of loops look at their arrays themselves, by ``as_array``.
+:func:`door` goes before a function and :func:`doors` before all public methods of a class, also
+those inherited from geomstats. Methods inside of loops look at their arrays themselves, by
+``as_array``; their classes are :class:`Guarded`.
 """
 
 import inspect
@@ -24,7 +25,16 @@ from liftflow.errors import (
     ShapeError,
     UndefinedError,
 )
-from liftflow.typing import FloatArray, as_array, as_count, as_function, as_instance, got, shown
+from liftflow.typing import (
+    FloatArray,
+    as_array,
+    as_count,
+    as_function,
+    as_instance,
+    got,
+    refuse_beyond,
+    shown,
+)
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -109,7 +119,8 @@ def _explain(error: Exception, function: Any) -> None:
     if isinstance(error, LiftflowError):
         return
     where, trace = function.__qualname__, error.__traceback__
-    if isinstance(error, TypeError) and trace is not None and trace.tb_next is None:
+    direct = trace is not None and trace.tb_next is None
+    if isinstance(error, TypeError) and (direct or "unexpected keyword argument" in str(error)):
         raise CallError(f"{where}: {error}") from None
     if isinstance(error, NotImplementedError):
         raise UndefinedError(f"{where}: {error}") from error
@@ -117,17 +128,20 @@ def _explain(error: Exception, function: Any) -> None:
         raise ArchitectureError(f"{where} does not fit into memory: {error}") from error
     if isinstance(error, np.linalg.LinAlgError | OverflowError):
         raise NotFiniteError(f"{where}: numbers too large or too small: {error}") from error
-    if isinstance(error, ValueError) and "broadcast" in str(error):
+    if isinstance(error, ValueError) and any(text in str(error) for text in _MISFITS):
         raise ShapeError(f"{where}: leading axes do not fit together: {error}") from error
     if function.__module__.startswith("geomstats") and isinstance(error, _UNFIT):
         raise InputError(f"{where}: {error}") from error
 
 
+_MISFITS = ("broadcast", "must match exactly", "must have the same shape")
+"""What numpy says of arrays that do not fit together, after each of them has been looked at."""
+
 _UNFIT = (ValueError, TypeError, KeyError, IndexError, AttributeError)
 """What geomstats raises where an argument is not what it expects."""
 
 
-def doors(cls: type[T]) -> type[T]:
+def doors(space: type[T]) -> type[T]:
     """Put a :func:`door` before all public methods of a class, also the inherited ones.
 
     Points and vectors, known by the names that geomstats gives them, must have the shape of the
@@ -135,19 +149,19 @@ def doors(cls: type[T]) -> type[T]:
 
     Parameters
     ----------
-    cls : type
+    space : type
         A manifold or a metric.
 
     Returns
     -------
-    cls : type
+    space : type
         The same.
     """
-    for name in [*dir(cls), "__init__"]:
-        method = inspect.getattr_static(cls, name)
+    for name in dir(space):
+        method = inspect.getattr_static(space, name)
         if _guardable(name, method):
-            setattr(cls, name, door(method))
-    return cls
+            setattr(space, name, door(method))
+    return space
 
 
 _POINTS = {
@@ -199,7 +213,7 @@ def _hold(given: dict[str, Any], parameter: inspect.Parameter, kind: Any, owner:
         if name == "base_point" and kind is _Point and getattr(owner, "_varies", False):
             raise InputError("base_point is missing; the metric changes from point to point")
     elif name in given and parameter.kind is parameter.VAR_POSITIONAL:
-        given[name] = tuple(_checked(each, name, kind, owner) for each in value)
+        given[name] = tuple(_checked(each, name, kind, owner) for each in value or ())
     elif name in given and parameter.kind is not parameter.VAR_KEYWORD:
         given[name] = _checked(value, name, kind, owner)
 
@@ -207,7 +221,8 @@ def _hold(given: dict[str, Any], parameter: inspect.Parameter, kind: Any, owner:
 def _checked(value: Any, name: str, kind: Any, owner: Any) -> Any:
     """The value, made an array where one is meant, or an error that says what was meant."""
     if kind is int and name in _COUNTS:
-        return as_count(value, name, 1)
+        refuse_beyond(as_count(value, name, 1), f"{name} = {shown(value)}")
+        return int(value)
     if isinstance(kind, type) and kind is not NoneType and get_origin(kind) is None:
         if kind in (bool, int, float):
             return _number(value, name, kind)
@@ -231,18 +246,19 @@ def _checked(value: Any, name: str, kind: Any, owner: Any) -> Any:
 
 
 def _number(value: Any, name: str, kind: type) -> Any:
-    plain = value.item() if isinstance(value, np.generic | np.ndarray) and value.size == 1 else value
+    scalar = isinstance(value, np.generic | np.ndarray) and value.size == 1
+    plain: Any = value.item() if scalar else value
     wanted = {bool: bool, int: numbers.Integral, float: numbers.Real}[kind]
-    if not isinstance(plain, wanted) or (kind is not bool and isinstance(plain, bool)):
+    fits = isinstance(plain, wanted) and (kind is bool or not isinstance(plain, bool))
+    if fits and kind is not float:
+        return plain
+    try:
+        number = float(plain) if fits else math.nan
+    except OverflowError:
+        number = math.inf
+    if math.isnan(number):
         raise InputError(f"{name} must be {_NAMES[kind]}, got {shown(value)}")
-    if kind is float:
-        try:
-            plain = float(plain)
-        except OverflowError:
-            plain = math.inf
-        if math.isnan(plain):
-            raise InputError(f"{name} must be {_NAMES[kind]}, got {shown(value)}")
-    return plain
+    return number
 
 
 def _one_of(value: Any, name: str, kinds: tuple[Any, ...], owner: Any) -> Any:

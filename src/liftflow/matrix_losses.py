@@ -3,11 +3,21 @@
 from typing import Any
 
 import autograd.numpy as anp
+import numpy as np
 
 from liftflow.doors import door
 from liftflow.errors import DataError, ShapeError
 from liftflow.losses import FunctionLoss, loss_from_function
-from liftflow.typing import as_own
+from liftflow.typing import as_array, as_own
+
+
+def _numbers(mask: Any) -> Any:
+    """A mask of booleans as numbers; what is none is left to the door."""
+    try:
+        array = np.asarray(mask)
+    except Exception:
+        return mask
+    return array * 1 if array.dtype == bool else mask
 
 
 def _rows(array: Any, name: str, count: int) -> None:
@@ -42,7 +52,10 @@ def least_squares_loss(inputs: Any, targets: Any) -> FunctionLoss:
     moment, mixed = inputs.T @ inputs / count, targets.T @ inputs / count
     constant = float((targets**2).sum() / count)
 
+    shape = targets.shape[1], inputs.shape[1]
+
     def value(z: Any) -> Any:
+        z = as_array(z, "z", shape, batch=False)
         return 0.5 * (anp.sum((z @ moment) * z) - 2 * anp.sum(mixed * z) + constant)
 
     return loss_from_function(value)
@@ -73,9 +86,12 @@ def matrix_sensing_loss(measurements: Any, values: Any) -> FunctionLoss:
     values = as_own(values, "values", (None,))
     _rows(values, "values", len(forms))
     flat = forms.reshape(len(forms), -1)
-    return loss_from_function(
-        lambda z: 0.5 * anp.sum((anp.dot(flat, anp.ravel(z)) - values) ** 2) / len(values)
-    )
+
+    def value(z: Any) -> Any:
+        z = as_array(z, "z", forms.shape[1:], batch=False)
+        return 0.5 * anp.sum((anp.dot(flat, anp.ravel(z)) - values) ** 2) / len(values)
+
+    return loss_from_function(value)
 
 
 @door
@@ -102,10 +118,15 @@ def matrix_completion_loss(observed: Any, mask: Any) -> FunctionLoss:
         Arrays that do not fit.
     """
     observed = as_own(observed, "observed", (None, None))
-    known = as_own(anp.asarray(mask) * 1, "mask", observed.shape)
+    known = as_own(_numbers(mask), "mask", observed.shape)
     if not known.sum() > 0:
         raise DataError("mask must mark at least one entry as observed")
-    return loss_from_function(lambda z: 0.5 * anp.sum(known * (z - observed) ** 2) / known.sum())
+
+    def value(z: Any) -> Any:
+        z = as_array(z, "z", observed.shape, batch=False)
+        return 0.5 * anp.sum(known * (z - observed) ** 2) / known.sum()
+
+    return loss_from_function(value)
 
 
 @door
@@ -138,7 +159,7 @@ def attention_loss(inputs: Any, targets: Any, d_head: int) -> FunctionLoss:
     count, transposed = wanted.shape[0] * wanted.shape[1], anp.swapaxes(tokens, 1, 2)
 
     def value(z: Any) -> Any:
-        total = 0.0
+        z, total = as_array(z, "z", (None, *tokens.shape[2:] * 2), batch=False), 0.0
         for scores, values in zip(z[0::2], z[1::2], strict=True):
             logits = anp.matmul(anp.matmul(tokens, scores), transposed) / d_head**0.5
             weights = anp.exp(logits - anp.max(logits, axis=-1, keepdims=True))

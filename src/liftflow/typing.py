@@ -34,7 +34,7 @@ Rng: TypeAlias = np.random.Generator | int | None
 T = TypeVar("T")
 
 MEMORY_LIMIT = 8e9
-"""Bytes of one network or one dense array; the environment's ``LIFTFLOW_MEMORY_LIMIT`` goes first."""
+"""Bytes of a network or a dense array, if the environment has no ``LIFTFLOW_MEMORY_LIMIT``."""
 
 
 def _plain(value: Any) -> Any:
@@ -128,6 +128,7 @@ def as_vector(value: Any, name: str, size: int) -> FloatArray:
     name : str
         What the error message calls it.
     size : int
+        Its length.
 
     Returns
     -------
@@ -143,7 +144,11 @@ def as_own(value: Any, name: str, shape: tuple[int | None, ...] | None = None) -
 
     Parameters
     ----------
-    value, name, shape
+    value : array-like, shape=[*shape]
+        Real numbers.
+    name : str
+        What the error message calls it.
+    shape : tuple of int or None, optional
         As of :func:`as_array`.
 
     Returns
@@ -181,6 +186,7 @@ def got(value: Any) -> str:
     Parameters
     ----------
     value : object
+        Of any type.
 
     Returns
     -------
@@ -195,6 +201,7 @@ def shown(value: Any) -> str:
     Parameters
     ----------
     value : object
+        Of any type.
 
     Returns
     -------
@@ -207,7 +214,7 @@ def shown(value: Any) -> str:
         return got(value)
 
 
-def as_instance(value: Any, cls: type[T], name: str) -> T:
+def as_instance(value: Any, cls: type, name: str) -> Any:
     """Return ``value`` if it is an instance of ``cls``, or say what it is.
 
     Parameters
@@ -242,6 +249,7 @@ def as_function(value: Any, name: str) -> Callable[..., Any]:
     Parameters
     ----------
     value : callable
+        Of any signature.
     name : str
         What the error message calls it.
 
@@ -260,7 +268,7 @@ def as_function(value: Any, name: str) -> Callable[..., Any]:
 
 
 def as_number(value: Any, name: str, low: float = -math.inf, high: float = math.inf) -> float:
-    """Return one finite real number from ``low`` to ``high``, or say why not.
+    """Return one real number from ``low`` to ``high``, or say why not.
 
     Parameters
     ----------
@@ -278,9 +286,9 @@ def as_number(value: Any, name: str, low: float = -math.inf, high: float = math.
     Raises
     ------
     InputError
-        Not a finite number, or out of bounds.
+        Not a number, or out of bounds.
     """
-    if isinstance(value, float | int) and low <= value <= high and math.isfinite(value):
+    if isinstance(value, float) and low <= value <= high:
         return float(value)
     number = float(as_array(value, name, (), batch=False, differentiable=False))
     if not low <= number <= high:
@@ -364,7 +372,8 @@ def as_rng(rng: Rng) -> np.random.Generator:
     if isinstance(rng, numbers.Integral) and not isinstance(rng, bool) and rng >= 0:
         return np.random.default_rng(int(rng))
     raise InputError(
-        f"rng must be a numpy.random.Generator, a seed (an integer from 0) or None, got {shown(rng)}"
+        "rng must be a numpy.random.Generator, a seed (an integer from 0) or None, got "
+        f"{shown(rng)}"
     )
 
 
