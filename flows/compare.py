@@ -341,11 +341,14 @@ class Plan:
     invariant_set : InvariantSet
     loss : Loss
     t_span : tuple of float
+        First and last time.
     coordinates : {"auto", "full", "basis"}
+        As in :func:`compare`, like all that follows.
     cometric : Cometric, optional
     control : bool
+        Whether there is a third flow.
     **settings
-        All as in :func:`compare`.
+        Of :class:`~liftflow.flows.Settings`.
     """
 
     def __init__(
@@ -417,7 +420,7 @@ class Plan:
 
     @staticmethod
     def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
-        """Names of what differs between two identities.
+        """Return the names of what differs between two identities.
 
         Parameters
         ----------

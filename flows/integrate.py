@@ -279,7 +279,7 @@ class FlowState(ABC):
         return coordinates
 
     def probe(self) -> FloatArray:
-        """Losses far from the start, by which flows are told apart that begin alike.
+        """Evaluate the loss far from the start, by which flows are told apart that begin alike.
 
         Returns
         -------
@@ -730,7 +730,17 @@ def _check_sound(earlier: Trajectory, whole: Checkpoint, run: _Run) -> None:
 
 
 def same_numbers(one: Any, other: Any) -> bool:
-    """Whether two numbers or vectors are the same but for what another machine may change."""
+    """Whether two numbers or vectors are the same but for what another machine may change.
+
+    Parameters
+    ----------
+    one, other : array-like, shape=[...]
+        The second one tells the size.
+
+    Returns
+    -------
+    same : bool
+    """
     if np.shape(one) != np.shape(other):
         return False
     return bool(np.linalg.norm(np.subtract(one, other)) <= _ROUNDING * np.linalg.norm(other))
