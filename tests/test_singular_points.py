@@ -42,6 +42,11 @@ def lower_rank(network, theta, rank):
     return z, [point, *turned]
 
 
+def label(value):
+    """Name a parameter of a test; the default for networks has their address in it."""
+    return f"{type(value).__name__} {value.dim}" if hasattr(value, "dim") else str(value)
+
+
 NETWORKS = [
     (TwoLayerLinear(3, 2, 2), 0.7, False),
     (TwoLayerLinear(2, 4, 2), -0.4, False),
@@ -58,7 +63,7 @@ NETWORKS = [
 ]
 
 
-@pytest.mark.parametrize(("network", "lam", "exists"), NETWORKS, ids=lambda x: str(x)[-30:])
+@pytest.mark.parametrize(("network", "lam", "exists"), NETWORKS, ids=label)
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
 def test_k_exists_where_m_is_the_same_along_the_fibre(network, lam, exists, scale):
     theta = network.balanced_point(lam, 0)
@@ -241,7 +246,7 @@ def test_the_sheet_with_the_shortest_geodesic_is_not_the_nearest_one():
         (TwoLayerLinear(2, 3, 2), 1),
         (Attention(2, 1, 2), 16),
     ],
-    ids=str,
+    ids=label,
 )
 def test_sheets_are_the_points_of_a_fibre_that_differ_in_signs(network, count):
     theta = network.random_point(rng=0)
