@@ -6,7 +6,7 @@ import numpy as np
 
 from liftflow.architectures.linear import TwoLayerLinear
 from liftflow.architectures.product import ProductArchitecture, split_lams
-from liftflow.typing import FloatArray, Rng, as_count, as_rng
+from liftflow.typing import OneTheta, Rng, as_count, as_rng
 
 
 class Attention(ProductArchitecture):
@@ -47,18 +47,13 @@ class Attention(ProductArchitecture):
         super().__init__(*factors)
         self.lifted_shape = (2 * self.n_heads, self.d_model, self.d_model)
 
-    def balanced_point(self, lam: Any, rng: Rng = None) -> FloatArray:
+    def balanced_point(self, lam: Any, rng: Rng = None) -> OneTheta:
         """Draw a point whose factors are relaxed balanced.
 
         Parameters
         ----------
         lam : array-like, shape=[] or [2 * n_heads]
             The λ of each factor, or one for all.
-        rng : numpy.random.Generator or int, optional
-
-        Returns
-        -------
-        theta : array, shape=[dim]
 
         Raises
         ------

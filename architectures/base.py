@@ -32,9 +32,19 @@ from liftflow.linalg import (
     scaled_rank,
 )
 from liftflow.typing import (
+    Covector,
     FloatArray,
     IntArray,
+    Jacobian,
+    Laws,
+    Lifted,
+    LiftedMatrix,
+    LiftedTangent,
+    OneTheta,
     Rng,
+    Scalars,
+    Tangent,
+    Theta,
     as_array,
     as_count,
     as_rng,
@@ -140,12 +150,7 @@ class Architecture(Guarded, ABC):
         return math.prod(self.lifted_shape)
 
     def describe(self) -> dict[str, int]:
-        """Return facts of this family for a summary, by name.
-
-        Returns
-        -------
-        facts : dict of str to int
-        """
+        """Return facts of this family for a summary, by name."""
         return {}
 
     # The door: what comes in from outside.
@@ -190,17 +195,13 @@ class Architecture(Guarded, ABC):
 
     # Blocks.
 
-    def pack(self, *blocks: Any) -> Any:
+    def pack(self, *blocks: Any) -> Theta:
         """Join the named blocks into the flat vector θ.
 
         Parameters
         ----------
         *blocks : array-like, shape=[..., *block_shape]
             As many as ``block_shapes``, with the same leading axes.
-
-        Returns
-        -------
-        theta : array, shape=[..., dim]
 
         Raises
         ------
@@ -219,12 +220,8 @@ class Architecture(Guarded, ABC):
             flat.append(gs.reshape(array, (*lead, math.prod(shape))))
         return gs.concatenate(flat, axis=-1)
 
-    def unpack(self, theta: Any) -> tuple[Any, ...]:
+    def unpack(self, theta: Theta) -> tuple[Any, ...]:
         """Split the flat vector θ into its named blocks.
-
-        Parameters
-        ----------
-        theta : array-like, shape=[..., dim]
 
         Returns
         -------
@@ -241,64 +238,33 @@ class Architecture(Guarded, ABC):
     # The lift and its derivatives.
 
     @abstractmethod
-    def lift(self, theta: Any) -> Any:
-        """Evaluate the lift φ.
+    def lift(self, theta: Theta) -> Lifted:
+        """Evaluate the lift φ."""
 
-        Parameters
-        ----------
-        theta : array-like, shape=[..., dim]
-
-        Returns
-        -------
-        z : array, shape=[..., *lifted_shape]
-        """
-
-    def lift_jvp(self, theta: Any, tangent: Any) -> Any:
-        """Push a velocity of θ forward, ∂φ(θ) v.
-
-        Parameters
-        ----------
-        theta, tangent : array-like, shape=[..., dim]
-
-        Returns
-        -------
-        lifted_tangent : array, shape=[..., *lifted_shape]
-        """
+    def lift_jvp(self, theta: Theta, tangent: Tangent) -> LiftedTangent:
+        """Push a velocity of θ forward, ∂φ(θ) v."""
         theta, tangent = _together(self._theta(theta), self._theta(tangent, "tangent"))
         self._check_lift(theta)
         with followed_by_autograd(f"the lift of {type(self).__name__}"):
             return autograd.make_jvp(self.lift)(theta)(tangent)[1]
 
-    def lift_jacobian(self, theta: Any) -> Any:
-        """Jacobian ∂φ(θ) as a dense matrix, from one :meth:`lift_jvp` per parameter.
-
-        Parameters
-        ----------
-        theta : array-like, shape=[..., dim]
-
-        Returns
-        -------
-        jacobian : array, shape=[..., lifted_dim, dim]
-        """
+    def lift_jacobian(self, theta: Theta) -> Jacobian:
+        """Jacobian ∂φ(θ) as a dense matrix, from one :meth:`lift_jvp` per parameter."""
         theta = self._theta(theta)
         self._refuse_dense(theta, self.lifted_dim, self.dim)
         columns = self.lift_jvp(theta[..., None, :], gs.eye(self.dim))
         columns = gs.reshape(columns, (*theta.shape[:-1], self.dim, self.lifted_dim))
         return gs.moveaxis(columns, -1, -2)
 
-    def lift_hessian(self, theta: Any, tangent_a: Any, tangent_b: Any) -> Any:
+    def lift_hessian(self, theta: Theta, tangent_a: Tangent, tangent_b: Tangent) -> LiftedTangent:
         """Evaluate the second derivative of the lift, ∂²φ(θ)[a, b]; by autograd unless overridden.
 
         With a = b = θ̇ along a horizontal geodesic of 𝓜_θ₀ it is the acceleration of z, because
         that of θ lies in range ∂hᵀ, on which ∂φ vanishes.
 
-        Parameters
-        ----------
-        theta, tangent_a, tangent_b : array-like, shape=[..., dim]
-
         Returns
         -------
-        acceleration : array, shape=[..., *lifted_shape]
+        acceleration : LiftedTangent
             Symmetric in its two vectors.
         """
         theta, a, b = gs.broadcast_arrays(
@@ -309,18 +275,8 @@ class Architecture(Guarded, ABC):
         with followed_by_autograd(f"the lift of {type(self).__name__}"):
             return autograd.make_jvp(lambda t: autograd.make_jvp(self.lift)(t)(a)[1])(theta)(b)[1]
 
-    def lift_vjp(self, theta: Any, covector: Any) -> Any:
-        """Pull a covector on z back, ∂φ(θ)ᵀ g.
-
-        Parameters
-        ----------
-        theta : array-like, shape=[..., dim]
-        covector : array-like, shape=[..., *lifted_shape]
-
-        Returns
-        -------
-        pulled : array, shape=[..., dim]
-        """
+    def lift_vjp(self, theta: Theta, covector: Covector) -> Tangent:
+        """Pull a covector on z back, ∂φ(θ)ᵀ g."""
         theta = self._theta(theta)
         self._check_lift(theta)
         covector = self._lifted(covector, "covector")
@@ -328,18 +284,8 @@ class Architecture(Guarded, ABC):
         flat = gs.reshape(covector, (*lead, self.lifted_dim))
         return gs.einsum("...ij,...i->...j", self.lift_jacobian(theta), flat)
 
-    def lift_hvp(self, theta: Any, tangent: Any, covector: Any) -> Any:
-        """Differentiate the pullback, ∂²φ(θ)[v, ·]ᵀ g, the Hessian of ⟨g, φ⟩ times v; by autograd.
-
-        Parameters
-        ----------
-        theta, tangent : array-like, shape=[..., dim]
-        covector : array-like, shape=[..., *lifted_shape]
-
-        Returns
-        -------
-        product : array, shape=[..., dim]
-        """
+    def lift_hvp(self, theta: Theta, tangent: Tangent, covector: Covector) -> Tangent:
+        """Differentiate the pullback, ∂²φ(θ)[v, ·]ᵀ g, the Hessian of ⟨g, φ⟩ times v."""
         covector = self._lifted(covector, "covector")
         theta, tangent = _together(self._theta(theta), self._theta(tangent, "tangent"))
         lead = covector.shape[: covector.ndim - len(self.lifted_shape)]
@@ -350,16 +296,8 @@ class Architecture(Guarded, ABC):
                 lambda t: gs.sum(covector * self.lift_jvp(t, tangent)) + 0.0 * gs.sum(t)
             )(theta)
 
-    def lift_rank(self, theta: Any) -> int:
+    def lift_rank(self, theta: OneTheta) -> int:
         """Dimension of the image about φ(θ), the rank of ∂φ(θ).
-
-        Parameters
-        ----------
-        theta : array-like, shape=[dim]
-
-        Returns
-        -------
-        rank : int
 
         Raises
         ------
@@ -373,78 +311,40 @@ class Architecture(Guarded, ABC):
             )
         return scaled_rank(self.lift_jacobian(theta))
 
-    def gram_apply(self, theta: Any, covector: Any) -> Any:
-        """Apply the lifted Gram operator, M(θ) g = ∂φ ∂φᵀ g, without forming it.
-
-        Parameters
-        ----------
-        theta : array-like, shape=[..., dim]
-        covector : array-like, shape=[..., *lifted_shape]
-
-        Returns
-        -------
-        image : array, shape=[..., *lifted_shape]
-        """
+    def gram_apply(self, theta: Theta, covector: Covector) -> LiftedTangent:
+        """Apply the lifted Gram operator, M(θ) g = ∂φ ∂φᵀ g, without forming it."""
         return self.lift_jvp(theta, self.lift_vjp(theta, covector))
 
-    def gram_matrix(self, theta: Any) -> Any:
-        """Lifted Gram operator M(θ) as a dense matrix.
-
-        Parameters
-        ----------
-        theta : array-like, shape=[..., dim]
-
-        Returns
-        -------
-        gram : array, shape=[..., lifted_dim, lifted_dim]
-        """
+    def gram_matrix(self, theta: Theta) -> LiftedMatrix:
+        """Lifted Gram operator M(θ) as a dense matrix."""
         theta = self._theta(theta)
         self._refuse_dense(theta, self.lifted_dim, self.lifted_dim)
         jacobian = self.lift_jacobian(theta)
         return gs.einsum("...ik,...jk->...ij", jacobian, jacobian)
 
-    def lifted_distance(self, theta_a: Any, theta_b: Any) -> FloatArray:
-        """Euclidean distance ‖φ(θ_a) − φ(θ_b)‖ between two lifted points.
-
-        Parameters
-        ----------
-        theta_a, theta_b : array-like, shape=[..., dim]
-
-        Returns
-        -------
-        distance : array, shape=[...]
-        """
+    def lifted_distance(self, theta_a: Theta, theta_b: Theta) -> Scalars:
+        """Euclidean distance ‖φ(θ_a) − φ(θ_b)‖ between two lifted points."""
         return self._lifted_length(self.lift(theta_a) - self.lift(theta_b))
 
-    def lifted_norm(self, theta: Any) -> FloatArray:
-        """Euclidean norm ‖φ(θ)‖ of a lifted point.
-
-        Parameters
-        ----------
-        theta : array-like, shape=[..., dim]
-
-        Returns
-        -------
-        norm : array, shape=[...]
-        """
+    def lifted_norm(self, theta: Theta) -> Scalars:
+        """Euclidean norm ‖φ(θ)‖ of a lifted point."""
         return self._lifted_length(self.lift(theta))
 
     def _lifted_length(self, lifted: Any) -> FloatArray:
         lead = lifted.shape[: lifted.ndim - len(self.lifted_shape)]
         return lengths(np.reshape(lifted, (*lead, self.lifted_dim)))
 
-    def project_to_image(self, z: Any, *, near: Any = None) -> FloatArray:
+    def project_to_image(self, z: Lifted, *, near: Theta | None = None) -> Lifted:
         """Move a nearby vector onto the image of φ, by default with Gauss–Newton steps on θ.
 
         Parameters
         ----------
-        z : array-like, shape=[..., *lifted_shape]
-        near : array-like, shape=[..., dim], optional
+        near : Theta, optional
             A point to start from, where a family does not know better.
 
         Returns
         -------
-        z : array, shape=[..., *lifted_shape]
+        z : Lifted
             Unmoved where the derivative of the lift is onto: its image is open.
 
         Raises
@@ -497,18 +397,13 @@ class Architecture(Guarded, ABC):
             f"the image is left after {_GAUSS_NEWTON_STEPS} steps; start from a closer near"
         )
 
-    def project_to_range(self, theta: Any, lifted_vec: Any) -> FloatArray:
+    def project_to_range(self, theta: Theta, lifted_vec: LiftedTangent) -> LiftedTangent:
         """Project orthogonally onto range ∂φ(θ), the tangent space of the image at φ(θ).
 
         Parameters
         ----------
-        theta : array-like, shape=[..., dim]
-        lifted_vec : array-like, shape=[..., *lifted_shape]
+        lifted_vec : LiftedTangent
             Any vector of the lifted space.
-
-        Returns
-        -------
-        tangent_vec : array, shape=[..., *lifted_shape]
         """
 
         def project(point: FloatArray, vector: FloatArray) -> FloatArray:
@@ -519,17 +414,8 @@ class Architecture(Guarded, ABC):
 
         return self._over_lifted(project, theta, lifted_vec, self.lifted_shape)
 
-    def solve_vjp(self, theta: Any, covector: Any) -> FloatArray:
-        """Solve ∂φ(θ)ᵀ g = v for the shortest g on z, in the sense of least squares.
-
-        Parameters
-        ----------
-        theta, covector : array-like, shape=[..., dim]
-
-        Returns
-        -------
-        lifted_covector : array, shape=[..., *lifted_shape]
-        """
+    def solve_vjp(self, theta: Theta, covector: Tangent) -> Covector:
+        """Solve ∂φ(θ)ᵀ g = v for the shortest g on z, in the sense of least squares."""
         arrays = [
             self._theta(theta, differentiable=False),
             self._theta(covector, "covector", differentiable=False),
@@ -544,17 +430,12 @@ class Architecture(Guarded, ABC):
 
         return over_batch(solve, arrays, [1, 1], shape=self.lifted_shape)
 
-    def solve_jvp(self, theta: Any, lifted_tangent: Any) -> FloatArray:
+    def solve_jvp(self, theta: Theta, lifted_tangent: LiftedTangent) -> Tangent:
         """Solve ∂φ(θ) v = ζ for the shortest v, the horizontal lift, in the sense of least squares.
-
-        Parameters
-        ----------
-        theta : array-like, shape=[..., dim]
-        lifted_tangent : array-like, shape=[..., *lifted_shape]
 
         Returns
         -------
-        horizontal_vec : array, shape=[..., dim]
+        horizontal_vec : Tangent
             In range ∂φᵀ.
         """
 
@@ -589,25 +470,12 @@ class Architecture(Guarded, ABC):
 
     # The conservation laws.
 
-    def conservation_laws(self, theta: Any) -> Any:
-        """Evaluate the known conservation laws h; none are known unless a family says so.
-
-        Parameters
-        ----------
-        theta : array-like, shape=[..., dim]
-
-        Returns
-        -------
-        laws : array, shape=[..., n_laws]
-        """
+    def conservation_laws(self, theta: Theta) -> Laws:
+        """Evaluate the known conservation laws h; none are known unless a family says so."""
         return self._theta(theta)[..., :0]
 
-    def conservation_laws_jacobian(self, theta: Any) -> Any:
+    def conservation_laws_jacobian(self, theta: Theta) -> Any:
         """Jacobian ∂h(θ) as a dense matrix, from one :meth:`laws_jvp` per parameter.
-
-        Parameters
-        ----------
-        theta : array-like, shape=[..., dim]
 
         Returns
         -------
@@ -618,49 +486,30 @@ class Architecture(Guarded, ABC):
         columns = self.laws_jvp(theta[..., None, :], gs.eye(self.dim))
         return gs.moveaxis(columns, -1, -2)
 
-    def laws_rank(self, theta: Any) -> int:
-        """Number of independent laws at θ, the rank of ∂h(θ).
-
-        Parameters
-        ----------
-        theta : array-like, shape=[dim]
-
-        Returns
-        -------
-        rank : int
-        """
+    def laws_rank(self, theta: OneTheta) -> int:
+        """Number of independent laws at θ, the rank of ∂h(θ)."""
         point = as_array(theta, "theta", (self.dim,), batch=False, differentiable=False)
         return scaled_rank(self.conservation_laws_jacobian(point))
 
-    def laws_jvp(self, theta: Any, tangent: Any) -> Any:
-        """Push a velocity of θ forward by the laws, ∂h(θ) v; by autograd unless overridden.
-
-        Parameters
-        ----------
-        theta, tangent : array-like, shape=[..., dim]
-
-        Returns
-        -------
-        laws_tangent : array, shape=[..., n_laws]
-        """
+    def laws_jvp(self, theta: Theta, tangent: Tangent) -> Laws:
+        """Push a velocity of θ forward by the laws, ∂h(θ) v; by autograd unless overridden."""
         theta, tangent = _together(self._theta(theta), self._theta(tangent, "tangent"))
         if self.n_laws == 0:
             return theta[..., :0]
         with followed_by_autograd(f"the laws of {type(self).__name__}"):
             return autograd.make_jvp(self.conservation_laws)(theta)(tangent)[1]
 
-    def laws_size(self, theta: Any, tangent: Any = None) -> FloatArray:
+    def laws_size(self, theta: Theta, tangent: Tangent | None = None) -> Laws:
         """Size of the terms that h(θ), or ∂h(θ) v, is a sum of: the unit of tolerances for it.
 
         Parameters
         ----------
-        theta : array-like, shape=[..., dim]
-        tangent : array-like, shape=[..., dim], optional
+        tangent : Tangent, optional
             The vector v; without it the terms are those of h(θ).
 
         Returns
         -------
-        size : array, shape=[..., n_laws]
+        size : Laws
             By default of ∂h, block by block of θ.
         """
         theta = self._theta(theta, differentiable=False)
@@ -676,17 +525,8 @@ class Architecture(Guarded, ABC):
         starts = np.cumsum([0, *map(math.prod, self.block_shapes[:-1])])
         return np.maximum.reduceat(np.abs(vectors), starts, axis=-1)
 
-    def laws_hessian(self, theta: Any, tangent_a: Any, tangent_b: Any) -> Any:
-        """Second derivative ∂²h(θ)[v, w] of the laws; by autograd unless overridden.
-
-        Parameters
-        ----------
-        theta, tangent_a, tangent_b : array-like, shape=[..., dim]
-
-        Returns
-        -------
-        second_derivative : array, shape=[..., n_laws]
-        """
+    def laws_hessian(self, theta: Theta, tangent_a: Tangent, tangent_b: Tangent) -> Laws:
+        """Second derivative ∂²h(θ)[v, w] of the laws; by autograd unless overridden."""
         tangent_a = self._theta(tangent_a, "tangent_a")
         theta, second = _together(self._theta(theta), self._theta(tangent_b, "tangent_b"))
         theta, first = _together(theta, tangent_a)
@@ -695,31 +535,17 @@ class Architecture(Guarded, ABC):
         with followed_by_autograd(f"the laws of {type(self).__name__}"):
             return autograd.make_jvp(lambda t: self.laws_jvp(t, second))(theta)(first)[1]
 
-    def project_to_tangent(self, theta: Any, vector: Any) -> Any:
-        """Project orthogonally onto ker ∂h(θ), v − ∂hᵀ(∂h∂hᵀ)⁺∂h v.
-
-        Parameters
-        ----------
-        theta, vector : array-like, shape=[..., dim]
-
-        Returns
-        -------
-        tangent_vec : array, shape=[..., dim]
-        """
+    def project_to_tangent(self, theta: Theta, vector: Tangent) -> Tangent:
+        """Project orthogonally onto ker ∂h(θ), v − ∂hᵀ(∂h∂hᵀ)⁺∂h v."""
         theta, vector = self._theta(theta), self._theta(vector, "vector")
         return vector - self.solve_laws_jvp(theta, self.laws_jvp(theta, vector))
 
-    def solve_laws_jvp(self, theta: Any, laws_tangent: Any) -> Any:
+    def solve_laws_jvp(self, theta: Theta, laws_tangent: Laws) -> Tangent:
         """Solve ∂h(θ) v = w for the shortest v, ∂hᵀ(∂h∂hᵀ)⁺ w.
-
-        Parameters
-        ----------
-        theta : array-like, shape=[..., dim]
-        laws_tangent : array-like, shape=[..., n_laws]
 
         Returns
         -------
-        normal_vec : array, shape=[..., dim]
+        normal_vec : Tangent
             Orthogonal to ker ∂h; least squares where laws are dependent.
         """
         jacobian = np.asarray(self.conservation_laws_jacobian(theta))
@@ -727,19 +553,13 @@ class Architecture(Guarded, ABC):
         inverse = np.linalg.pinv(jacobian / sizes[..., None], rcond=RANK_RTOL)
         return np.einsum("...jk,...k->...j", inverse, tangent / sizes)
 
-    def project_to_laws(self, theta: Any, laws: Any, *, max_steps: int = 50) -> Any:
+    def project_to_laws(self, theta: Theta, laws: Laws, *, max_steps: int = 50) -> Theta:
         """Move θ to a nearby point of {h = laws}: Gauss–Newton steps along range ∂hᵀ.
 
         Parameters
         ----------
-        theta : array-like, shape=[..., dim]
-        laws : array-like, shape=[..., n_laws]
         max_steps : int
             Largest number of Gauss–Newton steps.
-
-        Returns
-        -------
-        theta : array, shape=[..., dim]
 
         Raises
         ------
@@ -769,19 +589,17 @@ class Architecture(Guarded, ABC):
 
         return over_batch(project, [theta, laws], [1, 1])
 
-    def recover(self, z: Any, laws: Any, *, near: Any = None) -> Any:
+    def recover(self, z: Lifted, laws: Laws, *, near: Theta | None = None) -> Theta:
         """Recover Ψ(z, h): a point θ of the fibre of φ over z on which the laws have these values.
 
         Parameters
         ----------
-        z : array-like, shape=[..., *lifted_shape]
-        laws : array-like, shape=[..., n_laws]
-        near : array-like, shape=[..., dim], optional
+        near : Theta, optional
             A point to start from, which also fixes what φ forgets (signs).
 
         Returns
         -------
-        theta : array, shape=[..., dim]
+        theta : Theta
             Of all such points one close to ``near``; found by Gauss–Newton steps on
             (φ, h) = (z, laws) unless a family knows better.
 
@@ -838,16 +656,12 @@ class Architecture(Guarded, ABC):
             )
         return theta
 
-    def align(self, theta: Any, base_point: Any) -> FloatArray:
+    def align(self, theta: Theta, base_point: Theta) -> Theta:
         """Move θ within its fibre of φ on its invariant set close to another point of that set.
-
-        Parameters
-        ----------
-        theta, base_point : array-like, shape=[..., dim]
 
         Returns
         -------
-        theta : array, shape=[..., dim]
+        theta : Theta
             With the same φ and h; by default θ itself, as if they determined it.
         """
         theta, base_point = (
@@ -859,12 +673,8 @@ class Architecture(Guarded, ABC):
     def _align(self, theta: FloatArray, base_point: FloatArray) -> FloatArray:
         return theta
 
-    def sheets(self, theta: Any) -> FloatArray:
+    def sheets(self, theta: OneTheta) -> FloatArray:
         """Return the points that φ and h do not tell from θ and that differ from it in signs alone.
-
-        Parameters
-        ----------
-        theta : array-like, shape=[dim]
 
         Returns
         -------
@@ -882,12 +692,8 @@ class Architecture(Guarded, ABC):
         """What turns its sign with each sign that φ forgets, as ones, shape=[n_signs, dim]."""
         return np.zeros((0, self.dim), dtype=np.intp)
 
-    def basis_chart(self, theta: Any) -> Any:
+    def basis_chart(self, theta: OneTheta) -> Any:
         """Chart of φ(𝓜_θ₀) by basis paths; only networks on graphs have one.
-
-        Parameters
-        ----------
-        theta : array-like, shape=[dim]
 
         Raises
         ------
@@ -900,35 +706,25 @@ class Architecture(Guarded, ABC):
 
     # Points.
 
-    def random_point(self, n_samples: int = 1, rng: Rng = None) -> FloatArray:
+    def random_point(self, n_samples: int = 1, rng: Rng = None) -> Theta:
         """Draw parameters, by default standard normal.
 
         Parameters
         ----------
         n_samples : int
             With one sample there is no sample axis, as in geomstats.
-        rng : numpy.random.Generator or int, optional
-
-        Returns
-        -------
-        theta : array, shape=[..., dim]
         """
         count = as_count(n_samples, "n_samples", 1)
         refuse_beyond(count * self.dim, f"{count} points of {self.dim} numbers")
         points = as_rng(rng).standard_normal((count, self.dim))
         return points[0] if count == 1 else points
 
-    def fibre_point(self, theta: Any, rng: Rng = None) -> FloatArray:
+    def fibre_point(self, theta: Theta, rng: Rng = None) -> Theta:
         """Draw another point of the fibre of φ through θ, on another invariant set.
-
-        Parameters
-        ----------
-        theta : array-like, shape=[..., dim]
-        rng : numpy.random.Generator or int, optional
 
         Returns
         -------
-        theta : array, shape=[..., dim]
+        theta : Theta
             The same z, other conservation laws: what a negative control starts from.
 
         Raises
@@ -948,10 +744,6 @@ def architecture_of(thing: Any, name: str) -> Architecture:
         Has an architecture.
     name : str
         What the error message calls it.
-
-    Returns
-    -------
-    architecture : Architecture
 
     Raises
     ------

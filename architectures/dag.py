@@ -12,7 +12,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import breadth_first_order
 
 from liftflow.errors import ArchitectureError
-from liftflow.typing import FloatArray, IntArray, as_ordered, freeze
+from liftflow.typing import FloatArray, IntArray, OneTangent, OnHidden, as_ordered, freeze
 
 BIAS = "⟨1⟩"
 """Name of the constant source: a bias is the weight of an edge from it."""
@@ -61,12 +61,12 @@ class Block:
         """Whether the block is multiplied as a dense matrix."""
         return self.edges.size >= _DENSE_FILL * self.shape[0] * self.shape[1]
 
-    def matrix(self, values: FloatArray) -> Any:
+    def matrix(self, values: OneTangent) -> Any:
         """Return the matrix of the block for one value per parameter.
 
         Parameters
         ----------
-        values : array, shape=[dim]
+        values : OneTangent
             One per parameter.
 
         Returns
@@ -81,14 +81,14 @@ class Block:
         matrix[self.rows, self.columns] = values[self.edges]
         return matrix
 
-    def outer_sum(self, left: FloatArray, right: FloatArray, out: FloatArray) -> None:
+    def outer_sum(self, left: FloatArray, right: FloatArray, out: OneTangent) -> None:
         """Write Σ_s left[s, tail] right[s, head] into ``out`` at each edge of the block.
 
         Parameters
         ----------
         left : array, shape=[n, n_tails]
         right : array, shape=[n, n_heads]
-        out : array, shape=[dim]
+        out : OneTangent
             Written to at the edges of the block alone.
         """
         if self.contiguous:
@@ -197,10 +197,6 @@ class CompiledDAG:
             Layers joined completely besides the successive ones, the lower one first.
         bias : bool
             Whether every node but the inputs has a bias.
-
-        Returns
-        -------
-        dag : CompiledDAG
         """
         starts = np.concatenate([[0], np.cumsum(widths)])
         generation = np.append(np.repeat(np.arange(len(widths)), widths), -1)
@@ -241,10 +237,6 @@ class CompiledDAG:
             The network.
         inputs, outputs, biases : iterable of nodes
             As of a ``ReLUNetwork``.
-
-        Returns
-        -------
-        dag : CompiledDAG
 
         Raises
         ------
@@ -383,22 +375,18 @@ class CompiledDAG:
         return freeze(np.flatnonzero(~inside))
 
     def scaled(
-        self, values: FloatArray, tails: FloatArray, heads: FloatArray, out: Any = None
-    ) -> FloatArray:
+        self, values: OneTangent, tails: OnHidden, heads: OnHidden, out: OneTangent | None = None
+    ) -> OneTangent:
         """Multiply a number per edge u → v by one factor at u and one at v.
 
         Parameters
         ----------
-        values : array, shape=[dim]
+        values : OneTangent
             One per edge.
-        tails, heads : array, shape=[n_hidden]
+        tails, heads : OnHidden
             Factors of the hidden nodes; all others have the factor 1.
-        out : array, shape=[dim], optional
+        out : OneTangent, optional
             Where to write, ``values`` itself if need be.
-
-        Returns
-        -------
-        scaled : array, shape=[dim]
         """
         out = np.empty_like(values) if out is None else out
         for tile in self.tiles:

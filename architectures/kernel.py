@@ -5,7 +5,15 @@ import scipy.linalg
 
 from liftflow.architectures.dag import CompiledDAG
 from liftflow.doors import door
-from liftflow.typing import FloatArray, IntArray, as_own, as_vector, refuse_beyond
+from liftflow.typing import (
+    FloatArray,
+    IntArray,
+    OneTangent,
+    OneTheta,
+    as_own,
+    as_vector,
+    refuse_beyond,
+)
 
 
 class ParameterKernel:
@@ -20,18 +28,13 @@ class ParameterKernel:
     where N, T and S are the sums over the paths that lead to u, from v to u', and on from v', of
     the products of θ². No path is listed and nothing is divided by, so zero weights are welcome.
 
-    Parameters
-    ----------
-    dag : CompiledDAG
-    theta : array, shape=[dim]
-
     References
     ----------
     Ours; the diagonal, N(u) S(v), is that of PathCond.
     """
 
     @door
-    def __init__(self, dag: CompiledDAG, theta: FloatArray) -> None:
+    def __init__(self, dag: CompiledDAG, theta: OneTheta) -> None:
         self.dag, self.theta = dag, as_own(theta, "theta", (dag.dim,))
         self._squares = self.theta**2
         ends = np.zeros(len(dag.nodes) + 1)
@@ -59,27 +62,13 @@ class ParameterKernel:
             nodes += np.bincount(tails, flow, nodes.size)
         return nodes
 
-    def diagonal(self) -> FloatArray:
-        """Squared norms of the columns of ∂φ, in O(edges).
-
-        Returns
-        -------
-        diagonal : array, shape=[dim]
-        """
+    def diagonal(self) -> OneTangent:
+        """Squared norms of the columns of ∂φ, in O(edges)."""
         return self._before * self._after
 
     @door
-    def apply(self, tangent: FloatArray) -> FloatArray:
-        """Multiply by a vector in O(edges).
-
-        Parameters
-        ----------
-        tangent : array, shape=[dim]
-
-        Returns
-        -------
-        image : array, shape=[dim]
-        """
+    def apply(self, tangent: OneTangent) -> OneTangent:
+        """Multiply by a vector in O(edges)."""
         tangent = as_vector(tangent, "tangent", self.dag.dim)
         before, after = self._before * self.theta, self.theta * self._after
         size = len(self.dag.nodes) + 1

@@ -17,7 +17,7 @@ from scipy.sparse import csr_array
 from liftflow.architectures.dag import CompiledDAG
 from liftflow.doors import Guarded
 from liftflow.errors import NotRecoverableError
-from liftflow.typing import FloatArray, IntArray, as_vector, refuse_beyond
+from liftflow.typing import FloatArray, IntArray, OneTangent, OnHidden, as_vector, refuse_beyond
 
 DENSE_LIMIT = 600
 """Number of hidden nodes up to which the Laplacian may be factored as a dense matrix."""
@@ -35,14 +35,9 @@ class _Network:
 
     Layers that are complete are views of the weights and cost BLAS products; all other edges
     between hidden nodes make one sparse matrix.
-
-    Parameters
-    ----------
-    laplacian : GroundedLaplacian
-    weights : array, shape=[dim]
     """
 
-    def __init__(self, laplacian: "GroundedLaplacian", weights: FloatArray) -> None:
+    def __init__(self, laplacian: "GroundedLaplacian", weights: OneTangent) -> None:
         dag = laplacian.dag
         size = dag.n_hidden
         self.from_ground, self.to_ground = np.zeros(size), np.zeros(size)
@@ -93,13 +88,11 @@ class _Rescaled:
 
     Parameters
     ----------
-    network : _Network
-    logs : array, shape=[n_hidden]
+    logs : OnHidden
         The rescaling t.
-    laws : array, shape=[n_hidden]
     """
 
-    def __init__(self, network: _Network, logs: FloatArray, laws: FloatArray) -> None:
+    def __init__(self, network: _Network, logs: OnHidden, laws: OnHidden) -> None:
         self.network = network
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
             self.heads, self.tails = np.exp(logs), np.exp(-logs)
@@ -154,12 +147,7 @@ def _dot(one: FloatArray, other: FloatArray) -> float:
 
 @dataclass(frozen=True, eq=False)
 class GroundedLaplacian(Guarded):
-    """Solves with L = A D_w Aᵀ, the Laplacian of the hidden nodes for edge weights w ≥ 0.
-
-    Attributes
-    ----------
-    dag : CompiledDAG
-    """
+    """Solves with L = A D_w Aᵀ, the Laplacian of the hidden nodes for edge weights w ≥ 0."""
 
     dag: CompiledDAG
 
@@ -184,12 +172,12 @@ class GroundedLaplacian(Guarded):
         zero, weights = np.zeros(self.dag.n_hidden), as_vector(weights, "weights", self.dag.dim)
         return _Rescaled(_Network(self, weights), zero, zero)
 
-    def matrix(self, weights: FloatArray) -> FloatArray:
+    def matrix(self, weights: OneTangent) -> FloatArray:
         """Return the dense matrix.
 
         Parameters
         ----------
-        weights : array, shape=[dim]
+        weights : OneTangent
             Of the edges.
 
         Returns
@@ -201,17 +189,8 @@ class GroundedLaplacian(Guarded):
         rescaled = self._at(weights)
         return np.diag(rescaled.diagonal) - rescaled.dense()
 
-    def solve(self, weights: FloatArray, right: FloatArray) -> FloatArray:
+    def solve(self, weights: OneTangent, right: OnHidden) -> OnHidden:
         """Solve L x = ``right``, by Cholesky when small, else by preconditioned CG.
-
-        Parameters
-        ----------
-        weights : array, shape=[dim]
-        right : array, shape=[n_hidden]
-
-        Returns
-        -------
-        solution : array, shape=[n_hidden]
 
         Raises
         ------
@@ -270,7 +249,7 @@ class GroundedLaplacian(Guarded):
             names,
         )
 
-    def rescaling(self, weights: FloatArray, laws: FloatArray, *, warm: bool = False) -> FloatArray:
+    def rescaling(self, weights: OneTangent, laws: OnHidden, *, warm: bool = False) -> OnHidden:
         r"""Find the rescaling t that takes squared weights w onto given laws.
 
         Minimises the strictly convex, coercive
@@ -280,16 +259,15 @@ class GroundedLaplacian(Guarded):
 
         Parameters
         ----------
-        weights : array, shape=[dim]
+        weights : OneTangent
             Squares of any representative θ̂ of the fibre.
-        laws : array, shape=[n_hidden]
         warm : bool
             Whether ``weights`` nearly have these laws, so that t = 0 is the place to start.
             Otherwise one sweep of exact minimisations node by node comes first.
 
         Returns
         -------
-        logs : array, shape=[n_hidden]
+        logs : OnHidden
             :math:`t_v = \log λ_v^2`.
 
         Raises

@@ -21,9 +21,17 @@ from liftflow.errors import (
 )
 from liftflow.linalg import RANK_RTOL, ROUNDING, layer_squares, over_batch
 from liftflow.typing import (
+    Covector,
     FloatArray,
     IntArray,
+    Laws,
+    Lifted,
+    LiftedTangent,
+    OneLaws,
+    OneTheta,
     Rng,
+    Tangent,
+    Theta,
     as_array,
     as_count,
     as_ordered,
@@ -40,12 +48,12 @@ _ALIGN_SWEEPS = 200
 _DENSE_LAWS = 50
 
 
-def transpose(matrix: Any) -> Any:
+def transpose(matrix: LiftedTangent) -> Any:
     """Transpose the last two axes.
 
     Parameters
     ----------
-    matrix : array, shape=[..., n, m]
+    matrix : LiftedTangent
         Or a stack of them.
 
     Returns
@@ -107,12 +115,8 @@ class DeepLinear(Architecture):
     law_scale: float = 1.0
     """Factor of the conservation laws."""
 
-    def layers(self, theta: Any) -> list[Any]:
+    def layers(self, theta: Theta) -> list[Any]:
         """Return the matrices U_1, …, U_L of the product, an affine function of θ.
-
-        Parameters
-        ----------
-        theta : array-like, shape=[..., dim]
 
         Returns
         -------
@@ -120,12 +124,8 @@ class DeepLinear(Architecture):
         """
         return list(self.unpack(theta))
 
-    def layer_velocities(self, tangent: Any) -> list[Any]:
+    def layer_velocities(self, tangent: Tangent) -> list[Any]:
         """Return the velocities of the layers, the linear part of :meth:`layers`.
-
-        Parameters
-        ----------
-        tangent : array-like, shape=[..., dim]
 
         Returns
         -------
@@ -137,17 +137,13 @@ class DeepLinear(Architecture):
         """Transpose of :meth:`layer_velocities`."""
         return self.pack(*covectors)
 
-    def from_layers(self, layers: Sequence[Any]) -> Any:
+    def from_layers(self, layers: Sequence[Any]) -> Theta:
         """Find the θ with these layers.
 
         Parameters
         ----------
         layers : sequence of array-like, shape=[..., widths[i], widths[i-1]]
             The matrices U_1, …, U_L.
-
-        Returns
-        -------
-        theta : array, shape=[..., dim]
         """
         return self.pack(*self._each_layer(layers))
 
@@ -159,17 +155,8 @@ class DeepLinear(Architecture):
 
     # The lift.
 
-    def lift(self, theta: Any) -> Any:
-        """Evaluate the product U_L ⋯ U_1.
-
-        Parameters
-        ----------
-        theta : array-like, shape=[..., dim]
-
-        Returns
-        -------
-        z : array, shape=[..., widths[-1], widths[0]]
-        """
+    def lift(self, theta: Theta) -> Lifted:
+        """Evaluate the product U_L ⋯ U_1."""
         return self._prefixes(self.layers(self._theta(theta)))[-1]
 
     @staticmethod
@@ -188,17 +175,8 @@ class DeepLinear(Architecture):
             products.append(gs.matmul(products[-1], layer))
         return products[::-1]
 
-    def lift_jvp(self, theta: Any, tangent: Any) -> Any:
-        """Push a velocity of θ forward by the product rule.
-
-        Parameters
-        ----------
-        theta, tangent : array-like, shape=[..., dim]
-
-        Returns
-        -------
-        lifted_tangent : array, shape=[..., widths[-1], widths[0]]
-        """
+    def lift_jvp(self, theta: Theta, tangent: Tangent) -> LiftedTangent:
+        """Push a velocity of θ forward by the product rule."""
         layers = self.layers(self._theta(theta))
         velocities = self.layer_velocities(self._theta(tangent, "tangent"))
         return self._moving_prefixes(layers, velocities)[-1][1]
@@ -213,17 +191,8 @@ class DeepLinear(Architecture):
             products.append((gs.matmul(layer, product), speed))
         return products
 
-    def lift_hessian(self, theta: Any, tangent_a: Any, tangent_b: Any) -> Any:
-        """Evaluate the second derivative of the product, ∂²φ(θ)[a, b], by the product rule.
-
-        Parameters
-        ----------
-        theta, tangent_a, tangent_b : array-like, shape=[..., dim]
-
-        Returns
-        -------
-        acceleration : array, shape=[..., widths[-1], widths[0]]
-        """
+    def lift_hessian(self, theta: Theta, tangent_a: Tangent, tangent_b: Tangent) -> LiftedTangent:
+        """Evaluate the second derivative of the product, ∂²φ(θ)[a, b], by the product rule."""
         layers = self.layers(self._theta(theta))
         speeds_a = self.layer_velocities(self._theta(tangent_a, "tangent_a"))
         speeds_b = self.layer_velocities(self._theta(tangent_b, "tangent_b"))
@@ -235,18 +204,8 @@ class DeepLinear(Architecture):
             product = gs.matmul(layer, product)
         return both
 
-    def lift_vjp(self, theta: Any, covector: Any) -> Any:
-        """Pull a covector back, (U_L ⋯ U_{i+1})ᵀ G (U_{i−1} ⋯ U_1)ᵀ for each layer.
-
-        Parameters
-        ----------
-        theta : array-like, shape=[..., dim]
-        covector : array-like, shape=[..., widths[-1], widths[0]]
-
-        Returns
-        -------
-        pulled : array, shape=[..., dim]
-        """
+    def lift_vjp(self, theta: Theta, covector: Covector) -> Tangent:
+        """Pull a covector back, (U_L ⋯ U_{i+1})ᵀ G (U_{i−1} ⋯ U_1)ᵀ for each layer."""
         layers = self.layers(self._theta(theta))
         form = self._lifted(covector, "covector")
         prefixes, suffixes = self._prefixes(layers), self._suffixes(layers)
@@ -258,18 +217,8 @@ class DeepLinear(Architecture):
             pulled.append(gs.broadcast_to(own, (*lead, *own.shape[-2:])))
         return self._pull_layers(pulled)
 
-    def lift_hvp(self, theta: Any, tangent: Any, covector: Any) -> Any:
-        """Differentiate the pullback by the product rule.
-
-        Parameters
-        ----------
-        theta, tangent : array-like, shape=[..., dim]
-        covector : array-like, shape=[..., widths[-1], widths[0]]
-
-        Returns
-        -------
-        product : array, shape=[..., dim]
-        """
+    def lift_hvp(self, theta: Theta, tangent: Tangent, covector: Covector) -> Tangent:
+        """Differentiate the pullback by the product rule."""
         theta, tangent = gs.broadcast_arrays(self._theta(theta), self._theta(tangent, "tangent"))
         layers, velocities = self.layers(theta), self.layer_velocities(tangent)
         form = self._lifted(covector, "covector")
@@ -289,18 +238,13 @@ class DeepLinear(Architecture):
             pulled.append(gs.broadcast_to(sum(terms), (*lead, *terms[0].shape[-2:])))
         return self._pull_layers(pulled)
 
-    def project_to_image(self, z: Any, *, near: Any = None) -> FloatArray:
+    def project_to_image(self, z: Lifted, *, near: Any = None) -> Lifted:
         """Find the nearest matrix of rank at most the smallest width.
 
         Parameters
         ----------
-        z : array-like, shape=[..., widths[-1], widths[0]]
         near : array-like, optional
             Not used: nothing is iterated.
-
-        Returns
-        -------
-        z : array, shape=[..., widths[-1], widths[0]]
         """
         z, rank = self._lifted(z, differentiable=False), min(self.widths)
         if rank == min(self.lifted_shape):
@@ -310,12 +254,8 @@ class DeepLinear(Architecture):
 
     # The conservation laws.
 
-    def law_matrices(self, theta: Any) -> list[Any]:
+    def law_matrices(self, theta: Theta) -> list[Any]:
         """Evaluate the symmetric matrices S_i of the laws, times ``law_scale``.
-
-        Parameters
-        ----------
-        theta : array-like, shape=[..., dim]
 
         Returns
         -------
@@ -328,45 +268,17 @@ class DeepLinear(Architecture):
         ]
         return [self.law_scale * (inner - outer) for inner, outer in grams]
 
-    def conservation_laws(self, theta: Any) -> Any:
-        """Evaluate the laws, the upper triangles of all S_i.
-
-        Parameters
-        ----------
-        theta : array-like, shape=[..., dim]
-
-        Returns
-        -------
-        laws : array, shape=[..., n_laws]
-        """
+    def conservation_laws(self, theta: Theta) -> Laws:
+        """Evaluate the laws, the upper triangles of all S_i."""
         return _upper(self.law_matrices(theta))
 
-    def laws_jvp(self, theta: Any, tangent: Any) -> Any:
-        """Push a velocity of θ forward by the laws.
-
-        Parameters
-        ----------
-        theta, tangent : array-like, shape=[..., dim]
-
-        Returns
-        -------
-        laws_tangent : array, shape=[..., n_laws]
-        """
+    def laws_jvp(self, theta: Theta, tangent: Tangent) -> Laws:
+        """Push a velocity of θ forward by the laws."""
         velocities = self.layer_velocities(self._theta(tangent, "tangent"))
         return self._polar_laws(self.layers(self._theta(theta)), velocities)
 
-    def laws_size(self, theta: Any, tangent: Any = None) -> FloatArray:
-        """Size of the terms of h(θ), or of ∂h(θ) v: that of the two layers next to each S_i.
-
-        Parameters
-        ----------
-        theta : array-like, shape=[..., dim]
-        tangent : array-like, shape=[..., dim], optional
-
-        Returns
-        -------
-        size : array, shape=[..., n_laws]
-        """
+    def laws_size(self, theta: Theta, tangent: Tangent | None = None) -> Laws:
+        """Size of the terms of h(θ), or of ∂h(θ) v: that of the two layers next to each S_i."""
         layers = self.layers(self._theta(theta, differentiable=False))
         norms = [np.sum(layer**2, axis=(-2, -1)) for layer in layers]
         if tangent is not None:
@@ -381,17 +293,8 @@ class DeepLinear(Architecture):
         """Number of laws in each S_i."""
         return [size * (size + 1) // 2 for size in self.widths[1:-1]]
 
-    def laws_hessian(self, theta: Any, tangent_a: Any, tangent_b: Any) -> Any:
-        """Second derivative ∂²h[v, w] of the laws, the same at every θ.
-
-        Parameters
-        ----------
-        theta, tangent_a, tangent_b : array-like, shape=[..., dim]
-
-        Returns
-        -------
-        second_derivative : array, shape=[..., n_laws]
-        """
+    def laws_hessian(self, theta: Theta, tangent_a: Tangent, tangent_b: Tangent) -> Laws:
+        """Second derivative ∂²h[v, w] of the laws, the same at every θ."""
         first = self.layer_velocities(self._theta(tangent_a, "tangent_a"))
         return self._polar_laws(first, self.layer_velocities(self._theta(tangent_b, "tangent_b")))
 
@@ -404,7 +307,7 @@ class DeepLinear(Architecture):
         ]
         return _upper([self.law_scale * (half + transpose(half)) for half in halves])
 
-    def solve_laws_jvp(self, theta: Any, laws_tangent: Any) -> FloatArray:
+    def solve_laws_jvp(self, theta: Theta, laws_tangent: Laws) -> Tangent:
         r"""Solve ∂h(θ) v = w for the shortest v, by Lyapunov equations.
 
         v moves the layers by :math:`V_i = U_i N_{i-1} − N_i U_i`, with symmetric N_i such that
@@ -417,15 +320,6 @@ class DeepLinear(Architecture):
         With one hidden layer only the first two terms are there, and the eigenvectors of A solve
         it. With several, few laws are solved for densely; many by conjugate gradients, which the
         first two terms precondition.
-
-        Parameters
-        ----------
-        theta : array-like, shape=[..., dim]
-        laws_tangent : array-like, shape=[..., n_laws]
-
-        Returns
-        -------
-        normal_vec : array, shape=[..., dim]
         """
         if len(self.widths) > 3 and self.n_laws <= _DENSE_LAWS:
             return super().solve_laws_jvp(theta, laws_tangent)
@@ -468,12 +362,8 @@ class DeepLinear(Architecture):
         # The layers are θ times a constant, whose square the laws are scaled back by.
         return np.sqrt(self.law_scale) * self._pull_layers(steps)
 
-    def split_laws(self, laws: Any) -> list[FloatArray]:
+    def split_laws(self, laws: OneLaws) -> list[FloatArray]:
         """Rebuild the symmetric matrices S_i, without ``law_scale``, from the flat laws.
-
-        Parameters
-        ----------
-        laws : array-like, shape=[n_laws]
 
         Returns
         -------
@@ -491,13 +381,12 @@ class DeepLinear(Architecture):
 
     @door
     def balance(
-        self, laws: Any, sizes: Any, tolerance: float = BALANCE_RTOL, noise: Any = 0.0
+        self, laws: OneLaws, sizes: Any, tolerance: float = BALANCE_RTOL, noise: Any = 0.0
     ) -> FloatArray:
         """Read λ_1, …, λ_{L−1} off relaxed balanced laws, or say how far they are from it.
 
         Parameters
         ----------
-        laws : array-like, shape=[n_laws]
         sizes : array-like, shape=[L - 1]
             Sizes of the layers, as :meth:`sizes`, that distances are relative to.
         tolerance : float
@@ -539,12 +428,8 @@ class DeepLinear(Architecture):
                 )
         return lams
 
-    def sizes(self, theta: Any) -> FloatArray:
+    def sizes(self, theta: OneTheta) -> FloatArray:
         """Size ‖U_i‖² + ‖U_{i+1}‖² of the layers next to each S_i, the unit of distances from it.
-
-        Parameters
-        ----------
-        theta : array-like, shape=[dim]
 
         Returns
         -------
@@ -555,7 +440,7 @@ class DeepLinear(Architecture):
 
     @door
     def hidden_values(
-        self, theta: Any, tolerance: float = BALANCE_RTOL
+        self, theta: OneTheta, tolerance: float = BALANCE_RTOL
     ) -> tuple[FloatArray, FloatArray]:
         r"""Read from θ what z does not tell: α_j on ker Zᵀ and β_j on ker Z.
 
@@ -564,7 +449,7 @@ class DeepLinear(Architecture):
 
         Parameters
         ----------
-        theta : array-like, shape=[dim]
+        theta : OneTheta
             Relaxed balanced.
         tolerance : float
             Largest relative distance of several eigenvalues that counts as none.
@@ -620,18 +505,13 @@ class DeepLinear(Architecture):
 
     # Points.
 
-    def random_point(self, n_samples: int = 1, rng: Rng = None) -> FloatArray:
+    def random_point(self, n_samples: int = 1, rng: Rng = None) -> Theta:
         """Draw layers with normal entries of variance 1/fan-in.
 
         Parameters
         ----------
         n_samples : int
             With one sample there is no sample axis.
-        rng : numpy.random.Generator or int, optional
-
-        Returns
-        -------
-        theta : array, shape=[..., dim]
         """
         count, rng = as_count(n_samples, "n_samples", 1), as_rng(rng)
         refuse_beyond(count * self.dim, f"{count} points of {self.dim} numbers")
@@ -639,18 +519,13 @@ class DeepLinear(Architecture):
         points = self.from_layers(layers)
         return points[0] if count == 1 else points
 
-    def balanced_point(self, lams: Any, rng: Rng = None) -> FloatArray:
+    def balanced_point(self, lams: Any, rng: Rng = None) -> OneTheta:
         """Draw a relaxed balanced point, S_i = λ_i I.
 
         Parameters
         ----------
         lams : array-like, shape=[L - 1]
             One number stands for all.
-        rng : numpy.random.Generator or int, optional
-
-        Returns
-        -------
-        theta : array, shape=[dim]
 
         Raises
         ------
@@ -737,22 +612,16 @@ class DeepLinear(Architecture):
                 born = lams[j] + np.append(born, np.zeros(max(0, room - going - born.size)))
         return squares
 
-    def recover(self, z: Any, laws: Any, *, near: Any = None) -> FloatArray:
+    def recover(self, z: Lifted, laws: Laws, *, near: Theta | None = None) -> Theta:
         """Find one point of the fibre over z on the invariant set: a section.
 
         At relaxed balanced laws it is built from the singular value decomposition of z, whatever
         ``near``, and so it is, close to ``near``, for two layers on the leaf of hyperbolic isotropy
         or with n = m = 1; elsewhere Gauss–Newton steps lead there from ``near``.
 
-        Parameters
-        ----------
-        z : array-like, shape=[..., widths[-1], widths[0]]
-        laws : array-like, shape=[..., n_laws]
-        near : array-like, shape=[..., dim], optional
-
         Returns
         -------
-        theta : array, shape=[..., dim]
+        theta : Theta
             The frames of the hidden layers, which φ forgets, are the standard ones here.
 
         Raises
@@ -847,19 +716,15 @@ class DeepLinear(Architecture):
                 signs.append(self.from_layers(layers))
         return np.array(signs, dtype=np.intp).reshape(-1, self.dim)
 
-    def fibre_point(self, theta: Any, rng: Rng = None) -> FloatArray:
+    def fibre_point(self, theta: Theta, rng: Rng = None) -> Theta:
         """Find another point over the same z, relaxed balanced with other λ.
 
         Parameters
         ----------
-        theta : array-like, shape=[..., dim]
+        theta : Theta
             Relaxed balanced.
         rng : numpy.random.Generator or int, optional
             Not used: the shift of λ is one of a few fixed ones.
-
-        Returns
-        -------
-        theta : array, shape=[..., dim]
 
         Raises
         ------
@@ -913,41 +778,28 @@ class TwoLayerLinear(DeepLinear):
     def _block_shapes(self) -> list[tuple[int, ...]]:
         return [(self.n, self.r), (self.m, self.r)]
 
-    def layers(self, theta: Any) -> list[Any]:
-        """Return the layers Vᵀ and U of the product.
-
-        Parameters
-        ----------
-        theta : array-like, shape=[..., dim]
-
-        Returns
-        -------
-        layers : list of array
-        """
+    def layers(self, theta: Theta) -> list[Any]:
+        """Return the layers Vᵀ and U of the product."""
         left, right = self.unpack(theta)
         return [transpose(right), left]
 
     def _pull_layers(self, covectors: list[Any]) -> Any:
         return self.pack(covectors[1], transpose(covectors[0]))
 
-    def from_layers(self, layers: Sequence[Any]) -> Any:
+    def from_layers(self, layers: Sequence[Any]) -> Theta:
         """Find the θ = (U, V) with the layers Vᵀ and U.
 
         Parameters
         ----------
         layers : sequence of array-like
             The matrices Vᵀ and U.
-
-        Returns
-        -------
-        theta : array, shape=[..., dim]
         """
         first, last = self._each_layer(layers)
         if first.ndim < 2:
             raise ShapeError(f"a layer must be a matrix, got shape {first.shape}")
         return self.pack(last, transpose(first))
 
-    def hyperbolic_point(self, a: float, rng: Rng = None) -> FloatArray:
+    def hyperbolic_point(self, a: float, rng: Rng = None) -> OneTheta:
         r"""Draw a point of the leaf of hyperbolic isotropy, W Wᵀ J W Wᵀ = a² J.
 
         Here W = [U; V] and J = diag(I_n, −I_m). S has the eigenvalues a (n times), −a (m times)
@@ -957,11 +809,6 @@ class TwoLayerLinear(DeepLinear):
         ----------
         a : float
             Positive.
-        rng : numpy.random.Generator or int, optional
-
-        Returns
-        -------
-        theta : array, shape=[dim]
 
         Raises
         ------
@@ -985,12 +832,11 @@ class TwoLayerLinear(DeepLinear):
         return np.asarray(self.pack(weights[: self.n], weights[self.n :]))
 
     @door
-    def hyperbolic_radius(self, laws: Any, tolerance: float = BALANCE_RTOL) -> float | None:
+    def hyperbolic_radius(self, laws: OneLaws, tolerance: float = BALANCE_RTOL) -> float | None:
         """Read off laws the radius a of the leaf of hyperbolic isotropy they belong to.
 
         Parameters
         ----------
-        laws : array-like, shape=[n_laws]
         tolerance : float
             Largest distance of the spectrum of S from {a (n times), −a (m times), 0}, relative to
             a.
@@ -1120,10 +966,6 @@ def show_spectrum(matrix: FloatArray) -> str:
     ----------
     matrix : array, shape=[n, n]
         Symmetric.
-
-    Returns
-    -------
-    text : str
     """
     values = np.linalg.eigvalsh(matrix)
     return np.array2string(values, formatter={"float_kind": "{:.4g}".format})
@@ -1136,7 +978,6 @@ def random_orthogonal(size: int, rng: np.random.Generator) -> FloatArray:
     ----------
     size : int
         Number of rows.
-    rng : numpy.random.Generator
 
     Returns
     -------

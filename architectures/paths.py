@@ -16,6 +16,11 @@ from liftflow.linalg import is_squarable, over_batch
 from liftflow.typing import (
     FloatArray,
     IntArray,
+    OneTangent,
+    OneTheta,
+    OnHidden,
+    Tangent,
+    Theta,
     as_array,
     as_instance,
     as_vector,
@@ -33,7 +38,6 @@ def path_table(dag: CompiledDAG, limit: int) -> IntArray:
 
     Parameters
     ----------
-    dag : CompiledDAG
     limit : int
         Largest number of paths to list.
 
@@ -105,7 +109,6 @@ class Anchors:
 
     Attributes
     ----------
-    dag : CompiledDAG
     into, out_of : array, shape=[n_hidden]
         Parameter numbers of the anchor edges.
     """
@@ -115,20 +118,11 @@ class Anchors:
     out_of: IntArray
 
     @classmethod
-    def strongest(cls, dag: CompiledDAG, theta: FloatArray) -> "Anchors":
+    def strongest(cls, dag: CompiledDAG, theta: OneTheta) -> "Anchors":
         """Anchor every hidden node on the path of largest product |θ_e| through it.
 
         Unlike the largest weight at each node, this choice is invariant under rescaling, so it
         depends on z alone, and the anchor paths vanish only where every path does.
-
-        Parameters
-        ----------
-        dag : CompiledDAG
-        theta : array, shape=[D]
-
-        Returns
-        -------
-        anchors : Anchors
 
         Raises
         ------
@@ -142,12 +136,8 @@ class Anchors:
             raise _dead(dag, theta, before, after)
         return cls(dag, into, out_of)
 
-    def deficit(self, theta: FloatArray) -> float:
+    def deficit(self, theta: OneTheta) -> float:
         """Largest log-ratio, over hidden nodes, of the best path product to the anchor's.
-
-        Parameters
-        ----------
-        theta : array, shape=[D]
 
         Returns
         -------
@@ -163,59 +153,43 @@ class Anchors:
         with np.errstate(invalid="ignore"):
             return float(np.max(best - own))
 
-    def sums_before(self, values: Any) -> Any:
+    def sums_before(self, values: OneTangent) -> OnHidden:
         """Sum of ``values`` along the anchor path from a start to each hidden node.
 
         Parameters
         ----------
-        values : array, shape=[D]
+        values : OneTangent
             One per edge.
-
-        Returns
-        -------
-        sums : array, shape=[n_hidden]
         """
         return self._along(values, self.into, self.dag.tail_hidden, self._forward, np.add)
 
-    def sums_after(self, values: Any) -> Any:
+    def sums_after(self, values: OneTangent) -> OnHidden:
         """Sum of ``values`` along the anchor path from each hidden node to an output.
 
         Parameters
         ----------
-        values : array, shape=[D]
+        values : OneTangent
             One per edge.
-
-        Returns
-        -------
-        sums : array, shape=[n_hidden]
         """
         return self._along(values, self.out_of, self.dag.head_hidden, self._backward, np.add)
 
-    def products_before(self, values: Any) -> Any:
+    def products_before(self, values: OneTangent) -> OnHidden:
         """Product of ``values`` along the anchor path from a start to each hidden node.
 
         Parameters
         ----------
-        values : array, shape=[D]
+        values : OneTangent
             One per edge.
-
-        Returns
-        -------
-        products : array, shape=[n_hidden]
         """
         return self._along(values, self.into, self.dag.tail_hidden, self._forward, np.multiply)
 
-    def products_after(self, values: Any) -> Any:
+    def products_after(self, values: OneTangent) -> OnHidden:
         """Product of ``values`` along the anchor path from each hidden node to an output.
 
         Parameters
         ----------
-        values : array, shape=[D]
+        values : OneTangent
             One per edge.
-
-        Returns
-        -------
-        products : array, shape=[n_hidden]
         """
         return self._along(values, self.out_of, self.dag.head_hidden, self._backward, np.multiply)
 
@@ -241,30 +215,12 @@ class Anchors:
             total[hidden] = combine(total[neighbours[edges]], values[edges])
         return total[:-1]
 
-    def transposed_before(self, weights: Any) -> FloatArray:
-        """Apply the transpose of :meth:`sums_before`, from hidden nodes to edges.
-
-        Parameters
-        ----------
-        weights : array, shape=[n_hidden]
-
-        Returns
-        -------
-        transposed : array, shape=[D]
-        """
+    def transposed_before(self, weights: OnHidden) -> OneTangent:
+        """Apply the transpose of :meth:`sums_before`, from hidden nodes to edges."""
         return self._transposed(weights, self.into, self.dag.tail_hidden, self._backward)
 
-    def transposed_after(self, weights: Any) -> FloatArray:
-        """Apply the transpose of :meth:`sums_after`, from hidden nodes to edges.
-
-        Parameters
-        ----------
-        weights : array, shape=[n_hidden]
-
-        Returns
-        -------
-        transposed : array, shape=[D]
-        """
+    def transposed_after(self, weights: OnHidden) -> OneTangent:
+        """Apply the transpose of :meth:`sums_after`, from hidden nodes to edges."""
         return self._transposed(weights, self.out_of, self.dag.head_hidden, self._forward)
 
     def _transposed(
@@ -282,17 +238,8 @@ class Anchors:
         return result
 
 
-def log_abs(theta: FloatArray) -> FloatArray:
-    """Return log |θ|, −∞ at zeros.
-
-    Parameters
-    ----------
-    theta : array, shape=[D]
-
-    Returns
-    -------
-    logs : array, shape=[D]
-    """
+def log_abs(theta: OneTheta) -> OneTangent:
+    """Return log |θ|, −∞ at zeros."""
     with np.errstate(divide="ignore"):
         return np.log(np.abs(theta))
 
@@ -342,21 +289,16 @@ def _dead(
     )
 
 
-def follow_signs(dag: CompiledDAG, theta: FloatArray, near: FloatArray) -> FloatArray:
+def follow_signs(dag: CompiledDAG, theta: OneTheta, near: OneTheta) -> OneTheta:
     """Flip hidden nodes so that every edge has the sign of ``near``, but those that vanish.
 
     Where all paths through a node vanish, either all its in-edges or all its out-edges change
     sign, and φ does not say which; the edges that are not small do. A spanning tree of the
     strongest ones, grounded at the inputs and outputs, decides for every node.
 
-    Parameters
-    ----------
-    dag : CompiledDAG
-    theta, near : array, shape=[D]
-
     Returns
     -------
-    theta : array, shape=[D]
+    theta : OneTheta
         With the same φ and the same laws.
     """
     overlap = theta * near
@@ -401,8 +343,7 @@ class BasisPathChart(Guarded):
     ----------
     laplacian : GroundedLaplacian
         Of the network's graph.
-    anchors : Anchors
-    signs : array, shape=[n_hidden]
+    signs : OnHidden
         Sign of the product along the anchor path to each hidden node: what φ forgets, and what
         cannot change inside the chart.
 
@@ -413,7 +354,7 @@ class BasisPathChart(Guarded):
 
     laplacian: GroundedLaplacian
     anchors: Anchors
-    signs: FloatArray
+    signs: OnHidden
 
     def __post_init__(self) -> None:
         """Freeze the arrays, on which those that are cached rest."""
@@ -471,32 +412,15 @@ class BasisPathChart(Guarded):
         after = np.append(self.anchors.sums_after(values), 0.0)
         return before[self.dag.tail_hidden] + after[self.dag.head_hidden]
 
-    def coordinates(self, theta: Any) -> Any:
-        """Evaluate the products along the basis paths, differentiably to first order.
-
-        Parameters
-        ----------
-        theta : array-like, shape=[..., D]
-
-        Returns
-        -------
-        coordinates : array, shape=[..., dim]
-        """
+    def coordinates(self, theta: Theta) -> Tangent:
+        """Evaluate the products along the basis paths, differentiably to first order."""
         return _coordinates(as_array(theta, "theta", (self.dag.dim,)), self)
 
-    def push_forward(self, theta: Any, tangent: Any) -> FloatArray:
+    def push_forward(self, theta: Theta, tangent: Tangent) -> Tangent:
         r"""Push a velocity of θ forward to the coordinates, in O(edges).
 
         :math:`\dot z_b = z_b (α_{in}(u) + α_{out}(v)) + ω_{in}(u) ω_{out}(v) \dot θ_e`, with α the
         sums of :math:`\dot θ/θ` and ω the products of θ along the anchors.
-
-        Parameters
-        ----------
-        theta, tangent : array-like, shape=[..., D]
-
-        Returns
-        -------
-        velocity : array, shape=[..., dim]
         """
         arrays = [self._theta(theta), self._theta(tangent, "tangent")]
         return over_batch(self._push, arrays, [1, 1], shape=(self.dim,))
@@ -521,19 +445,15 @@ class BasisPathChart(Guarded):
         ends = anchors.products_before(theta), anchors.products_after(theta)
         return np.take(dag.scaled(pushed, *ends, out=pushed), self.edges)
 
-    def hessian(self, theta: Any, tangent_a: Any, tangent_b: Any) -> FloatArray:
+    def hessian(self, theta: Theta, tangent_a: Tangent, tangent_b: Tangent) -> Tangent:
         r"""Evaluate the second derivative of the coordinates, in O(edges).
 
         With α and ω as in :meth:`push_forward` and σ the sums of :math:`a_e b_e / θ_e^2` along
         the anchors, :math:`ω (θ_e (α_a α_b − σ) + a_e α_b + b_e α_a)`.
 
-        Parameters
-        ----------
-        theta, tangent_a, tangent_b : array-like, shape=[..., D]
-
         Returns
         -------
-        acceleration : array, shape=[..., dim]
+        acceleration : Tangent
             Symmetric in its two vectors.
         """
 
@@ -558,18 +478,8 @@ class BasisPathChart(Guarded):
     def _anchor_edges(self) -> IntArray:
         return np.union1d(self.anchors.into, self.anchors.out_of)
 
-    def pull_back(self, theta: Any, covector: Any) -> FloatArray:
-        """Pull a covector on the coordinates back to θ: the transpose of :meth:`push_forward`.
-
-        Parameters
-        ----------
-        theta : array-like, shape=[..., D]
-        covector : array-like, shape=[..., dim]
-
-        Returns
-        -------
-        pulled : array, shape=[..., D]
-        """
+    def pull_back(self, theta: Theta, covector: Tangent) -> Tangent:
+        """Pull a covector on the coordinates back to θ: the transpose of :meth:`push_forward`."""
 
         def pull(point: FloatArray, form: FloatArray) -> FloatArray:
             before, after = self._ends(point)
@@ -586,22 +496,17 @@ class BasisPathChart(Guarded):
         form = as_array(covector, "covector", (self.dim,), differentiable=False)
         return over_batch(pull, [self._theta(theta), form], [1, 1])
 
-    def gram_apply(self, theta: Any, covector: Any) -> FloatArray:
+    def gram_apply(self, theta: Theta, covector: Tangent) -> Tangent:
         """Apply ∂φ_B ∂φ_Bᵀ, the Gram operator in these coordinates, in O(edges).
-
-        Parameters
-        ----------
-        theta : array-like, shape=[..., D]
-        covector : array-like, shape=[..., dim]
 
         Returns
         -------
-        image : array, shape=[..., dim]
+        image : Tangent
             With θ on the invariant set, K_θ₀ times the covector: no path is listed.
         """
         return self.push_forward(theta, self.pull_back(theta, covector))
 
-    def representative(self, coordinates: FloatArray) -> FloatArray:
+    def representative(self, coordinates: OneTangent) -> OneTangent:
         """Rebuild the point θ̂ of the fibre whose anchor in-edges are all 1.
 
         One division per edge: :math:`θ̂_{u→v} = z_e / z_{a(v)}` for hidden v,
@@ -609,12 +514,8 @@ class BasisPathChart(Guarded):
 
         Parameters
         ----------
-        coordinates : array, shape=[dim]
+        coordinates : OneTangent
             Products along the basis paths.
-
-        Returns
-        -------
-        representative : array, shape=[D]
 
         Raises
         ------
@@ -636,20 +537,19 @@ class BasisPathChart(Guarded):
             )
         return self.dag.scaled(products, 1.0 / scale, scale / anchors, out=products)
 
-    def recover(self, coordinates: Any, laws: Any, *, near: Any = None) -> FloatArray:
+    def recover(self, coordinates: Tangent, laws: OnHidden, *, near: Theta | None = None) -> Theta:
         """Recover Ψ(z, h) from the coordinates, the exact inverse of :meth:`coordinates` on 𝓜_θ₀.
 
         Parameters
         ----------
-        coordinates : array-like, shape=[..., dim]
+        coordinates : Tangent
             Products along the basis paths.
-        laws : array-like, shape=[..., n_hidden]
-        near : array-like, shape=[..., D], optional
+        near : Theta, optional
             A point to start Newton's method from; the result does not depend on it.
 
         Returns
         -------
-        theta : array, shape=[..., D]
+        theta : Theta
             With the signs that the chart carries.
 
         Raises
@@ -683,17 +583,12 @@ class BasisPathChart(Guarded):
         factors = np.exp(logs / 2)
         return self.dag.scaled(theta, 1.0 / factors, factors, out=theta)
 
-    def lift_tangent(self, theta: Any, velocity: Any) -> FloatArray:
+    def lift_tangent(self, theta: Theta, velocity: Tangent) -> Tangent:
         """Find some velocity of θ that pushes forward to ``velocity``: a section, in O(edges).
-
-        Parameters
-        ----------
-        theta : array-like, shape=[..., D]
-        velocity : array-like, shape=[..., dim]
 
         Returns
         -------
-        tangent : array, shape=[..., D]
+        tangent : Tangent
             It keeps the anchor in-edges still.
         """
         theta = self._theta(theta)
@@ -712,12 +607,8 @@ class BasisPathChart(Guarded):
         head_rate = rate[..., self.dag.head_hidden]
         return (target - products * head_rate) / (before * after)
 
-    def deficit(self, theta: Any) -> float:
+    def deficit(self, theta: OneTheta) -> float:
         """How far the anchors have lost to their alternatives at θ, as a log-ratio.
-
-        Parameters
-        ----------
-        theta : array-like, shape=[D]
 
         Returns
         -------
@@ -727,31 +618,12 @@ class BasisPathChart(Guarded):
         """
         return self.anchors.deficit(as_vector(theta, "theta", self.dag.dim))
 
-    def reanchored(self, theta: Any) -> "BasisPathChart":
-        """Change to the chart with the strongest anchors at θ, handing the signs on.
-
-        Parameters
-        ----------
-        theta : array-like, shape=[D]
-
-        Returns
-        -------
-        chart : BasisPathChart
-        """
+    def reanchored(self, theta: OneTheta) -> "BasisPathChart":
+        """Change to the chart with the strongest anchors at θ, handing the signs on."""
         return make_chart(self.laplacian, as_vector(theta, "theta", self.dag.dim))
 
 
-def make_chart(laplacian: GroundedLaplacian, theta: FloatArray) -> BasisPathChart:
-    """Chart with the strongest anchors at θ, and the signs of θ.
-
-    Parameters
-    ----------
-    laplacian : GroundedLaplacian
-    theta : array, shape=[D]
-
-    Returns
-    -------
-    chart : BasisPathChart
-    """
+def make_chart(laplacian: GroundedLaplacian, theta: OneTheta) -> BasisPathChart:
+    """Chart with the strongest anchors at θ, and the signs of θ."""
     anchors = Anchors.strongest(laplacian.dag, theta)
     return BasisPathChart(laplacian, anchors, anchors.products_before(np.sign(theta)))

@@ -34,9 +34,19 @@ from liftflow.errors import (
 )
 from liftflow.linalg import lengths, over_batch, sparse_apply
 from liftflow.typing import (
+    Covector,
     FloatArray,
+    Inputs,
     IntArray,
+    Lifted,
+    LiftedTangent,
+    Matrix,
+    OneTheta,
+    OnHidden,
     Rng,
+    Scalars,
+    Tangent,
+    Theta,
     as_array,
     as_count,
     as_instance,
@@ -202,10 +212,6 @@ class ReLUNetwork(Architecture):
         path_limit : int
             Largest number of paths that this network ever lists.
 
-        Returns
-        -------
-        network : ReLUNetwork
-
         Raises
         ------
         ArchitectureError
@@ -268,12 +274,7 @@ class ReLUNetwork(Architecture):
         return network
 
     def describe(self) -> dict[str, int]:
-        """Return facts of the network for a summary, by name.
-
-        Returns
-        -------
-        facts : dict of str to int
-        """
+        """Return facts of the network for a summary, by name."""
         return {
             "n_hidden": self.n_hidden,
             "n_paths": self.n_paths,
@@ -336,10 +337,6 @@ class ReLUNetwork(Architecture):
         The order is lexicographic: by start (the inputs in order, then ⟨1⟩), then by first edge,
         second edge, …, compared by parameter number. For layers it is row-major.
 
-        Returns
-        -------
-        paths : list of tuple of nodes
-
         Raises
         ------
         ArchitectureError
@@ -353,17 +350,13 @@ class ReLUNetwork(Architecture):
         return paths
 
     @door
-    def read_weights(self, graph: nx.DiGraph | None = None) -> FloatArray:
+    def read_weights(self, graph: nx.DiGraph | None = None) -> OneTheta:
         """Read θ from the edge attribute ``weight`` and the node attribute ``bias``.
 
         Parameters
         ----------
         graph : networkx.DiGraph, optional
             A graph with the same edges; by default the network's own.
-
-        Returns
-        -------
-        theta : array, shape=[dim]
 
         Raises
         ------
@@ -387,17 +380,8 @@ class ReLUNetwork(Architecture):
         values += [graph.nodes[node]["bias"] for node in self.biases]
         return self._theta(values, "the weights of the graph")
 
-    def write_weights(self, theta: Any) -> nx.DiGraph:
-        """Return a copy of the graph with θ in the attributes ``weight`` and ``bias``.
-
-        Parameters
-        ----------
-        theta : array-like, shape=[dim]
-
-        Returns
-        -------
-        graph : networkx.DiGraph
-        """
+    def write_weights(self, theta: OneTheta) -> nx.DiGraph:
+        """Return a copy of the graph with θ in the attributes ``weight`` and ``bias``."""
         values = as_array(theta, "theta", (self.dim,), batch=False, differentiable=False).tolist()
         graph = nx.DiGraph(self.graph)
         n_edges = self.dag.n_edges
@@ -444,16 +428,12 @@ class ReLUNetwork(Architecture):
         padded = gs.concatenate([theta, pad], axis=-1)
         return [padded[..., column] for column in self._path_edges.T]
 
-    def lift(self, theta: Any) -> Any:
+    def lift(self, theta: Theta) -> Lifted:
         """Evaluate the path products φ(θ).
-
-        Parameters
-        ----------
-        theta : array-like, shape=[..., dim]
 
         Returns
         -------
-        z : array, shape=[..., n_paths]
+        z : Lifted
             In the order of :meth:`paths`.
         """
         product = 1.0
@@ -461,17 +441,8 @@ class ReLUNetwork(Architecture):
             product = product * factor
         return product
 
-    def lift_jvp(self, theta: Any, tangent: Any) -> Any:
-        """Push a velocity of θ forward, ∂φ(θ) v, without dividing by a weight.
-
-        Parameters
-        ----------
-        theta, tangent : array-like, shape=[..., dim]
-
-        Returns
-        -------
-        lifted_tangent : array, shape=[..., n_paths]
-        """
+    def lift_jvp(self, theta: Theta, tangent: Tangent) -> LiftedTangent:
+        """Push a velocity of θ forward, ∂φ(θ) v, without dividing by a weight."""
         factors = self._gather(self._theta(theta), 1.0)
         speeds = self._gather(self._theta(tangent, "tangent"), 0.0)
         product, speed = factors[0], speeds[0] + 0.0 * factors[0]  # broadcast both ways
@@ -479,17 +450,8 @@ class ReLUNetwork(Architecture):
             product, speed = product * factor, speed * factor + product * own_speed
         return speed
 
-    def lift_hessian(self, theta: Any, tangent_a: Any, tangent_b: Any) -> Any:
-        """Evaluate the second derivative of the lift, ∂²φ(θ)[a, b], without dividing by a weight.
-
-        Parameters
-        ----------
-        theta, tangent_a, tangent_b : array-like, shape=[..., dim]
-
-        Returns
-        -------
-        acceleration : array, shape=[..., n_paths]
-        """
+    def lift_hessian(self, theta: Theta, tangent_a: Tangent, tangent_b: Tangent) -> LiftedTangent:
+        """Evaluate the second derivative ∂²φ(θ)[a, b] without dividing by a weight."""
         factors = self._gather(self._theta(theta), 1.0)
         speeds_a = self._gather(self._theta(tangent_a, "tangent_a"), 0.0)
         speeds_b = self._gather(self._theta(tangent_b, "tangent_b"), 0.0)
@@ -500,18 +462,8 @@ class ReLUNetwork(Architecture):
             product = product * factor
         return both + 0.0 * (product + a + b)  # the shape, where all paths are single edges
 
-    def lift_vjp(self, theta: Any, covector: Any) -> Any:
-        """Pull a covector on z back, ∂φ(θ)ᵀ g, without dividing by a weight.
-
-        Parameters
-        ----------
-        theta : array-like, shape=[..., dim]
-        covector : array-like, shape=[..., n_paths]
-
-        Returns
-        -------
-        pulled : array, shape=[..., dim]
-        """
+    def lift_vjp(self, theta: Theta, covector: Covector) -> Tangent:
+        """Pull a covector on z back, ∂φ(θ)ᵀ g, without dividing by a weight."""
         factors = self._gather(self._theta(theta), 1.0)
         running = self._lifted(covector, "covector") + 0.0 * factors[0]
         before = []
@@ -524,18 +476,8 @@ class ReLUNetwork(Architecture):
             after = after * factor
         return sparse_apply(gs.concatenate(others[::-1], axis=-1), self._scatter)
 
-    def lift_hvp(self, theta: Any, tangent: Any, covector: Any) -> Any:
-        """Differentiate the pullback, ∂²φ(θ)[v, ·]ᵀ g, without dividing by a weight.
-
-        Parameters
-        ----------
-        theta, tangent : array-like, shape=[..., dim]
-        covector : array-like, shape=[..., n_paths]
-
-        Returns
-        -------
-        product : array, shape=[..., dim]
-        """
+    def lift_hvp(self, theta: Theta, tangent: Tangent, covector: Covector) -> Tangent:
+        """Differentiate the pullback, ∂²φ(θ)[v, ·]ᵀ g, without dividing by a weight."""
         factors = self._gather(self._theta(theta), 1.0)
         speeds = self._gather(self._theta(tangent, "tangent"), 0.0)
         form = self._lifted(covector, "covector")
@@ -559,16 +501,8 @@ class ReLUNetwork(Architecture):
 
     # The kernel on parameters.
 
-    def lift_rank(self, theta: Any) -> int:
+    def lift_rank(self, theta: OneTheta) -> int:
         """Dimension of the image about φ(θ): that of a basis-path chart.
-
-        Parameters
-        ----------
-        theta : array-like, shape=[dim]
-
-        Returns
-        -------
-        rank : int
 
         Raises
         ------
@@ -577,16 +511,8 @@ class ReLUNetwork(Architecture):
         """
         return self.basis_chart(theta).dim
 
-    def kernel_apply(self, theta: Any, tangent: Any) -> FloatArray:
+    def kernel_apply(self, theta: Theta, tangent: Tangent) -> Tangent:
         """Multiply a vector by ∂φ(θ)ᵀ∂φ(θ) in O(edges), whatever the number of paths.
-
-        Parameters
-        ----------
-        theta, tangent : array-like, shape=[..., dim]
-
-        Returns
-        -------
-        image : array, shape=[..., dim]
 
         Notes
         -----
@@ -600,61 +526,31 @@ class ReLUNetwork(Architecture):
         vectors = self._theta(tangent, "tangent", differentiable=False)
         return over_batch(one, [theta, vectors], [1, 1])
 
-    def kernel_diagonal(self, theta: Any) -> FloatArray:
-        """Diagonal of ∂φ(θ)ᵀ∂φ(θ), the squared sensitivity of z to each parameter, in O(edges).
-
-        Parameters
-        ----------
-        theta : array-like, shape=[..., dim]
-
-        Returns
-        -------
-        diagonal : array, shape=[..., dim]
-        """
+    def kernel_diagonal(self, theta: Theta) -> Tangent:
+        """Diagonal of ∂φ(θ)ᵀ∂φ(θ), the squared sensitivity of z to each parameter, in O(edges)."""
         theta = self._theta(theta, differentiable=False)
         return over_batch(lambda t: ParameterKernel(self.dag, t).diagonal(), [theta], [1])
 
-    def kernel_matrix(self, theta: Any) -> FloatArray:
+    def kernel_matrix(self, theta: Theta) -> Matrix:
         """Evaluate ∂φ(θ)ᵀ∂φ(θ), the Gram matrix of the parameters, without listing a path.
-
-        Parameters
-        ----------
-        theta : array-like, shape=[..., dim]
 
         Returns
         -------
-        kernel : array, shape=[..., dim, dim]
+        kernel : Matrix
             Dense: 8 D² bytes.
         """
         theta = self._theta(theta, differentiable=False)
         shape = self.dim, self.dim
         return over_batch(lambda t: ParameterKernel(self.dag, t).matrix(), [theta], [1], shape)
 
-    def lifted_norm(self, theta: Any) -> FloatArray:
-        """Norm ‖φ(θ)‖ over all paths, by dynamic programming on the graph.
-
-        Parameters
-        ----------
-        theta : array-like, shape=[..., dim]
-
-        Returns
-        -------
-        norm : array, shape=[...]
-        """
+    def lifted_norm(self, theta: Theta) -> Scalars:
+        """Norm ‖φ(θ)‖ over all paths, by dynamic programming on the graph."""
         return self.lifted_distance(theta, np.zeros(self.dim))
 
-    def lifted_distance(self, theta_a: Any, theta_b: Any) -> FloatArray:
+    def lifted_distance(self, theta_a: Theta, theta_b: Theta) -> Scalars:
         """Distance ‖φ(θ_a) − φ(θ_b)‖ over all paths, by dynamic programming on the graph.
 
         Inner products of differences are propagated, so that close points lose no digits.
-
-        Parameters
-        ----------
-        theta_a, theta_b : array-like, shape=[..., dim]
-
-        Returns
-        -------
-        distance : array, shape=[...]
         """
         a = self._theta(theta_a, "theta_a", differentiable=False)
         b = self._theta(theta_b, "theta_b", differentiable=False)
@@ -704,26 +600,18 @@ class ReLUNetwork(Architecture):
 
     # The conservation laws.
 
-    def conservation_laws(self, theta: Any) -> Any:
+    def conservation_laws(self, theta: Theta) -> OnHidden:
         r"""Evaluate :math:`h_v = \sum_{e → v} θ_e^2 − \sum_{v → e} θ_e^2`.
-
-        Parameters
-        ----------
-        theta : array-like, shape=[..., dim]
 
         Returns
         -------
-        laws : array, shape=[..., n_hidden]
+        laws : OnHidden
             In the order of ``hidden``.
         """
         return sparse_apply(self._theta(theta) ** 2, self.dag.law_matrix)
 
-    def conservation_laws_jacobian(self, theta: Any) -> Any:
+    def conservation_laws_jacobian(self, theta: Theta) -> Any:
         """Jacobian ∂h(θ) = 2 A D_θ as a dense matrix.
-
-        Parameters
-        ----------
-        theta : array-like, shape=[..., dim]
 
         Returns
         -------
@@ -733,16 +621,8 @@ class ReLUNetwork(Architecture):
         self._refuse_dense(theta, self.n_laws, self.dim)
         return 2.0 * self.dag.law_matrix.toarray() * theta[..., None, :]
 
-    def laws_rank(self, theta: Any) -> int:
+    def laws_rank(self, theta: OneTheta) -> int:
         """Number of independent laws at θ: the hidden nodes whose Laplacian is not singular.
-
-        Parameters
-        ----------
-        theta : array-like, shape=[dim]
-
-        Returns
-        -------
-        rank : int
 
         Raises
         ------
@@ -752,32 +632,13 @@ class ReLUNetwork(Architecture):
         self.basis_chart(theta)
         return self.n_hidden
 
-    def laws_jvp(self, theta: Any, tangent: Any) -> Any:
-        """Push a velocity of θ forward by the laws, ∂h(θ) v = 2 A (θ ∘ v).
-
-        Parameters
-        ----------
-        theta, tangent : array-like, shape=[..., dim]
-
-        Returns
-        -------
-        laws_tangent : array, shape=[..., n_hidden]
-        """
+    def laws_jvp(self, theta: Theta, tangent: Tangent) -> OnHidden:
+        """Push a velocity of θ forward by the laws, ∂h(θ) v = 2 A (θ ∘ v)."""
         product = self._theta(theta) * self._theta(tangent, "tangent")
         return 2.0 * sparse_apply(product, self.dag.law_matrix)
 
-    def laws_size(self, theta: Any, tangent: Any = None) -> FloatArray:
-        """Size of the terms of h(θ), or of ∂h(θ) v: the same sums over edges, all positive.
-
-        Parameters
-        ----------
-        theta : array-like, shape=[..., dim]
-        tangent : array-like, shape=[..., dim], optional
-
-        Returns
-        -------
-        size : array, shape=[..., n_hidden]
-        """
+    def laws_size(self, theta: Theta, tangent: Tangent | None = None) -> OnHidden:
+        """Size of the terms of h(θ), or of ∂h(θ) v: the same sums over edges, all positive."""
         theta = np.abs(self._theta(theta, differentiable=False))
         if tangent is None:
             return sparse_apply(theta**2, self._law_sums)
@@ -788,17 +649,8 @@ class ReLUNetwork(Architecture):
     def _law_sums(self) -> csr_array:
         return abs(self.dag.law_matrix)
 
-    def laws_hessian(self, theta: Any, tangent_a: Any, tangent_b: Any) -> Any:
-        """Second derivative ∂²h[v, w] of the laws, the same at every θ.
-
-        Parameters
-        ----------
-        theta, tangent_a, tangent_b : array-like, shape=[..., dim]
-
-        Returns
-        -------
-        second_derivative : array, shape=[..., n_hidden]
-        """
+    def laws_hessian(self, theta: Theta, tangent_a: Tangent, tangent_b: Tangent) -> OnHidden:
+        """Second derivative ∂²h[v, w] of the laws, the same at every θ."""
         return self.laws_jvp(tangent_a, tangent_b)
 
     @cached_property
@@ -806,18 +658,8 @@ class ReLUNetwork(Architecture):
         """Solver for ∂h ∂hᵀ / 4 = A D_θ² Aᵀ, the grounded Laplacian of the hidden nodes."""
         return GroundedLaplacian(self.dag)
 
-    def solve_laws_jvp(self, theta: Any, laws_tangent: Any) -> FloatArray:
-        """Solve ∂h(θ) v = w for the shortest v, by a solve with the graph Laplacian.
-
-        Parameters
-        ----------
-        theta : array-like, shape=[..., dim]
-        laws_tangent : array-like, shape=[..., n_hidden]
-
-        Returns
-        -------
-        normal_vec : array, shape=[..., dim]
-        """
+    def solve_laws_jvp(self, theta: Theta, laws_tangent: OnHidden) -> Tangent:
+        """Solve ∂h(θ) v = w for the shortest v, by a solve with the graph Laplacian."""
 
         def step(point: FloatArray, speed: FloatArray) -> FloatArray:
             multipliers = self.laplacian.solve(point**2, speed / 2)
@@ -827,19 +669,17 @@ class ReLUNetwork(Architecture):
         tangent = as_array(laws_tangent, "vector", (self.n_laws,), differentiable=False)
         return over_batch(step, [theta, tangent], [1, 1])
 
-    def project_to_laws(self, theta: Any, laws: Any, *, max_steps: int = 50) -> Any:
+    def project_to_laws(self, theta: Theta, laws: OnHidden, *, max_steps: int = 50) -> Theta:
         """Slide θ along its fibre, by rescaling, to the one point where h has these values.
 
         Parameters
         ----------
-        theta : array-like, shape=[..., dim]
-        laws : array-like, shape=[..., n_hidden]
         max_steps : int
             Not used: the problem is convex and always solved.
 
         Returns
         -------
-        theta : array, shape=[..., dim]
+        theta : Theta
             With the same φ and the same function of the network.
 
         Raises
@@ -854,18 +694,17 @@ class ReLUNetwork(Architecture):
         theta = self._theta(theta, differentiable=False)
         return over_batch(slide, [theta, self._laws(laws)], [1, 1])
 
-    def rescale(self, theta: Any, log_factors: Any) -> FloatArray:
+    def rescale(self, theta: Theta, log_factors: OnHidden) -> Theta:
         """Act by the rescaling symmetry, θ_{u→v} ↦ (λ_v / λ_u) θ_{u→v}.
 
         Parameters
         ----------
-        theta : array-like, shape=[..., dim]
-        log_factors : array-like, shape=[..., n_hidden]
+        log_factors : OnHidden
             Logarithms of λ at the hidden nodes.
 
         Returns
         -------
-        theta : array, shape=[..., dim]
+        theta : Theta
             With the same φ and the same function of the network.
         """
         theta = self._theta(theta, differentiable=False)
@@ -875,12 +714,8 @@ class ReLUNetwork(Architecture):
 
     # Recovery.
 
-    def basis_chart(self, theta: Any) -> BasisPathChart:
+    def basis_chart(self, theta: OneTheta) -> BasisPathChart:
         """Chart of φ(𝓜_θ₀) whose anchors are the strongest at θ, with the signs of θ.
-
-        Parameters
-        ----------
-        theta : array-like, shape=[dim]
 
         Returns
         -------
@@ -896,23 +731,17 @@ class ReLUNetwork(Architecture):
         return make_chart(self.laplacian, point)
 
     def recover(
-        self, z: Any, laws: Any, *, near: Any = None, tolerance: float = 1e-6
-    ) -> FloatArray:
+        self, z: Lifted, laws: OnHidden, *, near: Theta | None = None, tolerance: float = 1e-6
+    ) -> Theta:
         """Recover Ψ(z, h) from the products of all paths.
 
         Parameters
         ----------
-        z : array-like, shape=[..., n_paths]
-        laws : array-like, shape=[..., n_hidden]
-        near : array-like, shape=[..., dim], optional
+        near : Theta, optional
             A point to start from, whose signs are taken over: φ forgets one sign per hidden node.
             Without it, every anchor in-edge gets a positive weight.
         tolerance : float
             Largest relative distance of z to the image.
-
-        Returns
-        -------
-        theta : array, shape=[..., dim]
 
         Raises
         ------
@@ -943,16 +772,8 @@ class ReLUNetwork(Architecture):
 
         return over_batch(one, arrays, [1] * len(arrays), shape=(self.dim,))
 
-    def image_representative(self, z: Any) -> FloatArray:
+    def image_representative(self, z: Lifted) -> Theta:
         """Find some θ̂ whose lift is z, or a point of the image near z: a retraction.
-
-        Parameters
-        ----------
-        z : array-like, shape=[..., n_paths]
-
-        Returns
-        -------
-        theta : array, shape=[..., dim]
 
         Raises
         ------
@@ -966,18 +787,13 @@ class ReLUNetwork(Architecture):
 
         return over_batch(one, [self._lifted(z, differentiable=False)], [1], shape=(self.dim,))
 
-    def project_to_range(self, theta: Any, lifted_vec: Any) -> FloatArray:
+    def project_to_range(self, theta: Theta, lifted_vec: LiftedTangent) -> LiftedTangent:
         """Project orthogonally onto range ∂φ(θ), of whatever sizes the path products are.
 
         Parameters
         ----------
-        theta : array-like, shape=[..., dim]
-        lifted_vec : array-like, shape=[..., n_paths]
+        lifted_vec : LiftedTangent
             Any vector of the lifted space.
-
-        Returns
-        -------
-        tangent_vec : array, shape=[..., n_paths]
         """
         if not self._dense_jacobian:
             return super().project_to_range(theta, lifted_vec)
@@ -988,17 +804,8 @@ class ReLUNetwork(Architecture):
 
         return self._over_lifted(project, theta, lifted_vec, self.lifted_shape)
 
-    def solve_vjp(self, theta: Any, covector: Any) -> FloatArray:
-        """Solve ∂φ(θ)ᵀ g = v for the shortest g, where v is a pullback.
-
-        Parameters
-        ----------
-        theta, covector : array-like, shape=[..., dim]
-
-        Returns
-        -------
-        lifted_covector : array, shape=[..., n_paths]
-        """
+    def solve_vjp(self, theta: Theta, covector: Tangent) -> Covector:
+        """Solve ∂φ(θ)ᵀ g = v for the shortest g, where v is a pullback."""
         if not self._dense_jacobian:
             return super().solve_vjp(theta, covector)
 
@@ -1037,18 +844,13 @@ class ReLUNetwork(Architecture):
         basis[order] = sorted_basis
         return basis, triangle, section[:, pivots]
 
-    def project_to_image(self, z: Any, *, near: Any = None) -> FloatArray:
+    def project_to_image(self, z: Lifted, *, near: Any = None) -> Lifted:
         """Move a nearby vector onto the image: rebuild all paths from the strongest basis of them.
 
         Parameters
         ----------
-        z : array-like, shape=[..., n_paths]
         near : array-like, optional
             Not used: nothing is iterated.
-
-        Returns
-        -------
-        z : array, shape=[..., n_paths]
 
         Raises
         ------
@@ -1067,10 +869,6 @@ class ReLUNetwork(Architecture):
         ----------
         z, projected : array, shape=[n_paths]
             A vector, and the point of the image found for it.
-
-        Returns
-        -------
-        residual : float
         """
         gap = projected - z
         residuals = [0.0]
@@ -1184,13 +982,8 @@ class ReLUNetwork(Architecture):
 
     # The network's function.
 
-    def forward(self, theta: Any, inputs: Any) -> Any:
+    def forward(self, theta: Theta, inputs: Inputs) -> Any:
         """Evaluate the network, differentiable once in θ.
-
-        Parameters
-        ----------
-        theta : array-like, shape=[..., dim]
-        inputs : array-like, shape=[n_samples, n_inputs]
 
         Returns
         -------
@@ -1201,14 +994,9 @@ class ReLUNetwork(Architecture):
         return _forward(self._theta(theta), data, self)
 
     def forward_vjp(
-        self, theta: FloatArray, inputs: FloatArray
+        self, theta: OneTheta, inputs: Inputs
     ) -> tuple[FloatArray, Callable[[FloatArray], FloatArray]]:
         """Evaluate the network at one θ and return its backpropagation, both unchecked.
-
-        Parameters
-        ----------
-        theta : array, shape=[dim]
-        inputs : array, shape=[n_samples, n_inputs]
 
         Returns
         -------
@@ -1321,13 +1109,8 @@ class ReLUNetwork(Architecture):
             return None
         return values > 0 if mask is True else (values > 0) | ~mask
 
-    def activations(self, theta: FloatArray, inputs: FloatArray) -> FloatArray:
+    def activations(self, theta: OneTheta, inputs: Inputs) -> FloatArray:
         """Value of every node on every sample, unchecked.
-
-        Parameters
-        ----------
-        theta : array, shape=[dim]
-        inputs : array, shape=[n_samples, n_inputs]
 
         Returns
         -------
@@ -1343,7 +1126,7 @@ class ReLUNetwork(Architecture):
 
     # Points.
 
-    def random_point(self, n_samples: int = 1, rng: Rng = None) -> FloatArray:
+    def random_point(self, n_samples: int = 1, rng: Rng = None) -> Theta:
         """Draw parameters by He's initialisation.
 
         Weights into a node with n in-edges are normal of variance 2/n, biases uniform in
@@ -1353,11 +1136,6 @@ class ReLUNetwork(Architecture):
         ----------
         n_samples : int
             With one sample there is no sample axis, as in geomstats.
-        rng : numpy.random.Generator or int, optional
-
-        Returns
-        -------
-        theta : array, shape=[..., dim]
         """
         count, rng = as_count(n_samples, "n_samples", 1), as_rng(rng)
         n_edges, heads = self.dag.n_edges, self.dag.heads
@@ -1368,17 +1146,12 @@ class ReLUNetwork(Architecture):
         points = np.concatenate([weights, rng.uniform(-limits, limits)], axis=1)
         return points[0] if count == 1 else points
 
-    def fibre_point(self, theta: Any, rng: Rng = None) -> FloatArray:
+    def fibre_point(self, theta: Theta, rng: Rng = None) -> Theta:
         """Rescale every hidden node by a random factor, standard normal in its logarithm.
-
-        Parameters
-        ----------
-        theta : array-like, shape=[..., dim]
-        rng : numpy.random.Generator or int, optional
 
         Returns
         -------
-        theta : array, shape=[..., dim]
+        theta : Theta
             The same φ and the same function, other conservation laws.
         """
         theta = self._theta(theta, differentiable=False)

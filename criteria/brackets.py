@@ -20,7 +20,7 @@ from liftflow.criteria.graph import by_graph, graph_recoverability, shared_edge
 from liftflow.criteria.products import over_factors
 from liftflow.criteria.scaling import SPARE
 from liftflow.criteria.views import Span, View, view_of
-from liftflow.typing import FloatArray, Rng, as_rng
+from liftflow.typing import FloatArray, OneTheta, Rng, as_rng
 
 _MAX_PAIRS = 2000
 _MAX_ENTRIES = 100_000  # of z, among which pairs are looked for
@@ -28,13 +28,11 @@ _MAX_NUMBERS = 4_000_000  # in the covectors of all pairs
 
 
 @over_factors
-def frobenius(architecture: Architecture, theta: Any, *, rng: Rng = 0) -> Finding:
+def frobenius(architecture: Architecture, theta: OneTheta, *, rng: Rng = 0) -> Finding:
     """Decide the Frobenius property at θ: [∇φ_i, ∇φ_j](θ) ∈ span{∇φ_k(θ)} for all i and j.
 
     Parameters
     ----------
-    architecture : Architecture
-    theta : array-like, shape=[dim]
     rng : numpy.random.Generator or int, optional
         For random combinations of the fields.
 
@@ -85,13 +83,11 @@ def _(network: ReLUNetwork, theta: FloatArray, rng: np.random.Generator) -> Find
 
 
 @over_factors
-def commuting(architecture: Architecture, theta: Any, *, rng: Rng = 0) -> Finding:
+def commuting(architecture: Architecture, theta: OneTheta, *, rng: Rng = 0) -> Finding:
     """Decide whether the fields commute at θ: [∇φ_i, ∇φ_j](θ) = 0 for all i and j.
 
     Parameters
     ----------
-    architecture : Architecture
-    theta : array-like, shape=[dim]
     rng : numpy.random.Generator or int, optional
         For random combinations of the fields.
 

@@ -13,7 +13,7 @@ from liftflow.criteria.graph import GRAPH_LIMIT, by_graph
 from liftflow.criteria.precise import is_precise
 from liftflow.criteria.scaling import column_lengths
 from liftflow.criteria.views import lift_rows
-from liftflow.typing import FloatArray
+from liftflow.typing import FloatArray, OneTheta
 
 PARTED = 1e3
 """Ratio of the lengths of two columns of ∂φ(θ) up to which double precision hides no scale."""
@@ -31,20 +31,10 @@ Criterion = Callable[[Architecture, FloatArray, np.random.Generator], Finding]
 
 
 @singledispatch
-def scales_part(architecture: Architecture, theta: FloatArray, rng: np.random.Generator) -> bool:
+def scales_part(architecture: Architecture, theta: OneTheta, rng: np.random.Generator) -> bool:
     """Tell whether θ has weights of such different scales that double precision hides some.
 
     A rescaling that multiplies weights by c and leaves φ alone divides their columns of ∂φ by c.
-
-    Parameters
-    ----------
-    architecture : Architecture
-    theta : array, shape=[dim]
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    parted : bool
     """
     lengths = column_lengths(lift_rows(architecture, theta, rng), theta)
     return bool(np.max(lengths) > PARTED * np.min(lengths))
@@ -70,7 +60,6 @@ def too_large(architecture: Architecture, limit: int = BRACKET_LIMIT) -> str:
 
     Parameters
     ----------
-    architecture : Architecture
     limit : int
         Number of parameters.
 
@@ -93,19 +82,8 @@ def too_large(architecture: Architecture, limit: int = BRACKET_LIMIT) -> str:
     )
 
 
-def kinked(architecture: Architecture, theta: FloatArray, rng: np.random.Generator) -> bool:
-    """Tell whether the derivative of a lift that is only evaluated jumps at θ.
-
-    Parameters
-    ----------
-    architecture : Architecture
-    theta : array, shape=[dim]
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    kinked : bool
-    """
+def kinked(architecture: Architecture, theta: OneTheta, rng: np.random.Generator) -> bool:
+    """Tell whether the derivative of a lift that is only evaluated jumps at θ."""
     fields = gradient_fields(architecture)
     if not isinstance(fields, AutogradFields):
         return False

@@ -27,7 +27,7 @@ from liftflow.criteria.orbits import STEPS, flow_end
 from liftflow.criteria.products import over_factors
 from liftflow.criteria.views import view_of
 from liftflow.doors import door
-from liftflow.typing import FloatArray, Rng, as_array, as_rng
+from liftflow.typing import FloatArray, OneLiftedTangent, OneTheta, Rng, as_array, as_rng
 
 SEARCH_LIMIT = 100
 """Number of entries of z up to which a counter-example is searched for."""
@@ -44,19 +44,13 @@ _FAR = 1e3  # a flow that makes θ this much larger is not followed
 
 
 @over_factors
-def metric_property(architecture: Architecture, theta: Any, *, rng: Rng = 0) -> Finding:
+def metric_property(architecture: Architecture, theta: OneTheta, *, rng: Rng = 0) -> Finding:
     """Decide the intrinsic metric property of θ₀: M(θ) = K_θ₀(φ(θ)) for all θ in 𝓜_θ₀.
 
     Close to θ₀ it holds where θ₀ is recoverable. Else two things are checked at θ₀ and at points
     of 𝓜_θ₀ that random flows lead to: the kernel inclusion, necessary, and sufficient where the
     fibres of φ in 𝓜_θ₀ are connected and of constant dimension; and that M is the same at the
     end of a walk inside the fibre.
-
-    Parameters
-    ----------
-    architecture : Architecture
-    theta : array-like, shape=[dim]
-    rng : numpy.random.Generator or int, optional
 
     Returns
     -------
@@ -73,7 +67,7 @@ def metric_property(architecture: Architecture, theta: Any, *, rng: Rng = 0) -> 
 
 
 def metric_given_recoverability(
-    architecture: Architecture, theta: FloatArray, recoverable: Finding, rng: np.random.Generator
+    architecture: Architecture, theta: OneTheta, recoverable: Finding, rng: np.random.Generator
 ) -> Finding:
     """Decide the metric property where recoverability is decided already.
 
@@ -81,13 +75,6 @@ def metric_given_recoverability(
     ----------
     architecture : Architecture
         Not a product.
-    theta : array, shape=[dim]
-    recoverable : Finding
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    finding : Finding
     """
     if recoverable.verdict is not Verdict.FAILS:
         return Finding(
@@ -135,7 +122,7 @@ def metric_given_recoverability(
 
 
 @over_factors
-def dynamic_property(architecture: Architecture, theta: Any, *, rng: Rng = 0) -> Finding:
+def dynamic_property(architecture: Architecture, theta: OneTheta, *, rng: Rng = 0) -> Finding:
     """Decide the intrinsic dynamic property of θ₀: along every flow from it, M depends on z alone.
 
     Implied by the metric property. Where that fails, what flows can reach decides, the orbit of
@@ -145,12 +132,6 @@ def dynamic_property(architecture: Architecture, theta: Any, *, rng: Rng = 0) ->
     kernel of ∂φ in them, at a point where the rank of ∂φ is maximal, it fails: the flows fill an
     open part of the orbit [Krener1974]_, so they reach points of one fibre with different M. Both
     hold for an analytic φ. To show such a pair, two losses are searched for.
-
-    Parameters
-    ----------
-    architecture : Architecture
-    theta : array-like, shape=[dim]
-    rng : numpy.random.Generator or int, optional
 
     Returns
     -------
@@ -168,7 +149,7 @@ def dynamic_property(architecture: Architecture, theta: Any, *, rng: Rng = 0) ->
 
 
 def dynamic_given_metric(
-    architecture: Architecture, theta: FloatArray, metric: Finding, rng: np.random.Generator
+    architecture: Architecture, theta: OneTheta, metric: Finding, rng: np.random.Generator
 ) -> Finding:
     """Decide the dynamic property where the metric property is decided already.
 
@@ -176,13 +157,6 @@ def dynamic_given_metric(
     ----------
     architecture : Architecture
         Not a product.
-    theta : array, shape=[dim]
-    metric : Finding
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    finding : Finding
     """
     if metric.verdict is Verdict.HOLDS:
         reason = f"implied by the metric property: {metric.reason}"
@@ -223,11 +197,11 @@ class CounterExample:
         Relative difference of M, by random probes.
     mismatch : float
         Distance of the two z, each entry relative to its terms, and to the way that z went.
-    slope1, slope2, axis : array, shape=[*lifted_shape]
+    slope1, slope2, axis : OneLiftedTangent
         The vectors c_1, c_2 and a.
     curvature : float
         The number κ.
-    theta1, theta2 : array, shape=[dim]
+    theta1, theta2 : OneTheta
         Ends of the two flows.
     tries, evaluations : int
         What the search took.
@@ -236,22 +210,17 @@ class CounterExample:
     found: bool
     gap: float
     mismatch: float
-    slope1: FloatArray
-    slope2: FloatArray
-    axis: FloatArray
+    slope1: OneLiftedTangent
+    slope2: OneLiftedTangent
+    axis: OneLiftedTangent
     curvature: float
-    theta1: FloatArray
-    theta2: FloatArray
+    theta1: OneTheta
+    theta2: OneTheta
     tries: int
     evaluations: int
 
     def describe(self) -> str:
-        """Return one sentence.
-
-        Returns
-        -------
-        text : str
-        """
+        """Return one sentence."""
         effort = f"{self.tries} {'try' if self.tries == 1 else 'tries'}, {self.evaluations} flows"
         if not self.found:
             if not self.tries:
@@ -266,12 +235,7 @@ class CounterExample:
         )
 
     def losses(self) -> dict[str, Any]:
-        """Return the two losses, by name.
-
-        Returns
-        -------
-        losses : dict
-        """
+        """Return the two losses, by name."""
         return {
             "c1": self.slope1,
             "c2": self.slope2,
@@ -285,7 +249,7 @@ class CounterExample:
 
 @door
 def find_counter_example(
-    architecture: Architecture, theta: Any, *, max_tries: int = 3, rng: Rng = 0
+    architecture: Architecture, theta: OneTheta, *, max_tries: int = 3, rng: Rng = 0
 ) -> CounterExample:
     """Search for two losses whose flows from θ₀ reach the same z with different M, by shooting.
 
@@ -294,11 +258,8 @@ def find_counter_example(
 
     Parameters
     ----------
-    architecture : Architecture
-    theta : array-like, shape=[dim]
     max_tries : int
         Number of random pairs of losses.
-    rng : numpy.random.Generator or int, optional
 
     Returns
     -------

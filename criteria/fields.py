@@ -21,7 +21,7 @@ from liftflow.architectures.base import followed_by_autograd
 from liftflow.criteria.jets import Arithmetic
 from liftflow.criteria.scaling import finite
 from liftflow.errors import InputError
-from liftflow.typing import FloatArray, IntArray
+from liftflow.typing import FloatArray, IntArray, OneTheta
 
 _CHANGE = 0.1  # of a field, relative to it, that shows its unit of length
 
@@ -33,12 +33,8 @@ class GradientFields(ABC):
     isometry, up to one factor, relates to θ.
     """
 
-    def point(self, theta: FloatArray) -> FloatArray:
+    def point(self, theta: OneTheta) -> FloatArray:
         """Return the coordinates of a parameter; θ itself unless a family has better ones.
-
-        Parameters
-        ----------
-        theta : array, shape=[dim]
 
         Returns
         -------
@@ -66,10 +62,6 @@ class GradientFields(ABC):
         Parameters
         ----------
         point : array, shape=[n_coordinates]
-
-        Returns
-        -------
-        unit : float
         """
         return float(np.linalg.norm(point)) or 1.0
 
@@ -82,11 +74,6 @@ class GradientFields(ABC):
         count : int
             Number of forms.
         point : array, shape=[n_coordinates]
-        rng : numpy.random.Generator
-
-        Returns
-        -------
-        forms : forms
         """
 
     @abstractmethod
@@ -97,10 +84,6 @@ class GradientFields(ABC):
         ----------
         numbers : array, shape=[n]
             Flat numbers of the entries.
-
-        Returns
-        -------
-        forms : forms
         """
 
     @abstractmethod
@@ -109,7 +92,6 @@ class GradientFields(ABC):
 
         Parameters
         ----------
-        forms : forms
         point : array, shape=[n_forms, n_coordinates]
             In the form of :meth:`start`.
 
@@ -170,7 +152,6 @@ class GradientFields(ABC):
 
         Parameters
         ----------
-        forms : forms
         point : array, shape=[n_coordinates]
         count : int
             Number of forms.
@@ -186,7 +167,6 @@ class GradientFields(ABC):
 
         Parameters
         ----------
-        forms : forms
         point : array, shape=[n_coordinates]
         velocities : array, shape=[n, n_coordinates]
             One for each form.
@@ -207,7 +187,6 @@ class GradientFields(ABC):
         forms : sequence of forms
             For X_1, …, X_k, each for ``count`` brackets.
         point : array, shape=[n_coordinates]
-        count : int
 
         Returns
         -------
@@ -221,9 +200,7 @@ class GradientFields(ABC):
 
         Parameters
         ----------
-        forms : sequence of forms
         point : array, shape=[n_coordinates]
-        count : int
 
         Returns
         -------
@@ -263,12 +240,8 @@ class AutogradFields(GradientFields):
         self.architecture = architecture
         self._units: dict[bytes, float] = {}
 
-    def unit(self, point: FloatArray) -> float:
+    def unit(self, point: OneTheta) -> float:
         """Return the shortest length, but that of the point, over which a random field changes.
-
-        Parameters
-        ----------
-        point : array, shape=[dim]
 
         Returns
         -------
@@ -307,14 +280,8 @@ class AutogradFields(GradientFields):
         """
         return finite(values, self.architecture)
 
-    def random_forms(self, count: int, point: FloatArray, rng: np.random.Generator) -> FloatArray:
+    def random_forms(self, count: int, point: OneTheta, rng: np.random.Generator) -> FloatArray:
         """Draw normal covectors.
-
-        Parameters
-        ----------
-        count : int
-        point : array, shape=[dim]
-        rng : numpy.random.Generator
 
         Returns
         -------
@@ -360,14 +327,8 @@ class AutogradFields(GradientFields):
             )
             return slope(point) + 0.0 * point
 
-    def majorants(self, forms: Sequence[Any], point: FloatArray, count: int) -> FloatArray:
+    def majorants(self, forms: Sequence[Any], point: OneTheta, count: int) -> FloatArray:
         """Add up the sizes of the two terms of the brackets and of the fields.
-
-        Parameters
-        ----------
-        forms : sequence of array
-        point : array, shape=[dim]
-        count : int
 
         Returns
         -------
@@ -399,16 +360,7 @@ class AutogradFields(GradientFields):
 
 @singledispatch
 def gradient_fields(architecture: Architecture) -> GradientFields:
-    """Return the gradient fields of an architecture; a family with a structure registers its own.
-
-    Parameters
-    ----------
-    architecture : Architecture
-
-    Returns
-    -------
-    fields : GradientFields
-    """
+    """Return the gradient fields of an architecture; a family can register its own."""
     return AutogradFields(architecture)
 
 
@@ -418,13 +370,8 @@ def exact_fields(architecture: Architecture, arithmetic: Arithmetic) -> Any:
 
     Parameters
     ----------
-    architecture : Architecture
     arithmetic : Arithmetic
         Integers modulo a prime.
-
-    Returns
-    -------
-    fields : NetworkFields
 
     Raises
     ------

@@ -15,7 +15,7 @@ from liftflow.criteria.findings import Finding
 from liftflow.criteria.kernels import kernel_inclusion, recoverability
 from liftflow.criteria.products import combine
 from liftflow.doors import door
-from liftflow.typing import Rng, as_array, as_rng
+from liftflow.typing import OneTheta, Rng, as_array, as_rng
 
 _COLOURS = {"holds": "green", "fails": "red", "undecided": "yellow"}
 
@@ -51,21 +51,11 @@ class Classification:
     n_laws: Finding
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
-        """Return all findings in the types of JSON, by name.
-
-        Returns
-        -------
-        record : dict of str to dict
-        """
+        """Return all findings in the types of JSON, by name."""
         return {field.name: getattr(self, field.name).to_dict() for field in fields(self)}
 
     def table(self) -> Table:
-        """Return the findings as a table for rich.
-
-        Returns
-        -------
-        table : rich.table.Table
-        """
+        """Return the findings as a table for rich."""
         table = Table(title="The hierarchy at θ")
         for title in ("property", "verdict", "value", "margin"):
             table.add_column(title, justify="right" if title in ("value", "margin") else "left")
@@ -99,7 +89,7 @@ class Classification:
 
 @door
 def classify(
-    architecture: Architecture, theta: Any, exact: bool = False, *, rng: Rng = 0
+    architecture: Architecture, theta: OneTheta, exact: bool = False, *, rng: Rng = 0
 ) -> Classification:
     """Decide the whole hierarchy at θ.
 
@@ -108,15 +98,10 @@ def classify(
     architecture : Architecture
         Any; one that only defines ``lift`` is differentiated by autograd, and its laws are those
         that the Lie algebra of its fields leaves.
-    theta : array-like, shape=[dim]
     exact : bool
         Count the laws over prime fields instead of floats.
     rng : numpy.random.Generator or int, optional
         For random combinations of fields, and for the search for a counter-example.
-
-    Returns
-    -------
-    classification : Classification
 
     Raises
     ------

@@ -20,7 +20,7 @@ from liftflow.criteria.findings import (
 from liftflow.criteria.graph import by_graph, graph_recoverability
 from liftflow.criteria.products import over_factors
 from liftflow.criteria.views import Kernel, View, view_of
-from liftflow.typing import FloatArray, Rng, as_rng
+from liftflow.typing import FloatArray, OneTheta, Rng, as_rng
 
 _TOO_LARGE: dict[str, Any] = {
     "verdict": Verdict.UNDECIDED,
@@ -31,13 +31,11 @@ _TOO_LARGE: dict[str, Any] = {
 
 
 @over_factors
-def recoverability(architecture: Architecture, theta: Any, *, rng: Rng = 0) -> Finding:
+def recoverability(architecture: Architecture, theta: OneTheta, *, rng: Rng = 0) -> Finding:
     """Decide intrinsic recoverability at θ: ker ∂φ(θ) ∩ ker ∂h(θ) = {0}.
 
     Parameters
     ----------
-    architecture : Architecture
-    theta : array-like, shape=[dim]
     rng : numpy.random.Generator or int, optional
         For random combinations of the rows of ∂φ, where there are many.
 
@@ -96,7 +94,7 @@ def _(network: ReLUNetwork, theta: FloatArray, rng: np.random.Generator) -> Find
 
 
 @over_factors
-def kernel_inclusion(architecture: Architecture, theta: Any, *, rng: Rng = 0) -> Finding:
+def kernel_inclusion(architecture: Architecture, theta: OneTheta, *, rng: Rng = 0) -> Finding:
     r"""Decide ker ∂φ(θ) ∩ ker ∂h(θ) ⊆ ker ∂M(θ), which the metric property needs.
 
     Matrix-free: :math:`⟨g', M g⟩ = ⟨X_{g'}, X_g⟩` with the fields :math:`X_g = ∂φ^\top g`, so ∂M
@@ -104,8 +102,6 @@ def kernel_inclusion(architecture: Architecture, theta: Any, *, rng: Rng = 0) ->
 
     Parameters
     ----------
-    architecture : Architecture
-    theta : array-like, shape=[dim]
     rng : numpy.random.Generator or int, optional
         For the random fields.
 
@@ -179,18 +175,12 @@ def _inclusion(view: View, kernel: Kernel) -> Finding:
 
 
 def in_orbit(
-    architecture: Architecture, theta: FloatArray, rng: np.random.Generator
+    architecture: Architecture, theta: OneTheta, rng: np.random.Generator
 ) -> tuple[Finding, Finding]:
     """Decide recoverability and the kernel inclusion in the orbit, all that flows can reach.
 
     The trace at θ of the Lie algebra that the fields ∇φ_i generate, tangent to the orbit of θ,
     stands in the place of ker ∂h. The two are the same where the laws are complete.
-
-    Parameters
-    ----------
-    architecture : Architecture
-    theta : array, shape=[dim]
-    rng : numpy.random.Generator
 
     Returns
     -------

@@ -14,7 +14,7 @@ from scipy.integrate import solve_ivp
 
 from liftflow.criteria.traces import LieTrace, lie_trace
 from liftflow.errors import NotFiniteError
-from liftflow.typing import FloatArray
+from liftflow.typing import FloatArray, OneTheta
 
 if TYPE_CHECKING:
     from liftflow.criteria.views import View
@@ -35,10 +35,6 @@ class _FlowLost(Exception):
 
 def orbit_trace(view: "View") -> LieTrace:
     """Trace at θ of the Lie algebra of the fields, at special points, too.
-
-    Parameters
-    ----------
-    view : View
 
     Returns
     -------
@@ -85,16 +81,12 @@ def _trace_aside(view: "View") -> LieTrace | None:
     return None
 
 
-def flow_end(view: "View") -> FloatArray | None:
+def flow_end(view: "View") -> OneTheta | None:
     """Follow a random combination of the fields, which changes with time, to a point of the orbit.
-
-    Parameters
-    ----------
-    view : View
 
     Returns
     -------
-    theta : array, shape=[dim], or None
+    theta : OneTheta, optional
         None where no flow could be followed.
     """
     fields, start, evaluations = view.fields, view.point, count()

@@ -15,7 +15,7 @@ from liftflow.criteria.labels import parameter_labels
 from liftflow.criteria.scaling import finite, unit_rows
 from liftflow.doors import door
 from liftflow.errors import InputError, ShapeError
-from liftflow.typing import FloatArray, Rng, as_array, as_count, as_rng
+from liftflow.typing import FloatArray, Rng, Scalars, Tangent, Theta, as_array, as_count, as_rng
 
 MONOMIAL_LIMIT = 2500
 """Largest number of monomials: the matrix of conditions has as many columns."""
@@ -45,32 +45,14 @@ class PolynomialLaw:
     terms: tuple[tuple[Monomial, Fraction], ...]
     labels: tuple[str, ...]
 
-    def __call__(self, theta: Any) -> FloatArray:
-        """Evaluate the law.
-
-        Parameters
-        ----------
-        theta : array-like, shape=[..., dim]
-
-        Returns
-        -------
-        values : array, shape=[...]
-        """
+    def __call__(self, theta: Theta) -> Scalars:
+        """Evaluate the law."""
         theta = as_array(theta, "theta", (len(self.labels),), differentiable=False)
         values = [float(c) * np.prod(theta[..., list(m)], axis=-1) for m, c in self.terms]
         return np.sum(values, axis=0)
 
-    def gradient(self, theta: Any) -> FloatArray:
-        """Differentiate the law.
-
-        Parameters
-        ----------
-        theta : array-like, shape=[..., dim]
-
-        Returns
-        -------
-        gradient : array, shape=[..., dim]
-        """
+    def gradient(self, theta: Theta) -> Tangent:
+        """Differentiate the law."""
         theta = as_array(theta, "theta", (len(self.labels),), differentiable=False)
         result = np.zeros_like(theta)
         for monomial, coefficient in self.terms:
@@ -144,12 +126,7 @@ class DiscoveredLaws:
         return "\n".join([self.reason, *(f"  {law}" for law in self.laws)])
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything in the types of JSON.
-
-        Returns
-        -------
-        record : dict
-        """
+        """Return everything in the types of JSON."""
         return {
             "laws": [str(law) for law in self.laws],
             "verdict": str(self.verdict),
@@ -185,11 +162,6 @@ def discover_laws(
         Largest degree, without the constants.
     labels : sequence of str, optional
         Names of the parameters; those of the family by default.
-    rng : numpy.random.Generator or int, optional
-
-    Returns
-    -------
-    laws : DiscoveredLaws
 
     Raises
     ------

@@ -32,7 +32,7 @@ from liftflow.criteria.views import (
     relative_gram_changes,
     view_of,
 )
-from liftflow.typing import FloatArray
+from liftflow.typing import FloatArray, OneTangent, OneTheta
 
 PRECISE_LIMIT = 100
 """Number of parameters of a linear or ReLU network up to which this view is used."""
@@ -185,10 +185,6 @@ class PreciseSpan(Span):
         ----------
         vectors : Rows
             Of the view.
-
-        Returns
-        -------
-        rest : Rows
         """
         return [
             rows - (rows @ basis.T) @ basis for rows, basis in zip(vectors, self.bases, strict=True)
@@ -196,12 +192,7 @@ class PreciseSpan(Span):
 
     @_precisely()
     def complement(self) -> Rows:
-        """Orthonormal bases of the orthogonal complements.
-
-        Returns
-        -------
-        vectors : Rows
-        """
+        """Orthonormal bases of the orthogonal complements."""
         size = self.bases[0].shape[1]
         units = _exact(np.eye(size))
         return [_independent(units, basis, size - self.dimension)[0] for basis in self.bases]
@@ -226,8 +217,6 @@ class PreciseView(View):
 
     Parameters
     ----------
-    architecture : DeepLinear or ReLUNetwork
-    theta : array, shape=[dim]
     rng : numpy.random.Generator
         For random combinations of the fields, and the neighbours of θ.
 
@@ -237,7 +226,7 @@ class PreciseView(View):
     """
 
     def __init__(
-        self, architecture: Architecture, theta: FloatArray, rng: np.random.Generator
+        self, architecture: Architecture, theta: OneTheta, rng: np.random.Generator
     ) -> None:
         super().__init__(architecture, theta, rng)
         # By majorants: where terms cancel, the fields have only the size of rounding.
@@ -253,39 +242,19 @@ class PreciseView(View):
         return [evaluate(point) / self._scale for point in self._points]
 
     def span(self) -> PreciseSpan:
-        """Return the empty span.
-
-        Returns
-        -------
-        span : PreciseSpan
-        """
+        """Return the empty span."""
         return PreciseSpan(self.size)
 
     @_precisely()
     def field_vectors(self) -> Rows:
-        """Random fields, as many as span all.
-
-        Returns
-        -------
-        vectors : Rows
-        """
+        """Random fields, as many as span all."""
         count = self.n_fields
         forms = _exact_forms(self.random_forms(count))
         return self._rows(lambda point: self.fields.values(forms, point, count))
 
     @_precisely()
     def brackets(self, forms: Sequence[NetworkForms], count: int) -> Rows:
-        """Nested brackets, relative to bounds of all terms.
-
-        Parameters
-        ----------
-        forms : sequence of forms
-        count : int
-
-        Returns
-        -------
-        vectors : Rows
-        """
+        """Nested brackets, relative to bounds of all terms."""
         majorants = self.fields.majorants(forms, self.point, count) / self._scale
         sizes = np.linalg.norm(majorants, axis=1, keepdims=True)
         sizes = np.where(sizes > 0, sizes, 1.0)
@@ -308,21 +277,12 @@ class PreciseView(View):
         ----------
         patience : int
             Number of levels of brackets that must add nothing.
-
-        Returns
-        -------
-        trace : LieTrace
         """
         return lie_trace(self, patience=patience)
 
     @_precisely()
     def law_rank(self) -> Rank:
-        """Rank of ∂h(θ).
-
-        Returns
-        -------
-        rank : Rank
-        """
+        """Rank of ∂h(θ)."""
         return self.span().extend([row * self._scale**2 for row in self._law_rows()])
 
     @_precisely()
@@ -333,10 +293,6 @@ class PreciseView(View):
         ----------
         in_orbit : bool
             Whether the trace of the Lie algebra is in the place of ker ∂h.
-
-        Returns
-        -------
-        kernel : Kernel
         """
         ranks, velocities, smallest, objection = self._in_orbit() if in_orbit else self._in_laws()
         basis = velocities[0].astype(float) @ self._coordinates.T
@@ -418,10 +374,6 @@ class PreciseView(View):
     def gram_changes(self, kernel: Kernel) -> tuple[FloatArray, float]:
         """Relative size of ∂M along a kernel, and the largest of their distances from zero.
 
-        Parameters
-        ----------
-        kernel : Kernel
-
         Returns
         -------
         changes : array, shape=[dimension]
@@ -446,17 +398,12 @@ def _exact_forms(forms: NetworkForms) -> NetworkForms:
 
 
 @singledispatch
-def typical_weights(architecture: Architecture, theta: FloatArray) -> FloatArray:
+def typical_weights(architecture: Architecture, theta: OneTheta) -> OneTangent:
     """Typical size of each weight: what a small change of it is relative to.
-
-    Parameters
-    ----------
-    architecture : DeepLinear or ReLUNetwork
-    theta : array, shape=[dim]
 
     Returns
     -------
-    sizes : array, shape=[dim]
+    sizes : OneTangent
         In the coordinates of the fields. Zero for a weight that is zero with all of its row or
         column of a matrix, or as an edge of a graph: such zeros are no accidents.
     """
@@ -478,18 +425,8 @@ def _(architecture: ReLUNetwork, theta: FloatArray) -> FloatArray:
     return np.abs(theta)
 
 
-def is_precise(architecture: Architecture, theta: FloatArray) -> bool:
-    """Tell whether a network is seen in high precision.
-
-    Parameters
-    ----------
-    architecture : DeepLinear or ReLUNetwork
-    theta : array, shape=[dim]
-
-    Returns
-    -------
-    precise : bool
-    """
+def is_precise(architecture: Architecture, theta: OneTheta) -> bool:
+    """Tell whether a network is seen in high precision."""
     sizes = typical_weights(architecture, theta)
     sizes = sizes[sizes > 0]
     decades = np.ptp(np.log10(sizes)) if sizes.size else 0.0

@@ -7,7 +7,7 @@ import numpy as np
 from liftflow.architectures import Architecture
 from liftflow.criteria.findings import DROP
 from liftflow.errors import NotFiniteError
-from liftflow.typing import FloatArray
+from liftflow.typing import FloatArray, OneTangent, OneTheta
 
 SPARE = 6
 """Random combinations more than can be independent, so that no single one decides."""
@@ -20,7 +20,6 @@ def finite(derivatives: Any, architecture: Architecture) -> FloatArray:
     ----------
     derivatives : array-like
         Any shape.
-    architecture : Architecture
 
     Returns
     -------
@@ -42,7 +41,7 @@ def finite(derivatives: Any, architecture: Architecture) -> FloatArray:
     return array
 
 
-def column_lengths(rows: FloatArray, theta: FloatArray) -> FloatArray:
+def column_lengths(rows: FloatArray, theta: OneTheta) -> OneTangent:
     """Measure the columns of ∂φ(θ), whose lengths are the units of velocities of θ.
 
     A rescaling of the hidden nodes that multiplies a weight divides its length, so their product
@@ -52,11 +51,10 @@ def column_lengths(rows: FloatArray, theta: FloatArray) -> FloatArray:
     ----------
     rows : array, shape=[n, dim]
         Of ∂φ(θ).
-    theta : array, shape=[dim]
 
     Returns
     -------
-    lengths : array, shape=[dim]
+    lengths : OneTangent
         Positive.
     """
     lengths, sizes = np.linalg.norm(rows, axis=0), np.abs(theta)

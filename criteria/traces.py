@@ -76,15 +76,10 @@ def lie_trace(view: "View", *, patience: int = 1, least: int = 0) -> LieTrace:
 
     Parameters
     ----------
-    view : View
     patience : int
         Number of successive levels that must add nothing.
     least : int
         Dimension below which the search goes on.
-
-    Returns
-    -------
-    trace : LieTrace
 
     References
     ----------

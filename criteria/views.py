@@ -19,7 +19,7 @@ from liftflow.criteria.findings import DROP, Rank, rank_of
 from liftflow.criteria.orbits import orbit_trace
 from liftflow.criteria.scaling import SPARE, column_lengths, finite, unit_rows
 from liftflow.criteria.traces import LieTrace
-from liftflow.typing import FloatArray, IntArray, refuse_beyond
+from liftflow.typing import FloatArray, IntArray, OneTheta, refuse_beyond
 
 _SHORTEST = 1e-3  # relative length down to which vectors are made to unit vectors
 
@@ -40,10 +40,6 @@ class Span(ABC):
         ----------
         vectors : Any
             Of the view.
-
-        Returns
-        -------
-        rank : Rank
         """
 
     @abstractmethod
@@ -106,14 +102,12 @@ class View(ABC):
 
     Parameters
     ----------
-    architecture : Architecture
-    theta : array, shape=[dim]
     rng : numpy.random.Generator
         For random combinations of the fields.
     """
 
     def __init__(
-        self, architecture: Architecture, theta: FloatArray, rng: np.random.Generator
+        self, architecture: Architecture, theta: OneTheta, rng: np.random.Generator
     ) -> None:
         self.architecture = architecture
         self.theta = theta
@@ -131,17 +125,8 @@ class View(ABC):
         """Length over which the fields change."""
         return self.fields.unit(self.point)
 
-    def at(self, theta: FloatArray) -> "View":
-        """Return the view of another point.
-
-        Parameters
-        ----------
-        theta : array, shape=[dim]
-
-        Returns
-        -------
-        view : View
-        """
+    def at(self, theta: OneTheta) -> "View":
+        """Return the view of another point."""
         return type(self)(self.architecture, theta, self.rng)
 
     @property
@@ -156,10 +141,6 @@ class View(ABC):
         ----------
         count : int
             Number of forms.
-
-        Returns
-        -------
-        forms : forms
         """
         return self.fields.random_forms(count, self.point, self.rng)
 
@@ -170,10 +151,6 @@ class View(ABC):
         ----------
         numbers : array, shape=[n]
             Flat numbers of the entries.
-
-        Returns
-        -------
-        forms : forms
         """
         return self.fields.basis_forms(numbers)
 
@@ -198,10 +175,6 @@ class View(ABC):
             X_1 first, of as many forms each.
         count : int
             Number of brackets.
-
-        Returns
-        -------
-        vectors : Any
         """
 
     @abstractmethod
@@ -212,10 +185,6 @@ class View(ABC):
         ----------
         patience : int
             Number of levels of brackets that must add nothing, where θ alone decides.
-
-        Returns
-        -------
-        trace : LieTrace
         """
 
     @abstractmethod
@@ -231,10 +200,6 @@ class View(ABC):
         in_orbit : bool
             Put the trace at θ of the Lie algebra that the fields generate in the place of ker ∂h.
             So it is wherever no laws are known.
-
-        Returns
-        -------
-        kernel : Kernel
         """
 
     @abstractmethod
@@ -310,10 +275,6 @@ class FloatSpan(Span):
         ----------
         vectors : array, shape=[n, n_coordinates]
             At most about as long as unit vectors, which ranks are relative to.
-
-        Returns
-        -------
-        rank : Rank
         """
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         rest = self.outside(vectors / np.maximum(lengths, _SHORTEST))
@@ -356,9 +317,7 @@ class FloatView(View):
 
     Parameters
     ----------
-    architecture : Architecture
     theta : array, shape=[dim]
-    rng : numpy.random.Generator
     """
 
     @cached_property
@@ -373,12 +332,7 @@ class FloatView(View):
         return column_lengths(self._raw_fields, self.point) / np.sqrt(self.n_fields)
 
     def span(self) -> FloatSpan:
-        """Return the empty span.
-
-        Returns
-        -------
-        span : FloatSpan
-        """
+        """Return the empty span."""
         return FloatSpan(self.size)
 
     def field_vectors(self) -> FloatArray:
@@ -392,11 +346,6 @@ class FloatView(View):
 
     def brackets(self, forms: Sequence[Any], count: int) -> FloatArray:
         """Nested brackets, relative to bounds of all terms; what is rounding beside those is zero.
-
-        Parameters
-        ----------
-        forms : sequence of forms
-        count : int
 
         Returns
         -------
@@ -415,20 +364,11 @@ class FloatView(View):
         ----------
         patience : int
             Not used: the other points tell which level is the last.
-
-        Returns
-        -------
-        trace : LieTrace
         """
         return orbit_trace(self)
 
     def law_rank(self) -> Rank:
-        """Rank of ∂h(θ), its columns scaled to compensate those of ∂φ(θ).
-
-        Returns
-        -------
-        rank : Rank
-        """
+        """Rank of ∂h(θ), its columns scaled to compensate those of ∂φ(θ)."""
         rows = np.asarray(self.architecture.conservation_laws_jacobian(self.theta))
         lifted = lift_rows(self.architecture, self.theta, self.rng)
         return FloatSpan(self.architecture.dim).extend(
@@ -445,10 +385,6 @@ class FloatView(View):
         ----------
         in_orbit : bool
             Whether the trace of the Lie algebra is in the place of ker ∂h.
-
-        Returns
-        -------
-        kernel : Kernel
         """
         dim = self.architecture.dim
         lifted = lift_rows(self.architecture, self.theta, self.rng)
@@ -506,20 +442,12 @@ class FloatView(View):
         ----------
         vectors : array, shape=[n, n_coordinates]
             Of this view.
-
-        Returns
-        -------
-        length, decisive : float
         """
         length = float(np.max(self.lengths(vectors)))
         return length, length
 
     def gram_changes(self, kernel: Kernel) -> tuple[FloatArray, float]:
         """Relative size of ∂M along a kernel, twice for the largest: it decides by itself.
-
-        Parameters
-        ----------
-        kernel : Kernel
 
         Returns
         -------
@@ -544,7 +472,6 @@ def relative_gram_changes(
 
     Parameters
     ----------
-    fields : GradientFields
     pairs : sequence of forms
         Two each.
     point : array, shape=[n_coordinates]
@@ -570,16 +497,8 @@ def relative_gram_changes(
     return changes
 
 
-def lift_rows(
-    architecture: Architecture, theta: FloatArray, rng: np.random.Generator
-) -> FloatArray:
+def lift_rows(architecture: Architecture, theta: OneTheta, rng: np.random.Generator) -> FloatArray:
     """∂φ(θ), or as many random fields as can be independent, and a few more.
-
-    Parameters
-    ----------
-    architecture : Architecture
-    theta : array, shape=[dim]
-    rng : numpy.random.Generator
 
     Returns
     -------
@@ -600,17 +519,6 @@ def lift_rows(
 
 
 @singledispatch
-def view_of(architecture: Architecture, theta: FloatArray, rng: np.random.Generator) -> View:
-    """Return the view of an architecture at a point; a family with a better one registers it.
-
-    Parameters
-    ----------
-    architecture : Architecture
-    theta : array, shape=[dim]
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    view : View
-    """
+def view_of(architecture: Architecture, theta: OneTheta, rng: np.random.Generator) -> View:
+    """Return the view of an architecture at a point; a family with a better one registers it."""
     return FloatView(architecture, theta, rng)

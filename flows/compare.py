@@ -24,7 +24,7 @@ from liftflow.flows.trajectory import Trajectory
 from liftflow.losses import Loss
 from liftflow.manifolds import InvariantSet
 from liftflow.metrics import Cometric
-from liftflow.typing import FloatArray
+from liftflow.typing import FloatArray, OnTimes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,18 +43,15 @@ class Comparison:
 
     Attributes
     ----------
-    architecture : Architecture
-    loss : Loss
     manifold_dim : int
         Dimension of the invariant set.
     rtol : float
         Relative tolerance of both flows.
-    parameter, intrinsic : Trajectory
-    deviation : array, shape=[n_times]
+    deviation : OnTimes
         Relative deviation ‖φ(θ(t)) − z(t)‖ / ‖φ(θ(t))‖, as far as both flows came.
     control : Trajectory or None
         The negative control: the flow from the same z by the metric of other laws.
-    control_deviation_over_time : array, shape=[n_times], or None
+    control_deviation_over_time : OnTimes, optional
         Its relative deviation from the parameter flow.
     """
 
@@ -64,9 +61,9 @@ class Comparison:
     rtol: float
     parameter: Trajectory
     intrinsic: Trajectory
-    deviation: FloatArray
+    deviation: OnTimes
     control: Trajectory | None
-    control_deviation_over_time: FloatArray | None
+    control_deviation_over_time: OnTimes | None
 
     @property
     def max_deviation(self) -> float:
@@ -95,17 +92,8 @@ class Comparison:
         return [flow for flow in flows if flow is not None]
 
     @door
-    def law_drift_over_time(self, trajectory: Trajectory) -> FloatArray:
-        """Drift of the conservation laws along a trajectory, as :func:`law_drift` measures it.
-
-        Parameters
-        ----------
-        trajectory : Trajectory
-
-        Returns
-        -------
-        drift : array, shape=[n_times]
-        """
+    def law_drift_over_time(self, trajectory: Trajectory) -> OnTimes:
+        """Drift of the conservation laws along a trajectory, as :func:`law_drift` measures it."""
         return law_drift(self.architecture, trajectory)
 
     @property
@@ -147,12 +135,7 @@ class Comparison:
         return result | {"t_end": float(self.parameter.t[-1]), "n_charts": self.intrinsic.n_charts}
 
     def table(self) -> Table:
-        """Lay the figures out as a table.
-
-        Returns
-        -------
-        table : rich.table.Table
-        """
+        """Lay the figures out as a table."""
         summary = self.summary()
         table = Table(title="Two flows of one training problem", title_justify="left")
         table.add_column("")
@@ -199,12 +182,7 @@ class Comparison:
         Console().print(self.table())
 
     def plot(self) -> "Figure":
-        """Draw loss, deviation and law drift over time.
-
-        Returns
-        -------
-        figure : matplotlib.figure.Figure
-        """
+        """Draw loss, deviation and law drift over time."""
         from liftflow.flows.plotting import plot_comparison
 
         return plot_comparison(self)
@@ -217,18 +195,13 @@ def _show(value: Any) -> str:
 
 
 @door
-def law_drift(architecture: Architecture, trajectory: Trajectory) -> FloatArray:
+def law_drift(architecture: Architecture, trajectory: Trajectory) -> OnTimes:
     """Measure the drift of the conservation laws, ‖h(θ(t)) − h(θ₀)‖_∞ / ‖θ₀‖².
 
     Parameters
     ----------
-    architecture : Architecture
     trajectory : Trajectory
         Of a flow, or of steps of a finite size. Its first parameter is θ₀.
-
-    Returns
-    -------
-    drift : array, shape=[n_times]
     """
     if not len(trajectory.t):
         raise InputError("trajectory must hold at least one point, got none")
@@ -260,7 +233,6 @@ def compare(
     ----------
     invariant_set : InvariantSet
         Names the architecture and θ₀.
-    loss : Loss
     t_span : tuple of float
         First and last time.
     rtol, atol : float
@@ -338,13 +310,10 @@ class Plan:
 
     Parameters
     ----------
-    invariant_set : InvariantSet
-    loss : Loss
     t_span : tuple of float
         First and last time.
     coordinates : {"auto", "full", "basis"}
         As in :func:`compare`, like all that follows.
-    cometric : Cometric, optional
     control : bool
         Whether there is a third flow.
     **settings
@@ -426,10 +395,6 @@ class Plan:
         ----------
         there, here : dict
             From :meth:`identity`, as JSON keeps them.
-
-        Returns
-        -------
-        names : list of str
         """
         given = [name for name in here if name != "computed" and there[name] != here[name]]
         return given + [
@@ -446,10 +411,6 @@ class Plan:
         ----------
         folder : Path or None
             For the checkpoints.
-
-        Returns
-        -------
-        comparison : Comparison
         """
         paths, earlier = {}, {}
         if folder is not None:

@@ -13,7 +13,15 @@ from liftflow.errors import FlowError, InputError, LiftflowError
 from liftflow.flows.parameter import check_loss
 from liftflow.flows.trajectory import Trajectory
 from liftflow.losses import Loss
-from liftflow.typing import FloatArray, as_array, as_count, as_vector, refuse_beyond
+from liftflow.typing import (
+    FloatArray,
+    OneTangent,
+    OneTheta,
+    as_array,
+    as_count,
+    as_vector,
+    refuse_beyond,
+)
 
 
 class Optimizer(Guarded, ABC):
@@ -21,8 +29,6 @@ class Optimizer(Guarded, ABC):
 
     Parameters
     ----------
-    architecture : Architecture
-    loss : Loss
     step_size : float
         The learning rate η.
 
@@ -49,13 +55,13 @@ class Optimizer(Guarded, ABC):
 
     @abstractmethod
     def step(
-        self, gradient: FloatArray, moments: FloatArray, count: int
+        self, gradient: OneTangent, moments: FloatArray, count: int
     ) -> tuple[FloatArray, FloatArray]:
         """Make one step.
 
         Parameters
         ----------
-        gradient : array, shape=[dim]
+        gradient : OneTangent
             Of ℓ at θ.
         moments : array, shape=[n_moments, dim]
             What the last step left, zero before the first.
@@ -72,14 +78,12 @@ class Optimizer(Guarded, ABC):
 
     @door
     def run(
-        self, theta0: Any, n_steps: int, *, every: int = 1, progress: bool = False
+        self, theta0: OneTheta, n_steps: int, *, every: int = 1, progress: bool = False
     ) -> Trajectory:
         """Make steps from θ₀.
 
         Parameters
         ----------
-        theta0 : array-like, shape=[dim]
-        n_steps : int
         every : int
             Keep the state after each so many steps, besides the first and the last.
         progress : bool
@@ -154,9 +158,6 @@ class GradientDescent(Optimizer):
 
     Parameters
     ----------
-    architecture : Architecture
-    loss : Loss
-    step_size : float
     momentum : float
         The β, at least 0 and below 1.
 
@@ -192,17 +193,16 @@ class GradientDescent(Optimizer):
         return self.step_size / (1.0 - self.momentum)
 
     def step(
-        self, gradient: FloatArray, moments: FloatArray, count: int
+        self, gradient: OneTangent, moments: FloatArray, count: int
     ) -> tuple[FloatArray, FloatArray]:
         """Make one step.
 
         Parameters
         ----------
-        gradient : array, shape=[dim]
+        gradient : OneTangent
             Of ℓ at θ.
         moments : array, shape=[1, dim]
             The last update.
-        count : int
 
         Returns
         -------
@@ -224,9 +224,6 @@ class Adam(Optimizer):
 
     Parameters
     ----------
-    architecture : Architecture
-    loss : Loss
-    step_size : float
     betas : tuple of float
         Decay of the means of the gradient and of its square, at least 0 and below 1.
     epsilon : float
@@ -259,17 +256,16 @@ class Adam(Optimizer):
         self.epsilon = _within(epsilon, "epsilon", 0.0, np.inf)
 
     def step(
-        self, gradient: FloatArray, moments: FloatArray, count: int
+        self, gradient: OneTangent, moments: FloatArray, count: int
     ) -> tuple[FloatArray, FloatArray]:
         """Make one step.
 
         Parameters
         ----------
-        gradient : array, shape=[dim]
+        gradient : OneTangent
             Of ℓ at θ.
         moments : array, shape=[2, dim]
             Means of the gradient and of its square.
-        count : int
 
         Returns
         -------

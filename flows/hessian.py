@@ -11,7 +11,7 @@ from liftflow.criteria import Finding, Verdict
 from liftflow.doors import door
 from liftflow.errors import InputError, ShapeError
 from liftflow.linalg import RANK_RTOL, over_batch
-from liftflow.typing import FloatArray, as_array
+from liftflow.typing import FloatArray, OneTheta, as_array
 
 MetricMatrix = Callable[[FloatArray], FloatArray]
 """Takes coordinates, shape=[..., n], to the matrix of a metric, shape=[..., n, n]."""
@@ -122,13 +122,8 @@ def is_warped_hessian_metric(
 
 
 @door
-def chart_metric_matrix(network: ReLUNetwork, theta0: Any) -> MetricMatrix:
+def chart_metric_matrix(network: ReLUNetwork, theta0: OneTheta) -> MetricMatrix:
     """Write K⁻¹ in the basis-path chart of θ₀, where it has full rank.
-
-    Parameters
-    ----------
-    network : ReLUNetwork
-    theta0 : array-like, shape=[dim]
 
     Returns
     -------

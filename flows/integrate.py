@@ -20,7 +20,7 @@ from scipy.integrate import DOP853, RK23, RK45, OdeSolver
 
 from liftflow.errors import FlowError, InputError, LiftflowError, OutputError
 from liftflow.flows.trajectory import Checkpoint, Origin, Trajectory
-from liftflow.typing import FloatArray, as_array, as_count, as_number, shown
+from liftflow.typing import FloatArray, OnTimes, Scalars, as_array, as_count, as_number, shown
 
 _Class = TypeVar("_Class", bound=type)
 
@@ -189,17 +189,13 @@ class Settings:
             return np.linspace(*self.t_span, self.n_times)
         return as_array(self.t_eval, "t_eval", (None,), batch=False, differentiable=False)
 
-    def thinned(self, n_numbers: int) -> FloatArray:
+    def thinned(self, n_numbers: int) -> OnTimes:
         """Return the times at which states of so many numbers are kept, within the limit of memory.
 
         Parameters
         ----------
         n_numbers : int
             Numbers to keep each time, besides the time and the loss.
-
-        Returns
-        -------
-        times : array, shape=[n_times]
         """
         as_count(n_numbers, "n_numbers")
         count = self.n_times if self.t_eval is None else self.times.size
@@ -549,14 +545,8 @@ def integrate(state: FlowState, settings: Settings, label: str) -> Trajectory:
 
     Parameters
     ----------
-    state : FlowState
-    settings : Settings
     label : str
         What the progress bar calls the flow.
-
-    Returns
-    -------
-    trajectory : Trajectory
 
     Raises
     ------
@@ -599,14 +589,8 @@ def origin(state: FlowState, settings: Settings, label: str) -> Origin:
 
     Parameters
     ----------
-    state : FlowState
-    settings : Settings
     label : str
         What messages call the flow.
-
-    Returns
-    -------
-    origin : Origin
     """
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         return _Run(state, settings, label).origin
@@ -729,17 +713,13 @@ def _check_sound(earlier: Trajectory, whole: Checkpoint, run: _Run) -> None:
         )
 
 
-def same_numbers(one: Any, other: Any) -> bool:
+def same_numbers(one: Scalars, other: Scalars) -> bool:
     """Whether two numbers or vectors are the same but for what another machine may change.
 
     Parameters
     ----------
-    one, other : array-like, shape=[...]
+    one, other : Scalars
         The second one tells the size.
-
-    Returns
-    -------
-    same : bool
     """
     if np.shape(one) != np.shape(other):
         return False

@@ -14,7 +14,7 @@ from liftflow.flows.trajectory import Trajectory
 from liftflow.losses import Loss
 from liftflow.manifolds import InvariantSet
 from liftflow.metrics import Cometric, intrinsic_cometric
-from liftflow.typing import FloatArray, as_array
+from liftflow.typing import FloatArray, OneLifted, OnTimes, as_array
 
 REANCHOR_RATIO = 10.0
 """An anchor path this many times smaller than the best one through its node is given up."""
@@ -162,7 +162,6 @@ class IntrinsicFlow(Guarded):
     ----------
     invariant_set : InvariantSet
         Names the architecture and θ₀, hence K_θ₀.
-    loss : Loss
     coordinates : {"auto", "full", "basis"}
         ``full``: all entries of z. ``basis``: the products along D − |H| basis paths of a ReLU
         network, at the cost of O(edges) and one backpropagation an evaluation, whatever the
@@ -193,13 +192,13 @@ class IntrinsicFlow(Guarded):
         self.coordinates = own if coordinates == "auto" else coordinates
 
     def integrate(
-        self, z0: Any = None, t_span: tuple[float, float] = (0.0, 1.0), **settings: Any
+        self, z0: OneLifted | None = None, t_span: tuple[float, float] = (0.0, 1.0), **settings: Any
     ) -> Trajectory:
         """Integrate the flow from z₀.
 
         Parameters
         ----------
-        z0 : array-like, shape=[*lifted_shape], optional
+        z0 : OneLifted, optional
             By default φ(θ₀); a network with too many paths to list starts nowhere else.
         t_span : tuple of float
             First and last time.
@@ -223,12 +222,12 @@ class IntrinsicFlow(Guarded):
         """
         return integrate(self.state(z0), Settings(t_span, **settings), "intrinsic")
 
-    def state(self, z0: Any = None) -> FlowState:
+    def state(self, z0: OneLifted | None = None) -> FlowState:
         """Right-hand side of the flow as the integrator sees it, for solvers of one's own.
 
         Parameters
         ----------
-        z0 : array-like, shape=[*lifted_shape], optional
+        z0 : OneLifted, optional
             Where it starts, by default φ(θ₀).
 
         Returns
@@ -244,17 +243,12 @@ class IntrinsicFlow(Guarded):
         return _STATES[self.coordinates](self.invariant_set, self.loss, theta, self.cometric)
 
     @door
-    def distance(self, trajectory: Trajectory, theta: FloatArray) -> FloatArray:
+    def distance(self, trajectory: Trajectory, theta: FloatArray) -> OnTimes:
         """Distance ‖φ(θ) − z‖ from a trajectory of this flow to parameters, time by time.
 
         Parameters
         ----------
-        trajectory : Trajectory
         theta : array, shape=[n_times, dim]
-
-        Returns
-        -------
-        distance : array, shape=[n_times]
         """
         architecture = self.invariant_set.architecture
         if self.coordinates == "basis":  # the state determines the recovered θ, and conversely

@@ -9,7 +9,7 @@ from liftflow.doors import Guarded, door
 from liftflow.flows.integrate import FlowState, Settings, integrate
 from liftflow.flows.trajectory import Trajectory
 from liftflow.losses import Loss
-from liftflow.typing import FloatArray, as_array, as_instance
+from liftflow.typing import FloatArray, OneTheta, as_array, as_instance
 
 
 class _ParameterState(FlowState):
@@ -34,11 +34,6 @@ class _ParameterState(FlowState):
 class ParameterFlow(Guarded):
     """The flow θ' = −∇ℓ(θ) that training by small steps follows.
 
-    Parameters
-    ----------
-    architecture : Architecture
-    loss : Loss
-
     Raises
     ------
     InputError
@@ -49,12 +44,13 @@ class ParameterFlow(Guarded):
     def __init__(self, architecture: Architecture, loss: Loss) -> None:
         self.architecture, self.loss = architecture, check_loss(loss)
 
-    def integrate(self, theta0: Any, t_span: tuple[float, float], **settings: Any) -> Trajectory:
+    def integrate(
+        self, theta0: OneTheta, t_span: tuple[float, float], **settings: Any
+    ) -> Trajectory:
         """Integrate the flow from θ₀.
 
         Parameters
         ----------
-        theta0 : array-like, shape=[dim]
         t_span : tuple of float
             First and last time.
         **settings
@@ -77,12 +73,12 @@ class ParameterFlow(Guarded):
         """
         return integrate(self.state(theta0), Settings(t_span, **settings), "parameter")
 
-    def state(self, theta0: Any) -> FlowState:
+    def state(self, theta0: OneTheta) -> FlowState:
         """Right-hand side of the flow as the integrator sees it, for solvers of one's own.
 
         Parameters
         ----------
-        theta0 : array-like, shape=[dim]
+        theta0 : OneTheta
             Where it starts.
 
         Returns
@@ -99,14 +95,6 @@ class ParameterFlow(Guarded):
 def check_loss(loss: Any) -> Loss:
     """Return the loss, or say how to make one.
 
-    Parameters
-    ----------
-    loss : Loss
-
-    Returns
-    -------
-    loss : Loss
-
     Raises
     ------
     InputError
@@ -115,16 +103,10 @@ def check_loss(loss: Any) -> Loss:
     return as_instance(loss, Loss, "loss")
 
 
-def probe_loss(loss: Loss, architecture: Architecture, theta: FloatArray) -> FloatArray:
+def probe_loss(loss: Loss, architecture: Architecture, theta: OneTheta) -> FloatArray:
     """Evaluate a loss at points near and far from θ, always the same ones.
 
     Losses and data that differ at all differ there, also where they agree around θ.
-
-    Parameters
-    ----------
-    loss : Loss
-    architecture : Architecture
-    theta : array, shape=[dim]
 
     Returns
     -------

@@ -65,16 +65,7 @@ def _title_of_runs(sweep: "Sweep") -> str:
 
 
 def plot_trajectory(trajectory: Trajectory) -> Figure:
-    """Draw the loss of one flow over time.
-
-    Parameters
-    ----------
-    trajectory : Trajectory
-
-    Returns
-    -------
-    figure : matplotlib.figure.Figure
-    """
+    """Draw the loss of one flow over time."""
     figure, axes = plt.subplots(figsize=(5, 3.5), layout="constrained")
     _line(axes, trajectory.t, trajectory.loss, PARAMETER, "-", "loss")
     _log_panel(axes, trajectory.message, "loss")
@@ -82,16 +73,7 @@ def plot_trajectory(trajectory: Trajectory) -> Figure:
 
 
 def plot_comparison(comparison: "Comparison") -> Figure:
-    """Draw loss, relative deviation and law drift of two flows over time.
-
-    Parameters
-    ----------
-    comparison : Comparison
-
-    Returns
-    -------
-    figure : matplotlib.figure.Figure
-    """
+    """Draw loss, relative deviation and law drift of two flows over time."""
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(12, 3.8), layout="constrained")
     parameter, intrinsic = comparison.parameter, comparison.intrinsic
     _line(left, parameter.t, parameter.loss, PARAMETER, "-", "parameter flow")
@@ -116,16 +98,7 @@ def plot_comparison(comparison: "Comparison") -> Figure:
 
 
 def plot_sweep(sweep: "Sweep") -> Figure:
-    """Draw loss and relative deviation of every run of an ensemble over time.
-
-    Parameters
-    ----------
-    sweep : Sweep
-
-    Returns
-    -------
-    figure : matplotlib.figure.Figure
-    """
+    """Draw loss and relative deviation of every run of an ensemble over time."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
     for number, run in enumerate(sweep.runs):
         labels = ("parameter flow", "intrinsic flow", "control: laws of another θ₀")

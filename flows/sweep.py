@@ -34,7 +34,7 @@ from liftflow.files import (
 from liftflow.flows.compare import Comparison, Plan, compare
 from liftflow.losses import Loss
 from liftflow.manifolds import InvariantSet
-from liftflow.typing import FloatArray
+from liftflow.typing import OnTimes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,23 +54,23 @@ class SweepRun:
         Of its start.
     summary : dict
         That of the comparison.
-    t : array, shape=[n_times]
+    t : OnTimes
         Times.
-    deviation : array, shape=[n_times]
+    deviation : OnTimes
         Relative deviation of the two flows.
-    loss_parameter, loss_intrinsic : array, shape=[n_times]
+    loss_parameter, loss_intrinsic : OnTimes
         Losses along the two flows.
-    control_deviation : array, shape=[n_times]
+    control_deviation : OnTimes
         That of the negative control; empty without one.
     """
 
     seed: int
     summary: dict[str, Any]
-    t: FloatArray
-    deviation: FloatArray
-    loss_parameter: FloatArray
-    loss_intrinsic: FloatArray
-    control_deviation: FloatArray
+    t: OnTimes
+    deviation: OnTimes
+    loss_parameter: OnTimes
+    loss_intrinsic: OnTimes
+    control_deviation: OnTimes
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,12 +97,7 @@ class Sweep:
         return pd.DataFrame([run.summary for run in self.runs], index=seeds)
 
     def table(self) -> Table:
-        """Lay out the main figures of each run.
-
-        Returns
-        -------
-        table : rich.table.Table
-        """
+        """Lay out the main figures of each run."""
         table = Table(title=f"{len(self.runs)} runs of two flows", title_justify="left")
         heads = ("seed", "loss by θ", "loss by z", "deviation", "control", "charts", "ended")
         for head in heads:
@@ -126,12 +121,7 @@ class Sweep:
         Console().print(self.table())
 
     def plot(self) -> "Figure":
-        """Draw the deviation of every run over time.
-
-        Returns
-        -------
-        figure : matplotlib.figure.Figure
-        """
+        """Draw the deviation of every run over time."""
         from liftflow.flows.plotting import plot_sweep
 
         return plot_sweep(self)
@@ -173,10 +163,6 @@ def sweep(
         Whether to show a progress bar over the runs.
     **settings
         Of :func:`~liftflow.flows.compare`.
-
-    Returns
-    -------
-    sweep : Sweep
 
     Raises
     ------

@@ -9,7 +9,7 @@ import numpy as np
 from liftflow.doors import door
 from liftflow.errors import DataError
 from liftflow.files import as_path, read_arrays, write_arrays
-from liftflow.typing import FloatArray
+from liftflow.typing import FloatArray, OnTimes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -97,14 +97,14 @@ class Trajectory:
 
     Attributes
     ----------
-    t : array, shape=[n_times]
+    t : OnTimes
         Times, in the unit of the flow: −∇ per unit time.
     y : array, shape=[n_times, ...]
         The state: θ for a parameter flow; z, or its coordinates in the first basis-path chart,
         for an intrinsic flow.
     theta : array, shape=[n_times, dim]
         The parameter, for an intrinsic flow the one recovered on the invariant set.
-    loss : array, shape=[n_times]
+    loss : OnTimes
         The loss ℓ(θ), or f(z).
     success : bool
         Whether the end of the time span was reached.
@@ -126,10 +126,10 @@ class Trajectory:
 
     _usual_fix: ClassVar[str] = "read one with Trajectory.load(path)"
 
-    t: FloatArray
+    t: OnTimes
     y: FloatArray
     theta: FloatArray
-    loss: FloatArray
+    loss: OnTimes
     success: bool
     message: str
     n_evaluations: int
@@ -141,26 +141,12 @@ class Trajectory:
 
     @door
     def head(self, count: int) -> Self:
-        """Return the first ``count`` times of the trajectory.
-
-        Parameters
-        ----------
-        count : int
-
-        Returns
-        -------
-        trajectory : Trajectory
-        """
+        """Return the first ``count`` times of the trajectory."""
         arrays = {name: getattr(self, name)[:count] for name in ("t", "y", "theta", "loss")}
         return replace(self, **arrays)
 
     def plot(self) -> "Figure":
-        """Draw the loss over time.
-
-        Returns
-        -------
-        figure : matplotlib.figure.Figure
-        """
+        """Draw the loss over time."""
         from liftflow.flows.plotting import plot_trajectory
 
         return plot_trajectory(self)
@@ -168,10 +154,6 @@ class Trajectory:
     @door
     def save(self, path: str | Path) -> None:
         """Write the trajectory to an npz file.
-
-        Parameters
-        ----------
-        path : str or Path
 
         Raises
         ------
@@ -194,14 +176,6 @@ class Trajectory:
     @door
     def load(cls, path: str | Path) -> Self:
         """Read a trajectory that :meth:`save` wrote.
-
-        Parameters
-        ----------
-        path : str or Path
-
-        Returns
-        -------
-        trajectory : Trajectory
 
         Raises
         ------

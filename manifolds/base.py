@@ -19,7 +19,20 @@ from liftflow.manifolds.parameters import ParameterMetric
 from liftflow.metrics.geodesic import GEODESIC_RTOL, GeodesicSolver
 from liftflow.metrics.geometry import HorizontalMetric
 from liftflow.metrics.horizontal import TangentSpaces
-from liftflow.typing import FloatArray, Rng, as_array, as_instance, as_own, freeze
+from liftflow.typing import (
+    FloatArray,
+    Laws,
+    Lifted,
+    OneTheta,
+    Rng,
+    Scalars,
+    Tangent,
+    Theta,
+    as_array,
+    as_instance,
+    as_own,
+    freeze,
+)
 
 
 @doors
@@ -28,7 +41,6 @@ class InducedMetric(HorizontalMetric):
 
     Parameters
     ----------
-    space : InvariantSet
     rtol : float
         Relative tolerance of geodesics and parallel transport.
     """
@@ -68,18 +80,10 @@ class InducedMetric(HorizontalMetric):
                 )
         return start, self.solver.connect(start, target)
 
-    def inner_product(self, tangent_vec_a: Any, tangent_vec_b: Any, base_point: Any = None) -> Any:
-        """Euclidean inner product of tangent vectors.
-
-        Parameters
-        ----------
-        tangent_vec_a, tangent_vec_b : array-like, shape=[..., D]
-        base_point : array-like, shape=[..., D], optional
-
-        Returns
-        -------
-        inner_product : array, shape=[...]
-        """
+    def inner_product(
+        self, tangent_vec_a: Tangent, tangent_vec_b: Tangent, base_point: Theta | None = None
+    ) -> Scalars:
+        """Euclidean inner product of tangent vectors."""
         return gs.sum(tangent_vec_a * tangent_vec_b, axis=-1)
 
     def geodesic_equation(self, state: Any) -> FloatArray:
@@ -101,18 +105,9 @@ class InducedMetric(HorizontalMetric):
         return np.stack([velocity, self.solver.acceleration(theta, velocity)], axis=-2)
 
     def second_fundamental_form(
-        self, tangent_vec_a: Any, tangent_vec_b: Any, base_point: Any
-    ) -> FloatArray:
-        """Second fundamental form of the invariant set in ℝᴰ, −∂hᵀ(∂h∂hᵀ)⁻¹ ∂²h[a, b].
-
-        Parameters
-        ----------
-        tangent_vec_a, tangent_vec_b, base_point : array-like, shape=[..., D]
-
-        Returns
-        -------
-        normal_vec : array, shape=[..., D]
-        """
+        self, tangent_vec_a: Tangent, tangent_vec_b: Tangent, base_point: Theta
+    ) -> Tangent:
+        """Second fundamental form of the invariant set in ℝᴰ, −∂hᵀ(∂h∂hᵀ)⁻¹ ∂²h[a, b]."""
         arrays = [base_point, tangent_vec_a, tangent_vec_b]
         return self._over_points(self.solver.spaces.second_fundamental_form, arrays)
 
@@ -126,8 +121,6 @@ class InvariantSet(LevelSet):
 
     Parameters
     ----------
-    architecture : Architecture
-    theta0 : array-like, shape=[dim]
     equip : bool
         Whether to equip it with the induced metric.
 
@@ -153,7 +146,7 @@ class InvariantSet(LevelSet):
 
     _usual_fix: ClassVar[str] = "make one by InvariantSet(architecture, theta0)"
 
-    def __init__(self, architecture: Architecture, theta0: Any, equip: bool = True) -> None:
+    def __init__(self, architecture: Architecture, theta0: OneTheta, equip: bool = True) -> None:
         self.architecture = as_instance(architecture, Architecture, "architecture")
         self.theta0: FloatArray = as_own(theta0, "theta0", (architecture.dim,))
         self.laws0: FloatArray = freeze(np.asarray(architecture.conservation_laws(self.theta0)))
@@ -167,12 +160,7 @@ class InvariantSet(LevelSet):
 
     @staticmethod
     def default_metric() -> type[InducedMetric]:
-        """Metric to equip the set with if ``equip`` is True.
-
-        Returns
-        -------
-        Metric : type
-        """
+        """Metric to equip the set with if ``equip`` is True."""
         return InducedMetric
 
     def _define_embedding_space(self) -> Euclidean:
@@ -180,44 +168,21 @@ class InvariantSet(LevelSet):
         space.equip_with_metric(ParameterMetric)
         return space
 
-    def submersion(self, point: Any) -> Any:
-        """Evaluate h(θ) − h(θ₀), which vanishes on the set.
-
-        Parameters
-        ----------
-        point : array-like, shape=[..., D]
-
-        Returns
-        -------
-        value : array, shape=[..., n_laws]
-        """
+    def submersion(self, point: Theta) -> Laws:
+        """Evaluate h(θ) − h(θ₀), which vanishes on the set."""
         return self.architecture.conservation_laws(point) - self.laws0
 
-    def tangent_submersion(self, vector: Any, point: Any) -> Any:
-        """Evaluate ∂h(θ) v, which vanishes on tangent vectors.
-
-        Parameters
-        ----------
-        vector, point : array-like, shape=[..., D]
-
-        Returns
-        -------
-        value : array, shape=[..., n_laws]
-        """
+    def tangent_submersion(self, vector: Tangent, point: Theta) -> Laws:
+        """Evaluate ∂h(θ) v, which vanishes on tangent vectors."""
         return self.architecture.laws_jvp(point, vector)
 
-    def belongs(self, point: Any, atol: float = gs.atol) -> Any:
+    def belongs(self, point: Theta, atol: float = gs.atol) -> Scalars:
         """Check that the laws have their values, each relative to the size of its terms.
 
         Parameters
         ----------
-        point : array-like, shape=[..., D]
         atol : float
             Tolerance, in units of the terms of each law at the point or at θ₀, the larger ones.
-
-        Returns
-        -------
-        belongs : array, shape=[...]
         """
         point = np.asarray(point)
         if point.shape[-1:] != self.shape:
@@ -225,18 +190,13 @@ class InvariantSet(LevelSet):
         sizes = np.maximum(self.architecture.laws_size(point), self._laws_size0)
         return np.all(np.abs(self.submersion(point)) <= atol * sizes, axis=-1)
 
-    def is_tangent(self, vector: Any, base_point: Any, atol: float = gs.atol) -> Any:
+    def is_tangent(self, vector: Tangent, base_point: Theta, atol: float = gs.atol) -> Scalars:
         """Check that a vector leaves the laws as they are, each relative to its terms.
 
         Parameters
         ----------
-        vector, base_point : array-like, shape=[..., D]
         atol : float
             Tolerance, in units of the terms of ∂h(θ) v for each law h.
-
-        Returns
-        -------
-        is_tangent : array, shape=[...]
         """
         if np.shape(vector)[-1:] != self.shape:
             return np.zeros(np.shape(vector)[:-1], dtype=bool)
@@ -247,34 +207,21 @@ class InvariantSet(LevelSet):
     def _laws_size0(self) -> FloatArray:
         return self.architecture.laws_size(self.theta0)
 
-    def to_tangent(self, vector: Any, base_point: Any) -> Any:
-        """Project orthogonally onto ker ∂h, by a solve with ∂h∂hᵀ.
-
-        Parameters
-        ----------
-        vector, base_point : array-like, shape=[..., D]
-
-        Returns
-        -------
-        tangent_vec : array, shape=[..., D]
-        """
+    def to_tangent(self, vector: Tangent, base_point: Theta) -> Tangent:
+        """Project orthogonally onto ker ∂h, by a solve with ∂h∂hᵀ."""
         return self.architecture.project_to_tangent(base_point, vector)
 
-    def projection(self, point: Any) -> Any:
+    def projection(self, point: Theta) -> Theta:
         """Move a nearby parameter onto the set.
-
-        Parameters
-        ----------
-        point : array-like, shape=[..., D]
 
         Returns
         -------
-        theta : array, shape=[..., D]
+        theta : Theta
             For a ReLU network, the one point of the same fibre of φ on the set.
         """
         return self.architecture.project_to_laws(point, self.laws0)
 
-    def random_point(self, n_samples: int = 1, bound: float = 1.0, rng: Rng = None) -> Any:
+    def random_point(self, n_samples: int = 1, bound: float = 1.0, rng: Rng = None) -> Theta:
         """Draw parameters of the architecture and project them onto the set.
 
         Parameters
@@ -283,57 +230,28 @@ class InvariantSet(LevelSet):
             With one sample there is no sample axis.
         bound : float
             Scale of the parameters before projection.
-        rng : numpy.random.Generator or int, optional
-
-        Returns
-        -------
-        theta : array, shape=[..., D]
         """
         return self.projection(bound * self.architecture.random_point(n_samples, rng))
 
-    def random_tangent_vec(self, base_point: Any, n_samples: int = 1, rng: Rng = None) -> Any:
+    def random_tangent_vec(self, base_point: Theta, n_samples: int = 1, rng: Rng = None) -> Tangent:
         """Draw standard normal vectors and project them, one for each base point.
 
         Parameters
         ----------
-        base_point : array-like, shape=[..., D]
         n_samples : int
             With several, ``base_point`` is one point.
-        rng : numpy.random.Generator or int, optional
-
-        Returns
-        -------
-        tangent_vec : array, shape=[..., D]
         """
         return random_tangent_vec(self, base_point, n_samples, rng)
 
-    def lift(self, theta: Any) -> Any:
-        """Lift a parameter to z = φ(θ).
-
-        Parameters
-        ----------
-        theta : array-like, shape=[..., D]
-
-        Returns
-        -------
-        z : array, shape=[..., *lifted_shape]
-        """
+    def lift(self, theta: Theta) -> Lifted:
+        """Lift a parameter to z = φ(θ)."""
         return self.architecture.lift(theta)
 
-    def recover(self, z: Any) -> FloatArray:
-        """Recover a parameter of the set from z, in the sign gauge of θ₀.
-
-        Parameters
-        ----------
-        z : array-like, shape=[..., *lifted_shape]
-
-        Returns
-        -------
-        theta : array, shape=[..., D]
-        """
+    def recover(self, z: Lifted) -> Theta:
+        """Recover a parameter of the set from z, in the sign gauge of θ₀."""
         return self.architecture.recover(z, self.laws0, near=self.theta0)
 
-    def chart(self, theta: Any = None) -> Any:
+    def chart(self, theta: OneTheta | None = None) -> Any:
         """Return the manifold of coordinates of the image about φ(θ), where tensors have entries.
 
         Its metric has ``metric_matrix``, ``cometric_matrix``, ``christoffels`` and what geomstats
@@ -342,12 +260,8 @@ class InvariantSet(LevelSet):
 
         Parameters
         ----------
-        theta : array-like, shape=[D], optional
+        theta : OneTheta, optional
             By default θ₀.
-
-        Returns
-        -------
-        chart : geomstats.geometry.manifold.Manifold
 
         Raises
         ------
@@ -381,10 +295,6 @@ class InvariantSet(LevelSet):
 
     def image(self) -> Any:
         """Return the manifold φ(𝓜_θ₀), equipped with its intrinsic metric.
-
-        Returns
-        -------
-        image : geomstats.geometry.manifold.Manifold
 
         Raises
         ------

@@ -14,7 +14,26 @@ from liftflow.metrics.exact import line_distance
 from liftflow.metrics.geodesic import GEODESIC_RTOL, GeodesicSolver, length
 from liftflow.metrics.geometry import TANGENT_RTOL, HorizontalMetric
 from liftflow.metrics.horizontal import HorizontalSpaces, LiftSpaces
-from liftflow.typing import FloatArray, as_array, as_instance, as_own, freeze, refuse_beyond
+from liftflow.typing import (
+    Covector,
+    FloatArray,
+    Lifted,
+    LiftedMatrix,
+    LiftedTangent,
+    OneLifted,
+    OneTheta,
+    Point,
+    Scalars,
+    Symbols,
+    Tangent,
+    TangentVec,
+    Theta,
+    as_array,
+    as_instance,
+    as_own,
+    freeze,
+    refuse_beyond,
+)
 
 
 class Cometric(Guarded, ABC):
@@ -22,8 +41,7 @@ class Cometric(Guarded, ABC):
 
     Parameters
     ----------
-    architecture : Architecture
-    theta0 : array-like, shape=[dim]
+    theta0 : OneTheta
         Enters through its conservation laws (and what else a family reads from it).
 
     References
@@ -33,7 +51,7 @@ class Cometric(Guarded, ABC):
 
     _family: ClassVar[type] = Architecture
 
-    def __init__(self, architecture: Architecture, theta0: Any) -> None:
+    def __init__(self, architecture: Architecture, theta0: OneTheta) -> None:
         self.architecture = as_instance(architecture, self._family, "architecture")
         self.theta0: FloatArray = as_own(theta0, "theta0", (architecture.dim,))
         self.laws: FloatArray = freeze(np.asarray(architecture.conservation_laws(self.theta0)))
@@ -53,76 +71,47 @@ class Cometric(Guarded, ABC):
         return as_array(theta, name, (self.architecture.dim,), differentiable=False)
 
     @abstractmethod
-    def apply(self, z: Any, covector: Any, *, near: Any = None) -> Any:
+    def apply(self, z: Lifted, covector: Covector, *, near: Theta | None = None) -> LiftedTangent:
         """Apply K(z) to a covector, matrix-free.
 
         Parameters
         ----------
-        z, covector : array-like, shape=[..., *lifted_shape]
-        near : array-like, shape=[..., dim], optional
+        near : Theta, optional
             A point of the invariant set near the fibre over z, where an iteration may start.
-
-        Returns
-        -------
-        velocity : array, shape=[..., *lifted_shape]
         """
 
     @abstractmethod
-    def solve(self, z: Any, tangent_vec: Any) -> Any:
-        """Apply K(z)⁺ to a vector tangent to the image at z.
-
-        Parameters
-        ----------
-        z, tangent_vec : array-like, shape=[..., *lifted_shape]
-
-        Returns
-        -------
-        covector : array, shape=[..., *lifted_shape]
-        """
+    def solve(self, z: Lifted, tangent_vec: LiftedTangent) -> Covector:
+        """Apply K(z)⁺ to a vector tangent to the image at z."""
 
     @abstractmethod
-    def point(self, z: Any, *, near: Any = None) -> FloatArray:
+    def point(self, z: Lifted, *, near: Theta | None = None) -> Theta:
         """Find a point of the fibre over z on the invariant set of θ₀.
 
         Parameters
         ----------
-        z : array-like, shape=[..., *lifted_shape]
-        near : array-like, shape=[..., dim], optional
+        near : Theta, optional
             Where an iteration may start; by default θ₀.
-
-        Returns
-        -------
-        theta : array, shape=[..., dim]
         """
 
-    def follow(self, z: FloatArray, near: FloatArray) -> FloatArray:
+    def follow(self, z: OneLifted, near: OneTheta) -> OneTheta:
         """Follow a point of the invariant set to z, where iterations or signs need one.
 
         Parameters
         ----------
-        z : array, shape=[*lifted_shape]
-        near : array, shape=[dim]
+        near : OneTheta
             A point followed so far.
 
         Returns
         -------
-        theta : array, shape=[dim]
+        theta : OneTheta
             What to pass as ``near`` at z and close to it; ``near`` itself where nothing is
             iterated and φ forgets nothing that a loss asks for.
         """
         return near
 
-    def matrix(self, z: Any) -> Any:
-        """K(z) as a dense matrix.
-
-        Parameters
-        ----------
-        z : array-like, shape=[..., *lifted_shape]
-
-        Returns
-        -------
-        matrix : array, shape=[..., lifted_dim, lifted_dim]
-        """
+    def matrix(self, z: Lifted) -> LiftedMatrix:
+        """K(z) as a dense matrix."""
         z = self._lifted(z, "z")
         size, n_axes = self.architecture.lifted_dim, len(self.lifted_shape)
         lead = z.shape[: len(z.shape) - n_axes]
@@ -133,44 +122,34 @@ class Cometric(Guarded, ABC):
         columns = self.apply(gs.reshape(z, (*lead, 1, *self.lifted_shape)), basis)
         return gs.moveaxis(gs.reshape(columns, (*lead, size, size)), -1, -2)
 
-    def inner_product(self, z: Any, tangent_vec_a: Any, tangent_vec_b: Any) -> Any:
-        """Inner product ⟨a, K(z)⁺ b⟩ of tangent vectors.
-
-        Parameters
-        ----------
-        z, tangent_vec_a, tangent_vec_b : array-like, shape=[..., *lifted_shape]
-
-        Returns
-        -------
-        inner_product : array, shape=[...]
-        """
+    def inner_product(
+        self, z: Lifted, tangent_vec_a: LiftedTangent, tangent_vec_b: LiftedTangent
+    ) -> Scalars:
+        """Inner product ⟨a, K(z)⁺ b⟩ of tangent vectors."""
         covector = self.solve(z, tangent_vec_b)
         axes = tuple(range(-len(self.lifted_shape), 0))
         return gs.sum(self._lifted(tangent_vec_a, "tangent_vec_a") * covector, axis=axes)
 
-    def horizontal_lift(self, z: Any, tangent_vec: Any, *, theta: Any = None) -> Any:
+    def horizontal_lift(
+        self, z: Lifted, tangent_vec: LiftedTangent, *, theta: Theta | None = None
+    ) -> Tangent:
         """Lift a tangent vector to the shortest velocity of θ above it, ∂φ(θ)ᵀ K(z)⁺ ζ.
 
         Parameters
         ----------
-        z, tangent_vec : array-like, shape=[..., *lifted_shape]
-        theta : array-like, shape=[..., dim], optional
+        theta : Theta, optional
             A point of the invariant set over z; by default ``point(z)``.
 
         Returns
         -------
-        horizontal_vec : array, shape=[..., dim]
+        horizontal_vec : Tangent
             At θ.
         """
         theta = self.point(z) if theta is None else theta
         return self.architecture.lift_vjp(theta, self.solve(z, tangent_vec))
 
-    def parts(self, lifted: FloatArray) -> list[FloatArray]:
+    def parts(self, lifted: OneLifted) -> list[FloatArray]:
         """Split z, or a vector like it, where K is block diagonal: parts with units of their own.
-
-        Parameters
-        ----------
-        lifted : array, shape=[*lifted_shape]
 
         Returns
         -------
@@ -184,17 +163,8 @@ class Cometric(Guarded, ABC):
         """The subspaces range ∂φᵀ of parameter space, which geodesics and curvature come from."""
         return LiftSpaces(self)
 
-    def exact_distance(self, point_a: FloatArray, point_b: FloatArray) -> float | None:
-        """Distance of two points where a formula is known: on a line, by quadrature.
-
-        Parameters
-        ----------
-        point_a, point_b : array, shape=[*lifted_shape]
-
-        Returns
-        -------
-        distance : float or None
-        """
+    def exact_distance(self, point_a: OneLifted, point_b: OneLifted) -> float | None:
+        """Distance of two points where a formula is known: on a line, by quadrature."""
         point_a, point_b = self._one(point_a, "point_a"), self._one(point_b, "point_b")
         if self.architecture.lifted_dim > 1:
             return None
@@ -214,7 +184,6 @@ class IntrinsicMetric(HorizontalMetric):
     ----------
     space : geomstats.geometry.manifold.Manifold
         The image φ(𝓜_θ₀).
-    cometric : Cometric
     rtol : float
         Relative tolerance of geodesics and parallel transport.
     """
@@ -255,43 +224,16 @@ class IntrinsicMetric(HorizontalMetric):
     def _exact_distance(self, point_a: FloatArray, point_b: FloatArray) -> float | None:
         return self.cometric.exact_distance(point_a, point_b)
 
-    def cometric_apply(self, z: Any, covector: Any) -> Any:
-        """Apply K(z) to a covector, matrix-free.
-
-        Parameters
-        ----------
-        z, covector : array-like, shape=[..., *point_shape]
-
-        Returns
-        -------
-        velocity : array, shape=[..., *point_shape]
-        """
+    def cometric_apply(self, z: Point, covector: TangentVec) -> TangentVec:
+        """Apply K(z) to a covector, matrix-free."""
         return self.cometric.apply(z, covector)
 
-    def cometric_matrix(self, base_point: Any = None) -> Any:
-        """K(z) as a dense matrix in lifted coordinates.
-
-        Parameters
-        ----------
-        base_point : array-like, shape=[..., *point_shape]
-
-        Returns
-        -------
-        cometric_matrix : array, shape=[..., d, d]
-        """
+    def cometric_matrix(self, base_point: Point = None) -> LiftedMatrix:
+        """K(z) as a dense matrix in lifted coordinates."""
         return self.cometric.matrix(base_point)
 
-    def metric_matrix(self, base_point: Any = None) -> Any:
-        """K(z)⁺ as a dense matrix in lifted coordinates, zero off the tangent space.
-
-        Parameters
-        ----------
-        base_point : array-like, shape=[..., *point_shape]
-
-        Returns
-        -------
-        metric_matrix : array, shape=[..., d, d]
-        """
+    def metric_matrix(self, base_point: Point = None) -> LiftedMatrix:
+        """K(z)⁺ as a dense matrix in lifted coordinates, zero off the tangent space."""
         matrix = self.cometric.matrix(base_point)
         values, vectors = np.linalg.eigh(matrix)
         # Zeros are told by the entries that they come from: a small block has small eigenvalues.
@@ -301,60 +243,35 @@ class IntrinsicMetric(HorizontalMetric):
         inverse = np.where(kept, 1.0 / np.where(kept, values, 1.0), 0.0)
         return np.einsum("...ik,...k,...jk->...ij", vectors, inverse, vectors)
 
-    def inner_product(self, tangent_vec_a: Any, tangent_vec_b: Any, base_point: Any) -> Any:
-        """Inner product ⟨a, K(z)⁻¹ b⟩ of tangent vectors.
-
-        Parameters
-        ----------
-        tangent_vec_a, tangent_vec_b : array-like, shape=[..., *point_shape]
-        base_point : array-like, shape=[..., *point_shape]
-
-        Returns
-        -------
-        inner_product : array, shape=[...]
-        """
+    def inner_product(
+        self, tangent_vec_a: TangentVec, tangent_vec_b: TangentVec, base_point: Point
+    ) -> Scalars:
+        """Inner product ⟨a, K(z)⁻¹ b⟩ of tangent vectors."""
         return self.cometric.inner_product(base_point, tangent_vec_a, tangent_vec_b)
 
-    def gradient(self, euclidean_gradient: Any, z: Any) -> Any:
-        """Riemannian gradient K(z)∇f(z): the intrinsic flow runs down along it.
-
-        Parameters
-        ----------
-        euclidean_gradient, z : array-like, shape=[..., *point_shape]
-
-        Returns
-        -------
-        gradient : array, shape=[..., *point_shape]
-        """
+    def gradient(self, euclidean_gradient: TangentVec, z: Point) -> TangentVec:
+        """Riemannian gradient K(z)∇f(z): the intrinsic flow runs down along it."""
         return self.cometric.apply(z, euclidean_gradient)
 
-    def horizontal_lift(self, tangent_vec: Any, z: Any) -> Any:
+    def horizontal_lift(self, tangent_vec: TangentVec, z: Point) -> Tangent:
         """Lift a tangent vector to the shortest velocity of θ above it, ∂φ(θ)ᵀ K(z)⁻¹ ζ.
-
-        Parameters
-        ----------
-        tangent_vec, z : array-like, shape=[..., *point_shape]
 
         Returns
         -------
-        horizontal_vec : array, shape=[..., dim]
+        horizontal_vec : Tangent
             Tangent to the invariant set at the point recovered from z.
         """
         return self.cometric.horizontal_lift(z, tangent_vec)
 
-    def christoffels(self, base_point: Any = None) -> FloatArray:
+    def christoffels(self, base_point: Point = None) -> Symbols:
         r"""Christoffel symbols in the entries of z, where the image is open, without deriving K.
 
         Geodesics z(t) lift to geodesics θ(t) of the invariant set, whose acceleration ∂φ does not
         see: z'' = ∂²φ(θ)[θ', θ'], so :math:`Γ(v, w) = −∂²φ(θ)[hor v, hor w]`.
 
-        Parameters
-        ----------
-        base_point : array-like, shape=[..., *point_shape]
-
         Returns
         -------
-        christoffels : array, shape=[..., d, d, d]
+        christoffels : Symbols
             In the entries of z, the contravariant index first, as in geomstats.
 
         Raises

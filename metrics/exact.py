@@ -173,10 +173,6 @@ def cone_distance(matrix_a: FloatArray, matrix_b: FloatArray) -> float:
     matrix_a, matrix_b : array, shape=[n, m]
         Of rank one.
 
-    Returns
-    -------
-    distance : float
-
     References
     ----------
     Ours.

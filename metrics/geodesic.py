@@ -13,7 +13,18 @@ from liftflow.architectures import Architecture
 from liftflow.doors import Guarded
 from liftflow.errors import GeodesicError, InputError, NotOnImageError, NotRecoverableError
 from liftflow.metrics.horizontal import HorizontalSpaces
-from liftflow.typing import FloatArray, as_array, as_count, as_instance, as_number, as_vector
+from liftflow.typing import (
+    FloatArray,
+    OneTangent,
+    OneTheta,
+    Tangent,
+    Theta,
+    as_array,
+    as_count,
+    as_instance,
+    as_number,
+    as_vector,
+)
 
 GEODESIC_RTOL = 1e-11
 """Default relative tolerance of geodesics."""
@@ -30,10 +41,6 @@ def length(vector: FloatArray) -> float:
     Parameters
     ----------
     vector : array, shape=[n]
-
-    Returns
-    -------
-    length : float
     """
     size = np.max(np.abs(vector), initial=0.0)
     return float(size * np.linalg.norm(vector / size)) if size else 0.0
@@ -53,7 +60,6 @@ class GeodesicSolver(Guarded):
 
     Parameters
     ----------
-    architecture : Architecture
     spaces : HorizontalSpaces
         Those of the submersion; the tangent spaces, for the invariant set itself.
     rtol : float
@@ -88,31 +94,19 @@ class GeodesicSolver(Guarded):
         size = self.architecture.dim
         return [as_vector(vector, name, size) for name, vector in vectors.items()]
 
-    def acceleration(self, theta: FloatArray, velocity: FloatArray) -> FloatArray:
+    def acceleration(self, theta: Theta, velocity: Tangent) -> Tangent:
         """Second derivative θ'' of the geodesic through θ.
-
-        Parameters
-        ----------
-        theta, velocity : array, shape=[..., dim]
 
         Returns
         -------
-        acceleration : array, shape=[..., dim]
+        acceleration : Tangent
             Orthogonal to the invariant set.
         """
         second = self.architecture.laws_hessian(theta, velocity, velocity)
         return -self.architecture.solve_laws_jvp(theta, second)
 
-    def end(self, theta: FloatArray, velocity: FloatArray) -> FloatArray:
+    def end(self, theta: OneTheta, velocity: OneTangent) -> OneTheta:
         """Where a geodesic is after unit time.
-
-        Parameters
-        ----------
-        theta, velocity : array, shape=[dim]
-
-        Returns
-        -------
-        theta : array, shape=[dim]
 
         Raises
         ------
@@ -124,12 +118,8 @@ class GeodesicSolver(Guarded):
             return theta
         return self._integrate(theta, velocity, 1.0).y[: theta.size, -1]
 
-    def path(self, theta: FloatArray, velocity: FloatArray) -> Callable[[FloatArray], FloatArray]:
+    def path(self, theta: OneTheta, velocity: OneTangent) -> Callable[[FloatArray], FloatArray]:
         """Parametrise a geodesic by time.
-
-        Parameters
-        ----------
-        theta, velocity : array, shape=[dim]
 
         Returns
         -------
@@ -151,15 +141,11 @@ class GeodesicSolver(Guarded):
         return path
 
     def transport(
-        self, theta: FloatArray, velocity: FloatArray, vector: FloatArray
+        self, theta: OneTheta, velocity: OneTangent, vector: OneTangent
     ) -> tuple[FloatArray, FloatArray]:
         r"""Transport a horizontal vector parallel along a geodesic for unit time.
 
         V' = B(θ', V), the derivative of V that keeps it horizontal and has no horizontal part.
-
-        Parameters
-        ----------
-        theta, velocity, vector : array, shape=[dim]
 
         Returns
         -------
@@ -225,7 +211,7 @@ class GeodesicSolver(Guarded):
             )
         return found
 
-    def connect(self, theta: FloatArray, target: FloatArray) -> FloatArray:
+    def connect(self, theta: OneTheta, target: FloatArray) -> OneTangent:
         """Find the initial velocity of a geodesic that ends after unit time over a target.
 
         Shooting: the gap that is left at the end is a correction at the start, but for terms of
@@ -234,13 +220,12 @@ class GeodesicSolver(Guarded):
 
         Parameters
         ----------
-        theta : array, shape=[dim]
         target : array, shape=[dim] or [n_targets, dim]
             A point of the same invariant set; of several the one with the shortest geodesic.
 
         Returns
         -------
-        velocity : array, shape=[dim]
+        velocity : OneTangent
             Horizontal.
 
         Raises

@@ -13,7 +13,15 @@ from geomstats.geometry.riemannian_metric import RiemannianMetric
 from liftflow.errors import GeodesicError, InputError, NotTangentError
 from liftflow.linalg import lengths, over_batch
 from liftflow.metrics.geodesic import GeodesicSolver
-from liftflow.typing import FloatArray, as_array, refuse_beyond
+from liftflow.typing import (
+    FloatArray,
+    LiftedMatrix,
+    Point,
+    Scalars,
+    TangentVec,
+    as_array,
+    refuse_beyond,
+)
 
 TANGENT_RTOL = 1e-6
 """Relative distance to the tangent space up to which a vector counts as tangent."""
@@ -51,11 +59,6 @@ class HorizontalMetric(RiemannianMetric):
     with B of :meth:`HorizontalSpaces.second_fundamental_form` and
     :math:`A_X Y = (B(X, Y) − B(Y, X))/2`. Points are extrinsic, so what geomstats would compute
     from a matrix of the metric in coordinates is refused.
-
-    Parameters
-    ----------
-    space : geomstats.geometry.manifold.Manifold
-    solver : GeodesicSolver
 
     References
     ----------
@@ -142,16 +145,8 @@ class HorizontalMetric(RiemannianMetric):
 
     # Geodesics.
 
-    def exp(self, tangent_vec: Any, base_point: Any) -> FloatArray:
+    def exp(self, tangent_vec: TangentVec, base_point: Point) -> Point:
         """Follow the geodesic with a given initial velocity for unit time.
-
-        Parameters
-        ----------
-        tangent_vec, base_point : array-like, shape=[..., *point_shape]
-
-        Returns
-        -------
-        point : array, shape=[..., *point_shape]
 
         Raises
         ------
@@ -166,16 +161,12 @@ class HorizontalMetric(RiemannianMetric):
 
         return self._over_points(one, [tangent_vec, base_point])
 
-    def log(self, point: Any, base_point: Any) -> FloatArray:
+    def log(self, point: Point, base_point: Point) -> TangentVec:
         """Find the initial velocity of a geodesic that joins two points in unit time.
-
-        Parameters
-        ----------
-        point, base_point : array-like, shape=[..., *point_shape]
 
         Returns
         -------
-        tangent_vec : array, shape=[..., *point_shape]
+        tangent_vec : TangentVec
             Of the geodesic that is found from the chord of the parameters: the shortest one for
             points that are close. φ forgets signs, so that several parameters lie over ``point``;
             all of these are tried that may be closer, up to 2⁶. Of more, it is the nearest one as
@@ -199,16 +190,17 @@ class HorizontalMetric(RiemannianMetric):
         return theta, self.solver.connect(theta, sheets)
 
     def geodesic(
-        self, initial_point: Any, end_point: Any = None, initial_tangent_vec: Any = None
+        self,
+        initial_point: Point,
+        end_point: Point | None = None,
+        initial_tangent_vec: TangentVec | None = None,
     ) -> Callable[[Any], FloatArray]:
         """Parametrise a geodesic, given by its ends or by its initial velocity.
 
         Parameters
         ----------
-        initial_point : array-like, shape=[..., *point_shape]
-        end_point : array-like, shape=[..., *point_shape], optional
+        end_point : Point, optional
             Reached at time 1.
-        initial_tangent_vec : array-like, shape=[..., *point_shape], optional
 
         Returns
         -------
@@ -241,21 +233,13 @@ class HorizontalMetric(RiemannianMetric):
 
         return path
 
-    def squared_dist(self, point_a: Any, point_b: Any) -> Any:
+    def squared_dist(self, point_a: Point, point_b: Point) -> Scalars:
         """Squared distance along the geodesic that :meth:`log` finds, or by a formula.
 
         So it is that to the closest of up to 2⁶ sheets over the end point, and beyond that to the
         nearest one as the crow flies, from which it may be shorter to go elsewhere.
         Differentiable once under autograd: the gradient in the first point is −2 log, as a
         covector.
-
-        Parameters
-        ----------
-        point_a, point_b : array-like, shape=[..., *point_shape]
-
-        Returns
-        -------
-        squared_dist : array, shape=[...]
 
         Raises
         ------
@@ -282,21 +266,24 @@ class HorizontalMetric(RiemannianMetric):
         return self._covector_below(*self._connect(start, target))
 
     def parallel_transport(
-        self, tangent_vec: Any, base_point: Any, direction: Any = None, end_point: Any = None
-    ) -> FloatArray:
+        self,
+        tangent_vec: TangentVec,
+        base_point: Point,
+        direction: TangentVec | None = None,
+        end_point: Point | None = None,
+    ) -> TangentVec:
         """Transport a tangent vector parallel along a geodesic, from time 0 to 1.
 
         Parameters
         ----------
-        tangent_vec, base_point : array-like, shape=[..., *point_shape]
-        direction : array-like, shape=[..., *point_shape], optional
+        direction : TangentVec, optional
             Initial velocity of the geodesic.
-        end_point : array-like, shape=[..., *point_shape], optional
+        end_point : Point, optional
             Its end.
 
         Returns
         -------
-        transported_vec : array, shape=[..., *point_shape]
+        transported_vec : TangentVec
             Tangent at the end of the geodesic.
 
         Raises
@@ -323,12 +310,8 @@ class HorizontalMetric(RiemannianMetric):
             return self._over_points(along, [tangent_vec, base_point, direction])
         return self._over_points(towards, [tangent_vec, base_point, end_point])
 
-    def injectivity_radius(self, base_point: Any = None) -> Any:
+    def injectivity_radius(self, base_point: Point = None) -> Any:
         """Refuse: it is not known.
-
-        Parameters
-        ----------
-        base_point : array-like, shape=[..., *point_shape]
 
         Raises
         ------
@@ -343,19 +326,13 @@ class HorizontalMetric(RiemannianMetric):
     # Curvature.
 
     def curvature(
-        self, tangent_vec_a: Any, tangent_vec_b: Any, tangent_vec_c: Any, base_point: Any
-    ) -> FloatArray:
-        r"""Riemannian curvature R(a, b)c, with R(X, Y) = ∇_X ∇_Y − ∇_Y ∇_X − ∇_[X, Y].
-
-        Parameters
-        ----------
-        tangent_vec_a, tangent_vec_b, tangent_vec_c : array-like, shape=[..., *point_shape]
-        base_point : array-like, shape=[..., *point_shape]
-
-        Returns
-        -------
-        curvature : array, shape=[..., *point_shape]
-        """
+        self,
+        tangent_vec_a: TangentVec,
+        tangent_vec_b: TangentVec,
+        tangent_vec_c: TangentVec,
+        base_point: Point,
+    ) -> TangentVec:
+        r"""Riemannian curvature R(a, b)c, with R(X, Y) = ∇_X ∇_Y − ∇_Y ∇_X − ∇_[X, Y]."""
 
         def one(a: FloatArray, b: FloatArray, c: FloatArray, point: FloatArray) -> FloatArray:
             theta, a, b, c = self._lift(point, a, b, c)
@@ -368,19 +345,14 @@ class HorizontalMetric(RiemannianMetric):
         return self._over_points(one, [tangent_vec_a, tangent_vec_b, tangent_vec_c, base_point])
 
     def sectional_curvature(
-        self, tangent_vec_a: Any, tangent_vec_b: Any, base_point: Any = None
-    ) -> FloatArray:
+        self, tangent_vec_a: TangentVec, tangent_vec_b: TangentVec, base_point: Point = None
+    ) -> Scalars:
         """Sectional curvature ⟨R(a, b)b, a⟩ / (|a|²|b|² − ⟨a, b⟩²) of a plane.
 
         Parameters
         ----------
-        tangent_vec_a, tangent_vec_b : array-like, shape=[..., *point_shape]
+        tangent_vec_a, tangent_vec_b : TangentVec
             Linearly independent.
-        base_point : array-like, shape=[..., *point_shape]
-
-        Returns
-        -------
-        sectional_curvature : array, shape=[...]
         """
 
         def one(a: FloatArray, b: FloatArray, point: FloatArray) -> Any:
@@ -399,16 +371,12 @@ class HorizontalMetric(RiemannianMetric):
 
         return self._over_points(one, [tangent_vec_a, tangent_vec_b, base_point], ())
 
-    def ricci_tensor(self, base_point: Any = None) -> FloatArray:
+    def ricci_tensor(self, base_point: Point = None) -> LiftedMatrix:
         """Ricci tensor as a bilinear form in the coordinates of the points, like metric_matrix.
-
-        Parameters
-        ----------
-        base_point : array-like, shape=[..., *point_shape]
 
         Returns
         -------
-        ricci : array, shape=[..., d, d]
+        ricci : LiftedMatrix
             Ric(ζ, η) = ζᵀ ricci η for tangent vectors; zero off the tangent space.
         """
 
@@ -420,17 +388,8 @@ class HorizontalMetric(RiemannianMetric):
         size = math.prod(self._space.shape)
         return self._over_points(one, [base_point], (size, size))
 
-    def scalar_curvature(self, base_point: Any = None) -> FloatArray:
-        """Scalar curvature, the trace of the Ricci tensor.
-
-        Parameters
-        ----------
-        base_point : array-like, shape=[..., *point_shape]
-
-        Returns
-        -------
-        scalar_curvature : array, shape=[...]
-        """
+    def scalar_curvature(self, base_point: Point = None) -> Scalars:
+        """Scalar curvature, the trace of the Ricci tensor."""
         return self._over_points(lambda point: np.trace(self._ricci(point)[2]), [base_point], ())
 
     def _form(self, theta: FloatArray, direction: FloatArray, vector: FloatArray) -> FloatArray:
@@ -454,44 +413,24 @@ class HorizontalMetric(RiemannianMetric):
 
     # What needs coordinates.
 
-    def christoffels(self, base_point: Any = None) -> Any:
-        """Refuse: points are extrinsic, and ambient Christoffel symbols would be wrong.
-
-        Parameters
-        ----------
-        base_point : array-like, shape=[..., *point_shape]
-        """
+    def christoffels(self, base_point: Point = None) -> Any:
+        """Refuse: points are extrinsic, and ambient Christoffel symbols would be wrong."""
         raise _extrinsic(
             "Christoffel symbols",
             "exp and geodesic solve the geodesic equation, and the chart() of an invariant set has "
             "coordinates, for the families that have them",
         )
 
-    def riemann_tensor(self, base_point: Any = None) -> Any:
-        """Refuse: points are extrinsic, and the ambient tensor, zero, would be wrong.
-
-        Parameters
-        ----------
-        base_point : array-like, shape=[..., *point_shape]
-        """
+    def riemann_tensor(self, base_point: Point = None) -> Any:
+        """Refuse: points are extrinsic, and the ambient tensor, zero, would be wrong."""
         raise _extrinsic("components of the Riemann tensor", "use curvature(a, b, c, base_point)")
 
-    def covariant_riemann_tensor(self, base_point: Any = None) -> Any:
-        """Refuse: points are extrinsic, and the ambient tensor, zero, would be wrong.
-
-        Parameters
-        ----------
-        base_point : array-like, shape=[..., *point_shape]
-        """
+    def covariant_riemann_tensor(self, base_point: Point = None) -> Any:
+        """Refuse: points are extrinsic, and the ambient tensor, zero, would be wrong."""
         raise _extrinsic("components of the Riemann tensor", "use curvature(a, b, c, base_point)")
 
-    def inner_product_derivative_matrix(self, base_point: Any = None) -> Any:
-        """Refuse: points are extrinsic, and there is no derivative in all of their coordinates.
-
-        Parameters
-        ----------
-        base_point : array-like, shape=[..., *point_shape]
-        """
+    def inner_product_derivative_matrix(self, base_point: Point = None) -> Any:
+        """Refuse: points are extrinsic, and there is no derivative in all of their coordinates."""
         raise _extrinsic("a derivative of the metric matrix", "no geodesic here needs one")
 
 

@@ -15,7 +15,7 @@ from autograd.tracer import isbox
 from liftflow.doors import Guarded, door
 from liftflow.errors import InputError
 from liftflow.linalg import layer_squares
-from liftflow.typing import FloatArray, as_array, as_own, freeze
+from liftflow.typing import FloatArray, Scalars, as_array, as_own, freeze
 
 
 def _values(singular: Any) -> Any:
@@ -29,45 +29,33 @@ class Multiplier(Guarded, ABC):
     """The function m of a spectral cometric, elementwise and differentiable under autograd."""
 
     @abstractmethod
-    def pair(self, left: Any, right: Any) -> Any:
+    def pair(self, left: Scalars, right: Scalars) -> Scalars:
         """Evaluate m(σ_k, σ_l).
 
         Parameters
         ----------
-        left, right : array, shape=[...]
+        left, right : Scalars
             Singular values of the left and of the right direction; they broadcast.
-
-        Returns
-        -------
-        multiplier : array, shape=[...]
         """
 
-    def hidden_left(self, right: Any) -> Any:
+    def hidden_left(self, right: Scalars) -> Scalars:
         """Evaluate m for a left direction in ker Zᵀ, by default the limit σ_k → 0.
 
         Parameters
         ----------
-        right : array, shape=[...]
+        right : Scalars
             Singular values of the right direction.
-
-        Returns
-        -------
-        multiplier : array, shape=[...]
         """
         right = _values(right)
         return self.pair(0.0 * right, right)
 
-    def hidden_right(self, left: Any) -> Any:
+    def hidden_right(self, left: Scalars) -> Scalars:
         """Evaluate m for a right direction in ker Z, by default the limit σ_l → 0.
 
         Parameters
         ----------
-        left : array, shape=[...]
+        left : Scalars
             Singular values of the left direction.
-
-        Returns
-        -------
-        multiplier : array, shape=[...]
         """
         left = _values(left)
         return self.pair(left, 0.0 * left)
@@ -108,44 +96,17 @@ class TwoLayerMultiplier(Multiplier):
             return (lam + root) / 2.0
         return 2.0 * singular**2 / (root - lam)
 
-    def pair(self, left: Any, right: Any) -> Any:
-        """Evaluate a(σ_k) + b(σ_l).
-
-        Parameters
-        ----------
-        left, right : array, shape=[...]
-
-        Returns
-        -------
-        multiplier : array, shape=[...]
-        """
+    def pair(self, left: Scalars, right: Scalars) -> Scalars:
+        """Evaluate a(σ_k) + b(σ_l)."""
         left, right = _values(left), _values(right)
         return self._positive_root(self.lam, left) + self._positive_root(-self.lam, right)
 
-    def hidden_left(self, right: Any) -> Any:
-        """Evaluate a + b(σ_l) with the a of ker Zᵀ.
-
-        Parameters
-        ----------
-        right : array, shape=[...]
-
-        Returns
-        -------
-        multiplier : array, shape=[...]
-        """
+    def hidden_left(self, right: Scalars) -> Scalars:
+        """Evaluate a + b(σ_l) with the a of ker Zᵀ."""
         return self.left + self._positive_root(-self.lam, _values(right))
 
-    def hidden_right(self, left: Any) -> Any:
-        """Evaluate a(σ_k) + b with the b of ker Z.
-
-        Parameters
-        ----------
-        left : array, shape=[...]
-
-        Returns
-        -------
-        multiplier : array, shape=[...]
-        """
+    def hidden_right(self, left: Scalars) -> Scalars:
+        """Evaluate a(σ_k) + b with the b of ker Z."""
         return self._positive_root(self.lam, _values(left)) + self.right
 
 
@@ -200,43 +161,16 @@ class DeepMultiplier(Multiplier):
             products.append(products[-1] * squares[..., i])
         return gs.stack(products, axis=-1)
 
-    def pair(self, left: Any, right: Any) -> Any:
-        """Evaluate Σ_j α_j(σ_k) β_j(σ_l).
-
-        Parameters
-        ----------
-        left, right : array, shape=[...]
-
-        Returns
-        -------
-        multiplier : array, shape=[...]
-        """
+    def pair(self, left: Scalars, right: Scalars) -> Scalars:
+        """Evaluate Σ_j α_j(σ_k) β_j(σ_l)."""
         return gs.sum(self._alphas(_values(left)) * self._betas(_values(right)), axis=-1)
 
-    def hidden_left(self, right: Any) -> Any:
-        """Evaluate Σ_j α_j β_j(σ_l) with the α of ker Zᵀ.
-
-        Parameters
-        ----------
-        right : array, shape=[...]
-
-        Returns
-        -------
-        multiplier : array, shape=[...]
-        """
+    def hidden_left(self, right: Scalars) -> Scalars:
+        """Evaluate Σ_j α_j β_j(σ_l) with the α of ker Zᵀ."""
         return gs.sum(self.left * self._betas(_values(right)), axis=-1)
 
-    def hidden_right(self, left: Any) -> Any:
-        """Evaluate Σ_j α_j(σ_k) β_j with the β of ker Z.
-
-        Parameters
-        ----------
-        left : array, shape=[...]
-
-        Returns
-        -------
-        multiplier : array, shape=[...]
-        """
+    def hidden_right(self, left: Scalars) -> Scalars:
+        """Evaluate Σ_j α_j(σ_k) β_j with the β of ker Z."""
         return gs.sum(self._alphas(_values(left)) * self.right, axis=-1)
 
 
@@ -251,16 +185,8 @@ class LogarithmicMeanMultiplier(Multiplier):
     [MPG]_: :math:`K(Z)[G] = \int_0^1 (ZZ^\top)^{1−s} G (Z^\top Z)^s ds`.
     """
 
-    def pair(self, left: Any, right: Any) -> Any:
+    def pair(self, left: Scalars, right: Scalars) -> Scalars:
         """Evaluate the logarithmic mean of the squares.
-
-        Parameters
-        ----------
-        left, right : array, shape=[...]
-
-        Returns
-        -------
-        multiplier : array, shape=[...]
 
         Raises
         ------
@@ -295,17 +221,8 @@ class HyperbolicMultiplier(Multiplier):
     def __init__(self, a: float) -> None:
         self.a = float(a)
 
-    def pair(self, left: Any, right: Any) -> Any:
-        """Evaluate √(σ_k² + a²) + √(σ_l² + a²).
-
-        Parameters
-        ----------
-        left, right : array, shape=[...]
-
-        Returns
-        -------
-        multiplier : array, shape=[...]
-        """
+    def pair(self, left: Scalars, right: Scalars) -> Scalars:
+        """Evaluate √(σ_k² + a²) + √(σ_l² + a²)."""
         left, right = _values(left), _values(right)
         return (left**2 + self.a**2) ** 0.5 + (right**2 + self.a**2) ** 0.5
 
@@ -332,15 +249,6 @@ class ScalarMultiplier(Multiplier):
         """Those of two weights whose law has this square."""
         return np.array([0.0, self.constant**0.5])
 
-    def pair(self, left: Any, right: Any) -> Any:
-        """Evaluate √(c + 4|z|²); the two singular values are the same number |z|.
-
-        Parameters
-        ----------
-        left, right : array, shape=[...]
-
-        Returns
-        -------
-        multiplier : array, shape=[...]
-        """
+    def pair(self, left: Scalars, right: Scalars) -> Scalars:
+        """Evaluate √(c + 4|z|²); the two singular values are the same number |z|."""
         return (self.constant + 4.0 * _values(left) * _values(right)) ** 0.5

@@ -1,7 +1,5 @@
 """The cometric of any recoverable architecture, by numerical recovery of θ."""
 
-from typing import Any
-
 import numpy as np
 
 from liftflow.architectures import Architecture
@@ -9,7 +7,16 @@ from liftflow.errors import NotRecoverableError
 from liftflow.linalg import over_batch
 from liftflow.metrics.base import Cometric
 from liftflow.metrics.horizontal import TangentSpaces
-from liftflow.typing import FloatArray
+from liftflow.typing import (
+    Covector,
+    FloatArray,
+    Lifted,
+    LiftedMatrix,
+    LiftedTangent,
+    OneLifted,
+    OneTheta,
+    Theta,
+)
 
 
 class RecoveredCometric(Cometric):
@@ -22,7 +29,7 @@ class RecoveredCometric(Cometric):
     ----------
     architecture : Architecture
         Its ``recover`` is Gauss–Newton unless the family knows better.
-    theta0 : array-like, shape=[dim]
+    theta0 : OneTheta
         Also where recovery starts, so z must be reachable from φ(θ₀).
 
     Raises
@@ -35,7 +42,7 @@ class RecoveredCometric(Cometric):
     Recoverability implies the metric property: [MPG]_.
     """
 
-    def __init__(self, architecture: Architecture, theta0: Any) -> None:
+    def __init__(self, architecture: Architecture, theta0: OneTheta) -> None:
         super().__init__(architecture, theta0)
         self._check(self.theta0, "θ₀")
 
@@ -52,18 +59,13 @@ class RecoveredCometric(Cometric):
                 "more laws, or a closed form (intrinsic_cometric) where there is one"
             )
 
-    def point(self, z: Any, *, near: Any = None) -> FloatArray:
+    def point(self, z: Lifted, *, near: Theta | None = None) -> Theta:
         """Recover θ.
 
         Parameters
         ----------
-        z : array-like, shape=[..., *lifted_shape]
-        near : array-like, shape=[..., dim], optional
+        near : Theta, optional
             Where the iteration starts; by default θ₀.
-
-        Returns
-        -------
-        theta : array, shape=[..., dim]
 
         Raises
         ------
@@ -76,18 +78,8 @@ class RecoveredCometric(Cometric):
             self._check(point, "the θ over this z")
         return theta
 
-    def follow(self, z: FloatArray, near: FloatArray) -> FloatArray:
-        """Recover θ starting from the point followed so far.
-
-        Parameters
-        ----------
-        z : array, shape=[*lifted_shape]
-        near : array, shape=[dim]
-
-        Returns
-        -------
-        theta : array, shape=[dim]
-        """
+    def follow(self, z: OneLifted, near: OneTheta) -> OneTheta:
+        """Recover θ starting from the point followed so far."""
         return self.point(z, near=near)
 
     @property
@@ -95,45 +87,22 @@ class RecoveredCometric(Cometric):
         """All of ker ∂h is horizontal: z and the laws determine θ."""
         return TangentSpaces(self.architecture)
 
-    def apply(self, z: Any, covector: Any, *, near: Any = None) -> Any:
+    def apply(self, z: Lifted, covector: Covector, *, near: Theta | None = None) -> LiftedTangent:
         """Apply K(z) to a covector, as ∂φ∂φᵀ at the recovered θ.
 
         Parameters
         ----------
-        z, covector : array-like, shape=[..., *lifted_shape]
-        near : array-like, shape=[..., dim], optional
+        near : Theta, optional
             Where the iteration starts; by default θ₀.
-
-        Returns
-        -------
-        velocity : array, shape=[..., *lifted_shape]
         """
         return self.architecture.gram_apply(self.point(z, near=near), covector)
 
-    def matrix(self, z: Any) -> Any:
-        """K(z) as a dense matrix.
-
-        Parameters
-        ----------
-        z : array-like, shape=[..., *lifted_shape]
-
-        Returns
-        -------
-        matrix : array, shape=[..., lifted_dim, lifted_dim]
-        """
+    def matrix(self, z: Lifted) -> LiftedMatrix:
+        """K(z) as a dense matrix."""
         return self.architecture.gram_matrix(self.point(z))
 
-    def solve(self, z: Any, tangent_vec: Any) -> FloatArray:
-        """Apply K(z)⁺ to a tangent vector; the part of it that is not tangent is dropped.
-
-        Parameters
-        ----------
-        z, tangent_vec : array-like, shape=[..., *lifted_shape]
-
-        Returns
-        -------
-        covector : array, shape=[..., *lifted_shape]
-        """
+    def solve(self, z: Lifted, tangent_vec: LiftedTangent) -> Covector:
+        """Apply K(z)⁺ to a tangent vector; the part of it that is not tangent is dropped."""
         architecture, shape = self.architecture, self.lifted_shape
 
         def solve(theta: FloatArray, vector: FloatArray) -> FloatArray:

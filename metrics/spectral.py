@@ -24,7 +24,16 @@ from liftflow.metrics.exact import (
     cone_distance,
 )
 from liftflow.metrics.multipliers import Multiplier, TwoLayerMultiplier
-from liftflow.typing import FloatArray, as_array
+from liftflow.typing import (
+    Covector,
+    FloatArray,
+    Lifted,
+    LiftedTangent,
+    OneTheta,
+    Scalars,
+    Theta,
+    as_array,
+)
 
 _CLOSE = 1e-5  # relative gap of singular values below which a divided difference is a derivative
 
@@ -199,8 +208,6 @@ class SpectralCometric(Cometric):
     ----------
     architecture : DeepLinear
         Or another family of matrix products.
-    theta0 : array-like, shape=[dim]
-    multiplier : Multiplier
 
     References
     ----------
@@ -211,23 +218,18 @@ class SpectralCometric(Cometric):
     _family = DeepLinear
 
     @door
-    def __init__(self, architecture: DeepLinear, theta0: Any, multiplier: Multiplier) -> None:
+    def __init__(self, architecture: DeepLinear, theta0: OneTheta, multiplier: Multiplier) -> None:
         super().__init__(architecture, theta0)
         self.multiplier = multiplier
         self.rank = min(architecture.widths)
 
-    def point(self, z: Any, *, near: Any = None) -> FloatArray:
+    def point(self, z: Lifted, *, near: Theta | None = None) -> Theta:
         """Find one point of the fibre over z on the invariant set of θ₀.
 
         Parameters
         ----------
-        z : array-like, shape=[..., n, m]
-        near : array-like, shape=[..., dim], optional
+        near : Theta, optional
             By default θ₀.
-
-        Returns
-        -------
-        theta : array, shape=[..., dim]
 
         Raises
         ------
@@ -245,18 +247,13 @@ class SpectralCometric(Cometric):
         z, form = (_with_leading_axes(array, lead) for array in (z, form))
         return _spectral_apply(z, form, self, power)
 
-    def apply(self, z: Any, covector: Any, *, near: Any = None) -> Any:
+    def apply(self, z: Lifted, covector: Covector, *, near: Any = None) -> LiftedTangent:
         """Apply K(z) to a covector.
 
         Parameters
         ----------
-        z, covector : array-like, shape=[..., n, m]
         near : array-like, optional
             Not used: nothing is iterated.
-
-        Returns
-        -------
-        velocity : array, shape=[..., n, m]
 
         Raises
         ------
@@ -266,16 +263,8 @@ class SpectralCometric(Cometric):
         """
         return self._apply(z, covector, "covector", 1.0)
 
-    def solve(self, z: Any, tangent_vec: Any) -> Any:
+    def solve(self, z: Lifted, tangent_vec: LiftedTangent) -> Covector:
         """Apply K(z)⁺; the part of the vector that is not tangent is dropped.
-
-        Parameters
-        ----------
-        z, tangent_vec : array-like, shape=[..., n, m]
-
-        Returns
-        -------
-        covector : array, shape=[..., n, m]
 
         Raises
         ------
@@ -287,17 +276,8 @@ class SpectralCometric(Cometric):
         self._check_rank(self._lifted(z, "z"))
         return self._apply(z, tangent_vec, "tangent_vec", -1.0)
 
-    def sqrt_apply(self, z: Any, covector: Any) -> Any:
-        """Apply the symmetric square root of K(z).
-
-        Parameters
-        ----------
-        z, covector : array-like, shape=[..., n, m]
-
-        Returns
-        -------
-        image : array, shape=[..., n, m]
-        """
+    def sqrt_apply(self, z: Lifted, covector: Covector) -> LiftedTangent:
+        """Apply the symmetric square root of K(z)."""
         return self._apply(z, covector, "covector", 0.5)
 
     def _multipliers(self, singular: Any) -> Any:
@@ -353,12 +333,8 @@ class SpectralCometric(Cometric):
                 0.0,
             )
 
-    def eigenvalues(self, z: Any) -> Any:
+    def eigenvalues(self, z: Lifted) -> Any:
         """Return the eigenvalues of K(z) on the tangent space, in no particular order.
-
-        Parameters
-        ----------
-        z : array-like, shape=[..., n, m]
 
         Returns
         -------
@@ -366,16 +342,8 @@ class SpectralCometric(Cometric):
         """
         return self._multipliers(_singular_values(self._lifted(z, "z"))[..., : self.rank])
 
-    def log_determinant(self, z: Any) -> Any:
+    def log_determinant(self, z: Lifted) -> Scalars:
         """Logarithm of the determinant of K(z) on the tangent space.
-
-        Parameters
-        ----------
-        z : array-like, shape=[..., n, m]
-
-        Returns
-        -------
-        log_determinant : array, shape=[...]
 
         Raises
         ------
@@ -386,17 +354,8 @@ class SpectralCometric(Cometric):
         self._check_rank(z)
         return gs.sum(gs.log(self.eigenvalues(z)), axis=-1)
 
-    def trace(self, z: Any) -> Any:
-        """Trace of K(z).
-
-        Parameters
-        ----------
-        z : array-like, shape=[..., n, m]
-
-        Returns
-        -------
-        trace : array, shape=[...]
-        """
+    def trace(self, z: Lifted) -> Scalars:
+        """Trace of K(z)."""
         return gs.sum(self.eigenvalues(z), axis=-1)
 
     def exact_distance(self, point_a: FloatArray, point_b: FloatArray) -> float | None:
@@ -410,10 +369,6 @@ class SpectralCometric(Cometric):
         Parameters
         ----------
         point_a, point_b : array, shape=[n, m]
-
-        Returns
-        -------
-        distance : float or None
         """
         point_a, point_b = self._one(point_a, "point_a"), self._one(point_b, "point_b")
         widths, multiplier = self.architecture.widths, self.multiplier

@@ -73,10 +73,6 @@ class Dataset:
     def targets_for(self, loss: str) -> FloatArray:
         """Return the targets in the form a loss takes them.
 
-        Parameters
-        ----------
-        loss : {"mse", "cross-entropy"}
-
         Returns
         -------
         targets : array, shape=[n_samples] or [n_samples, n_outputs]
@@ -149,10 +145,6 @@ def load(
         Whether the targets are labels, or real numbers. By default they are labels where all of
         them are text, all true or false, or all whole numbers, at most 20 different ones. Text
         among numbers, and text that looks like numbers, is refused.
-
-    Returns
-    -------
-    dataset : Dataset
 
     Raises
     ------

@@ -15,6 +15,8 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 
 import numpy as np
 from geomstats.geometry.manifold import Manifold
+from numpy.typing import NDArray
+from typing_extensions import TypeAliasType
 
 from liftflow.errors import (
     ArchitectureError,
@@ -26,7 +28,6 @@ from liftflow.errors import (
     UndefinedError,
 )
 from liftflow.typing import (
-    FloatArray,
     as_array,
     as_count,
     as_function,
@@ -197,12 +198,23 @@ def _kind(parameter: inspect.Parameter, function: Any) -> Any:
     kind = parameter.annotation
     if isinstance(kind, str):  # Any, if it is imported for type checkers only
         kind = inspect.unwrap(function).__globals__.get(kind, Any)
+    kind = _unnamed(kind)
     if isinstance(kind, type) and kind.__module__.startswith("networkx"):
         return Any  # looked at by who compiles them
     if kind in (Any, inspect.Parameter.empty):
         if parameter.name in _POINTS:  # another shape does not belong, which is an answer
-            return FloatArray if function.__name__ in ("belongs", "is_tangent") else _Point
+            return NDArray[np.float64] if function.__name__ in ("belongs", "is_tangent") else _Point
         return _NAMED.get(parameter.name, Any)
+    return kind
+
+
+def _unnamed(kind: Any) -> Any:
+    """What a named shape stands for; a choice between anything and something is anything."""
+    if isinstance(kind, TypeAliasType):
+        return kind.__value__
+    if get_origin(kind) in (Union, UnionType):
+        parts = [_unnamed(part) for part in get_args(kind)]
+        return Any if Any in parts else Union[tuple(parts)]  # noqa: UP007 - parts are known late
     return kind
 
 

@@ -95,12 +95,7 @@ def style(dark: bool | None = None) -> dict[str, Any]:
 
 
 def ink() -> Any:
-    """Return the colour of the text: black on light ground, white on dark.
-
-    Returns
-    -------
-    colour : matplotlib colour
-    """
+    """Return the colour of the text: black on light ground, white on dark."""
     return mpl.rcParams["text.color"]
 
 
@@ -127,10 +122,6 @@ def add_space(
         Of the three axes.
     elevation, azimuth : float
         Where the eye is, in degrees.
-
-    Returns
-    -------
-    axes : mpl_toolkits.mplot3d.Axes3D
     """
     axes = figure.add_subplot(position, projection="3d", computed_zorder=False)
     axes.set(xlabel=labels[0], ylabel=labels[1], zlabel=labels[2])
@@ -341,7 +332,6 @@ def save_animation(animation: Animation, path: str | Path, *, fps: int = 20) -> 
     ----------
     animation : matplotlib.animation.Animation
         One that is not yet closed.
-    path : str or Path
     fps : int
         Frames per second.
     """

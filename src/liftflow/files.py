@@ -36,13 +36,8 @@ def as_path(path: Any, name: str = "path") -> Path:
 
     Parameters
     ----------
-    path : str or Path
     name : str
         What the error message calls it.
-
-    Returns
-    -------
-    path : Path
 
     Raises
     ------
@@ -62,10 +57,6 @@ def make_folder(folder: Path) -> Path:
     folder : Path
         Those above it are made, too.
 
-    Returns
-    -------
-    folder : Path
-
     Raises
     ------
     OutputError
@@ -84,10 +75,6 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
     Who is killed while writing leaves the earlier file whole. What he left aside is removed by the
     next one who writes the same file; it is told from that of a living writer by its lock.
-
-    Parameters
-    ----------
-    path : Path
 
     Yields
     ------
@@ -133,10 +120,6 @@ def locked(folder: Path) -> Iterator[None]:
     ----------
     folder : Path
         It must be there.
-
-    Yields
-    ------
-    nothing : None
 
     Raises
     ------
@@ -200,7 +183,6 @@ def write_arrays(path: Path, kind: str, values: dict[str, Any]) -> None:
 
     Parameters
     ----------
-    path : Path
     kind : str
         What the file holds.
     values : dict of str to array
@@ -229,7 +211,6 @@ def read_arrays(path: Path, kind: str) -> dict[str, Any]:
 
     Parameters
     ----------
-    path : Path
     kind : str
         What the file should hold.
 
@@ -263,13 +244,8 @@ def read_text(path: Path, limit: int) -> str:
 
     Parameters
     ----------
-    path : Path
     limit : int
         Most bytes.
-
-    Returns
-    -------
-    text : str
 
     Raises
     ------

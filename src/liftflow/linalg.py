@@ -13,7 +13,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.linalg import LinearOperator, lsmr
 
 from liftflow.errors import NotFiniteError, ShapeError
-from liftflow.typing import FloatArray
+from liftflow.typing import FloatArray, Scalars
 
 RANK_RTOL = 1e-10
 """Singular values below this fraction of the largest count as zero."""
@@ -66,17 +66,13 @@ def over_batch(
     return results.reshape(lead + results.shape[1:])
 
 
-def lengths(vectors: FloatArray) -> FloatArray:
+def lengths(vectors: FloatArray) -> Scalars:
     """Euclidean norms along the last axis, which neither under- nor overflow on the way.
 
     Parameters
     ----------
     vectors : array, shape=[..., n]
         Of numbers of any size.
-
-    Returns
-    -------
-    lengths : array, shape=[...]
     """
     if vectors.ndim == 1 and vectors.size:
         return np.asarray(dnrm2(vectors))
@@ -84,34 +80,30 @@ def lengths(vectors: FloatArray) -> FloatArray:
     return np.linalg.norm(vectors / unit, axis=-1) * unit[..., 0]
 
 
-def is_squarable(sizes: FloatArray) -> bool:
+def is_squarable(sizes: Scalars) -> bool:
     """Whether no square of some numbers can under- or overflow.
 
     Parameters
     ----------
-    sizes : array, shape=[...]
+    sizes : Scalars
         Not negative.
-
-    Returns
-    -------
-    is_squarable : bool
     """
     if sizes.size and sizes.min() == 0:
         sizes = sizes[sizes > 0]
     return sizes.size == 0 or bool(sizes.min() > 1e-140 and sizes.max() < 1e140)
 
 
-def units(sizes: FloatArray) -> FloatArray:
+def units(sizes: Scalars) -> Scalars:
     """Find powers of two of the order of some sizes: dividing by them rounds nothing.
 
     Parameters
     ----------
-    sizes : array, shape=[...]
+    sizes : Scalars
         Not negative.
 
     Returns
     -------
-    units : array, shape=[...]
+    units : Scalars
         1 where a size is 0 or not finite.
     """
     regular = (sizes > 0) & np.isfinite(sizes)
@@ -242,7 +234,7 @@ defvjp(_root_excess, None, None)
 defjvp(_root_excess, None, None)
 
 
-def shifted_product_root(shifts: Any, target: Any) -> Any:
+def shifted_product_root(shifts: Any, target: Scalars) -> Any:
     r"""Solve ∏_i (x + c_i) = T on the ray x ≥ −min c, where the left side increases from 0.
 
     The factors themselves are returned, not x, because x + c_i loses digits to cancellation
@@ -252,7 +244,7 @@ def shifted_product_root(shifts: Any, target: Any) -> Any:
     ----------
     shifts : array-like, shape=[..., n_factors]
         The constants :math:`c_i`.
-    target : array-like, shape=[...]
+    target : Scalars
         The non-negative number :math:`T`.
 
     Returns
@@ -283,14 +275,14 @@ def shifted_product_root(shifts: Any, target: Any) -> Any:
     return gaps + excess[..., None]
 
 
-def layer_squares(shifts: Any, singular: Any) -> Any:
+def layer_squares(shifts: Any, singular: Scalars) -> Any:
     r"""Solve ∏_i (x + c_i) = σ² in units of the solution, so that σ² may under- or overflow.
 
     Parameters
     ----------
     shifts : array-like, shape=[..., n_factors]
         The constants :math:`c_i`.
-    singular : array-like, shape=[...]
+    singular : Scalars
         The numbers σ ≥ 0.
 
     Returns

@@ -12,7 +12,24 @@ from liftflow.architectures import Architecture, ReLUNetwork
 from liftflow.doors import Guarded
 from liftflow.errors import DataError, InputError, LiftflowError, NotDifferentiableError, ShapeError
 from liftflow.linalg import over_batch
-from liftflow.typing import FloatArray, as_array, as_instance, as_own, as_vector, freeze, shown
+from liftflow.typing import (
+    Covector,
+    FloatArray,
+    Inputs,
+    Lifted,
+    OneLifted,
+    OneLiftedTangent,
+    OneTheta,
+    Scalars,
+    Tangent,
+    Theta,
+    as_array,
+    as_instance,
+    as_own,
+    as_vector,
+    freeze,
+    shown,
+)
 
 
 class Loss(Guarded, ABC):
@@ -26,77 +43,37 @@ class Loss(Guarded, ABC):
     _usual_fix: ClassVar[str] = "use loss_from_function(f) or NetworkLoss(network, inputs, targets)"
 
     @abstractmethod
-    def value(self, z: Any, near: Any = None) -> Any:
+    def value(self, z: Lifted, near: OneTheta | None = None) -> Scalars:
         """Evaluate f(z).
 
         Parameters
         ----------
-        z : array-like, shape=[..., *lifted_shape]
-        near : array-like, shape=[dim], optional
+        near : OneTheta, optional
             A parameter in the sign gauge of z.
-
-        Returns
-        -------
-        value : array, shape=[...]
         """
 
     @abstractmethod
-    def gradient(self, z: Any, near: Any = None) -> Any:
+    def gradient(self, z: Lifted, near: OneTheta | None = None) -> Covector:
         """Evaluate the Euclidean gradient ∇f(z).
 
         Parameters
         ----------
-        z : array-like, shape=[..., *lifted_shape]
-        near : array-like, shape=[dim], optional
+        near : OneTheta, optional
             A parameter in the sign gauge of z.
-
-        Returns
-        -------
-        gradient : array, shape=[..., *lifted_shape]
         """
 
-    def parameter_value(self, theta: Any, architecture: Architecture) -> Any:
-        """Evaluate ℓ(θ) = f(φ(θ)).
-
-        Parameters
-        ----------
-        theta : array-like, shape=[..., dim]
-        architecture : Architecture
-
-        Returns
-        -------
-        value : array, shape=[...]
-        """
+    def parameter_value(self, theta: Theta, architecture: Architecture) -> Scalars:
+        """Evaluate ℓ(θ) = f(φ(θ))."""
         as_instance(architecture, Architecture, "architecture")
         return self.value(architecture.lift(theta))
 
-    def parameter_gradient(self, theta: Any, architecture: Architecture) -> Any:
-        """Evaluate ∇ℓ(θ) = ∂φ(θ)ᵀ∇f(φ(θ)).
-
-        Parameters
-        ----------
-        theta : array-like, shape=[..., dim]
-        architecture : Architecture
-
-        Returns
-        -------
-        gradient : array, shape=[..., dim]
-        """
+    def parameter_gradient(self, theta: Theta, architecture: Architecture) -> Tangent:
+        """Evaluate ∇ℓ(θ) = ∂φ(θ)ᵀ∇f(φ(θ))."""
         as_instance(architecture, Architecture, "architecture")
         return architecture.lift_vjp(theta, self.gradient(architecture.lift(theta)))
 
-    def scores(self, theta: FloatArray, architecture: Architecture) -> dict[str, float]:
-        """Return figures of merit at θ besides the loss, by name.
-
-        Parameters
-        ----------
-        theta : array, shape=[dim]
-        architecture : Architecture
-
-        Returns
-        -------
-        scores : dict of str to float
-        """
+    def scores(self, theta: OneTheta, architecture: Architecture) -> dict[str, float]:
+        """Return figures of merit at θ besides the loss, by name."""
         return {}
 
 
@@ -113,18 +90,13 @@ class FunctionLoss(Loss):
         self.function = function
         self._gradient = autograd.grad(function)
 
-    def value(self, z: Any, near: Any = None) -> Any:
+    def value(self, z: OneLifted, near: Any = None) -> Any:
         """Evaluate f(z).
 
         Parameters
         ----------
-        z : array-like, shape=[*lifted_shape]
         near : None
             Not used.
-
-        Returns
-        -------
-        value : float
 
         Raises
         ------
@@ -137,18 +109,13 @@ class FunctionLoss(Loss):
             raise InputError(f"the function of a loss must take z to one number, got {got}")
         return value
 
-    def gradient(self, z: Any, near: Any = None) -> Any:
+    def gradient(self, z: OneLifted, near: Any = None) -> OneLiftedTangent:
         """Evaluate ∇f(z) by autograd.
 
         Parameters
         ----------
-        z : array-like, shape=[*lifted_shape]
         near : None
             Not used.
-
-        Returns
-        -------
-        gradient : array, shape=[*lifted_shape]
 
         Raises
         ------
@@ -167,34 +134,14 @@ class FunctionLoss(Loss):
                 f"autograd.numpy; autograd says: {error}"
             ) from error
 
-    def parameter_value(self, theta: Any, architecture: Architecture) -> Any:
-        """Evaluate ℓ(θ) = f(φ(θ)).
-
-        Parameters
-        ----------
-        theta : array-like, shape=[..., dim]
-        architecture : Architecture
-
-        Returns
-        -------
-        value : array, shape=[...]
-        """
+    def parameter_value(self, theta: Theta, architecture: Architecture) -> Scalars:
+        """Evaluate ℓ(θ) = f(φ(θ))."""
         as_instance(architecture, Architecture, "architecture")
         theta = as_array(theta, "theta", (architecture.dim,), differentiable=False)
         return over_batch(lambda t: self.value(architecture.lift(t)), [theta], [1], shape=())
 
-    def parameter_gradient(self, theta: Any, architecture: Architecture) -> Any:
-        """Evaluate ∇ℓ(θ) = ∂φ(θ)ᵀ∇f(φ(θ)).
-
-        Parameters
-        ----------
-        theta : array-like, shape=[..., dim]
-        architecture : Architecture
-
-        Returns
-        -------
-        gradient : array, shape=[..., dim]
-        """
+    def parameter_gradient(self, theta: Theta, architecture: Architecture) -> Tangent:
+        """Evaluate ∇ℓ(θ) = ∂φ(θ)ᵀ∇f(φ(θ))."""
         as_instance(architecture, Architecture, "architecture")
         theta = as_array(theta, "theta", (architecture.dim,), differentiable=False)
         parent = super().parameter_gradient
@@ -208,10 +155,6 @@ def loss_from_function(function: Callable[[Any], Any]) -> FunctionLoss:
     ----------
     function : callable
         Takes one z of shape ``lifted_shape`` to one number.
-
-    Returns
-    -------
-    loss : FunctionLoss
 
     Raises
     ------
@@ -245,12 +188,9 @@ class NetworkLoss(Loss):
 
     Parameters
     ----------
-    network : ReLUNetwork
-    inputs : array-like, shape=[n_samples, n_inputs]
     targets : array-like
         ``mse``: real, shape=[n_samples, n_outputs], or [n_samples] with one output.
         ``cross-entropy``: integer labels from 0, shape=[n_samples].
-    kind : {"mse", "cross-entropy"}
 
     Raises
     ------
@@ -268,7 +208,9 @@ class NetworkLoss(Loss):
     [MPG]_, and the path activations of [Gonon2024]_.
     """
 
-    def __init__(self, network: ReLUNetwork, inputs: Any, targets: Any, kind: str = "mse") -> None:
+    def __init__(
+        self, network: ReLUNetwork, inputs: Inputs, targets: Any, kind: str = "mse"
+    ) -> None:
         if not isinstance(kind, str) or kind not in _KINDS:
             raise InputError(f"kind must be one of {', '.join(_KINDS)}, got {shown(kind)}")
         if not isinstance(network, ReLUNetwork):
@@ -333,18 +275,13 @@ class NetworkLoss(Loss):
                 "NetworkLoss(architecture, inputs, targets)"
             )
 
-    def parameter_value(self, theta: Any, architecture: Architecture | None = None) -> Any:
+    def parameter_value(self, theta: Theta, architecture: Architecture | None = None) -> Scalars:
         """Evaluate ℓ(θ) by a forward pass.
 
         Parameters
         ----------
-        theta : array-like, shape=[..., dim]
         architecture : ReLUNetwork, optional
             The network of this loss.
-
-        Returns
-        -------
-        value : array, shape=[...]
         """
         self._check(architecture)
         theta = as_array(theta, "theta", (self.network.dim,), differentiable=False)
@@ -353,18 +290,13 @@ class NetworkLoss(Loss):
             lambda t: np.asarray(self._value(forward(t, self.inputs)[0])), [theta], [1], shape=()
         )
 
-    def parameter_gradient(self, theta: Any, architecture: Architecture | None = None) -> Any:
+    def parameter_gradient(self, theta: Theta, architecture: Architecture | None = None) -> Tangent:
         """Evaluate ∇ℓ(θ) by one backpropagation, in float64.
 
         Parameters
         ----------
-        theta : array-like, shape=[..., dim]
         architecture : ReLUNetwork, optional
             The network of this loss.
-
-        Returns
-        -------
-        gradient : array, shape=[..., dim]
         """
         self._check(architecture)
         theta = as_array(theta, "theta", (self.network.dim,), differentiable=False)
@@ -377,18 +309,13 @@ class NetworkLoss(Loss):
 
     # In z.
 
-    def value(self, z: Any, near: Any = None) -> Any:
+    def value(self, z: Lifted, near: OneTheta | None = None) -> Scalars:
         """Evaluate f(z) as a sum over paths.
 
         Parameters
         ----------
-        z : array-like, shape=[..., n_paths]
-        near : array-like, shape=[dim], optional
+        near : OneTheta, optional
             A parameter in the sign gauge of z; by default anchor in-edges are positive.
-
-        Returns
-        -------
-        value : array, shape=[...]
         """
 
         def value(point: FloatArray) -> FloatArray:
@@ -396,18 +323,13 @@ class NetworkLoss(Loss):
 
         return over_batch(value, [self._z(z)], [1], shape=())
 
-    def gradient(self, z: Any, near: Any = None) -> Any:
+    def gradient(self, z: Lifted, near: OneTheta | None = None) -> Covector:
         r"""Evaluate ∇f(z), :math:`∂_p f = \sum_i x_{i,p_0} a_p(x_i) δ_{i,o(p)}`.
 
         Parameters
         ----------
-        z : array-like, shape=[..., n_paths]
-        near : array-like, shape=[dim], optional
+        near : OneTheta, optional
             A parameter in the sign gauge of z; by default anchor in-edges are positive.
-
-        Returns
-        -------
-        gradient : array, shape=[..., n_paths]
         """
 
         def gradient(point: FloatArray) -> FloatArray:
@@ -460,12 +382,11 @@ class NetworkLoss(Loss):
                 outputs[:, number] += signal[:, own] @ z[part][own]
         return outputs
 
-    def scores(self, theta: FloatArray, architecture: Architecture) -> dict[str, float]:
+    def scores(self, theta: OneTheta, architecture: Architecture) -> dict[str, float]:
         """Training accuracy of a classifier, or R² of a regression.
 
         Parameters
         ----------
-        theta : array, shape=[dim]
         architecture : ReLUNetwork
             The network of this loss.
 

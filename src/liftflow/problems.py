@@ -25,7 +25,7 @@ from liftflow.matrix_losses import (
     matrix_completion_loss,
     matrix_sensing_loss,
 )
-from liftflow.typing import FloatArray, as_count
+from liftflow.typing import FloatArray, OneTheta, as_count
 
 TASKS = ("regression", "sensing", "completion")
 """What a product of matrices is trained for."""
@@ -102,10 +102,6 @@ def read_widths(text: str | None, default: str, form: str = "") -> list[int]:
     form : str
         Names of the numbers, joined by dashes, where their count is fixed.
 
-    Returns
-    -------
-    widths : list of int
-
     Raises
     ------
     DataError
@@ -120,7 +116,7 @@ def read_widths(text: str | None, default: str, form: str = "") -> list[int]:
     return [as_count(width, "a width", 1) for width in widths]
 
 
-def balanced(network: Any, lams: str, seed: int) -> FloatArray:
+def balanced(network: Any, lams: str, seed: int) -> OneTheta:
     """Draw a relaxed balanced point.
 
     Parameters
@@ -131,10 +127,6 @@ def balanced(network: Any, lams: str, seed: int) -> FloatArray:
         One λ for all, or several joined by commas.
     seed : int
         Of the draw.
-
-    Returns
-    -------
-    theta : array, shape=[dim]
 
     Raises
     ------
@@ -290,7 +282,6 @@ def build(
     ----------
     family : str
         One of ``FAMILIES``.
-    options : Options
     say : function
         Called with one line on what the data are.
 

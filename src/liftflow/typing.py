@@ -19,6 +19,7 @@ import numpy as np
 from autograd.tracer import getval, isbox
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
+from typing_extensions import TypeAliasType
 
 from liftflow.errors import (
     ArchitectureError,
@@ -28,9 +29,82 @@ from liftflow.errors import (
     ShapeError,
 )
 
-FloatArray: TypeAlias = NDArray[np.float64]
-IntArray: TypeAlias = NDArray[np.intp]
+FloatArray = TypeAliasType("FloatArray", NDArray[np.float64])
+"""An array of float64."""
+
+IntArray = TypeAliasType("IntArray", NDArray[np.intp])
+"""An array of indices."""
+
 Rng: TypeAlias = np.random.Generator | int | None
+
+# Named shapes. A leading ... stands for any axes of a batch. Each is an array, a nested sequence of
+# numbers where it comes in, or an array that autograd follows: no static type of numpy says that.
+
+Theta = TypeAliasType("Theta", Any)
+"""A parameter θ or a batch of them, shape=[..., dim]."""
+
+Tangent = TypeAliasType("Tangent", Any)
+"""A velocity or a covector of the parameter, shape=[..., dim]."""
+
+OneTheta = TypeAliasType("OneTheta", Any)
+"""One parameter θ, shape=[dim]."""
+
+OneTangent = TypeAliasType("OneTangent", Any)
+"""One velocity or covector of the parameter, shape=[dim]."""
+
+Lifted = TypeAliasType("Lifted", Any)
+"""A lifted variable z, shape=[..., *lifted_shape]."""
+
+LiftedTangent = TypeAliasType("LiftedTangent", Any)
+"""A velocity of z, shape=[..., *lifted_shape]."""
+
+Covector = TypeAliasType("Covector", Any)
+"""A covector on z, such as ∇f(z), shape=[..., *lifted_shape]."""
+
+OneLifted = TypeAliasType("OneLifted", Any)
+"""One lifted variable z, shape=[*lifted_shape]."""
+
+OneLiftedTangent = TypeAliasType("OneLiftedTangent", Any)
+"""One velocity of z or covector on it, shape=[*lifted_shape]."""
+
+Laws = TypeAliasType("Laws", Any)
+"""Values of the conservation laws h, or a velocity of them, shape=[..., n_laws]."""
+
+OneLaws = TypeAliasType("OneLaws", Any)
+"""One value of the conservation laws, shape=[n_laws]."""
+
+Scalars = TypeAliasType("Scalars", Any)
+"""One number for each member of a batch, shape=[...]."""
+
+Point = TypeAliasType("Point", Any)
+"""A point of a manifold, shape=[..., *point_shape]."""
+
+TangentVec = TypeAliasType("TangentVec", Any)
+"""A vector at a point of a manifold, shape=[..., *point_shape]."""
+
+Jacobian = TypeAliasType("Jacobian", Any)
+"""The Jacobian ∂φ, shape=[..., lifted_dim, dim]."""
+
+LiftedMatrix = TypeAliasType("LiftedMatrix", Any)
+"""A bilinear form on z, such as K(z), shape=[..., lifted_dim, lifted_dim]."""
+
+Matrix = TypeAliasType("Matrix", Any)
+"""A bilinear form on parameters or coordinates, shape=[..., dim, dim]."""
+
+Symbols = TypeAliasType("Symbols", Any)
+"""Christoffel symbols, the contravariant index first, shape=[..., dim, dim, dim]."""
+
+Inputs = TypeAliasType("Inputs", Any)
+"""Samples that a network is fed, shape=[..., n_samples, n_inputs]."""
+
+OnHidden = TypeAliasType("OnHidden", Any)
+"""One number per hidden node, shape=[..., n_hidden]."""
+
+OnTimes = TypeAliasType("OnTimes", Any)
+"""One number per kept time, shape=[n_times]."""
+
+Block = TypeAliasType("Block", Any)
+"""A named block of the parameter, shape=[..., *block_shape]."""
 T = TypeVar("T")
 
 MEMORY_LIMIT = 8e9
@@ -44,18 +118,18 @@ def _plain(value: Any) -> Any:
 
 
 def as_array(
-    value: Any,
+    value: TangentVec,
     name: str,
     shape: tuple[int | None, ...] | None = None,
     *,
     batch: bool = True,
     differentiable: bool = True,
-) -> Any:
+) -> TangentVec:
     """Return ``value`` as a finite float64 array of the promised shape, or say why not.
 
     Parameters
     ----------
-    value : array-like, shape=[..., *shape]
+    value : TangentVec
         Real numbers.
     name : str
         What the error message calls it.
@@ -68,7 +142,7 @@ def as_array(
 
     Returns
     -------
-    array : array, shape=[..., *shape]
+    array : TangentVec
         Of float64; the traced array itself where autograd is at work.
 
     Raises
@@ -165,10 +239,6 @@ def freeze(value: T) -> T:
     ----------
     value : array, sparse array, or list or tuple of them
         Whatever else is inside stays as it is.
-
-    Returns
-    -------
-    value : the same
     """
     if isinstance(value, np.ndarray):
         value.setflags(write=False)
@@ -187,10 +257,6 @@ def got(value: Any) -> str:
     ----------
     value : object
         Of any type.
-
-    Returns
-    -------
-    name : str
     """
     return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
 
@@ -226,10 +292,6 @@ def as_instance(value: Any, cls: type, name: str) -> Any:
     name : str
         What the error message calls it.
 
-    Returns
-    -------
-    value : cls
-
     Raises
     ------
     InputError
@@ -253,10 +315,6 @@ def as_function(value: Any, name: str) -> Callable[..., Any]:
     name : str
         What the error message calls it.
 
-    Returns
-    -------
-    value : callable
-
     Raises
     ------
     InputError
@@ -278,10 +336,6 @@ def as_number(value: Any, name: str, low: float = -math.inf, high: float = math.
         What the error message calls it.
     low, high : float
         Bounds, themselves let through.
-
-    Returns
-    -------
-    number : float
 
     Raises
     ------
@@ -308,10 +362,6 @@ def as_count(value: Any, name: str, minimum: int = 0) -> int:
     minimum : int
         Smallest value let through.
 
-    Returns
-    -------
-    count : int
-
     Raises
     ------
     InputError
@@ -332,10 +382,6 @@ def as_ordered(values: Any, name: str) -> list[Any]:
     name : str
         What the error message calls it.
 
-    Returns
-    -------
-    values : list
-
     Raises
     ------
     InputError
@@ -355,10 +401,6 @@ def as_rng(rng: Rng) -> np.random.Generator:
     ----------
     rng : numpy.random.Generator or int or None
         None draws a fresh seed from the operating system.
-
-    Returns
-    -------
-    rng : numpy.random.Generator
 
     Raises
     ------
