@@ -21,7 +21,7 @@ from liftflow.architectures.base import followed_by_autograd
 from liftflow.criteria.jets import Arithmetic
 from liftflow.criteria.scaling import finite
 from liftflow.errors import InputError
-from liftflow.typing import FloatArray, IntArray, OneTheta
+from liftflow.typing import FloatArray, Forms, IntArray, OneTheta
 
 _CHANGE = 0.1  # of a field, relative to it, that shows its unit of length
 
@@ -87,7 +87,7 @@ class GradientFields(ABC):
         """
 
     @abstractmethod
-    def field(self, forms: Any, point: Any) -> Any:
+    def field(self, forms: Forms, point: Any) -> Any:
         """Evaluate the fields of all forms.
 
         Parameters
@@ -147,7 +147,7 @@ class GradientFields(ABC):
         """
         return np.asarray(values)
 
-    def values(self, forms: Any, point: FloatArray, count: int) -> FloatArray:
+    def values(self, forms: Forms, point: FloatArray, count: int) -> FloatArray:
         """Evaluate the fields at a plain point.
 
         Parameters
@@ -162,7 +162,7 @@ class GradientFields(ABC):
         """
         return self.finish(self.field(forms, self.start(point, count)))
 
-    def derivatives(self, forms: Any, point: FloatArray, velocities: FloatArray) -> FloatArray:
+    def derivatives(self, forms: Forms, point: FloatArray, velocities: FloatArray) -> FloatArray:
         """Differentiate each field along the velocity of the same number, ∂X_i v_i.
 
         Parameters

@@ -83,6 +83,8 @@ class NetworkFields(GradientFields):
         ----------
         function : callable
             Takes a jet to a jet.
+        point, velocity : jet
+            Of the same shape.
         """
         count = max(point.shape[1], velocity.shape[1])
         parts = [

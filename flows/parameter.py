@@ -95,6 +95,11 @@ class ParameterFlow(Guarded):
 def check_loss(loss: Any) -> Loss:
     """Return the loss, or say how to make one.
 
+    Parameters
+    ----------
+    loss : Loss
+        What is to be one.
+
     Raises
     ------
     InputError

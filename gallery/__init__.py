@@ -58,7 +58,6 @@ class Outcome:
 
     Parameters
     ----------
-    script : Script
     files : tuple of Path
         The pictures.
     output : str
@@ -82,12 +81,7 @@ class Outcome:
 
 
 def scripts() -> list[Script]:
-    """Return all scripts, in order.
-
-    Returns
-    -------
-    scripts : list of Script
-    """
+    """Return all scripts, in order."""
     return [Script(path) for path in sorted(FOLDER.glob("plot_*.py"))]
 
 
@@ -98,10 +92,6 @@ def find(name: str) -> Script:
     ----------
     name : str
         ``01_quick_start``, ``quick_start`` or ``01``.
-
-    Returns
-    -------
-    script : Script
 
     Raises
     ------
@@ -125,13 +115,8 @@ def draw(script: Script, folder: Path | None = None) -> list[Path]:
 
     Parameters
     ----------
-    script : Script
     folder : Path, optional
         Where to save the figures and, as GIFs, the animations; nowhere by default.
-
-    Returns
-    -------
-    files : list of Path
 
     Raises
     ------
@@ -250,7 +235,6 @@ def contact_sheet(
     ----------
     outcomes : iterable of Outcome
         Those without a picture are left out.
-    path : Path
     dark : bool
         Whether the ground is dark.
     columns : int

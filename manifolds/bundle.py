@@ -198,6 +198,8 @@ class LiftQuotientMetric(QuotientMetric):
 
     Parameters
     ----------
+    space : geomstats.geometry.manifold.Manifold
+        The base of the bundle.
     total_space : geomstats.geometry.manifold.Manifold
         With a fibre bundle over ``space``.
     signature : tuple of int, optional

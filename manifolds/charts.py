@@ -33,6 +33,11 @@ from liftflow.typing import (
 def chart_manifold(architecture: Architecture, invariant_set: Any, theta: OneTheta) -> Manifold:
     """Return the manifold of coordinates of the image about φ(θ); each family registers its own.
 
+    Parameters
+    ----------
+    invariant_set : InvariantSet
+        That of the architecture through θ.
+
     Raises
     ------
     NotImplementedError

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from autograd.extend import defvjp, primitive
+from geomstats.geometry.manifold import Manifold
 from geomstats.geometry.riemannian_metric import RiemannianMetric
 
 from liftflow.errors import GeodesicError, InputError, NotTangentError
@@ -67,7 +68,7 @@ class HorizontalMetric(RiemannianMetric):
 
     _varies: ClassVar[bool] = True  # from point to point, so that a base point is needed
 
-    def __init__(self, space: Any, solver: GeodesicSolver) -> None:
+    def __init__(self, space: Manifold, solver: GeodesicSolver) -> None:
         super().__init__(space=space)
         self.solver = solver
 

@@ -36,6 +36,8 @@ def as_path(path: Any, name: str = "path") -> Path:
 
     Parameters
     ----------
+    path : str or PathLike
+        What is to be one.
     name : str
         What the error message calls it.
 

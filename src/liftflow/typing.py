@@ -103,6 +103,9 @@ OnHidden = TypeAliasType("OnHidden", Any)
 OnTimes = TypeAliasType("OnTimes", Any)
 """One number per kept time, shape=[n_times]."""
 
+Forms = TypeAliasType("Forms", Any)
+"""Covectors on z, or what a family keeps instead of them; each names a gradient field."""
+
 Block = TypeAliasType("Block", Any)
 """A named block of the parameter, shape=[..., *block_shape]."""
 T = TypeVar("T")
