@@ -106,11 +106,8 @@ def untold(name):
     ):
         return []
     told = {part.strip() for key in docstring.doc_all_parameters for part in key.split(",")}
-    return [
-        f"{name}: {key}"
-        for key, bare in hints(thing)
-        if bare and key not in ("self", "cls") and key not in told
-    ]
+    told |= {"self", "cls"}
+    return [f"{name}: {key}" for key, bare in hints(thing) if bare and key not in told]
 
 
 def findings(name):
