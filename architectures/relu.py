@@ -870,7 +870,8 @@ class ReLUNetwork(Architecture):
         z, projected : array, shape=[n_paths]
             A vector, and the point of the image found for it.
         """
-        gap = projected - z
+        z = as_vector(z, "z", self.n_paths)
+        gap = as_vector(projected, "projected", self.n_paths) - z
         residuals = [0.0]
         for paths in self._paths_by_length:
             own = float(lengths(gap[paths]))

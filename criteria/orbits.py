@@ -108,6 +108,7 @@ def flow_end(view: "View") -> OneTheta | None:
         except (_FlowLost, NotFiniteError):
             evaluations = count()
             continue
-        directions = fields.velocities(np.eye(view.theta.size))  # an isometry, up to its length
-        return np.asarray(directions @ solution.y[:, -1] / np.sum(directions[0] ** 2))
+        # The coordinates of the fields are those of θ, turned, moved and times a constant.
+        directions, way = fields.velocities(np.eye(view.theta.size)), solution.y[:, -1] - start
+        return view.theta + np.asarray(directions @ way / np.sum(directions[0] ** 2))
     return None

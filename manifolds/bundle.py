@@ -10,7 +10,7 @@ from liftflow.architectures import Architecture
 from liftflow.architectures.base import architecture_of
 from liftflow.doors import doors
 from liftflow.errors import InputError
-from liftflow.linalg import over_batch
+from liftflow.linalg import ROUNDING, over_batch
 from liftflow.metrics.geodesic import GeodesicSolver
 from liftflow.metrics.horizontal import LiftSpaces
 from liftflow.typing import FloatArray, Lifted, LiftedTangent, Scalars, Tangent, Theta, as_array
@@ -134,8 +134,13 @@ class LiftBundle(FiberBundle):
         return self.spaces.project(base_point, tangent_vec)
 
     def vertical_projection(self, tangent_vec: Tangent, base_point: Theta) -> Tangent:
-        """Project a tangent vector orthogonally onto ker ∂φ ∩ ker ∂h."""
-        return tangent_vec - self.horizontal_projection(tangent_vec, base_point)
+        """Project a tangent vector orthogonally onto ker ∂φ ∩ ker ∂h.
+
+        What rounding leaves of a horizontal vector is 0: it has no direction.
+        """
+        vertical = tangent_vec - self.horizontal_projection(tangent_vec, base_point)
+        bound = 10 * ROUNDING * np.max(np.abs(tangent_vec), axis=-1, keepdims=True)
+        return np.where(np.max(np.abs(vertical), axis=-1, keepdims=True) > bound, vertical, 0.0)
 
     def is_horizontal(
         self, tangent_vec: Tangent, base_point: Theta, atol: float = gs.atol

@@ -234,7 +234,8 @@ class GeodesicSolver(Guarded):
             None was found; says how far the end stays from the target.
         """
         (theta,) = self._vectors(theta=theta)
-        targets = np.atleast_2d(target)
+        size = (self.architecture.dim,)
+        targets = np.atleast_2d(as_array(target, "target", size, differentiable=False))
         chords = np.linalg.norm(targets - theta, axis=-1)
         coarse = replace(self, rtol=max(self.rtol, _COARSE_RTOL), max_steps=_COARSE_STEPS)
         found: list[tuple[float, int, FloatArray]] = []

@@ -164,6 +164,7 @@ class PathCometric(Cometric):
         ----------
         point_a, point_b : array, shape=[n_paths]
         """
+        point_a, point_b = self._one(point_a, "point_a"), self._one(point_b, "point_b")
         if self.architecture.n_paths == 1:
             sizes = np.abs(self.theta0)
             least = np.min(sizes)
@@ -171,7 +172,6 @@ class PathCometric(Cometric):
             return chain_distance(gaps, point_a.item(), point_b.item())
         dag = self.architecture.dag
         shape = np.sum(dag.head_hidden == 0), np.sum(dag.tail_hidden == 0)
-        point_a, point_b = self._one(point_a, "point_a"), self._one(point_b, "point_b")
         one_neuron = dag.n_hidden == 1 and sum(shape) == dag.dim
         if one_neuron and abs(self.laws[0]) <= EXACT_RTOL * np.sum(self.theta0**2):
             return cone_distance(point_a.reshape(shape), point_b.reshape(shape))

@@ -289,7 +289,7 @@ def test_a_comparison_uses_a_checkpoint_only_for_what_it_is(tmp_path):
         invariant_set, loss, checkpoints=folder, **settings | {"t_span": (0.0, 2.0), "n_times": 11}
     )
     np.testing.assert_array_equal(longer.parameter.theta[:6], whole.parameter.theta)
-    with pytest.raises(InputError, match=r"checkpoints must be a str or a pathlib\.Path, got 3"):
+    with pytest.raises(InputError, match=r"checkpoints must be str or Path or None, got 3"):
         compare(invariant_set, loss, checkpoints=3, **settings)
 
 

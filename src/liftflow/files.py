@@ -47,7 +47,7 @@ def as_path(path: Any, name: str = "path") -> Path:
         Something else, or nothing.
     """
     if not isinstance(path, str | Path) or not str(path) or "\0" in str(path):
-        raise InputError(f"{name} must be a str or a pathlib.Path, got {path!r}")
+        raise InputError(f"{name} must be str or Path, got {path!r}")
     return Path(path)
 
 
