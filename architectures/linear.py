@@ -405,7 +405,12 @@ class DeepLinear(Architecture):
             Some S_i is no multiple of I; holds its spectrum and distance.
         """
         matrices = self.split_laws(laws)
-        return self._balance(matrices, _means(matrices), np.asarray(sizes), tolerance, noise)
+        bounds = (
+            as_array(bound, name, differentiable=False)
+            for name, bound in (("sizes", sizes), ("noise", noise))
+        )
+        sizes, noise = (np.broadcast_to(bound, (len(matrices),)) for bound in bounds)
+        return self._balance(matrices, _means(matrices), sizes, tolerance, noise)
 
     def _balance(
         self,
