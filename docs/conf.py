@@ -69,7 +69,13 @@ numpydoc_show_class_members = False  # autodoc lists them
 # Every reference leads somewhere, but for those into other packages, whose pages are elsewhere,
 # and to what a room keeps for itself.
 nitpicky = True
-nitpick_ignore_regex = [("py:.*", r"(?!liftflow\b).*"), ("py:class", r"liftflow\.\w+\.\w+\.\w+")]
+nitpick_ignore_regex = [
+    ("py:.*", r"(?!liftflow\b).*"),
+    (
+        "py:class",
+        r"liftflow\.(\w+\.\w+\.\w+|doors\.\w+|typing\.T)",
+    ),
+]
 
 
 SHAPES = [name for name, value in vars(shapes).items() if isinstance(value, TypeAliasType)]
@@ -161,6 +167,12 @@ def read_docstring(app, kind, name, thing, options, lines):
     plain_signs(lines, "*|")
 
 
+def skip_inherited(app, kind, name, thing, skip, options):
+    """Leave out methods of geomstats that only got a door."""
+    module = getattr(inspect.unwrap(thing), "__module__", None) if callable(thing) else None
+    return True if str(module).startswith("geomstats") else None
+
+
 def read_gallery_page(app, name, source):
     """Prepare a page of the gallery."""
     if name.startswith("gallery/"):
@@ -232,6 +244,7 @@ sphinx_gallery_conf = {
 def setup(app):
     """Connect what is above to Sphinx."""
     app.connect("autodoc-process-docstring", read_docstring, priority=400)
+    app.connect("autodoc-skip-member", skip_inherited)
     app.connect("source-read", read_gallery_page)
     app.connect("include-read", read_included)
     app.connect("builder-inited", remember_library, priority=900)
