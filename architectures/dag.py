@@ -441,6 +441,11 @@ class CompiledDAG:
         return freeze(csr_array((values, (rows, columns)), shape=(self.n_hidden, self.dim)))
 
     @cached_property
+    def law_transpose(self) -> csr_array:
+        """Aᵀ by rows: which multipliers of the laws move each parameter."""
+        return self.law_matrix.T.tocsr()
+
+    @cached_property
     def suffix_counts(self) -> list[int]:
         """Number of paths from each node to an output, exactly, by dynamic programming."""
         counts = np.zeros(len(self.nodes) + 1, dtype=object)

@@ -51,33 +51,38 @@ class _Network:
             elif grid.tails is not None:
                 self.to_ground[grid.tails] += matrix @ np.ones(grid.shape[1])
         into, heads, out_of, tails = laplacian.loose_ground
-        self.from_ground += np.bincount(heads, weights[into], size)
-        self.to_ground += np.bincount(tails, weights[out_of], size)
+        if into.size:
+            self.from_ground += np.bincount(heads, weights[into], size)
+        if out_of.size:
+            self.to_ground += np.bincount(tails, weights[out_of], size)
         edges, columns, bounds = laplacian.loose_inner
-        self.sparse = csr_array((weights[edges], columns, bounds), shape=(size, size))
+        self.sparse = None  # to make an empty one would take longer than all that is above
+        if edges.size:
+            self.sparse = csr_array((weights[edges], columns, bounds), shape=(size, size))
 
     @property
     def has_inner(self) -> bool:
         """Whether any edge joins two hidden nodes."""
-        return bool(self.layers) or self.sparse.nnz > 0
+        return bool(self.layers) or self.sparse is not None
 
     def forward(self, values: FloatArray) -> FloatArray:
         """Σ_u w_uv x_u at each hidden node v, over hidden u."""
-        result = values @ self.sparse if self.sparse.nnz else np.zeros(values.size)
+        result = np.zeros(values.size) if self.sparse is None else values @ self.sparse
         for tails, heads, matrix in self.layers:
             result[heads] += values[tails] @ matrix
         return result
 
     def backward(self, values: FloatArray) -> FloatArray:
         """Σ_v w_uv x_v at each hidden node u, over hidden v."""
-        result = self.sparse @ values if self.sparse.nnz else np.zeros(values.size)
+        result = np.zeros(values.size) if self.sparse is None else self.sparse @ values
         for tails, heads, matrix in self.layers:
             result[tails] += matrix @ values[heads]
         return result
 
     def dense(self) -> FloatArray:
         """Weights between hidden nodes as an upper triangular matrix."""
-        upper = self.sparse.toarray()
+        size = self.from_ground.size
+        upper = np.zeros((size, size)) if self.sparse is None else self.sparse.toarray()
         for tails, heads, matrix in self.layers:
             upper[tails, heads] = matrix
         return upper

@@ -647,14 +647,18 @@ class DeepLinear(Architecture):
         noise = np.zeros(len(matrices)) if near is None else ROUNDING * self.sizes(near)
         means = _means(matrices)
         means[np.abs(means) <= noise] = 0.0
-        ends, squares = self._spectrum(z, means)
+        left, singular, right_t = np.linalg.svd(z)
+        typical = np.max(singular, initial=0.0) ** (2 / len(self.widths[1:]))
+        if np.all(np.abs(means) <= ROUNDING * typical):  # as all layers are then, of one size
+            means[:] = 0.0
+        squares = self._squares(singular, means)
         layers = np.sum(squares, axis=0)
         sizes = layers[:-1] + layers[1:] + [np.linalg.norm(matrix) for matrix in matrices]
         try:
             lams = self._balance(matrices, means, sizes, BALANCE_RTOL, noise)
             if np.any(lams != means):
-                ends, squares = self._spectrum(z, lams)
-            frames = self._frames(*ends)
+                squares = self._squares(singular, lams)
+            frames = self._frames(right_t.T, left)
             return self.from_layers(self._balanced_layers(squares, lams, frames, np.max(noise)))
         except NotIntrinsicError:
             return self._recover_unbalanced(z, laws, near)
@@ -667,18 +671,15 @@ class DeepLinear(Architecture):
         return super().recover(z, laws, near=near)
 
     def _section(self, z: FloatArray, lams: FloatArray) -> FloatArray:
-        ends, squares = self._spectrum(z, lams)
-        return self.from_layers(self._balanced_layers(squares, lams, self._frames(*ends)))
-
-    def _spectrum(
-        self, z: FloatArray, lams: FloatArray
-    ) -> tuple[tuple[FloatArray, FloatArray], FloatArray]:
-        """Frames of the input and the output at z, and squared singular values of the layers."""
         left, singular, right_t = np.linalg.svd(z)
+        squares, frames = self._squares(singular, lams), self._frames(right_t.T, left)
+        return self.from_layers(self._balanced_layers(squares, lams, frames))
+
+    def _squares(self, singular: FloatArray, lams: FloatArray) -> FloatArray:
+        """Squared singular values of the layers, shape=[rank, L]."""
         rank = min(self.widths)
         shifts = np.broadcast_to(layer_shifts(lams), (rank, len(self.widths) - 1))
-        squares = np.asarray(layer_squares(shifts, singular[:rank]))
-        return (right_t.T, left), squares
+        return np.asarray(layer_squares(shifts, singular[:rank]))
 
     def _frames(self, first: FloatArray, last: FloatArray) -> list[FloatArray]:
         return [first, *self._inner_frames(first, last), last]

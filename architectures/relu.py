@@ -663,7 +663,7 @@ class ReLUNetwork(Architecture):
 
         def step(point: FloatArray, speed: FloatArray) -> FloatArray:
             multipliers = self.laplacian.solve(point**2, speed / 2)
-            return point * (self.dag.law_matrix.T @ multipliers)
+            return point * (self.dag.law_transpose @ multipliers)
 
         theta = self._theta(theta, differentiable=False)
         tangent = as_array(laws_tangent, "vector", (self.n_laws,), differentiable=False)

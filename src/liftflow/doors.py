@@ -37,6 +37,8 @@ from liftflow.typing import (
     shown,
 )
 
+_BY_PLACE = inspect.Parameter.POSITIONAL_OR_KEYWORD
+
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -57,22 +59,35 @@ def door(function: F) -> F:
         ``NotImplementedError``, as geomstats does, raises an ``UndefinedError``.
     """
     signature = inspect.signature(function)
+    parameters = list(signature.parameters.values())
+    names = [each.name for each in parameters if each.kind is _BY_PLACE]
+    known = {each.name for each in parameters if each.kind in (each.KEYWORD_ONLY, _BY_PLACE)}
+    required = {each.name for each in parameters if each.default is each.empty}
+    plain = len(known) == len(parameters)  # no *args, no **kwargs
     kinds: dict[inspect.Parameter, Any] = {}
 
     @wraps(function)
     def checked(*args: Any, **kwargs: Any) -> Any:
-        try:
-            bound = signature.bind(*args, **kwargs)
-        except TypeError as error:
-            raise CallError(f"{function.__qualname__}: {error}") from None
+        given = dict(zip(names, args, strict=False))
+        fits = plain and len(args) <= len(names) and not given.keys() & kwargs.keys()
+        given.update(kwargs)
+        bound = None
+        if not fits or not required <= given.keys() <= known:
+            try:
+                bound = signature.bind(*args, **kwargs)
+            except TypeError as error:
+                raise CallError(f"{function.__qualname__}: {error}") from None
+            given = bound.arguments
         if not kinds:  # late, when all rooms can be named
-            kinds.update({each: _kind(each, function) for each in signature.parameters.values()})
-        given = bound.arguments
+            found = {each: _kind(each, function) for each in parameters}
+            kinds.update({each: kind for each, kind in found.items() if kind is not Any})
         owner = given.get("self")
         for parameter, kind in kinds.items():
-            if kind is not Any:
-                _hold(given, parameter, kind, owner)
+            _hold(given, parameter, kind, owner)
         try:
+            if bound is None:
+                places = [given.pop(name) for name in names[: len(args)]]
+                return function(*places, **given)
             return function(*bound.args, **bound.kwargs)
         except Exception as error:
             _explain(error, function)

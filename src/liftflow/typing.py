@@ -159,6 +159,8 @@ def as_array(
     NotDifferentiableError
         Traced by autograd where ``differentiable`` is False.
     """
+    if _is_sound(value, shape, batch):
+        return value
     traced = isbox(value)
     if traced and not differentiable:
         raise NotDifferentiableError(
@@ -193,6 +195,20 @@ def as_array(
         bad = int(array.size - np.isfinite(array).sum())
         raise NotFiniteError(f"{name} must be finite, got {bad} NaN or infinite of {array.size}")
     return value if traced else array
+
+
+def _is_sound(value: Any, shape: tuple[int | None, ...] | None, batch: bool) -> bool:
+    """Whether a value is plainly an array as wanted: what loops and inner calls hand on."""
+    if type(value) is not np.ndarray or value.dtype != np.float64:
+        return False
+    if shape is not None:
+        lead = value.ndim - len(shape)
+        if lead < 0 or (lead and not batch):
+            return False
+        own = value.shape[lead:]
+        if own != shape and not all(w is None or w == s for w, s in zip(shape, own, strict=True)):
+            return False
+    return math.isfinite(np.vdot(value, value))  # else it may be infinite, or just large
 
 
 def as_vector(value: Any, name: str, size: int) -> FloatArray:
