@@ -64,10 +64,11 @@ def door(function: F) -> F:
     known = {each.name for each in parameters if each.kind in (each.KEYWORD_ONLY, _BY_PLACE)}
     required = {each.name for each in parameters if each.default is each.empty}
     plain = len(known) == len(parameters)  # no *args, no **kwargs
-    kinds: dict[inspect.Parameter, Any] = {}
+    kinds: dict[inspect.Parameter, Any] | None = None
 
     @wraps(function)
     def checked(*args: Any, **kwargs: Any) -> Any:
+        nonlocal kinds
         given = dict(zip(names, args, strict=False))
         fits = plain and len(args) <= len(names) and not given.keys() & kwargs.keys()
         given.update(kwargs)
@@ -78,9 +79,9 @@ def door(function: F) -> F:
             except TypeError as error:
                 raise CallError(f"{function.__qualname__}: {error}") from None
             given = bound.arguments
-        if not kinds:  # late, when all rooms can be named
+        if kinds is None:  # late, when all rooms can be named
             found = {each: _kind(each, function) for each in parameters}
-            kinds.update({each: kind for each, kind in found.items() if kind is not Any})
+            kinds = {each: kind for each, kind in found.items() if kind is not Any}
         owner = given.get("self")
         for parameter, kind in kinds.items():
             _hold(given, parameter, kind, owner)
