@@ -33,11 +33,8 @@ _LEAST_RTOL = 100 * np.finfo(np.float64).eps
 _PATIENCE = 2000  # steps after which to ask how far they led
 _MOST_STEPS = 1e7  # a flow that has slowed down and would need more of them is given up
 _FAR_TOO_MANY_STEPS = 1e8  # and one that would need more of these, at any pace
-_REACHED: dict[str, Any] = {
-    "success": True,
-    "message": "reached the end of the time span",
-    "interrupted": False,
-}
+_REACHED = "reached the end of the time span"
+_RESUMED = "; resumed at t = "  # begins what a message says of a run that is not bit for bit
 _INTERRUPTED = "interrupted"  # by Ctrl-C
 _ROUNDING = 1e-9  # most that another machine may change of the same start, relatively
 
@@ -411,7 +408,7 @@ class _Run:
             self.solver.f, self.solver.h_abs = whole.velocity, whole.step
         else:
             self.remark = (
-                f"; resumed at t = {self.t:.4g} within the tolerances, not bit for bit: "
+                f"{_RESUMED}{self.t:.4g} within the tolerances, not bit for bit: "
                 f"{self.origin.method} remembers more than a checkpoint holds"
             )
         self.state.restore(whole.memory)  # as it was before the solver looked around
@@ -571,15 +568,18 @@ def integrate(state: FlowState, settings: Settings, label: str) -> Trajectory:
         else:
             _check_fits(earlier, earlier.checkpoint, run)
             if earlier.checkpoint.t == run.end:
-                return earlier if earlier.success else replace(earlier, **_REACHED)
+                if earlier.success:
+                    return earlier
+                message = "".join((_REACHED, *earlier.message.partition(_RESUMED)[1:]))
+                return replace(earlier, success=True, message=message, interrupted=False)
             run.go_on(earlier, earlier.checkpoint)
         if settings.checkpoint is not None:  # before the hours of training, not after
             run.trajectory(False, f"started at t = {run.t:.4g}").save(settings.checkpoint)
         problem, unwritten = _advance(run, tick)
     interrupted = problem == _INTERRUPTED
-    result = run.trajectory(False, f"stopped after t = {run.t:.4g}: {problem}", interrupted)
-    if run.whole is not None and run.whole.t == run.end:
-        result = replace(result, **_REACHED | {"interrupted": interrupted})
+    done = run.whole is not None and run.whole.t == run.end
+    message = _REACHED if done else f"stopped after t = {run.t:.4g}: {problem}"
+    result = run.trajectory(done, message, interrupted)
     complaint = _try_to_save(result, settings.checkpoint, warn=not unwritten)
     return replace(result, message=f"{result.message}; {complaint}") if complaint else result
 
