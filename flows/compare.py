@@ -258,7 +258,8 @@ def compare(
         again. Those of another flow, start, loss, metric or method, of other tolerances or times,
         and those that went beyond the end of ``t_span``, are refused.
     **options
-        ``max_step`` and ``first_step``, as in :class:`~liftflow.flows.Settings`.
+        ``max_step``, ``first_step``, ``t_eval`` and ``checkpoint_seconds``, as in
+        :class:`~liftflow.flows.Settings`.
 
     Returns
     -------
@@ -318,8 +319,14 @@ class Plan:
         Whether there is a third flow.
     **settings
         Of :class:`~liftflow.flows.Settings`.
+
+    Raises
+    ------
+    InputError
+        The checkpoint of a single flow among the settings, or settings that cannot be used.
     """
 
+    @door
     def __init__(
         self,
         invariant_set: InvariantSet,
@@ -330,6 +337,12 @@ class Plan:
         control: bool = False,
         **settings: Any,
     ) -> None:
+        for name in ("checkpoint", "checkpoints", "resume"):
+            if name in settings:
+                raise InputError(
+                    f"{name} is no setting here, where each flow has a file of its own: use "
+                    "checkpoints= of compare or folder= of sweep, which both write and resume them"
+                )
         architecture, theta0 = invariant_set.architecture, invariant_set.theta0
         flow = IntrinsicFlow(invariant_set, loss, coordinates, cometric)
         self.invariant_set, self.loss, self.flows = invariant_set, loss, {"intrinsic": flow}
@@ -381,6 +394,8 @@ class Plan:
             "times": [*map(float, settings.t_span), _digest(settings.times)],
             "rtol": float(settings.rtol),
             "atol": float(settings.atol),
+            "max_step": float(settings.max_step),
+            "first_step": float(settings.first_step or 0.0),
             "method": f"{settings.solver.__module__}.{settings.solver.__qualname__}",
             "coordinates": self.flows["intrinsic"].coordinates,
             "control": "control" in self.flows,

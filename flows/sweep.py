@@ -1,6 +1,5 @@
 """Ensembles: the same comparison from many seeds, side by side and safe from a worker's death."""
 
-import inspect
 import json
 import os
 import warnings
@@ -31,7 +30,7 @@ from liftflow.files import (
     replacing,
     write_arrays,
 )
-from liftflow.flows.compare import Comparison, Plan, compare
+from liftflow.flows.compare import Comparison, Plan
 from liftflow.losses import Loss
 from liftflow.manifolds import InvariantSet
 from liftflow.typing import OnTimes
@@ -228,7 +227,7 @@ def _run(
     # With other numbers of threads BLAS sums in another order.
     with suppress(KeyboardInterrupt), threadpool_limits(limits=1):
         case = make_case(seed)
-        plan = Plan(**inspect.signature(compare).bind(*case, t_span, **settings).arguments)
+        plan = Plan(*case, t_span, **settings)
         if folder is None:
             return _summarise(plan.run(None), seed)
         own = make_folder(folder / f"seed-{seed}")

@@ -10,7 +10,7 @@ from scipy.integrate import RK45
 from sweep_cases import DeadlyCase, make_case
 from test_checkpoint import Fails
 
-from liftflow import InvariantSet, NetworkLoss, ReLUNetwork, loss_from_function, sweep
+from liftflow import InvariantSet, NetworkLoss, ReLUNetwork, compare, loss_from_function, sweep
 from liftflow.errors import DataError, FlowError, InputError, OutputError
 from liftflow.flows import Trajectory
 from liftflow.metrics import intrinsic_cometric
@@ -173,6 +173,9 @@ def test_a_folder_of_other_data_is_refused(tmp_path):
         {"coordinates": "full"},
         {"control": True},
         {"memory_limit": 3 * 16 * NETWORK.dim},
+        {"max_step": 0.01},
+        {"first_step": 1e-4},
+        {"t_eval": [0.0, 0.1, 0.2]},
     ],
 )
 def test_a_folder_of_other_settings_is_refused(changed, tmp_path):
@@ -185,6 +188,34 @@ def test_a_folder_of_other_settings_is_refused(changed, tmp_path):
             continue  # then only the two flows are left, and they are the same
         with pytest.raises(InputError, match=r"holds a run of another|resume continues"):
             sweep(diagonal, [0], **settings | changed)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_step": 1e-3, "checkpoint_seconds": 1.0},
+        {"first_step": 1e-5},
+        {"t_eval": [0.0, 0.15, 0.2]},
+    ],
+)
+def test_options_of_the_flows_are_those_of_a_comparison(options, tmp_path):
+    settings = {"rtol": 1e-4, "atol": 1e-6} | options
+    runs = sweep(diagonal, [0], (0.0, 0.2), folder=tmp_path, **settings).runs
+    wanted = compare(*diagonal(), (0.0, 0.2), **settings)
+    np.testing.assert_array_equal(runs[0].t, wanted.parameter.t)
+    np.testing.assert_array_equal(runs[0].deviation, wanted.deviation)
+    assert runs[0].summary["evaluations_parameter"] == wanted.parameter.n_evaluations
+    free = compare(*diagonal(), (0.0, 0.2), rtol=1e-4, atol=1e-6)
+    assert free.parameter.n_evaluations != wanted.parameter.n_evaluations
+
+
+@pytest.mark.parametrize("name", ["checkpoint", "checkpoints", "resume", "max_stop"])
+def test_options_of_something_else_are_refused_by_name(name):
+    with pytest.raises(InputError, match=f"^{name} is no setting"):
+        sweep(diagonal, [0], (0.0, 0.2), **{name: "run"})
+    if name != "checkpoints":
+        with pytest.raises(InputError, match=f"^{name} is no setting"):
+            compare(*diagonal(), (0.0, 0.2), **{name: "run"})
 
 
 def test_other_metrics_are_refused(tmp_path):
