@@ -21,6 +21,7 @@ from liftflow.flows.integrate import FlowState, Settings, integrate, origin, sam
 from liftflow.flows.intrinsic import IntrinsicFlow
 from liftflow.flows.parameter import ParameterFlow
 from liftflow.flows.trajectory import Trajectory
+from liftflow.linalg import units
 from liftflow.losses import Loss
 from liftflow.manifolds import InvariantSet
 from liftflow.metrics import Cometric
@@ -491,10 +492,12 @@ def _digest(numbers: FloatArray) -> str:
 
 
 def _sketch(vector: FloatArray) -> list[float]:
-    """Norm, and product with a random vector, by which a vector is told from others."""
-    vector = np.ravel(vector)
-    other = np.random.default_rng(0).standard_normal(vector.size) / np.sqrt(max(vector.size, 1))
-    return [float(np.linalg.norm(vector)), float(vector @ other)]
+    """Root mean square, and product with a random vector, which tell a vector from others."""
+    vector, other = np.ravel(vector), np.random.default_rng(0).standard_normal(np.size(vector))
+    unit = units(np.max(np.abs(vector), initial=0.0))  # squares under- and overflow
+    relative = vector / unit / np.sqrt(max(vector.size, 1))
+    length = np.linalg.norm(other) or 1.0
+    return [float(unit * np.linalg.norm(relative)), float(unit * (relative @ other / length))]
 
 
 def _deviation(flow: IntrinsicFlow, intrinsic: Trajectory, parameter: Trajectory) -> FloatArray:

@@ -20,6 +20,7 @@ from scipy.integrate import DOP853, RK23, RK45, OdeSolver
 
 from liftflow.errors import FlowError, InputError, LiftflowError, OutputError
 from liftflow.flows.trajectory import Checkpoint, Origin, Trajectory
+from liftflow.linalg import lengths, units
 from liftflow.typing import FloatArray, OnTimes, Scalars, as_array, as_count, as_number, shown
 
 _Class = TypeVar("_Class", bound=type)
@@ -458,9 +459,9 @@ class _Run:
 
     def _ahead(self, start: FloatArray, velocity: FloatArray) -> FloatArray:
         """Velocity after a hundredth of the way that doubles the coordinates; 0 where it fails."""
-        size = np.linalg.norm(velocity) or 1.0
-        reach = 0.01 * (np.linalg.norm(start) or 1.0)
-        ahead = _Velocity(self.state)(self.t, start + reach / size * velocity)
+        size = float(lengths(velocity)) or 1.0
+        reach = 0.01 * (float(lengths(start)) or 1.0)
+        ahead = _Velocity(self.state)(self.t, start + reach * (velocity / size))
         return ahead if np.all(np.isfinite(ahead)) else np.zeros_like(start)
 
     def _finite_velocity(self, coordinates: FloatArray) -> FloatArray:
@@ -656,7 +657,7 @@ def _check_fits(earlier: Trajectory, whole: Checkpoint, run: _Run) -> None:
     if not same_numbers(there.velocity, here.velocity):
         raise InputError(
             "resume continues the flow it came from, which left this start at the speed "
-            f"{np.linalg.norm(there.velocity):.6g}, not {np.linalg.norm(here.velocity):.6g}; is it "
+            f"{lengths(there.velocity):.6g}, not {lengths(here.velocity):.6g}; is it "
             "another metric or another loss?"
         )
     if not (
@@ -723,7 +724,10 @@ def same_numbers(one: Scalars, other: Scalars) -> bool:
     """
     if np.shape(one) != np.shape(other):
         return False
-    return bool(np.linalg.norm(np.subtract(one, other)) <= _ROUNDING * np.linalg.norm(other))
+    # In units of the largest, since squares under- and overflow.
+    unit = units(np.max(np.abs([one, other]), initial=0.0))
+    here, there = np.asarray(one) / unit, np.asarray(other) / unit
+    return bool(np.linalg.norm(here - there) <= _ROUNDING * np.linalg.norm(there))
 
 
 def _crawls(gained: float, elapsed: float, left: float) -> bool:

@@ -13,6 +13,7 @@ from test_checkpoint import Fails
 from liftflow import InvariantSet, NetworkLoss, ReLUNetwork, compare, loss_from_function, sweep
 from liftflow.errors import DataError, FlowError, InputError, OutputError
 from liftflow.flows import Trajectory
+from liftflow.flows.integrate import same_numbers
 from liftflow.metrics import intrinsic_cometric
 
 SPAN, SEEDS = (0.0, 1.0), range(4)
@@ -145,6 +146,32 @@ def test_a_folder_of_another_case_is_refused(name, tmp_path):
     with pytest.raises(InputError, match=match):
         sweep(lambda seed: diagonal(seed, **OTHERS[name]), [0], (0.0, 0.2), **settings)
     assert_same(sweep(lambda seed: diagonal(seed), [0], (0.0, 0.2), **settings), first)
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-170, 1e160, 1e300])
+def test_losses_of_extreme_scales_are_told_apart(scale, tmp_path):
+    span = (0.0, min(0.01, 0.01 / scale))
+
+    def case(target):
+        loss = loss_from_function(lambda z: scale * anp.sum((z - target) ** 2))
+        return lambda seed: (InvariantSet(NETWORK, AT), loss)
+
+    first = sweep(case(1.0), [0], span, folder=tmp_path, **SMALL)
+    assert_same(sweep(case(1.0), [0], span, folder=tmp_path, **SMALL), first)
+    with pytest.raises(InputError, match="another loss, data or metric of the parameter flow"):
+        sweep(case(1.0 + 1e-6), [0], span, folder=tmp_path, **SMALL)
+
+
+@pytest.mark.parametrize("scale", [5e-324, 1e-200, 1.0, 1e307])
+def test_numbers_of_any_scale_are_the_same_or_not(scale):
+    one = scale * np.array([3.0, -4.0])
+    assert same_numbers(one, one)
+    assert same_numbers(one, one * (1 + 1e-15))
+    for other in (np.zeros(2), -one, one * 1.01 if scale > 1e-300 else 2 * one):
+        assert not same_numbers(one, other)
+        assert not same_numbers(other, one)
+    assert not same_numbers(1e-200, 1e200)
+    assert not same_numbers(1e200, 1e-200)
 
 
 def test_a_folder_of_other_data_is_refused(tmp_path):
