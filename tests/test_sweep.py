@@ -326,11 +326,48 @@ def test_a_run_is_not_lost_with_its_file(tmp_path, monkeypatch):
 def test_a_backend_that_notices_no_death_is_refused():
     with (
         joblib.parallel_config("multiprocessing", n_jobs=2),
-        pytest.raises(InputError, match=r"'multiprocessing' does neither: use 'loky'"),
+        pytest.raises(InputError, match=r"MultiprocessingBackend does neither: use 'loky'"),
     ):
         sweep(make_case, range(2), SPAN, **SETTINGS)
-    with joblib.parallel_config("threading", n_jobs=2):
-        assert len(sweep(diagonal, range(2), (0.0, 0.1), **SMALL).runs) == 2
+    for backend in ("threading", "sequential"):
+        with joblib.parallel_config(backend, n_jobs=2):
+            assert len(sweep(diagonal, range(2), (0.0, 0.1), **SMALL).runs) == 2
+
+
+@pytest.mark.parametrize("seed", ["../x", "a", 1.5, True, None, [1], np.True_])
+def test_seeds_that_are_no_integers_are_refused_by_name(seed, tmp_path):
+    with pytest.raises(InputError, match="seeds must be integers, got"):
+        sweep(diagonal, [0, seed], (0.0, 0.1), folder=tmp_path / "runs", **SMALL)
+    assert not list(tmp_path.iterdir())
+
+
+def test_seeds_are_integers_of_any_type_and_size(tmp_path):
+    given, settings = [], {"folder": tmp_path, **SMALL}
+    seeds = [2**64 + 1, np.int8(-1), np.array(3)]
+
+    def case(seed):
+        given.append(seed)
+        return diagonal()
+
+    first = sweep(case, seeds, (0.0, 0.1), **settings)
+    assert [(type(seed), seed) for seed in given] == [(int, 2**64 + 1), (int, -1), (int, 3)]
+    assert_same(sweep(case, seeds, (0.0, 0.1), **settings), first)
+    assert list(first.frame().index) == [2**64 + 1, -1, 3]
+
+
+@pytest.mark.parametrize(
+    "result", [5, None, diagonal()[:1], (*diagonal(), 3), diagonal()[::-1], (diagonal()[0], "f")]
+)
+def test_another_result_of_make_case_is_refused_by_name(result):
+    with pytest.raises(InputError, match=r"make_case must return .* got .* for the seed 7"):
+        sweep(lambda seed: result, [7], (0.0, 0.1), **SMALL)
+
+
+def test_a_number_of_jobs_that_none_can_have():
+    with pytest.raises(InputError, match="n_jobs must be a number of processes"):
+        sweep(diagonal, [0], (0.0, 0.1), n_jobs=0, **SMALL)
+    with joblib.parallel_config("threading"):
+        assert len(sweep(diagonal, [0], (0.0, 0.1), n_jobs=10**9, **SMALL).runs) == 1
 
 
 def test_what_does_not_fit_is_refused(tmp_path):
