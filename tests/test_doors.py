@@ -13,6 +13,7 @@ import pytest
 from liftflow import InvariantSet, compare, intrinsic_cometric, loss_from_function
 from liftflow.architectures import (
     Architecture,
+    Attention,
     DeepLinear,
     LinearNeuralODE,
     ProductArchitecture,
@@ -317,6 +318,10 @@ TOO_LARGE = {
     "two layers": lambda: TwoLayerLinear(10**6, 10**6, 10**6),
     "deep": lambda: DeepLinear([10**6, 10**6, 10**4, 2]),
     "ode": lambda: LinearNeuralODE(10**5, 10**5),
+    "ode of many cells": lambda: LinearNeuralODE(10, 10**8),
+    "ode of 10³⁰⁰⁰ cells": lambda: LinearNeuralODE(1, 10**3000),
+    "heads": lambda: Attention(4, 2, 10**8),
+    "heads of one number": lambda: Attention(1, 1, 10**9),
     "kernel_matrix": lambda: WIDE.kernel_matrix(WIDE.random_point(rng=0)),
     "lift_jacobian": lambda: WIDE.lift_jacobian(WIDE.random_point(rng=0)),
     "gram_matrix": lambda: WIDE.gram_matrix(WIDE.random_point(rng=0)),
