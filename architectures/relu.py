@@ -929,7 +929,7 @@ class ReLUNetwork(Architecture):
         starts = np.zeros(counts.size, dtype=np.intp)
         order = [*range(self.dag.n_inputs), counts.size - 1]
         starts[order] = np.cumsum(counts[order]) - counts[order]
-        return offsets, starts
+        return freeze((offsets, starts))
 
     def path_numbers(self, chart: BasisPathChart) -> IntArray:
         """Position in z of each basis path of a chart: ranks add up along paths.
