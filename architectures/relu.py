@@ -818,7 +818,7 @@ class ReLUNetwork(Architecture):
             self._theta(theta, differentiable=False),
             self._theta(covector, "covector", differentiable=False),
         ]
-        return over_batch(solve, arrays, [1, 1])
+        return over_batch(solve, arrays, [1, 1], shape=self.lifted_shape)
 
     def _tangent_basis(self, theta: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Orthonormal basis Q of range ∂φ, a triangle R and velocities V of θ, with ∂φ V = Q R.
