@@ -32,8 +32,9 @@ _ONE_STEP = (RK23, RK45, DOP853)  # the next step depends on t, y, its velocity 
 _REFRESH = 0.5  # seconds between two looks at the loss for the progress bar
 _LEAST_RTOL = 100 * np.finfo(np.float64).eps
 _PATIENCE = 2000  # steps after which to ask how far they led
-_FIRST_LOOK = 250  # and those after which it shows already, if they are no longer growing
-_GROWTH = 1.1  # at most, of the last step over the mean one: 0.93 to 1.17 at the edge of stability
+_FIRST_LOOK = 250  # and those after which it shows already, if they no longer grow: the second
+_GROWTH = 1.1  # half of them leads on by this much more than the first one, at most,
+_CATCH_UP = 2.2  # which at this rate makes the first 2000 so much quicker than the first 250
 _MOST_STEPS = 1e7  # a flow that has slowed down and would need more of them is given up
 _FAR_TOO_MANY_STEPS = 1e8  # and one that would need more of these, at any pace
 _REACHED = "reached the end of the time span"
@@ -494,26 +495,31 @@ class _Run:
         )
 
     def _check_pace(self) -> None:
-        first = self.n_steps == _FIRST_LOOK
-        if self.n_steps % _PATIENCE and not first:
+        start = self.settings.t_span[0]
+        if self.n_steps == _FIRST_LOOK // 2:
+            self.mark = self.t
+        if self.n_steps == _FIRST_LOOK:
+            halves, self.mark = (self.mark - start, self.t - self.mark), start
+            if halves[1] <= _GROWTH * halves[0]:
+                self._check_left(_FIRST_LOOK, self.t - start, _CATCH_UP * _FAR_TOO_MANY_STEPS)
+        if self.n_steps % _PATIENCE:
             return
-        count, gained = _FIRST_LOOK if first else _PATIENCE, self.t - self.mark
-        left = count * (self.end - self.t) / gained
-        steady = not first or self.solver.step_size * count <= _GROWTH * gained
-        if left > _FAR_TOO_MANY_STEPS and steady:
-            raise FlowError(
-                f"the last {count} steps led on by {gained:.1e}, so that about {left:.0e} more "
-                "are needed. The flow is stiff, or the time span too long: try method='LSODA' or "
-                "'Radau', a larger rtol or an earlier end"
-            )
-        if first:
-            return
-        self.mark = self.t
-        if _crawls(gained, self.t - self.settings.t_span[0], self.end - self.t):
+        gained, self.mark = self.t - self.mark, self.t
+        self._check_left(_PATIENCE, gained, _FAR_TOO_MANY_STEPS)
+        if _crawls(gained, self.t - start, self.end - self.t):
             raise FlowError(
                 f"the last {_PATIENCE} steps led on by {gained:.1e} only. It slides along a kink "
                 "of the loss (a ReLU at its threshold), where the steps are as short as the "
                 "tolerances, or it blows up; try a larger rtol"
+            )
+
+    def _check_left(self, count: int, gained: float, most: float) -> None:
+        left = count * (self.end - self.t) / gained
+        if left > most:
+            raise FlowError(
+                f"the last {count} steps led on by {gained:.1e}, so that about {left:.0e} more "
+                "are needed. The flow is stiff, or the time span too long: try method='LSODA' or "
+                "'Radau', a larger rtol or an earlier end"
             )
 
     def _change_chart(self, coordinates: FloatArray) -> None:
