@@ -354,7 +354,7 @@ class Architecture(Guarded, ABC):
         """
         z = self._lifted(z, differentiable=False)
         if self._image_is_open:
-            return z
+            return z.copy()
         if near is None:
             raise NotRecoverableError(
                 f"{type(self).__name__} finds its image by iteration and needs a point to start "

@@ -17,7 +17,15 @@ from scipy.sparse import csr_array
 from liftflow.architectures.dag import CompiledDAG
 from liftflow.doors import Guarded
 from liftflow.errors import NotRecoverableError
-from liftflow.typing import FloatArray, IntArray, OneTangent, OnHidden, as_vector, refuse_beyond
+from liftflow.typing import (
+    FloatArray,
+    IntArray,
+    OneTangent,
+    OnHidden,
+    as_vector,
+    freeze,
+    refuse_beyond,
+)
 
 DENSE_LIMIT = 600
 """Number of hidden nodes up to which the Laplacian may be factored as a dense matrix."""
@@ -164,14 +172,15 @@ class GroundedLaplacian(Guarded):
         edges, tails, heads = self.dag.loose[inner], tails[inner], heads[inner]
         order = np.lexsort((heads, tails))
         bounds = np.searchsorted(tails[order], np.arange(self.dag.n_hidden + 1))
-        return edges[order], heads[order], bounds
+        return freeze((edges[order], heads[order], bounds))
 
     @cached_property
     def loose_ground(self) -> tuple[IntArray, IntArray, IntArray, IntArray]:
         """Edges outside the layers from the ground and to it, each with its hidden end."""
         tails, heads = self.dag.tail_hidden[self.dag.loose], self.dag.head_hidden[self.dag.loose]
         into, out_of = (tails < 0) & (heads >= 0), (tails >= 0) & (heads < 0)
-        return self.dag.loose[into], heads[into], self.dag.loose[out_of], tails[out_of]
+        loose = self.dag.loose
+        return freeze((loose[into], heads[into], loose[out_of], tails[out_of]))
 
     def _at(self, weights: FloatArray) -> _Rescaled:
         zero, weights = np.zeros(self.dag.n_hidden), as_vector(weights, "weights", self.dag.dim)

@@ -248,7 +248,7 @@ class DeepLinear(Architecture):
         """
         z, rank = self._lifted(z, differentiable=False), min(self.widths)
         if rank == min(self.lifted_shape):
-            return z
+            return z.copy()
         left, singular, right_t = np.linalg.svd(z, full_matrices=False)
         return (left[..., :rank] * singular[..., None, :rank]) @ right_t[..., :rank, :]
 

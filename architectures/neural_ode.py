@@ -21,6 +21,7 @@ from liftflow.typing import (
     as_count,
     as_rng,
     refuse_beyond,
+    shown,
 )
 
 
@@ -49,6 +50,8 @@ class LinearNeuralODE(DeepLinear):
 
     def __init__(self, n: int, n_steps: int) -> None:
         self.n, self.n_steps = as_count(n, "n", 1), as_count(n_steps, "n_steps", 2)
+        cells = f"{shown(self.n_steps)} cells of {shown(self.n)} × {shown(self.n)} numbers"
+        refuse_beyond(self.n_steps, cells, 40 + 8 * self.n**2)
         super().__init__([self.n] * (self.n_steps + 1))
         self.law_scale = float(self.n_steps**2)
 

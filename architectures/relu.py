@@ -818,7 +818,7 @@ class ReLUNetwork(Architecture):
             self._theta(theta, differentiable=False),
             self._theta(covector, "covector", differentiable=False),
         ]
-        return over_batch(solve, arrays, [1, 1])
+        return over_batch(solve, arrays, [1, 1], shape=self.lifted_shape)
 
     def _tangent_basis(self, theta: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Orthonormal basis Q of range ∂φ, a triangle R and velocities V of θ, with ∂φ V = Q R.
@@ -930,7 +930,7 @@ class ReLUNetwork(Architecture):
         starts = np.zeros(counts.size, dtype=np.intp)
         order = [*range(self.dag.n_inputs), counts.size - 1]
         starts[order] = np.cumsum(counts[order]) - counts[order]
-        return offsets, starts
+        return freeze((offsets, starts))
 
     def path_numbers(self, chart: BasisPathChart) -> IntArray:
         """Position in z of each basis path of a chart: ranks add up along paths.

@@ -21,6 +21,7 @@ from liftflow.flows.integrate import FlowState, Settings, integrate, origin, sam
 from liftflow.flows.intrinsic import IntrinsicFlow
 from liftflow.flows.parameter import ParameterFlow
 from liftflow.flows.trajectory import Trajectory
+from liftflow.linalg import units
 from liftflow.losses import Loss
 from liftflow.manifolds import InvariantSet
 from liftflow.metrics import Cometric
@@ -258,7 +259,8 @@ def compare(
         again. Those of another flow, start, loss, metric or method, of other tolerances or times,
         and those that went beyond the end of ``t_span``, are refused.
     **options
-        ``max_step`` and ``first_step``, as in :class:`~liftflow.flows.Settings`.
+        ``max_step``, ``first_step``, ``t_eval`` and ``checkpoint_seconds``, as in
+        :class:`~liftflow.flows.Settings`.
 
     Returns
     -------
@@ -318,8 +320,14 @@ class Plan:
         Whether there is a third flow.
     **settings
         Of :class:`~liftflow.flows.Settings`.
+
+    Raises
+    ------
+    InputError
+        The checkpoint of a single flow among the settings, or settings that cannot be used.
     """
 
+    @door
     def __init__(
         self,
         invariant_set: InvariantSet,
@@ -330,6 +338,12 @@ class Plan:
         control: bool = False,
         **settings: Any,
     ) -> None:
+        for name in ("checkpoint", "checkpoints", "resume"):
+            if name in settings:
+                raise InputError(
+                    f"{name} is no setting here, where each flow has a file of its own: use "
+                    "checkpoints= of compare or folder= of sweep, which both write and resume them"
+                )
         architecture, theta0 = invariant_set.architecture, invariant_set.theta0
         flow = IntrinsicFlow(invariant_set, loss, coordinates, cometric)
         self.invariant_set, self.loss, self.flows = invariant_set, loss, {"intrinsic": flow}
@@ -381,6 +395,8 @@ class Plan:
             "times": [*map(float, settings.t_span), _digest(settings.times)],
             "rtol": float(settings.rtol),
             "atol": float(settings.atol),
+            "max_step": float(settings.max_step),
+            "first_step": float(settings.first_step or 0.0),
             "method": f"{settings.solver.__module__}.{settings.solver.__qualname__}",
             "coordinates": self.flows["intrinsic"].coordinates,
             "control": "control" in self.flows,
@@ -476,10 +492,12 @@ def _digest(numbers: FloatArray) -> str:
 
 
 def _sketch(vector: FloatArray) -> list[float]:
-    """Norm, and product with a random vector, by which a vector is told from others."""
-    vector = np.ravel(vector)
-    other = np.random.default_rng(0).standard_normal(vector.size) / np.sqrt(max(vector.size, 1))
-    return [float(np.linalg.norm(vector)), float(vector @ other)]
+    """Root mean square, and product with a random vector, which tell a vector from others."""
+    vector, other = np.ravel(vector), np.random.default_rng(0).standard_normal(np.size(vector))
+    unit = units(np.max(np.abs(vector), initial=0.0))  # squares under- and overflow
+    relative = vector / unit / np.sqrt(max(vector.size, 1))
+    length = np.linalg.norm(other) or 1.0
+    return [float(unit * np.linalg.norm(relative)), float(unit * (relative @ other / length))]
 
 
 def _deviation(flow: IntrinsicFlow, intrinsic: Trajectory, parameter: Trajectory) -> FloatArray:

@@ -20,6 +20,7 @@ from scipy.integrate import DOP853, RK23, RK45, OdeSolver
 
 from liftflow.errors import FlowError, InputError, LiftflowError, OutputError
 from liftflow.flows.trajectory import Checkpoint, Origin, Trajectory
+from liftflow.linalg import lengths, units
 from liftflow.typing import FloatArray, OnTimes, Scalars, as_array, as_count, as_number, shown
 
 _Class = TypeVar("_Class", bound=type)
@@ -31,13 +32,13 @@ _ONE_STEP = (RK23, RK45, DOP853)  # the next step depends on t, y, its velocity 
 _REFRESH = 0.5  # seconds between two looks at the loss for the progress bar
 _LEAST_RTOL = 100 * np.finfo(np.float64).eps
 _PATIENCE = 2000  # steps after which to ask how far they led
+_FIRST_LOOK = 250  # and those after which it shows already, if they no longer grow: the second
+_GROWTH = 1.1  # half of them leads on by this much more than the first one, at most,
+_CATCH_UP = 2.2  # which at this rate makes the first 2000 so much quicker than the first 250
 _MOST_STEPS = 1e7  # a flow that has slowed down and would need more of them is given up
 _FAR_TOO_MANY_STEPS = 1e8  # and one that would need more of these, at any pace
-_REACHED: dict[str, Any] = {
-    "success": True,
-    "message": "reached the end of the time span",
-    "interrupted": False,
-}
+_REACHED = "reached the end of the time span"
+_RESUMED = "; resumed at t = "  # begins what a message says of a run that is not bit for bit
 _INTERRUPTED = "interrupted"  # by Ctrl-C
 _ROUNDING = 1e-9  # most that another machine may change of the same start, relatively
 
@@ -411,7 +412,7 @@ class _Run:
             self.solver.f, self.solver.h_abs = whole.velocity, whole.step
         else:
             self.remark = (
-                f"; resumed at t = {self.t:.4g} within the tolerances, not bit for bit: "
+                f"{_RESUMED}{self.t:.4g} within the tolerances, not bit for bit: "
                 f"{self.origin.method} remembers more than a checkpoint holds"
             )
         self.state.restore(whole.memory)  # as it was before the solver looked around
@@ -461,9 +462,9 @@ class _Run:
 
     def _ahead(self, start: FloatArray, velocity: FloatArray) -> FloatArray:
         """Velocity after a hundredth of the way that doubles the coordinates; 0 where it fails."""
-        size = np.linalg.norm(velocity) or 1.0
-        reach = 0.01 * (np.linalg.norm(start) or 1.0)
-        ahead = _Velocity(self.state)(self.t, start + reach / size * velocity)
+        size = float(lengths(velocity)) or 1.0
+        reach = 0.01 * (float(lengths(start)) or 1.0)
+        ahead = _Velocity(self.state)(self.t, start + reach * (velocity / size))
         return ahead if np.all(np.isfinite(ahead)) else np.zeros_like(start)
 
     def _finite_velocity(self, coordinates: FloatArray) -> FloatArray:
@@ -494,21 +495,31 @@ class _Run:
         )
 
     def _check_pace(self) -> None:
+        start = self.settings.t_span[0]
+        if self.n_steps == _FIRST_LOOK // 2:
+            self.mark = self.t
+        if self.n_steps == _FIRST_LOOK:
+            halves, self.mark = (self.mark - start, self.t - self.mark), start
+            if halves[1] <= _GROWTH * halves[0]:
+                self._check_left(_FIRST_LOOK, self.t - start, _CATCH_UP * _FAR_TOO_MANY_STEPS)
         if self.n_steps % _PATIENCE:
             return
         gained, self.mark = self.t - self.mark, self.t
-        left = _PATIENCE * (self.end - self.t) / gained
-        if left > _FAR_TOO_MANY_STEPS:
-            raise FlowError(
-                f"the last {_PATIENCE} steps led on by {gained:.1e}, so that about {left:.0e} more "
-                "are needed. The flow is stiff, or the time span too long: try method='LSODA' or "
-                "'Radau', a larger rtol or an earlier end"
-            )
-        if _crawls(gained, self.t - self.settings.t_span[0], self.end - self.t):
+        self._check_left(_PATIENCE, gained, _FAR_TOO_MANY_STEPS)
+        if _crawls(gained, self.t - start, self.end - self.t):
             raise FlowError(
                 f"the last {_PATIENCE} steps led on by {gained:.1e} only. It slides along a kink "
                 "of the loss (a ReLU at its threshold), where the steps are as short as the "
                 "tolerances, or it blows up; try a larger rtol"
+            )
+
+    def _check_left(self, count: int, gained: float, most: float) -> None:
+        left = count * (self.end - self.t) / gained
+        if left > most:
+            raise FlowError(
+                f"the last {count} steps led on by {gained:.1e}, so that about {left:.0e} more "
+                "are needed. The flow is stiff, or the time span too long: try method='LSODA' or "
+                "'Radau', a larger rtol or an earlier end"
             )
 
     def _change_chart(self, coordinates: FloatArray) -> None:
@@ -571,15 +582,18 @@ def integrate(state: FlowState, settings: Settings, label: str) -> Trajectory:
         else:
             _check_fits(earlier, earlier.checkpoint, run)
             if earlier.checkpoint.t == run.end:
-                return earlier if earlier.success else replace(earlier, **_REACHED)
+                if earlier.success:
+                    return earlier
+                message = "".join((_REACHED, *earlier.message.partition(_RESUMED)[1:]))
+                return replace(earlier, success=True, message=message, interrupted=False)
             run.go_on(earlier, earlier.checkpoint)
         if settings.checkpoint is not None:  # before the hours of training, not after
             run.trajectory(False, f"started at t = {run.t:.4g}").save(settings.checkpoint)
         problem, unwritten = _advance(run, tick)
     interrupted = problem == _INTERRUPTED
-    result = run.trajectory(False, f"stopped after t = {run.t:.4g}: {problem}", interrupted)
-    if run.whole is not None and run.whole.t == run.end:
-        result = replace(result, **_REACHED | {"interrupted": interrupted})
+    done = run.whole is not None and run.whole.t == run.end
+    message = _REACHED if done else f"stopped after t = {run.t:.4g}: {problem}"
+    result = run.trajectory(done, message, interrupted)
     complaint = _try_to_save(result, settings.checkpoint, warn=not unwritten)
     return replace(result, message=f"{result.message}; {complaint}") if complaint else result
 
@@ -656,7 +670,7 @@ def _check_fits(earlier: Trajectory, whole: Checkpoint, run: _Run) -> None:
     if not same_numbers(there.velocity, here.velocity):
         raise InputError(
             "resume continues the flow it came from, which left this start at the speed "
-            f"{np.linalg.norm(there.velocity):.6g}, not {np.linalg.norm(here.velocity):.6g}; is it "
+            f"{lengths(there.velocity):.6g}, not {lengths(here.velocity):.6g}; is it "
             "another metric or another loss?"
         )
     if not (
@@ -723,7 +737,10 @@ def same_numbers(one: Scalars, other: Scalars) -> bool:
     """
     if np.shape(one) != np.shape(other):
         return False
-    return bool(np.linalg.norm(np.subtract(one, other)) <= _ROUNDING * np.linalg.norm(other))
+    # In units of the largest, since squares under- and overflow.
+    unit = units(np.max(np.abs([one, other]), initial=0.0))
+    here, there = np.asarray(one) / unit, np.asarray(other) / unit
+    return bool(np.linalg.norm(here - there) <= _ROUNDING * np.linalg.norm(there))
 
 
 def _crawls(gained: float, elapsed: float, left: float) -> bool:

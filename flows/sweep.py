@@ -1,7 +1,7 @@
 """Ensembles: the same comparison from many seeds, side by side and safe from a worker's death."""
 
-import inspect
 import json
+import operator
 import os
 import warnings
 from collections.abc import Callable, Iterable
@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 from joblib.externals.loky.process_executor import BrokenProcessPool
-from joblib.parallel import get_active_backend
+from joblib.parallel import SequentialBackend, get_active_backend
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -31,10 +31,10 @@ from liftflow.files import (
     replacing,
     write_arrays,
 )
-from liftflow.flows.compare import Comparison, Plan, compare
+from liftflow.flows.compare import Comparison, Plan
 from liftflow.losses import Loss
 from liftflow.manifolds import InvariantSet
-from liftflow.typing import OnTimes
+from liftflow.typing import OnTimes, shown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -153,7 +153,8 @@ def sweep(
     t_span : tuple of float
         First and last time.
     n_jobs : int, optional
-        As in joblib; by default what ``joblib.parallel_config`` says, else 1.
+        As in joblib; by default what ``joblib.parallel_config`` says, else 1. No more processes
+        are started than there are seeds.
     folder : str or Path, optional
         Where each run leaves its checkpoints and, in the end, its result. The same call with the
         same folder then goes on where the last one was stopped, by Ctrl-C, too. Runs of another
@@ -167,8 +168,9 @@ def sweep(
     Raises
     ------
     InputError
-        Seeds given twice, a folder that holds runs of other cases or settings, or a backend that
-        does not notice a worker's death.
+        Seeds that are no integers or given twice, a folder that holds runs of other cases or
+        settings, another result of ``make_case``, no jobs, or a backend that does not notice a
+        worker's death.
     DataError
         A file in the folder is damaged.
     OutputError
@@ -188,15 +190,21 @@ def sweep(
     >>> bool(runs.frame()["max_deviation"].max() < 1e-6)
     True
     """
-    seeds = list(seeds)
+    seeds = list(map(_seed, seeds))
     if len(set(seeds)) < len(seeds):
         raise InputError(f"seeds must be given once each, got {seeds}")
     where = None if folder is None else as_path(folder, "folder")
-    if not get_active_backend()[0].supports_return_generator:
+    backend, configured = get_active_backend()
+    if not (isinstance(backend, SequentialBackend) or backend.supports_return_generator):
         raise InputError(
-            "a sweep takes its runs as they come, and notices when a worker dies; the joblib "
-            "backend 'multiprocessing' does neither: use 'loky', the default, or 'dask'"
+            "a sweep takes its runs as they come, and notices when a worker dies; joblib's "
+            f"{type(backend).__name__} does neither: use 'loky', the default, or 'dask'"
         )
+    n_jobs = configured if n_jobs is None else n_jobs
+    if n_jobs == 0:
+        raise InputError("n_jobs must be a number of processes, or -1 for all processors, got 0")
+    if n_jobs is not None:
+        n_jobs = min(n_jobs, max(len(seeds), 2))  # two set even one run apart from this process
     jobs = (delayed(_run)(make_case, seed, t_span, where, settings) for seed in seeds)
     try:
         finished = Parallel(n_jobs=n_jobs, return_as="generator")(jobs)
@@ -209,6 +217,15 @@ def sweep(
             else f"what was computed is in {where}: make the same call again to go on"
         )
         raise FlowError(f"a worker process died (out of memory?); {hint}") from error
+
+
+def _seed(value: Any) -> int:
+    try:
+        if not isinstance(value, bool | np.bool_):
+            return operator.index(value)
+    except TypeError:
+        pass
+    raise InputError(f"seeds must be integers, got {shown(value)}")
 
 
 def _finished(run: SweepRun | None) -> SweepRun:
@@ -227,8 +244,14 @@ def _run(
     """Make or read one run; None where Ctrl-C ended it, which not all backends hand on."""
     # With other numbers of threads BLAS sums in another order.
     with suppress(KeyboardInterrupt), threadpool_limits(limits=1):
-        case = make_case(seed)
-        plan = Plan(**inspect.signature(compare).bind(*case, t_span, **settings).arguments)
+        match make_case(seed):
+            case (InvariantSet() as invariant_set, Loss() as loss):
+                plan = Plan(invariant_set, loss, t_span, **settings)
+            case other:
+                raise InputError(
+                    f"make_case must return an InvariantSet and a Loss, got {shown(other)} for "
+                    f"the seed {shown(seed)}"
+                )
         if folder is None:
             return _summarise(plan.run(None), seed)
         own = make_folder(folder / f"seed-{seed}")
@@ -284,7 +307,8 @@ def _claim(folder: Path, plan: Plan) -> str:
 
 def _save(run: SweepRun, path: Path, note: str) -> None:
     curves = {name: getattr(run, name) for name in _CURVES}
-    values = {"seed": run.seed, "summary": json.dumps(run.summary), "case": note, **curves}
+    # A seed may have more digits than an integer of numpy.
+    values = {"seed": str(run.seed), "summary": json.dumps(run.summary), "case": note, **curves}
     try:
         write_arrays(path, _KIND, values)
     except OutputError as error:  # the run is worth more than its file
@@ -295,6 +319,6 @@ def _load(path: Path, seed: int, note: str) -> SweepRun:
     values = read_arrays(path, _KIND)
     if values.keys() != {"seed", "summary", "case", *_CURVES}:
         raise DataError(f"{path} holds no {_KIND}, but {sorted(values)}; remove it to start anew")
-    if values.pop("case") != note or values["seed"] != seed:
+    if values.pop("case") != note or values.pop("seed") != str(seed):
         raise DataError(f"{path} holds another run of a sweep; remove it to start anew")
-    return SweepRun(summary=json.loads(values.pop("summary")), **values)
+    return SweepRun(seed=seed, summary=json.loads(values.pop("summary")), **values)

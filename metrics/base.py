@@ -105,10 +105,10 @@ class Cometric(Guarded, ABC):
         Returns
         -------
         theta : OneTheta
-            What to pass as ``near`` at z and close to it; ``near`` itself where nothing is
+            What to pass as ``near`` at z and close to it; a copy of ``near`` where nothing is
             iterated and φ forgets nothing that a loss asks for.
         """
-        return near
+        return np.array(near)
 
     def matrix(self, z: Lifted) -> LiftedMatrix:
         """K(z) as a dense matrix."""

@@ -378,6 +378,23 @@ def test_a_run_whose_last_checkpoint_is_at_the_end_is_finished(monkeypatch):
     assert_same(integrate("basis", invariant_set, loss, resume=saved[-2], **settings), whole)
 
 
+def test_the_remark_outlives_the_end_of_a_resumed_run(monkeypatch):
+    """Killed half-way, resumed, and killed again after the last step."""
+    invariant_set, loss = problem("layers")
+    saved, settings = [], {"rtol": 1e-4, "method": "LSODA", "checkpoint": "run"}
+    monkeypatch.setattr(Trajectory, "save", lambda self, path: saved.append(self))
+    settings["checkpoint_seconds"] = 0.0
+    integrate("parameter", invariant_set, loss, **settings)
+    half = saved[len(saved) // 2]
+    resumed = integrate("parameter", invariant_set, loss, resume=half, **settings)
+    again = integrate("parameter", invariant_set, loss, resume=saved[-2], **settings)
+    assert not saved[-2].success
+    assert resumed.success
+    assert again.success
+    assert again.message == resumed.message
+    assert re.fullmatch("reached the end of the time span; resumed at .* holds", again.message)
+
+
 def test_ctrl_c_ends_the_whole_comparison_and_the_same_call_goes_on(tmp_path):
     invariant_set, loss = problem("layers")
     settings = {"t_span": (0.0, 0.3), "n_times": 6, "rtol": 1e-4, "control": True}

@@ -9,10 +9,12 @@ import fuzzing
 import networkx as nx
 import numpy as np
 import pytest
+from hierarchy_cases import BareLinear
 
 from liftflow import InvariantSet, compare, intrinsic_cometric, loss_from_function
 from liftflow.architectures import (
     Architecture,
+    Attention,
     DeepLinear,
     LinearNeuralODE,
     ProductArchitecture,
@@ -38,7 +40,7 @@ from liftflow.typing import MEMORY_LIMIT, as_instance, refuse_beyond
 
 N_CALLS = int(os.environ.get("LIFTFLOW_FUZZ_CALLS", "2500"))  # per seed
 NETWORK = ReLUNetwork.from_widths([2, 2, 1])
-LINEAR = TwoLayerLinear(2, 2, 2)
+LINEAR, OPEN = TwoLayerLinear(2, 2, 2), BareLinear([2, 3, 2])
 
 
 @pytest.fixture(scope="module")
@@ -278,6 +280,8 @@ def frozen_arrays():
         *(dag.tail_hidden, dag.head_hidden, dag.hidden_nodes, dag.loose, *dag.members),
         *(dag.law_matrix.data, dag.law_matrix.indices, *dag.in_edges, *dag.out_edges),
         *(part.edges for part in dag.blocks),
+        *(NETWORK.laplacian.loose_ground + NETWORK.laplacian.loose_inner),
+        *NETWORK._path_offsets,
         NETWORK.path_tails,
         NETWORK.path_outputs,
         NETWORK.path_incidence.data,
@@ -291,6 +295,36 @@ def frozen_arrays():
 def test_what_is_cached_cannot_be_written_to():
     for number, array in enumerate(frozen_arrays()):
         assert not array.flags.writeable, number
+
+
+UNMOVED = {
+    "project_to_laws": (
+        LINEAR,
+        lambda t, z: LINEAR.project_to_laws(t, LINEAR.conservation_laws(t)),
+    ),
+    "projection": (LINEAR, lambda t, z: InvariantSet(LINEAR, t).projection(t)),
+    "project_to_image": (LINEAR, lambda t, z: LINEAR.project_to_image(z)),
+    "open image": (OPEN, lambda t, z: OPEN.project_to_image(z, near=t)),
+    "image": (LINEAR, lambda t, z: InvariantSet(LINEAR, t).image().projection(z)),
+    "follow": (LINEAR, lambda t, z: intrinsic_cometric(LINEAR, t).follow(z, t)),
+    "align": (OPEN, lambda t, z: OPEN.align(t, t)),
+}
+
+
+@pytest.mark.parametrize("name", UNMOVED)
+def test_what_did_not_move_is_a_copy(name):
+    architecture, act = UNMOVED[name]
+    if architecture is LINEAR:
+        theta = LINEAR.balanced_point(0.3, rng=0)
+    else:
+        theta = architecture.random_point(rng=0)
+    z = architecture.lift(theta)
+    for _ in range(2):  # what an architecture finds out at first, it knows the second time
+        result = act(theta, z)
+        given = z if result.shape == z.shape else theta
+        np.testing.assert_allclose(result, given, rtol=1e-12)
+        assert not np.may_share_memory(result, given)
+        result += 1.0
 
 
 def test_theta0_stays_on_its_own_set():
@@ -317,6 +351,10 @@ TOO_LARGE = {
     "two layers": lambda: TwoLayerLinear(10**6, 10**6, 10**6),
     "deep": lambda: DeepLinear([10**6, 10**6, 10**4, 2]),
     "ode": lambda: LinearNeuralODE(10**5, 10**5),
+    "ode of many cells": lambda: LinearNeuralODE(10, 10**8),
+    "ode of 10³⁰⁰⁰ cells": lambda: LinearNeuralODE(1, 10**3000),
+    "heads": lambda: Attention(4, 2, 10**8),
+    "heads of one number": lambda: Attention(1, 1, 10**9),
     "kernel_matrix": lambda: WIDE.kernel_matrix(WIDE.random_point(rng=0)),
     "lift_jacobian": lambda: WIDE.lift_jacobian(WIDE.random_point(rng=0)),
     "gram_matrix": lambda: WIDE.gram_matrix(WIDE.random_point(rng=0)),

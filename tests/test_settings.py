@@ -6,6 +6,7 @@ import autograd.numpy as anp
 import numpy as np
 import pytest
 import scipy.integrate
+from scipy.integrate import RK45
 from test_checkpoint import Fails
 
 from liftflow import IntrinsicFlow, InvariantSet, ParameterFlow, ReLUNetwork, compare
@@ -114,10 +115,40 @@ def test_a_flow_that_needs_far_too_many_steps_says_so():
     assert not run.success
     assert "are needed. The flow is stiff" in run.message
     assert run.checkpoint.n_steps <= 2000
+    stiffer = loss_from_function(lambda z: 2e9 * anp.sum(z**2))
+    sooner = ParameterFlow(NETWORK, stiffer).integrate(
+        THETA0, (0.0, 1.0), n_times=2, rtol=1e-3, atol=1e-3
+    )
+    assert "the last 250 steps led on by" in sooner.message
+    assert sooner.checkpoint.n_steps < 250
     shorter = ParameterFlow(NETWORK, stiff).integrate(
         THETA0, (0.0, 1e-6), n_times=2, rtol=1e-3, atol=1e-3
     )
     assert shorter.success
+
+
+class Growing(RK45):
+    """Steps that grow by 2 % each, the first ones far too short for the time span."""
+
+    longest, growth = 1e-12, 1.02
+
+    def _step_impl(self):
+        self.longest = self.max_step = self.growth * self.longest
+        return super()._step_impl()
+
+
+class Constant(Growing):
+    """The control: steps that do not grow."""
+
+    growth = 1.0
+
+
+def test_a_flow_whose_steps_still_grow_is_not_given_up():
+    run = flow(method=Growing, n_times=2, rtol=1e-3, atol=1e-3)
+    assert run.success
+    assert run.checkpoint.n_steps > 1000
+    given_up = flow(method=Constant, n_times=2, rtol=1e-3, atol=1e-3)
+    assert "the last 250 steps led on by" in given_up.message
 
 
 @pytest.mark.parametrize("method", ["RK45", "Radau", "BDF", "LSODA"])

@@ -10,9 +10,10 @@ from scipy.integrate import RK45
 from sweep_cases import DeadlyCase, make_case
 from test_checkpoint import Fails
 
-from liftflow import InvariantSet, NetworkLoss, ReLUNetwork, loss_from_function, sweep
+from liftflow import InvariantSet, NetworkLoss, ReLUNetwork, compare, loss_from_function, sweep
 from liftflow.errors import DataError, FlowError, InputError, OutputError
 from liftflow.flows import Trajectory
+from liftflow.flows.integrate import same_numbers
 from liftflow.metrics import intrinsic_cometric
 
 SPAN, SEEDS = (0.0, 1.0), range(4)
@@ -147,6 +148,32 @@ def test_a_folder_of_another_case_is_refused(name, tmp_path):
     assert_same(sweep(lambda seed: diagonal(seed), [0], (0.0, 0.2), **settings), first)
 
 
+@pytest.mark.parametrize("scale", [1e-300, 1e-170, 1e160, 1e300])
+def test_losses_of_extreme_scales_are_told_apart(scale, tmp_path):
+    span = (0.0, min(0.01, 0.01 / scale))
+
+    def case(target):
+        loss = loss_from_function(lambda z: scale * anp.sum((z - target) ** 2))
+        return lambda seed: (InvariantSet(NETWORK, AT), loss)
+
+    first = sweep(case(1.0), [0], span, folder=tmp_path, **SMALL)
+    assert_same(sweep(case(1.0), [0], span, folder=tmp_path, **SMALL), first)
+    with pytest.raises(InputError, match="another loss, data or metric of the parameter flow"):
+        sweep(case(1.0 + 1e-6), [0], span, folder=tmp_path, **SMALL)
+
+
+@pytest.mark.parametrize("scale", [5e-324, 1e-200, 1.0, 1e307])
+def test_numbers_of_any_scale_are_the_same_or_not(scale):
+    one = scale * np.array([3.0, -4.0])
+    assert same_numbers(one, one)
+    assert same_numbers(one, one * (1 + 1e-15))
+    for other in (np.zeros(2), -one, one * 1.01 if scale > 1e-300 else 2 * one):
+        assert not same_numbers(one, other)
+        assert not same_numbers(other, one)
+    assert not same_numbers(1e-200, 1e200)
+    assert not same_numbers(1e200, 1e-200)
+
+
 def test_a_folder_of_other_data_is_refused(tmp_path):
     theta0 = ONE.random_point(rng=1)
 
@@ -173,6 +200,9 @@ def test_a_folder_of_other_data_is_refused(tmp_path):
         {"coordinates": "full"},
         {"control": True},
         {"memory_limit": 3 * 16 * NETWORK.dim},
+        {"max_step": 0.01},
+        {"first_step": 1e-4},
+        {"t_eval": [0.0, 0.1, 0.2]},
     ],
 )
 def test_a_folder_of_other_settings_is_refused(changed, tmp_path):
@@ -185,6 +215,34 @@ def test_a_folder_of_other_settings_is_refused(changed, tmp_path):
             continue  # then only the two flows are left, and they are the same
         with pytest.raises(InputError, match=r"holds a run of another|resume continues"):
             sweep(diagonal, [0], **settings | changed)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_step": 1e-3, "checkpoint_seconds": 1.0},
+        {"first_step": 1e-5},
+        {"t_eval": [0.0, 0.15, 0.2]},
+    ],
+)
+def test_options_of_the_flows_are_those_of_a_comparison(options, tmp_path):
+    settings = {"rtol": 1e-4, "atol": 1e-6} | options
+    runs = sweep(diagonal, [0], (0.0, 0.2), folder=tmp_path, **settings).runs
+    wanted = compare(*diagonal(), (0.0, 0.2), **settings)
+    np.testing.assert_array_equal(runs[0].t, wanted.parameter.t)
+    np.testing.assert_array_equal(runs[0].deviation, wanted.deviation)
+    assert runs[0].summary["evaluations_parameter"] == wanted.parameter.n_evaluations
+    free = compare(*diagonal(), (0.0, 0.2), rtol=1e-4, atol=1e-6)
+    assert free.parameter.n_evaluations != wanted.parameter.n_evaluations
+
+
+@pytest.mark.parametrize("name", ["checkpoint", "checkpoints", "resume", "max_stop"])
+def test_options_of_something_else_are_refused_by_name(name):
+    with pytest.raises(InputError, match=f"^{name} is no setting"):
+        sweep(diagonal, [0], (0.0, 0.2), **{name: "run"})
+    if name != "checkpoints":
+        with pytest.raises(InputError, match=f"^{name} is no setting"):
+            compare(*diagonal(), (0.0, 0.2), **{name: "run"})
 
 
 def test_other_metrics_are_refused(tmp_path):
@@ -268,11 +326,48 @@ def test_a_run_is_not_lost_with_its_file(tmp_path, monkeypatch):
 def test_a_backend_that_notices_no_death_is_refused():
     with (
         joblib.parallel_config("multiprocessing", n_jobs=2),
-        pytest.raises(InputError, match=r"'multiprocessing' does neither: use 'loky'"),
+        pytest.raises(InputError, match=r"MultiprocessingBackend does neither: use 'loky'"),
     ):
         sweep(make_case, range(2), SPAN, **SETTINGS)
-    with joblib.parallel_config("threading", n_jobs=2):
-        assert len(sweep(diagonal, range(2), (0.0, 0.1), **SMALL).runs) == 2
+    for backend in ("threading", "sequential"):
+        with joblib.parallel_config(backend, n_jobs=2):
+            assert len(sweep(diagonal, range(2), (0.0, 0.1), **SMALL).runs) == 2
+
+
+@pytest.mark.parametrize("seed", ["../x", "a", 1.5, True, None, [1], np.True_])
+def test_seeds_that_are_no_integers_are_refused_by_name(seed, tmp_path):
+    with pytest.raises(InputError, match="seeds must be integers, got"):
+        sweep(diagonal, [0, seed], (0.0, 0.1), folder=tmp_path / "runs", **SMALL)
+    assert not list(tmp_path.iterdir())
+
+
+def test_seeds_are_integers_of_any_type_and_size(tmp_path):
+    given, settings = [], {"folder": tmp_path, **SMALL}
+    seeds = [2**64 + 1, np.int8(-1), np.array(3)]
+
+    def case(seed):
+        given.append(seed)
+        return diagonal()
+
+    first = sweep(case, seeds, (0.0, 0.1), **settings)
+    assert [(type(seed), seed) for seed in given] == [(int, 2**64 + 1), (int, -1), (int, 3)]
+    assert_same(sweep(case, seeds, (0.0, 0.1), **settings), first)
+    assert list(first.frame().index) == [2**64 + 1, -1, 3]
+
+
+@pytest.mark.parametrize(
+    "result", [5, None, diagonal()[:1], (*diagonal(), 3), diagonal()[::-1], (diagonal()[0], "f")]
+)
+def test_another_result_of_make_case_is_refused_by_name(result):
+    with pytest.raises(InputError, match=r"make_case must return .* got .* for the seed 7"):
+        sweep(lambda seed: result, [7], (0.0, 0.1), **SMALL)
+
+
+def test_a_number_of_jobs_that_none_can_have():
+    with pytest.raises(InputError, match="n_jobs must be a number of processes"):
+        sweep(diagonal, [0], (0.0, 0.1), n_jobs=0, **SMALL)
+    with joblib.parallel_config("threading"):
+        assert len(sweep(diagonal, [0], (0.0, 0.1), n_jobs=10**9, **SMALL).runs) == 1
 
 
 def test_what_does_not_fit_is_refused(tmp_path):

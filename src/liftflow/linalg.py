@@ -53,7 +53,9 @@ def over_batch(
     except ValueError as error:
         raise ShapeError(f"the leading axes of the arrays do not fit together: {error}") from error
     if not lead:
-        return np.asarray(function(*arrays))
+        result = np.asarray(function(*arrays))
+        # As with a batch, what is given back is the caller's, and none of what he gave.
+        return result.copy() if any(np.may_share_memory(result, a) for a in arrays) else result
     size = math.prod(lead)  # not −1, which an item without entries leaves open
     if size == 0:
         core = arrays[0].shape[len(leads[0]) :] if shape is None else shape

@@ -1,7 +1,9 @@
 """Losses: a function f of the lifted variable z, and ℓ = f∘φ of the parameter θ."""
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import wraps
 from typing import Any, ClassVar
 
 import autograd
@@ -42,6 +44,13 @@ class Loss(Guarded, ABC):
 
     _usual_fix: ClassVar[str] = "use loss_from_function(f) or NetworkLoss(network, inputs, targets)"
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Let the methods that a class defines write into their arguments: they get copies."""
+        super().__init_subclass__(**options)
+        for name in ("value", "gradient", "parameter_value", "parameter_gradient"):
+            if inspect.isfunction(vars(cls).get(name)):
+                setattr(cls, name, _on_copies(vars(cls)[name]))
+
     @abstractmethod
     def value(self, z: Lifted, near: OneTheta | None = None) -> Scalars:
         """Evaluate f(z).
@@ -75,6 +84,17 @@ class Loss(Guarded, ABC):
     def scores(self, theta: OneTheta, architecture: Architecture) -> dict[str, float]:
         """Return figures of merit at θ besides the loss, by name."""
         return {}
+
+
+def _on_copies(method: Callable[..., Any]) -> Callable[..., Any]:
+    def own(value: Any) -> Any:
+        return value.copy(order="K") if isinstance(value, np.ndarray) else value
+
+    @wraps(method)
+    def on_copies(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return method(self, *map(own, args), **{name: own(value) for name, value in kwargs.items()})
+
+    return on_copies
 
 
 class FunctionLoss(Loss):
