@@ -227,6 +227,10 @@ def test_numbers_are_kept_where_the_figure_fails(tmp_path, monkeypatch):
         ("--data {table} --widths 2-3-1 --target a", "own: 3 rows, 2 features, target 'a', regr"),
         ("--data {table} --widths 2-3-2 --target 2 --labels", "target 'b', 2 classes"),
         ("--data {table} --widths 1-3-1 --index-column a", "1 features, target 'y'"),
+        (
+            "--data {table} --widths 1-3-1 --index-column a --index-column 2",
+            "needs a column of feat",
+        ),
         ("--data {table} --widths 1-3-1 --index-column 1 --no-header", "texts among the features"),
         ("--data {table} --index-column a --no-index-column", "not both"),
         ("--family ode --task sensing --widths 2-3", "sensing of a random 2 × 2 matrix of rank 2"),
@@ -243,7 +247,7 @@ def test_the_command_says_what_was_read(tmp_path, words, data):
     (tmp_path / "own.csv").write_text("a,b,y\n0.5,1,1\n1.5,1,3.5\n2.5,2,4\n")
     words = shlex.split(words.format(table=tmp_path / "own.csv"))
     result = run("--t-end", "0.01", "--rtol", "1e-2", *words)
-    refused = ("texts", "not", "the family", "the task", "a width", "seed")
+    refused = ("texts", "needs", "not", "the family", "the task", "a width", "seed")
     assert result.exit_code == (2 if data.startswith(refused) else 0), result.output
     assert data in result.output
 

@@ -130,9 +130,9 @@ def compare(
         ),
     ] = None,
     index_column: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
-            help="Column of a CSV file that only names or numbers the rows.",
+            help="Column of a CSV file that only names or numbers the rows; may be repeated.",
             show_default="one that looks so is refused",
         ),
     ] = None,
@@ -198,9 +198,9 @@ def compare(
     progress: Annotated[bool, typer.Option(help="Progress bars.")] = True,
 ) -> None:
     """Train by both flows on all samples of a problem, and compare them."""
-    if no_index_column and index_column is not None:
+    if no_index_column and index_column:
         raise InputError("give --index-column or --no-index-column, not both")
-    index = False if no_index_column else index_column
+    index = False if no_index_column else index_column or None
     options = Options(data, task, widths, lam, bias, loss, seed, target, header, index, labels)
     folder = None if out is None else _folder(out, *_FILES)
     about: dict[str, Any] = {"family": family, "seed": seed}
