@@ -96,10 +96,23 @@ def followed_by_autograd(what: str) -> Iterator[None]:
         ) from error
 
 
-def _watched(function: Callable[[Any], Any], what: str) -> Callable[[Any], Any]:
-    """Let autograd differentiate a function, but not take one that left it for a constant."""
+def watched(function: Callable[[Any], Any], what: str) -> Callable[[Any], Any]:
+    """Let autograd differentiate a function, but not take one that left it for a constant.
 
-    def watched(point: Any) -> Any:
+    Parameters
+    ----------
+    function : callable
+        Of one array.
+    what : str
+        What the error message calls it.
+
+    Returns
+    -------
+    watched : callable
+        The same, but it raises a ``NotDifferentiableError``.
+    """
+
+    def watching(point: Any) -> Any:
         value = function(point)
         if not isbox(value):
             elsewhere = 1.01 * untraced(point) + 0.01
@@ -108,11 +121,12 @@ def _watched(function: Callable[[Any], Any], what: str) -> Callable[[Any], Any]:
             ):
                 raise NotDifferentiableError(
                     f"autograd cannot follow {what}, which returns numbers out of its sight; do "
-                    "not pass theta to numpy.array or numpy.asarray, nor return a list"
+                    "not pass its argument to numpy.array or numpy.asarray, nor return a list"
                 )
+            return value + 0.0 * gs.sum(point)  # a constant, for which autograd would warn
         return value
 
-    return watched
+    return watching
 
 
 class Architecture(Guarded, ABC):
@@ -216,14 +230,14 @@ class Architecture(Guarded, ABC):
     def _check_lift(self, theta: Any) -> None:
         """Refuse a lift of another shape, or one that does not broadcast, when it is first used."""
         by_autograd = type(self).lift_jvp is Architecture.lift_jvp  # else a family knows better
-        if not self._lift_is_checked and by_autograd and not isbox(theta):
+        if not self._lift_is_checked and by_autograd and not isbox(theta) and np.size(theta):
             self._check_shape(theta, self.lift, "lift", "lifted_shape", self.lifted_shape)
             self._lift_is_checked = True
 
     def _check_laws(self, theta: Any) -> None:
         """Refuse laws as :meth:`_check_lift` does a lift."""
         by_autograd = type(self).laws_jvp is Architecture.laws_jvp
-        if not self._laws_are_checked and by_autograd and not isbox(theta):
+        if not self._laws_are_checked and by_autograd and not isbox(theta) and np.size(theta):
             laws = self.conservation_laws
             self._check_shape(theta, laws, "conservation_laws", "(n_laws,)", (self.n_laws,))
             self._laws_are_checked = True
@@ -311,7 +325,7 @@ class Architecture(Guarded, ABC):
         self._check_lift(theta)
         name = f"the lift of {type(self).__name__}"
         with followed_by_autograd(name):
-            return autograd.make_jvp(_watched(self.lift, name))(theta)(tangent)[1]
+            return autograd.make_jvp(watched(self.lift, name))(theta)(tangent)[1]
 
     def lift_jacobian(self, theta: Theta) -> Jacobian:
         """Jacobian ∂φ(θ) as a dense matrix, from one :meth:`lift_jvp` per parameter."""
@@ -339,8 +353,8 @@ class Architecture(Guarded, ABC):
         )
         name = f"the lift of {type(self).__name__}"
         with followed_by_autograd(name):
-            jvp = autograd.make_jvp(_watched(self.lift, name))
-            return autograd.make_jvp(lambda t: jvp(t)(a)[1])(theta)(b)[1]
+            jvp = autograd.make_jvp(watched(self.lift, name))
+            return autograd.make_jvp(lambda t: jvp(t)(a)[1] + 0.0 * gs.sum(t))(theta)(b)[1]
 
     def lift_vjp(self, theta: Theta, covector: Covector) -> Tangent:
         """Pull a covector on z back, ∂φ(θ)ᵀ g."""
@@ -566,7 +580,7 @@ class Architecture(Guarded, ABC):
             return theta[..., :0]
         name = f"the laws of {type(self).__name__}"
         with followed_by_autograd(name):
-            return autograd.make_jvp(_watched(self.conservation_laws, name))(theta)(tangent)[1]
+            return autograd.make_jvp(watched(self.conservation_laws, name))(theta)(tangent)[1]
 
     def laws_size(self, theta: Theta, tangent: Tangent | None = None) -> Laws:
         """Size of the terms that h(θ), or ∂h(θ) v, is a sum of: the unit of tolerances for it.
