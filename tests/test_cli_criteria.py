@@ -171,6 +171,14 @@ def edge(tail, head, **values):
             {"nodes": [{"id": "x", "bias": 0.0}, *NODES[1:]]},
             "an input has no bias, got one at: 'x'",
         ),
+        (
+            {"edges": [*EDGES[:3], edge("b", "y", Weight=0.0)]},
+            "capitals from those that are read: (('b', 'y'), 'Weight')",
+        ),
+        (
+            {"nodes": [*NODES[:2], {"id": "b", "activation": "tanh"}, NODES[3]]},
+            "no other activation yet; remove the attribute of: 'b'",
+        ),
         ({"edges": [*EDGES, edge("a", "a")]}, "self-loops at: 'a'"),
         ({"edges": [*EDGES, edge("a", "b"), edge("b", "a")]}, "a cycle through"),
     ],

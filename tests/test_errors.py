@@ -237,6 +237,15 @@ def network(edges, inputs=("x",), outputs=("y",), biases=()):
 
 
 CHAIN = [("x", "a"), ("a", "y")]
+
+
+def marked(nodes=(), edges=()):
+    graph = nx.DiGraph(CHAIN)
+    nx.set_node_attributes(graph, dict(nodes))
+    nx.set_edge_attributes(graph, dict(edges))
+    return ReLUNetwork(graph, ["x"], ["y"])
+
+
 GRAPHS = {
     "cycle": (
         lambda: network([*CHAIN, ("a", "b"), ("b", "a")]),
@@ -248,6 +257,21 @@ GRAPHS = {
         lambda: ReLUNetwork(nx.MultiDiGraph([*CHAIN, CHAIN[0]]), ["x"], ["y"]),
         r"parallel edges are not .*: \('x', 'a'\); merge them",
         {("x", "a")},
+    ),
+    "another activation": (
+        lambda: marked(nodes={"a": {"activation": "tanh"}}),
+        "no other activation yet; remove the attribute of: 'a'",
+        {"a"},
+    ),
+    "frozen edge": (
+        lambda: marked(edges={CHAIN[1]: {"frozen": True, "weight": 1.0}}),
+        r"frozen and shared ones .* do not exist yet: \('a', 'y'\)",
+        {CHAIN[1]},
+    ),
+    "shared weight": (
+        lambda: marked(edges={edge: {"parameter": "w"} for edge in CHAIN}),
+        r"frozen and shared ones .* do not exist yet: \('x', 'a'\), \('a', 'y'\)",
+        set(CHAIN),
     ),
     "multigraph": (
         lambda: ReLUNetwork(nx.MultiDiGraph(CHAIN), ["x"], ["y"]),
@@ -390,6 +414,11 @@ GRAPHS = {
         set(),
     ),
 }
+
+
+def test_attributes_that_say_what_is_so():
+    marks = {"activation": "relu", "colour": "red"}
+    assert marked({"a": marks}, {CHAIN[0]: {"frozen": False, "parameter": None}}).n_paths == 1
 
 
 @pytest.mark.parametrize(("act", "match", "nodes"), table(GRAPHS))
