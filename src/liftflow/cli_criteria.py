@@ -164,8 +164,8 @@ def _architecture(
 def _read_graph(path: Path) -> tuple[ReLUNetwork, FloatArray | None]:
     """Read a network, and its θ where the file has one, from what can be read in one way."""
     try:
-        if not path.is_file():
-            raise OSError("there is no such file")  # of a device or a pipe there is no end
+        if not path.is_file():  # of a device or a pipe there is no end
+            raise OSError(f"there is {'a folder or device' if path.exists() else 'no such file'}")
         data = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_distinct)
         if not isinstance(data.get("graph", {}), dict) or ("edges" in data and "links" in data):
             raise ValueError("graph must hold attributes, and edges be under one name")
