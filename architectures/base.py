@@ -3,9 +3,9 @@
 import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import autograd
 import geomstats.backend as gs
@@ -51,6 +51,7 @@ from liftflow.typing import (
     got,
     refuse_beyond,
     shown,
+    untraced,
 )
 
 MOST_SIGNS = 6
@@ -60,8 +61,8 @@ _GAUSS_NEWTON_STEPS = 100
 _GAUSS_NEWTON_RTOL = 1e-9
 _LAWS_RTOL = 1e-10
 _NO_BATCH = (
-    "{} must broadcast over leading axes, theta of shape [..., dim] to z of shape "
-    "[..., *lifted_shape]; write theta[..., i] for theta[i] and axis=-1 for sums"
+    "{} must broadcast over leading axes, theta of shape [..., dim] to an array of shape "
+    "[..., *{}]; write theta[..., i] for theta[i], axis=-1 for sums, and join a list by numpy.stack"
 )
 
 
@@ -93,6 +94,39 @@ def followed_by_autograd(what: str) -> Iterator[None]:
             f"autograd cannot follow {what} ({error}); write it with autograd.numpy, or with "
             "geomstats.backend and start Python with GEOMSTATS_BACKEND=autograd"
         ) from error
+
+
+def watched(function: Callable[[Any], Any], what: str) -> Callable[[Any], Any]:
+    """Let autograd differentiate a function, but not take one that left it for a constant.
+
+    Parameters
+    ----------
+    function : callable
+        Of one array.
+    what : str
+        What the error message calls it.
+
+    Returns
+    -------
+    watched : callable
+        The same, but it raises a ``NotDifferentiableError``.
+    """
+
+    def watching(point: Any) -> Any:
+        value = function(point)
+        if not isbox(value):
+            elsewhere = 1.01 * untraced(point) + 0.01
+            if np.asarray(value).dtype == object or not np.array_equal(
+                value, function(elsewhere), equal_nan=True
+            ):
+                raise NotDifferentiableError(
+                    f"autograd cannot follow {what}, which returns numbers out of its sight; do "
+                    "not pass its argument to numpy.array or numpy.asarray, nor return a list"
+                )
+            return value + 0.0 * gs.sum(point)  # a constant, for which autograd would warn
+        return value
+
+    return watching
 
 
 class Architecture(Guarded, ABC):
@@ -129,6 +163,18 @@ class Architecture(Guarded, ABC):
     """Coordinates in which the intrinsic flow of this family is integrated best."""
 
     _lift_is_checked: bool = False
+    _laws_are_checked: bool = False
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Say what was forgotten where ``__init__`` of this class was not called."""
+            if name in ("dim", "lifted_shape", "n_laws", "block_shapes"):
+                raise ArchitectureError(
+                    f"{type(self).__name__} has no {name}; begin its __init__ with "
+                    "super().__init__(dim, lifted_shape)"
+                )
+            return object.__getattribute__(self, name)  # fails as it did before
 
     @door
     def __init__(
@@ -142,7 +188,20 @@ class Architecture(Guarded, ABC):
         refuse_beyond(self.dim, f"one θ of {shown(self.dim)} numbers")
         self.lifted_shape = tuple(as_count(size, "a size of z", 0) for size in lifted_shape)
         self.n_laws = as_count(n_laws, "n_laws")
-        self.block_shapes = tuple(block_shapes) if block_shapes is not None else ((self.dim,),)
+        self.block_shapes = self._blocks(block_shapes)
+
+    def _blocks(self, shapes: Any) -> tuple[tuple[int, ...], ...]:
+        if shapes is None:
+            return ((self.dim,),)
+        shapes = [tuple(shape) if isinstance(shape, Iterable) else shape for shape in shapes]
+        if not all(isinstance(shape, tuple) for shape in shapes):
+            raise InputError(f"block_shapes must be tuples, one per block, got {shown(shapes)}")
+        blocks = tuple(tuple(as_count(n, "a size of a block") for n in shape) for shape in shapes)
+        if sum(map(math.prod, blocks)) != self.dim:
+            raise ShapeError(
+                f"block_shapes must hold dim = {self.dim} numbers, got {shown(blocks)}"
+            )
+        return blocks
 
     @property
     def lifted_dim(self) -> int:
@@ -171,27 +230,46 @@ class Architecture(Guarded, ABC):
     def _check_lift(self, theta: Any) -> None:
         """Refuse a lift of another shape, or one that does not broadcast, when it is first used."""
         by_autograd = type(self).lift_jvp is Architecture.lift_jvp  # else a family knows better
-        if self._lift_is_checked or isbox(theta) or not by_autograd:
-            return
+        if not self._lift_is_checked and by_autograd and not isbox(theta) and np.size(theta):
+            self._check_shape(theta, self.lift, "lift", "lifted_shape", self.lifted_shape)
+            self._lift_is_checked = True
+
+    def _check_laws(self, theta: Any) -> None:
+        """Refuse laws as :meth:`_check_lift` does a lift."""
+        by_autograd = type(self).laws_jvp is Architecture.laws_jvp
+        if not self._laws_are_checked and by_autograd and not isbox(theta) and np.size(theta):
+            laws = self.conservation_laws
+            self._check_shape(theta, laws, "conservation_laws", "(n_laws,)", (self.n_laws,))
+            self._laws_are_checked = True
+
+    def _check_shape(
+        self, theta: Any, function: Any, what: str, given: str, shape: tuple[int, ...]
+    ) -> None:
         one = np.reshape(theta, (-1, self.dim))[0]
-        points, name = np.stack([one, 1.01 * one]), f"the lift of {type(self).__name__}"
-        each = [np.asarray(self.lift(point)) for point in points]
-        if each[0].shape != self.lifted_shape:
+        points, name = np.stack([one, 1.01 * one]), f"the {what} of {type(self).__name__}"
+        each = [np.asarray(function(point)) for point in points]
+        if each[0].shape != shape:
             raise ShapeError(
-                f"{name} takes θ to z of shape {each[0].shape}, but lifted_shape is "
-                f"{self.lifted_shape}; give super().__init__ the shape that lift(theta) has"
+                f"{name} takes θ to an array of shape {each[0].shape}, but {given} is {shape}; "
+                f"give super().__init__ what fits {what}(theta)"
             )
+        kind = each[0].dtype
+        if kind.kind not in "iuf" or (kind.kind == "f" and not np.can_cast(np.float64, kind)):
+            raise InputError(f"{name} must return real numbers of float64, got {kind}")
         try:
-            both = np.asarray(self.lift(points))
+            both = np.asarray(function(points))
         except Exception as error:
-            raise ShapeError(f"{_NO_BATCH.format(name)}: {error}") from error
+            raise ShapeError(f"{_NO_BATCH.format(name, given)}: {error}") from error
         if not np.array_equal(both.shape, np.shape(each)) or not np.allclose(
-            both, each, rtol=1e-9, atol=1e-9 * np.max(np.abs(each)), equal_nan=True
+            both,
+            each,
+            rtol=1e-9,
+            atol=1e-9 * np.max(np.abs(each), initial=0.0),
+            equal_nan=True,
         ):
             raise ShapeError(
-                f"{_NO_BATCH.format(name)}: two θ at once give other numbers than each"
+                f"{_NO_BATCH.format(name, given)}: two θ at once give other numbers than each"
             )
-        self._lift_is_checked = True
 
     # Blocks.
 
@@ -245,8 +323,9 @@ class Architecture(Guarded, ABC):
         """Push a velocity of θ forward, ∂φ(θ) v."""
         theta, tangent = _together(self._theta(theta), self._theta(tangent, "tangent"))
         self._check_lift(theta)
-        with followed_by_autograd(f"the lift of {type(self).__name__}"):
-            return autograd.make_jvp(self.lift)(theta)(tangent)[1]
+        name = f"the lift of {type(self).__name__}"
+        with followed_by_autograd(name):
+            return autograd.make_jvp(watched(self.lift, name))(theta)(tangent)[1]
 
     def lift_jacobian(self, theta: Theta) -> Jacobian:
         """Jacobian ∂φ(θ) as a dense matrix, from one :meth:`lift_jvp` per parameter."""
@@ -272,8 +351,10 @@ class Architecture(Guarded, ABC):
             self._theta(tangent_a, "tangent_a", differentiable=False),
             self._theta(tangent_b, "tangent_b", differentiable=False),
         )
-        with followed_by_autograd(f"the lift of {type(self).__name__}"):
-            return autograd.make_jvp(lambda t: autograd.make_jvp(self.lift)(t)(a)[1])(theta)(b)[1]
+        name = f"the lift of {type(self).__name__}"
+        with followed_by_autograd(name):
+            jvp = autograd.make_jvp(watched(self.lift, name))
+            return autograd.make_jvp(lambda t: jvp(t)(a)[1] + 0.0 * gs.sum(t))(theta)(b)[1]
 
     def lift_vjp(self, theta: Theta, covector: Covector) -> Tangent:
         """Pull a covector on z back, ∂φ(θ)ᵀ g."""
@@ -494,10 +575,12 @@ class Architecture(Guarded, ABC):
     def laws_jvp(self, theta: Theta, tangent: Tangent) -> Laws:
         """Push a velocity of θ forward by the laws, ∂h(θ) v; by autograd unless overridden."""
         theta, tangent = _together(self._theta(theta), self._theta(tangent, "tangent"))
+        self._check_laws(theta)
         if self.n_laws == 0:
             return theta[..., :0]
-        with followed_by_autograd(f"the laws of {type(self).__name__}"):
-            return autograd.make_jvp(self.conservation_laws)(theta)(tangent)[1]
+        name = f"the laws of {type(self).__name__}"
+        with followed_by_autograd(name):
+            return autograd.make_jvp(watched(self.conservation_laws, name))(theta)(tangent)[1]
 
     def laws_size(self, theta: Theta, tangent: Tangent | None = None) -> Laws:
         """Size of the terms that h(θ), or ∂h(θ) v, is a sum of: the unit of tolerances for it.

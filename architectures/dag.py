@@ -506,6 +506,24 @@ def _check_roles(
     _refuse_if((n for n in outputs if n in known), "nodes that are both input and output: {}")
     _refuse_if((n for n in biases if n in known), "an input has no bias, got one at: {}")
     _refuse_if(nx.nodes_with_selfloops(graph), "self-loops at: {}")
+    _check_attributes(graph)
+
+
+def _check_attributes(graph: nx.DiGraph) -> None:
+    """Refuse attributes by which a graph would be another network than is built from it."""
+    activations = (
+        (node, kind) for node, kind in graph.nodes(data="activation") if kind is not None
+    )
+    _refuse_if(
+        (node for node, kind in activations if not (isinstance(kind, str) and kind == "relu")),
+        "hidden nodes are ReLUs, and there is no other activation yet; remove the attribute of: {}",
+    )
+    data = [(u, v, d) for u, v, d in graph.edges(data=True) if d]
+    _refuse_if(
+        ((u, v) for u, v, d in data if d.get("frozen") or d.get("parameter") is not None),
+        "every edge has a weight of its own that is trained; frozen and shared ones (attributes "
+        "frozen and parameter) do not exist yet: {}",
+    )
 
 
 def _generations(graph: nx.DiGraph, tails: IntArray, heads: IntArray) -> IntArray:

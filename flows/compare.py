@@ -68,14 +68,14 @@ class Comparison:
 
     @property
     def max_deviation(self) -> float:
-        """Largest relative deviation of the two flows."""
-        return float(self.deviation.max())
+        """Largest relative deviation of the two flows; NaN where they share their start alone."""
+        return _largest(self.deviation)
 
     @property
     def control_deviation(self) -> float | None:
         """Largest relative deviation of the negative control, where there is one."""
         over_time = self.control_deviation_over_time
-        return None if over_time is None else float(over_time.max())
+        return None if over_time is None else _largest(over_time)
 
     @property
     def success(self) -> bool:
@@ -187,6 +187,10 @@ class Comparison:
         from liftflow.flows.plotting import plot_comparison
 
         return plot_comparison(self)
+
+
+def _largest(deviation: FloatArray) -> float:
+    return float(deviation.max()) if len(deviation) > 1 else np.nan
 
 
 def _show(value: Any) -> str:

@@ -9,16 +9,17 @@ from rich.progress import track
 
 from liftflow.architectures import Architecture
 from liftflow.doors import Guarded, door
-from liftflow.errors import FlowError, InputError, LiftflowError
+from liftflow.errors import FlowError, InputError, NotFiniteError
 from liftflow.flows.parameter import check_loss
 from liftflow.flows.trajectory import Trajectory
-from liftflow.losses import Loss
+from liftflow.losses import Loss, as_value
 from liftflow.typing import (
     FloatArray,
     OneTangent,
     OneTheta,
     as_array,
     as_count,
+    as_ordered,
     as_vector,
     refuse_beyond,
 )
@@ -144,9 +145,10 @@ class Optimizer(Guarded, ABC):
 
     def _loss(self, theta: FloatArray) -> float:
         try:
-            return float(self.loss.parameter_value(theta, self.architecture))
-        except LiftflowError:  # a θ that is not finite is refused at the door
+            value = self.loss.parameter_value(theta, self.architecture)
+        except NotFiniteError:  # a θ that is not finite is refused at the door
             return np.nan
+        return as_value(value, self.loss)
 
 
 class GradientDescent(Optimizer):
@@ -251,7 +253,8 @@ class Adam(Optimizer):
         epsilon: float = 1e-8,
     ) -> None:
         super().__init__(architecture, loss, step_size)
-        pair = as_array(betas, "betas", (2,), batch=False, differentiable=False)
+        given = betas if isinstance(betas, np.ndarray) else as_ordered(betas, "betas")
+        pair = as_array(given, "betas", (2,), batch=False, differentiable=False)
         self.betas = tuple(_within(beta, "a beta", 0.0, 1.0) for beta in pair)
         self.epsilon = _within(epsilon, "epsilon", 0.0, np.inf)
 

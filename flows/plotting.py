@@ -38,11 +38,15 @@ def _agree(deviation: float, rtol: float, control: float | None) -> bool:
     Kinks of the loss take away up to half of a solver's order, so √rtol may be had by agreement. A
     control that parts by less than ten times as much does not tell the one from the other.
     """
-    return deviation <= np.sqrt(rtol) and (control is None or 10 * deviation <= control)
+    return deviation <= np.sqrt(rtol) and (control is None or not 10 * deviation > control)
 
 
 def _title(comparison: "Comparison") -> str:
     deviation = comparison.max_deviation
+    if np.isnan(deviation):
+        flows = {"parameter": comparison.parameter, "intrinsic": comparison.intrinsic}
+        names = " and the ".join(name for name, flow in flows.items() if len(flow.t) < 2)
+        return f"Flows not compared: the {names} flow ended where it began"
     agree = _agree(deviation, comparison.rtol, comparison.control_deviation)
     last = comparison.parameter.t[len(comparison.deviation) - 1]
     until = "" if comparison.success else f", up to t = {last:.3g}"
@@ -50,14 +54,17 @@ def _title(comparison: "Comparison") -> str:
 
 
 def _title_of_runs(sweep: "Sweep") -> str:
-    summaries = [run.summary for run in sweep.runs]
+    everything = [run.summary for run in sweep.runs]
+    summaries = [own for own in everything if not np.isnan(own["max_deviation"])]
     parted = [
         own["max_deviation"]
         for own in summaries
         if not _agree(own["max_deviation"], own["rtol"], own["control_deviation"])
     ]
-    n_early = sum(not (own["success_parameter"] and own["success_intrinsic"]) for own in summaries)
+    n_early = sum(not (own["success_parameter"] and own["success_intrinsic"]) for own in everything)
     early = f", {n_early} ended early" if n_early else ""
+    if everything and not summaries:
+        return f"Flows not compared in {len(everything)} runs{early}"
     if parted:
         return f"In {len(parted)} of {len(summaries)} runs flows part, by {max(parted):.1e}{early}"
     largest = max((own["max_deviation"] for own in summaries), default=0.0)

@@ -99,7 +99,7 @@ def test_every_data_set_trains(name):
 
 def test_a_table_of_ones_own(tmp_path):
     path = tmp_path / "own.csv"
-    rows = ["a,b,y", *(f"{i},{i * i % 7},{i * 0.5}" for i in range(30))]
+    rows = ["a,b,y", *(f"{i * 0.5},{i * i % 7},{i}" for i in range(30))]
     path.write_text("\n".join(rows))
     result = run("--data", str(path), "--widths", "2-3-1", "--loss", "mse", "--t-end", "0.1")
     assert result.exit_code == 0, result.output
@@ -130,6 +130,7 @@ def test_a_folder_that_is_a_file_is_refused_before_training(tmp_path):
     (tmp_path / "file").write_text("")
     result = run("--out", str(tmp_path / "file"), "--t-end", "1e9")  # would not end
     assert result.exit_code == 2
+    assert result.output.count("cannot write to the folder") == 1
     assert "OutputError: cannot write to the folder" in result.output
 
 
@@ -158,6 +159,16 @@ def test_files_are_there_whoever_listens(tmp_path, tail):
     assert b"Traceback" not in done.stderr
     if tail == ">/dev/full":
         assert done.returncode == 2 and b"No space left" in done.stderr
+
+
+def test_a_pipe_that_nobody_reads_is_no_flow_that_ended_early(tmp_path):
+    unread, written = os.pipe()
+    os.close(unread)
+    command = [sys.executable, "-m", "liftflow", *QUICK.split(), "--out", str(tmp_path)]
+    done = subprocess.run(command, stdout=written, stderr=subprocess.PIPE, timeout=120)
+    os.close(written)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert {path.name for path in tmp_path.iterdir()} == FILES
 
 
 @pytest.mark.parametrize("charset", ["ascii", "cp1252"])
@@ -227,8 +238,14 @@ def test_numbers_are_kept_where_the_figure_fails(tmp_path, monkeypatch):
         ("--data {table} --widths 2-3-1 --target a", "own: 3 rows, 2 features, target 'a', regr"),
         ("--data {table} --widths 2-3-2 --target 2 --labels", "target 'b', 2 classes"),
         ("--data {table} --widths 1-3-1 --index-column a", "1 features, target 'y'"),
+        (
+            "--data {table} --widths 1-3-1 --index-column a --index-column 2",
+            "needs a column of feat",
+        ),
         ("--data {table} --widths 1-3-1 --index-column 1 --no-header", "texts among the features"),
         ("--data {table} --index-column a --no-index-column", "not both"),
+        ("--data {table} --header --no-header", "not both"),
+        ("--data {table} --labels --numbers", "not both"),
         ("--family ode --task sensing --widths 2-3", "sensing of a random 2 × 2 matrix of rank 2"),
         ("--family ode --task completion --widths 2-3", "completion of a random 2 × 2 matrix"),
         ("--family ode --no-header", "the family ode does not read header, got False"),
@@ -243,7 +260,7 @@ def test_the_command_says_what_was_read(tmp_path, words, data):
     (tmp_path / "own.csv").write_text("a,b,y\n0.5,1,1\n1.5,1,3.5\n2.5,2,4\n")
     words = shlex.split(words.format(table=tmp_path / "own.csv"))
     result = run("--t-end", "0.01", "--rtol", "1e-2", *words)
-    refused = ("texts", "not", "the family", "the task", "a width", "seed")
+    refused = ("texts", "needs", "not", "the family", "the task", "a width", "seed")
     assert result.exit_code == (2 if data.startswith(refused) else 0), result.output
     assert data in result.output
 

@@ -171,6 +171,14 @@ def edge(tail, head, **values):
             {"nodes": [{"id": "x", "bias": 0.0}, *NODES[1:]]},
             "an input has no bias, got one at: 'x'",
         ),
+        (
+            {"edges": [*EDGES[:3], edge("b", "y", Weight=0.0)]},
+            "capitals from those that are read: (('b', 'y'), 'Weight')",
+        ),
+        (
+            {"nodes": [*NODES[:2], {"id": "b", "activation": "tanh"}, NODES[3]]},
+            "no other activation yet; remove the attribute of: 'b'",
+        ),
         ({"edges": [*EDGES, edge("a", "a")]}, "self-loops at: 'a'"),
         ({"edges": [*EDGES, edge("a", "b"), edge("b", "a")]}, "a cycle through"),
     ],
@@ -215,10 +223,11 @@ def test_other_files_are_no_graphs(tmp_path):
     (tmp_path / "deep.json").write_text("[" * 100_000 + "]" * 100_000)
     (tmp_path / "twice.json").write_text('{"directed": true, "nodes": [], "nodes": []}')
     os.mkfifo(tmp_path / "pipe.json")
-    for name in ("deep.json", "twice.json", "pipe.json", "", "a" * 300):
+    kinds = {"pipe.json": "a folder or device", "": "a folder or device", "none": "no such file"}
+    for name in ("deep.json", "twice.json", "a" * 300, *kinds):
         result = run("laws", "--graph", str(tmp_path / name))
         assert result.exit_code == 2
-        assert "holds no graph" in result.stderr
+        assert "holds no graph" in result.stderr and kinds.get(name, "") in result.stderr
 
 
 def test_options_that_a_graph_does_not_read(tmp_path):

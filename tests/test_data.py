@@ -1,5 +1,8 @@
 """The shipped data sets, and tables of one's own."""
 
+import re
+import shlex
+
 import numpy as np
 import pytest
 from sklearn import datasets
@@ -128,7 +131,7 @@ def test_integers_are_labels_up_to_20_of_them(table, count, n_classes):
 
 
 def test_more_than_20_labels_of_text(table):
-    data = table("a,y", *(f"{i},class {i % 25:02}" for i in range(50)))
+    data = table("a,y", *(f"{i * i},class {i % 25:02}" for i in range(50)))
     assert data.n_classes == 25
     np.testing.assert_array_equal(data.targets, np.arange(50) % 25)
 
@@ -211,8 +214,12 @@ def test_names_of_rows_are_no_feature(table, name, names):
         f"{name},a,b,y",
         *(f"{n},{r},{n in names[1:]}" for n, r in zip(names, ROWS, strict=True)),
     ]
-    with pytest.raises(DataError, match=r"number its rows in column .*; say --index-column 1 \("):
+    with pytest.raises(
+        DataError, match=r"number its rows in column .*; say --index-column (.*) "
+    ) as caught:
         table(*rows)
+    said = re.search(r"--index-column (.*?) \(index_column=1\)", str(caught.value))[1]
+    np.testing.assert_allclose(table(*rows, index_column=shlex.split(said)).inputs, SCALED)
     data = table(*rows, index_column=name or 1)
     np.testing.assert_allclose(data.inputs, SCALED)
     if names[0].isdecimal():
@@ -229,12 +236,56 @@ def test_names_of_rows_in_the_last_column_are_no_target(table):
 
 def test_columns_that_only_look_like_names_of_rows(table):
     """Control: numbers that repeat or are not whole, and words that only end like an id."""
-    for name, values in (("id", "112"), ("index", ("1.5", "2", "3")), ("humid", "123")):
+    for name, values in (
+        ("id", "112"),
+        ("index", ("1.5", "2", "3")),
+        ("humid", "123"),
+        ("body mass index", ("31", "25", "28")),
+        ("year", range(9)),
+        ("n", [*range(9), 10]),
+        ("n", [i + 0.5 for i in range(12)]),
+    ):
         rows = [f"{name},y", *(f"{value},{i % 2}" for i, value in enumerate(values))]
-        assert table(*rows).inputs.shape == (3, 1)
+        assert table(*rows).inputs.shape == (len(values), 1)
 
 
-MANY = [f"{i},{i * i}" for i in range(24)]
+@pytest.mark.parametrize("form", ["{}", "{}.0"])
+@pytest.mark.parametrize("name", ["PassengerId", "V1", "#", "...1"])
+def test_a_first_column_that_counts_the_rows_is_no_feature(table, name, form):
+    counted = [form.format(i) for i in range(3, 15)]
+    rows = [f"{name},a,y", *(f"{n},{i * i},{i % 2}" for i, n in enumerate(counted))]
+    with pytest.raises(DataError, match=f"rows in column '{name}'; say --index-column"):
+        table(*rows)
+    assert table(*rows, index_column=1).inputs.shape == (12, 1)
+    assert table(*rows, index_column=False).inputs.shape == (12, 2)
+
+
+def test_a_second_index_column_is_no_feature_either(table):
+    """As pandas writes a table that it read with an index."""
+    for second in ("Unnamed: 0", "Unnamed: 0.1", "", "id"):
+        rows = [f",{second},a,b,y", *(f"{i},{i},{row},{i % 2}" for i, row in enumerate(ROWS))]
+        with pytest.raises(DataError, match=r"column 1, the one without a name, .* say"):
+            table(*rows)
+        with pytest.raises(DataError, match=r"--index-column .* \(index_column=\[1, 2\]\)"):
+            table(*rows, index_column=1)
+        np.testing.assert_allclose(table(*rows, index_column=[1, 2]).inputs, SCALED)
+        assert table(*rows, index_column=False).inputs.shape == (3, 4)
+
+
+def test_a_name_that_is_the_number_of_another_column(table):
+    """As pandas writes a frame without names: what the message says must leave out its column."""
+    rows = [",0,1,2", *(f"{i},{row},{i % 2}" for i, row in enumerate(ROWS))]
+    with pytest.raises(DataError, match=r"say --index-column '#1' \(index_column=1\)"):
+        table(*rows, header=True)
+    for column in ("#1", 1):
+        np.testing.assert_allclose(table(*rows, header=True, index_column=column).inputs, SCALED)
+    for option in ("index_column", "target"):
+        with pytest.raises(DataError, match=r"name '1' and another of that number.*'#1' or '#3'"):
+            table(*rows, header=True, **{option: "1"})
+    assert table(*rows, header=True, index_column=1, target="0").target == "0"  # no number
+
+
+MANY = [f"{i * i},{i}" for i in range(24)]
 
 
 @pytest.mark.parametrize(
@@ -252,6 +303,8 @@ MANY = [f"{i},{i * i}" for i in range(24)]
         pytest.param(["1 000", *["2 000"] * 23], "24 texts that look .* line 2", id="spaces"),
         pytest.param(["7%", *["9%"] * 23], "24 texts that look .* line 2", id="percent"),
         pytest.param(["2026-01-05", *["2026-01-06"] * 23], "24 texts that look", id="dates"),
+        pytest.param([f"{i / 2} km" for i in range(24)], "24 texts that look", id="units"),
+        pytest.param([f"USD {i / 2}" for i in range(24)], "24 texts that look", id="currency"),
     ],
 )
 def test_targets_that_may_be_numbers_or_labels(table, targets, where):

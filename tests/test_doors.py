@@ -120,6 +120,20 @@ def test_a_door_holds_to_annotations():
         fails()
 
 
+def test_a_door_reads_the_flags_that_python_reads():
+    @door
+    def switch(on: bool = False):
+        return on
+
+    for value in (True, 1, np.int8(1), np.bool_(True)):
+        assert switch(value) is True
+    for value in (False, 0, None):
+        assert switch(value) is False
+    for bad in (2, -1, 1.0, "yes", [True, False]):
+        with pytest.raises(InputError, match="on must be True or False"):
+            switch(bad)
+
+
 def test_what_does_not_exist_is_refused_as_geomstats_does_and_as_we_do():
     image = InvariantSet(NETWORK, NETWORK.random_point(rng=0)).image()
     for act in (image.metric.injectivity_radius, image.metric.riemann_tensor):

@@ -53,6 +53,7 @@ from liftflow.errors import (
 )
 from liftflow.flows.integrate import METHODS, FlowState, Settings, integrate
 from liftflow.manifolds.images import image_manifold
+from liftflow.typing import untraced
 
 BUILT_IN = {
     ArchitectureError: ValueError,
@@ -236,6 +237,15 @@ def network(edges, inputs=("x",), outputs=("y",), biases=()):
 
 
 CHAIN = [("x", "a"), ("a", "y")]
+
+
+def marked(nodes=(), edges=()):
+    graph = nx.DiGraph(CHAIN)
+    nx.set_node_attributes(graph, dict(nodes))
+    nx.set_edge_attributes(graph, dict(edges))
+    return ReLUNetwork(graph, ["x"], ["y"])
+
+
 GRAPHS = {
     "cycle": (
         lambda: network([*CHAIN, ("a", "b"), ("b", "a")]),
@@ -247,6 +257,21 @@ GRAPHS = {
         lambda: ReLUNetwork(nx.MultiDiGraph([*CHAIN, CHAIN[0]]), ["x"], ["y"]),
         r"parallel edges are not .*: \('x', 'a'\); merge them",
         {("x", "a")},
+    ),
+    "another activation": (
+        lambda: marked(nodes={"a": {"activation": "tanh"}}),
+        "no other activation yet; remove the attribute of: 'a'",
+        {"a"},
+    ),
+    "frozen edge": (
+        lambda: marked(edges={CHAIN[1]: {"frozen": True, "weight": 1.0}}),
+        r"frozen and shared ones .* do not exist yet: \('a', 'y'\)",
+        {CHAIN[1]},
+    ),
+    "shared weight": (
+        lambda: marked(edges={edge: {"parameter": "w"} for edge in CHAIN}),
+        r"frozen and shared ones .* do not exist yet: \('x', 'a'\), \('a', 'y'\)",
+        set(CHAIN),
     ),
     "multigraph": (
         lambda: ReLUNetwork(nx.MultiDiGraph(CHAIN), ["x"], ["y"]),
@@ -389,6 +414,11 @@ GRAPHS = {
         set(),
     ),
 }
+
+
+def test_attributes_that_say_what_is_so():
+    marks = {"activation": "relu", "colour": "red"}
+    assert marked({"a": marks}, {CHAIN[0]: {"frozen": False, "parameter": None}}).n_paths == 1
 
 
 @pytest.mark.parametrize(("act", "match", "nodes"), table(GRAPHS))
@@ -727,8 +757,8 @@ FLOWS = {
     ),
     "gradient of vectors": (
         lambda: loss_from_function(lambda z: z).gradient(Z),
-        NotDifferentiableError,
-        "must take z to one number .*autograd.numpy; autograd says: Grad only applies to real sca",
+        InputError,
+        r"must take z to one number, got an array of shape \(12,\)",
     ),
     "loss that leaves autograd": (
         lambda: parameter_flow(loss_from_function(lambda z: float(z[0]))),
@@ -1115,6 +1145,72 @@ class Bare(Architecture):
 def test_lift_that_nothing_differentiates(call):
     match = "autograd cannot follow the lift of Bare .* write it with autograd.numpy"
     refused(lambda: call(Bare()), NotDifferentiableError, match)
+
+
+class Own(Architecture):
+    """A user's lift u ∘ v with laws u² − v², each wrapped by a fault."""
+
+    def __init__(self, enter=lambda theta: theta, lift=lambda z: z, laws=lambda h: h, **options):
+        super().__init__(4, (2,), n_laws=2, **options)
+        self.faults = enter, lift, laws
+
+    def lift(self, theta):
+        theta = self.faults[0](theta)
+        return self.faults[1](theta[..., :2] * theta[..., 2:])
+
+    def conservation_laws(self, theta):
+        return self.faults[2](theta[..., :2] ** 2 - theta[..., 2:] ** 2)
+
+
+OWN = np.array([1.0, 2.0, 0.5, -0.7])
+SIGHT = "autograd cannot follow the lift of Own, which returns numbers out of its sight"
+
+
+def test_a_lift_without_faults():
+    """Control; and a lift may be constant, or linear."""
+    own = Own(block_shapes=[[2], np.array([2])])
+    np.testing.assert_array_equal(own.lift_jacobian(OWN), [[0.5, 0, 1, 0], [0, -0.7, 0, 2]])
+    np.testing.assert_array_equal(
+        own.conservation_laws_jacobian(OWN), [[2, 0, -1, 0], [0, 4, 0, 1.4]]
+    )
+    assert [block.tolist() for block in own.unpack(OWN)] == [[1.0, 2.0], [0.5, -0.7]]
+    constant = Own(lift=lambda z: np.ones(z.shape))
+    np.testing.assert_array_equal(constant.lift_jacobian(OWN), np.zeros((2, 4)))
+    np.testing.assert_array_equal(constant.lift_hessian(OWN, OWN, OWN), np.zeros(2))
+
+
+@pytest.mark.parametrize(
+    ("faults", "error_type", "match"),
+    [
+        ({"enter": np.asarray}, NotDifferentiableError, SIGHT),
+        ({"enter": untraced}, NotDifferentiableError, SIGHT),
+        ({"lift": np.float32}, InputError, "the lift of Own must return .* float64, got float32"),
+        ({"lift": lambda z: z + 0j}, InputError, "the lift of Own must .* got complex128"),
+        ({"laws": lambda h: [h[..., 0], h[..., 1]]}, ShapeError, "laws of Own must broadcast"),
+        ({"laws": lambda h: h[..., 0]}, ShapeError, r"\(\), but \(n_laws,\) is \(2,\)"),
+        ({"laws": lambda h: h[..., [0, 1, 0]]}, ShapeError, r"\(3,\), but \(n_laws,\) is \(2,\)"),
+        ({"block_shapes": [(2,)]}, ShapeError, "block_shapes must hold dim = 4 numbers"),
+        ({"block_shapes": [2, 2]}, InputError, "block_shapes must be tuples, one per block"),
+    ],
+)
+def test_faults_of_an_architecture_of_a_user(faults, error_type, match):
+    def act():
+        own = Own(**faults)
+        own.lift_jacobian(OWN)
+        return InvariantSet(own, OWN).dim
+
+    refused(act, error_type, match)
+
+
+def test_an_architecture_whose_own_start_was_forgotten():
+    class Started(Own):
+        def __init__(self):
+            pass
+
+    match = r"Started has no dim; begin its __init__ with super\(\).__init__\(dim, lifted_shape\)"
+    refused(lambda: InvariantSet(Started(), OWN), ArchitectureError, match)
+    with pytest.raises(AttributeError, match="has no attribute 'width'"):
+        _ = Own().width
 
 
 class Pairs(Architecture):

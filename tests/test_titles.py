@@ -79,9 +79,26 @@ def test_one_of_several_runs_that_parts_is_counted(generic):
     assert title(as_sweep(well, generic)) == expected
 
 
+def only_begun(result):
+    begun = result.intrinsic.head(1)
+    return replace(result, intrinsic=begun, deviation=result.deviation[:1])
+
+
+def test_flows_that_share_their_start_alone_are_not_compared(balanced):
+    begun = only_begun(replace(balanced, control=None, control_deviation_over_time=None))
+    assert np.isnan(begun.max_deviation) and np.isnan(begun.summary()["max_deviation"])
+    assert title(begun) == "Flows not compared: the intrinsic flow ended where it began"
+    assert str(begun).count("nan") == 1
+    well = run(NETWORK.balanced_point(0.3, 1))
+    assert title(as_sweep(well, begun)) == f"In 1 runs flows agree to {well.max_deviation:.1e}"
+    assert title(as_sweep(begun)) == "Flows not compared in 1 runs"
+    twice = replace(balanced, deviation=balanced.deviation[:2])
+    assert twice.max_deviation == balanced.deviation[1]
+
+
 def test_a_flow_that_ended_early_is_told_so_far():
     theta = NETWORK.balanced_point(0.3, 0)
     blows_up = loss_from_function(lambda z: -(anp.sum(z**2) ** 2))
-    early = compare(InvariantSet(NETWORK, theta), blows_up, (0.0, 50.0), 1e-6, 1e-8, n_times=11)
+    early = compare(InvariantSet(NETWORK, theta), blows_up, (0.0, 0.1), 1e-6, 1e-8, n_times=101)
     assert not early.success
     assert ", up to t = 0" in title(early)

@@ -20,7 +20,7 @@ from typer.core import TyperGroup
 
 from liftflow import __version__, cli_criteria
 from liftflow.data import NAMES
-from liftflow.errors import InputError, LiftflowError, OutputError
+from liftflow.errors import LiftflowError, OutputError
 from liftflow.files import make_folder, replacing
 from liftflow.flows import Comparison
 from liftflow.flows import compare as compare_flows
@@ -41,11 +41,16 @@ class _Commands(TyperGroup):
         return super().main(*args, **settings)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Refuse options without a value: a default was not asked for."""
+        """Refuse options without a value, for a default was not asked for, and contradictions."""
         for before, argument in pairwise(["liftflow", *args]):
             if re.fullmatch(r"(--[\w-]+=)?\s*", argument):
                 name = argument.strip() or before
                 raise typer.BadParameter(f"nothing is given after {name}; leave it out")
+        names = {argument.partition("=")[0] for argument in args}
+        opposites = {f"--{name[5:]}": name for name in names if name.startswith("--no-")}
+        for name, other in [("--labels", "--numbers"), *opposites.items()]:
+            if {name, other} <= names:
+                raise typer.BadParameter(f"give {name} or {other}, not both")
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
@@ -100,6 +105,8 @@ def _folder(path: Path, *names: str) -> Path:
                 if (path / name).is_dir():
                     raise IsADirectoryError(f"{name} is a folder there")
             return path
+    except OutputError:
+        raise
     except OSError as error:
         raise OutputError(f"cannot write to the folder {path}: {error}") from error
 
@@ -130,9 +137,9 @@ def compare(
         ),
     ] = None,
     index_column: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
-            help="Column of a CSV file that only names or numbers the rows.",
+            help="Column of a CSV file that only names or numbers the rows; may be repeated.",
             show_default="one that looks so is refused",
         ),
     ] = None,
@@ -198,9 +205,7 @@ def compare(
     progress: Annotated[bool, typer.Option(help="Progress bars.")] = True,
 ) -> None:
     """Train by both flows on all samples of a problem, and compare them."""
-    if no_index_column and index_column is not None:
-        raise InputError("give --index-column or --no-index-column, not both")
-    index = False if no_index_column else index_column
+    index = False if no_index_column else index_column or None
     options = Options(data, task, widths, lam, bias, loss, seed, target, header, index, labels)
     folder = None if out is None else _folder(out, *_FILES)
     about: dict[str, Any] = {"family": family, "seed": seed}
@@ -227,13 +232,19 @@ def compare(
         if folder is not None:
             _write(comparison, folder, about)
     finally:
-        console.print(comparison.table())
+        _print(comparison.table())
     if folder is not None:
         # A path has no markup in it, and is not to be broken.
         written = f"comparison.png, trajectories.npz and summary.json are in {folder}"
-        console.print(Text(written), soft_wrap=True)
+        _print(Text(written), soft_wrap=True)
     if not comparison.success:
         raise typer.Exit(130 if comparison.interrupted else 1)
+
+
+def _print(what: Any, **style: Any) -> None:
+    """Print, if somebody listens: rich would end the program with the code 1 where nobody does."""
+    with suppress(BrokenPipeError, SystemExit):
+        console.print(what, **style)
 
 
 def _write(comparison: Comparison, folder: Path, about: dict[str, Any]) -> None:

@@ -63,6 +63,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 Exact = Annotated[bool, typer.Option("--exact", help="Count the laws over prime fields.")]
 
 
+_ATTRIBUTES = {"activation", "bias", "frozen", "parameter", "weight"}
+
+
 def _print_json(record: dict[str, Any]) -> None:
     typer.echo(json.dumps(record, indent=2, allow_nan=False))  # in ASCII, which any terminal has
 
@@ -161,8 +164,8 @@ def _architecture(
 def _read_graph(path: Path) -> tuple[ReLUNetwork, FloatArray | None]:
     """Read a network, and its θ where the file has one, from what can be read in one way."""
     try:
-        if not path.is_file():
-            raise OSError("there is no such file")  # of a device or a pipe there is no end
+        if not path.is_file():  # of a device or a pipe there is no end
+            raise OSError(f"there is {'a folder or device' if path.exists() else 'no such file'}")
         data = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_distinct)
         if not isinstance(data.get("graph", {}), dict) or ("edges" in data and "links" in data):
             raise ValueError("graph must hold attributes, and edges be under one name")
@@ -190,6 +193,9 @@ def _read_graph(path: Path) -> tuple[ReLUNetwork, FloatArray | None]:
             raise DataError(f"{path} has {what}: {', '.join(shown[:8])}{more}")
 
     pairs = [(tail, head) for tail, head, _ in edges]
+    misspelt = [(node, key) for node, values in nodes for key in values if _misspelt(key)]
+    misspelt += [((u, v), key) for u, v, edge in edges for key in edge if _misspelt(key)]
+    refuse_if(misspelt, "attributes that only differ by capitals from those that are read")
     refuse_if(_doubles(node for node, _ in nodes), "nodes that are declared twice")
     refuse_if(list(graph)[declared:], "edges that end at nodes it does not declare")
     refuse_if(_doubles(pairs), "parallel edges")
@@ -216,6 +222,10 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(made) < len(pairs):
         raise ValueError(f"an object has two values of {_doubles(name for name, _ in pairs)[0]!r}")
     return made
+
+
+def _misspelt(key: str) -> bool:
+    return key != key.lower() and key.lower() in _ATTRIBUTES
 
 
 def _doubles(values: Iterable[Any]) -> list[Any]:

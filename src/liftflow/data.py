@@ -5,6 +5,7 @@ import csv
 import io
 import os
 import re
+import shlex
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -106,9 +107,14 @@ NAMES = tuple(_SHIPPED)
 
 _MAX_LABELS = 20
 _HUGE = 1e150  # the square is still finite
-_INDEX = re.compile(r"(.*[\W_])?(id|idx|index|rows?|row.?(name|number|num|nr)s?)", re.IGNORECASE)
+_MIN_NUMBERED = 10  # fewer consecutive numbers happen
+_UNNAMED = re.compile(r"|Unnamed: \d+(\.\d+)?")  # pandas adds a number where one was there
+_INDEX = re.compile(
+    r"(.*[\W_])?id|idx|index|rows?|row.?(name|number|num|nr|id|index)s?", re.IGNORECASE
+)
 _MISSING = ("missing cells", "fill or drop them")
 _SAY = ", or say --labels (labels=True) if these are names of classes"
+_WITH_A_NUMBER = re.compile(r"\W*\d|.*\d[.,]\d")  # 12.5 km, ~3, EUR 1.50; but not class 7
 _LIKE_A_NUMBER = re.compile(r"(?=.*\d)[\d\s.,:;/'’_%$€£+−–-]+")
 
 
@@ -118,7 +124,7 @@ def load(
     *,
     target: str | int | None = None,
     header: bool | None = None,
-    index_column: str | int | bool | None = None,
+    index_column: str | int | bool | Sequence[str | int] | None = None,
     labels: bool | None = None,
 ) -> Dataset:
     """Load a data set of scikit-learn by name, or a CSV file by path.
@@ -132,19 +138,22 @@ def load(
         One of ``NAMES``, or the path of a CSV file in UTF-8: cells separated by commas, numbers
         with a decimal point, all of them but the targets.
     target : str or int, optional
-        The column of a CSV file that is to be predicted, by its name or its number from 1; the
-        last by default.
+        The column of a CSV file that is to be predicted, by its name or its number from 1, which
+        may be written "#1"; the last by default. A text that is the name of one column and the
+        number of another is refused.
     header : bool, optional
         Whether the first line names the columns. By default it must, and numbers in it are
         refused, because it may be a row. Without names, columns are called by their numbers.
-    index_column : str, int or False, optional
-        The column that names or numbers the rows and is left out; False if there is none. By
-        default a column that looks like one is refused: it has no name, or a name such as id and
-        whole numbers that all differ.
+    index_column : str, int, sequence of them, or False, optional
+        The column or columns that name or number the rows and are left out; False if there are
+        none. Another column that looks like one is refused: it has no name, or a name such as id
+        and whole numbers or texts that all differ. So is by default a first column of consecutive
+        whole numbers, from 10 rows on.
     labels : bool, optional
         Whether the targets are labels, or real numbers. By default they are labels where all of
-        them are text, all true or false, or all whole numbers, at most 20 different ones. Text
-        among numbers, and text that looks like numbers, is refused.
+        them are text, all true or false, or all whole numbers without a decimal point, at most 20
+        different ones. Text among numbers, text that looks like numbers, and more than 20
+        different texts that all have a number in front or a decimal one inside, are refused.
 
     Raises
     ------
@@ -315,15 +324,27 @@ class _Table:
                 f"{self._column(columns[places[0]])}; {remedy}"
             )
 
+    def _called(self, column: str | int) -> list[int]:
+        """Positions of the columns that have this name or number."""
+        count = range(len(self.cells.columns))
+        if isinstance(column, int):
+            return [c for c in count if c + 1 == column]
+        text = column.strip()
+        return [c for c in count if text and text in (self.names[c], f"{c + 1}", f"#{c + 1}")]
+
     def _position(self, column: Any, option: str) -> int:
         """Find a column by its name, or its number from 1."""
         if isinstance(column, bool) or not isinstance(column, str | int):
             raise InputError(f"{option} must be the name or number of a column, got {column!r}")
-        if isinstance(column, str) and column.strip() and column.strip() in self.names:
-            return self.names.index(column.strip())
-        last = len(self.cells.columns)
-        if str(column).strip() in map(str, range(1, last + 1)):
-            return int(column) - 1
+        found, last = self._called(column), len(self.cells.columns)
+        if len(found) == 1:
+            return found[0]
+        if found:
+            numbers = " or ".join(f"'#{c + 1}'" for c in found)
+            raise DataError(
+                f"{self.path} has a column of name {column!r} and another of that number; say for "
+                f"{option} which is meant, by its number: {numbers}"
+            )
         names = ", ".join(map(self._column, range(min(last, 9)))) + (", …" if last > 9 else "")
         raise DataError(
             f"{self.path} has no column {column!r} for {option}; it has {names}, by number 1 to "
@@ -332,21 +353,26 @@ class _Table:
 
     def dataset(self, target: Any, index_column: Any, labels: bool | None) -> Dataset:
         """Tell the features from the target, and scale them."""
-        cells = self.cells
-        if index_column is not None and index_column is not False:
-            cells = cells.drop(columns=self._position(index_column, "index_column"))
+        none = index_column is None or index_column is False
+        several = isinstance(index_column, Sequence) and not isinstance(index_column, str)
+        given = [] if none else index_column if several else [index_column]
+        left_out = [self._position(column, "index_column") for column in given]
+        cells = self.cells.drop(columns=left_out)
         chosen = cells.columns[-1] if target is None else self._position(target, "target")
         if chosen not in cells or len(cells.columns) < 2:
             raise DataError(
                 f"{self.path} needs a column of features beside its index and its target, column "
                 f"{self._column(chosen)}"
             )
-        if index_column is None:
-            self._refuse_index([c for c in cells if c != chosen or target is None])
+        features = [c for c in cells if c != chosen or target is None]
+        if index_column is not False:
+            self._refuse_index([c for c in features if self._names_rows(c)], left_out)
         values, goal = self._complete(cells, chosen)
         inputs = StandardScaler().fit_transform(values)
         name = self.names[chosen] or str(chosen + 1)
         holds_labels = self._holds_labels(goal, labels)
+        if index_column is None and features[0] == 0 and self._numbers_rows(values[:, 0]):
+            self._refuse_index([0], left_out)
         if goal.nunique() < 2:
             raise DataError(
                 f"{self.path} has the same target in every row, {goal.iloc[0]} in column "
@@ -358,21 +384,38 @@ class _Table:
             return Dataset(self.path.stem, inputs, classes, len(encoder.classes_), name)
         return Dataset(self.path.stem, inputs, _standard(goal.to_numpy(np.float64)), 0, name)
 
-    @staticmethod
-    def _all_differ(cells: pd.Series) -> bool:
-        return cells.is_unique and not is_float_dtype(cells)
+    def _names_rows(self, column: int) -> bool:
+        if not _INDEX.fullmatch(self.names[column]):
+            return bool(_UNNAMED.fullmatch(self.names[column]))
+        cells = self.cells[column]
+        return cells.is_unique and bool(not is_float_dtype(cells) or (cells % 1 == 0).all())
 
-    def _refuse_index(self, columns: Sequence[int]) -> None:
-        for column in columns:
-            name = self.names[column]
-            unnamed = not name or re.fullmatch(r"Unnamed: \d+", name)
-            if unnamed or (_INDEX.fullmatch(name) and self._all_differ(self.cells[column])):
-                raise DataError(
-                    f"{self.path} seems to name or number its rows in column "
-                    f"{self._column(column)}; say --index-column {column + 1} "
-                    f"(index_column={column + 1}) to leave it out, --no-index-column "
-                    "(index_column=False) if it is none"
-                )
+    @staticmethod
+    def _numbers_rows(values: FloatArray) -> bool:
+        """Whether a column holds consecutive whole numbers, as often rows are numbered."""
+        steps = np.diff(values)
+        return len(values) >= _MIN_NUMBERED and values[0] % 1 == 0 and bool(np.all(steps == 1))
+
+    def _refuse_index(self, found: Sequence[int], left_out: Sequence[int]) -> None:
+        if found:
+            columns = [*left_out, *found]
+            calls = [(self.names[c], f"{c + 1}", f"#{c + 1}") for c in columns]
+            texts = [next((t for t in c if len(self._called(t)) == 1), c[-1]) for c in calls]
+            say = " ".join(f"--index-column {shlex.quote(text)}" for text in texts)
+            numbers = [c + 1 for c in columns] if len(columns) > 1 else columns[0] + 1
+            data = (
+                "rename it if it is none"
+                if left_out
+                else "--no-index-column (index_column=False) if it is none"
+            )
+            which = ", ".join(
+                self._column(c) if self.names[c] else f"{c + 1}, the one without a name"
+                for c in found
+            )
+            raise DataError(
+                f"{self.path} seems to name or number its rows in column {which}; say {say} "
+                f"(index_column={numbers}) to leave it out, {data}"
+            )
 
     def _complete(self, cells: pd.DataFrame, chosen: int) -> tuple[FloatArray, pd.Series]:
         """Return the features as numbers, and the target, both without gaps."""
@@ -410,8 +453,11 @@ class _Table:
             remedy = "make them numbers" + ("" if labels is False else _SAY)
             self._refuse(texts.to_frame(), where, "texts among the numbers", remedy)
         self._refuse(~texts.to_frame(), where, "numbers among the texts", "make all text" + _SAY)
-        alike = target.isin([text for text in target.unique() if _LIKE_A_NUMBER.fullmatch(text)])
+        different = target.unique()
+        alike = target.isin([text for text in different if _LIKE_A_NUMBER.fullmatch(text)])
         remedy = "write them like 1234.5" + _SAY
+        if not few and all(map(_WITH_A_NUMBER.match, different)):
+            alike[:] = True
         self._refuse(alike.to_frame(), where, "texts that look like numbers or dates", remedy)
         if not few and target.is_unique:
             raise DataError(

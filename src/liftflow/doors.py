@@ -242,6 +242,8 @@ def _hold(given: dict[str, Any], parameter: inspect.Parameter, kind: Any, owner:
             raise InputError("base_point is missing; the metric changes from point to point")
     elif name in given and parameter.kind is parameter.VAR_POSITIONAL:
         given[name] = tuple(_checked(each, name, kind, owner) for each in value or ())
+    elif name in given and kind is bool and (value is None or _is_flag(value)):
+        given[name] = bool(value)
     elif name in given and parameter.kind is not parameter.VAR_KEYWORD:
         given[name] = _checked(value, name, kind, owner)
 
@@ -271,6 +273,10 @@ def _checked(value: Any, name: str, kind: Any, owner: Any) -> Any:
         if single or not isinstance(value, Iterable) or isinstance(value, unordered):
             raise InputError(f"{name} must be a sequence, got {got(value)}")
     return value
+
+
+def _is_flag(value: Any) -> bool:
+    return isinstance(value, numbers.Integral) and value in (0, 1)
 
 
 def _number(value: Any, name: str, kind: type) -> Any:

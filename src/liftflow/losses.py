@@ -11,6 +11,7 @@ import numpy as np
 from scipy.special import log_softmax, softmax
 
 from liftflow.architectures import Architecture, ReLUNetwork
+from liftflow.architectures.base import watched
 from liftflow.doors import Guarded
 from liftflow.errors import DataError, InputError, LiftflowError, NotDifferentiableError, ShapeError
 from liftflow.linalg import over_batch
@@ -30,7 +31,9 @@ from liftflow.typing import (
     as_own,
     as_vector,
     freeze,
+    got,
     shown,
+    untraced,
 )
 
 
@@ -108,7 +111,9 @@ class FunctionLoss(Loss):
 
     def __init__(self, function: Callable[[Any], Any]) -> None:
         self.function = function
-        self._gradient = autograd.grad(function)
+        self._gradient = autograd.grad(
+            watched(lambda z: _number(function(z), _FUNCTION), _FUNCTION)
+        )
 
     def value(self, z: OneLifted, near: Any = None) -> Any:
         """Evaluate f(z).
@@ -123,11 +128,7 @@ class FunctionLoss(Loss):
         InputError
             The function returns something else than one number.
         """
-        value = self.function(as_array(z, "z"))
-        if np.shape(value) != () or value is None:
-            got = "None" if value is None else f"an array of shape {np.shape(value)}"
-            raise InputError(f"the function of a loss must take z to one number, got {got}")
-        return value
+        return _number(self.function(as_array(z, "z")), _FUNCTION)
 
     def gradient(self, z: OneLifted, near: Any = None) -> OneLiftedTangent:
         """Evaluate ∇f(z) by autograd.
@@ -139,6 +140,8 @@ class FunctionLoss(Loss):
 
         Raises
         ------
+        InputError
+            The function returns something else than one number.
         NotDifferentiableError
             Autograd cannot follow the function.
         """
@@ -192,6 +195,59 @@ def loss_from_function(function: Callable[[Any], Any]) -> FunctionLoss:
     if not callable(function):
         raise InputError(f"function must take z to a number, got {shown(function)}")
     return FunctionLoss(function)
+
+
+_FUNCTION = "the function of a loss"
+
+
+def _number(value: Any, what: str) -> Any:
+    plain = np.asarray(untraced(value))
+    if plain.shape == () and plain.dtype.kind in "fiub":
+        return value
+    what_kind = "None" if value is None else got(value)
+    given = f"an array of shape {plain.shape}" if plain.shape else what_kind
+    raise InputError(f"{what} must take z to one number, got {given}")
+
+
+def as_value(value: Any, loss: Loss) -> float:
+    """Return the value of a loss, which may be a user's own, if it is one number.
+
+    Parameters
+    ----------
+    value : object
+        What the loss returned.
+
+    Raises
+    ------
+    InputError
+        Anything else.
+    """
+    return float(_number(value, f"{type(loss).__name__}.value"))
+
+
+def as_gradient(value: Any, loss: Loss, shape: tuple[int, ...]) -> FloatArray:
+    """Return the gradient of a loss, which may be a user's own, if it has the right shape.
+
+    Parameters
+    ----------
+    value : object
+        What the loss returned.
+    shape : tuple of int
+        That of z, or of θ.
+
+    Raises
+    ------
+    InputError
+        No array of real numbers.
+    ShapeError
+        Another shape.
+    """
+    gradient, name = np.asarray(value), f"{type(loss).__name__}.gradient"
+    if gradient.dtype.kind not in "fiu":
+        raise InputError(f"{name} must return an array of real numbers, got {gradient.dtype}")
+    if gradient.shape != shape:
+        raise ShapeError(f"{name} must return an array of shape {shape}, got {gradient.shape}")
+    return gradient
 
 
 _KINDS = ("mse", "cross-entropy")

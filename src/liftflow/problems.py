@@ -1,6 +1,6 @@
 """Training problems by name, for the command line: a family, a task and real or sensed data."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,8 +60,8 @@ class Options:
         Column of a CSV file to predict, as in :func:`liftflow.data.load`.
     header : bool or None
         Whether its first line names the columns.
-    index_column : str, False or None
-        Its column that is left out.
+    index_column : sequence of str, False or None
+        Its columns that are left out.
     labels : bool or None
         Whether its targets are labels.
     """
@@ -75,7 +75,7 @@ class Options:
     seed: int = 0
     target: str | None = None
     header: bool | None = None
-    index_column: str | bool | None = None
+    index_column: Sequence[str] | bool | None = None
     labels: bool | None = None
 
 

@@ -114,7 +114,14 @@ MEMORY_LIMIT = 8e9
 """Bytes of a network or a dense array, if the environment has no ``LIFTFLOW_MEMORY_LIMIT``."""
 
 
-def _plain(value: Any) -> Any:
+def untraced(value: Any) -> Any:
+    """Take an array out of autograd's sight.
+
+    Parameters
+    ----------
+    value : object
+        Traced, or anything else, which stays as it is.
+    """
     while isbox(value):
         value = getval(value)
     return value
@@ -170,7 +177,7 @@ def as_array(
     if np.ma.is_masked(value):
         raise NotFiniteError(f"{name} must be complete, got {np.ma.count_masked(value)} masked")
     try:
-        plain = np.asarray(_plain(value))
+        plain = np.asarray(untraced(value))
     except ValueError as error:
         raise ShapeError(f"{name} must be an array of numbers, got a ragged sequence") from error
     except Exception as error:  # whatever the conversion of a foreign object raises
