@@ -156,10 +156,10 @@ def test_a_flow_passes_critical_values_and_says_what_stops_it():
     theta0, target = rng.standard_normal(2), rng.standard_normal(3)
     loss = loss_from_function(lambda z: 0.5 * anp.sum((z - target) ** 2))
     start, times = InvariantSet(network, theta0), (0.0, 0.01)
-    reference = ParameterFlow(network, loss).integrate(theta0, times, rtol=1e-9, atol=1e-12)
+    reference = ParameterFlow(network, loss).integrate(theta0, times, n_times=2)
     cometric = RecoveredCometric(network, theta0)
     flow = IntrinsicFlow(start, loss, cometric=cometric)
-    z = flow.integrate(None, times, rtol=1e-5, atol=1e-7)
+    z = flow.integrate(None, times, n_times=2)
     assert z.success and np.prod(reference.theta[[0, -1], 0]) < 0
     np.testing.assert_allclose(z.y[-1], network.lift(reference.theta[-1]), atol=1e-5)
 
