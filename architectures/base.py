@@ -24,6 +24,7 @@ from liftflow.errors import (
 )
 from liftflow.linalg import (
     RANK_RTOL,
+    ROUNDING,
     lengths,
     minimal_solution,
     over_batch,
@@ -705,7 +706,25 @@ class Architecture(Guarded, ABC):
         return over_batch(self._gauss_newton, arrays, ndims, shape=(self.dim,))
 
     def _gauss_newton(self, z: FloatArray, laws: FloatArray, theta: FloatArray) -> FloatArray:
-        target = np.concatenate([np.ravel(z), laws])
+        found, size = self._solve_steps(z, laws, theta, alike=False)
+        if not size <= _GAUSS_NEWTON_RTOL:
+            # The terms of an entry vanish at its critical values, and its unit grows in the way.
+            found, size = self._solve_steps(z, laws, theta, alike=True)
+        if not size <= _GAUSS_NEWTON_RTOL:
+            raise NotRecoverableError(
+                f"Gauss–Newton on (φ, h) ended at a relative residual of {size:.1e}, expected at "
+                f"most {_GAUSS_NEWTON_RTOL:.0e}; is z on the image, and near close to it?"
+            )
+        return found
+
+    def _solve_steps(
+        self, z: FloatArray, laws: FloatArray, theta: FloatArray, *, alike: bool
+    ) -> tuple[FloatArray, float]:
+        """Gauss–Newton on (φ, h), and the residual left, each entry in units of its own terms.
+
+        Where entries count alike, in one unit for φ and one for h, rounding errors beside it are 0.
+        """
+        target, n_lifted = np.concatenate([np.ravel(z), laws]), self.lifted_dim
 
         def residual(point: FloatArray) -> FloatArray:
             return np.append(self.lift(point), self.conservation_laws(point)) - target
@@ -713,12 +732,15 @@ class Architecture(Guarded, ABC):
         counts = [math.prod(shape) for shape in self.block_shapes]
         gap = residual(theta)
         for _ in range(_GAUSS_NEWTON_STEPS):
-            # Each equation in units of its own terms, each block of θ in its own: no step, rank or
-            # tolerance depends on the units of θ, or on those of one layer against another.
+            # Each block of θ in its own units too: no step, rank or tolerance depends on the units
+            # of θ, or on those of one layer against another.
             blocks = [self.lift_jacobian(theta), self.conservation_laws_jacobian(theta)]
             jacobian, own = np.vstack(blocks), self._block_sizes(theta)
-            sizes = self._block_sizes(jacobian) @ own + np.abs(target)
-            sizes = np.where(sizes > 0, sizes, 1.0)
+            terms = self._block_sizes(jacobian) @ own + np.abs(target)
+            terms = sizes = np.where(terms > 0, terms, 1.0)
+            if alike:
+                parts = np.split(terms, [n_lifted])
+                sizes = np.concatenate([0 * part + np.max(part, initial=0.0) for part in parts])
             columns = np.repeat(np.where(own > 0, own, np.max(own) or 1.0), counts)
             size = np.linalg.norm(gap / sizes)
             if size <= np.finfo(np.float64).eps:
@@ -732,12 +754,9 @@ class Architecture(Guarded, ABC):
             if not np.linalg.norm(trial / sizes) < size:  # nothing left to gain
                 break
             theta, gap = theta - fraction * step, trial
-        if not size <= _GAUSS_NEWTON_RTOL:
-            raise NotRecoverableError(
-                f"Gauss–Newton on (φ, h) ended at a relative residual of {size:.1e}, expected at "
-                f"most {_GAUSS_NEWTON_RTOL:.0e}; is z on the image, and near close to it?"
-            )
-        return theta
+        if alike:
+            gap = np.where(np.abs(gap) > ROUNDING * sizes, gap, 0.0)
+        return theta, float(np.linalg.norm(gap / terms))
 
     def align(self, theta: Theta, base_point: Theta) -> Theta:
         """Move θ within its fibre of φ on its invariant set close to another point of that set.

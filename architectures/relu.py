@@ -88,6 +88,24 @@ defvjp(_forward, _forward_pull, argnums=(0,))
 _EDGE_BYTES, _GRAPH_BYTES = 150, 1500  # of one edge, with what a network and a graph keep of it
 
 
+def _qr_by_rows(columns: FloatArray) -> tuple[FloatArray, FloatArray, IntArray]:
+    """Decompose A = Q R with pivots among the columns, its rows of whatever sizes.
+
+    Rows from the largest to the smallest keep small ones from drowning in the rounding errors of
+    large ones.
+
+    References
+    ----------
+    Cox and Higham 1998, on the stability of Householder's QR row by row.
+    """
+    order = np.argsort(-np.max(np.abs(columns), axis=1, initial=0.0), kind="stable")
+    basis = np.empty_like(columns)
+    basis[order], triangle, pivots = scipy.linalg.qr(
+        columns[order], mode="economic", pivoting=True, check_finite=False
+    )
+    return basis, triangle, pivots
+
+
 class ReLUNetwork(Architecture):
     r"""ReLU network on a directed acyclic graph, lifted to its path products.
 
@@ -799,7 +817,7 @@ class ReLUNetwork(Architecture):
             return super().project_to_range(theta, lifted_vec)
 
         def project(point: FloatArray, vector: FloatArray) -> FloatArray:
-            basis = self._tangent_basis(point)[0]
+            basis = self._tangent_basis(point)
             return basis @ (basis.T @ vector)
 
         return self._over_lifted(project, theta, lifted_vec, self.lifted_shape)
@@ -810,9 +828,13 @@ class ReLUNetwork(Architecture):
             return super().solve_vjp(theta, covector)
 
         def solve(point: FloatArray, vector: FloatArray) -> FloatArray:
-            basis, triangle, section = self._tangent_basis(point)
-            right = section.T @ vector
-            return basis @ scipy.linalg.solve_triangular(triangle, right, trans="T")
+            basis = self._tangent_basis(point)
+            rows = self.lift_vjp(point, basis.T)  # all of range ∂φᵀ, so that Qᵀ g is unique
+            sizes = lengths(rows)
+            frame, triangle, pivots = _qr_by_rows((rows / sizes[:, None]).T)
+            solution = np.empty_like(sizes)
+            solution[pivots] = scipy.linalg.solve_triangular(triangle, frame.T @ vector)
+            return basis @ (solution / sizes)
 
         arrays = [
             self._theta(theta, differentiable=False),
@@ -820,29 +842,11 @@ class ReLUNetwork(Architecture):
         ]
         return over_batch(solve, arrays, [1, 1], shape=self.lifted_shape)
 
-    def _tangent_basis(self, theta: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Orthonormal basis Q of range ∂φ, a triangle R and velocities V of θ, with ∂φ V = Q R.
-
-        V lifts the axes of the chart, so there are D − |H| of them and no rank is decided on.
-        Rows from the largest to the smallest, and pivots among the columns, keep small entries of
-        z from drowning in the rounding errors of large ones.
-
-        References
-        ----------
-        Cox and Higham 1998, on the stability of Householder's QR row by row.
-        """
+    def _tangent_basis(self, theta: FloatArray) -> FloatArray:
+        """Orthonormal basis of range ∂φ: D − |H| columns, so that no rank is decided on."""
         chart = self.basis_chart(theta)
-        section = chart.lift_tangent(theta, np.eye(chart.dim))  # one row for each coordinate
-        rows = self.lift_jvp(theta, section)
-        sizes = lengths(rows)[:, None]
-        section, columns = (section / sizes).T, (rows / sizes).T
-        order = np.argsort(-np.max(np.abs(columns), axis=1, initial=0.0), kind="stable")
-        sorted_basis, triangle, pivots = scipy.linalg.qr(
-            columns[order], mode="economic", pivoting=True, check_finite=False
-        )
-        basis = np.empty_like(sorted_basis)
-        basis[order] = sorted_basis
-        return basis, triangle, section[:, pivots]
+        columns = self.lift_jvp(theta, chart.lift_tangent(theta, np.eye(chart.dim))).T
+        return _qr_by_rows(columns / lengths(columns.T))[0]
 
     def project_to_image(self, z: Lifted, *, near: Any = None) -> Lifted:
         """Move a nearby vector onto the image: rebuild all paths from the strongest basis of them.

@@ -19,7 +19,7 @@ import numpy as np
 from liftflow.architectures import Architecture
 from liftflow.architectures.base import followed_by_autograd
 from liftflow.criteria.jets import Arithmetic
-from liftflow.criteria.scaling import finite
+from liftflow.criteria.scaling import entry_units, finite
 from liftflow.errors import InputError
 from liftflow.typing import FloatArray, Forms, IntArray, OneTheta
 
@@ -259,6 +259,7 @@ class AutogradFields(GradientFields):
         way = rng.standard_normal(point.size) / np.sqrt(point.size)
         points = np.vstack([point, point + lengths[:, None] * way])
         form = rng.standard_normal((1, *self.architecture.lifted_shape))
+        form = form / entry_units(self.architecture, point)
         with np.errstate(all="ignore"):  # far from θ anything may happen
             here, *moved = np.asarray(self.field(form, points))
             change = np.linalg.norm(np.asarray(moved) - here, axis=1)
@@ -281,13 +282,14 @@ class AutogradFields(GradientFields):
         return finite(values, self.architecture)
 
     def random_forms(self, count: int, point: OneTheta, rng: np.random.Generator) -> FloatArray:
-        """Draw normal covectors.
+        """Draw covectors, normal in the units of the entries of z.
 
         Returns
         -------
         forms : array, shape=[count, *lifted_shape]
         """
         forms = rng.standard_normal((count, *self.architecture.lifted_shape))
+        forms = forms / entry_units(self.architecture, point)
         lengths = np.linalg.norm(self.values(forms, point, count), axis=1)
         factor = self.unit(point) / np.where(lengths > 0, lengths, 1.0)
         return forms * factor.reshape(-1, *[1] * (forms.ndim - 1))

@@ -12,7 +12,7 @@ import numpy as np
 from liftflow.architectures import Architecture
 from liftflow.criteria.findings import Verdict, rank_of
 from liftflow.criteria.labels import parameter_labels
-from liftflow.criteria.scaling import finite, unit_rows
+from liftflow.criteria.scaling import entry_units, finite, unit_rows
 from liftflow.doors import door
 from liftflow.errors import InputError, ShapeError
 from liftflow.typing import FloatArray, Rng, Scalars, Tangent, Theta, as_array, as_count, as_rng
@@ -263,13 +263,14 @@ def _unit_fields(
 ) -> tuple[FloatArray, FloatArray]:
     """Random points and the unit vector of a random field at each; zero where nearly all vanish."""
     theta, fields = np.zeros((2, count, architecture.dim))
+    units = entry_units(architecture, np.ones(architecture.dim))
     for _ in range(_ROUNDS):
         missing = np.flatnonzero(~np.any(fields, axis=1))
         step = max(1, _CHUNK // (architecture.lifted_dim * architecture.dim))
         for start in range(0, missing.size, step):
             rows = missing[start : start + step]
             theta[rows] = rng.standard_normal((rows.size, architecture.dim))
-            forms = rng.standard_normal((rows.size, *architecture.lifted_shape))
+            forms = rng.standard_normal((rows.size, *architecture.lifted_shape)) / units
             fields[rows] = finite(architecture.lift_vjp(theta[rows], forms), architecture)
     largest = np.max(np.abs(fields), axis=1, keepdims=True)  # first, as squares may underflow
     return theta, unit_rows(fields / np.where(largest > 0, largest, 1.0))

@@ -7,7 +7,8 @@ import numpy as np
 from liftflow.architectures import Architecture
 from liftflow.criteria.findings import DROP
 from liftflow.errors import NotFiniteError
-from liftflow.typing import FloatArray, OneTangent, OneTheta
+from liftflow.linalg import row_sizes
+from liftflow.typing import FloatArray, OneLifted, OneTangent, OneTheta
 
 SPARE = 6
 """Random combinations more than can be independent, so that no single one decides."""
@@ -41,6 +42,28 @@ def finite(derivatives: Any, architecture: Architecture) -> FloatArray:
     return array
 
 
+def entry_units(architecture: Architecture, theta: OneTheta) -> OneLifted:
+    """Measure by how much each entry of φ changes about θ, so that no rank depends on its unit.
+
+    Returns
+    -------
+    units : OneLifted
+        Positive; an entry that changes by rounding errors beside the others has their unit.
+    """
+    steps = 0.1 * np.random.default_rng(0).standard_normal((8, theta.size))
+    with np.errstate(all="ignore"):  # the neighbours of θ need not all be where φ is defined
+        lifted = np.asarray(architecture.lift(theta + steps * _sizes(theta)))
+    flat = lifted.reshape(len(steps), architecture.lifted_dim)
+    changes = np.where(np.all(np.isfinite(flat), axis=0), flat - flat[0], 0.0)
+    return row_sizes(changes.T).reshape(architecture.lifted_shape)
+
+
+def _sizes(theta: OneTheta) -> OneTangent:
+    """Absolute values, the median one where they are zero."""
+    sizes = np.abs(theta)
+    return np.where(sizes > 0, sizes, np.median(sizes[sizes > 0]) if np.any(sizes > 0) else 1.0)
+
+
 def column_lengths(rows: FloatArray, theta: OneTheta) -> OneTangent:
     """Measure the columns of ∂φ(θ), whose lengths are the units of velocities of θ.
 
@@ -57,9 +80,7 @@ def column_lengths(rows: FloatArray, theta: OneTheta) -> OneTangent:
     lengths : OneTangent
         Positive.
     """
-    lengths, sizes = np.linalg.norm(rows, axis=0), np.abs(theta)
-    typical = np.median(sizes[sizes > 0]) if np.any(sizes > 0) else 1.0
-    sizes = np.where(sizes > 0, sizes, typical)
+    lengths, sizes = np.linalg.norm(rows, axis=0), _sizes(theta)
     natural = (np.max(lengths * sizes) or 1.0) / sizes
     return np.where(lengths > DROP * natural, lengths, natural)
 

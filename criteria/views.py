@@ -17,7 +17,7 @@ from liftflow.architectures import Architecture
 from liftflow.criteria.fields import GradientFields, gradient_fields
 from liftflow.criteria.findings import DROP, Rank, rank_of
 from liftflow.criteria.orbits import orbit_trace
-from liftflow.criteria.scaling import SPARE, column_lengths, finite, unit_rows
+from liftflow.criteria.scaling import SPARE, column_lengths, entry_units, finite, unit_rows
 from liftflow.criteria.traces import LieTrace
 from liftflow.typing import FloatArray, IntArray, OneTheta, refuse_beyond
 
@@ -498,7 +498,7 @@ def relative_gram_changes(
 
 
 def lift_rows(architecture: Architecture, theta: OneTheta, rng: np.random.Generator) -> FloatArray:
-    """∂φ(θ), or as many random fields as can be independent, and a few more.
+    """∂φ(θ) in units of the entries of φ, or a few more random fields than can be independent.
 
     Returns
     -------
@@ -511,7 +511,8 @@ def lift_rows(architecture: Architecture, theta: OneTheta, rng: np.random.Genera
     """
     count = architecture.dim + SPARE
     if architecture.lifted_dim <= 2 * count:
-        return finite(architecture.lift_jacobian(theta), architecture)
+        rows = finite(architecture.lift_jacobian(theta), architecture)
+        return rows / np.ravel(entry_units(architecture, theta))[:, None]
     fields = gradient_fields(architecture)
     point = fields.point(theta)
     values = fields.values(fields.random_forms(count, point, rng), point, count)

@@ -352,7 +352,8 @@ class _Velocity:
         try:
             return self.state.velocity(coordinates)
         except (LiftflowError, FloatingPointError, np.linalg.LinAlgError) as error:
-            self.problem = str(error)
+            if not self.problem or np.all(np.isfinite(coordinates)):  # not what NaN led to
+                self.problem = str(error)
         return np.full_like(coordinates, np.nan)
 
 

@@ -84,6 +84,9 @@ class Cometric(Guarded, ABC):
     def solve(self, z: Lifted, tangent_vec: LiftedTangent) -> Covector:
         """Apply K(z)⁺ to a vector tangent to the image at z."""
 
+    def _check_inverse(self, z: Any) -> None:
+        """Refuse a z where K(z) has no inverse on the tangent space, if a family knows of such."""
+
     @abstractmethod
     def point(self, z: Lifted, *, near: Theta | None = None) -> Theta:
         """Find a point of the fibre over z on the invariant set of θ₀.
@@ -233,8 +236,15 @@ class IntrinsicMetric(HorizontalMetric):
         return self.cometric.matrix(base_point)
 
     def metric_matrix(self, base_point: Point = None) -> LiftedMatrix:
-        """K(z)⁺ as a dense matrix in lifted coordinates, zero off the tangent space."""
+        """K(z)⁺ as a dense matrix in lifted coordinates, zero off the tangent space.
+
+        Raises
+        ------
+        NotOnImageError
+            K(z) is singular on the tangent space, as where a matrix z loses rank.
+        """
         matrix = self.cometric.matrix(base_point)
+        self.cometric._check_inverse(np.asarray(base_point))
         values, vectors = np.linalg.eigh(matrix)
         # Zeros are told by the entries that they come from: a small block has small eigenvalues.
         sizes = np.einsum("...ik,...ii->...k", vectors**2, matrix)

@@ -69,6 +69,10 @@ class ProductCometric(Cometric):
         parts = zip(self.factors, split(z), split(tangent_vec), strict=True)
         return self.architecture.join_lifted([f.solve(own, vector) for f, own, vector in parts])
 
+    def _check_inverse(self, z: FloatArray) -> None:
+        for factor, own in zip(self.factors, self.architecture.split_lifted(z), strict=True):
+            factor._check_inverse(own)
+
     def point(self, z: Lifted, *, near: Theta | None = None) -> Theta:
         """Find a point of the fibre over z on the invariant set of θ₀.
 

@@ -273,7 +273,7 @@ class SpectralCometric(Cometric):
         NotIntrinsicError
             As :meth:`apply`.
         """
-        self._check_rank(self._lifted(z, "z"))
+        self._check_inverse(self._lifted(z, "z"))
         return self._apply(z, tangent_vec, "tangent_vec", -1.0)
 
     def sqrt_apply(self, z: Lifted, covector: Covector) -> LiftedTangent:
@@ -319,7 +319,7 @@ class SpectralCometric(Cometric):
                         f"matrices of rank {self.rank}, or start from a θ₀ with λ = 0"
                     )
 
-    def _check_rank(self, z: Any) -> None:
+    def _check_inverse(self, z: Any) -> None:
         singular = self._without_noise(_singular_values(z)[..., : self.rank])
         self._check_kernels(singular)
         drops = singular[..., -1] == 0.0
@@ -351,7 +351,7 @@ class SpectralCometric(Cometric):
             The rank of z drops, so that it is −∞.
         """
         z = self._lifted(z, "z")
-        self._check_rank(z)
+        self._check_inverse(z)
         return gs.sum(gs.log(self.eigenvalues(z)), axis=-1)
 
     def trace(self, z: Lifted) -> Scalars:

@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 from linear_counts import known_laws, small_widths
 
-from liftflow import Architecture, ReLUNetwork, count_conservation_laws, discover_laws
+from liftflow import (
+    Architecture,
+    ReLUNetwork,
+    classify,
+    count_conservation_laws,
+    discover_laws,
+)
 from liftflow.architectures import Attention, DeepLinear, LinearNeuralODE, TwoLayerLinear
 from liftflow.criteria import Verdict, laws_complete, lie_algebra_dimension
 from liftflow.criteria.fields import AutogradFields, gradient_fields
@@ -257,3 +263,36 @@ def test_laws_where_fields_vanish_nearly_everywhere_are_left_open():
     found = discover_laws(Scalar(lambda x, y: anp.maximum(x - 1.7, 0) * y), degree=3)
     assert (str(found.verdict), len(found)) == ("undecided", 0)
     assert "vanish at most points" in found.reason
+
+
+class Components(Architecture):
+    """Two components with units of their own: x y, and s times another product."""
+
+    def __init__(self, unit, other):
+        super().__init__(3, (2,))
+        self.unit, self.other = unit, other
+
+    def lift(self, theta):
+        one = theta[..., 0] * theta[..., 1]
+        other = theta[..., 1] * theta[..., 2] if self.other else one + 0.0 * theta[..., 2]
+        return anp.stack([one, self.unit * other], axis=-1)
+
+
+@pytest.mark.parametrize("unit", [1e-12, 1e-10, 1e-6, 1.0, 1e9, 1e12])
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_components_with_units_of_their_own(unit, scale):
+    # ∇(x y) and ∇(y z) leave x² − y² + z² alone, and their bracket is (z, 0, −x).
+    network, theta = Components(unit, True), scale * np.array([1.0, 0.5, 0.7])
+    (law,) = discover_laws(network)
+    assert str(law) == "θ[0]² − θ[1]² + θ[2]²"
+    count, spanned = count_conservation_laws(network), lie_algebra_dimension(network, theta)
+    assert (count.value, count.verdict, spanned.value) == (1, "holds", 2)
+    found = classify(network, theta)
+    assert (found.recoverable.verdict, found.metric.verdict) == ("holds", "holds")
+    assert (found.commuting.verdict, found.frobenius.verdict) == ("fails", "holds")
+    # The control: one product twice.
+    twice = Components(unit, False)
+    laws = {str(law) for law in discover_laws(twice)}
+    assert laws == {"θ[0]² − θ[1]²", "θ[2]", "θ[2]²"}
+    assert count_conservation_laws(twice).value == 2
+    assert lie_algebra_dimension(twice, theta).value == 1

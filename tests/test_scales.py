@@ -208,3 +208,24 @@ def test_heads_of_very_different_scales():
     assert_allclose(
         attention.lift_jvp(theta, lifted) / units, attention.lift_jvp(theta, scales) / units
     )
+
+
+@pytest.mark.parametrize("small", [1e-3, 1e-6, 1e-9, 1e-40])
+def test_inverse_of_k_where_neurons_are_not_balanced(small):
+    network, theta = ReLUNetwork.diagonal(2), np.array([1.0, small, small, 1.0])
+    cometric, z = intrinsic_cometric(network, theta), network.lift(theta)
+    kernel = theta[:2] ** 2 + theta[2:] ** 2  # K is diagonal
+    for vector in (z, np.array([1.0, -2.0])):
+        assert_allclose(cometric.solve(z, vector), vector / kernel, rtol=1e-13)
+    assert abs(cometric.solve(z, z * [1, 1.001])[1] * kernel[1] / z[1] - 1) > 9e-4  # the control
+
+
+@pytest.mark.parametrize("factor", [1.0, 3.0, 8.0])
+def test_inverse_of_k_of_a_rescaled_deep_network(rng, factor):
+    network = ReLUNetwork.from_widths([2, 2, 2, 2])
+    theta = network.rescale(network.random_point(rng=rng), factor * np.array([1, 1, -1, -1]))
+    velocity = network.lift_vjp(theta, rng.standard_normal(network.n_paths))
+    tangent, z = network.lift_jvp(theta, velocity), network.lift(theta)
+    square = tangent @ intrinsic_cometric(network, theta).solve(z, tangent)
+    assert_allclose(square, velocity @ velocity, rtol=1e-9)
+    assert tangent @ network.solve_vjp(theta, 1.001 * velocity) > 1.0009 * square  # the control

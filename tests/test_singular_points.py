@@ -107,6 +107,32 @@ def test_factors_of_a_product_are_refused_alike():
         call(whole)
 
 
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+@pytest.mark.parametrize(
+    ("network", "lam", "exists"),
+    [
+        (DeepLinear([2, 2, 3, 3]), 0.0, False),
+        (TwoLayerLinear(2, 2, 2), 0.5, True),
+        (Attention(2, 2, 1), 0.0, False),
+    ],
+    ids=["deep", "two", "attention"],
+)
+def test_the_metric_matrix_is_refused_where_k_is_singular(network, lam, exists, scale):
+    theta = scale * network.balanced_point(lam, 0)
+    metric, whole = InvariantSet(network, theta).image().metric, network.lift(theta)
+    left, singular, right_t = np.linalg.svd(whole, full_matrices=False)
+    z = singular[..., :1, None] * left[..., :, :1] @ right_t[..., :1, :]
+    if exists:
+        kernel = metric.cometric_matrix(z)
+        unit = kernel @ metric.metric_matrix(z)
+        np.testing.assert_allclose(unit, np.eye(4), atol=1e-12)
+    else:
+        for point in (z, np.stack([whole, z])):
+            with pytest.raises(NotOnImageError, match="the rank of z is below 2"):
+                metric.metric_matrix(point)
+    assert np.all(np.isfinite(metric.metric_matrix(whole.tolist())))  # the control
+
+
 # Recovery where the laws leave directions open.
 
 
