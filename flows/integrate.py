@@ -592,7 +592,7 @@ def integrate(state: FlowState, settings: Settings, label: str) -> Trajectory:
             run.trajectory(False, f"started at t = {run.t:.4g}").save(settings.checkpoint)
         problem, unwritten = _advance(run, tick)
     interrupted = problem == _INTERRUPTED
-    done = run.whole is not None and run.whole.t == run.end
+    done = run.whole is not None and bool(run.whole.t == run.end)
     message = _REACHED if done else f"stopped after t = {run.t:.4g}: {problem}"
     result = run.trajectory(done, message, interrupted)
     complaint = _try_to_save(result, settings.checkpoint, warn=not unwritten)

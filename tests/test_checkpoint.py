@@ -388,9 +388,8 @@ def test_the_remark_outlives_the_end_of_a_resumed_run(monkeypatch):
     half = saved[len(saved) // 2]
     resumed = integrate("parameter", invariant_set, loss, resume=half, **settings)
     again = integrate("parameter", invariant_set, loss, resume=saved[-2], **settings)
-    assert not saved[-2].success
-    assert resumed.success
-    assert again.success
+    assert (saved[-2].success, resumed.success, again.success) == (False, True, True)
+    assert type(resumed.success) is bool  # JSON knows none of numpy
     assert again.message == resumed.message
     assert re.fullmatch("reached the end of the time span; resumed at .* holds", again.message)
 
