@@ -229,3 +229,25 @@ def test_inverse_of_k_of_a_rescaled_deep_network(rng, factor):
     square = tangent @ intrinsic_cometric(network, theta).solve(z, tangent)
     assert_allclose(square, velocity @ velocity, rtol=1e-9)
     assert tangent @ network.solve_vjp(theta, 1.001 * velocity) > 1.0009 * square  # the control
+
+
+@pytest.mark.parametrize("small", [1e-4, 1e-6, 1e-8])
+@pytest.mark.parametrize("shape", [(3, 3), (4, 2)])
+def test_lifts_to_two_layers_that_are_not_balanced(rng, shape, small):
+    network = TwoLayerLinear(*shape, 1)
+    factors = np.repeat([small, 1.0], [network.n, network.m])
+    theta = factors * network.random_point(rng=rng)
+    form = rng.standard_normal(network.lifted_shape)
+    velocity, z = network.lift_vjp(theta, form), network.lift(theta)  # of ∂φᵀ, so horizontal
+    tangent, metric = network.lift_jvp(theta, velocity), InvariantSet(network, theta).image().metric
+    lifted = metric.cometric.horizontal_lift(z, tangent, theta=theta)
+    # The large layer exactly, the small one to the rounding errors of the vector over its size.
+    size, large = np.linalg.norm(velocity), factors < 1
+    assert_allclose(lifted[large], velocity[large], atol=1e-13 * size)
+    assert np.linalg.norm(lifted - velocity) < 1e-14 / small * size
+    assert_allclose(metric.norm(tangent, z), np.linalg.norm(velocity), rtol=1e-13)
+    assert np.all(np.isfinite(metric.exp(0.1 * small * tangent, z)))
+    # The control: a velocity along the fibre as well.
+    tilted = velocity + theta * np.repeat([1.0, -1.0], [network.n, network.m])
+    assert_allclose(network.lift_jvp(theta, tilted), tangent, atol=1e-12)
+    assert np.linalg.norm(lifted - tilted) > 0.1 * np.linalg.norm(velocity)
