@@ -10,9 +10,9 @@ from mpmath import mp, mpf, qr
 from numpy.testing import assert_allclose
 
 from liftflow.architectures import Architecture, Attention, DeepLinear, ReLUNetwork, TwoLayerLinear
-from liftflow.errors import NotIntrinsicError, NotTangentError
+from liftflow.errors import NotIntrinsicError, NotRecoverableError, NotTangentError
 from liftflow.manifolds import InvariantSet
-from liftflow.metrics import intrinsic_cometric
+from liftflow.metrics import PathCometric, intrinsic_cometric
 
 
 def relative(got, wanted):
@@ -251,3 +251,27 @@ def test_lifts_to_two_layers_that_are_not_balanced(rng, shape, small):
     tilted = velocity + theta * np.repeat([1.0, -1.0], [network.n, network.m])
     assert_allclose(network.lift_jvp(theta, tilted), tangent, atol=1e-12)
     assert np.linalg.norm(lifted - tilted) > 0.1 * np.linalg.norm(velocity)
+
+
+@pytest.mark.parametrize("logs", [(5, 5, -5, -5), (8, 8, -8, -8), (4, -4, 4, 2), (6, -6, 6, 3)])
+def test_norms_where_lifts_in_a_chart_are_long(logs):
+    network, rng = ReLUNetwork.from_widths([2, 2, 2, 2]), np.random.default_rng(0)
+    theta = network.rescale(network.random_point(rng=0), np.array(logs))
+    velocity = network.lift_vjp(theta, rng.standard_normal(network.n_paths))  # horizontal
+    tangent, z = network.lift_jvp(theta, velocity), network.lift(theta)
+    cometric = PathCometric(network, theta)
+    lifted, size = cometric.horizontal_lift(z, tangent, theta=theta), np.linalg.norm(velocity)
+    assert_allclose(np.linalg.norm(lifted), size, rtol=1e-10)
+    chart = network.basis_chart(theta)
+    above = chart.lift_tangent(theta, tangent[network.path_numbers(chart)])  # the control
+    assert np.linalg.norm(network.lift_jvp(theta, above) - tangent) < 1e-9 * np.linalg.norm(tangent)
+    assert np.linalg.norm(above) > 1e3 * size
+
+
+def test_weights_of_very_different_sizes_are_not_called_zero():
+    laplacian = ReLUNetwork.from_widths([1, 1, 1, 1]).laplacian
+    for small in (0.0, 1e-20):
+        with pytest.raises(NotRecoverableError, match="are zero, or nothing beside the others"):
+            laplacian.solve(np.array([small, 1.0, small]), np.ones(2))
+    solved = laplacian.solve(np.array([1e-3, 1.0, 1e-3]), np.ones(2))  # the control
+    assert_allclose(solved, [1e3, 1e3], rtol=1e-12)
