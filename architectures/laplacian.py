@@ -209,7 +209,7 @@ class GroundedLaplacian(Guarded):
         Raises
         ------
         NotRecoverableError
-            L is singular: some hidden node is cut off by zero weights.
+            L is singular, to rounding: weights of zero, or tiny ones, cut some hidden nodes off.
         """
         right = as_vector(right, "right", self.dag.n_hidden)
         direct = self.dag.n_hidden <= DENSE_LIMIT
@@ -258,8 +258,9 @@ class GroundedLaplacian(Guarded):
         names = [self.dag.nodes[node] for node in self.dag.hidden_nodes[hidden]]
         shown = ", ".join(repr(name) for name in names[:8])
         return NotRecoverableError(
-            "the graph Laplacian of the hidden nodes is singular: zero weights cut some of "
-            f"{shown}{', …' if len(names) > 8 else ''} off from the inputs or the outputs",
+            "the graph Laplacian of the hidden nodes is singular: the weights that tie some of "
+            f"{shown}{', …' if len(names) > 8 else ''} to the inputs and the outputs are zero, or "
+            "nothing beside the others in double precision",
             names,
         )
 

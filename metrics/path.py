@@ -138,7 +138,11 @@ class PathCometric(Cometric):
                 residual,
             )
         # Two lifts differ by a rescaling, which is orthogonal to the invariant set.
-        return size * network.project_to_tangent(theta, above)
+        own = np.inf
+        while lengths(above) < 0.3 * own:  # what rounding leaves of a long one is one as well
+            own = lengths(above)
+            above = network.project_to_tangent(theta, above)
+        return size * above
 
     def solve(self, z: Lifted, tangent_vec: LiftedTangent) -> Covector:
         """Apply K(z)⁺ to a vector tangent to the image at z.

@@ -60,10 +60,14 @@ def _spectral_apply(
     image = left @ (table * inside) @ right_t
     if rows > rank:
         scale = multiplier.hidden_left(singular)[..., None, :] ** power
-        image = image + ((half - left @ inside) * scale) @ right_t
+        rest = half - left @ inside
+        rest = rest - left @ (left_t @ rest)  # again: a scale may be large, what is left out not
+        image = image + (rest * scale) @ right_t
     if columns > rank:
         scale = multiplier.hidden_right(singular)[..., :, None] ** power
-        image = image + left @ (scale * (other_half - inside @ right_t))
+        rest = other_half - inside @ right_t
+        rest = rest - (rest @ right) @ right_t
+        image = image + left @ (scale * rest)
     return image
 
 

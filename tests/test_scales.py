@@ -10,9 +10,9 @@ from mpmath import mp, mpf, qr
 from numpy.testing import assert_allclose
 
 from liftflow.architectures import Architecture, Attention, DeepLinear, ReLUNetwork, TwoLayerLinear
-from liftflow.errors import NotIntrinsicError, NotTangentError
+from liftflow.errors import NotIntrinsicError, NotRecoverableError, NotTangentError
 from liftflow.manifolds import InvariantSet
-from liftflow.metrics import intrinsic_cometric
+from liftflow.metrics import PathCometric, intrinsic_cometric
 
 
 def relative(got, wanted):
@@ -229,3 +229,49 @@ def test_inverse_of_k_of_a_rescaled_deep_network(rng, factor):
     square = tangent @ intrinsic_cometric(network, theta).solve(z, tangent)
     assert_allclose(square, velocity @ velocity, rtol=1e-9)
     assert tangent @ network.solve_vjp(theta, 1.001 * velocity) > 1.0009 * square  # the control
+
+
+@pytest.mark.parametrize("small", [1e-4, 1e-6, 1e-8])
+@pytest.mark.parametrize("shape", [(3, 3), (4, 2)])
+def test_lifts_to_two_layers_that_are_not_balanced(rng, shape, small):
+    network = TwoLayerLinear(*shape, 1)
+    factors = np.repeat([small, 1.0], [network.n, network.m])
+    theta = factors * network.random_point(rng=rng)
+    form = rng.standard_normal(network.lifted_shape)
+    velocity, z = network.lift_vjp(theta, form), network.lift(theta)  # of ∂φᵀ, so horizontal
+    tangent, metric = network.lift_jvp(theta, velocity), InvariantSet(network, theta).image().metric
+    lifted = metric.cometric.horizontal_lift(z, tangent, theta=theta)
+    # The large layer exactly, the small one to the rounding errors of the vector over its size.
+    size, large = np.linalg.norm(velocity), factors < 1
+    assert_allclose(lifted[large], velocity[large], atol=1e-13 * size)
+    assert np.linalg.norm(lifted - velocity) < 1e-14 / small * size
+    assert_allclose(metric.norm(tangent, z), np.linalg.norm(velocity), rtol=1e-13)
+    assert np.all(np.isfinite(metric.exp(0.1 * small * tangent, z)))
+    # The control: a velocity along the fibre as well.
+    tilted = velocity + theta * np.repeat([1.0, -1.0], [network.n, network.m])
+    assert_allclose(network.lift_jvp(theta, tilted), tangent, atol=1e-12)
+    assert np.linalg.norm(lifted - tilted) > 0.1 * np.linalg.norm(velocity)
+
+
+@pytest.mark.parametrize("logs", [(5, 5, -5, -5), (8, 8, -8, -8), (4, -4, 4, 2), (6, -6, 6, 3)])
+def test_norms_where_lifts_in_a_chart_are_long(logs):
+    network, rng = ReLUNetwork.from_widths([2, 2, 2, 2]), np.random.default_rng(0)
+    theta = network.rescale(network.random_point(rng=0), np.array(logs))
+    velocity = network.lift_vjp(theta, rng.standard_normal(network.n_paths))  # horizontal
+    tangent, z = network.lift_jvp(theta, velocity), network.lift(theta)
+    cometric = PathCometric(network, theta)
+    lifted, size = cometric.horizontal_lift(z, tangent, theta=theta), np.linalg.norm(velocity)
+    assert_allclose(np.linalg.norm(lifted), size, rtol=1e-10)
+    chart = network.basis_chart(theta)
+    above = chart.lift_tangent(theta, tangent[network.path_numbers(chart)])  # the control
+    assert np.linalg.norm(network.lift_jvp(theta, above) - tangent) < 1e-9 * np.linalg.norm(tangent)
+    assert np.linalg.norm(above) > 1e3 * size
+
+
+def test_weights_of_very_different_sizes_are_not_called_zero():
+    laplacian = ReLUNetwork.from_widths([1, 1, 1, 1]).laplacian
+    for small in (0.0, 1e-20):
+        with pytest.raises(NotRecoverableError, match="are zero, or nothing beside the others"):
+            laplacian.solve(np.array([small, 1.0, small]), np.ones(2))
+    solved = laplacian.solve(np.array([1e-3, 1.0, 1e-3]), np.ones(2))  # the control
+    assert_allclose(solved, [1e3, 1e3], rtol=1e-12)
