@@ -32,6 +32,7 @@ GEODESIC_RTOL = 1e-11
 _SINGULAR = (NotRecoverableError, NotOnImageError)  # what families raise where ∂h or K loses rank
 _MAX_STEPS = 100_000
 _COARSE_RTOL, _COARSE_STEPS = 1e-8, 600
+_MOST_FAILURES = 3  # targets that no geodesic was found to, each of which takes long
 _REFINEMENTS, _SWEEPS = 3, 10
 
 
@@ -242,6 +243,8 @@ class GeodesicSolver(Guarded):
         failures = []
         for number in np.argsort(chords, kind="stable"):
             if found and min(found)[0] <= chords[number]:  # no geodesic is shorter than its chord
+                break
+            if len(failures) == _MOST_FAILURES:
                 break
             try:
                 velocity = coarse._guess(theta, targets[number])
