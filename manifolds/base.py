@@ -187,8 +187,12 @@ class InvariantSet(LevelSet):
         point = np.asarray(point)
         if point.shape[-1:] != self.shape:
             return np.zeros(point.shape[:-1], dtype=bool)
+        gaps = np.abs(self.submersion(point))
+        belongs = np.all(gaps <= atol * self._laws_size0, axis=-1)
+        if np.all(belongs):  # by terms at least as large, too
+            return belongs
         sizes = np.maximum(self.architecture.laws_size(point), self._laws_size0)
-        return np.all(np.abs(self.submersion(point)) <= atol * sizes, axis=-1)
+        return np.all(gaps <= atol * sizes, axis=-1)
 
     def is_tangent(self, vector: Tangent, base_point: Theta, atol: float = gs.atol) -> Scalars:
         """Check that a vector leaves the laws as they are, each relative to its terms.

@@ -240,7 +240,7 @@ class GeodesicSolver(Guarded):
         chords = np.linalg.norm(targets - theta, axis=-1)
         coarse = replace(self, rtol=max(self.rtol, _COARSE_RTOL), max_steps=_COARSE_STEPS)
         found: list[tuple[float, int, FloatArray]] = []
-        failures = []
+        failures: list[GeodesicError] = []
         for number in np.argsort(chords, kind="stable"):
             if found and min(found)[0] <= chords[number]:  # no geodesic is shorter than its chord
                 break

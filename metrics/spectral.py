@@ -298,8 +298,12 @@ class SpectralCometric(Cometric):
 
     def _without_noise(self, singular: Any) -> Any:
         """Singular values, those that are rounding errors of z and its decomposition as 0."""
-        noise = sum(self.architecture.widths) * np.finfo(np.float64).eps * singular[..., :1]
-        return gs.where(singular > noise, singular, 0.0)
+        return gs.where(singular > self._noise * singular[..., :1], singular, 0.0)
+
+    @cached_property
+    def _noise(self) -> float:
+        """Rounding error of a singular value, relative to the largest."""
+        return float(sum(self.architecture.widths) * np.finfo(np.float64).eps)
 
     @cached_property
     def _negligible(self) -> float:
@@ -309,7 +313,10 @@ class SpectralCometric(Cometric):
 
     def _check_kernels(self, singular: Any) -> None:
         """Refuse a z in whose kernels a turn of the layers moves M: they carry several values."""
-        singular = self._without_noise(getval(singular))
+        singular = getval(singular)
+        if np.all(singular[..., -1] > self._noise * singular[..., 0]):
+            return
+        singular = self._without_noise(singular)
         for values in singular[singular[..., -1] == 0.0]:
             rank = np.count_nonzero(values)
             table = _table(self.multiplier, values, self.lifted_shape, 1.0)
