@@ -1,5 +1,7 @@
 """The style and the views of our figures."""
 
+from pathlib import PurePath
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -127,7 +129,7 @@ def test_an_animation_is_a_gif_that_moves(tmp_path):
     (dot,) = axes.plot([0], [0], "o")
     axes.set(xlim=(-1, 4), ylim=(-1, 1))
     animation = FuncAnimation(figure, lambda k: dot.set_data([k], [0]), frames=4)
-    figures.save_animation(animation, tmp_path / "dot.gif", fps=10)
+    figures.save_animation(animation, PurePath(tmp_path / "dot.gif"), fps=10)  # as Sphinx has it
     with Image.open(tmp_path / "dot.gif") as picture:
         assert picture.n_frames == 4
         assert picture.info["duration"] == 100

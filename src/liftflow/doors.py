@@ -8,8 +8,10 @@ those inherited from geomstats. Methods inside of loops look at their arrays the
 import inspect
 import math
 import numbers
+import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from functools import wraps
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin
 
@@ -256,6 +258,8 @@ def _checked(value: Any, name: str, kind: Any, owner: Any) -> Any:
     if isinstance(kind, type) and kind is not NoneType and get_origin(kind) is None:
         if kind in (bool, int, float):
             return _number(value, name, kind)
+        if kind is Path and isinstance(value, os.PathLike):  # pure ones will do
+            return value
         return as_instance(value, kind, name)
     origin, parts = get_origin(kind), get_args(kind)
     if kind is _Point:

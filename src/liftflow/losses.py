@@ -200,8 +200,15 @@ def loss_from_function(function: Callable[[Any], Any]) -> FunctionLoss:
 _FUNCTION = "the function of a loss"
 
 
+def _array(value: Any, what: str) -> Any:
+    try:
+        return np.asarray(value)
+    except Exception as error:  # whatever the conversion of a foreign object raises
+        raise InputError(f"{what} must return real numbers, got {got(value)}: {error}") from error
+
+
 def _number(value: Any, what: str) -> Any:
-    plain = np.asarray(untraced(value))
+    plain = _array(untraced(value), what)
     if plain.shape == () and plain.dtype.kind in "fiub":
         return value
     what_kind = "None" if value is None else got(value)
@@ -242,10 +249,11 @@ def as_gradient(value: Any, loss: Loss, shape: tuple[int, ...]) -> FloatArray:
     ShapeError
         Another shape.
     """
-    gradient, name = np.asarray(value), f"{type(loss).__name__}.gradient"
+    name = f"{type(loss).__name__}.gradient"
+    gradient = _array(value, name)
     if gradient.dtype.kind not in "fiu":
         raise InputError(f"{name} must return an array of real numbers, got {gradient.dtype}")
-    if gradient.shape != shape:
+    if list(gradient.shape) != list(shape):
         raise ShapeError(f"{name} must return an array of shape {shape}, got {gradient.shape}")
     return gradient
 
