@@ -216,7 +216,7 @@ def _number(value: Any, what: str) -> Any:
     raise InputError(f"{what} must take z to one number, got {given}")
 
 
-def as_value(value: Any, loss: Loss) -> float:
+def _as_value(value: Any, loss: Loss) -> float:
     """Return the value of a loss, which may be a user's own, if it is one number.
 
     Parameters
@@ -232,7 +232,7 @@ def as_value(value: Any, loss: Loss) -> float:
     return float(_number(value, f"{type(loss).__name__}.value"))
 
 
-def as_gradient(value: Any, loss: Loss, shape: tuple[int, ...]) -> FloatArray:
+def _as_gradient(value: Any, loss: Loss, shape: tuple[int, ...]) -> FloatArray:
     """Return the gradient of a loss, which may be a user's own, if it has the right shape.
 
     Parameters
@@ -253,7 +253,7 @@ def as_gradient(value: Any, loss: Loss, shape: tuple[int, ...]) -> FloatArray:
     gradient = _array(value, name)
     if gradient.dtype.kind not in "fiu":
         raise InputError(f"{name} must return an array of real numbers, got {gradient.dtype}")
-    if list(gradient.shape) != list(shape):
+    if gradient.shape != shape:
         raise ShapeError(f"{name} must return an array of shape {shape}, got {gradient.shape}")
     return gradient
 
