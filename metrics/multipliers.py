@@ -132,6 +132,8 @@ class DeepMultiplier(Multiplier):
     def __init__(self, shifts: Any, left: Any = None, right: Any = None) -> None:
         self.shifts: FloatArray = as_own(shifts, "shifts", (None,))
         depth = len(self.shifts)
+        if not depth:
+            raise InputError("shifts must hold one number per layer, got none")
         ends = np.eye(depth)
         self.left: FloatArray = freeze(ends[-1]) if left is None else as_own(left, "left", (depth,))
         self.right: FloatArray = (
