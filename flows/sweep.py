@@ -210,13 +210,26 @@ def sweep(
         finished = Parallel(n_jobs=n_jobs, return_as="generator")(jobs)
         bar = track(finished, "runs", total=len(seeds), disable=not progress, transient=True)
         return Sweep(tuple(map(_finished, bar)))
-    except BrokenProcessPool as error:
+    except Exception as error:
+        if _comes_of_ctrl_c(error):
+            raise KeyboardInterrupt from error
+        if not isinstance(error, BrokenProcessPool):
+            raise
         hint = (
             "give a folder, and the same call goes on where it was stopped"
             if where is None
             else f"what was computed is in {where}: make the same call again to go on"
         )
         raise FlowError(f"a worker process died (out of memory?); {hint}") from error
+
+
+def _comes_of_ctrl_c(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is behind an error of joblib, here or as the text of a worker's traceback."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt) or "KeyboardInterrupt" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _seed(value: Any) -> int:

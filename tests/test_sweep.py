@@ -6,6 +6,7 @@ import autograd.numpy as anp
 import joblib
 import numpy as np
 import pytest
+from joblib.externals.loky.process_executor import BrokenProcessPool
 from scipy.integrate import RK45
 from sweep_cases import DeadlyCase, make_case
 from test_checkpoint import Fails
@@ -380,3 +381,29 @@ def test_what_does_not_fit_is_refused(tmp_path):
     (tmp_path / "seed-0" / "run.npz").write_bytes(b"")
     with pytest.raises(DataError, match=r"holds no run of a sweep"):
         sweep(make_case, [0], SPAN, **settings)
+
+
+@pytest.mark.parametrize("how", ["context", "cause"])
+def test_ctrl_c_behind_an_error_of_joblib_is_ctrl_c(how, monkeypatch):
+    """It cleans up with errors of its own, and a worker that waits dies with a traceback."""
+
+    def broken(*args, **kwargs):
+        if how == "cause":
+            raise BrokenProcessPool("a task was lost") from RuntimeError("… KeyboardInterrupt")
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            raise RuntimeError("cannot join thread before it is started")  # noqa: B904
+
+    monkeypatch.setattr("liftflow.flows.sweep.Parallel", lambda **settings: broken)
+    with pytest.raises(KeyboardInterrupt):
+        sweep(make_case, range(2), (0.0, 0.1))
+
+
+def test_a_worker_that_died_by_itself_is_no_ctrl_c(monkeypatch):
+    def broken(*args, **kwargs):
+        raise BrokenProcessPool("out of memory")
+
+    monkeypatch.setattr("liftflow.flows.sweep.Parallel", lambda **settings: broken)
+    with pytest.raises(FlowError, match="a worker process died"):
+        sweep(make_case, range(2), (0.0, 0.1))
