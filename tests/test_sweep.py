@@ -395,7 +395,7 @@ def test_ctrl_c_behind_an_error_of_joblib_is_ctrl_c(how, monkeypatch):
         except KeyboardInterrupt:
             raise RuntimeError("cannot join thread before it is started")  # noqa: B904
 
-    monkeypatch.setattr("liftflow.flows.sweep.Parallel", lambda **settings: broken)
+    monkeypatch.setattr(sys.modules["liftflow.flows.sweep"], "Parallel", lambda **_: broken)
     with pytest.raises(KeyboardInterrupt):
         sweep(make_case, range(2), (0.0, 0.1))
 
@@ -404,6 +404,6 @@ def test_a_worker_that_died_by_itself_is_no_ctrl_c(monkeypatch):
     def broken(*args, **kwargs):
         raise BrokenProcessPool("out of memory")
 
-    monkeypatch.setattr("liftflow.flows.sweep.Parallel", lambda **settings: broken)
+    monkeypatch.setattr(sys.modules["liftflow.flows.sweep"], "Parallel", lambda **_: broken)
     with pytest.raises(FlowError, match="a worker process died"):
         sweep(make_case, range(2), (0.0, 0.1))
