@@ -10,8 +10,9 @@ import numpy as np
 from liftflow.architectures import Architecture
 from liftflow.doors import Guarded, doors
 from liftflow.errors import NotOnImageError
+from liftflow.linalg import lengths
 from liftflow.metrics.exact import line_distance
-from liftflow.metrics.geodesic import GEODESIC_RTOL, GeodesicSolver, length
+from liftflow.metrics.geodesic import GEODESIC_RTOL, GeodesicSolver
 from liftflow.metrics.geometry import TANGENT_RTOL, HorizontalMetric
 from liftflow.metrics.horizontal import HorizontalSpaces, LiftSpaces
 from liftflow.typing import (
@@ -200,7 +201,7 @@ class IntrinsicMetric(HorizontalMetric):
 
     def _point_above(self, point: FloatArray) -> FloatArray:
         theta = self.cometric.point(point)
-        gap, size = length((self._point_below(theta) - point).ravel()), length(point.ravel())
+        gap, size = lengths((self._point_below(theta) - point).ravel()), lengths(point.ravel())
         if gap > TANGENT_RTOL * size:
             raise NotOnImageError(
                 f"a point is not on the image of the lift: relative residual {gap / size:.1e}, "

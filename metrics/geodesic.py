@@ -12,6 +12,7 @@ from scipy.optimize import root
 from liftflow.architectures import Architecture
 from liftflow.doors import Guarded
 from liftflow.errors import GeodesicError, InputError, NotOnImageError, NotRecoverableError
+from liftflow.linalg import lengths
 from liftflow.metrics.horizontal import HorizontalSpaces
 from liftflow.typing import (
     FloatArray,
@@ -34,17 +35,6 @@ _MAX_STEPS = 100_000
 _COARSE_RTOL, _COARSE_STEPS = 1e-8, 600
 _MOST_FAILURES = 3  # targets that no geodesic was found to, each of which takes long
 _REFINEMENTS, _SWEEPS = 3, 10
-
-
-def length(vector: FloatArray) -> float:
-    """Euclidean length, whatever the scale of the vector.
-
-    Parameters
-    ----------
-    vector : array, shape=[n]
-    """
-    size = np.max(np.abs(vector), initial=0.0)
-    return float(size * np.linalg.norm(vector / size)) if size else 0.0
 
 
 @dataclass(frozen=True)
@@ -136,7 +126,9 @@ class GeodesicSolver(Guarded):
                 if np.any(velocity) and np.any(side):
                     last = times[side][np.argmax(np.abs(times[side]))]
                     found = self._integrate(theta, velocity, last, dense_output=True)
-                    points[side] = found.sol(length(velocity) * np.abs(times[side]))[: theta.size].T
+                    points[side] = found.sol(lengths(velocity) * np.abs(times[side]))[
+                        : theta.size
+                    ].T
             return points
 
         return path
@@ -156,7 +148,7 @@ class GeodesicSolver(Guarded):
         theta, velocity, vector = self._vectors(theta=theta, velocity=velocity, vector=vector)
         if not np.any(velocity) or not np.any(vector):
             return self.end(theta, velocity), vector
-        size = length(vector)
+        size = lengths(vector)
         found = self._integrate(theta, velocity, 1.0, passenger=vector / size)
         theta, _, vector = np.split(found.y[:, -1], 3)
         return theta, size * self.spaces.project(theta, vector)
@@ -170,7 +162,7 @@ class GeodesicSolver(Guarded):
         dense_output: bool = False,
     ) -> Any:
         """Integrate over arc length, at unit speed, so that tolerances are relative to 1."""
-        speed, size = length(velocity), theta.size
+        speed, size = lengths(velocity), theta.size
         parts = [theta, np.sign(time) * velocity / speed]
 
         evaluations = 0
@@ -248,7 +240,7 @@ class GeodesicSolver(Guarded):
                 break
             try:
                 velocity = coarse._guess(theta, targets[number])
-                found.append((length(velocity), number, velocity))
+                found.append((float(lengths(velocity)), number, velocity))
             except GeodesicError as error:
                 failures.append(error)
         for _, number, velocity in sorted(found):
