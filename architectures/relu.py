@@ -12,9 +12,10 @@ from autograd.extend import defvjp, primitive
 from scipy.sparse import csr_array
 
 from liftflow.architectures.base import Architecture
+from liftflow.architectures.channels import ChannelGraph
 from liftflow.architectures.dag import Block, CompiledDAG
 from liftflow.architectures.kernel import ParameterKernel
-from liftflow.architectures.laplacian import GroundedLaplacian
+from liftflow.architectures.laplacian import Laplacian
 from liftflow.architectures.paths import (
     Anchors,
     BasisPathChart,
@@ -619,6 +620,11 @@ class ReLUNetwork(Architecture):
         order = np.argsort(levels, kind="stable")
         return np.split(order, np.flatnonzero(np.diff(levels[order])) + 1)
 
+    @property
+    def channels(self) -> ChannelGraph:
+        """The channel graph: which parameter rescales with which channel."""
+        return self.dag.channels
+
     # The conservation laws.
 
     def conservation_laws(self, theta: Any) -> Any:
@@ -633,7 +639,7 @@ class ReLUNetwork(Architecture):
         laws : array, shape=[..., n_hidden]
             In the order of ``hidden``.
         """
-        return sparse_apply(self._theta(theta) ** 2, self.dag.law_matrix)
+        return sparse_apply(self._theta(theta) ** 2, self.dag.channels.law_matrix)
 
     def conservation_laws_jacobian(self, theta: Any) -> Any:
         """Jacobian ∂h(θ) = 2 A D_θ as a dense matrix.
@@ -646,7 +652,7 @@ class ReLUNetwork(Architecture):
         -------
         jacobian : array, shape=[..., n_hidden, dim]
         """
-        return 2.0 * self.dag.law_matrix.toarray() * self._theta(theta)[..., None, :]
+        return 2.0 * self.dag.channels.law_matrix.toarray() * self._theta(theta)[..., None, :]
 
     def laws_rank(self, theta: Any) -> int:
         """Number of independent laws at θ: the hidden nodes whose Laplacian is not singular.
@@ -679,7 +685,7 @@ class ReLUNetwork(Architecture):
         laws_tangent : array, shape=[..., n_hidden]
         """
         product = self._theta(theta) * self._theta(tangent, "tangent")
-        return 2.0 * sparse_apply(product, self.dag.law_matrix)
+        return 2.0 * sparse_apply(product, self.dag.channels.law_matrix)
 
     def laws_hessian(self, theta: Any, tangent_a: Any, tangent_b: Any) -> Any:
         """Second derivative ∂²h[v, w] of the laws, the same at every θ.
@@ -695,9 +701,9 @@ class ReLUNetwork(Architecture):
         return self.laws_jvp(tangent_a, tangent_b)
 
     @cached_property
-    def laplacian(self) -> GroundedLaplacian:
+    def laplacian(self) -> Laplacian:
         """Solver for ∂h ∂hᵀ / 4 = A D_θ² Aᵀ, the grounded Laplacian of the hidden nodes."""
-        return GroundedLaplacian(self.dag)
+        return self.dag.channels.laplacian
 
     def solve_laws_jvp(self, theta: Any, laws_tangent: Any) -> FloatArray:
         """Solve ∂h(θ) v = w for the shortest v, by a solve with the graph Laplacian.
@@ -714,7 +720,7 @@ class ReLUNetwork(Architecture):
 
         def step(point: FloatArray, speed: FloatArray) -> FloatArray:
             multipliers = self.laplacian.solve(point**2, speed / 2)
-            return point * (self.dag.law_matrix.T @ multipliers)
+            return point * (self.dag.channels.law_matrix.T @ multipliers)
 
         theta = self._theta(theta, differentiable=False)
         tangent = as_array(laws_tangent, "vector", (self.n_laws,), differentiable=False)
@@ -786,7 +792,7 @@ class ReLUNetwork(Architecture):
             Dead parameters; names them.
         """
         point = as_array(theta, "theta", (self.dim,), batch=False, differentiable=False)
-        return make_chart(self.laplacian, point)
+        return make_chart(self.dag, point)
 
     def recover(
         self, z: Any, laws: Any, *, near: Any = None, tolerance: float = 1e-6
@@ -949,7 +955,7 @@ class ReLUNetwork(Architecture):
         """Flip hidden nodes so that the in-weights of each point the same way as those of near."""
         signs = np.ones(self.n_hidden + 1)
         overlap = theta * near
-        for hidden, edges in zip(self.dag.hidden_generations, self.dag.in_edges, strict=True):
+        for hidden, edges in zip(self.dag.hidden_generations, self.dag.channels.into, strict=True):
             owners = self.dag.head_hidden[edges] - hidden[0]
             total = np.bincount(owners, signs[self.dag.tail_hidden[edges]] * overlap[edges])
             signs[hidden] = np.where(total < 0, -1.0, 1.0)
@@ -960,7 +966,9 @@ class ReLUNetwork(Architecture):
         theta, dag = self._align_signs(theta, base_point), self.dag
         signs = np.ones(self.n_hidden + 1)
         overlap = theta * base_point
-        parts = list(zip(dag.hidden_generations, dag.in_edges, dag.out_edges, strict=True))
+        parts = list(
+            zip(dag.hidden_generations, dag.channels.into, dag.channels.out_of, strict=True)
+        )
         flipped = True
         while flipped:
             flipped = False
