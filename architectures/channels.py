@@ -228,7 +228,7 @@ class MonomialSymmetry(ChannelGraph):
         return alive
 
     def _balanced(self, edges: IntArray, wanted: FloatArray) -> FloatArray:
-        """Weights in [0, 1] of these rows that add up to 0, with the largest sum of those wanted."""
+        """Weights in [0, 1] under which these rows add up to 0, the wanted sum at its largest."""
         rows = self._exponents[edges]
         nothing = np.zeros(self.n_channels)
         found = linprog(-wanted, A_eq=rows.T, b_eq=nothing, bounds=(0.0, 1.0))
