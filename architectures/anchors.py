@@ -15,7 +15,7 @@ from liftflow.architectures.incidence import Incidence, shown
 from liftflow.architectures.laplacian import Laplacian
 from liftflow.errors import NotRecoverableError
 from liftflow.linalg import over_batch
-from liftflow.typing import FloatArray, IntArray, as_array
+from liftflow.typing import FloatArray, IntArray, Laws, Tangent, Theta, as_array
 
 
 class ChannelAnchors(ABC):
@@ -140,14 +140,15 @@ class Pivots(ChannelAnchors):
         size = exponents.shape[1]
         order = np.argsort(-np.abs(theta), kind="stable")
         order = order[: np.count_nonzero(theta)]
-        reduced, edges = np.zeros((0, size)), []
+        reduced = np.zeros((0, size))
+        edges: list[int] = []
         for edge in order:
             row = exponents[[edge]].toarray()[0]
             rest = row - (row @ reduced.T) @ reduced
             rest -= (rest @ reduced.T) @ reduced
             length = np.linalg.norm(rest)
             if length > 1e-9 * np.linalg.norm(row):
-                reduced, edges = np.vstack([reduced, rest / length]), [*edges, edge]
+                reduced, edges = np.vstack([reduced, rest / length]), [*edges, int(edge)]
             if len(edges) == size:
                 break
         else:
@@ -212,7 +213,13 @@ class ChannelChart:
 
     @classmethod
     def at(cls, graph: Any, theta: FloatArray) -> "ChannelChart":
-        """Take the chart whose anchors are the strongest at θ."""
+        """Take the chart whose anchors are the strongest at θ.
+
+        Parameters
+        ----------
+        graph : ChannelGraph
+            Whose parameters are the coordinates.
+        """
         anchors = graph.strongest_anchors(theta)
         own = theta[anchors.edges]
         return cls(graph, graph.laplacian, anchors, np.sign(own), np.abs(own))
@@ -242,11 +249,11 @@ class ChannelChart:
         own = self.anchors.edges
         return -self.graph.along(self.anchors.solve(tangent[own] / theta[own]))
 
-    def coordinates(self, theta: Any) -> Any:
+    def coordinates(self, theta: Theta) -> Any:
         """Evaluate the entries of θ̂ beside the anchors, differentiably to first order."""
         return _coordinates(as_array(theta, "theta", (self.graph.dim,)), self)
 
-    def push_forward(self, theta: Any, tangent: Any) -> FloatArray:
+    def push_forward(self, theta: Theta, tangent: Tangent) -> FloatArray:
         r"""Push a velocity of θ forward: :math:`\hatθ' = e^{Xτ}θ' + \hatθ ∘ Xτ'`, in O(D)."""
 
         def push(point: FloatArray, vector: FloatArray) -> FloatArray:
@@ -255,7 +262,7 @@ class ChannelChart:
 
         return over_batch(push, [self._numbers(theta), self._numbers(tangent)], [1, 1])
 
-    def pull_back(self, theta: Any, covector: Any) -> FloatArray:
+    def pull_back(self, theta: Theta, covector: Tangent) -> FloatArray:
         """Pull a covector on the coordinates back to θ: the transpose of :meth:`push_forward`."""
 
         def pull(point: FloatArray, form: FloatArray) -> FloatArray:
@@ -269,7 +276,7 @@ class ChannelChart:
         form = as_array(covector, "covector", (self.dim,), differentiable=False)
         return over_batch(pull, [self._numbers(theta), form], [1, 1])
 
-    def hessian(self, theta: Any, tangent_a: Any, tangent_b: Any) -> FloatArray:
+    def hessian(self, theta: Theta, tangent_a: Tangent, tangent_b: Tangent) -> FloatArray:
         """Evaluate the second derivative of the coordinates, in O(D)."""
 
         def bend(point: FloatArray, a: FloatArray, b: FloatArray) -> FloatArray:
@@ -282,11 +289,11 @@ class ChannelChart:
         arrays = [self._numbers(each) for each in (theta, tangent_a, tangent_b)]
         return over_batch(bend, arrays, [1, 1, 1])
 
-    def gram_apply(self, theta: Any, covector: Any) -> FloatArray:
+    def gram_apply(self, theta: Theta, covector: Tangent) -> FloatArray:
         """Apply the Gram operator in these coordinates, K_θ₀ where θ is on the invariant set."""
         return self.push_forward(theta, self.pull_back(theta, covector))
 
-    def lift_tangent(self, theta: Any, velocity: Any) -> FloatArray:
+    def lift_tangent(self, theta: Theta, velocity: Tangent) -> FloatArray:
         """Find the velocity of θ that pushes forward to this one and keeps the anchors still."""
 
         def lift(point: FloatArray, speed: FloatArray) -> FloatArray:
@@ -304,7 +311,7 @@ class ChannelChart:
         theta[self.anchors.edges] = self.signs
         return theta
 
-    def recover(self, coordinates: Any, laws: Any, *, near: Any = None) -> FloatArray:
+    def recover(self, coordinates: Tangent, laws: Laws, *, near: Theta | None = None) -> FloatArray:
         """Recover Ψ(z, h) from the coordinates, the inverse of :meth:`coordinates` on 𝓜_θ₀.
 
         Parameters
@@ -335,15 +342,15 @@ class ChannelChart:
         logs = self.laplacian.rescaling(theta**2, laws, warm=warm)
         return theta * np.exp(self.graph.along(logs / 2))
 
-    def deficit(self, theta: Any) -> float:
+    def deficit(self, theta: Theta) -> float:
         """By how much an anchor has shrunk since it was chosen, at most, as a log-ratio."""
         own = np.abs(self._numbers(theta)[self.anchors.edges])
         with np.errstate(divide="ignore"):
             return float(np.max(np.log(self.strength) - np.log(own), initial=0.0))
 
-    def reanchored(self, theta: Any) -> "ChannelChart":
+    def reanchored(self, theta: Theta) -> "ChannelChart":
         """Change to the chart with the strongest anchors at θ, signs as there."""
         return ChannelChart.at(self.graph, self._numbers(theta))
 
-    def _numbers(self, theta: Any) -> FloatArray:
+    def _numbers(self, theta: Theta) -> FloatArray:
         return as_array(theta, "theta", (self.graph.dim,), differentiable=False)

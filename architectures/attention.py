@@ -6,7 +6,7 @@ import numpy as np
 
 from liftflow.architectures.linear import TwoLayerLinear
 from liftflow.architectures.product import ProductArchitecture, split_lams
-from liftflow.typing import FloatArray, Rng, as_count, as_rng
+from liftflow.typing import OneTheta, Rng, as_count, as_rng, refuse_beyond, shown
 
 
 class Attention(ProductArchitecture):
@@ -41,24 +41,19 @@ class Attention(ProductArchitecture):
         self.d_model = as_count(d_model, "d_model", 1)
         self.d_head = as_count(d_head, "d_head", 1)
         self.n_heads = as_count(n_heads, "n_heads", 1)
-        factors = [
-            TwoLayerLinear(self.d_model, self.d_model, self.d_head) for _ in range(2 * self.n_heads)
-        ]
+        count, size = 2 * self.n_heads, 2 * self.d_model * self.d_head
+        refuse_beyond(count, f"{shown(count)} factors of {shown(size)} numbers", 600 + 8 * size)
+        factors = [TwoLayerLinear(self.d_model, self.d_model, self.d_head) for _ in range(count)]
         super().__init__(*factors)
         self.lifted_shape = (2 * self.n_heads, self.d_model, self.d_model)
 
-    def balanced_point(self, lam: Any, rng: Rng = None) -> FloatArray:
+    def balanced_point(self, lam: Any, rng: Rng = None) -> OneTheta:
         """Draw a point whose factors are relaxed balanced.
 
         Parameters
         ----------
         lam : array-like, shape=[] or [2 * n_heads]
             The λ of each factor, or one for all.
-        rng : numpy.random.Generator or int, optional
-
-        Returns
-        -------
-        theta : array, shape=[dim]
 
         Raises
         ------

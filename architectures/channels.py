@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import linprog
 from scipy.sparse import csr_array
 
@@ -18,7 +19,7 @@ from liftflow.architectures.incidence import Incidence, ends_of, refuse_idle
 from liftflow.architectures.laplacian import GroundedLaplacian, Laplacian, MatrixLaplacian
 from liftflow.errors import ArchitectureError
 from liftflow.linalg import over_batch, sparse_apply
-from liftflow.typing import FloatArray, IntArray, as_array
+from liftflow.typing import FloatArray, IntArray, Laws, OnHidden, Tangent, Theta, as_array
 
 
 class ChannelGraph(Incidence):
@@ -28,6 +29,28 @@ class ChannelGraph(Incidence):
     :math:`e^{(Xτ)_e}`. Parallel parameters, cycles and loops are welcome. The laws are
     :math:`h = X^\top θ^2`, for a graph :math:`h_c = \sum_{e → c} θ_e^2 − \sum_{c → e} θ_e^2`.
     Recovery of θ from a point of its orbit and the laws is a strictly convex problem.
+
+    Parameters
+    ----------
+    tails, heads : array-like, shape=[dim]
+        Channels at the ends of each parameter, −1 for the ground.
+    n_channels : int
+        Number of channels.
+    members : sequence of hashable, optional
+        What each channel is called in messages; by default its number.
+    names : sequence of hashable, optional
+        What each parameter is called in messages; by default its number.
+    grids : sequence of Grid
+        Parameters that BLAS and broadcasts serve; the others are handled one by one.
+    stages : sequence of array, optional
+        A partition of the channels, in the order in which a first guess of a rescaling sweeps over
+        them. Channels of one stage share no parameter. By default found by colouring.
+
+    Raises
+    ------
+    ArchitectureError
+        An end that is neither a channel nor the ground, or a channel that no parameter rescales
+        with.
 
     References
     ----------
@@ -78,16 +101,16 @@ class ChannelGraph(Incidence):
 
     # Laws and symmetries.
 
-    def laws(self, theta: Any) -> Any:
+    def laws(self, theta: Theta) -> Any:
         """Evaluate the laws h = Xᵀθ², differentiably."""
         return sparse_apply(self._theta(theta) ** 2, self.law_matrix)
 
-    def laws_jvp(self, theta: Any, tangent: Any) -> Any:
+    def laws_jvp(self, theta: Theta, tangent: Tangent) -> Any:
         """Push a velocity of θ forward by the laws, ∂h(θ) v = 2 Xᵀ(θ ∘ v)."""
         product = self._theta(theta) * self._theta(tangent, "tangent")
         return 2.0 * sparse_apply(product, self.law_matrix)
 
-    def laws_jacobian(self, theta: Any) -> FloatArray:
+    def laws_jacobian(self, theta: Theta) -> FloatArray:
         """Jacobian ∂h(θ) = 2 Xᵀ D_θ as a dense matrix, shape=[..., n_channels, dim]."""
         return 2.0 * self.law_matrix.toarray() * self._theta(theta)[..., None, :]
 
@@ -96,7 +119,7 @@ class ChannelGraph(Incidence):
         """Solver for ∂h ∂hᵀ / 4 = Xᵀ D_θ² X."""
         return GroundedLaplacian(self)
 
-    def solve(self, theta: Any, laws_tangent: Any) -> FloatArray:
+    def solve(self, theta: Theta, laws_tangent: Laws) -> FloatArray:
         """Solve ∂h(θ) v = w for the shortest v.
 
         Raises
@@ -110,15 +133,15 @@ class ChannelGraph(Incidence):
 
         return over_batch(shortest, [self._numbers(theta), self._on_channels(laws_tangent)], [1, 1])
 
-    def to_horizontal(self, theta: Any, vector: Any) -> FloatArray:
+    def to_horizontal(self, theta: Theta, vector: Tangent) -> FloatArray:
         """Project orthogonally onto ker ∂h(θ), which is range ∂φ(θ)ᵀ at nonzero θ."""
         return vector - self.to_vertical(theta, vector)
 
-    def to_vertical(self, theta: Any, vector: Any) -> FloatArray:
+    def to_vertical(self, theta: Theta, vector: Tangent) -> FloatArray:
         """Project orthogonally onto the orbit of the symmetry through θ, D_θ range X."""
         return self.solve(theta, self.laws_jvp(theta, vector))
 
-    def rescale(self, theta: Any, logs: Any) -> FloatArray:
+    def rescale(self, theta: Theta, logs: OnHidden) -> FloatArray:
         """Act by the symmetry, θ_e ↦ e^{(Xτ)_e} θ_e.
 
         Parameters
@@ -128,7 +151,7 @@ class ChannelGraph(Incidence):
         """
         return self._numbers(theta) * np.exp(self.along(self._on_channels(logs)))
 
-    def project_to_laws(self, theta: Any, laws: Any, *, warm: bool = False) -> FloatArray:
+    def project_to_laws(self, theta: Theta, laws: Laws, *, warm: bool = False) -> FloatArray:
         """Slide θ along its orbit to the one point where the laws have these values.
 
         Parameters
@@ -147,11 +170,11 @@ class ChannelGraph(Incidence):
 
         return over_batch(slide, [self._numbers(theta), self._on_channels(laws)], [1, 1])
 
-    def conditioning(self, theta: Any) -> float:
+    def conditioning(self, theta: Theta) -> float:
         """Smallest eigenvalue of the Laplacian at θ, scaled to a unit diagonal."""
         return self.laplacian.conditioning(self._numbers(theta) ** 2)
 
-    def dead(self, theta: Any) -> IntArray:
+    def dead(self, theta: Theta) -> IntArray:
         """List the parameters that lie on no nonzero walk from the ground to the ground.
 
         Where there are some, not every value of the laws is reached from θ; those at nonzero
@@ -160,8 +183,8 @@ class ChannelGraph(Incidence):
         theta = self._numbers(theta)
         return np.flatnonzero(~self.walked(theta != 0))
 
-    def chart(self, theta: Any) -> ChannelChart:
-        """Coordinates of the image near θ: the parameters beside a spanning tree of anchors.
+    def chart(self, theta: Theta) -> ChannelChart:
+        """Take the parameters beside a spanning tree of anchors for coordinates near θ.
 
         Raises
         ------
@@ -178,10 +201,10 @@ class ChannelGraph(Incidence):
 
     # The door.
 
-    def _theta(self, theta: Any, name: str = "theta") -> Any:
+    def _theta(self, theta: Theta, name: str = "theta") -> Any:
         return as_array(theta, name, (self.dim,))
 
-    def _numbers(self, theta: Any, name: str = "theta") -> FloatArray:
+    def _numbers(self, theta: Theta, name: str = "theta") -> FloatArray:
         return as_array(theta, name, (self.dim,), differentiable=False)
 
     def _on_channels(self, values: Any) -> FloatArray:
@@ -217,7 +240,7 @@ class MonomialSymmetry(ChannelGraph):
         """Evaluate Xτ, one number per parameter, unchecked."""
         return np.asarray(sparse_apply(logs, self._exponents))
 
-    def walked(self, used: Any) -> Any:
+    def walked(self, used: NDArray[np.bool_]) -> Any:
         """Whether the exponents of each parameter and those used add up to 0, all weights > 0."""
         alive = np.zeros(self.dim, dtype=bool)
         own = np.flatnonzero(used)

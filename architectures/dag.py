@@ -14,7 +14,7 @@ from scipy.sparse.csgraph import breadth_first_order
 from liftflow.architectures.channels import ChannelGraph
 from liftflow.architectures.incidence import Grid
 from liftflow.errors import ArchitectureError
-from liftflow.typing import FloatArray, IntArray
+from liftflow.typing import FloatArray, IntArray, OneTangent, as_ordered, freeze
 
 BIAS = "⟨1⟩"
 """Name of the constant source: a bias is the weight of an edge from it."""
@@ -45,6 +45,10 @@ class Block:
     edges: IntArray
     shape: tuple[int, int]
 
+    def __post_init__(self) -> None:
+        """Freeze the arrays, which many share."""
+        freeze((self.rows, self.columns, self.edges))
+
     @cached_property
     def contiguous(self) -> bool:
         """Whether the block is a slice of θ, reshaped."""
@@ -58,12 +62,12 @@ class Block:
         """Whether the block is multiplied as a dense matrix."""
         return self.edges.size >= _DENSE_FILL * self.shape[0] * self.shape[1]
 
-    def matrix(self, values: FloatArray) -> Any:
+    def matrix(self, values: OneTangent) -> Any:
         """Return the matrix of the block for one value per parameter.
 
         Parameters
         ----------
-        values : array, shape=[dim]
+        values : OneTangent
             One per parameter.
 
         Returns
@@ -78,14 +82,14 @@ class Block:
         matrix[self.rows, self.columns] = values[self.edges]
         return matrix
 
-    def outer_sum(self, left: FloatArray, right: FloatArray, out: FloatArray) -> None:
+    def outer_sum(self, left: FloatArray, right: FloatArray, out: OneTangent) -> None:
         """Write Σ_s left[s, tail] right[s, head] into ``out`` at each edge of the block.
 
         Parameters
         ----------
         left : array, shape=[n, n_tails]
         right : array, shape=[n, n_heads]
-        out : array, shape=[dim]
+        out : OneTangent
             Written to at the edges of the block alone.
         """
         if self.contiguous:
@@ -144,6 +148,7 @@ class CompiledDAG:
         number = np.full(hidden.size, -1)
         number[hidden] = np.arange(hidden.sum())
         object.__setattr__(self, "hidden_number", number)
+        freeze((self.generation, self.tails, self.heads, self.outputs, number))
 
     @classmethod
     def layered(cls, widths: Sequence[int], skips: Sequence[tuple[int, int]], bias: bool) -> Self:
@@ -157,10 +162,6 @@ class CompiledDAG:
             Layers joined completely besides the successive ones, the lower one first.
         bias : bool
             Whether every node but the inputs has a bias.
-
-        Returns
-        -------
-        dag : CompiledDAG
         """
         starts = np.concatenate([[0], np.cumsum(widths)])
         generation = np.append(np.repeat(np.arange(len(widths)), widths), -1)
@@ -202,16 +203,13 @@ class CompiledDAG:
         inputs, outputs, biases : iterable of nodes
             As of a ``ReLUNetwork``.
 
-        Returns
-        -------
-        dag : CompiledDAG
-
         Raises
         ------
         ArchitectureError
             The graph is not a network; names the nodes that are wrong.
         """
-        inputs, outputs, biases = list(inputs), list(outputs), list(biases)
+        inputs, outputs = as_ordered(inputs, "inputs"), as_ordered(outputs, "outputs")
+        biases = as_ordered(biases, "biases")
         _check_roles(graph, inputs, outputs, biases)
         labels = list(graph)
         code = {node: i for i, node in enumerate(labels)}
@@ -250,17 +248,17 @@ class CompiledDAG:
     @cached_property
     def hidden_nodes(self) -> IntArray:
         """Node number of each hidden node."""
-        return np.flatnonzero(self.hidden_number >= 0)
+        return freeze(np.flatnonzero(self.hidden_number >= 0))
 
     @cached_property
     def tail_hidden(self) -> IntArray:
         """Hidden number of each edge's tail, −1 where it is not hidden."""
-        return self.hidden_number[self.tails]
+        return freeze(self.hidden_number[self.tails])
 
     @cached_property
     def head_hidden(self) -> IntArray:
         """Hidden number of each edge's head, −1 where it is not hidden."""
-        return self.hidden_number[self.heads]
+        return freeze(self.hidden_number[self.heads])
 
     @cached_property
     def parameter_names(self) -> tuple[tuple[Hashable, Hashable], ...]:
@@ -272,7 +270,7 @@ class CompiledDAG:
     def members(self) -> tuple[IntArray, ...]:
         """Node numbers in each generation."""
         sizes = np.bincount(self.generation[:-1])
-        return tuple(np.split(np.arange(len(self.nodes)), np.cumsum(sizes[:-1])))
+        return freeze(tuple(np.split(np.arange(len(self.nodes)), np.cumsum(sizes[:-1]))))
 
     @cached_property
     def position(self) -> IntArray:
@@ -280,7 +278,7 @@ class CompiledDAG:
         position = np.zeros(len(self.nodes) + 1, dtype=np.intp)
         for nodes in self.members:
             position[nodes] = np.arange(nodes.size)
-        return position
+        return freeze(position)
 
     @cached_property
     def blocks(self) -> tuple[Block, ...]:
@@ -345,7 +343,7 @@ class CompiledDAG:
         """Hidden numbers of the hidden nodes in each generation that has some."""
         levels = (self.hidden_number[nodes] for nodes in self.members)
         levels = (numbers[numbers >= 0] for numbers in levels)
-        return tuple(numbers for numbers in levels if numbers.size)
+        return freeze(tuple(numbers for numbers in levels if numbers.size))
 
     @cached_property
     def suffix_counts(self) -> list[int]:
@@ -408,6 +406,24 @@ def _check_roles(
     _refuse_if((n for n in outputs if n in known), "nodes that are both input and output: {}")
     _refuse_if((n for n in biases if n in known), "an input has no bias, got one at: {}")
     _refuse_if(nx.nodes_with_selfloops(graph), "self-loops at: {}")
+    _check_attributes(graph)
+
+
+def _check_attributes(graph: nx.DiGraph) -> None:
+    """Refuse attributes by which a graph would be another network than is built from it."""
+    activations = (
+        (node, kind) for node, kind in graph.nodes(data="activation") if kind is not None
+    )
+    _refuse_if(
+        (node for node, kind in activations if not (isinstance(kind, str) and kind == "relu")),
+        "hidden nodes are ReLUs, and there is no other activation yet; remove the attribute of: {}",
+    )
+    data = [(u, v, d) for u, v, d in graph.edges(data=True) if d]
+    _refuse_if(
+        ((u, v) for u, v, d in data if d.get("frozen") or d.get("parameter") is not None),
+        "every edge has a weight of its own that is trained; frozen and shared ones (attributes "
+        "frozen and parameter) do not exist yet: {}",
+    )
 
 
 def _generations(graph: nx.DiGraph, tails: IntArray, heads: IntArray) -> IntArray:

@@ -8,11 +8,12 @@ from typing import Any
 
 import networkx as nx
 import numpy as np
+from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import breadth_first_order
 
 from liftflow.errors import ArchitectureError
-from liftflow.typing import FloatArray, IntArray
+from liftflow.typing import FloatArray, IntArray, freeze
 
 GROUND = -1
 """Number of what does not rescale: inputs, the constant source of biases, and outputs."""
@@ -84,15 +85,15 @@ class Incidence:
 
     def __init__(
         self,
-        tails: Any,
-        heads: Any,
+        tails: Sequence[int] | IntArray,
+        heads: Sequence[int] | IntArray,
         n_channels: int,
         members: Sequence[Hashable] | None = None,
         names: Sequence[Hashable] | None = None,
         grids: Sequence[Grid] = (),
         stages: Sequence[IntArray] | None = None,
     ) -> None:
-        self.tails, self.heads = (np.asarray(ends, dtype=np.intp) for ends in (tails, heads))
+        self.tails, self.heads = (freeze(np.array(ends, dtype=np.intp)) for ends in (tails, heads))
         if self.tails.shape != self.heads.shape or self.tails.ndim != 1:
             raise ArchitectureError(
                 "tails and heads must be two lists of the same length, got shapes "
@@ -128,7 +129,12 @@ class Incidence:
         rows = np.concatenate([self.heads[into], self.tails[out_of]])
         values = np.concatenate([np.ones(into.size), -np.ones(out_of.size)])
         columns = np.concatenate([into, out_of])
-        return csr_array((values, (rows, columns)), shape=(self.n_channels, self.dim))
+        return freeze(csr_array((values, (rows, columns)), shape=(self.n_channels, self.dim)))
+
+    @cached_property
+    def exponents(self) -> csr_array:
+        """The matrix X as floats, by rows, shape=[dim, n_channels]."""
+        return self.law_matrix.T.tocsr()
 
     @cached_property
     def tiles(self) -> tuple[Grid, ...]:
@@ -141,7 +147,7 @@ class Incidence:
         inside = np.zeros(self.dim, dtype=bool)
         for grid in self.grids:
             inside[grid.part] = True
-        return np.flatnonzero(~inside)
+        return freeze(np.flatnonzero(~inside))
 
     @cached_property
     def stages(self) -> tuple[IntArray, ...]:
@@ -175,14 +181,14 @@ class Incidence:
         order = np.argsort(ranks, kind="stable")
         sizes = [channels.size for channels in self.stages]
         bounds = np.searchsorted(ranks[order], np.cumsum([0, *sizes]))
-        return tuple(own[order[a:b]] for a, b in pairwise(bounds))
+        return freeze(tuple(own[order[a:b]] for a, b in pairwise(bounds)))
 
     def along(self, logs: FloatArray) -> FloatArray:
         """Evaluate Xτ, one number per parameter, unchecked."""
         padded = np.concatenate([logs, np.zeros((*logs.shape[:-1], 1))], axis=-1)
         return padded[..., self.heads] - padded[..., self.tails]
 
-    def walked(self, used: Any) -> Any:
+    def walked(self, used: NDArray[np.bool_]) -> Any:
         """Whether the ends of each parameter are on walks from ground to ground over those used."""
         fed = _reached(self.tails[used], self.heads[used], self.n_channels)
         feeding = _reached(self.heads[used], self.tails[used], self.n_channels)
@@ -220,7 +226,7 @@ class Incidence:
         return out
 
 
-def refuse_idle(idle: Any, members: Sequence[Hashable]) -> None:
+def refuse_idle(idle: NDArray[np.bool_], members: Sequence[Hashable]) -> None:
     """Refuse channels that no parameter rescales with.
 
     Raises
@@ -256,7 +262,7 @@ def _colour(n_channels: int, tails: IntArray, heads: IntArray) -> tuple[IntArray
 
 
 def ends_of(matrix: csr_array) -> tuple[IntArray, IntArray] | None:
-    """Tails and heads of an incidence; None where the matrix is none."""
+    """Read tails and heads off an incidence; None where the matrix is none."""
     tails, heads = np.full((2, matrix.shape[0]), GROUND)
     rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
     for ends, sign in ((tails, -1.0), (heads, 1.0)):

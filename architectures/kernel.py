@@ -4,7 +4,16 @@ import numpy as np
 import scipy.linalg
 
 from liftflow.architectures.dag import CompiledDAG
-from liftflow.typing import FloatArray, IntArray
+from liftflow.doors import door
+from liftflow.typing import (
+    FloatArray,
+    IntArray,
+    OneTangent,
+    OneTheta,
+    as_own,
+    as_vector,
+    refuse_beyond,
+)
 
 
 class ParameterKernel:
@@ -19,19 +28,15 @@ class ParameterKernel:
     where N, T and S are the sums over the paths that lead to u, from v to u', and on from v', of
     the products of θ². No path is listed and nothing is divided by, so zero weights are welcome.
 
-    Parameters
-    ----------
-    dag : CompiledDAG
-    theta : array, shape=[dim]
-
     References
     ----------
     Ours; the diagonal, N(u) S(v), is that of PathCond.
     """
 
-    def __init__(self, dag: CompiledDAG, theta: FloatArray) -> None:
-        self.dag, self.theta = dag, theta
-        self._squares = theta**2
+    @door
+    def __init__(self, dag: CompiledDAG, theta: OneTheta) -> None:
+        self.dag, self.theta = dag, as_own(theta, "theta", (dag.dim,))
+        self._squares = self.theta**2
         ends = np.zeros(len(dag.nodes) + 1)
         ends[: dag.n_inputs] = ends[-1] = 1.0
         self._before = self._forward(ends, np.zeros(dag.dim))[dag.tails]
@@ -57,26 +62,14 @@ class ParameterKernel:
             nodes += np.bincount(tails, flow, nodes.size)
         return nodes
 
-    def diagonal(self) -> FloatArray:
-        """Squared norms of the columns of ∂φ, in O(edges).
-
-        Returns
-        -------
-        diagonal : array, shape=[dim]
-        """
+    def diagonal(self) -> OneTangent:
+        """Squared norms of the columns of ∂φ, in O(edges)."""
         return self._before * self._after
 
-    def apply(self, tangent: FloatArray) -> FloatArray:
-        """Multiply by a vector in O(edges).
-
-        Parameters
-        ----------
-        tangent : array, shape=[dim]
-
-        Returns
-        -------
-        image : array, shape=[dim]
-        """
+    @door
+    def apply(self, tangent: OneTangent) -> OneTangent:
+        """Multiply by a vector in O(edges)."""
+        tangent = as_vector(tangent, "tangent", self.dag.dim)
         before, after = self._before * self.theta, self.theta * self._after
         size = len(self.dag.nodes) + 1
         arriving = self._forward(np.zeros(size), before * tangent)[self.dag.tails]
@@ -100,9 +93,11 @@ class ParameterKernel:
         -------
         matrix : array, shape=[dim, dim]
         """
+        size = self.dag.dim
+        refuse_beyond(float(size) ** 2, f"a dense matrix of {size} × {size} numbers")
         before, after = self._before * self.theta, self.theta * self._after
         transfer, blocks = self._transfer(), self.dag.blocks
-        kernel = np.zeros((self.dag.dim, self.dag.dim))
+        kernel = np.zeros((size, size))
         np.fill_diagonal(kernel, self.diagonal())
         for number, first in enumerate(blocks):
             heads = self.dag.members[first.head_generation]

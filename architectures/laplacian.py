@@ -16,8 +16,17 @@ import scipy.linalg
 from scipy.sparse import csr_array
 
 from liftflow.architectures.incidence import Incidence, shown
+from liftflow.doors import Guarded
 from liftflow.errors import NotRecoverableError
-from liftflow.typing import FloatArray, IntArray
+from liftflow.typing import (
+    FloatArray,
+    IntArray,
+    OneTangent,
+    OnHidden,
+    as_vector,
+    freeze,
+    refuse_beyond,
+)
 
 DENSE_LIMIT = 600
 """Number of hidden nodes up to which the Laplacian may be factored as a dense matrix."""
@@ -49,33 +58,38 @@ class _Weights:
             elif grid.tails is not None:
                 self.to_ground[grid.tails] += matrix @ np.ones(grid.shape[1])
         into, heads, out_of, tails = laplacian.loose_ground
-        self.from_ground += np.bincount(heads, weights[into], size)
-        self.to_ground += np.bincount(tails, weights[out_of], size)
+        if into.size:
+            self.from_ground += np.bincount(heads, weights[into], size)
+        if out_of.size:
+            self.to_ground += np.bincount(tails, weights[out_of], size)
         edges, columns, bounds = laplacian.loose_inner
-        self.sparse = csr_array((weights[edges], columns, bounds), shape=(size, size))
+        self.sparse = None  # to make an empty one would take longer than all that is above
+        if edges.size:
+            self.sparse = csr_array((weights[edges], columns, bounds), shape=(size, size))
 
     @property
     def has_inner(self) -> bool:
         """Whether any parameter joins two channels."""
-        return bool(self.layers) or self.sparse.nnz > 0
+        return bool(self.layers) or self.sparse is not None
 
     def forward(self, values: FloatArray) -> FloatArray:
         """Σ_u w_uv x_u at each channel v, over channels u."""
-        result = values @ self.sparse if self.sparse.nnz else np.zeros(values.size)
+        result = np.zeros(values.size) if self.sparse is None else values @ self.sparse
         for tails, heads, matrix in self.layers:
             result[heads] += values[tails] @ matrix
         return result
 
     def backward(self, values: FloatArray) -> FloatArray:
         """Σ_v w_uv x_v at each channel u, over channels v."""
-        result = self.sparse @ values if self.sparse.nnz else np.zeros(values.size)
+        result = np.zeros(values.size) if self.sparse is None else self.sparse @ values
         for tails, heads, matrix in self.layers:
             result[tails] += matrix @ values[heads]
         return result
 
     def dense(self) -> FloatArray:
         """Weights between channels as a matrix of tails and heads."""
-        between = self.sparse.toarray()
+        size = self.from_ground.size
+        between = np.zeros((size, size)) if self.sparse is None else self.sparse.toarray()
         for tails, heads, matrix in self.layers:
             between[tails, heads] = matrix
         return between
@@ -140,9 +154,10 @@ def _dot(one: FloatArray, other: FloatArray) -> float:
     return float(np.einsum("i,i", one, other))
 
 
-class Laplacian(ABC):
+class Laplacian(Guarded, ABC):
     """Solves with L = Xᵀ D_w X for weights w ≥ 0, and the convex problem whose Hessian it is."""
 
+    dim: int
     n_channels: int
     members: Sequence[Hashable]
     safe_step: float = 0.5
@@ -164,38 +179,32 @@ class Laplacian(ABC):
         zero = np.zeros(self.n_channels)
         return self._weights(weights).at(zero, zero)
 
-    def matrix(self, weights: FloatArray) -> FloatArray:
+    def matrix(self, weights: OneTangent) -> FloatArray:
         """Return the dense matrix.
 
         Parameters
         ----------
-        weights : array, shape=[dim]
+        weights : OneTangent
             Of the edges.
 
         Returns
         -------
-        matrix : array, shape=[n_hidden, n_channels]
+        matrix : array, shape=[n_channels, n_channels]
         """
+        size = self.n_channels
+        refuse_beyond(float(size) ** 2, f"a dense matrix of {size} × {size} numbers")
         rescaled = self._at(weights)
         return np.diag(rescaled.diagonal) - rescaled.dense()
 
-    def solve(self, weights: FloatArray, right: FloatArray) -> FloatArray:
+    def solve(self, weights: OneTangent, right: OnHidden) -> OnHidden:
         """Solve L x = ``right``, by Cholesky when small, else by preconditioned CG.
-
-        Parameters
-        ----------
-        weights : array, shape=[dim]
-        right : array, shape=[n_channels]
-
-        Returns
-        -------
-        solution : array, shape=[n_channels]
 
         Raises
         ------
         NotRecoverableError
-            L is singular: some hidden node is cut off by zero weights.
+            L is singular, to rounding: weights of zero, or tiny ones, cut some hidden nodes off.
         """
+        right = as_vector(right, "right", self.n_channels)
         direct = self.n_channels <= DENSE_LIMIT
         return self._solve(self._at(weights), right, self._factored if direct else self._iterated)
 
@@ -247,12 +256,13 @@ class Laplacian(ABC):
     def _singular(self, channels: IntArray) -> NotRecoverableError:
         names = [self.members[number] for number in channels]
         return NotRecoverableError(
-            f"the Laplacian of the channels is singular: zero weights cut some of {shown(names)} "
-            "off from the inputs or the outputs",
+            "the Laplacian of the channels is singular: the weights that tie some of "
+            f"{shown(names)} to the inputs and the outputs are zero, or nothing beside the others "
+            "in double precision",
             names,
         )
 
-    def rescaling(self, weights: FloatArray, laws: FloatArray, *, warm: bool = False) -> FloatArray:
+    def rescaling(self, weights: OneTangent, laws: OnHidden, *, warm: bool = False) -> OnHidden:
         r"""Find the rescaling t that takes squared weights w onto given laws.
 
         Minimises the strictly convex, coercive
@@ -262,16 +272,15 @@ class Laplacian(ABC):
 
         Parameters
         ----------
-        weights : array, shape=[dim]
+        weights : OneTangent
             Squares of any representative θ̂ of the fibre.
-        laws : array, shape=[n_channels]
         warm : bool
             Whether ``weights`` nearly have these laws, so that t = 0 is the place to start.
             Otherwise one sweep of exact minimisations node by node comes first.
 
         Returns
         -------
-        logs : array, shape=[n_channels]
+        logs : OnHidden
             :math:`t_v = \log λ_v^2`.
 
         Raises
@@ -279,6 +288,8 @@ class Laplacian(ABC):
         NotRecoverableError
             L is singular, or no minimiser was found.
         """
+        weights = as_vector(weights, "weights", self.dim)
+        laws = as_vector(laws, "laws", self.n_channels)
         start = np.zeros(self.n_channels) if warm else self._start(weights, laws)
         if not warm:  # from here on t counts from that start: no exponential overflows
             with np.errstate(over="ignore", invalid="ignore"):
@@ -336,7 +347,8 @@ class GroundedLaplacian(Laplacian):
 
     def __init__(self, incidence: Incidence) -> None:
         self.incidence = incidence
-        self.n_channels, self.members = incidence.n_channels, incidence.members
+        self.dim, self.n_channels = incidence.dim, incidence.n_channels
+        self.members = incidence.members
 
     def _weights(self, weights: FloatArray) -> _Weights:
         return _Weights(self, weights)
@@ -352,14 +364,14 @@ class GroundedLaplacian(Laplacian):
         edges, tails, heads = loose[inner], tails[inner], heads[inner]
         order = np.lexsort((heads, tails))
         bounds = np.searchsorted(tails[order], np.arange(self.n_channels + 1))
-        return edges[order], heads[order], bounds
+        return freeze((edges[order], heads[order], bounds))
 
     @cached_property
     def loose_ground(self) -> tuple[IntArray, IntArray, IntArray, IntArray]:
         """Loose parameters from the ground and to it, each with its channel."""
         loose, tails, heads = self._loose_ends
         into, out_of = (tails < 0) & (heads >= 0), (tails >= 0) & (heads < 0)
-        return loose[into], heads[into], loose[out_of], tails[out_of]
+        return freeze((loose[into], heads[into], loose[out_of], tails[out_of]))
 
     @property
     def _loose_ends(self) -> tuple[IntArray, IntArray, IntArray]:
@@ -405,7 +417,7 @@ class MatrixLaplacian(Laplacian):
     """
 
     def __init__(self, matrix: csr_array, members: Sequence[Hashable]) -> None:
-        self.n_channels, self.members = matrix.shape[0], members
+        (self.n_channels, self.dim), self.members = matrix.shape, members
         self._transposed, self._exponents = matrix, matrix.T.tocsr()
         self._squares = self._transposed.multiply(self._transposed).tocsr()
         self.safe_step = 1.0 / float(abs(self._exponents).sum(axis=1).max())

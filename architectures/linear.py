@@ -11,23 +11,49 @@ from scipy.sparse.linalg import LinearOperator, cg
 from scipy.stats import ortho_group
 
 from liftflow.architectures.base import Architecture
-from liftflow.errors import ArchitectureError, NotIntrinsicError, NotRecoverableError
-from liftflow.linalg import RANK_RTOL, over_batch, shifted_product_root
-from liftflow.typing import FloatArray, Rng, as_array, as_count, as_rng
+from liftflow.doors import door
+from liftflow.errors import (
+    ArchitectureError,
+    InputError,
+    NotIntrinsicError,
+    NotRecoverableError,
+    ShapeError,
+)
+from liftflow.linalg import RANK_RTOL, ROUNDING, layer_squares, over_batch
+from liftflow.typing import (
+    Covector,
+    FloatArray,
+    IntArray,
+    Laws,
+    Lifted,
+    LiftedTangent,
+    OneLaws,
+    OneTheta,
+    Rng,
+    Tangent,
+    Theta,
+    as_array,
+    as_count,
+    as_ordered,
+    as_rng,
+    refuse_beyond,
+    shown,
+)
 
 BALANCE_RTOL = 1e-8
 """Distance of the laws to multiples of I, relative to the layers, that counts as none."""
 
+_ANY = 1e100  # an infinite tolerance, which can be multiplied by zero
 _ALIGN_SWEEPS = 200
 _DENSE_LAWS = 50
 
 
-def transpose(matrix: Any) -> Any:
+def transpose(matrix: LiftedTangent) -> Any:
     """Transpose the last two axes.
 
     Parameters
     ----------
-    matrix : array, shape=[..., n, m]
+    matrix : LiftedTangent
         Or a stack of them.
 
     Returns
@@ -66,8 +92,9 @@ class DeepLinear(Architecture):
     ((4, 3), 18, 6)
     """
 
+    @door
     def __init__(self, widths: Sequence[int]) -> None:
-        self.widths = [as_count(width, "a width", 1) for width in widths]
+        self.widths = [as_count(w, "a width", 1) for w in as_ordered(widths, "widths")]
         if len(self.widths) < 3:
             raise ArchitectureError(
                 f"a linear network needs at least one hidden layer, got widths {self.widths}"
@@ -88,12 +115,8 @@ class DeepLinear(Architecture):
     law_scale: float = 1.0
     """Factor of the conservation laws."""
 
-    def layers(self, theta: Any) -> list[Any]:
+    def layers(self, theta: Theta) -> list[Any]:
         """Return the matrices U_1, …, U_L of the product, an affine function of θ.
-
-        Parameters
-        ----------
-        theta : array-like, shape=[..., dim]
 
         Returns
         -------
@@ -101,12 +124,8 @@ class DeepLinear(Architecture):
         """
         return list(self.unpack(theta))
 
-    def layer_velocities(self, tangent: Any) -> list[Any]:
+    def layer_velocities(self, tangent: Tangent) -> list[Any]:
         """Return the velocities of the layers, the linear part of :meth:`layers`.
-
-        Parameters
-        ----------
-        tangent : array-like, shape=[..., dim]
 
         Returns
         -------
@@ -118,33 +137,26 @@ class DeepLinear(Architecture):
         """Transpose of :meth:`layer_velocities`."""
         return self.pack(*covectors)
 
-    def from_layers(self, layers: Sequence[Any]) -> Any:
+    def from_layers(self, layers: Sequence[Any]) -> Theta:
         """Find the θ with these layers.
 
         Parameters
         ----------
         layers : sequence of array-like, shape=[..., widths[i], widths[i-1]]
             The matrices U_1, …, U_L.
-
-        Returns
-        -------
-        theta : array, shape=[..., dim]
         """
-        return self.pack(*layers)
+        return self.pack(*self._each_layer(layers))
+
+    def _each_layer(self, layers: Any) -> list[Any]:
+        count = len(self.widths) - 1
+        if not isinstance(layers, list | tuple) or len(layers) != count:
+            raise InputError(f"layers must be a list of {count} matrices, got {shown(layers)}")
+        return [as_array(layer, "a layer") for layer in layers]
 
     # The lift.
 
-    def lift(self, theta: Any) -> Any:
-        """Evaluate the product U_L ⋯ U_1.
-
-        Parameters
-        ----------
-        theta : array-like, shape=[..., dim]
-
-        Returns
-        -------
-        z : array, shape=[..., widths[-1], widths[0]]
-        """
+    def lift(self, theta: Theta) -> Lifted:
+        """Evaluate the product U_L ⋯ U_1."""
         return self._prefixes(self.layers(self._theta(theta)))[-1]
 
     @staticmethod
@@ -163,17 +175,8 @@ class DeepLinear(Architecture):
             products.append(gs.matmul(products[-1], layer))
         return products[::-1]
 
-    def lift_jvp(self, theta: Any, tangent: Any) -> Any:
-        """Push a velocity of θ forward by the product rule.
-
-        Parameters
-        ----------
-        theta, tangent : array-like, shape=[..., dim]
-
-        Returns
-        -------
-        lifted_tangent : array, shape=[..., widths[-1], widths[0]]
-        """
+    def lift_jvp(self, theta: Theta, tangent: Tangent) -> LiftedTangent:
+        """Push a velocity of θ forward by the product rule."""
         layers = self.layers(self._theta(theta))
         velocities = self.layer_velocities(self._theta(tangent, "tangent"))
         return self._moving_prefixes(layers, velocities)[-1][1]
@@ -188,17 +191,8 @@ class DeepLinear(Architecture):
             products.append((gs.matmul(layer, product), speed))
         return products
 
-    def lift_hessian(self, theta: Any, tangent_a: Any, tangent_b: Any) -> Any:
-        """Evaluate the second derivative of the product, ∂²φ(θ)[a, b], by the product rule.
-
-        Parameters
-        ----------
-        theta, tangent_a, tangent_b : array-like, shape=[..., dim]
-
-        Returns
-        -------
-        acceleration : array, shape=[..., widths[-1], widths[0]]
-        """
+    def lift_hessian(self, theta: Theta, tangent_a: Tangent, tangent_b: Tangent) -> LiftedTangent:
+        """Evaluate the second derivative of the product, ∂²φ(θ)[a, b], by the product rule."""
         layers = self.layers(self._theta(theta))
         speeds_a = self.layer_velocities(self._theta(tangent_a, "tangent_a"))
         speeds_b = self.layer_velocities(self._theta(tangent_b, "tangent_b"))
@@ -210,18 +204,8 @@ class DeepLinear(Architecture):
             product = gs.matmul(layer, product)
         return both
 
-    def lift_vjp(self, theta: Any, covector: Any) -> Any:
-        """Pull a covector back, (U_L ⋯ U_{i+1})ᵀ G (U_{i−1} ⋯ U_1)ᵀ for each layer.
-
-        Parameters
-        ----------
-        theta : array-like, shape=[..., dim]
-        covector : array-like, shape=[..., widths[-1], widths[0]]
-
-        Returns
-        -------
-        pulled : array, shape=[..., dim]
-        """
+    def lift_vjp(self, theta: Theta, covector: Covector) -> Tangent:
+        """Pull a covector back, (U_L ⋯ U_{i+1})ᵀ G (U_{i−1} ⋯ U_1)ᵀ for each layer."""
         layers = self.layers(self._theta(theta))
         form = self._lifted(covector, "covector")
         prefixes, suffixes = self._prefixes(layers), self._suffixes(layers)
@@ -233,18 +217,8 @@ class DeepLinear(Architecture):
             pulled.append(gs.broadcast_to(own, (*lead, *own.shape[-2:])))
         return self._pull_layers(pulled)
 
-    def lift_hvp(self, theta: Any, tangent: Any, covector: Any) -> Any:
-        """Differentiate the pullback by the product rule.
-
-        Parameters
-        ----------
-        theta, tangent : array-like, shape=[..., dim]
-        covector : array-like, shape=[..., widths[-1], widths[0]]
-
-        Returns
-        -------
-        product : array, shape=[..., dim]
-        """
+    def lift_hvp(self, theta: Theta, tangent: Tangent, covector: Covector) -> Tangent:
+        """Differentiate the pullback by the product rule."""
         theta, tangent = gs.broadcast_arrays(self._theta(theta), self._theta(tangent, "tangent"))
         layers, velocities = self.layers(theta), self.layer_velocities(tangent)
         form = self._lifted(covector, "covector")
@@ -264,31 +238,24 @@ class DeepLinear(Architecture):
             pulled.append(gs.broadcast_to(sum(terms), (*lead, *terms[0].shape[-2:])))
         return self._pull_layers(pulled)
 
-    def project_to_image(self, z: Any) -> FloatArray:
+    def project_to_image(self, z: Lifted, *, near: Any = None) -> Lifted:
         """Find the nearest matrix of rank at most the smallest width.
 
         Parameters
         ----------
-        z : array-like, shape=[..., widths[-1], widths[0]]
-
-        Returns
-        -------
-        z : array, shape=[..., widths[-1], widths[0]]
+        near : array-like, optional
+            Not used: nothing is iterated.
         """
         z, rank = self._lifted(z, differentiable=False), min(self.widths)
         if rank == min(self.lifted_shape):
-            return z
+            return z.copy()
         left, singular, right_t = np.linalg.svd(z, full_matrices=False)
         return (left[..., :rank] * singular[..., None, :rank]) @ right_t[..., :rank, :]
 
     # The conservation laws.
 
-    def law_matrices(self, theta: Any) -> list[Any]:
+    def law_matrices(self, theta: Theta) -> list[Any]:
         """Evaluate the symmetric matrices S_i of the laws, times ``law_scale``.
-
-        Parameters
-        ----------
-        theta : array-like, shape=[..., dim]
 
         Returns
         -------
@@ -301,44 +268,33 @@ class DeepLinear(Architecture):
         ]
         return [self.law_scale * (inner - outer) for inner, outer in grams]
 
-    def conservation_laws(self, theta: Any) -> Any:
-        """Evaluate the laws, the upper triangles of all S_i.
-
-        Parameters
-        ----------
-        theta : array-like, shape=[..., dim]
-
-        Returns
-        -------
-        laws : array, shape=[..., n_laws]
-        """
+    def conservation_laws(self, theta: Theta) -> Laws:
+        """Evaluate the laws, the upper triangles of all S_i."""
         return _upper(self.law_matrices(theta))
 
-    def laws_jvp(self, theta: Any, tangent: Any) -> Any:
-        """Push a velocity of θ forward by the laws.
-
-        Parameters
-        ----------
-        theta, tangent : array-like, shape=[..., dim]
-
-        Returns
-        -------
-        laws_tangent : array, shape=[..., n_laws]
-        """
+    def laws_jvp(self, theta: Theta, tangent: Tangent) -> Laws:
+        """Push a velocity of θ forward by the laws."""
         velocities = self.layer_velocities(self._theta(tangent, "tangent"))
         return self._polar_laws(self.layers(self._theta(theta)), velocities)
 
-    def laws_hessian(self, theta: Any, tangent_a: Any, tangent_b: Any) -> Any:
-        """Second derivative ∂²h[v, w] of the laws, the same at every θ.
+    def laws_size(self, theta: Theta, tangent: Tangent | None = None) -> Laws:
+        """Size of the terms of h(θ), or of ∂h(θ) v: that of the two layers next to each S_i."""
+        layers = self.layers(self._theta(theta, differentiable=False))
+        norms = [np.sum(layer**2, axis=(-2, -1)) for layer in layers]
+        if tangent is not None:
+            moved = self.layer_velocities(self._theta(tangent, "tangent", differentiable=False))
+            squares = [np.sum(layer**2, axis=(-2, -1)) for layer in moved]
+            norms = [np.sqrt(a) * np.sqrt(b) for a, b in zip(norms, squares, strict=True)]
+        sizes = np.stack([before + after for before, after in pairwise(norms)], axis=-1)
+        return self.law_scale * np.repeat(sizes, self._law_counts, axis=-1)
 
-        Parameters
-        ----------
-        theta, tangent_a, tangent_b : array-like, shape=[..., dim]
+    @property
+    def _law_counts(self) -> list[int]:
+        """Number of laws in each S_i."""
+        return [size * (size + 1) // 2 for size in self.widths[1:-1]]
 
-        Returns
-        -------
-        second_derivative : array, shape=[..., n_laws]
-        """
+    def laws_hessian(self, theta: Theta, tangent_a: Tangent, tangent_b: Tangent) -> Laws:
+        """Second derivative ∂²h[v, w] of the laws, the same at every θ."""
         first = self.layer_velocities(self._theta(tangent_a, "tangent_a"))
         return self._polar_laws(first, self.layer_velocities(self._theta(tangent_b, "tangent_b")))
 
@@ -351,7 +307,7 @@ class DeepLinear(Architecture):
         ]
         return _upper([self.law_scale * (half + transpose(half)) for half in halves])
 
-    def solve_laws_jvp(self, theta: Any, laws_tangent: Any) -> FloatArray:
+    def solve_laws_jvp(self, theta: Theta, laws_tangent: Laws) -> Tangent:
         r"""Solve ∂h(θ) v = w for the shortest v, by Lyapunov equations.
 
         v moves the layers by :math:`V_i = U_i N_{i-1} − N_i U_i`, with symmetric N_i such that
@@ -364,15 +320,6 @@ class DeepLinear(Architecture):
         With one hidden layer only the first two terms are there, and the eigenvectors of A solve
         it. With several, few laws are solved for densely; many by conjugate gradients, which the
         first two terms precondition.
-
-        Parameters
-        ----------
-        theta : array-like, shape=[..., dim]
-        laws_tangent : array-like, shape=[..., n_laws]
-
-        Returns
-        -------
-        normal_vec : array, shape=[..., dim]
         """
         if len(self.widths) > 3 and self.n_laws <= _DENSE_LAWS:
             return super().solve_laws_jvp(theta, laws_tangent)
@@ -415,18 +362,15 @@ class DeepLinear(Architecture):
         # The layers are θ times a constant, whose square the laws are scaled back by.
         return np.sqrt(self.law_scale) * self._pull_layers(steps)
 
-    def split_laws(self, laws: Any) -> list[FloatArray]:
+    def split_laws(self, laws: OneLaws) -> list[FloatArray]:
         """Rebuild the symmetric matrices S_i, without ``law_scale``, from the flat laws.
-
-        Parameters
-        ----------
-        laws : array-like, shape=[n_laws]
 
         Returns
         -------
         matrices : list of array, shape=[widths[i], widths[i]]
         """
-        flat, matrices, start = self._laws(laws), [], 0
+        flat = as_array(laws, "laws", (self.n_laws,), batch=False, differentiable=False)
+        matrices, start = [], 0
         for size in self.widths[1:-1]:
             count = size * (size + 1) // 2
             matrix = np.zeros((size, size))
@@ -435,55 +379,73 @@ class DeepLinear(Architecture):
             start += count
         return matrices
 
-    def balance(self, laws: Any, scale: float, tolerance: float = BALANCE_RTOL) -> FloatArray:
+    @door
+    def balance(
+        self, laws: OneLaws, sizes: Any, tolerance: float = BALANCE_RTOL, noise: Any = 0.0
+    ) -> FloatArray:
         """Read λ_1, …, λ_{L−1} off relaxed balanced laws, or say how far they are from it.
 
         Parameters
         ----------
-        laws : array-like, shape=[n_laws]
-        scale : float
-            Size of the layers, Σ‖U_i‖², that distances are relative to.
+        sizes : array-like, shape=[L - 1]
+            Sizes of the layers, as :meth:`sizes`, that distances are relative to.
         tolerance : float
             Largest relative distance ‖S_i − λ_i I‖ that counts as none.
+        noise : array-like, shape=[L - 1], optional
+            Rounding errors of the laws, where they come from larger layers.
 
         Returns
         -------
         lams : array, shape=[L - 1]
+            0 where S_i vanishes up to rounding.
 
         Raises
         ------
         NotIntrinsicError
             Some S_i is no multiple of I; holds its spectrum and distance.
         """
-        lams = []
-        for number, matrix in enumerate(self.split_laws(laws), start=1):
-            lam = float(np.trace(matrix)) / len(matrix)
+        matrices = self.split_laws(laws)
+        bounds = (
+            as_array(bound, name, differentiable=False)
+            for name, bound in (("sizes", sizes), ("noise", noise))
+        )
+        sizes, noise = (np.broadcast_to(bound, (len(matrices),)) for bound in bounds)
+        return self._balance(matrices, _means(matrices), sizes, tolerance, noise)
+
+    def _balance(
+        self,
+        matrices: list[FloatArray],
+        means: FloatArray,
+        sizes: FloatArray,
+        tolerance: float,
+        noise: Any,
+    ) -> FloatArray:
+        lams = np.where(np.abs(means) > ROUNDING * sizes + noise, means, 0.0)
+        bounds = np.broadcast_to(min(tolerance, _ANY) * sizes + noise, lams.shape)
+        for number, (matrix, lam, bound) in enumerate(zip(matrices, lams, bounds, strict=True)):
             distance = float(np.linalg.norm(matrix - lam * np.eye(len(matrix))))
-            if not distance <= tolerance * scale:
+            if not distance <= bound:
                 spectrum = show_spectrum(matrix)
                 raise NotIntrinsicError(
-                    f"S_{number} is not a multiple of I, so θ₀ is not relaxed balanced: spectrum "
-                    f"{spectrum}, ‖S − λI‖ = {distance:.3g} with λ = {lam:.3g}, expected at most "
-                    f"{tolerance * scale:.1e}; balanced_point(lam, rng) makes a balanced one"
+                    f"S_{number + 1} is not a multiple of I, so θ₀ is not relaxed balanced: "
+                    f"spectrum {spectrum}, ‖S − λI‖ = {distance:.3g} with λ = {lam:.3g}, expected "
+                    f"at most {bound:.1e}; balanced_point(lam, rng) makes a balanced one"
                 )
-            lams.append(lam)
-        return np.array(lams)
+        return lams
 
-    def size(self, theta: Any) -> float:
-        """Size of the layers, Σ‖U_i‖², that distances between laws are relative to.
-
-        Parameters
-        ----------
-        theta : array-like, shape=[dim]
+    def sizes(self, theta: OneTheta) -> FloatArray:
+        """Size ‖U_i‖² + ‖U_{i+1}‖² of the layers next to each S_i, the unit of distances from it.
 
         Returns
         -------
-        size : float
+        sizes : array, shape=[L - 1]
         """
-        return float(sum(np.sum(layer**2) for layer in self.layers(theta)))
+        squares = np.array([np.sum(layer**2) for layer in self.layers(theta)])
+        return squares[:-1] + squares[1:]
 
+    @door
     def hidden_values(
-        self, theta: Any, tolerance: float = BALANCE_RTOL
+        self, theta: OneTheta, tolerance: float = BALANCE_RTOL
     ) -> tuple[FloatArray, FloatArray]:
         r"""Read from θ what z does not tell: α_j on ker Zᵀ and β_j on ker Z.
 
@@ -492,7 +454,7 @@ class DeepLinear(Architecture):
 
         Parameters
         ----------
-        theta : array-like, shape=[dim]
+        theta : OneTheta
             Relaxed balanced.
         tolerance : float
             Largest relative distance of several eigenvalues that counts as none.
@@ -519,16 +481,17 @@ class DeepLinear(Architecture):
         rank = min(rank, int(np.sum(singular > RANK_RTOL * singular.max(initial=0.0))))
         ends = np.eye(depth)
         alphas, betas = ends[-1].copy(), ends[0].copy()
-        size = self.size(theta)
+        squares, tolerance = np.array([np.sum(layer**2) for layer in layers]), min(tolerance, _ANY)
         if self.widths[-1] > min(self.widths):
             basis = left[:, rank:]
             for j, suffix in enumerate(suffixes[::-1]):
-                bound = tolerance * size ** (depth - 1 - j)
+                bound = tolerance * np.prod(squares[j + 1 :])
                 alphas[j] = self._one_value(basis.T @ suffix, bound, "ker Zᵀ")
         if self.widths[0] > min(self.widths):
             basis = right_t[rank:].T
             for j, prefix in enumerate(prefixes):
-                betas[j] = self._one_value(basis.T @ prefix.T, tolerance * size**j, "ker Z")
+                bound = tolerance * np.prod(squares[:j])
+                betas[j] = self._one_value(basis.T @ prefix.T, bound, "ker Z")
         return alphas, betas
 
     def _one_value(self, rows: FloatArray, bound: float, kernel: str) -> float:
@@ -547,36 +510,27 @@ class DeepLinear(Architecture):
 
     # Points.
 
-    def random_point(self, n_samples: int = 1, rng: Rng = None) -> FloatArray:
+    def random_point(self, n_samples: int = 1, rng: Rng = None) -> Theta:
         """Draw layers with normal entries of variance 1/fan-in.
 
         Parameters
         ----------
         n_samples : int
             With one sample there is no sample axis.
-        rng : numpy.random.Generator or int, optional
-
-        Returns
-        -------
-        theta : array, shape=[..., dim]
         """
         count, rng = as_count(n_samples, "n_samples", 1), as_rng(rng)
+        refuse_beyond(count * self.dim, f"{count} points of {self.dim} numbers")
         layers = [rng.standard_normal((count, b, a)) / np.sqrt(a) for a, b in pairwise(self.widths)]
         points = self.from_layers(layers)
         return points[0] if count == 1 else points
 
-    def balanced_point(self, lams: Any, rng: Rng = None) -> FloatArray:
+    def balanced_point(self, lams: Any, rng: Rng = None) -> OneTheta:
         """Draw a relaxed balanced point, S_i = λ_i I.
 
         Parameters
         ----------
         lams : array-like, shape=[L - 1]
             One number stands for all.
-        rng : numpy.random.Generator or int, optional
-
-        Returns
-        -------
-        theta : array, shape=[dim]
 
         Raises
         ------
@@ -602,16 +556,21 @@ class DeepLinear(Architecture):
         return np.broadcast_to(np.ravel(array), (count,))
 
     def _balanced_layers(
-        self, squares: FloatArray, lams: FloatArray, frames: list[FloatArray]
+        self,
+        squares: FloatArray,
+        lams: FloatArray,
+        frames: list[FloatArray],
+        noise: float = 0.0,
     ) -> list[FloatArray]:
         """Layers with S_i = λ_i I and squared singular values ``squares``, shape=[rank, L].
 
         Column k of each frame is direction k of the product; the columns beyond those of the
         product are hidden. A hidden direction carries a squared singular value from layer to
-        layer, starts at 0 where it is born, and must end at 0 or at the output.
+        layer, starts at 0 where it is born, and must end at 0 or at the output. What is below
+        the rounding errors of the squares, or of the λ (``noise``), is 0.
         """
         rank, layers = len(squares), []
-        tiny = 1e-14 * (1 + np.abs(layer_shifts(lams)).max())
+        tiny = ROUNDING * (np.max(squares) + np.abs(layer_shifts(lams)).max()) + noise
         hidden = self._hidden_squares(rank, lams, tiny)  # squared values of the layer to come
         for i, (n_in, n_out) in enumerate(pairwise(self.widths)):
             carried = np.flatnonzero(hidden > 0)
@@ -658,22 +617,16 @@ class DeepLinear(Architecture):
                 born = lams[j] + np.append(born, np.zeros(max(0, room - going - born.size)))
         return squares
 
-    def recover(self, z: Any, laws: Any, *, near: Any = None) -> FloatArray:
+    def recover(self, z: Lifted, laws: Laws, *, near: Theta | None = None) -> Theta:
         """Find one point of the fibre over z on the invariant set: a section.
 
         At relaxed balanced laws it is built from the singular value decomposition of z, whatever
         ``near``, and so it is, close to ``near``, for two layers on the leaf of hyperbolic isotropy
         or with n = m = 1; elsewhere Gauss–Newton steps lead there from ``near``.
 
-        Parameters
-        ----------
-        z : array-like, shape=[..., widths[-1], widths[0]]
-        laws : array-like, shape=[..., n_laws]
-        near : array-like, shape=[..., dim], optional
-
         Returns
         -------
-        theta : array, shape=[..., dim]
+        theta : Theta
             The frames of the hidden layers, which φ forgets, are the standard ones here.
 
         Raises
@@ -684,14 +637,29 @@ class DeepLinear(Architecture):
         arrays = [self._lifted(z, differentiable=False), self._laws(laws)]
         if near is not None:
             arrays.append(self._theta(near, "near", differentiable=False))
-        return over_batch(self._recover, arrays, [2, 1, 1][: len(arrays)])
+        return over_batch(self._recover, arrays, [2, 1, 1][: len(arrays)], shape=(self.dim,))
 
     def _recover(
         self, z: FloatArray, laws: FloatArray, near: FloatArray | None = None
     ) -> FloatArray:
-        scale = float(np.linalg.norm(z) + np.linalg.norm(laws) / self.law_scale)
+        matrices = self.split_laws(laws)
+        # The laws are as precise as the layers that they were taken from were large.
+        noise = np.zeros(len(matrices)) if near is None else ROUNDING * self.sizes(near)
+        means = _means(matrices)
+        means[np.abs(means) <= noise] = 0.0
+        left, singular, right_t = np.linalg.svd(z)
+        typical = np.max(singular, initial=0.0) ** (2 / len(self.widths[1:]))
+        if np.all(np.abs(means) <= ROUNDING * typical):  # as all layers are then, of one size
+            means[:] = 0.0
+        squares = self._squares(singular, means)
+        layers = np.sum(squares, axis=0)
+        sizes = layers[:-1] + layers[1:] + [np.linalg.norm(matrix) for matrix in matrices]
         try:
-            return self._section(z, self.balance(laws, max(scale, 1e-300)))
+            lams = self._balance(matrices, means, sizes, BALANCE_RTOL, noise)
+            if np.any(lams != means):
+                squares = self._squares(singular, lams)
+            frames = self._frames(right_t.T, left)
+            return self.from_layers(self._balanced_layers(squares, lams, frames, np.max(noise)))
         except NotIntrinsicError:
             return self._recover_unbalanced(z, laws, near)
         except ArchitectureError as error:
@@ -704,11 +672,17 @@ class DeepLinear(Architecture):
 
     def _section(self, z: FloatArray, lams: FloatArray) -> FloatArray:
         left, singular, right_t = np.linalg.svd(z)
+        squares, frames = self._squares(singular, lams), self._frames(right_t.T, left)
+        return self.from_layers(self._balanced_layers(squares, lams, frames))
+
+    def _squares(self, singular: FloatArray, lams: FloatArray) -> FloatArray:
+        """Squared singular values of the layers, shape=[rank, L]."""
         rank = min(self.widths)
         shifts = np.broadcast_to(layer_shifts(lams), (rank, len(self.widths) - 1))
-        squares = np.asarray(shifted_product_root(shifts, singular[:rank] ** 2))
-        frames = [right_t.T, *self._inner_frames(right_t.T, left), left]
-        return self.from_layers(self._balanced_layers(squares, lams, frames))
+        return np.asarray(layer_squares(shifts, singular[:rank]))
+
+    def _frames(self, first: FloatArray, last: FloatArray) -> list[FloatArray]:
+        return [first, *self._inner_frames(first, last), last]
 
     def _inner_frames(self, first: FloatArray, last: FloatArray) -> list[FloatArray]:
         """Frames of the hidden layers for a section, which φ forgets."""
@@ -720,9 +694,9 @@ class DeepLinear(Architecture):
         The laws allow what commutes with them, so one turn for each of their eigenspaces.
         """
         layers, targets = self.layers(theta), self.layers(base_point)
-        gap = BALANCE_RTOL * float(sum(np.sum(layer**2) for layer in layers))
         laws = self.split_laws(self.conservation_laws(theta))
-        spaces = [_eigenspaces(matrix, gap) for matrix in laws]
+        gaps = BALANCE_RTOL * self.sizes(theta)
+        spaces = [_eigenspaces(matrix, gap) for matrix, gap in zip(laws, gaps, strict=True)]
         for sweep in range(_ALIGN_SWEEPS):
             moved = 0.0
             for i, bases in enumerate(spaces):
@@ -738,19 +712,25 @@ class DeepLinear(Architecture):
                 break
         return self.from_layers(layers)
 
-    def fibre_point(self, theta: Any, rng: Rng = None) -> FloatArray:
+    def _signs(self) -> IntArray:
+        """The layers on both sides of each hidden layer of width 1, whose frame is a sign."""
+        signs = []
+        for i, width in enumerate(self.widths[1:-1]):
+            if width == 1:
+                sizes = enumerate(pairwise(self.widths))
+                layers = [np.full((b, a), float(j in (i, i + 1))) for j, (a, b) in sizes]
+                signs.append(self.from_layers(layers))
+        return np.array(signs, dtype=np.intp).reshape(-1, self.dim)
+
+    def fibre_point(self, theta: Theta, rng: Rng = None) -> Theta:
         """Find another point over the same z, relaxed balanced with other λ.
 
         Parameters
         ----------
-        theta : array-like, shape=[..., dim]
+        theta : Theta
             Relaxed balanced.
         rng : numpy.random.Generator or int, optional
             Not used: the shift of λ is one of a few fixed ones.
-
-        Returns
-        -------
-        theta : array, shape=[..., dim]
 
         Raises
         ------
@@ -760,10 +740,11 @@ class DeepLinear(Architecture):
         """
         theta = self._theta(theta, differentiable=False)
         if theta.ndim > 1:
-            return np.stack([self.fibre_point(point, rng) for point in theta])
+            return over_batch(lambda point: self.fibre_point(point, rng), [theta], [1])
         z = np.asarray(self.lift(theta))
         laws = self.split_laws(self.conservation_laws(theta))
-        lams = np.array([np.trace(matrix) / len(matrix) for matrix in laws])
+        lams = _means(laws)
+        lams[np.abs(lams) <= ROUNDING * self.sizes(theta)] = 0.0
         size = np.linalg.norm(z) ** (2 / (len(self.widths) - 1))
         each = np.eye(lams.size)
         steps = [np.ones(lams.size), *each, *(a - b for a, b in combinations(each, 2))]
@@ -803,38 +784,28 @@ class TwoLayerLinear(DeepLinear):
     def _block_shapes(self) -> list[tuple[int, ...]]:
         return [(self.n, self.r), (self.m, self.r)]
 
-    def layers(self, theta: Any) -> list[Any]:
-        """Return the layers Vᵀ and U of the product.
-
-        Parameters
-        ----------
-        theta : array-like, shape=[..., dim]
-
-        Returns
-        -------
-        layers : list of array
-        """
+    def layers(self, theta: Theta) -> list[Any]:
+        """Return the layers Vᵀ and U of the product."""
         left, right = self.unpack(theta)
         return [transpose(right), left]
 
     def _pull_layers(self, covectors: list[Any]) -> Any:
         return self.pack(covectors[1], transpose(covectors[0]))
 
-    def from_layers(self, layers: Sequence[Any]) -> Any:
+    def from_layers(self, layers: Sequence[Any]) -> Theta:
         """Find the θ = (U, V) with the layers Vᵀ and U.
 
         Parameters
         ----------
         layers : sequence of array-like
             The matrices Vᵀ and U.
-
-        Returns
-        -------
-        theta : array, shape=[..., dim]
         """
-        return self.pack(layers[1], transpose(as_array(layers[0], "a layer")))
+        first, last = self._each_layer(layers)
+        if first.ndim < 2:
+            raise ShapeError(f"a layer must be a matrix, got shape {first.shape}")
+        return self.pack(last, transpose(first))
 
-    def hyperbolic_point(self, a: float, rng: Rng = None) -> FloatArray:
+    def hyperbolic_point(self, a: float, rng: Rng = None) -> OneTheta:
         r"""Draw a point of the leaf of hyperbolic isotropy, W Wᵀ J W Wᵀ = a² J.
 
         Here W = [U; V] and J = diag(I_n, −I_m). S has the eigenvalues a (n times), −a (m times)
@@ -844,11 +815,6 @@ class TwoLayerLinear(DeepLinear):
         ----------
         a : float
             Positive.
-        rng : numpy.random.Generator or int, optional
-
-        Returns
-        -------
-        theta : array, shape=[dim]
 
         Raises
         ------
@@ -871,12 +837,12 @@ class TwoLayerLinear(DeepLinear):
         """The θ of W = [U; V]."""
         return np.asarray(self.pack(weights[: self.n], weights[self.n :]))
 
-    def hyperbolic_radius(self, laws: Any, tolerance: float = BALANCE_RTOL) -> float | None:
+    @door
+    def hyperbolic_radius(self, laws: OneLaws, tolerance: float = BALANCE_RTOL) -> float | None:
         """Read off laws the radius a of the leaf of hyperbolic isotropy they belong to.
 
         Parameters
         ----------
-        laws : array-like, shape=[n_laws]
         tolerance : float
             Largest distance of the spectrum of S from {a (n times), −a (m times), 0}, relative to
             a.
@@ -944,6 +910,11 @@ def _root(matrix: FloatArray) -> FloatArray:
     return (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
 
 
+def _means(matrices: list[FloatArray]) -> FloatArray:
+    """Means λ of the eigenvalues of symmetric matrices."""
+    return np.array([np.trace(matrix) / len(matrix) for matrix in matrices])
+
+
 def _upper(matrices: list[Any]) -> Any:
     """Upper triangles of symmetric matrices, flat and joined."""
     triangles = [(matrix, *np.triu_indices(matrix.shape[-1])) for matrix in matrices]
@@ -1001,10 +972,6 @@ def show_spectrum(matrix: FloatArray) -> str:
     ----------
     matrix : array, shape=[n, n]
         Symmetric.
-
-    Returns
-    -------
-    text : str
     """
     values = np.linalg.eigvalsh(matrix)
     return np.array2string(values, formatter={"float_kind": "{:.4g}".format})
@@ -1017,7 +984,6 @@ def random_orthogonal(size: int, rng: np.random.Generator) -> FloatArray:
     ----------
     size : int
         Number of rows.
-    rng : numpy.random.Generator
 
     Returns
     -------

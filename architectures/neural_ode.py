@@ -7,9 +7,22 @@ import geomstats.backend as gs
 import numpy as np
 from scipy.linalg import expm, schur
 
+from liftflow.architectures.base import Architecture
 from liftflow.architectures.linear import DeepLinear, layer_shifts, random_orthogonal, transpose
 from liftflow.errors import ArchitectureError
-from liftflow.typing import FloatArray, Rng, as_array, as_count, as_rng
+from liftflow.typing import (
+    FloatArray,
+    IntArray,
+    OneTheta,
+    Rng,
+    Tangent,
+    Theta,
+    as_array,
+    as_count,
+    as_rng,
+    refuse_beyond,
+    shown,
+)
 
 
 class LinearNeuralODE(DeepLinear):
@@ -37,32 +50,26 @@ class LinearNeuralODE(DeepLinear):
 
     def __init__(self, n: int, n_steps: int) -> None:
         self.n, self.n_steps = as_count(n, "n", 1), as_count(n_steps, "n_steps", 2)
+        cells = f"{shown(self.n_steps)} cells of {shown(self.n)} × {shown(self.n)} numbers"
+        refuse_beyond(self.n_steps, cells, 40 + 8 * self.n**2)
         super().__init__([self.n] * (self.n_steps + 1))
         self.law_scale = float(self.n_steps**2)
 
     def _block_shapes(self) -> list[tuple[int, ...]]:
         return [(self.n_steps, self.n, self.n)]
 
-    def pack(self, *blocks: Any) -> Any:
+    def pack(self, *blocks: Any) -> Theta:
         """Flatten A on the grid, θ = A/√N.
 
         Parameters
         ----------
         *blocks : array-like, shape=[..., n_steps, n, n]
             The one block A.
-
-        Returns
-        -------
-        theta : array, shape=[..., dim]
         """
         return super().pack(*blocks) / np.sqrt(self.n_steps)
 
-    def unpack(self, theta: Any) -> tuple[Any, ...]:
+    def unpack(self, theta: Theta) -> tuple[Any, ...]:
         """Read A on the grid, A = √N θ.
-
-        Parameters
-        ----------
-        theta : array-like, shape=[..., dim]
 
         Returns
         -------
@@ -70,12 +77,8 @@ class LinearNeuralODE(DeepLinear):
         """
         return tuple(np.sqrt(self.n_steps) * block for block in super().unpack(theta))
 
-    def layers(self, theta: Any) -> list[Any]:
+    def layers(self, theta: Theta) -> list[Any]:
         """Return the layers I + A_i/N.
-
-        Parameters
-        ----------
-        theta : array-like, shape=[..., dim]
 
         Returns
         -------
@@ -83,12 +86,8 @@ class LinearNeuralODE(DeepLinear):
         """
         return [gs.eye(self.n) + layer for layer in self.layer_velocities(theta)]
 
-    def layer_velocities(self, tangent: Any) -> list[Any]:
+    def layer_velocities(self, tangent: Tangent) -> list[Any]:
         """Return the velocities A_i'/N of the layers.
-
-        Parameters
-        ----------
-        tangent : array-like, shape=[..., dim]
 
         Returns
         -------
@@ -101,52 +100,44 @@ class LinearNeuralODE(DeepLinear):
         # The transpose of θ ↦ A/N = θ/√N.
         return self.pack(gs.stack(covectors, axis=-3))
 
-    def from_layers(self, layers: Sequence[Any]) -> Any:
+    def from_layers(self, layers: Sequence[Any]) -> Theta:
         """Find the θ with these layers.
 
         Parameters
         ----------
         layers : sequence of array-like, shape=[..., n, n]
             The matrices I + A_i/N.
-
-        Returns
-        -------
-        theta : array, shape=[..., dim]
         """
-        stacked = np.stack([as_array(layer, "a layer") for layer in layers], axis=-3)
+        shape, parts = (self.n, self.n), self._each_layer(layers)
+        stacked = np.stack([as_array(layer, "a layer", shape) for layer in parts], axis=-3)
         return self.pack(self.n_steps * (stacked - np.eye(self.n)))
 
-    def random_point(self, n_samples: int = 1, rng: Rng = None) -> FloatArray:
+    def _signs(self) -> IntArray:
+        # A layer I + A/N turned over is no multiple of A.
+        return Architecture._signs(self)
+
+    def random_point(self, n_samples: int = 1, rng: Rng = None) -> Theta:
         """Draw a path A(s) that is linear in s, with normal ends.
 
         Parameters
         ----------
         n_samples : int
             With one sample there is no sample axis.
-        rng : numpy.random.Generator or int, optional
-
-        Returns
-        -------
-        theta : array, shape=[..., dim]
         """
         count, rng = as_count(n_samples, "n_samples", 1), as_rng(rng)
+        refuse_beyond(count * self.dim, f"{count} points of {self.dim} numbers")
         first, last = rng.standard_normal((2, count, 1, self.n, self.n)) / np.sqrt(self.n)
         s = np.linspace(0.0, 1.0, self.n_steps)[:, None, None]
         points = self.pack((1 - s) * first + s * last)
         return points[0] if count == 1 else points
 
-    def balanced_point(self, lam: Any, rng: Rng = None) -> FloatArray:
+    def balanced_point(self, lam: Any, rng: Rng = None) -> OneTheta:
         """Draw a relaxed balanced point, H_i = λ_i I exactly on the grid.
 
         Parameters
         ----------
         lam : array-like, shape=[] or [n_steps - 1]
             Value of λ, which may depend on the depth.
-        rng : numpy.random.Generator or int, optional
-
-        Returns
-        -------
-        theta : array, shape=[dim]
 
         Raises
         ------
@@ -180,14 +171,8 @@ class LinearNeuralODE(DeepLinear):
             frames.append(frames[-1] @ step)
         return frames
 
-    def fibre_point(self, theta: Any, rng: Rng = None) -> FloatArray:
-        """Refuse: the closed form is the same whatever λ is, so there is no control of this kind.
-
-        Parameters
-        ----------
-        theta : array-like, shape=[..., dim]
-        rng : numpy.random.Generator or int, optional
-        """
+    def fibre_point(self, theta: Theta, rng: Rng = None) -> FloatArray:
+        """Refuse: the closed form is the same whatever λ is, so there is no such control."""
         raise ArchitectureError(
             "the metric of a linear neural ODE is the same for every λ, so other laws give no "
             "negative control; compare with another metric instead, by cometric="

@@ -10,9 +10,23 @@ from scipy.sparse import csr_array
 
 from liftflow.architectures.dag import CompiledDAG
 from liftflow.architectures.laplacian import Laplacian
+from liftflow.doors import Guarded
 from liftflow.errors import ArchitectureError, NotRecoverableError
-from liftflow.linalg import over_batch
-from liftflow.typing import FloatArray, IntArray, as_array
+from liftflow.linalg import is_squarable, over_batch
+from liftflow.typing import (
+    FloatArray,
+    IntArray,
+    OneTangent,
+    OneTheta,
+    OnHidden,
+    Tangent,
+    Theta,
+    as_array,
+    as_instance,
+    as_vector,
+    freeze,
+    refuse_beyond,
+)
 
 
 def path_table(dag: CompiledDAG, limit: int) -> IntArray:
@@ -24,7 +38,6 @@ def path_table(dag: CompiledDAG, limit: int) -> IntArray:
 
     Parameters
     ----------
-    dag : CompiledDAG
     limit : int
         Largest number of paths to list.
 
@@ -43,6 +56,7 @@ def path_table(dag: CompiledDAG, limit: int) -> IntArray:
             f"the network has {dag.n_paths} paths, more than the limit of {limit}; use "
             "coordinates='basis', which lists none, or raise path_limit"
         )
+    refuse_beyond(dag.n_paths * len(dag.members), f"a table of {dag.n_paths} paths")
     suffixes: dict[int, IntArray] = {int(node): np.empty((1, 0), np.intp) for node in dag.outputs}
     starts = [*range(dag.n_inputs), len(dag.nodes)]
     by_tail = np.argsort(dag.tails, kind="stable")
@@ -95,7 +109,6 @@ class Anchors:
 
     Attributes
     ----------
-    dag : CompiledDAG
     into, out_of : array, shape=[n_hidden]
         Parameter numbers of the anchor edges.
     """
@@ -105,20 +118,11 @@ class Anchors:
     out_of: IntArray
 
     @classmethod
-    def strongest(cls, dag: CompiledDAG, theta: FloatArray) -> "Anchors":
+    def strongest(cls, dag: CompiledDAG, theta: OneTheta) -> "Anchors":
         """Anchor every hidden node on the path of largest product |θ_e| through it.
 
         Unlike the largest weight at each node, this choice is invariant under rescaling, so it
         depends on z alone, and the anchor paths vanish only where every path does.
-
-        Parameters
-        ----------
-        dag : CompiledDAG
-        theta : array, shape=[D]
-
-        Returns
-        -------
-        anchors : Anchors
 
         Raises
         ------
@@ -132,12 +136,8 @@ class Anchors:
             raise _dead(dag, theta, before, after)
         return cls(dag, into, out_of)
 
-    def deficit(self, theta: FloatArray) -> float:
+    def deficit(self, theta: OneTheta) -> float:
         """Largest log-ratio, over hidden nodes, of the best path product to the anchor's.
-
-        Parameters
-        ----------
-        theta : array, shape=[D]
 
         Returns
         -------
@@ -153,59 +153,43 @@ class Anchors:
         with np.errstate(invalid="ignore"):
             return float(np.max(best - own))
 
-    def sums_before(self, values: Any) -> Any:
+    def sums_before(self, values: OneTangent) -> OnHidden:
         """Sum of ``values`` along the anchor path from a start to each hidden node.
 
         Parameters
         ----------
-        values : array, shape=[D]
+        values : OneTangent
             One per edge.
-
-        Returns
-        -------
-        sums : array, shape=[n_hidden]
         """
         return self._along(values, self.into, self.dag.tail_hidden, self._forward, np.add)
 
-    def sums_after(self, values: Any) -> Any:
+    def sums_after(self, values: OneTangent) -> OnHidden:
         """Sum of ``values`` along the anchor path from each hidden node to an output.
 
         Parameters
         ----------
-        values : array, shape=[D]
+        values : OneTangent
             One per edge.
-
-        Returns
-        -------
-        sums : array, shape=[n_hidden]
         """
         return self._along(values, self.out_of, self.dag.head_hidden, self._backward, np.add)
 
-    def products_before(self, values: Any) -> Any:
+    def products_before(self, values: OneTangent) -> OnHidden:
         """Product of ``values`` along the anchor path from a start to each hidden node.
 
         Parameters
         ----------
-        values : array, shape=[D]
+        values : OneTangent
             One per edge.
-
-        Returns
-        -------
-        products : array, shape=[n_hidden]
         """
         return self._along(values, self.into, self.dag.tail_hidden, self._forward, np.multiply)
 
-    def products_after(self, values: Any) -> Any:
+    def products_after(self, values: OneTangent) -> OnHidden:
         """Product of ``values`` along the anchor path from each hidden node to an output.
 
         Parameters
         ----------
-        values : array, shape=[D]
+        values : OneTangent
             One per edge.
-
-        Returns
-        -------
-        products : array, shape=[n_hidden]
         """
         return self._along(values, self.out_of, self.dag.head_hidden, self._backward, np.multiply)
 
@@ -231,30 +215,12 @@ class Anchors:
             total[hidden] = combine(total[neighbours[edges]], values[edges])
         return total[:-1]
 
-    def transposed_before(self, weights: Any) -> FloatArray:
-        """Apply the transpose of :meth:`sums_before`, from hidden nodes to edges.
-
-        Parameters
-        ----------
-        weights : array, shape=[n_hidden]
-
-        Returns
-        -------
-        transposed : array, shape=[D]
-        """
+    def transposed_before(self, weights: OnHidden) -> OneTangent:
+        """Apply the transpose of :meth:`sums_before`, from hidden nodes to edges."""
         return self._transposed(weights, self.into, self.dag.tail_hidden, self._backward)
 
-    def transposed_after(self, weights: Any) -> FloatArray:
-        """Apply the transpose of :meth:`sums_after`, from hidden nodes to edges.
-
-        Parameters
-        ----------
-        weights : array, shape=[n_hidden]
-
-        Returns
-        -------
-        transposed : array, shape=[D]
-        """
+    def transposed_after(self, weights: OnHidden) -> OneTangent:
+        """Apply the transpose of :meth:`sums_after`, from hidden nodes to edges."""
         return self._transposed(weights, self.out_of, self.dag.head_hidden, self._forward)
 
     def _transposed(
@@ -272,17 +238,8 @@ class Anchors:
         return result
 
 
-def log_abs(theta: FloatArray) -> FloatArray:
-    """Return log |θ|, −∞ at zeros.
-
-    Parameters
-    ----------
-    theta : array, shape=[D]
-
-    Returns
-    -------
-    logs : array, shape=[D]
-    """
+def log_abs(theta: OneTheta) -> OneTangent:
+    """Return log |θ|, −∞ at zeros."""
     with np.errstate(divide="ignore"):
         return np.log(np.abs(theta))
 
@@ -332,9 +289,40 @@ def _dead(
     )
 
 
+def follow_signs(dag: CompiledDAG, theta: OneTheta, near: OneTheta) -> OneTheta:
+    """Flip hidden nodes so that every edge has the sign of ``near``, but those that vanish.
+
+    Where all paths through a node vanish, either all its in-edges or all its out-edges change
+    sign, and φ does not say which; the edges that are not small do. A spanning tree of the
+    strongest ones, grounded at the inputs and outputs, decides for every node.
+
+    Returns
+    -------
+    theta : OneTheta
+        With the same φ and the same laws.
+    """
+    overlap = theta * near
+    if not np.any(overlap < 0):
+        return theta
+    tree, signs, left = np.arange(dag.n_hidden + 1), np.ones(dag.n_hidden + 1), dag.n_hidden
+    for edge in np.argsort(-np.abs(overlap), kind="stable"):
+        tail, head = dag.tail_hidden[edge], dag.head_hidden[edge]  # −1, the last, is the ground
+        if tree[tail] != tree[head]:
+            joined = tree == tree[head]
+            if signs[tail] * signs[head] * overlap[edge] < 0:
+                signs[joined] *= -1.0
+            tree[joined], left = tree[tail], left - 1
+        if not left:
+            break
+    signs *= signs[-1]
+    return theta * signs[dag.tail_hidden] * signs[dag.head_hidden]
+
+
 @primitive
 def _coordinates(theta: FloatArray, chart: "BasisPathChart") -> FloatArray:
-    return over_batch(lambda t: chart._edge_products(t)[chart.edges], [theta], [1])
+    return over_batch(
+        lambda t: chart._edge_products(t)[chart.edges], [theta], [1], shape=(chart.dim,)
+    )
 
 
 # First derivatives only: both functions are closed to autograd themselves and say so.
@@ -343,7 +331,7 @@ defjvp(_coordinates, lambda g, ans, theta, chart: chart.push_forward(theta, g))
 
 
 @dataclass(frozen=True, eq=False)
-class BasisPathChart:
+class BasisPathChart(Guarded):
     """Local coordinates on φ(𝓜_θ₀): the products along D − |H| basis paths.
 
     Every hidden node has an anchor in-edge and an anchor out-edge. The basis path of an edge
@@ -355,8 +343,7 @@ class BasisPathChart:
     ----------
     laplacian : Laplacian
         Of the network's channels.
-    anchors : Anchors
-    signs : array, shape=[n_hidden]
+    signs : OnHidden
         Sign of the product along the anchor path to each hidden node: what φ forgets, and what
         cannot change inside the chart.
 
@@ -367,7 +354,14 @@ class BasisPathChart:
 
     laplacian: Laplacian
     anchors: Anchors
-    signs: FloatArray
+    signs: OnHidden
+
+    def __post_init__(self) -> None:
+        """Freeze the arrays, on which those that are cached rest."""
+        as_instance(self.laplacian, Laplacian, "laplacian")
+        as_instance(self.anchors, Anchors, "anchors")
+        as_vector(self.signs, "signs", self.dag.n_hidden)
+        freeze((self.signs, self.anchors.into, self.anchors.out_of))
 
     @property
     def dag(self) -> CompiledDAG:
@@ -387,7 +381,7 @@ class BasisPathChart:
         """
         kept = np.ones(self.dag.dim, dtype=bool)
         kept[self.anchors.out_of] = False
-        return np.flatnonzero(kept)
+        return freeze(np.flatnonzero(kept))
 
     @cached_property
     def coordinate_of_edge(self) -> IntArray:
@@ -396,7 +390,7 @@ class BasisPathChart:
         number[self.edges] = np.arange(self.dim)
         for hidden in self.dag.hidden_generations:
             number[self.anchors.out_of[hidden]] = number[self.anchors.into[hidden]]
-        return number
+        return freeze(number)
 
     def _theta(self, theta: Any, name: str = "theta") -> FloatArray:
         return as_array(theta, name, (self.dag.dim,), differentiable=False)
@@ -418,35 +412,18 @@ class BasisPathChart:
         after = np.append(self.anchors.sums_after(values), 0.0)
         return before[self.dag.tail_hidden] + after[self.dag.head_hidden]
 
-    def coordinates(self, theta: Any) -> Any:
-        """Evaluate the products along the basis paths, differentiably to first order.
-
-        Parameters
-        ----------
-        theta : array-like, shape=[..., D]
-
-        Returns
-        -------
-        coordinates : array, shape=[..., dim]
-        """
+    def coordinates(self, theta: Theta) -> Tangent:
+        """Evaluate the products along the basis paths, differentiably to first order."""
         return _coordinates(as_array(theta, "theta", (self.dag.dim,)), self)
 
-    def push_forward(self, theta: Any, tangent: Any) -> FloatArray:
+    def push_forward(self, theta: Theta, tangent: Tangent) -> Tangent:
         r"""Push a velocity of θ forward to the coordinates, in O(edges).
 
         :math:`\dot z_b = z_b (α_{in}(u) + α_{out}(v)) + ω_{in}(u) ω_{out}(v) \dot θ_e`, with α the
         sums of :math:`\dot θ/θ` and ω the products of θ along the anchors.
-
-        Parameters
-        ----------
-        theta, tangent : array-like, shape=[..., D]
-
-        Returns
-        -------
-        velocity : array, shape=[..., dim]
         """
         arrays = [self._theta(theta), self._theta(tangent, "tangent")]
-        return over_batch(self._push, arrays, [1, 1])
+        return over_batch(self._push, arrays, [1, 1], shape=(self.dim,))
 
     def _push(self, theta: FloatArray, tangent: FloatArray) -> FloatArray:
         dag, anchors = self.dag, self.anchors
@@ -468,19 +445,15 @@ class BasisPathChart:
         ends = anchors.products_before(theta), anchors.products_after(theta)
         return np.take(dag.channels.scaled(pushed, *ends, out=pushed), self.edges)
 
-    def hessian(self, theta: Any, tangent_a: Any, tangent_b: Any) -> FloatArray:
+    def hessian(self, theta: Theta, tangent_a: Tangent, tangent_b: Tangent) -> Tangent:
         r"""Evaluate the second derivative of the coordinates, in O(edges).
 
         With α and ω as in :meth:`push_forward` and σ the sums of :math:`a_e b_e / θ_e^2` along
         the anchors, :math:`ω (θ_e (α_a α_b − σ) + a_e α_b + b_e α_a)`.
 
-        Parameters
-        ----------
-        theta, tangent_a, tangent_b : array-like, shape=[..., D]
-
         Returns
         -------
-        acceleration : array, shape=[..., dim]
+        acceleration : Tangent
             Symmetric in its two vectors.
         """
 
@@ -492,7 +465,7 @@ class BasisPathChart:
             return (before * after * (point * both + a * sums_b + b * sums_a))[self.edges]
 
         vectors = [self._theta(tangent_a, "tangent_a"), self._theta(tangent_b, "tangent_b")]
-        return over_batch(bend, [self._theta(theta), *vectors], [1, 1, 1])
+        return over_batch(bend, [self._theta(theta), *vectors], [1, 1, 1], shape=(self.dim,))
 
     def _rates(self, theta: FloatArray, tangent: FloatArray) -> FloatArray:
         """θ̇/θ on the anchors, the only edges where it is asked for."""
@@ -505,18 +478,8 @@ class BasisPathChart:
     def _anchor_edges(self) -> IntArray:
         return np.union1d(self.anchors.into, self.anchors.out_of)
 
-    def pull_back(self, theta: Any, covector: Any) -> FloatArray:
-        """Pull a covector on the coordinates back to θ: the transpose of :meth:`push_forward`.
-
-        Parameters
-        ----------
-        theta : array-like, shape=[..., D]
-        covector : array-like, shape=[..., dim]
-
-        Returns
-        -------
-        pulled : array, shape=[..., D]
-        """
+    def pull_back(self, theta: Theta, covector: Tangent) -> Tangent:
+        """Pull a covector on the coordinates back to θ: the transpose of :meth:`push_forward`."""
 
         def pull(point: FloatArray, form: FloatArray) -> FloatArray:
             before, after = self._ends(point)
@@ -533,22 +496,17 @@ class BasisPathChart:
         form = as_array(covector, "covector", (self.dim,), differentiable=False)
         return over_batch(pull, [self._theta(theta), form], [1, 1])
 
-    def gram_apply(self, theta: Any, covector: Any) -> FloatArray:
+    def gram_apply(self, theta: Theta, covector: Tangent) -> Tangent:
         """Apply ∂φ_B ∂φ_Bᵀ, the Gram operator in these coordinates, in O(edges).
-
-        Parameters
-        ----------
-        theta : array-like, shape=[..., D]
-        covector : array-like, shape=[..., dim]
 
         Returns
         -------
-        image : array, shape=[..., dim]
+        image : Tangent
             With θ on the invariant set, K_θ₀ times the covector: no path is listed.
         """
         return self.push_forward(theta, self.pull_back(theta, covector))
 
-    def representative(self, coordinates: FloatArray) -> FloatArray:
+    def representative(self, coordinates: OneTangent) -> OneTangent:
         """Rebuild the point θ̂ of the fibre whose anchor in-edges are all 1.
 
         One division per edge: :math:`θ̂_{u→v} = z_e / z_{a(v)}` for hidden v,
@@ -556,19 +514,16 @@ class BasisPathChart:
 
         Parameters
         ----------
-        coordinates : array, shape=[dim]
+        coordinates : OneTangent
             Products along the basis paths.
-
-        Returns
-        -------
-        representative : array, shape=[D]
 
         Raises
         ------
         NotRecoverableError
             An anchor path vanishes: the point is not covered by this chart.
         """
-        return self._at_scale(coordinates, np.ones(self.dag.n_hidden))
+        own = as_vector(coordinates, "coordinates", self.dim)
+        return self._at_scale(own, np.ones(self.dag.n_hidden))
 
     def _at_scale(self, coordinates: FloatArray, scale: FloatArray) -> FloatArray:
         """Rebuild the point of the fibre with these products λ along the anchors to each node."""
@@ -582,20 +537,19 @@ class BasisPathChart:
             )
         return self.dag.channels.scaled(products, 1.0 / scale, scale / anchors, out=products)
 
-    def recover(self, coordinates: Any, laws: Any, *, near: Any = None) -> FloatArray:
+    def recover(self, coordinates: Tangent, laws: OnHidden, *, near: Theta | None = None) -> Theta:
         """Recover Ψ(z, h) from the coordinates, the exact inverse of :meth:`coordinates` on 𝓜_θ₀.
 
         Parameters
         ----------
-        coordinates : array-like, shape=[..., dim]
+        coordinates : Tangent
             Products along the basis paths.
-        laws : array-like, shape=[..., n_hidden]
-        near : array-like, shape=[..., D], optional
+        near : Theta, optional
             A point to start Newton's method from; the result does not depend on it.
 
         Returns
         -------
-        theta : array, shape=[..., D]
+        theta : Theta
             With the signs that the chart carries.
 
         Raises
@@ -607,14 +561,19 @@ class BasisPathChart:
             as_array(coordinates, "coordinates", (self.dim,), differentiable=False),
             as_array(laws, "laws", (self.dag.n_hidden,), differentiable=False),
         ]
-        if near is None:
-            return over_batch(self._recover, arrays, [1, 1])
-        return over_batch(self._recover, [*arrays, self._theta(near, "near")], [1, 1, 1])
+        if near is not None:
+            arrays.append(self._theta(near, "near"))
+        return over_batch(self._recover, arrays, [1] * len(arrays), shape=(self.dag.dim,))
 
     def _recover(
         self, coordinates: FloatArray, laws: FloatArray, near: FloatArray | None = None
     ) -> FloatArray:
         scale, warm = np.ones(self.dag.n_hidden), False
+        sizes = np.abs(coordinates[self.coordinate_of_edge[self.anchors.into]])
+        if not is_squarable(sizes):  # along anchor paths all weights start with one size
+            steps = np.ones(self.dag.dim)
+            before, after = self.anchors.sums_before(steps), self.anchors.sums_after(steps)
+            scale = sizes ** (before / (before + after))
         if near is not None:
             guess = np.abs(self.anchors.products_before(near))
             if np.all(guess > 0) and np.all(np.isfinite(guess)):
@@ -624,37 +583,32 @@ class BasisPathChart:
         factors = np.exp(logs / 2)
         return self.dag.channels.scaled(theta, 1.0 / factors, factors, out=theta)
 
-    def lift_tangent(self, theta: Any, velocity: Any) -> FloatArray:
+    def lift_tangent(self, theta: Theta, velocity: Tangent) -> Tangent:
         """Find some velocity of θ that pushes forward to ``velocity``: a section, in O(edges).
-
-        Parameters
-        ----------
-        theta : array-like, shape=[..., D]
-        velocity : array-like, shape=[..., dim]
 
         Returns
         -------
-        tangent : array, shape=[..., D]
+        tangent : Tangent
             It keeps the anchor in-edges still.
         """
+        theta = self._theta(theta)
         vector = as_array(velocity, "velocity", (self.dim,), differentiable=False)
-        return over_batch(self._lift_tangent, [self._theta(theta), vector], [1, 1])
+        if theta.ndim == 1:
+            return self._lift_tangent(theta, vector)
+        return over_batch(self._lift_tangent, [theta, vector], [1, 1])
 
     def _lift_tangent(self, theta: FloatArray, velocity: FloatArray) -> FloatArray:
         before, after = self._ends(theta)
-        target = velocity[self.coordinate_of_edge]
+        target = velocity[..., self.coordinate_of_edge]
         products = before * theta * after
         # Relative speed of z_{a(v)}, which is that of ω_out(v) when the anchors in are still.
-        rate = target[self.anchors.into] / products[self.anchors.into]
-        head_rate = np.append(rate, 0.0)[self.dag.head_hidden]
+        rate = target[..., self.anchors.into] / products[self.anchors.into]
+        rate = np.concatenate([rate, np.zeros((*rate.shape[:-1], 1))], axis=-1)
+        head_rate = rate[..., self.dag.head_hidden]
         return (target - products * head_rate) / (before * after)
 
-    def deficit(self, theta: Any) -> float:
+    def deficit(self, theta: OneTheta) -> float:
         """How far the anchors have lost to their alternatives at θ, as a log-ratio.
-
-        Parameters
-        ----------
-        theta : array-like, shape=[D]
 
         Returns
         -------
@@ -662,40 +616,15 @@ class BasisPathChart:
             Largest log-ratio, over hidden nodes, of the best path product through the node to
             that of its anchors: 0 at the θ the chart was made at, ∞ at the edge of the chart.
         """
-        return self.anchors.deficit(self._theta(theta))
+        return self.anchors.deficit(as_vector(theta, "theta", self.dag.dim))
 
-    def reanchored(self, theta: Any) -> "BasisPathChart":
-        """Change to the chart with the strongest anchors at θ, handing the signs on.
-
-        Parameters
-        ----------
-        theta : array-like, shape=[D]
-
-        Returns
-        -------
-        chart : BasisPathChart
-        """
-        return make_chart(self.dag, self._theta(theta))
+    def reanchored(self, theta: OneTheta) -> "BasisPathChart":
+        """Change to the chart with the strongest anchors at θ, handing the signs on."""
+        return make_chart(self.dag, as_vector(theta, "theta", self.dag.dim))
 
 
-def make_chart(dag: CompiledDAG, theta: FloatArray) -> BasisPathChart:
-    """Chart with the strongest anchors at θ, and the signs of θ.
-
-    Parameters
-    ----------
-    dag : CompiledDAG
-        Graph of the network.
-    theta : array, shape=[dim]
-
-    Returns
-    -------
-    chart : BasisPathChart
-
-    Raises
-    ------
-    NotRecoverableError
-        Dead parameters; names them.
-    """
+def make_chart(dag: CompiledDAG, theta: OneTheta) -> BasisPathChart:
+    """Chart with the strongest anchors at θ, and the signs of θ."""
     anchors = Anchors.strongest(dag, theta)
     signs = anchors.products_before(np.sign(theta))
     return BasisPathChart(dag.channels.laplacian, anchors, signs)

@@ -8,10 +8,11 @@ from typing import Any, ClassVar, Self
 import geomstats.backend as gs
 import networkx as nx
 import numpy as np
+import scipy.linalg
 from autograd.extend import defvjp, primitive
 from scipy.sparse import csr_array
 
-from liftflow.architectures.base import Architecture
+from liftflow.architectures.base import MOST_SIGNS, Architecture
 from liftflow.architectures.channels import ChannelGraph
 from liftflow.architectures.dag import Block, CompiledDAG
 from liftflow.architectures.kernel import ParameterKernel
@@ -19,13 +20,45 @@ from liftflow.architectures.laplacian import Laplacian
 from liftflow.architectures.paths import (
     Anchors,
     BasisPathChart,
+    follow_signs,
     make_chart,
     path_table,
     scatter_matrix,
 )
-from liftflow.errors import ArchitectureError, NotOnImageError, NotRecoverableError
-from liftflow.linalg import over_batch, sparse_apply
-from liftflow.typing import FloatArray, IntArray, Rng, as_array, as_count, as_rng
+from liftflow.doors import door
+from liftflow.errors import (
+    ArchitectureError,
+    InputError,
+    NotOnImageError,
+    NotRecoverableError,
+    ShapeError,
+)
+from liftflow.linalg import lengths, over_batch, sparse_apply
+from liftflow.typing import (
+    Covector,
+    FloatArray,
+    Inputs,
+    IntArray,
+    Lifted,
+    LiftedTangent,
+    Matrix,
+    OneTheta,
+    OnHidden,
+    Rng,
+    Scalars,
+    Tangent,
+    Theta,
+    as_array,
+    as_count,
+    as_instance,
+    as_number,
+    as_ordered,
+    as_rng,
+    as_vector,
+    freeze,
+    refuse_beyond,
+    shown,
+)
 
 PATH_LIMIT = 2_000_000
 """Default for the largest number of paths that are ever listed."""
@@ -33,7 +66,8 @@ PATH_LIMIT = 2_000_000
 
 @primitive
 def _forward(theta: FloatArray, inputs: FloatArray, network: "ReLUNetwork") -> FloatArray:
-    return over_batch(lambda t: network.forward_vjp(t, inputs)[0], [theta], [1])
+    shape = len(inputs), network.dag.outputs.size
+    return over_batch(lambda t: network.forward_vjp(t, inputs)[0], [theta], [1], shape)
 
 
 def _forward_pull(
@@ -52,6 +86,27 @@ def _forward_pull(
 defvjp(_forward, _forward_pull, argnums=(0,))
 
 
+_EDGE_BYTES, _GRAPH_BYTES = 150, 1500  # of one edge, with what a network and a graph keep of it
+
+
+def _qr_by_rows(columns: FloatArray) -> tuple[FloatArray, FloatArray, IntArray]:
+    """Decompose A = Q R with pivots among the columns, its rows of whatever sizes.
+
+    Rows from the largest to the smallest keep small ones from drowning in the rounding errors of
+    large ones.
+
+    References
+    ----------
+    Cox and Higham 1998, on the stability of Householder's QR row by row.
+    """
+    order = np.argsort(-np.max(np.abs(columns), axis=1, initial=0.0), kind="stable")
+    basis = np.empty_like(columns)
+    basis[order], triangle, pivots = scipy.linalg.qr(
+        columns[order], mode="economic", pivoting=True, check_finite=False
+    )
+    return basis, triangle, pivots
+
+
 class ReLUNetwork(Architecture):
     r"""ReLU network on a directed acyclic graph, lifted to its path products.
 
@@ -67,9 +122,9 @@ class ReLUNetwork(Architecture):
         Copied and frozen. The optional edge attribute ``weight`` and node attribute ``bias`` are
         read by :meth:`read_weights`.
     inputs, outputs : iterable of nodes
-        In the order of the columns of the data. All other nodes are hidden.
+        In the order of the columns of the data, so no sets. All other nodes are hidden.
     biases : iterable of nodes
-        Hidden and output nodes with a bias.
+        Hidden and output nodes with a bias, in the order of their parameters.
     path_limit : int
         Largest number of paths that this network ever lists.
 
@@ -78,6 +133,8 @@ class ReLUNetwork(Architecture):
     ArchitectureError
         The graph is not a network: a cycle, a self-loop, parallel edges, a node on no path, an
         input with in-edges, an output with out-edges, an unknown or repeated node. Names them.
+    InputError
+        Inputs, outputs or biases without an order.
 
     Notes
     -----
@@ -104,6 +161,7 @@ class ReLUNetwork(Architecture):
     _attributes: tuple[nx.DiGraph, dict[int, dict[str, Any]]] | None = None
     """The graph without its edges, and the attributes of those that have some, by number."""
 
+    @door
     def __init__(
         self,
         graph: nx.DiGraph,
@@ -127,6 +185,7 @@ class ReLUNetwork(Architecture):
         super().__init__(dag.dim, (dag.n_paths,), dag.n_hidden, blocks)
 
     @classmethod
+    @door
     def from_widths(
         cls, widths: Sequence[int], bias: bool = False, *, path_limit: int = PATH_LIMIT
     ) -> Self:
@@ -150,6 +209,7 @@ class ReLUNetwork(Architecture):
         return cls.residual(widths, (), bias, path_limit=path_limit)
 
     @classmethod
+    @door
     def residual(
         cls,
         widths: Sequence[int],
@@ -171,18 +231,20 @@ class ReLUNetwork(Architecture):
         path_limit : int
             Largest number of paths that this network ever lists.
 
-        Returns
-        -------
-        network : ReLUNetwork
-
         Raises
         ------
         ArchitectureError
             Fewer than two layers, or a skip that is none.
         """
+        widths, skips = as_ordered(widths, "widths"), as_ordered(skips, "skips")
         widths = [as_count(width, "a width", 1) for width in widths]
         if len(widths) < 2:
             raise ArchitectureError(f"widths must name at least two layers, got {widths}")
+        skips = list(skips)
+        if not all(
+            isinstance(skip, tuple | list | np.ndarray) and len(skip) == 2 for skip in skips
+        ):
+            raise InputError(f"skips must be pairs of layers, got {shown(skips)}")
         skips = [(as_count(a, "a layer"), as_count(b, "a layer")) for a, b in skips]
         for tail, head in skips:
             if not tail + 2 <= head < len(widths) or skips.count((tail, head)) > 1:
@@ -190,6 +252,8 @@ class ReLUNetwork(Architecture):
                     f"a skip goes once from a layer to one at least two later, at most "
                     f"{len(widths) - 1}; got ({tail}, {head}) in {skips}"
                 )
+        n_edges = sum(widths[a] * widths[b] for a, b in [*pairwise(range(len(widths))), *skips])
+        refuse_beyond(n_edges, f"a network of {shown(n_edges)} edges", _EDGE_BYTES)
         dag = CompiledDAG.layered(widths, skips, bias)
         blocks = [(widths[a], widths[b]) for a, b in [*pairwise(range(len(widths))), *skips]]
         network = cls.__new__(cls)
@@ -197,6 +261,7 @@ class ReLUNetwork(Architecture):
         return network
 
     @classmethod
+    @door
     def diagonal(cls, n: int, depth: int = 2, *, path_limit: int = PATH_LIMIT) -> Self:
         r"""Build a diagonal network: n disjoint chains of ``depth`` edges into one output.
 
@@ -215,6 +280,7 @@ class ReLUNetwork(Architecture):
             Nodes are ``(layer, index)`` and the output ``"y"``; block l of θ has shape ``(n,)``.
         """
         n, depth = as_count(n, "n", 1), as_count(depth, "depth", 2)
+        refuse_beyond(n * depth, f"a graph of {shown(n * depth)} edges", _GRAPH_BYTES)
         graph = nx.DiGraph()
         graph.add_nodes_from((layer, i) for layer in range(depth) for i in range(n))
         for layer in range(depth):
@@ -227,12 +293,7 @@ class ReLUNetwork(Architecture):
         return network
 
     def describe(self) -> dict[str, int]:
-        """Return facts of the network for a summary, by name.
-
-        Returns
-        -------
-        facts : dict of str to int
-        """
+        """Return facts of the network for a summary, by name."""
         return {
             "n_hidden": self.n_hidden,
             "n_paths": self.n_paths,
@@ -287,17 +348,13 @@ class ReLUNetwork(Architecture):
 
     @cached_property
     def _path_edges(self) -> IntArray:
-        return path_table(self.dag, self.path_limit)
+        return freeze(path_table(self.dag, self.path_limit))
 
     def paths(self) -> list[tuple[Hashable, ...]]:
         """List all paths as tuples of nodes, in the order of the entries of z.
 
         The order is lexicographic: by start (the inputs in order, then ⟨1⟩), then by first edge,
         second edge, …, compared by parameter number. For layers it is row-major.
-
-        Returns
-        -------
-        paths : list of tuple of nodes
 
         Raises
         ------
@@ -311,7 +368,8 @@ class ReLUNetwork(Architecture):
             paths.append((edges[0][0], *(head for _, head in edges)))
         return paths
 
-    def read_weights(self, graph: nx.DiGraph | None = None) -> FloatArray:
+    @door
+    def read_weights(self, graph: nx.DiGraph | None = None) -> OneTheta:
         """Read θ from the edge attribute ``weight`` and the node attribute ``bias``.
 
         Parameters
@@ -319,16 +377,12 @@ class ReLUNetwork(Architecture):
         graph : networkx.DiGraph, optional
             A graph with the same edges; by default the network's own.
 
-        Returns
-        -------
-        theta : array, shape=[dim]
-
         Raises
         ------
         ArchitectureError
             An attribute is missing; names the edges or nodes.
         """
-        graph = self.graph if graph is None else graph
+        graph = self.graph if graph is None else as_instance(graph, nx.Graph, "graph")
         edges = self.parameter_names[: self.dag.n_edges]
         missing: list[Hashable] = [
             edge for edge in edges if "weight" not in graph.get_edge_data(*edge, {})
@@ -345,17 +399,8 @@ class ReLUNetwork(Architecture):
         values += [graph.nodes[node]["bias"] for node in self.biases]
         return self._theta(values, "the weights of the graph")
 
-    def write_weights(self, theta: Any) -> nx.DiGraph:
-        """Return a copy of the graph with θ in the attributes ``weight`` and ``bias``.
-
-        Parameters
-        ----------
-        theta : array-like, shape=[dim]
-
-        Returns
-        -------
-        graph : networkx.DiGraph
-        """
+    def write_weights(self, theta: OneTheta) -> nx.DiGraph:
+        """Return a copy of the graph with θ in the attributes ``weight`` and ``bias``."""
         values = as_array(theta, "theta", (self.dim,), batch=False, differentiable=False).tolist()
         graph = nx.DiGraph(self.graph)
         n_edges = self.dag.n_edges
@@ -374,7 +419,7 @@ class ReLUNetwork(Architecture):
 
         Padded by the number of nodes + 1; the constant source ⟨1⟩ has the number of nodes.
         """
-        return np.append(self.dag.tails, len(self.dag.nodes) + 1)[self._path_edges]
+        return freeze(np.append(self.dag.tails, len(self.dag.nodes) + 1)[self._path_edges])
 
     @cached_property
     def path_outputs(self) -> IntArray:
@@ -383,14 +428,14 @@ class ReLUNetwork(Architecture):
         ends = self.dag.heads[self._path_edges[np.arange(self.n_paths), last]]
         column = np.zeros(len(self.dag.nodes), dtype=np.intp)
         column[self.dag.outputs] = np.arange(self.dag.outputs.size)
-        return column[ends]
+        return freeze(column[ends])
 
     @cached_property
     def path_incidence(self) -> csr_array:
         """Path–edge incidence P, shape=[n_paths, dim]."""
         rows, columns = np.nonzero(self._path_edges < self.dim)
         entries = (np.ones(rows.size), (rows, self._path_edges[rows, columns]))
-        return csr_array(entries, shape=(self.n_paths, self.dim))
+        return freeze(csr_array(entries, shape=(self.n_paths, self.dim)))
 
     @cached_property
     def _scatter(self) -> csr_array:
@@ -402,16 +447,12 @@ class ReLUNetwork(Architecture):
         padded = gs.concatenate([theta, pad], axis=-1)
         return [padded[..., column] for column in self._path_edges.T]
 
-    def lift(self, theta: Any) -> Any:
+    def lift(self, theta: Theta) -> Lifted:
         """Evaluate the path products φ(θ).
-
-        Parameters
-        ----------
-        theta : array-like, shape=[..., dim]
 
         Returns
         -------
-        z : array, shape=[..., n_paths]
+        z : Lifted
             In the order of :meth:`paths`.
         """
         product = 1.0
@@ -419,17 +460,8 @@ class ReLUNetwork(Architecture):
             product = product * factor
         return product
 
-    def lift_jvp(self, theta: Any, tangent: Any) -> Any:
-        """Push a velocity of θ forward, ∂φ(θ) v, without dividing by a weight.
-
-        Parameters
-        ----------
-        theta, tangent : array-like, shape=[..., dim]
-
-        Returns
-        -------
-        lifted_tangent : array, shape=[..., n_paths]
-        """
+    def lift_jvp(self, theta: Theta, tangent: Tangent) -> LiftedTangent:
+        """Push a velocity of θ forward, ∂φ(θ) v, without dividing by a weight."""
         factors = self._gather(self._theta(theta), 1.0)
         speeds = self._gather(self._theta(tangent, "tangent"), 0.0)
         product, speed = factors[0], speeds[0] + 0.0 * factors[0]  # broadcast both ways
@@ -437,17 +469,8 @@ class ReLUNetwork(Architecture):
             product, speed = product * factor, speed * factor + product * own_speed
         return speed
 
-    def lift_hessian(self, theta: Any, tangent_a: Any, tangent_b: Any) -> Any:
-        """Evaluate the second derivative of the lift, ∂²φ(θ)[a, b], without dividing by a weight.
-
-        Parameters
-        ----------
-        theta, tangent_a, tangent_b : array-like, shape=[..., dim]
-
-        Returns
-        -------
-        acceleration : array, shape=[..., n_paths]
-        """
+    def lift_hessian(self, theta: Theta, tangent_a: Tangent, tangent_b: Tangent) -> LiftedTangent:
+        """Evaluate the second derivative ∂²φ(θ)[a, b] without dividing by a weight."""
         factors = self._gather(self._theta(theta), 1.0)
         speeds_a = self._gather(self._theta(tangent_a, "tangent_a"), 0.0)
         speeds_b = self._gather(self._theta(tangent_b, "tangent_b"), 0.0)
@@ -458,18 +481,8 @@ class ReLUNetwork(Architecture):
             product = product * factor
         return both + 0.0 * (product + a + b)  # the shape, where all paths are single edges
 
-    def lift_vjp(self, theta: Any, covector: Any) -> Any:
-        """Pull a covector on z back, ∂φ(θ)ᵀ g, without dividing by a weight.
-
-        Parameters
-        ----------
-        theta : array-like, shape=[..., dim]
-        covector : array-like, shape=[..., n_paths]
-
-        Returns
-        -------
-        pulled : array, shape=[..., dim]
-        """
+    def lift_vjp(self, theta: Theta, covector: Covector) -> Tangent:
+        """Pull a covector on z back, ∂φ(θ)ᵀ g, without dividing by a weight."""
         factors = self._gather(self._theta(theta), 1.0)
         running = self._lifted(covector, "covector") + 0.0 * factors[0]
         before = []
@@ -482,18 +495,8 @@ class ReLUNetwork(Architecture):
             after = after * factor
         return sparse_apply(gs.concatenate(others[::-1], axis=-1), self._scatter)
 
-    def lift_hvp(self, theta: Any, tangent: Any, covector: Any) -> Any:
-        """Differentiate the pullback, ∂²φ(θ)[v, ·]ᵀ g, without dividing by a weight.
-
-        Parameters
-        ----------
-        theta, tangent : array-like, shape=[..., dim]
-        covector : array-like, shape=[..., n_paths]
-
-        Returns
-        -------
-        product : array, shape=[..., dim]
-        """
+    def lift_hvp(self, theta: Theta, tangent: Tangent, covector: Covector) -> Tangent:
+        """Differentiate the pullback, ∂²φ(θ)[v, ·]ᵀ g, without dividing by a weight."""
         factors = self._gather(self._theta(theta), 1.0)
         speeds = self._gather(self._theta(tangent, "tangent"), 0.0)
         form = self._lifted(covector, "covector")
@@ -517,16 +520,18 @@ class ReLUNetwork(Architecture):
 
     # The kernel on parameters.
 
-    def kernel_apply(self, theta: Any, tangent: Any) -> FloatArray:
+    def lift_rank(self, theta: OneTheta) -> int:
+        """Dimension of the image about φ(θ): that of a basis-path chart.
+
+        Raises
+        ------
+        NotRecoverableError
+            Dead parameters; names them. The image has no chart there.
+        """
+        return self.basis_chart(theta).dim
+
+    def kernel_apply(self, theta: Theta, tangent: Tangent) -> Tangent:
         """Multiply a vector by ∂φ(θ)ᵀ∂φ(θ) in O(edges), whatever the number of paths.
-
-        Parameters
-        ----------
-        theta, tangent : array-like, shape=[..., dim]
-
-        Returns
-        -------
-        image : array, shape=[..., dim]
 
         Notes
         -----
@@ -540,66 +545,58 @@ class ReLUNetwork(Architecture):
         vectors = self._theta(tangent, "tangent", differentiable=False)
         return over_batch(one, [theta, vectors], [1, 1])
 
-    def kernel_diagonal(self, theta: Any) -> FloatArray:
-        """Diagonal of ∂φ(θ)ᵀ∂φ(θ), the squared sensitivity of z to each parameter, in O(edges).
-
-        Parameters
-        ----------
-        theta : array-like, shape=[..., dim]
-
-        Returns
-        -------
-        diagonal : array, shape=[..., dim]
-        """
+    def kernel_diagonal(self, theta: Theta) -> Tangent:
+        """Diagonal of ∂φ(θ)ᵀ∂φ(θ), the squared sensitivity of z to each parameter, in O(edges)."""
         theta = self._theta(theta, differentiable=False)
         return over_batch(lambda t: ParameterKernel(self.dag, t).diagonal(), [theta], [1])
 
-    def kernel_matrix(self, theta: Any) -> FloatArray:
+    def kernel_matrix(self, theta: Theta) -> Matrix:
         """Evaluate ∂φ(θ)ᵀ∂φ(θ), the Gram matrix of the parameters, without listing a path.
-
-        Parameters
-        ----------
-        theta : array-like, shape=[..., dim]
 
         Returns
         -------
-        kernel : array, shape=[..., dim, dim]
+        kernel : Matrix
             Dense: 8 D² bytes.
         """
         theta = self._theta(theta, differentiable=False)
-        return over_batch(lambda t: ParameterKernel(self.dag, t).matrix(), [theta], [1])
+        shape = self.dim, self.dim
+        return over_batch(lambda t: ParameterKernel(self.dag, t).matrix(), [theta], [1], shape)
 
-    def lifted_norm(self, theta: Any) -> FloatArray:
-        """Norm ‖φ(θ)‖ over all paths, by dynamic programming on the graph.
-
-        Parameters
-        ----------
-        theta : array-like, shape=[..., dim]
-
-        Returns
-        -------
-        norm : array, shape=[...]
-        """
+    def lifted_norm(self, theta: Theta) -> Scalars:
+        """Norm ‖φ(θ)‖ over all paths, by dynamic programming on the graph."""
         return self.lifted_distance(theta, np.zeros(self.dim))
 
-    def lifted_distance(self, theta_a: Any, theta_b: Any) -> FloatArray:
+    def lifted_distance(self, theta_a: Theta, theta_b: Theta) -> Scalars:
         """Distance ‖φ(θ_a) − φ(θ_b)‖ over all paths, by dynamic programming on the graph.
 
         Inner products of differences are propagated, so that close points lose no digits.
-
-        Parameters
-        ----------
-        theta_a, theta_b : array-like, shape=[..., dim]
-
-        Returns
-        -------
-        distance : array, shape=[...]
         """
         a = self._theta(theta_a, "theta_a", differentiable=False)
         b = self._theta(theta_b, "theta_b", differentiable=False)
-        return over_batch(self._lifted_distance, [a, b], [1, 1])
+        return over_batch(self._lifted_distance, [a, b], [1, 1], shape=())
 
     def _lifted_distance(self, a: FloatArray, b: FloatArray) -> FloatArray:
+        try:
+            with np.errstate(over="raise", under="raise", invalid="raise"):
+                square = np.sum(self._squared_gaps(a, b))
+            if np.isfinite(square):
+                return np.sqrt(square)
+        except FloatingPointError:
+            pass
+        # Count each node in a power of two of its own, which the largest path to it fits in.
+        dag, size = self.dag, np.maximum(np.abs(a), np.abs(b))
+        powers = np.where(size > 0, np.frexp(size)[1], -(2**20))
+        units = np.zeros(len(dag.nodes) + 1, dtype=np.intp)
+        for edges in self._edges_by_head_generation:
+            heads, reach = dag.heads[edges], units[dag.tails[edges]] + powers[edges]
+            units[heads] = np.iinfo(units.dtype).min
+            np.maximum.at(units, heads, reach)
+        shift = (units[dag.tails] - units[dag.heads]).astype(np.intc)
+        squares = self._squared_gaps(np.ldexp(a, shift), np.ldexp(b, shift))
+        return lengths(np.ldexp(np.sqrt(squares), units[dag.outputs].astype(np.intc)))
+
+    def _squared_gaps(self, a: FloatArray, b: FloatArray) -> FloatArray:
+        """Squared distance at each output, over the paths that end there."""
         # For the vectors A, B of products over the paths that end at a node: B·B, (A−B)·B and
         # (A−B)·(A−B), of which A a − B b = (A−B) a + B (a−b) makes the next ones.
         dag, gap = self.dag, a - b
@@ -612,7 +609,7 @@ class ReLUNetwork(Architecture):
             squares += np.bincount(heads, s * b_e**2, size)
             mixed += np.bincount(heads, b_e * (a_e * m + d_e * s), size)
             gaps += np.bincount(heads, a_e**2 * g + 2 * a_e * d_e * m + d_e**2 * s, size)
-        return np.sqrt(np.maximum(gaps[dag.outputs].sum(), 0.0))
+        return np.maximum(gaps[dag.outputs], 0.0)
 
     @cached_property
     def _edges_by_head_generation(self) -> list[IntArray]:
@@ -627,43 +624,29 @@ class ReLUNetwork(Architecture):
 
     # The conservation laws.
 
-    def conservation_laws(self, theta: Any) -> Any:
+    def conservation_laws(self, theta: Theta) -> OnHidden:
         r"""Evaluate :math:`h_v = \sum_{e → v} θ_e^2 − \sum_{v → e} θ_e^2`.
-
-        Parameters
-        ----------
-        theta : array-like, shape=[..., dim]
 
         Returns
         -------
-        laws : array, shape=[..., n_hidden]
+        laws : OnHidden
             In the order of ``hidden``.
         """
         return sparse_apply(self._theta(theta) ** 2, self.dag.channels.law_matrix)
 
-    def conservation_laws_jacobian(self, theta: Any) -> Any:
+    def conservation_laws_jacobian(self, theta: Theta) -> Any:
         """Jacobian ∂h(θ) = 2 A D_θ as a dense matrix.
-
-        Parameters
-        ----------
-        theta : array-like, shape=[..., dim]
 
         Returns
         -------
         jacobian : array, shape=[..., n_hidden, dim]
         """
-        return 2.0 * self.dag.channels.law_matrix.toarray() * self._theta(theta)[..., None, :]
+        theta = self._theta(theta)
+        self._refuse_dense(theta, self.n_laws, self.dim)
+        return 2.0 * self.dag.channels.law_matrix.toarray() * theta[..., None, :]
 
-    def laws_rank(self, theta: Any) -> int:
+    def laws_rank(self, theta: OneTheta) -> int:
         """Number of independent laws at θ: the hidden nodes whose Laplacian is not singular.
-
-        Parameters
-        ----------
-        theta : array-like, shape=[dim]
-
-        Returns
-        -------
-        rank : int
 
         Raises
         ------
@@ -673,31 +656,25 @@ class ReLUNetwork(Architecture):
         self.basis_chart(theta)
         return self.n_hidden
 
-    def laws_jvp(self, theta: Any, tangent: Any) -> Any:
-        """Push a velocity of θ forward by the laws, ∂h(θ) v = 2 A (θ ∘ v).
-
-        Parameters
-        ----------
-        theta, tangent : array-like, shape=[..., dim]
-
-        Returns
-        -------
-        laws_tangent : array, shape=[..., n_hidden]
-        """
+    def laws_jvp(self, theta: Theta, tangent: Tangent) -> OnHidden:
+        """Push a velocity of θ forward by the laws, ∂h(θ) v = 2 A (θ ∘ v)."""
         product = self._theta(theta) * self._theta(tangent, "tangent")
         return 2.0 * sparse_apply(product, self.dag.channels.law_matrix)
 
-    def laws_hessian(self, theta: Any, tangent_a: Any, tangent_b: Any) -> Any:
-        """Second derivative ∂²h[v, w] of the laws, the same at every θ.
+    def laws_size(self, theta: Theta, tangent: Tangent | None = None) -> OnHidden:
+        """Size of the terms of h(θ), or of ∂h(θ) v: the same sums over edges, all positive."""
+        theta = np.abs(self._theta(theta, differentiable=False))
+        if tangent is None:
+            return sparse_apply(theta**2, self._law_sums)
+        vector = np.abs(self._theta(tangent, "tangent", differentiable=False))
+        return 2.0 * sparse_apply(theta * vector, self._law_sums)
 
-        Parameters
-        ----------
-        theta, tangent_a, tangent_b : array-like, shape=[..., dim]
+    @cached_property
+    def _law_sums(self) -> csr_array:
+        return abs(self.dag.channels.law_matrix)
 
-        Returns
-        -------
-        second_derivative : array, shape=[..., n_hidden]
-        """
+    def laws_hessian(self, theta: Theta, tangent_a: Tangent, tangent_b: Tangent) -> OnHidden:
+        """Second derivative ∂²h[v, w] of the laws, the same at every θ."""
         return self.laws_jvp(tangent_a, tangent_b)
 
     @cached_property
@@ -705,40 +682,28 @@ class ReLUNetwork(Architecture):
         """Solver for ∂h ∂hᵀ / 4 = A D_θ² Aᵀ, the grounded Laplacian of the hidden nodes."""
         return self.dag.channels.laplacian
 
-    def solve_laws_jvp(self, theta: Any, laws_tangent: Any) -> FloatArray:
-        """Solve ∂h(θ) v = w for the shortest v, by a solve with the graph Laplacian.
-
-        Parameters
-        ----------
-        theta : array-like, shape=[..., dim]
-        laws_tangent : array-like, shape=[..., n_hidden]
-
-        Returns
-        -------
-        normal_vec : array, shape=[..., dim]
-        """
+    def solve_laws_jvp(self, theta: Theta, laws_tangent: OnHidden) -> Tangent:
+        """Solve ∂h(θ) v = w for the shortest v, by a solve with the graph Laplacian."""
 
         def step(point: FloatArray, speed: FloatArray) -> FloatArray:
             multipliers = self.laplacian.solve(point**2, speed / 2)
-            return point * (self.dag.channels.law_matrix.T @ multipliers)
+            return point * (self.dag.channels.exponents @ multipliers)
 
         theta = self._theta(theta, differentiable=False)
         tangent = as_array(laws_tangent, "vector", (self.n_laws,), differentiable=False)
         return over_batch(step, [theta, tangent], [1, 1])
 
-    def project_to_laws(self, theta: Any, laws: Any, *, max_steps: int = 50) -> Any:
+    def project_to_laws(self, theta: Theta, laws: OnHidden, *, max_steps: int = 50) -> Theta:
         """Slide θ along its fibre, by rescaling, to the one point where h has these values.
 
         Parameters
         ----------
-        theta : array-like, shape=[..., dim]
-        laws : array-like, shape=[..., n_hidden]
         max_steps : int
             Not used: the problem is convex and always solved.
 
         Returns
         -------
-        theta : array, shape=[..., dim]
+        theta : Theta
             With the same φ and the same function of the network.
 
         Raises
@@ -753,18 +718,17 @@ class ReLUNetwork(Architecture):
         theta = self._theta(theta, differentiable=False)
         return over_batch(slide, [theta, self._laws(laws)], [1, 1])
 
-    def rescale(self, theta: Any, log_factors: Any) -> FloatArray:
+    def rescale(self, theta: Theta, log_factors: OnHidden) -> Theta:
         """Act by the rescaling symmetry, θ_{u→v} ↦ (λ_v / λ_u) θ_{u→v}.
 
         Parameters
         ----------
-        theta : array-like, shape=[..., dim]
-        log_factors : array-like, shape=[..., n_hidden]
+        log_factors : OnHidden
             Logarithms of λ at the hidden nodes.
 
         Returns
         -------
-        theta : array, shape=[..., dim]
+        theta : Theta
             With the same φ and the same function of the network.
         """
         theta = self._theta(theta, differentiable=False)
@@ -774,12 +738,8 @@ class ReLUNetwork(Architecture):
 
     # Recovery.
 
-    def basis_chart(self, theta: Any) -> BasisPathChart:
+    def basis_chart(self, theta: OneTheta) -> BasisPathChart:
         """Chart of φ(𝓜_θ₀) whose anchors are the strongest at θ, with the signs of θ.
-
-        Parameters
-        ----------
-        theta : array-like, shape=[dim]
 
         Returns
         -------
@@ -795,23 +755,17 @@ class ReLUNetwork(Architecture):
         return make_chart(self.dag, point)
 
     def recover(
-        self, z: Any, laws: Any, *, near: Any = None, tolerance: float = 1e-6
-    ) -> FloatArray:
+        self, z: Lifted, laws: OnHidden, *, near: Theta | None = None, tolerance: float = 1e-6
+    ) -> Theta:
         """Recover Ψ(z, h) from the products of all paths.
 
         Parameters
         ----------
-        z : array-like, shape=[..., n_paths]
-        laws : array-like, shape=[..., n_hidden]
-        near : array-like, shape=[..., dim], optional
+        near : Theta, optional
             A point to start from, whose signs are taken over: φ forgets one sign per hidden node.
             Without it, every anchor in-edge gets a positive weight.
         tolerance : float
             Largest relative distance of z to the image.
-
-        Returns
-        -------
-        theta : array, shape=[..., dim]
 
         Raises
         ------
@@ -820,6 +774,7 @@ class ReLUNetwork(Architecture):
         NotRecoverableError
             All paths through some hidden node vanish.
         """
+        tolerance = as_number(tolerance, "tolerance", 0.0)
         arrays = [self._lifted(z, differentiable=False), self._laws(laws)]
         if near is not None:
             arrays.append(self._theta(near, "near", differentiable=False))
@@ -828,7 +783,8 @@ class ReLUNetwork(Architecture):
             point: FloatArray, values: FloatArray, start: FloatArray | None = None
         ) -> FloatArray:
             chart, coordinates = self._chart_of(point)
-            residual = self._residual(point, chart.representative(coordinates))
+            projected = self.lift(chart.representative(coordinates))
+            residual = self.image_residual(point, projected)
             if not residual <= tolerance:
                 raise NotOnImageError(
                     f"z is not on the image of the lift: relative residual {residual:.2e}, "
@@ -836,20 +792,12 @@ class ReLUNetwork(Architecture):
                     residual,
                 )
             theta = chart.recover(coordinates, values, near=start)
-            return theta if start is None else self._align_signs(theta, start)
+            return theta if start is None else follow_signs(self.dag, theta, start)
 
-        return over_batch(one, arrays, [1] * len(arrays))
+        return over_batch(one, arrays, [1] * len(arrays), shape=(self.dim,))
 
-    def image_representative(self, z: Any) -> FloatArray:
+    def image_representative(self, z: Lifted) -> Theta:
         """Find some θ̂ whose lift is z, or a point of the image near z: a retraction.
-
-        Parameters
-        ----------
-        z : array-like, shape=[..., n_paths]
-
-        Returns
-        -------
-        theta : array, shape=[..., dim]
 
         Raises
         ------
@@ -861,18 +809,58 @@ class ReLUNetwork(Architecture):
             chart, coordinates = self._chart_of(point)
             return chart.representative(coordinates)
 
-        return over_batch(one, [self._lifted(z, differentiable=False)], [1])
+        return over_batch(one, [self._lifted(z, differentiable=False)], [1], shape=(self.dim,))
 
-    def project_to_image(self, z: Any) -> FloatArray:
+    def project_to_range(self, theta: Theta, lifted_vec: LiftedTangent) -> LiftedTangent:
+        """Project orthogonally onto range ∂φ(θ), of whatever sizes the path products are.
+
+        Parameters
+        ----------
+        lifted_vec : LiftedTangent
+            Any vector of the lifted space.
+        """
+        if not self._dense_jacobian:
+            return super().project_to_range(theta, lifted_vec)
+
+        def project(point: FloatArray, vector: FloatArray) -> FloatArray:
+            basis = self._tangent_basis(point)
+            return basis @ (basis.T @ vector)
+
+        return self._over_lifted(project, theta, lifted_vec, self.lifted_shape)
+
+    def solve_vjp(self, theta: Theta, covector: Tangent) -> Covector:
+        """Solve ∂φ(θ)ᵀ g = v for the shortest g, where v is a pullback."""
+        if not self._dense_jacobian:
+            return super().solve_vjp(theta, covector)
+
+        def solve(point: FloatArray, vector: FloatArray) -> FloatArray:
+            basis = self._tangent_basis(point)
+            rows = self.lift_vjp(point, basis.T)  # all of range ∂φᵀ, so that Qᵀ g is unique
+            sizes = lengths(rows)
+            frame, triangle, pivots = _qr_by_rows((rows / sizes[:, None]).T)
+            solution = np.empty_like(sizes)
+            solution[pivots] = scipy.linalg.solve_triangular(triangle, frame.T @ vector)
+            return basis @ (solution / sizes)
+
+        arrays = [
+            self._theta(theta, differentiable=False),
+            self._theta(covector, "covector", differentiable=False),
+        ]
+        return over_batch(solve, arrays, [1, 1], shape=self.lifted_shape)
+
+    def _tangent_basis(self, theta: FloatArray) -> FloatArray:
+        """Orthonormal basis of range ∂φ: D − |H| columns, so that no rank is decided on."""
+        chart = self.basis_chart(theta)
+        columns = self.lift_jvp(theta, chart.lift_tangent(theta, np.eye(chart.dim))).T
+        return _qr_by_rows(columns / lengths(columns.T))[0]
+
+    def project_to_image(self, z: Lifted, *, near: Any = None) -> Lifted:
         """Move a nearby vector onto the image: rebuild all paths from the strongest basis of them.
 
         Parameters
         ----------
-        z : array-like, shape=[..., n_paths]
-
-        Returns
-        -------
-        z : array, shape=[..., n_paths]
+        near : array-like, optional
+            Not used: nothing is iterated.
 
         Raises
         ------
@@ -881,9 +869,32 @@ class ReLUNetwork(Architecture):
         """
         return self.lift(self.image_representative(z))
 
-    def _residual(self, z: FloatArray, theta: FloatArray) -> float:
-        gap = float(np.linalg.norm(self.lift(theta) - z))
-        return gap / float(np.linalg.norm(z)) if gap else 0.0
+    def image_residual(self, z: FloatArray, projected: FloatArray) -> float:
+        """Distance of z to a point of the image, relative to z, the largest of all path lengths.
+
+        Paths of different lengths have different units: short ones would hide what is wrong in
+        long ones.
+
+        Parameters
+        ----------
+        z, projected : array, shape=[n_paths]
+            A vector, and the point of the image found for it.
+        """
+        z = as_vector(z, "z", self.n_paths)
+        gap = as_vector(projected, "projected", self.n_paths) - z
+        residuals = [0.0]
+        for paths in self._paths_by_length:
+            own = float(lengths(gap[paths]))
+            size = float(lengths(z[paths]))
+            residuals.append(own / size if size else np.inf if own else 0.0)
+        return max(residuals)
+
+    @cached_property
+    def _paths_by_length(self) -> list[Any]:
+        counts = np.sum(self._path_edges < self.dim, axis=1)
+        if np.all(counts == counts[:1]):
+            return [slice(None)]
+        return [np.flatnonzero(counts == count) for count in np.unique(counts)]
 
     def _chart_of(self, z: FloatArray) -> tuple[BasisPathChart, FloatArray]:
         """Find the chart with the strongest anchors at z, and the coordinates of z in it."""
@@ -929,7 +940,7 @@ class ReLUNetwork(Architecture):
         starts = np.zeros(counts.size, dtype=np.intp)
         order = [*range(self.dag.n_inputs), counts.size - 1]
         starts[order] = np.cumsum(counts[order]) - counts[order]
-        return offsets, starts
+        return freeze((offsets, starts))
 
     def path_numbers(self, chart: BasisPathChart) -> IntArray:
         """Position in z of each basis path of a chart: ranks add up along paths.
@@ -943,6 +954,8 @@ class ReLUNetwork(Architecture):
         -------
         numbers : array, shape=[chart.dim]
         """
+        if as_instance(chart, BasisPathChart, "chart").dag is not self.dag:
+            raise InputError("chart must be a basis_chart of this network, got one of another")
         offsets, starts = self._path_offsets
         anchors = chart.anchors
         # The offset of the start belongs to the first edge of a path.
@@ -951,19 +964,9 @@ class ReLUNetwork(Architecture):
         after = np.append(anchors.sums_after(offsets), 0)[self.dag.head_hidden]
         return (before + first + after)[chart.edges]
 
-    def _align_signs(self, theta: FloatArray, near: FloatArray) -> FloatArray:
-        """Flip hidden nodes so that the in-weights of each point the same way as those of near."""
-        signs = np.ones(self.n_hidden + 1)
-        overlap = theta * near
-        for hidden, edges in zip(self.dag.hidden_generations, self.dag.channels.into, strict=True):
-            owners = self.dag.head_hidden[edges] - hidden[0]
-            total = np.bincount(owners, signs[self.dag.tail_hidden[edges]] * overlap[edges])
-            signs[hidden] = np.where(total < 0, -1.0, 1.0)
-        return theta * signs[self.dag.head_hidden] * signs[self.dag.tail_hidden]
-
     def _align(self, theta: FloatArray, base_point: FloatArray) -> FloatArray:
         """Flip hidden nodes while that brings θ closer; the best for one hidden layer."""
-        theta, dag = self._align_signs(theta, base_point), self.dag
+        theta, dag = follow_signs(self.dag, theta, base_point), self.dag
         signs = np.ones(self.n_hidden + 1)
         overlap = theta * base_point
         parts = list(
@@ -985,15 +988,15 @@ class ReLUNetwork(Architecture):
                 flipped |= wrong.size > 0
         return theta * signs[dag.head_hidden] * signs[dag.tail_hidden]
 
+    def _signs(self) -> IntArray:
+        if self.n_hidden > MOST_SIGNS:  # a dense matrix of all of them may be large
+            return super()._signs()
+        return np.abs(self.dag.channels.law_matrix.toarray()).astype(np.intp)
+
     # The network's function.
 
-    def forward(self, theta: Any, inputs: Any) -> Any:
+    def forward(self, theta: Theta, inputs: Inputs) -> Any:
         """Evaluate the network, differentiable once in θ.
-
-        Parameters
-        ----------
-        theta : array-like, shape=[..., dim]
-        inputs : array-like, shape=[n_samples, n_inputs]
 
         Returns
         -------
@@ -1004,14 +1007,9 @@ class ReLUNetwork(Architecture):
         return _forward(self._theta(theta), data, self)
 
     def forward_vjp(
-        self, theta: FloatArray, inputs: FloatArray
+        self, theta: OneTheta, inputs: Inputs
     ) -> tuple[FloatArray, Callable[[FloatArray], FloatArray]]:
         """Evaluate the network at one θ and return its backpropagation, both unchecked.
-
-        Parameters
-        ----------
-        theta : array, shape=[dim]
-        inputs : array, shape=[n_samples, n_inputs]
 
         Returns
         -------
@@ -1022,6 +1020,7 @@ class ReLUNetwork(Architecture):
             A ReLU at 0 has derivative 0.
         """
         dag = self.dag
+        theta, inputs = self._data(theta, inputs)
         matrices = [block.matrix(theta) for block in dag.blocks]
         activations = self._activations(matrices, inputs)
 
@@ -1047,6 +1046,13 @@ class ReLUNetwork(Architecture):
             return gradient
 
         return self._outputs_of(activations), pull_back
+
+    def _data(self, theta: Any, inputs: Any) -> tuple[FloatArray, FloatArray]:
+        if type(inputs) is not np.ndarray or inputs.dtype != np.float64 or inputs.ndim != 2:
+            inputs = as_array(inputs, "inputs", differentiable=False)
+        if inputs.ndim != 2 or inputs.shape[1] != self.dag.n_inputs:
+            raise ShapeError(f"inputs must have shape (n, {self.dag.n_inputs}), got {inputs.shape}")
+        return as_vector(theta, "theta", self.dim), inputs
 
     @cached_property
     def _output_level(self) -> int | None:
@@ -1116,19 +1122,15 @@ class ReLUNetwork(Architecture):
             return None
         return values > 0 if mask is True else (values > 0) | ~mask
 
-    def activations(self, theta: FloatArray, inputs: FloatArray) -> FloatArray:
+    def activations(self, theta: OneTheta, inputs: Inputs) -> FloatArray:
         """Value of every node on every sample, unchecked.
-
-        Parameters
-        ----------
-        theta : array, shape=[dim]
-        inputs : array, shape=[n_samples, n_inputs]
 
         Returns
         -------
         values : array, shape=[n_samples, n_nodes + 1]
             Columns by node number; the last is the constant source ⟨1⟩.
         """
+        theta, inputs = self._data(theta, inputs)
         matrices = [block.matrix(theta) for block in self.dag.blocks]
         values = np.ones((len(inputs), len(self.dag.nodes) + 1))
         for nodes, own in zip(self.dag.members, self._activations(matrices, inputs), strict=True):
@@ -1137,7 +1139,7 @@ class ReLUNetwork(Architecture):
 
     # Points.
 
-    def random_point(self, n_samples: int = 1, rng: Rng = None) -> FloatArray:
+    def random_point(self, n_samples: int = 1, rng: Rng = None) -> Theta:
         """Draw parameters by He's initialisation.
 
         Weights into a node with n in-edges are normal of variance 2/n, biases uniform in
@@ -1147,31 +1149,22 @@ class ReLUNetwork(Architecture):
         ----------
         n_samples : int
             With one sample there is no sample axis, as in geomstats.
-        rng : numpy.random.Generator or int, optional
-
-        Returns
-        -------
-        theta : array, shape=[..., dim]
         """
         count, rng = as_count(n_samples, "n_samples", 1), as_rng(rng)
         n_edges, heads = self.dag.n_edges, self.dag.heads
         fan_in = np.maximum(np.bincount(heads[:n_edges], minlength=len(self.dag.nodes)), 1)[heads]
+        refuse_beyond(count * self.dim, f"{count} points of {self.dim} numbers")
         weights = rng.standard_normal((count, n_edges)) * np.sqrt(2.0 / fan_in[:n_edges])
         limits = np.broadcast_to(1 / np.sqrt(fan_in[n_edges:]), (count, self.dim - n_edges))
         points = np.concatenate([weights, rng.uniform(-limits, limits)], axis=1)
         return points[0] if count == 1 else points
 
-    def fibre_point(self, theta: Any, rng: Rng = None) -> FloatArray:
+    def fibre_point(self, theta: Theta, rng: Rng = None) -> Theta:
         """Rescale every hidden node by a random factor, standard normal in its logarithm.
-
-        Parameters
-        ----------
-        theta : array-like, shape=[..., dim]
-        rng : numpy.random.Generator or int, optional
 
         Returns
         -------
-        theta : array, shape=[..., dim]
+        theta : Theta
             The same φ and the same function, other conservation laws.
         """
         theta = self._theta(theta, differentiable=False)

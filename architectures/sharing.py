@@ -132,7 +132,7 @@ def _null_space(equations: csr_array) -> csr_array:
             f"equalities, more than the {_MOST_UNKNOWNS} that are solved exactly"
         )
     rows = np.unique(equations[:, bound].toarray().astype(np.int64), axis=0)
-    matrix = flint.fmpz_mat(*rows.shape, rows.ravel().tolist())
+    matrix = flint.fmpz_mat(len(rows), bound.size, rows.ravel().tolist())
     reduced, denominator, rank = matrix.rref()
     table = np.array(reduced.tolist(), dtype=object).reshape(rows.shape)[:rank]
     pivots = [next(j for j in range(bound.size) if row[j]) for row in table]

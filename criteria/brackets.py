@@ -20,19 +20,19 @@ from liftflow.criteria.graph import by_graph, graph_recoverability, shared_edge
 from liftflow.criteria.products import over_factors
 from liftflow.criteria.scaling import SPARE
 from liftflow.criteria.views import Span, View, view_of
-from liftflow.typing import FloatArray, Rng, as_rng
+from liftflow.typing import FloatArray, OneTheta, Rng, as_rng
 
 _MAX_PAIRS = 2000
+_MAX_ENTRIES = 100_000  # of z, among which pairs are looked for
+_MAX_NUMBERS = 4_000_000  # in the covectors of all pairs
 
 
 @over_factors
-def frobenius(architecture: Architecture, theta: Any, *, rng: Rng = 0) -> Finding:
+def frobenius(architecture: Architecture, theta: OneTheta, *, rng: Rng = 0) -> Finding:
     """Decide the Frobenius property at θ: [∇φ_i, ∇φ_j](θ) ∈ span{∇φ_k(θ)} for all i and j.
 
     Parameters
     ----------
-    architecture : Architecture
-    theta : array-like, shape=[dim]
     rng : numpy.random.Generator or int, optional
         For random combinations of the fields.
 
@@ -50,7 +50,7 @@ def frobenius(architecture: Architecture, theta: Any, *, rng: Rng = 0) -> Findin
 
 
 @singledispatch
-@doubted
+@doubted("frobenius")
 def _frobenius(architecture: Architecture, theta: FloatArray, rng: np.random.Generator) -> Finding:
     view = view_of(architecture, theta, rng)
     span = view.span()
@@ -83,13 +83,11 @@ def _(network: ReLUNetwork, theta: FloatArray, rng: np.random.Generator) -> Find
 
 
 @over_factors
-def commuting(architecture: Architecture, theta: Any, *, rng: Rng = 0) -> Finding:
+def commuting(architecture: Architecture, theta: OneTheta, *, rng: Rng = 0) -> Finding:
     """Decide whether the fields commute at θ: [∇φ_i, ∇φ_j](θ) = 0 for all i and j.
 
     Parameters
     ----------
-    architecture : Architecture
-    theta : array-like, shape=[dim]
     rng : numpy.random.Generator or int, optional
         For random combinations of the fields.
 
@@ -107,7 +105,7 @@ def commuting(architecture: Architecture, theta: Any, *, rng: Rng = 0) -> Findin
 
 
 @singledispatch
-@doubted
+@doubted("commuting")
 def _commuting(architecture: Architecture, theta: FloatArray, rng: np.random.Generator) -> Finding:
     view = view_of(architecture, theta, rng)
     reasons = ("all fields commute", "two fields do not commute")
@@ -163,10 +161,13 @@ def _bracket_test(
 def _worst_pair(view: View, span: Span) -> dict[str, Any]:
     """Find two entries of z whose bracket shows the failure, among all or many of them."""
     size = view.architecture.lifted_dim
-    if size * (size - 1) // 2 <= _MAX_PAIRS:
+    if size > _MAX_ENTRIES:
+        return {}  # nobody looks at so many, and some cannot be numbered
+    n_pairs = min(_MAX_PAIRS, _MAX_NUMBERS // max(size, view.size))
+    if size * (size - 1) // 2 <= n_pairs:
         pairs = np.array(list(combinations(range(size), 2)))
     else:
-        pairs = view.rng.integers(size, size=(_MAX_PAIRS, 2))
+        pairs = view.rng.integers(size, size=(n_pairs, 2))
     forms = [view.basis_forms(column) for column in pairs.T]
     found = view.lengths(span.outside(view.brackets(forms, len(pairs))))
     worst = int(np.argmax(found))

@@ -11,19 +11,23 @@ from scipy.integrate import solve_ivp
 from scipy.optimize import least_squares
 
 from liftflow.architectures import Architecture
-from liftflow.criteria.fields import gradient_fields
+from liftflow.criteria.doubts import FORM_LIMIT, too_large
+from liftflow.criteria.fields import AutogradFields, gradient_fields
 from liftflow.criteria.findings import (
     TOLERANCE,
     Finding,
     Verdict,
     decide,
     margin_to_zero,
+    undecided,
     verdict_of,
 )
 from liftflow.criteria.kernels import in_orbit, kernel_inclusion, recoverability
+from liftflow.criteria.orbits import STEPS, flow_end
 from liftflow.criteria.products import over_factors
 from liftflow.criteria.views import view_of
-from liftflow.typing import FloatArray, Rng, as_array, as_rng
+from liftflow.doors import door
+from liftflow.typing import FloatArray, OneLiftedTangent, OneTheta, Rng, as_array, as_rng
 
 SEARCH_LIMIT = 100
 """Number of entries of z up to which a counter-example is searched for."""
@@ -34,28 +38,19 @@ SAME, OTHER = 1e-8, 1e-6
 _RTOL = 1e-11
 _MATCH = 1e-8  # distance of two z, in units of their terms and way, up to which they are the same
 _N_POINTS = 3
-_STEPS = (0.3, 0.1, 0.03, 3e-3, 3e-4, 3e-5, 3e-6, 3e-8, 3e-10)
-"""Lengths of flows, relative to θ at their first speed: shorter ones where those run away."""
-
 _MAX_STEPS = 20
 _MAX_EVALUATIONS = 1500
 _FAR = 1e3  # a flow that makes θ this much larger is not followed
 
 
 @over_factors
-def metric_property(architecture: Architecture, theta: Any, *, rng: Rng = 0) -> Finding:
+def metric_property(architecture: Architecture, theta: OneTheta, *, rng: Rng = 0) -> Finding:
     """Decide the intrinsic metric property of θ₀: M(θ) = K_θ₀(φ(θ)) for all θ in 𝓜_θ₀.
 
-    It holds where θ₀ is recoverable. Else two things are checked at θ₀ and at points of 𝓜_θ₀ that
-    random gradient flows lead to: the kernel inclusion, which is necessary, and sufficient where
-    the fibres of φ in 𝓜_θ₀ are connected and of constant dimension; and that M is the same at the
+    Close to θ₀ it holds where θ₀ is recoverable. Else two things are checked at θ₀ and at points
+    of 𝓜_θ₀ that random flows lead to: the kernel inclusion, necessary, and sufficient where the
+    fibres of φ in 𝓜_θ₀ are connected and of constant dimension; and that M is the same at the
     end of a walk inside the fibre.
-
-    Parameters
-    ----------
-    architecture : Architecture
-    theta : array-like, shape=[dim]
-    rng : numpy.random.Generator or int, optional
 
     Returns
     -------
@@ -68,6 +63,19 @@ def metric_property(architecture: Architecture, theta: Any, *, rng: Rng = 0) -> 
     """
     rng = as_rng(rng)
     recoverable = recoverability(architecture, theta, rng=rng)
+    return metric_given_recoverability(architecture, theta, recoverable, rng)
+
+
+def metric_given_recoverability(
+    architecture: Architecture, theta: OneTheta, recoverable: Finding, rng: np.random.Generator
+) -> Finding:
+    """Decide the metric property where recoverability is decided already.
+
+    Parameters
+    ----------
+    architecture : Architecture
+        Not a product.
+    """
     if recoverable.verdict is not Verdict.FAILS:
         return Finding(
             "metric",
@@ -75,13 +83,19 @@ def metric_property(architecture: Architecture, theta: Any, *, rng: Rng = 0) -> 
             value=0.0,
             margin=recoverable.margin,
             tolerance=recoverable.tolerance,
-            reason="implied by recoverability"
+            reason="implied by recoverability, and so for θ close to θ₀: what other points of 𝓜_θ₀ "
+            "have the same z is not looked at"
             if recoverable.verdict is Verdict.HOLDS
             else f"recoverability is undecided: {recoverable.reason}",
         )
     points, inclusions = [], []
     for number in range(_N_POINTS + 1):
-        points.append(_random_flow(architecture, theta, rng) if number else theta)
+        if number and (reason := too_large(architecture)):
+            return undecided("metric", f"the kernel inclusion holds at θ₀; elsewhere, {reason}")
+        end = flow_end(view_of(architecture, theta, rng)) if number else theta
+        if end is None:
+            continue
+        points.append(end)
         inclusions.append(kernel_inclusion(architecture, points[-1], rng=rng))
         finding = inclusions[-1]
         if finding.verdict is not Verdict.HOLDS:
@@ -108,7 +122,7 @@ def metric_property(architecture: Architecture, theta: Any, *, rng: Rng = 0) -> 
 
 
 @over_factors
-def dynamic_property(architecture: Architecture, theta: Any, *, rng: Rng = 0) -> Finding:
+def dynamic_property(architecture: Architecture, theta: OneTheta, *, rng: Rng = 0) -> Finding:
     """Decide the intrinsic dynamic property of θ₀: along every flow from it, M depends on z alone.
 
     Implied by the metric property. Where that fails, what flows can reach decides, the orbit of
@@ -118,12 +132,6 @@ def dynamic_property(architecture: Architecture, theta: Any, *, rng: Rng = 0) ->
     kernel of ∂φ in them, at a point where the rank of ∂φ is maximal, it fails: the flows fill an
     open part of the orbit [Krener1974]_, so they reach points of one fibre with different M. Both
     hold for an analytic φ. To show such a pair, two losses are searched for.
-
-    Parameters
-    ----------
-    architecture : Architecture
-    theta : array-like, shape=[dim]
-    rng : numpy.random.Generator or int, optional
 
     Returns
     -------
@@ -141,7 +149,7 @@ def dynamic_property(architecture: Architecture, theta: Any, *, rng: Rng = 0) ->
 
 
 def dynamic_given_metric(
-    architecture: Architecture, theta: FloatArray, metric: Finding, rng: np.random.Generator
+    architecture: Architecture, theta: OneTheta, metric: Finding, rng: np.random.Generator
 ) -> Finding:
     """Decide the dynamic property where the metric property is decided already.
 
@@ -149,16 +157,10 @@ def dynamic_given_metric(
     ----------
     architecture : Architecture
         Not a product.
-    theta : array, shape=[dim]
-    metric : Finding
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    finding : Finding
     """
     if metric.verdict is Verdict.HOLDS:
-        return replace(metric, name="dynamic", reason="implied by the metric property")
+        reason = f"implied by the metric property: {metric.reason}"
+        return replace(metric, name="dynamic", reason=reason)
     recoverable, inclusion = in_orbit(architecture, theta, rng)
     if recoverable.verdict is Verdict.HOLDS:
         reason = "z determines θ in its orbit, locally, though not among all points with its laws"
@@ -195,11 +197,11 @@ class CounterExample:
         Relative difference of M, by random probes.
     mismatch : float
         Distance of the two z, each entry relative to its terms, and to the way that z went.
-    slope1, slope2, axis : array, shape=[*lifted_shape]
+    slope1, slope2, axis : OneLiftedTangent
         The vectors c_1, c_2 and a.
     curvature : float
         The number κ.
-    theta1, theta2 : array, shape=[dim]
+    theta1, theta2 : OneTheta
         Ends of the two flows.
     tries, evaluations : int
         What the search took.
@@ -208,26 +210,24 @@ class CounterExample:
     found: bool
     gap: float
     mismatch: float
-    slope1: FloatArray
-    slope2: FloatArray
-    axis: FloatArray
+    slope1: OneLiftedTangent
+    slope2: OneLiftedTangent
+    axis: OneLiftedTangent
     curvature: float
-    theta1: FloatArray
-    theta2: FloatArray
+    theta1: OneTheta
+    theta2: OneTheta
     tries: int
     evaluations: int
 
     def describe(self) -> str:
-        """Return one sentence.
-
-        Returns
-        -------
-        text : str
-        """
+        """Return one sentence."""
         effort = f"{self.tries} {'try' if self.tries == 1 else 'tries'}, {self.evaluations} flows"
         if not self.found:
             if not self.tries:
-                return f"no search: z has more than {SEARCH_LIMIT} entries, or no flow can move it"
+                return (
+                    f"no search: z has more than {SEARCH_LIMIT} entries, θ is too long, or no "
+                    "flow can move it"
+                )
             return f"no two losses found that refute it, in {effort}; largest gap {self.gap:.1e}"
         return (
             "the flows of ⟨c₁, z⟩ and ⟨c₂, z⟩ + κ⟨a, z − z₀⟩²/2 reach the same z at time 1 (to "
@@ -235,12 +235,7 @@ class CounterExample:
         )
 
     def losses(self) -> dict[str, Any]:
-        """Return the two losses, by name.
-
-        Returns
-        -------
-        losses : dict
-        """
+        """Return the two losses, by name."""
         return {
             "c1": self.slope1,
             "c2": self.slope2,
@@ -252,8 +247,9 @@ class CounterExample:
         }
 
 
+@door
 def find_counter_example(
-    architecture: Architecture, theta: Any, *, max_tries: int = 3, rng: Rng = 0
+    architecture: Architecture, theta: OneTheta, *, max_tries: int = 3, rng: Rng = 0
 ) -> CounterExample:
     """Search for two losses whose flows from θ₀ reach the same z with different M, by shooting.
 
@@ -262,11 +258,8 @@ def find_counter_example(
 
     Parameters
     ----------
-    architecture : Architecture
-    theta : array-like, shape=[dim]
     max_tries : int
         Number of random pairs of losses.
-    rng : numpy.random.Generator or int, optional
 
     Returns
     -------
@@ -277,9 +270,10 @@ def find_counter_example(
     rng = as_rng(rng)
     zero = np.broadcast_to(0.0, architecture.lifted_shape)  # z may be too long to be held
     best = CounterExample(False, 0.0, np.inf, zero, zero, zero, 0.0, theta, theta, 0, 0)
-    if architecture.lifted_dim > SEARCH_LIMIT or not np.any(theta):
+    size = architecture.lifted_dim
+    if size > SEARCH_LIMIT or size * architecture.dim > FORM_LIMIT or not np.any(theta):
         return best
-    flows, number, steps = 0, 0, list(_STEPS)
+    flows, number, steps = 0, 0, list(STEPS)
     while number < max_tries and not best.found and steps:
         try:
             example = _shoot(architecture, theta, rng, steps[0])
@@ -391,27 +385,17 @@ def _flow(
             raise _FlowLost
         theta = flat.reshape(starts.shape)
         form = gradient(np.asarray(architecture.lift(theta)))
+        if isinstance(fields, AutogradFields):  # one pass back, not one for each parameter
+            return -np.asarray(fields.field(form, theta)).ravel()
         return -np.asarray(architecture.lift_vjp(theta, form)).ravel()
 
+    fields = gradient_fields(architecture)
     size = float(np.max(np.abs(starts)))
     start = starts.ravel()
     natural = np.maximum(np.abs(start), np.abs(velocity(0.0, start)))
     tolerance = _RTOL * np.where(natural > 0, natural, size)
     solution = solve_ivp(velocity, (0.0, 1.0), start, method="DOP853", rtol=_RTOL, atol=tolerance)
     return solution.y[:, -1].reshape(starts.shape)
-
-
-def _random_flow(
-    architecture: Architecture, theta: FloatArray, rng: np.random.Generator
-) -> FloatArray:
-    """Follow the flow of a random linear loss to another point of 𝓜_θ₀, as far as it goes."""
-    slope = _random_form(architecture, theta, rng)
-    for step in _STEPS:
-        try:
-            return _flow(architecture, theta[None], partial(_constant, step * slope))[0]
-        except _FlowLost:
-            continue
-    return theta
 
 
 def _constant(slope: FloatArray, z: FloatArray) -> FloatArray:
@@ -429,7 +413,7 @@ def _fibre_walk(
     if not len(kernel):
         return []
     direction = rng.standard_normal(len(kernel)) @ kernel
-    moved = theta + _STEPS[0] * np.linalg.norm(theta) / np.linalg.norm(direction) * direction
+    moved = theta + STEPS[0] * np.linalg.norm(theta) / np.linalg.norm(direction) * direction
     end = _return_to(architecture, moved, theta)
     return [] if end is None else [(theta, end)]
 

@@ -19,9 +19,11 @@ import numpy as np
 from liftflow.architectures import Architecture
 from liftflow.architectures.base import followed_by_autograd
 from liftflow.criteria.jets import Arithmetic
-from liftflow.criteria.scaling import finite
+from liftflow.criteria.scaling import entry_units, finite
 from liftflow.errors import InputError
-from liftflow.typing import FloatArray, IntArray
+from liftflow.typing import FloatArray, Forms, IntArray, OneTheta
+
+_CHANGE = 0.1  # of a field, relative to it, that shows its unit of length
 
 
 class GradientFields(ABC):
@@ -31,12 +33,8 @@ class GradientFields(ABC):
     isometry, up to one factor, relates to θ.
     """
 
-    def point(self, theta: FloatArray) -> FloatArray:
+    def point(self, theta: OneTheta) -> FloatArray:
         """Return the coordinates of a parameter; θ itself unless a family has better ones.
-
-        Parameters
-        ----------
-        theta : array, shape=[dim]
 
         Returns
         -------
@@ -58,20 +56,24 @@ class GradientFields(ABC):
         """
         return np.asarray(tangents)
 
+    def unit(self, point: FloatArray) -> float:
+        """Return the length over which the fields change: that of the point, if it is not zero.
+
+        Parameters
+        ----------
+        point : array, shape=[n_coordinates]
+        """
+        return float(np.linalg.norm(point)) or 1.0
+
     @abstractmethod
     def random_forms(self, count: int, point: FloatArray, rng: np.random.Generator) -> Any:
-        """Draw forms whose fields are about as long as the point.
+        """Draw forms whose fields are about as long as the unit.
 
         Parameters
         ----------
         count : int
             Number of forms.
         point : array, shape=[n_coordinates]
-        rng : numpy.random.Generator
-
-        Returns
-        -------
-        forms : forms
         """
 
     @abstractmethod
@@ -82,19 +84,14 @@ class GradientFields(ABC):
         ----------
         numbers : array, shape=[n]
             Flat numbers of the entries.
-
-        Returns
-        -------
-        forms : forms
         """
 
     @abstractmethod
-    def field(self, forms: Any, point: Any) -> Any:
+    def field(self, forms: Forms, point: Any) -> Any:
         """Evaluate the fields of all forms.
 
         Parameters
         ----------
-        forms : forms
         point : array, shape=[n_forms, n_coordinates]
             In the form of :meth:`start`.
 
@@ -150,12 +147,11 @@ class GradientFields(ABC):
         """
         return np.asarray(values)
 
-    def values(self, forms: Any, point: FloatArray, count: int) -> FloatArray:
+    def values(self, forms: Forms, point: FloatArray, count: int) -> FloatArray:
         """Evaluate the fields at a plain point.
 
         Parameters
         ----------
-        forms : forms
         point : array, shape=[n_coordinates]
         count : int
             Number of forms.
@@ -166,12 +162,11 @@ class GradientFields(ABC):
         """
         return self.finish(self.field(forms, self.start(point, count)))
 
-    def derivatives(self, forms: Any, point: FloatArray, velocities: FloatArray) -> FloatArray:
+    def derivatives(self, forms: Forms, point: FloatArray, velocities: FloatArray) -> FloatArray:
         """Differentiate each field along the velocity of the same number, ∂X_i v_i.
 
         Parameters
         ----------
-        forms : forms
         point : array, shape=[n_coordinates]
         velocities : array, shape=[n, n_coordinates]
             One for each form.
@@ -192,7 +187,6 @@ class GradientFields(ABC):
         forms : sequence of forms
             For X_1, …, X_k, each for ``count`` brackets.
         point : array, shape=[n_coordinates]
-        count : int
 
         Returns
         -------
@@ -206,9 +200,7 @@ class GradientFields(ABC):
 
         Parameters
         ----------
-        forms : sequence of forms
         point : array, shape=[n_coordinates]
-        count : int
 
         Returns
         -------
@@ -246,6 +238,33 @@ class AutogradFields(GradientFields):
 
     def __init__(self, architecture: Architecture) -> None:
         self.architecture = architecture
+        self._units: dict[bytes, float] = {}
+
+    def unit(self, point: OneTheta) -> float:
+        """Return the shortest length, but that of the point, over which a random field changes.
+
+        Returns
+        -------
+        unit : float
+            Small beside the point where φ knows no scale but θ.
+        """
+        key = point.tobytes()
+        if key not in self._units:
+            self._units[key] = self._search_unit(point)
+        return self._units[key]
+
+    def _search_unit(self, point: FloatArray) -> float:
+        size, rng = super().unit(point), np.random.default_rng(0)
+        lengths = size * 10.0 ** np.arange(0 if np.any(point) else -8, 16)
+        way = rng.standard_normal(point.size) / np.sqrt(point.size)
+        points = np.vstack([point, point + lengths[:, None] * way])
+        form = rng.standard_normal((1, *self.architecture.lifted_shape))
+        form = form / entry_units(self.architecture, point)
+        with np.errstate(all="ignore"):  # far from θ anything may happen
+            here, *moved = np.asarray(self.field(form, points))
+            change = np.linalg.norm(np.asarray(moved) - here, axis=1)
+        changed = ~(change < _CHANGE * np.linalg.norm(here))
+        return float(lengths[np.argmax(changed)]) if np.any(changed) and np.any(here) else size
 
     def finish(self, values: Any) -> FloatArray:
         """Return plain arrays, or refuse those that are not finite.
@@ -262,22 +281,17 @@ class AutogradFields(GradientFields):
         """
         return finite(values, self.architecture)
 
-    def random_forms(self, count: int, point: FloatArray, rng: np.random.Generator) -> FloatArray:
-        """Draw normal covectors.
-
-        Parameters
-        ----------
-        count : int
-        point : array, shape=[dim]
-        rng : numpy.random.Generator
+    def random_forms(self, count: int, point: OneTheta, rng: np.random.Generator) -> FloatArray:
+        """Draw covectors, normal in the units of the entries of z.
 
         Returns
         -------
         forms : array, shape=[count, *lifted_shape]
         """
         forms = rng.standard_normal((count, *self.architecture.lifted_shape))
+        forms = forms / entry_units(self.architecture, point)
         lengths = np.linalg.norm(self.values(forms, point, count), axis=1)
-        factor = np.linalg.norm(point) / np.where(lengths > 0, lengths, 1.0)
+        factor = self.unit(point) / np.where(lengths > 0, lengths, 1.0)
         return forms * factor.reshape(-1, *[1] * (forms.ndim - 1))
 
     def basis_forms(self, numbers: IntArray) -> FloatArray:
@@ -292,7 +306,8 @@ class AutogradFields(GradientFields):
         -------
         forms : array, shape=[n, *lifted_shape]
         """
-        rows = np.eye(self.architecture.lifted_dim)[numbers]
+        rows = np.zeros((len(numbers), self.architecture.lifted_dim))
+        rows[np.arange(len(numbers)), numbers] = 1.0
         return rows.reshape(-1, *self.architecture.lifted_shape)
 
     def field(self, forms: FloatArray, point: Any) -> Any:
@@ -307,17 +322,15 @@ class AutogradFields(GradientFields):
         -------
         vectors : array, shape=[n, dim]
         """
+        # 0 θ, because autograd warns where a lift or its derivative is constant.
         with followed_by_autograd(f"the lift of {type(self.architecture).__name__}"):
-            return autograd.grad(lambda at: anp.sum(forms * self.architecture.lift(at)))(point)
+            slope = autograd.grad(
+                lambda at: anp.sum(forms * self.architecture.lift(at)) + 0.0 * anp.sum(at)
+            )
+            return slope(point) + 0.0 * point
 
-    def majorants(self, forms: Sequence[Any], point: FloatArray, count: int) -> FloatArray:
+    def majorants(self, forms: Sequence[Any], point: OneTheta, count: int) -> FloatArray:
         """Add up the sizes of the two terms of the brackets and of the fields.
-
-        Parameters
-        ----------
-        forms : sequence of array
-        point : array, shape=[dim]
-        count : int
 
         Returns
         -------
@@ -349,16 +362,7 @@ class AutogradFields(GradientFields):
 
 @singledispatch
 def gradient_fields(architecture: Architecture) -> GradientFields:
-    """Return the gradient fields of an architecture; a family with a structure registers its own.
-
-    Parameters
-    ----------
-    architecture : Architecture
-
-    Returns
-    -------
-    fields : GradientFields
-    """
+    """Return the gradient fields of an architecture; a family can register its own."""
     return AutogradFields(architecture)
 
 
@@ -368,13 +372,8 @@ def exact_fields(architecture: Architecture, arithmetic: Arithmetic) -> Any:
 
     Parameters
     ----------
-    architecture : Architecture
     arithmetic : Arithmetic
         Integers modulo a prime.
-
-    Returns
-    -------
-    fields : NetworkFields
 
     Raises
     ------

@@ -83,12 +83,7 @@ class Finding:
         return self.verdict is Verdict.HOLDS
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as numbers, strings and lists that JSON can hold.
-
-        Returns
-        -------
-        record : dict
-        """
+        """Return everything as numbers, strings and lists that JSON can hold."""
         return {
             "verdict": str(self.verdict),
             "value": plain(self.value),
@@ -106,10 +101,6 @@ def plain(value: Any) -> Any:
     ----------
     value : Any
         Anything; what JSON has no type for becomes its text.
-
-    Returns
-    -------
-    plain : dict, list, str, int, float, bool or None
     """
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
@@ -122,6 +113,24 @@ def plain(value: Any) -> Any:
     return value if isinstance(value, str | int | None) else str(value)
 
 
+def undecided(name: str, reason: str) -> Finding:
+    """Return the finding that nothing is decided.
+
+    Parameters
+    ----------
+    name : str
+        The property.
+    reason : str
+        One sentence.
+
+    Returns
+    -------
+    finding : Finding
+        Without a value: NaN.
+    """
+    return Finding(name, Verdict.UNDECIDED, np.nan, margin=1.0, tolerance=TOLERANCE, reason=reason)
+
+
 def decide(size: float, *, zero: float = ZERO, nonzero: float = NONZERO) -> bool | None:
     """Tell whether a relative size is zero (True), nonzero (False) or in between (None).
 
@@ -131,10 +140,6 @@ def decide(size: float, *, zero: float = ZERO, nonzero: float = NONZERO) -> bool
         A relative size, at least 0.
     zero, nonzero : float
         Ends of the gap.
-
-    Returns
-    -------
-    is_zero : bool or None
     """
     return True if size <= zero else False if size >= nonzero else None
 
@@ -146,10 +151,6 @@ def verdict_of(holds: bool | None) -> Verdict:
     ----------
     holds : bool or None
         None where nothing is decided.
-
-    Returns
-    -------
-    verdict : Verdict
     """
     if holds is None:
         return Verdict.UNDECIDED
@@ -163,10 +164,6 @@ def margin_to_zero(size: float) -> float:
     ----------
     size : float
         A relative size, at least 0.
-
-    Returns
-    -------
-    margin : float
     """
     return max(size / TOLERANCE, TOLERANCE / size) if size > 0 else np.inf
 
@@ -213,10 +210,6 @@ def rank_of(singular: FloatArray, scale: float) -> Rank:
         Descending.
     scale : float
         What the singular values are relative to.
-
-    Returns
-    -------
-    rank : Rank
     """
     relative = singular / scale if scale > 0 else np.zeros_like(singular)
     value = int(np.sum(relative > TOLERANCE))

@@ -14,7 +14,7 @@ from scipy.sparse.linalg import eigsh, lsmr
 from liftflow.architectures import ReLUNetwork
 from liftflow.architectures.dag import CompiledDAG
 from liftflow.criteria.findings import Finding, Verdict
-from liftflow.typing import FloatArray
+from liftflow.typing import OneTheta
 
 NEGLIGIBLE = 1e-10
 """Weights below this fraction of the typical one, in the flattest gauge, may as well be zero."""
@@ -26,20 +26,11 @@ _DENSE_LIMIT = 200  # hidden nodes up to which an eigenvalue comes from a dense 
 
 
 def by_graph(network: ReLUNetwork) -> bool:
-    """Tell whether a network is so large that only its graph is looked at.
-
-    Parameters
-    ----------
-    network : ReLUNetwork
-
-    Returns
-    -------
-    large : bool
-    """
+    """Tell whether a network is so large that only its graph is looked at."""
     return network.dim > GRAPH_LIMIT
 
 
-def graph_recoverability(network: ReLUNetwork, theta: FloatArray) -> Finding:
+def graph_recoverability(network: ReLUNetwork, theta: OneTheta) -> Finding:
     r"""Decide ker ∂φ(θ) ∩ ker ∂h(θ) = {0} in time proportional to the number of edges.
 
     A parameter is dead where every path through it passes through another weight that is zero.
@@ -48,11 +39,6 @@ def graph_recoverability(network: ReLUNetwork, theta: FloatArray) -> Finding:
     weight is zero and the nonzero dead ones hold no cycle in the graph of those nodes, with
     everything else merged into one ground node. The value is the conditioning of Ψ, the smallest
     eigenvalue of the graph Laplacian scaled to a unit diagonal.
-
-    Parameters
-    ----------
-    network : ReLUNetwork
-    theta : array, shape=[dim]
 
     Returns
     -------
@@ -101,13 +87,8 @@ def graph_recoverability(network: ReLUNetwork, theta: FloatArray) -> Finding:
     )
 
 
-def conditioning(dag: CompiledDAG, theta: FloatArray) -> float:
+def conditioning(dag: CompiledDAG, theta: OneTheta) -> float:
     """Smallest eigenvalue of the grounded Laplacian A D_θ² Aᵀ scaled to a unit diagonal.
-
-    Parameters
-    ----------
-    dag : CompiledDAG
-    theta : array, shape=[dim]
 
     Returns
     -------
@@ -138,21 +119,12 @@ def conditioning(dag: CompiledDAG, theta: FloatArray) -> float:
     return float(max(0.0, 1.0 - largest))
 
 
-def negligible(dag: CompiledDAG, theta: FloatArray) -> NDArray[np.bool_]:
+def negligible(dag: CompiledDAG, theta: OneTheta) -> NDArray[np.bool_]:
     """Tell which nonzero weights are below ``NEGLIGIBLE`` in the flattest gauge.
 
     Among all rescalings of the hidden nodes and of θ as a whole, that one makes log |θ_e| as
     equal as can be, in the sense of least squares. So the answer does not depend on the scale of θ
     nor on its representative in the fibre.
-
-    Parameters
-    ----------
-    dag : CompiledDAG
-    theta : array, shape=[dim]
-
-    Returns
-    -------
-    tiny : array of bool, shape=[dim]
     """
     used = np.flatnonzero(theta != 0)
     logs = np.log(np.abs(theta[used]))
@@ -232,10 +204,6 @@ def shared_edge(dag: CompiledDAG) -> tuple[Hashable, ...]:
 
     At nonzero θ the fields of two different paths commute if and only if they share no edge, and
     none do exactly where every hidden node has one edge in and one out.
-
-    Parameters
-    ----------
-    dag : CompiledDAG
 
     Returns
     -------

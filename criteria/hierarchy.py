@@ -10,11 +10,12 @@ from rich.table import Table
 from liftflow.architectures import Architecture, ProductArchitecture
 from liftflow.criteria.brackets import commuting, frobenius
 from liftflow.criteria.counts import count_conservation_laws, laws_complete
-from liftflow.criteria.dynamics import dynamic_given_metric, metric_property
+from liftflow.criteria.dynamics import dynamic_given_metric, metric_given_recoverability
 from liftflow.criteria.findings import Finding
 from liftflow.criteria.kernels import kernel_inclusion, recoverability
 from liftflow.criteria.products import combine
-from liftflow.typing import Rng, as_array, as_rng
+from liftflow.doors import door
+from liftflow.typing import OneTheta, Rng, as_array, as_rng
 
 _COLOURS = {"holds": "green", "fails": "red", "undecided": "yellow"}
 
@@ -50,21 +51,11 @@ class Classification:
     n_laws: Finding
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
-        """Return all findings in the types of JSON, by name.
-
-        Returns
-        -------
-        record : dict of str to dict
-        """
+        """Return all findings in the types of JSON, by name."""
         return {field.name: getattr(self, field.name).to_dict() for field in fields(self)}
 
     def table(self) -> Table:
-        """Return the findings as a table for rich.
-
-        Returns
-        -------
-        table : rich.table.Table
-        """
+        """Return the findings as a table for rich."""
         table = Table(title="The hierarchy at θ")
         for title in ("property", "verdict", "value", "margin"):
             table.add_column(title, justify="right" if title in ("value", "margin") else "left")
@@ -96,8 +87,9 @@ class Classification:
         return console.export_html(inline_styles=True, code_format=page)
 
 
+@door
 def classify(
-    architecture: Architecture, theta: Any, exact: bool = False, *, rng: Rng = 0
+    architecture: Architecture, theta: OneTheta, exact: bool = False, *, rng: Rng = 0
 ) -> Classification:
     """Decide the whole hierarchy at θ.
 
@@ -106,15 +98,10 @@ def classify(
     architecture : Architecture
         Any; one that only defines ``lift`` is differentiated by autograd, and its laws are those
         that the Lie algebra of its fields leaves.
-    theta : array-like, shape=[dim]
     exact : bool
         Count the laws over prime fields instead of floats.
     rng : numpy.random.Generator or int, optional
         For random combinations of fields, and for the search for a counter-example.
-
-    Returns
-    -------
-    classification : Classification
 
     Raises
     ------
@@ -143,9 +130,10 @@ def classify(
         found = [classify(factor, part, exact, rng=rng) for factor, part in parts]
         names = [field.name for field in fields(Classification)]
         return Classification(*[combine([getattr(one, name) for one in found]) for name in names])
-    metric = metric_property(architecture, theta, rng=rng)
+    recoverable = recoverability(architecture, theta, rng=rng)
+    metric = metric_given_recoverability(architecture, theta, recoverable, rng)
     return Classification(
-        recoverable=recoverability(architecture, theta, rng=rng),
+        recoverable=recoverable,
         metric=metric,
         dynamic=dynamic_given_metric(architecture, theta, metric, rng),
         inclusion=kernel_inclusion(architecture, theta, rng=rng),

@@ -39,10 +39,6 @@ class Arithmetic:
             Of any shape.
         out : array, optional
             Where to write them.
-
-        Returns
-        -------
-        values : array
         """
         if not self.exact:
             return values
@@ -55,11 +51,6 @@ class Arithmetic:
         ----------
         shape : tuple of int
             Of the array.
-        rng : numpy.random.Generator
-
-        Returns
-        -------
-        values : array, shape=shape
         """
         if self.exact:
             return rng.integers(self.prime, size=shape)
@@ -72,10 +63,6 @@ class Arithmetic:
         ----------
         shape : tuple of int
             Of the array.
-
-        Returns
-        -------
-        ones : array, shape=shape
         """
         return np.ones(shape, np.int64 if self.exact else np.float64)
 
@@ -138,7 +125,6 @@ def multiply(a: Any, b: Any, arithmetic: Arithmetic) -> Any:
     ----------
     a, b : array, shape=[2^k, *shape] or [1, *shape]
         Jets; shapes broadcast.
-    arithmetic : Arithmetic
 
     Returns
     -------
@@ -160,7 +146,6 @@ def inner_sum(a: Any, b: Any, axis: int, arithmetic: Arithmetic) -> Any:
         Jets; shapes broadcast.
     axis : int
         Of the arrays, negative to count from the end.
-    arithmetic : Arithmetic
 
     Returns
     -------

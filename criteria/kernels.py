@@ -7,19 +7,20 @@ from typing import Any
 import numpy as np
 
 from liftflow.architectures import Architecture, ReLUNetwork
-from liftflow.criteria.doubts import doubted, scales_part
+from liftflow.criteria.doubts import MATRIX_LIMIT, doubted, kinked, scales_part, too_large
 from liftflow.criteria.findings import (
     TOLERANCE,
     Finding,
     Verdict,
     decide,
     margin_to_zero,
+    undecided,
     verdict_of,
 )
 from liftflow.criteria.graph import by_graph, graph_recoverability
 from liftflow.criteria.products import over_factors
 from liftflow.criteria.views import Kernel, View, view_of
-from liftflow.typing import FloatArray, Rng, as_rng
+from liftflow.typing import FloatArray, OneTheta, Rng, as_rng
 
 _TOO_LARGE: dict[str, Any] = {
     "verdict": Verdict.UNDECIDED,
@@ -30,13 +31,11 @@ _TOO_LARGE: dict[str, Any] = {
 
 
 @over_factors
-def recoverability(architecture: Architecture, theta: Any, *, rng: Rng = 0) -> Finding:
+def recoverability(architecture: Architecture, theta: OneTheta, *, rng: Rng = 0) -> Finding:
     """Decide intrinsic recoverability at θ: ker ∂φ(θ) ∩ ker ∂h(θ) = {0}.
 
     Parameters
     ----------
-    architecture : Architecture
-    theta : array-like, shape=[dim]
     rng : numpy.random.Generator or int, optional
         For random combinations of the rows of ∂φ, where there are many.
 
@@ -56,7 +55,7 @@ def recoverability(architecture: Architecture, theta: Any, *, rng: Rng = 0) -> F
 
 
 @singledispatch
-@doubted
+@doubted("recoverable", MATRIX_LIMIT)
 def _recoverability(
     architecture: Architecture, theta: FloatArray, rng: np.random.Generator
 ) -> Finding:
@@ -75,9 +74,9 @@ def _triviality(architecture: Architecture, kernel: Kernel, *, in_orbit: bool = 
     else:
         reason = f"∂φ and {laws} determine all {dim} directions"
         witness, margin = {}, kernel.rank.kept / TOLERANCE
-    decided = kernel.rank.decided
+    decided = not kernel.doubt
     if not decided:
-        reason = f"a size of {kernel.rank.doubtful:.1e} is neither zero nor clearly not"
+        reason = kernel.doubt
     return Finding(
         "recoverable",
         verdict_of(dimension == 0 if decided else None),
@@ -95,7 +94,7 @@ def _(network: ReLUNetwork, theta: FloatArray, rng: np.random.Generator) -> Find
 
 
 @over_factors
-def kernel_inclusion(architecture: Architecture, theta: Any, *, rng: Rng = 0) -> Finding:
+def kernel_inclusion(architecture: Architecture, theta: OneTheta, *, rng: Rng = 0) -> Finding:
     r"""Decide ker ∂φ(θ) ∩ ker ∂h(θ) ⊆ ker ∂M(θ), which the metric property needs.
 
     Matrix-free: :math:`⟨g', M g⟩ = ⟨X_{g'}, X_g⟩` with the fields :math:`X_g = ∂φ^\top g`, so ∂M
@@ -103,8 +102,6 @@ def kernel_inclusion(architecture: Architecture, theta: Any, *, rng: Rng = 0) ->
 
     Parameters
     ----------
-    architecture : Architecture
-    theta : array-like, shape=[dim]
     rng : numpy.random.Generator or int, optional
         For the random fields.
 
@@ -122,7 +119,7 @@ def kernel_inclusion(architecture: Architecture, theta: Any, *, rng: Rng = 0) ->
 
 
 @singledispatch
-@doubted
+@doubted("kernel inclusion", MATRIX_LIMIT)
 def _kernel_inclusion(
     architecture: Architecture, theta: FloatArray, rng: np.random.Generator
 ) -> Finding:
@@ -178,18 +175,12 @@ def _inclusion(view: View, kernel: Kernel) -> Finding:
 
 
 def in_orbit(
-    architecture: Architecture, theta: FloatArray, rng: np.random.Generator
+    architecture: Architecture, theta: OneTheta, rng: np.random.Generator
 ) -> tuple[Finding, Finding]:
     """Decide recoverability and the kernel inclusion in the orbit, all that flows can reach.
 
     The trace at θ of the Lie algebra that the fields ∇φ_i generate, tangent to the orbit of θ,
     stands in the place of ker ∂h. The two are the same where the laws are complete.
-
-    Parameters
-    ----------
-    architecture : Architecture
-    theta : array, shape=[dim]
-    rng : numpy.random.Generator
 
     Returns
     -------
@@ -208,11 +199,13 @@ def in_orbit(
 def _in_orbit(
     architecture: Architecture, theta: FloatArray, rng: np.random.Generator
 ) -> tuple[Finding, Finding]:
+    if reason := too_large(architecture):
+        return (unknown := undecided("recoverable", reason)), unknown
     view = view_of(architecture, theta, rng)
     kernel = view.kernel(in_orbit=True)
     recoverable = _triviality(architecture, kernel, in_orbit=True)
-    if scales_part(architecture, theta, rng):
-        reason = "the scales of θ part too far for double precision"
+    if kinked(architecture, theta, rng) or scales_part(architecture, theta, rng):
+        reason = "φ has a kink at θ, or the scales of θ part too far for double precision"
         recoverable = replace(recoverable, verdict=Verdict.UNDECIDED, reason=reason, witness={})
     if recoverable.verdict is not Verdict.FAILS:
         return recoverable, recoverable

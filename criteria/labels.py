@@ -28,10 +28,6 @@ def _blocks(architecture: Architecture, names: list[str]) -> list[str]:
 def parameter_labels(architecture: Architecture) -> list[str]:
     """Return one name per entry of θ; a family registers names of its own.
 
-    Parameters
-    ----------
-    architecture : Architecture
-
     Returns
     -------
     labels : list of str

@@ -10,7 +10,7 @@ from liftflow.architectures import DeepLinear, ReLUNetwork
 from liftflow.architectures.dag import CompiledDAG
 from liftflow.criteria.fields import GradientFields, exact_fields, gradient_fields
 from liftflow.criteria.jets import FLOATS, Arithmetic, constant, inner_sum, multiply, seed, split
-from liftflow.typing import FloatArray, IntArray
+from liftflow.typing import FloatArray, IntArray, OneTheta
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +43,6 @@ class NetworkFields(GradientFields):
 
     Parameters
     ----------
-    dag : CompiledDAG
     arithmetic : Arithmetic
         Floats, or integers modulo a prime.
     """
@@ -60,10 +59,6 @@ class NetworkFields(GradientFields):
         point : array, shape=[n_coordinates]
         count : int
             Not used: a constant broadcasts.
-
-        Returns
-        -------
-        jet : jet
         """
         return seed(np.atleast_2d(point))
 
@@ -89,10 +84,7 @@ class NetworkFields(GradientFields):
         function : callable
             Takes a jet to a jet.
         point, velocity : jet
-
-        Returns
-        -------
-        value, derivative : jet
+            Of the same shape.
         """
         count = max(point.shape[1], velocity.shape[1])
         parts = [
@@ -108,9 +100,7 @@ class NetworkFields(GradientFields):
 
         Parameters
         ----------
-        forms : sequence of NetworkForms
         point : array, shape=[n_coordinates]
-        count : int
 
         Returns
         -------
@@ -125,7 +115,6 @@ class NetworkFields(GradientFields):
 
         Parameters
         ----------
-        forms : NetworkForms
         point : jet, shape=[2^k, n or 1, n_edges]
 
         Returns
@@ -173,31 +162,21 @@ class NetworkFields(GradientFields):
         return matrix
 
     def _normalised(self, forms: NetworkForms, point: FloatArray) -> NetworkForms:
-        """Scale the sinks so that the fields are about as long as the point."""
+        """Scale the sinks so that the fields are about as long as the unit."""
         lengths = np.linalg.norm(self.values(forms, point, len(forms.sources)), axis=1)
-        factor = np.linalg.norm(point) / np.where(lengths > 0, lengths, 1.0)
+        factor = self.unit(point) / np.where(lengths > 0, lengths, 1.0)
         return NetworkForms(forms.multipliers, forms.sources, forms.sinks * factor[:, None])
 
 
 class LinearFields(NetworkFields):
-    """Fields of a product of matrices; the coordinates are the entries of its layers.
-
-    Parameters
-    ----------
-    architecture : DeepLinear
-    arithmetic : Arithmetic
-    """
+    """Fields of a product of matrices; the coordinates are the entries of its layers."""
 
     def __init__(self, architecture: DeepLinear, arithmetic: Arithmetic) -> None:
         super().__init__(CompiledDAG.layered(architecture.widths, (), False), arithmetic)
         self.architecture = architecture
 
-    def point(self, theta: FloatArray) -> FloatArray:
+    def point(self, theta: OneTheta) -> FloatArray:
         """Return the entries of the layers, by input and then output.
-
-        Parameters
-        ----------
-        theta : array, shape=[dim]
 
         Returns
         -------
@@ -232,13 +211,7 @@ class LinearFields(NetworkFields):
 
         Parameters
         ----------
-        count : int
         point : array, shape=[n_coordinates]
-        rng : numpy.random.Generator
-
-        Returns
-        -------
-        forms : NetworkForms
         """
         widths = self.architecture.widths
         sources, sinks = (self.arithmetic.draw((count, n), rng) for n in (widths[0], widths[-1]))
@@ -252,10 +225,6 @@ class LinearFields(NetworkFields):
         ----------
         numbers : array, shape=[n]
             Flat numbers of the entries.
-
-        Returns
-        -------
-        forms : NetworkForms
         """
         widths = self.architecture.widths
         sinks, sources = np.divmod(numbers, widths[0])
@@ -269,30 +238,14 @@ class ReLUFields(NetworkFields):
     A form gives every edge a random multiplier: :math:`\sum_p \prod_{e∈p} c_e θ_e`. Such
     products over edges span all forms, and c_e ∝ 1/|θ_e| makes every path count alike, whatever
     the scale and the rescaling of θ.
-
-    Parameters
-    ----------
-    network : ReLUNetwork
-    arithmetic : Arithmetic
     """
 
     def __init__(self, network: ReLUNetwork, arithmetic: Arithmetic) -> None:
         super().__init__(network.dag, arithmetic)
         self.network = network
 
-    def random_forms(self, count: int, point: FloatArray, rng: np.random.Generator) -> NetworkForms:
-        """Draw a multiplier for every edge.
-
-        Parameters
-        ----------
-        count : int
-        point : array, shape=[dim]
-        rng : numpy.random.Generator
-
-        Returns
-        -------
-        forms : NetworkForms
-        """
+    def random_forms(self, count: int, point: OneTheta, rng: np.random.Generator) -> NetworkForms:
+        """Draw a multiplier for every edge."""
         arithmetic = self.arithmetic
         sources = arithmetic.ones((count, self.dag.n_inputs))
         sinks = arithmetic.ones((count, self.dag.outputs.size))
@@ -311,10 +264,6 @@ class ReLUFields(NetworkFields):
         ----------
         numbers : array, shape=[n]
             Numbers of the paths.
-
-        Returns
-        -------
-        forms : NetworkForms
         """
         on_path = self.network.path_incidence[np.asarray(numbers)].toarray()
         sources = np.ones((len(numbers), self.dag.n_inputs))

@@ -12,13 +12,17 @@ import numpy as np
 from liftflow.architectures import Architecture
 from liftflow.criteria.findings import Verdict, rank_of
 from liftflow.criteria.labels import parameter_labels
+from liftflow.criteria.scaling import entry_units, finite, unit_rows
+from liftflow.doors import door
 from liftflow.errors import InputError, ShapeError
-from liftflow.typing import FloatArray, Rng, as_array, as_count, as_rng
+from liftflow.typing import FloatArray, Rng, Scalars, Tangent, Theta, as_array, as_count, as_rng
 
 MONOMIAL_LIMIT = 2500
 """Largest number of monomials: the matrix of conditions has as many columns."""
 
 _SPARE = 20
+_ROUNDS = 10  # of drawing points anew where all fields vanish
+_CHUNK = 10**7  # numbers in the Jacobians that are held at once
 _LARGEST_DENOMINATOR = 64
 _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -41,32 +45,14 @@ class PolynomialLaw:
     terms: tuple[tuple[Monomial, Fraction], ...]
     labels: tuple[str, ...]
 
-    def __call__(self, theta: Any) -> FloatArray:
-        """Evaluate the law.
-
-        Parameters
-        ----------
-        theta : array-like, shape=[..., dim]
-
-        Returns
-        -------
-        values : array, shape=[...]
-        """
+    def __call__(self, theta: Theta) -> Scalars:
+        """Evaluate the law."""
         theta = as_array(theta, "theta", (len(self.labels),), differentiable=False)
         values = [float(c) * np.prod(theta[..., list(m)], axis=-1) for m, c in self.terms]
         return np.sum(values, axis=0)
 
-    def gradient(self, theta: Any) -> FloatArray:
-        """Differentiate the law.
-
-        Parameters
-        ----------
-        theta : array-like, shape=[..., dim]
-
-        Returns
-        -------
-        gradient : array, shape=[..., dim]
-        """
+    def gradient(self, theta: Theta) -> Tangent:
+        """Differentiate the law."""
         theta = as_array(theta, "theta", (len(self.labels),), differentiable=False)
         result = np.zeros_like(theta)
         for monomial, coefficient in self.terms:
@@ -140,12 +126,7 @@ class DiscoveredLaws:
         return "\n".join([self.reason, *(f"  {law}" for law in self.laws)])
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything in the types of JSON.
-
-        Returns
-        -------
-        record : dict
-        """
+        """Return everything in the types of JSON."""
         return {
             "laws": [str(law) for law in self.laws],
             "verdict": str(self.verdict),
@@ -158,6 +139,7 @@ class DiscoveredLaws:
         }
 
 
+@door
 def discover_laws(
     architecture: Architecture,
     degree: int = 2,
@@ -180,11 +162,6 @@ def discover_laws(
         Largest degree, without the constants.
     labels : sequence of str, optional
         Names of the parameters; those of the family by default.
-    rng : numpy.random.Generator or int, optional
-
-    Returns
-    -------
-    laws : DiscoveredLaws
 
     Raises
     ------
@@ -222,13 +199,18 @@ def discover_laws(
         m for d in range(1, degree + 1) for m in combinations_with_replacement(range(dim), d)
     ]
     conditions = _derivatives(architecture, monomials, n_monomials + _SPARE, rng)
-    conditions /= np.linalg.norm(conditions, axis=1, keepdims=True)
-    singular, right = np.linalg.svd(conditions, full_matrices=False)[1:]
+    singular, right = np.linalg.svd(unit_rows(conditions), full_matrices=False)[1:]
     rank = rank_of(singular, float(singular[0]))
     basis = _echelon(right[rank.value :])
     rows = [_rational(row) for row in basis]
-    if not rank.decided or None in rows:
-        reason = "the null space is not clear" if rank.decided is False else "not rational"
+    moved = np.any(conditions, axis=1)
+    doubts = {
+        "the fields vanish at most points": np.any(moved) and not np.all(moved),
+        "the null space is not clear": not rank.decided,
+        "not rational": None in rows,
+    }
+    if any(doubts.values()):
+        reason = next(text for text, doubtful in doubts.items() if doubtful)
         return DiscoveredLaws(
             (),
             Verdict.UNDECIDED,
@@ -264,10 +246,7 @@ def _derivatives(
     architecture: Architecture, monomials: list[Monomial], count: int, rng: np.random.Generator
 ) -> FloatArray:
     """Derivative of every monomial along a random field at each of ``count`` random points."""
-    theta = rng.standard_normal((count, architecture.dim))
-    forms = rng.standard_normal((count, *architecture.lifted_shape))
-    fields = np.asarray(architecture.lift_vjp(theta, forms))
-    fields /= np.linalg.norm(fields, axis=1, keepdims=True)
+    theta, fields = _unit_fields(architecture, count, rng)
     columns = []
     for size in sorted({len(monomial) for monomial in monomials}):
         numbers = np.array([m for m in monomials if len(m) == size])
@@ -277,6 +256,24 @@ def _derivatives(
             total += fields[:, numbers[:, position]] * np.prod(theta[:, others], axis=-1)
         columns.append(total)
     return np.hstack(columns)
+
+
+def _unit_fields(
+    architecture: Architecture, count: int, rng: np.random.Generator
+) -> tuple[FloatArray, FloatArray]:
+    """Random points and the unit vector of a random field at each; zero where nearly all vanish."""
+    theta, fields = np.zeros((2, count, architecture.dim))
+    units = entry_units(architecture, np.ones(architecture.dim))
+    for _ in range(_ROUNDS):
+        missing = np.flatnonzero(~np.any(fields, axis=1))
+        step = max(1, _CHUNK // (architecture.lifted_dim * architecture.dim))
+        for start in range(0, missing.size, step):
+            rows = missing[start : start + step]
+            theta[rows] = rng.standard_normal((rows.size, architecture.dim))
+            forms = rng.standard_normal((rows.size, *architecture.lifted_shape)) / units
+            fields[rows] = finite(architecture.lift_vjp(theta[rows], forms), architecture)
+    largest = np.max(np.abs(fields), axis=1, keepdims=True)  # first, as squares may underflow
+    return theta, unit_rows(fields / np.where(largest > 0, largest, 1.0))
 
 
 def _echelon(rows: FloatArray, tolerance: float = 1e-6) -> FloatArray:
@@ -299,12 +296,10 @@ def _echelon(rows: FloatArray, tolerance: float = 1e-6) -> FloatArray:
 def _rational(row: FloatArray) -> dict[int, Fraction] | None:
     """Return the nonzero entries as small fractions, or None where they are none."""
     fractions = {}
-    for number, value in enumerate(row):
-        fraction = Fraction(value).limit_denominator(_LARGEST_DENOMINATOR)
-        if abs(value - fraction) > 1e-7:
+    for number in np.flatnonzero(np.abs(row) > 1e-7).tolist():
+        fractions[number] = Fraction(row[number]).limit_denominator(_LARGEST_DENOMINATOR)
+        if abs(row[number] - fractions[number]) > 1e-7 or not fractions[number]:
             return None
-        if fraction:
-            fractions[number] = fraction
     return fractions
 
 
@@ -337,9 +332,7 @@ def _leading_one(row: dict[int, Fraction]) -> dict[int, Fraction]:
 def _residual(
     architecture: Architecture, laws: tuple[PolynomialLaw, ...], rng: np.random.Generator
 ) -> float:
-    theta = rng.standard_normal((10, architecture.dim))
-    forms = rng.standard_normal((10, *architecture.lifted_shape))
-    fields = np.asarray(architecture.lift_vjp(theta, forms))
+    theta, fields = _unit_fields(architecture, 10, rng)
     worst = 0.0
     for law in laws:
         terms = law.gradient(theta) * fields

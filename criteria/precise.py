@@ -9,8 +9,10 @@ of θ show it: a number that is the same there is not about to vanish, however s
 that grows like the k-th power of the distance to θ is as far from zero as its size at θ tells.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import singledispatch
+from threading import RLock
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,7 @@ from liftflow.architectures import Architecture, DeepLinear, ReLUNetwork
 from liftflow.criteria.findings import NONZERO, TOLERANCE, ZERO, Rank
 from liftflow.criteria.network_fields import NetworkForms
 from liftflow.criteria.scaling import coordinate_scale
-from liftflow.criteria.traces import lie_trace
+from liftflow.criteria.traces import LieTrace, lie_trace
 from liftflow.criteria.views import (
     N_PROBES,
     FloatView,
@@ -30,7 +32,7 @@ from liftflow.criteria.views import (
     relative_gram_changes,
     view_of,
 )
-from liftflow.typing import FloatArray
+from liftflow.typing import FloatArray, OneTangent, OneTheta
 
 PRECISE_LIMIT = 100
 """Number of parameters of a linear or ReLU network up to which this view is used."""
@@ -48,7 +50,16 @@ each deeper level takes twice as many decades."""
 Rows = list[Any]
 """Vectors at θ, at the near and at the nearer neighbour: arrays of high-precision numbers."""
 
-_precisely = ctx.workprec(BITS)
+_CONTEXT = RLock()
+
+
+@contextmanager
+def _precisely() -> Iterator[None]:
+    """Work with ``BITS`` bits; flint has one precision per process, so one thread at a time."""
+    with _CONTEXT, ctx.workprec(BITS):
+        yield
+
+
 _TINY = arb(2) ** (-BITS // 2)
 
 _exact = np.frompyfunc(lambda number: arb(float(number)), 1, 1)
@@ -126,7 +137,7 @@ class PreciseSpan(Span):
         """Number of vectors of the basis at θ."""
         return len(self.bases[0])
 
-    @_precisely
+    @_precisely()
     def extend(self, vectors: Rows) -> Rank:
         """Add vectors, and tell how many dimensions they add.
 
@@ -166,7 +177,7 @@ class PreciseSpan(Span):
             dropped=max(distances[value:], default=np.nan),
         )
 
-    @_precisely
+    @_precisely()
     def outside(self, vectors: Rows) -> Rows:
         """Project onto the orthogonal complements.
 
@@ -174,23 +185,14 @@ class PreciseSpan(Span):
         ----------
         vectors : Rows
             Of the view.
-
-        Returns
-        -------
-        rest : Rows
         """
         return [
             rows - (rows @ basis.T) @ basis for rows, basis in zip(vectors, self.bases, strict=True)
         ]
 
-    @_precisely
+    @_precisely()
     def complement(self) -> Rows:
-        """Orthonormal bases of the orthogonal complements.
-
-        Returns
-        -------
-        vectors : Rows
-        """
+        """Orthonormal bases of the orthogonal complements."""
         size = self.bases[0].shape[1]
         units = _exact(np.eye(size))
         return [_independent(units, basis, size - self.dimension)[0] for basis in self.bases]
@@ -215,8 +217,6 @@ class PreciseView(View):
 
     Parameters
     ----------
-    architecture : DeepLinear or ReLUNetwork
-    theta : array, shape=[dim]
     rng : numpy.random.Generator
         For random combinations of the fields, and the neighbours of θ.
 
@@ -226,7 +226,7 @@ class PreciseView(View):
     """
 
     def __init__(
-        self, architecture: Architecture, theta: FloatArray, rng: np.random.Generator
+        self, architecture: Architecture, theta: OneTheta, rng: np.random.Generator
     ) -> None:
         super().__init__(architecture, theta, rng)
         # By majorants: where terms cancel, the fields have only the size of rounding.
@@ -242,34 +242,19 @@ class PreciseView(View):
         return [evaluate(point) / self._scale for point in self._points]
 
     def span(self) -> PreciseSpan:
-        """Return the empty span.
-
-        Returns
-        -------
-        span : PreciseSpan
-        """
+        """Return the empty span."""
         return PreciseSpan(self.size)
 
-    @_precisely
+    @_precisely()
     def field_vectors(self) -> Rows:
-        """Random fields."""
+        """Random fields, as many as span all."""
         count = self.n_fields
         forms = _exact_forms(self.random_forms(count))
         return self._rows(lambda point: self.fields.values(forms, point, count))
 
-    @_precisely
+    @_precisely()
     def brackets(self, forms: Sequence[NetworkForms], count: int) -> Rows:
-        """Nested brackets, relative to bounds of all terms.
-
-        Parameters
-        ----------
-        forms : sequence of forms
-        count : int
-
-        Returns
-        -------
-        vectors : Rows
-        """
+        """Nested brackets, relative to bounds of all terms."""
         majorants = self.fields.majorants(forms, self.point, count) / self._scale
         sizes = np.linalg.norm(majorants, axis=1, keepdims=True)
         sizes = np.where(sizes > 0, sizes, 1.0)
@@ -285,12 +270,22 @@ class PreciseView(View):
         ]
         return [_exact(self.fields.velocities(row)) / self._scale for row in rows]
 
-    @_precisely
+    def trace(self, patience: int = 1) -> LieTrace:
+        """Compute the trace at θ of the Lie algebra.
+
+        Parameters
+        ----------
+        patience : int
+            Number of levels of brackets that must add nothing.
+        """
+        return lie_trace(self, patience=patience)
+
+    @_precisely()
     def law_rank(self) -> Rank:
         """Rank of ∂h(θ)."""
         return self.span().extend([row * self._scale**2 for row in self._law_rows()])
 
-    @_precisely
+    @_precisely()
     def kernel(self, *, in_orbit: bool = False) -> Kernel:
         """Compute what is orthogonal to the rows of ∂φ, and to those of ∂h or in the trace.
 
@@ -298,12 +293,8 @@ class PreciseView(View):
         ----------
         in_orbit : bool
             Whether the trace of the Lie algebra is in the place of ker ∂h.
-
-        Returns
-        -------
-        kernel : Kernel
         """
-        ranks, velocities, smallest = self._in_orbit() if in_orbit else self._in_laws()
+        ranks, velocities, smallest, objection = self._in_orbit() if in_orbit else self._in_laws()
         basis = velocities[0].astype(float) @ self._coordinates.T
         return Kernel(
             basis=basis / np.linalg.norm(basis, axis=1, keepdims=True),
@@ -315,36 +306,36 @@ class PreciseView(View):
                 dropped=max((rank.dropped for rank in ranks if rank.dropped >= 0), default=np.nan),
             ),
             smallest=smallest,
+            objection=objection,
         )
 
-    def _in_laws(self) -> tuple[list[Rank], Rows, float]:
+    def _in_laws(self) -> tuple[list[Rank], Rows, float, str]:
         span = self.span()
         ranks = [span.extend(self.field_vectors()), span.extend(self._law_rows())]
         velocities = [rows / self._scale for rows in self._aligned(span.complement())]
         if span.opened:  # kernels of another dimension are no measure
             velocities = velocities[:1]
-        return ranks, velocities, span.smallest
+        return ranks, velocities, span.smallest, ""
 
-    def _in_orbit(self) -> tuple[list[Rank], Rows, float]:
+    def _in_orbit(self) -> tuple[list[Rank], Rows, float, str]:
         """Return what is orthogonal to the fields, which are the first of the trace."""
-        trace = lie_trace(self)
+        trace = self.trace()
         assert isinstance(trace.span, PreciseSpan)
         count, bases = trace.ranks[0].value, []
         for basis in trace.span.bases:
             rows = basis * self._scale
             fields = _independent(rows[:count], rows[:0], count)[0]
             bases.append(_independent(rows[count:], fields, trace.dimension - count)[0])
-        unsettled = Rank(0, trace.doubtful, np.nan, np.nan)
-        return [*trace.ranks, unsettled], self._aligned(bases), trace.span.smallest
+        return [*trace.ranks], self._aligned(bases), trace.span.smallest, trace.doubt
 
     def _aligned(self, bases: Rows) -> Rows:
         """Project the same random vectors onto subspaces, so that they vary as these do."""
         vectors = _exact(self.rng.standard_normal((len(bases[0]), self.size)))
         return [(vectors @ basis.T) @ basis for basis in bases]
 
-    @_precisely
+    @_precisely()
     def lengths(self, vectors: Rows) -> FloatArray:
-        """Lengths of vectors at θ.
+        """Measure vectors at θ.
 
         Parameters
         ----------
@@ -357,7 +348,7 @@ class PreciseView(View):
         """
         return _lengths(vectors[0]).astype(float)
 
-    @_precisely
+    @_precisely()
     def largest(self, vectors: Rows) -> tuple[float, float]:
         """Length of the longest vector at θ, and the distance from zero.
 
@@ -379,18 +370,16 @@ class PreciseView(View):
             decisive = TOLERANCE
         return float(max(_lengths(vectors[0]))), decisive
 
-    @_precisely
+    @_precisely()
     def gram_changes(self, kernel: Kernel) -> tuple[FloatArray, float]:
         """Relative size of ∂M along a kernel, and the largest of their distances from zero.
-
-        Parameters
-        ----------
-        kernel : Kernel
 
         Returns
         -------
         changes : array, shape=[dimension]
+            For each direction.
         decisive : float
+            The largest distance.
         """
         pairs = [_exact_forms(self.random_forms(2)) for _ in range(N_PROBES)]
         changes = [
@@ -409,17 +398,12 @@ def _exact_forms(forms: NetworkForms) -> NetworkForms:
 
 
 @singledispatch
-def typical_weights(architecture: Architecture, theta: FloatArray) -> FloatArray:
+def typical_weights(architecture: Architecture, theta: OneTheta) -> OneTangent:
     """Typical size of each weight: what a small change of it is relative to.
-
-    Parameters
-    ----------
-    architecture : DeepLinear or ReLUNetwork
-    theta : array, shape=[dim]
 
     Returns
     -------
-    sizes : array, shape=[dim]
+    sizes : OneTangent
         In the coordinates of the fields. Zero for a weight that is zero with all of its row or
         column of a matrix, or as an edge of a graph: such zeros are no accidents.
     """
@@ -441,18 +425,8 @@ def _(architecture: ReLUNetwork, theta: FloatArray) -> FloatArray:
     return np.abs(theta)
 
 
-def is_precise(architecture: Architecture, theta: FloatArray) -> bool:
-    """Tell whether a network is seen in high precision.
-
-    Parameters
-    ----------
-    architecture : DeepLinear or ReLUNetwork
-    theta : array, shape=[dim]
-
-    Returns
-    -------
-    precise : bool
-    """
+def is_precise(architecture: Architecture, theta: OneTheta) -> bool:
+    """Tell whether a network is seen in high precision."""
     sizes = typical_weights(architecture, theta)
     sizes = sizes[sizes > 0]
     decades = np.ptp(np.log10(sizes)) if sizes.size else 0.0

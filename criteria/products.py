@@ -7,6 +7,7 @@ from typing import Any
 
 from liftflow.architectures import Architecture, ProductArchitecture
 from liftflow.criteria.findings import Finding, Verdict
+from liftflow.doors import door
 from liftflow.typing import as_array
 
 _WORST = (Verdict.FAILS, Verdict.UNDECIDED, Verdict.HOLDS)
@@ -28,6 +29,7 @@ def over_factors(criterion: Callable[..., Finding]) -> Callable[..., Finding]:
         On a product it answers for the factor that decides, or adds counts up.
     """
 
+    @door
     @wraps(criterion)
     def decided(architecture: Architecture, theta: Any, **options: Any) -> Finding:
         point = as_array(theta, "theta", (architecture.dim,), batch=False, differentiable=False)

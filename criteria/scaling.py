@@ -1,4 +1,4 @@
-"""Rows of ∂φ, and the scales that make ranks independent of units."""
+"""The scales that make ranks independent of units, and derivatives that have one."""
 
 from typing import Any
 
@@ -7,37 +7,11 @@ import numpy as np
 from liftflow.architectures import Architecture
 from liftflow.criteria.findings import DROP
 from liftflow.errors import NotFiniteError
-from liftflow.typing import FloatArray
+from liftflow.linalg import row_sizes
+from liftflow.typing import FloatArray, OneLifted, OneTangent, OneTheta
 
 SPARE = 6
 """Random combinations more than can be independent, so that no single one decides."""
-
-
-def lift_rows(
-    architecture: Architecture, theta: FloatArray, rng: np.random.Generator
-) -> FloatArray:
-    """∂φ(θ), or as many random combinations of its rows as can be independent, and a few more.
-
-    Parameters
-    ----------
-    architecture : Architecture
-    theta : array, shape=[dim]
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    rows : array, shape=[n, dim]
-
-    Raises
-    ------
-    NotFiniteError
-        The lift has no finite derivative.
-    """
-    count = architecture.dim + SPARE
-    if architecture.lifted_dim <= 2 * count:
-        return finite(architecture.lift_jacobian(theta), architecture)
-    forms = rng.standard_normal((count, *architecture.lifted_shape))
-    return finite(architecture.lift_vjp(theta, forms), architecture)
 
 
 def finite(derivatives: Any, architecture: Architecture) -> FloatArray:
@@ -47,7 +21,6 @@ def finite(derivatives: Any, architecture: Architecture) -> FloatArray:
     ----------
     derivatives : array-like
         Any shape.
-    architecture : Architecture
 
     Returns
     -------
@@ -69,7 +42,29 @@ def finite(derivatives: Any, architecture: Architecture) -> FloatArray:
     return array
 
 
-def column_lengths(rows: FloatArray, theta: FloatArray) -> FloatArray:
+def entry_units(architecture: Architecture, theta: OneTheta) -> OneLifted:
+    """Measure by how much each entry of φ changes about θ, so that no rank depends on its unit.
+
+    Returns
+    -------
+    units : OneLifted
+        Positive; an entry that changes by rounding errors beside the others has their unit.
+    """
+    steps = 0.1 * np.random.default_rng(0).standard_normal((8, theta.size))
+    with np.errstate(all="ignore"):  # the neighbours of θ need not all be where φ is defined
+        lifted = np.asarray(architecture.lift(theta + steps * _sizes(theta)))
+    flat = lifted.reshape(len(steps), architecture.lifted_dim)
+    changes = np.where(np.all(np.isfinite(flat), axis=0), flat - flat[0], 0.0)
+    return row_sizes(changes.T).reshape(architecture.lifted_shape)
+
+
+def _sizes(theta: OneTheta) -> OneTangent:
+    """Absolute values, the median one where they are zero."""
+    sizes = np.abs(theta)
+    return np.where(sizes > 0, sizes, np.median(sizes[sizes > 0]) if np.any(sizes > 0) else 1.0)
+
+
+def column_lengths(rows: FloatArray, theta: OneTheta) -> OneTangent:
     """Measure the columns of ∂φ(θ), whose lengths are the units of velocities of θ.
 
     A rescaling of the hidden nodes that multiplies a weight divides its length, so their product
@@ -79,16 +74,13 @@ def column_lengths(rows: FloatArray, theta: FloatArray) -> FloatArray:
     ----------
     rows : array, shape=[n, dim]
         Of ∂φ(θ).
-    theta : array, shape=[dim]
 
     Returns
     -------
-    lengths : array, shape=[dim]
+    lengths : OneTangent
         Positive.
     """
-    lengths, sizes = np.linalg.norm(rows, axis=0), np.abs(theta)
-    typical = np.median(sizes[sizes > 0]) if np.any(sizes > 0) else 1.0
-    sizes = np.where(sizes > 0, sizes, typical)
+    lengths, sizes = np.linalg.norm(rows, axis=0), _sizes(theta)
     natural = (np.max(lengths * sizes) or 1.0) / sizes
     return np.where(lengths > DROP * natural, lengths, natural)
 

@@ -27,11 +27,17 @@ class LieTrace:
         One per level: of the fields, then of what each depth of brackets adds.
     settled : bool
         Whether the last levels added nothing, or there is nothing left to add.
+    generic : int, optional
+        Dimension at generic points close by, where it is known.
+    objection : str
+        Why other points leave it undecided, if they do.
     """
 
     span: "Span"
     ranks: tuple[Rank, ...]
     settled: bool
+    generic: int | None = None
+    objection: str = ""
 
     @property
     def dimension(self) -> int:
@@ -40,14 +46,18 @@ class LieTrace:
 
     @property
     def decided(self) -> bool:
-        """Whether all ranks are, and the levels settled."""
-        return bool(np.isnan(self.doubtful))
+        """Whether all ranks are, the levels settled, and no other point objects."""
+        return not self.doubt
 
     @property
-    def doubtful(self) -> float:
-        """A size that is neither zero nor clearly not; 1 where the levels did not settle."""
+    def doubt(self) -> str:
+        """What leaves it undecided; empty where nothing does."""
         sizes = [rank.doubtful for rank in self.ranks if not rank.decided]
-        return sizes[0] if sizes else np.nan if self.settled else 1.0
+        if sizes:
+            return f"a size of {sizes[0]:.1e} is neither zero nor clearly not"
+        if not self.settled:
+            return f"{len(self.ranks)} levels did not settle it"
+        return self.objection
 
     @property
     def margin(self) -> float:
@@ -57,23 +67,19 @@ class LieTrace:
         return min(kept, default=np.inf) / max(dropped, default=TOLERANCE)
 
 
-def lie_trace(view: "View", *, patience: int = 1) -> LieTrace:
+def lie_trace(view: "View", *, patience: int = 1, least: int = 0) -> LieTrace:
     """Grow the span of the fields by brackets, level by level, until nothing is added.
 
     Level k has the brackets [X_k, […, [X_2, X_1]]] of random fields, as many as dimensions are
     missing and a few more. Such nested brackets span the Lie algebra, and at a generic point a
-    level that adds nothing is the last. At a special point a later one may still add something,
-    which is what ``patience`` is for.
+    level that adds nothing is the last. At a special point a later one may still add something.
 
     Parameters
     ----------
-    view : View
     patience : int
         Number of successive levels that must add nothing.
-
-    Returns
-    -------
-    trace : LieTrace
+    least : int
+        Dimension below which the search goes on.
 
     References
     ----------
@@ -81,10 +87,13 @@ def lie_trace(view: "View", *, patience: int = 1) -> LieTrace:
     """
     span = view.span()
     ranks, idle = [span.extend(view.field_vectors())], 0
-    while idle < patience and span.dimension < view.size and len(ranks) < MAX_LEVELS:
+
+    def settled() -> bool:
+        return span.dimension == view.size or (idle >= patience and span.dimension >= least)
+
+    while not settled() and len(ranks) < MAX_LEVELS:
         count = view.size - span.dimension + SPARE
         forms = [view.random_forms(count) for _ in range(len(ranks) + 1)]
         ranks.append(span.extend(view.brackets(forms, count)))
         idle = 0 if ranks[-1].value else idle + 1
-    settled = idle >= patience or span.dimension == view.size
-    return LieTrace(span, tuple(ranks), settled)
+    return LieTrace(span, tuple(ranks), settled())

@@ -7,7 +7,7 @@ whose scales may part register a view of their own.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, singledispatch
 from typing import Any
 
@@ -16,9 +16,10 @@ import numpy as np
 from liftflow.architectures import Architecture
 from liftflow.criteria.fields import GradientFields, gradient_fields
 from liftflow.criteria.findings import DROP, Rank, rank_of
-from liftflow.criteria.scaling import SPARE, column_lengths, lift_rows, unit_rows
-from liftflow.criteria.traces import lie_trace
-from liftflow.typing import FloatArray, IntArray
+from liftflow.criteria.orbits import orbit_trace
+from liftflow.criteria.scaling import SPARE, column_lengths, entry_units, finite, unit_rows
+from liftflow.criteria.traces import LieTrace
+from liftflow.typing import FloatArray, IntArray, OneTheta, refuse_beyond
 
 _SHORTEST = 1e-3  # relative length down to which vectors are made to unit vectors
 
@@ -39,10 +40,6 @@ class Span(ABC):
         ----------
         vectors : Any
             Of the view.
-
-        Returns
-        -------
-        rank : Rank
         """
 
     @abstractmethod
@@ -79,12 +76,22 @@ class Kernel:
         Of ∂φ and ∂h together.
     smallest : float
         Their smallest singular value, scaled and relative to the largest, as far as a view knows.
+    objection : str
+        What leaves it undecided beside the rank, if anything does.
     """
 
     basis: FloatArray
     velocities: Any
     rank: Rank
     smallest: float
+    objection: str = ""
+
+    @property
+    def doubt(self) -> str:
+        """What leaves it undecided; empty where nothing does."""
+        if not self.rank.decided:
+            return f"a size of {self.rank.doubtful:.1e} is neither zero nor clearly not"
+        return self.objection
 
 
 class View(ABC):
@@ -95,14 +102,12 @@ class View(ABC):
 
     Parameters
     ----------
-    architecture : Architecture
-    theta : array, shape=[dim]
     rng : numpy.random.Generator
         For random combinations of the fields.
     """
 
     def __init__(
-        self, architecture: Architecture, theta: FloatArray, rng: np.random.Generator
+        self, architecture: Architecture, theta: OneTheta, rng: np.random.Generator
     ) -> None:
         self.architecture = architecture
         self.theta = theta
@@ -116,6 +121,15 @@ class View(ABC):
         return int(self.point.size)
 
     @property
+    def unit(self) -> float:
+        """Length over which the fields change."""
+        return self.fields.unit(self.point)
+
+    def at(self, theta: OneTheta) -> "View":
+        """Return the view of another point."""
+        return type(self)(self.architecture, theta, self.rng)
+
+    @property
     def n_fields(self) -> int:
         """Number of random fields that span all, and a few more."""
         return min(self.architecture.lifted_dim, self.size) + SPARE
@@ -127,10 +141,6 @@ class View(ABC):
         ----------
         count : int
             Number of forms.
-
-        Returns
-        -------
-        forms : forms
         """
         return self.fields.random_forms(count, self.point, self.rng)
 
@@ -141,10 +151,6 @@ class View(ABC):
         ----------
         numbers : array, shape=[n]
             Flat numbers of the entries.
-
-        Returns
-        -------
-        forms : forms
         """
         return self.fields.basis_forms(numbers)
 
@@ -169,10 +175,16 @@ class View(ABC):
             X_1 first, of as many forms each.
         count : int
             Number of brackets.
+        """
 
-        Returns
-        -------
-        vectors : Any
+    @abstractmethod
+    def trace(self, patience: int = 1) -> LieTrace:
+        """Compute the trace at θ of the Lie algebra that the fields generate.
+
+        Parameters
+        ----------
+        patience : int
+            Number of levels of brackets that must add nothing, where θ alone decides.
         """
 
     @abstractmethod
@@ -188,10 +200,6 @@ class View(ABC):
         in_orbit : bool
             Put the trace at θ of the Lie algebra that the fields generate in the place of ker ∂h.
             So it is wherever no laws are known.
-
-        Returns
-        -------
-        kernel : Kernel
         """
 
     @abstractmethod
@@ -267,10 +275,6 @@ class FloatSpan(Span):
         ----------
         vectors : array, shape=[n, n_coordinates]
             At most about as long as unit vectors, which ranks are relative to.
-
-        Returns
-        -------
-        rank : Rank
         """
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         rest = self.outside(vectors / np.maximum(lengths, _SHORTEST))
@@ -313,13 +317,12 @@ class FloatView(View):
 
     Parameters
     ----------
-    architecture : Architecture
     theta : array, shape=[dim]
-    rng : numpy.random.Generator
     """
 
     @cached_property
     def _raw_fields(self) -> FloatArray:
+        refuse_beyond(float(self.n_fields) * self.size, f"{self.n_fields} fields at one point")
         forms = self.random_forms(self.n_fields)
         return self.fields.values(forms, self.point, self.n_fields)
 
@@ -329,12 +332,7 @@ class FloatView(View):
         return column_lengths(self._raw_fields, self.point) / np.sqrt(self.n_fields)
 
     def span(self) -> FloatSpan:
-        """Return the empty span.
-
-        Returns
-        -------
-        span : FloatSpan
-        """
+        """Return the empty span."""
         return FloatSpan(self.size)
 
     def field_vectors(self) -> FloatArray:
@@ -349,11 +347,6 @@ class FloatView(View):
     def brackets(self, forms: Sequence[Any], count: int) -> FloatArray:
         """Nested brackets, relative to bounds of all terms; what is rounding beside those is zero.
 
-        Parameters
-        ----------
-        forms : sequence of forms
-        count : int
-
         Returns
         -------
         vectors : array, shape=[count, n_coordinates]
@@ -364,13 +357,18 @@ class FloatView(View):
         relative = raw / np.where(sizes > 0, sizes, 1.0)
         return np.where(self.lengths(relative)[:, None] > DROP, relative, 0.0)
 
-    def law_rank(self) -> Rank:
-        """Rank of ∂h(θ), its columns scaled to compensate those of ∂φ(θ).
+    def trace(self, patience: int = 1) -> LieTrace:
+        """Compute the trace at θ of the Lie algebra, where other points of its orbit agree.
 
-        Returns
-        -------
-        rank : Rank
+        Parameters
+        ----------
+        patience : int
+            Not used: the other points tell which level is the last.
         """
+        return orbit_trace(self)
+
+    def law_rank(self) -> Rank:
+        """Rank of ∂h(θ), its columns scaled to compensate those of ∂φ(θ)."""
         rows = np.asarray(self.architecture.conservation_laws_jacobian(self.theta))
         lifted = lift_rows(self.architecture, self.theta, self.rng)
         return FloatSpan(self.architecture.dim).extend(
@@ -387,15 +385,11 @@ class FloatView(View):
         ----------
         in_orbit : bool
             Whether the trace of the Lie algebra is in the place of ker ∂h.
-
-        Returns
-        -------
-        kernel : Kernel
         """
         dim = self.architecture.dim
         lifted = lift_rows(self.architecture, self.theta, self.rng)
         lengths = column_lengths(lifted, self.theta)
-        laws, doubtful = self._law_rows(in_orbit)
+        laws, objection, smaller = self._law_rows(in_orbit)
         rows = np.vstack([unit_rows(lifted / lengths), unit_rows(laws / lengths)])
         singular, right = np.linalg.svd(rows, full_matrices=True)[1:]
         singular = np.pad(singular, (0, max(0, dim - singular.size)))
@@ -405,16 +399,27 @@ class FloatView(View):
         return Kernel(
             basis=null,
             velocities=self.fields.velocities(null),
-            rank=replace(rank, doubtful=rank.doubtful if np.isnan(doubtful) else doubtful),
+            rank=rank,
             smallest=float(singular[dim - 1] / (singular[0] or 1.0)),
+            objection=objection or ("" if len(null) else smaller),
         )
 
-    def _law_rows(self, in_orbit: bool) -> tuple[FloatArray, float]:
-        """Covectors that vanish on the laws' or the orbit's tangents, and a doubtful size."""
+    def _law_rows(self, in_orbit: bool) -> tuple[FloatArray, str, str]:
+        """Covectors that vanish on the tangents of the laws or the orbit, and objections.
+
+        The first is to these tangents, the second to a kernel that is zero on them.
+        """
         if self.architecture.n_laws and not in_orbit:
-            return np.asarray(self.architecture.conservation_laws_jacobian(self.theta)), np.nan
-        trace = lie_trace(self)
-        return trace.span.complement() / self.scale, trace.doubtful
+            return np.asarray(self.architecture.conservation_laws_jacobian(self.theta)), "", ""
+        trace = self.trace()
+        smaller = ""
+        if not in_orbit and trace.generic != trace.dimension < self.size:
+            smaller = (
+                f"the orbit of θ has {trace.dimension} dimensions, those beside it "
+                f"{'others' if trace.generic is None else trace.generic}, and laws may leave as "
+                "many free at θ"
+            )
+        return trace.span.complement() / self.scale, trace.doubt, smaller
 
     def lengths(self, vectors: FloatArray) -> FloatArray:
         """Measure vectors.
@@ -437,20 +442,12 @@ class FloatView(View):
         ----------
         vectors : array, shape=[n, n_coordinates]
             Of this view.
-
-        Returns
-        -------
-        length, decisive : float
         """
         length = float(np.max(self.lengths(vectors)))
         return length, length
 
     def gram_changes(self, kernel: Kernel) -> tuple[FloatArray, float]:
         """Relative size of ∂M along a kernel, twice for the largest: it decides by itself.
-
-        Parameters
-        ----------
-        kernel : Kernel
 
         Returns
         -------
@@ -475,7 +472,6 @@ def relative_gram_changes(
 
     Parameters
     ----------
-    fields : GradientFields
     pairs : sequence of forms
         Two each.
     point : array, shape=[n_coordinates]
@@ -501,18 +497,29 @@ def relative_gram_changes(
     return changes
 
 
-@singledispatch
-def view_of(architecture: Architecture, theta: FloatArray, rng: np.random.Generator) -> View:
-    """Return the view of an architecture at a point; a family with a better one registers it.
-
-    Parameters
-    ----------
-    architecture : Architecture
-    theta : array, shape=[dim]
-    rng : numpy.random.Generator
+def lift_rows(architecture: Architecture, theta: OneTheta, rng: np.random.Generator) -> FloatArray:
+    """∂φ(θ) in units of the entries of φ, or a few more random fields than can be independent.
 
     Returns
     -------
-    view : View
+    rows : array, shape=[n, dim]
+
+    Raises
+    ------
+    NotFiniteError
+        The lift has no finite derivative.
     """
+    count = architecture.dim + SPARE
+    if architecture.lifted_dim <= 2 * count:
+        rows = finite(architecture.lift_jacobian(theta), architecture)
+        return rows / np.ravel(entry_units(architecture, theta))[:, None]
+    fields = gradient_fields(architecture)
+    point = fields.point(theta)
+    values = fields.values(fields.random_forms(count, point, rng), point, count)
+    return values @ fields.velocities(np.eye(architecture.dim)).T
+
+
+@singledispatch
+def view_of(architecture: Architecture, theta: OneTheta, rng: np.random.Generator) -> View:
+    """Return the view of an architecture at a point; a family with a better one registers it."""
     return FloatView(architecture, theta, rng)

@@ -16,8 +16,10 @@ from numpydoc.xref import DEFAULT_LINKS
 from pybtex.plugin import register_plugin
 from pybtex.style.formatting.plain import Style as PlainStyle
 from pybtex.style.labels import BaseLabelStyle
+from typing_extensions import TypeAliasType
 
 import liftflow
+import liftflow.typing as shapes
 
 ROOT = Path(__file__).parents[1]
 
@@ -58,24 +60,36 @@ html_theme_options = {
 
 # Docstrings.
 autosummary_ignore_module_all = False
-autodoc_typehints = "none"  # numpydoc has the types
+autodoc_typehints = "signature"  # with the names of shapes, each a link
+autodoc_typehints_format = "short"
 autodoc_member_order = "bysource"
 toc_object_entries_show_parents = "hide"
 numpydoc_show_class_members = False  # autodoc lists them
 
-# Every reference leads somewhere, but for bases from other packages: their pages are elsewhere.
+# Every reference leads somewhere, but for those into other packages, whose pages are elsewhere,
+# and to what a room keeps for itself.
 nitpicky = True
-nitpick_ignore_regex = [("py:class", r"(abc|enum|geomstats)\..*")]
+nitpick_ignore_regex = [
+    ("py:.*", r"(?!liftflow\b).*"),
+    (
+        "py:class",
+        r"liftflow\.(\w+\.\w+\.\w+|doors\.\w+|typing\.T)",
+    ),
+]
+
+
+SHAPES = [name for name, value in vars(shapes).items() if isinstance(value, TypeAliasType)]
 
 
 def classes():
-    """Yield each class of the API with its full name."""
+    """Yield each class of the API and each named shape, with its full name."""
     for room in re.findall(r"^   (liftflow\.\w+)$", (ROOT / "docs/api.rst").read_text(), re.M):
         module = importlib.import_module(room)
         for name in getattr(module, "__all__", vars(module)):
             thing = getattr(module, name)
             if inspect.isclass(thing) and thing.__module__.startswith(room):
                 yield name, f"{room}.{name}"
+    yield from ((name, f"liftflow.typing.{name}") for name in SHAPES)
 
 
 # In types, the names of our classes are links; all other words are words.
@@ -153,6 +167,12 @@ def read_docstring(app, kind, name, thing, options, lines):
     plain_signs(lines, "*|")
 
 
+def skip_inherited(app, kind, name, thing, skip, options):
+    """Leave out methods of geomstats that only got a door."""
+    module = getattr(inspect.unwrap(thing), "__module__", None) if callable(thing) else None
+    return True if str(module).startswith("geomstats") else None
+
+
 def read_gallery_page(app, name, source):
     """Prepare a page of the gallery."""
     if name.startswith("gallery/"):
@@ -224,6 +244,7 @@ sphinx_gallery_conf = {
 def setup(app):
     """Connect what is above to Sphinx."""
     app.connect("autodoc-process-docstring", read_docstring, priority=400)
+    app.connect("autodoc-skip-member", skip_inherited)
     app.connect("source-read", read_gallery_page)
     app.connect("include-read", read_included)
     app.connect("builder-inited", remember_library, priority=900)

@@ -1,6 +1,11 @@
 """Both flows of one training problem, side by side."""
 
-from dataclasses import dataclass
+import hashlib
+import os
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,14 +14,18 @@ from rich.console import Console
 from rich.table import Table
 
 from liftflow.architectures import Architecture
-from liftflow.flows.integrate import Settings
+from liftflow.doors import door
+from liftflow.errors import InputError, OutputError
+from liftflow.files import as_path, make_folder
+from liftflow.flows.integrate import FlowState, Settings, integrate, origin, same_numbers
 from liftflow.flows.intrinsic import IntrinsicFlow
 from liftflow.flows.parameter import ParameterFlow
 from liftflow.flows.trajectory import Trajectory
+from liftflow.linalg import units
 from liftflow.losses import Loss
 from liftflow.manifolds import InvariantSet
 from liftflow.metrics import Cometric
-from liftflow.typing import FloatArray
+from liftflow.typing import FloatArray, OnTimes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,18 +44,15 @@ class Comparison:
 
     Attributes
     ----------
-    architecture : Architecture
-    loss : Loss
     manifold_dim : int
         Dimension of the invariant set.
     rtol : float
         Relative tolerance of both flows.
-    parameter, intrinsic : Trajectory
-    deviation : array, shape=[n_times]
+    deviation : OnTimes
         Relative deviation ‖φ(θ(t)) − z(t)‖ / ‖φ(θ(t))‖, as far as both flows came.
     control : Trajectory or None
         The negative control: the flow from the same z by the metric of other laws.
-    control_deviation_over_time : array, shape=[n_times], or None
+    control_deviation_over_time : OnTimes, optional
         Its relative deviation from the parameter flow.
     """
 
@@ -56,37 +62,39 @@ class Comparison:
     rtol: float
     parameter: Trajectory
     intrinsic: Trajectory
-    deviation: FloatArray
+    deviation: OnTimes
     control: Trajectory | None
-    control_deviation_over_time: FloatArray | None
+    control_deviation_over_time: OnTimes | None
 
     @property
     def max_deviation(self) -> float:
-        """Largest relative deviation of the two flows."""
-        return float(self.deviation.max())
+        """Largest relative deviation of the two flows; NaN where they share their start alone."""
+        return _largest(self.deviation)
 
     @property
     def control_deviation(self) -> float | None:
         """Largest relative deviation of the negative control, where there is one."""
         over_time = self.control_deviation_over_time
-        return None if over_time is None else float(over_time.max())
+        return None if over_time is None else _largest(over_time)
 
     @property
     def success(self) -> bool:
-        """Whether both flows reached the end of the time span."""
-        return self.parameter.success and self.intrinsic.success
+        """Whether all flows reached the end of the time span."""
+        return all(flow.success for flow in self._flows)
 
-    def law_drift_over_time(self, trajectory: Trajectory) -> FloatArray:
-        """Drift of the conservation laws along a trajectory, as :func:`law_drift` measures it.
+    @property
+    def interrupted(self) -> bool:
+        """Whether Ctrl-C ended the comparison."""
+        return any(flow.interrupted for flow in self._flows)
 
-        Parameters
-        ----------
-        trajectory : Trajectory
+    @property
+    def _flows(self) -> list[Trajectory]:
+        flows = (self.parameter, self.intrinsic, self.control)
+        return [flow for flow in flows if flow is not None]
 
-        Returns
-        -------
-        drift : array, shape=[n_times]
-        """
+    @door
+    def law_drift_over_time(self, trajectory: Trajectory) -> OnTimes:
+        """Drift of the conservation laws along a trajectory, as :func:`law_drift` measures it."""
         return law_drift(self.architecture, trajectory)
 
     @property
@@ -128,12 +136,7 @@ class Comparison:
         return result | {"t_end": float(self.parameter.t[-1]), "n_charts": self.intrinsic.n_charts}
 
     def table(self) -> Table:
-        """Lay the figures out as a table.
-
-        Returns
-        -------
-        table : rich.table.Table
-        """
+        """Lay the figures out as a table."""
         summary = self.summary()
         table = Table(title="Two flows of one training problem", title_justify="left")
         table.add_column("")
@@ -163,7 +166,7 @@ class Comparison:
         for label, value in facts.items():
             if value is not None:
                 table.add_row(label, "", _show(value))
-        for flow in (self.parameter, self.intrinsic):
+        for flow in self._flows:
             if not flow.success:
                 table.add_row("[red]ended early", "", flow.message)
         return table
@@ -180,15 +183,14 @@ class Comparison:
         Console().print(self.table())
 
     def plot(self) -> "Figure":
-        """Draw loss, deviation and law drift over time.
-
-        Returns
-        -------
-        figure : matplotlib.figure.Figure
-        """
+        """Draw loss, deviation and law drift over time."""
         from liftflow.flows.plotting import plot_comparison
 
         return plot_comparison(self)
+
+
+def _largest(deviation: FloatArray) -> float:
+    return float(deviation.max()) if len(deviation) > 1 else np.nan
 
 
 def _show(value: Any) -> str:
@@ -197,24 +199,23 @@ def _show(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def law_drift(architecture: Architecture, trajectory: Trajectory) -> FloatArray:
+@door
+def law_drift(architecture: Architecture, trajectory: Trajectory) -> OnTimes:
     """Measure the drift of the conservation laws, ‖h(θ(t)) − h(θ₀)‖_∞ / ‖θ₀‖².
 
     Parameters
     ----------
-    architecture : Architecture
     trajectory : Trajectory
         Of a flow, or of steps of a finite size. Its first parameter is θ₀.
-
-    Returns
-    -------
-    drift : array, shape=[n_times]
     """
+    if not len(trajectory.t):
+        raise InputError("trajectory must hold at least one point, got none")
     laws = np.asarray(architecture.conservation_laws(trajectory.theta))
     gap = np.max(np.abs(laws - laws[0]), axis=1, initial=0.0)
     return gap / np.sum(trajectory.theta[0] ** 2)
 
 
+@door
 def compare(
     invariant_set: InvariantSet,
     loss: Loss,
@@ -229,6 +230,7 @@ def compare(
     n_times: int = 101,
     memory_limit: float = 8e9,
     checkpoints: str | Path | None = None,
+    **options: Any,
 ) -> Comparison:
     """Integrate the parameter flow and the intrinsic flow from θ₀, and compare them.
 
@@ -236,7 +238,6 @@ def compare(
     ----------
     invariant_set : InvariantSet
         Names the architecture and θ₀.
-    loss : Loss
     t_span : tuple of float
         First and last time.
     rtol, atol : float
@@ -255,20 +256,30 @@ def compare(
     n_times : int
         Number of times at which the flows are compared.
     memory_limit : float
-        Most bytes of states that each flow keeps; the times are thinned to fit.
+        Most bytes that each flow keeps, with its deviations; the times are thinned to fit.
     checkpoints : str or Path, optional
-        Folder where the flows leave their checkpoints every minute. Those that are there already
-        are continued: to go on after a stop, make the same call again. Those of other flows or
-        other tolerances are refused.
+        Folder where the flows leave their checkpoints every minute; it is made where there is none.
+        Those that are there already are continued: to go on after a stop, make the same call
+        again. Those of another flow, start, loss, metric or method, of other tolerances or times,
+        and those that went beyond the end of ``t_span``, are refused.
+    **options
+        ``max_step``, ``first_step``, ``t_eval`` and ``checkpoint_seconds``, as in
+        :class:`~liftflow.flows.Settings`.
 
     Returns
     -------
     comparison : Comparison
+        Ctrl-C ends all flows, also those that were not begun; ``success`` is then False, and
+        ``interrupted`` True.
 
     Raises
     ------
     InputError, FlowError, NotIntrinsicError, NotRecoverableError
         As the two flows.
+    DataError
+        A checkpoint is damaged.
+    OutputError
+        The first checkpoint cannot be written. Later ones only give a warning.
     ArchitectureError
         A control is asked for, and the family has no other θ₀ over the same z with a closed form.
 
@@ -282,48 +293,215 @@ def compare(
     >>> bool(compare(start, loss, (0.0, 1.0)).max_deviation < 1e-6)
     True
     """
-    settings: dict[str, Any] = {
-        "rtol": rtol,
-        "atol": atol,
-        "method": method,
-        "n_times": n_times,
-        "progress": progress,
-        "memory_limit": memory_limit,
-    }
-    architecture, theta0 = invariant_set.architecture, invariant_set.theta0
-    flow = IntrinsicFlow(invariant_set, loss, coordinates, cometric)
-    if control:  # first, since a family may have none
-        elsewhere = InvariantSet(architecture, architecture.fibre_point(theta0, _CONTROL_SEED))
-    state = architecture.lifted_dim if flow.coordinates == "full" else architecture.dim
-    settings["t_eval"] = Settings(t_span, **settings).thinned(architecture.dim + state)
-    parameter = ParameterFlow(architecture, loss).integrate(
-        theta0, t_span, **settings, **_continued(checkpoints, "parameter")
-    )
-    intrinsic = flow.integrate(None, t_span, **settings, **_continued(checkpoints, "intrinsic"))
-    other, other_deviation = None, None
-    if control:
-        other_flow = IntrinsicFlow(elsewhere, loss, coordinates)
-        other = other_flow.integrate(None, t_span, **settings, **_continued(checkpoints, "control"))
-        other_deviation = _deviation(other_flow, other, parameter)
-    return Comparison(
-        architecture=architecture,
-        loss=loss,
-        manifold_dim=invariant_set.dim,
+    plan = Plan(
+        invariant_set,
+        loss,
+        t_span,
+        coordinates,
+        cometric,
+        control,
         rtol=rtol,
-        parameter=parameter,
-        intrinsic=intrinsic,
-        deviation=_deviation(flow, intrinsic, parameter),
-        control=other,
-        control_deviation_over_time=other_deviation,
+        atol=atol,
+        method=method,
+        progress=progress,
+        n_times=n_times,
+        memory_limit=memory_limit,
+        **options,
+    )
+    return plan.run(None if checkpoints is None else as_path(checkpoints, "checkpoints"))
+
+
+class Plan:
+    """The flows of a comparison, before they are integrated.
+
+    Parameters
+    ----------
+    t_span : tuple of float
+        First and last time.
+    coordinates : {"auto", "full", "basis"}
+        As in :func:`compare`, like all that follows.
+    control : bool
+        Whether there is a third flow.
+    **settings
+        Of :class:`~liftflow.flows.Settings`.
+
+    Raises
+    ------
+    InputError
+        The checkpoint of a single flow among the settings, or settings that cannot be used.
+    """
+
+    @door
+    def __init__(
+        self,
+        invariant_set: InvariantSet,
+        loss: Loss,
+        t_span: tuple[float, float],
+        coordinates: str = "auto",
+        cometric: Cometric | None = None,
+        control: bool = False,
+        **settings: Any,
+    ) -> None:
+        for name in ("checkpoint", "checkpoints", "resume"):
+            if name in settings:
+                raise InputError(
+                    f"{name} is no setting here, where each flow has a file of its own: use "
+                    "checkpoints= of compare or folder= of sweep, which both write and resume them"
+                )
+        architecture, theta0 = invariant_set.architecture, invariant_set.theta0
+        flow = IntrinsicFlow(invariant_set, loss, coordinates, cometric)
+        self.invariant_set, self.loss, self.flows = invariant_set, loss, {"intrinsic": flow}
+        if control:  # first, since a family may have none
+            elsewhere = InvariantSet(architecture, architecture.fibre_point(theta0, _CONTROL_SEED))
+            self.flows["control"] = IntrinsicFlow(elsewhere, loss, coordinates)
+        size = architecture.lifted_dim if flow.coordinates == "full" else architecture.dim
+        wanted = Settings(t_span, **settings)
+        kept = architecture.dim + size + 2  # with the deviations of the flow and of its control
+        self.settings = replace(wanted, t_eval=wanted.thinned(kept))
+        # A state remembers where it was, so that each integration takes a new one.
+        by_theta = ParameterFlow(architecture, loss)
+        self.states: dict[str, Callable[[], FlowState]] = {
+            "parameter": partial(by_theta.state, theta0)
+        }
+        self.states |= {name: own.state for name, own in self.flows.items()}
+
+    def identity(self) -> dict[str, Any]:
+        """Collect all that decides the numbers, by names.
+
+        Returns
+        -------
+        identity : dict
+            What is given, as it is. Architectures, losses and metrics have no such form: under
+            ``computed`` are numbers that they lead to.
+        """
+        from liftflow import __version__  # which imports this module
+
+        architecture, theta0 = self.invariant_set.architecture, self.invariant_set.theta0
+        settings, scale = self.settings, np.max(np.abs(theta0), initial=0.0)
+        aside = theta0 + 0.1 * scale * np.random.default_rng(0).standard_normal(theta0.size)
+        computed = {"laws": [_sketch(architecture.conservation_laws(aside))]}
+        for name, state in self.states.items():
+            own = origin(state(), settings, name)
+            numbers = [[own.loss], *([loss] for loss in own.probe.tolist())]
+            vectors = (own.coordinates, own.velocity, own.ahead)
+            computed[f"loss, data or metric of the {name} flow"] = [
+                *numbers,
+                *map(_sketch, vectors),
+            ]
+        return {
+            "version of liftflow": __version__,
+            "architecture": [
+                type(architecture).__name__,
+                str((architecture.dim, architecture.lifted_shape, architecture.n_laws)),
+                str(architecture.describe()),
+            ],
+            "θ₀": _digest(theta0),
+            "times": [*map(float, settings.t_span), _digest(settings.times)],
+            "rtol": float(settings.rtol),
+            "atol": float(settings.atol),
+            "max_step": float(settings.max_step),
+            "first_step": float(settings.first_step or 0.0),
+            "method": f"{settings.solver.__module__}.{settings.solver.__qualname__}",
+            "coordinates": self.flows["intrinsic"].coordinates,
+            "control": "control" in self.flows,
+            "computed": computed,
+        }
+
+    @staticmethod
+    def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
+        """Return the names of what differs between two identities.
+
+        Parameters
+        ----------
+        there, here : dict
+            From :meth:`identity`, as JSON keeps them.
+        """
+        given = [name for name in here if name != "computed" and there[name] != here[name]]
+        return given + [
+            name
+            for name, blocks in here["computed"].items()
+            if len(blocks) != len(there["computed"].get(name, ()))
+            or not all(map(same_numbers, there["computed"][name], blocks))
+        ]
+
+    def run(self, folder: Path | None) -> Comparison:
+        """Integrate the flows one after another, until Ctrl-C at most.
+
+        Parameters
+        ----------
+        folder : Path or None
+            For the checkpoints.
+        """
+        paths, earlier = {}, {}
+        if folder is not None:
+            paths = {name: make_folder(folder) / f"{name}.npz" for name in self.states}
+            earlier = {n: Trajectory.load(p) for n, p in paths.items() if os.path.lexists(p)}
+        done: dict[str, Trajectory] = {}
+        for name, state in self.states.items():
+            settings = replace(self.settings, resume=earlier.get(name))
+            if any(flow.interrupted for flow in done.values()):
+                done[name] = _not_begun(state(), settings)
+            elif not paths:
+                done[name] = integrate(state(), settings, name)
+            elif not done:
+                done[name] = integrate(state(), replace(settings, checkpoint=paths[name]), name)
+            else:
+                done[name] = _integrate_at_any_price(state, settings, paths[name])
+        apart = {n: _deviation(f, done[n], done["parameter"]) for n, f in self.flows.items()}
+        return Comparison(
+            architecture=self.invariant_set.architecture,
+            loss=self.loss,
+            manifold_dim=self.invariant_set.dim,
+            rtol=self.settings.rtol,
+            parameter=done["parameter"],
+            intrinsic=done["intrinsic"],
+            deviation=apart["intrinsic"],
+            control=done.get("control"),
+            control_deviation_over_time=apart.get("control"),
+        )
+
+
+def _integrate_at_any_price(
+    state: Callable[[], FlowState], settings: Settings, path: Path
+) -> Trajectory:
+    """Integrate a flow after others, whose results are worth more than its checkpoint."""
+    try:
+        make_folder(path.parent)  # it may have gone since
+        return integrate(state(), replace(settings, checkpoint=path), path.stem)
+    except OutputError as error:
+        warnings.warn(str(error), RuntimeWarning, stacklevel=4)
+        result = integrate(state(), settings, path.stem)
+        return replace(result, message=f"{result.message}; {error}")
+
+
+def _not_begun(state: FlowState, settings: Settings) -> Trajectory:
+    """What there is of a flow that Ctrl-C kept from starting: its first point."""
+    y, theta, loss = state.read(state.start())
+    return Trajectory(
+        t=np.array([float(settings.t_span[0])]),
+        y=y[None],
+        theta=theta[None],
+        loss=np.array([loss]),
+        success=False,
+        message="not begun: interrupted",
+        n_evaluations=0,
+        n_charts=1,
+        seconds=0.0,
+        interrupted=True,
     )
 
 
-def _continued(folder: str | Path | None, name: str) -> dict[str, Any]:
-    """Settings by which a flow leaves its checkpoints in a folder, and goes on from there."""
-    if folder is None:
-        return {}
-    path = Path(folder) / f"{name}.npz"
-    return {"checkpoint": path, "resume": Trajectory.load(path) if path.exists() else None}
+def _digest(numbers: FloatArray) -> str:
+    return hashlib.sha256((np.asarray(numbers, float) + 0.0).tobytes()).hexdigest()  # no −0
+
+
+def _sketch(vector: FloatArray) -> list[float]:
+    """Root mean square, and product with a random vector, which tell a vector from others."""
+    vector, other = np.ravel(vector), np.random.default_rng(0).standard_normal(np.size(vector))
+    unit = units(np.max(np.abs(vector), initial=0.0))  # squares under- and overflow
+    relative = vector / unit / np.sqrt(max(vector.size, 1))
+    length = np.linalg.norm(other) or 1.0
+    return [float(unit * np.linalg.norm(relative)), float(unit * (relative @ other / length))]
 
 
 def _deviation(flow: IntrinsicFlow, intrinsic: Trajectory, parameter: Trajectory) -> FloatArray:

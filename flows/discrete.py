@@ -8,20 +8,28 @@ import numpy as np
 from rich.progress import track
 
 from liftflow.architectures import Architecture
-from liftflow.errors import FlowError, InputError, LiftflowError
+from liftflow.doors import Guarded, door
+from liftflow.errors import FlowError, InputError, NotFiniteError
 from liftflow.flows.parameter import check_loss
 from liftflow.flows.trajectory import Trajectory
-from liftflow.losses import Loss
-from liftflow.typing import FloatArray, as_array, as_count
+from liftflow.losses import Loss, as_value
+from liftflow.typing import (
+    FloatArray,
+    OneTangent,
+    OneTheta,
+    as_array,
+    as_count,
+    as_ordered,
+    as_vector,
+    refuse_beyond,
+)
 
 
-class Optimizer(ABC):
+class Optimizer(Guarded, ABC):
     """Steps of θ, one gradient each. Along them the conservation laws drift.
 
     Parameters
     ----------
-    architecture : Architecture
-    loss : Loss
     step_size : float
         The learning rate η.
 
@@ -34,6 +42,7 @@ class Optimizer(ABC):
     n_moments: ClassVar[int]
     """Number of vectors like θ that are carried from step to step."""
 
+    @door
     def __init__(self, architecture: Architecture, loss: Loss, step_size: float) -> None:
         self.architecture, self.loss = architecture, check_loss(loss)
         self.step_size = _within(step_size, "step_size", 0.0, np.inf)
@@ -47,13 +56,13 @@ class Optimizer(ABC):
 
     @abstractmethod
     def step(
-        self, gradient: FloatArray, moments: FloatArray, count: int
+        self, gradient: OneTangent, moments: FloatArray, count: int
     ) -> tuple[FloatArray, FloatArray]:
         """Make one step.
 
         Parameters
         ----------
-        gradient : array, shape=[dim]
+        gradient : OneTangent
             Of ℓ at θ.
         moments : array, shape=[n_moments, dim]
             What the last step left, zero before the first.
@@ -68,15 +77,14 @@ class Optimizer(ABC):
             For the next step.
         """
 
+    @door
     def run(
-        self, theta0: Any, n_steps: int, *, every: int = 1, progress: bool = False
+        self, theta0: OneTheta, n_steps: int, *, every: int = 1, progress: bool = False
     ) -> Trajectory:
         """Make steps from θ₀.
 
         Parameters
         ----------
-        theta0 : array-like, shape=[dim]
-        n_steps : int
         every : int
             Keep the state after each so many steps, besides the first and the last.
         progress : bool
@@ -98,6 +106,7 @@ class Optimizer(ABC):
         began, shape = time.perf_counter(), (self.architecture.dim,)
         theta = as_array(theta0, "theta0", shape, batch=False, differentiable=False)
         n_steps, every = as_count(n_steps, "n_steps", 1), as_count(every, "every", 1)
+        refuse_beyond((n_steps // every + 2) * (self.architecture.dim + 2), f"{n_steps} steps")
         moments = np.zeros((self.n_moments, self.architecture.dim))
         loss, count, problem = self._loss(theta), 0, ""
         if not np.isfinite(loss):
@@ -128,11 +137,18 @@ class Optimizer(ABC):
             seconds=time.perf_counter() - began,
         )
 
+    def _own(self, gradient: Any, moments: Any) -> tuple[FloatArray, FloatArray]:
+        shape = (self.n_moments, self.architecture.dim)
+        if type(moments) is not np.ndarray or moments.dtype != np.float64 or moments.shape != shape:
+            moments = as_array(moments, "moments", shape, batch=False, differentiable=False)
+        return as_vector(gradient, "gradient", self.architecture.dim), moments
+
     def _loss(self, theta: FloatArray) -> float:
         try:
-            return float(self.loss.parameter_value(theta, self.architecture))
-        except LiftflowError:  # a θ that is not finite is refused at the door
+            value = self.loss.parameter_value(theta, self.architecture)
+        except NotFiniteError:  # a θ that is not finite is refused at the door
             return np.nan
+        return as_value(value, self.loss)
 
 
 class GradientDescent(Optimizer):
@@ -144,9 +160,6 @@ class GradientDescent(Optimizer):
 
     Parameters
     ----------
-    architecture : Architecture
-    loss : Loss
-    step_size : float
     momentum : float
         The β, at least 0 and below 1.
 
@@ -169,6 +182,7 @@ class GradientDescent(Optimizer):
 
     n_moments = 1
 
+    @door
     def __init__(
         self, architecture: Architecture, loss: Loss, step_size: float, momentum: float = 0.0
     ) -> None:
@@ -181,17 +195,16 @@ class GradientDescent(Optimizer):
         return self.step_size / (1.0 - self.momentum)
 
     def step(
-        self, gradient: FloatArray, moments: FloatArray, count: int
+        self, gradient: OneTangent, moments: FloatArray, count: int
     ) -> tuple[FloatArray, FloatArray]:
         """Make one step.
 
         Parameters
         ----------
-        gradient : array, shape=[dim]
+        gradient : OneTangent
             Of ℓ at θ.
         moments : array, shape=[1, dim]
             The last update.
-        count : int
 
         Returns
         -------
@@ -200,6 +213,7 @@ class GradientDescent(Optimizer):
         moments : array, shape=[1, dim]
             For the next step.
         """
+        gradient, moments = self._own(gradient, moments)
         update = self.momentum * moments[0] - self.step_size * gradient
         return update, update[None]
 
@@ -212,9 +226,6 @@ class Adam(Optimizer):
 
     Parameters
     ----------
-    architecture : Architecture
-    loss : Loss
-    step_size : float
     betas : tuple of float
         Decay of the means of the gradient and of its square, at least 0 and below 1.
     epsilon : float
@@ -232,6 +243,7 @@ class Adam(Optimizer):
 
     n_moments = 2
 
+    @door
     def __init__(
         self,
         architecture: Architecture,
@@ -241,21 +253,22 @@ class Adam(Optimizer):
         epsilon: float = 1e-8,
     ) -> None:
         super().__init__(architecture, loss, step_size)
-        self.betas = tuple(_within(beta, "a beta", 0.0, 1.0) for beta in betas)
+        given = betas if isinstance(betas, np.ndarray) else as_ordered(betas, "betas")
+        pair = as_array(given, "betas", (2,), batch=False, differentiable=False)
+        self.betas = tuple(_within(beta, "a beta", 0.0, 1.0) for beta in pair)
         self.epsilon = _within(epsilon, "epsilon", 0.0, np.inf)
 
     def step(
-        self, gradient: FloatArray, moments: FloatArray, count: int
+        self, gradient: OneTangent, moments: FloatArray, count: int
     ) -> tuple[FloatArray, FloatArray]:
         """Make one step.
 
         Parameters
         ----------
-        gradient : array, shape=[dim]
+        gradient : OneTangent
             Of ℓ at θ.
         moments : array, shape=[2, dim]
             Means of the gradient and of its square.
-        count : int
 
         Returns
         -------
@@ -264,6 +277,8 @@ class Adam(Optimizer):
         moments : array, shape=[2, dim]
             For the next step.
         """
+        gradient, moments = self._own(gradient, moments)
+        count = as_count(count, "count", 1)
         betas = np.array(self.betas)[:, None]
         moments = betas * moments + (1.0 - betas) * np.stack([gradient, gradient**2])
         mean, square = moments / (1.0 - betas**count)  # both start at zero, which this undoes

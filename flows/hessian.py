@@ -1,22 +1,28 @@
 """Is a metric the Hessian of a potential? Numerical checks, in any coordinates."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from liftflow.architectures import ReLUNetwork
 from liftflow.criteria import Finding, Verdict
-from liftflow.errors import InputError
+from liftflow.doors import door
+from liftflow.errors import InputError, ShapeError
 from liftflow.linalg import RANK_RTOL, over_batch
-from liftflow.typing import FloatArray, as_array
+from liftflow.typing import FloatArray, OneTheta, as_array
 
 MetricMatrix = Callable[[FloatArray], FloatArray]
 """Takes coordinates, shape=[..., n], to the matrix of a metric, shape=[..., n, n]."""
 
 _STEP = 0.02  # of finite differences, relative to the size of the point
+_CHANGE = 0.05  # of the metric over a step, beyond which it is cut, down to _STEP of its coordinate
+_MAX_CUTS = 50
+_NOISE = 1e-5  # ratio of the scales of two terms beyond which the smaller is lost in rounding
 
 
+@door
 def is_hessian_metric(
     metric_matrix: MetricMatrix,
     points: Any,
@@ -27,7 +33,8 @@ def is_hessian_metric(
     """Ask whether a metric is Hessian, g = ∇²Φ, in the coordinates it is given in.
 
     A metric is Hessian, locally, iff ∂_k g_ij is totally symmetric. The derivatives are central
-    differences extrapolated to order 6, with steps of 2 % of the size of the point.
+    differences extrapolated to order 6, with steps of 2 % of the size of the point, or of a single
+    coordinate along which the metric varies faster.
 
     Parameters
     ----------
@@ -46,7 +53,8 @@ def is_hessian_metric(
     -------
     finding : Finding
         Over all points together. The value is how far ∂_k g_ij is from symmetric at the worst of
-        them, relative to the size of ∂g; undecided where the finite differences err too much.
+        them, relative to the scales of its three coordinates; undecided where the finite
+        differences err too much.
 
     Raises
     ------
@@ -71,6 +79,7 @@ def is_hessian_metric(
     return _finding("Hessian metric", points, checks, rtol, {})
 
 
+@door
 def is_warped_hessian_metric(
     metric_matrix: MetricMatrix, points: Any, *, rtol: float = 1e-5
 ) -> Finding:
@@ -112,13 +121,9 @@ def is_warped_hessian_metric(
     return _finding("warped Hessian metric", points, checks, rtol, witness)
 
 
-def chart_metric_matrix(network: ReLUNetwork, theta0: Any) -> MetricMatrix:
+@door
+def chart_metric_matrix(network: ReLUNetwork, theta0: OneTheta) -> MetricMatrix:
     """Write K⁻¹ in the basis-path chart of θ₀, where it has full rank.
-
-    Parameters
-    ----------
-    network : ReLUNetwork
-    theta0 : array-like, shape=[dim]
 
     Returns
     -------
@@ -133,7 +138,11 @@ def chart_metric_matrix(network: ReLUNetwork, theta0: Any) -> MetricMatrix:
         jacobian = chart.push_forward(theta, np.eye(network.dim)).T
         return np.linalg.inv(jacobian @ jacobian.T)
 
-    return lambda coordinates: over_batch(inverse_gram, [np.asarray(coordinates)], [1])
+    def metric_matrix(coordinates: FloatArray) -> FloatArray:
+        points = as_array(coordinates, "coordinates", (chart.dim,), differentiable=False)
+        return over_batch(inverse_gram, [points], [1], shape=(chart.dim, chart.dim))
+
+    return metric_matrix
 
 
 def _finding(
@@ -160,6 +169,8 @@ def _finding(
 
 def _points(points: Any) -> FloatArray:
     points = as_array(points, "points", (None,), differentiable=False)
+    if points.size == 0:
+        raise InputError(f"points must hold at least one, got shape {points.shape}")
     return points.reshape(-1, points.shape[-1])
 
 
@@ -167,49 +178,96 @@ def _warped(metric_matrix: MetricMatrix, warping: Callable[[FloatArray], Any]) -
     return lambda z: np.asarray(warping(z))[..., None, None] * metric_matrix(z)
 
 
-def _derivative(function: MetricMatrix, point: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Derivative of order 6 with the new axis first, and how far that of order 4 is from it."""
-    n, size = len(point), float(np.max(np.abs(point))) or 1.0
-    steps = _STEP * size / 2.0 ** np.arange(3)
-    shifts = steps[:, None, None] * np.eye(n)
-    ends = np.asarray(function(point + np.stack([shifts, -shifts])))
-    steps = steps.reshape(3, *[1] * (ends.ndim - 2))
+def _derivative(
+    function: MetricMatrix, point: FloatArray, steps: FloatArray
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Derivative of order 6 with the new axis first, its error, the values at the longest steps.
+
+    The error is how far the derivative of order 4 is from it.
+    """
+    steps = steps / 2.0 ** np.arange(3)[:, None]
+    shifts = steps[..., None] * np.eye(len(point))
+    moved = point + np.stack([shifts, -shifts])
+    ends = as_array(function(moved), "the value of a function", differentiable=False)
+    if ends.shape[:3] != moved.shape[:3]:
+        raise ShapeError(
+            f"a function of {moved.shape} must keep the leading axes, got {ends.shape}"
+        )
+    steps = steps.reshape(*steps.shape, *[1] * (ends.ndim - 3))
     coarse, middle, fine = (ends[0] - ends[1]) / (2.0 * steps)
     fourth, better = (4 * middle - coarse) / 3, (4 * fine - middle) / 3
-    return (16 * better - fourth) / 15, np.abs(better - fourth) / 15
+    return (16 * better - fourth) / 15, np.abs(better - fourth) / 15, ends[:, 0]
 
 
 def _checked(metric_matrix: MetricMatrix, point: FloatArray) -> FloatArray:
-    metric = np.asarray(metric_matrix(point))
+    metric = as_array(metric_matrix(point), "the value of metric_matrix", differentiable=False)
     if metric.shape != (len(point), len(point)):
         raise InputError(
             f"metric_matrix must take {len(point)} coordinates to a matrix of that size, got "
             f"shape {metric.shape}"
         )
-    values = np.linalg.eigvalsh(metric)
+    units = _units(metric)
+    values = np.linalg.eigvalsh(metric / _outer(units, units))
     if not values[0] > RANK_RTOL * values[-1]:
         raise InputError(
             f"the metric is singular in these coordinates: eigenvalues from {values[0]:.1e} to "
-            f"{values[-1]:.1e} at {point}; where the image is not open, use a chart, as "
-            "chart_metric_matrix(network, theta0) does"
+            f"{values[-1]:.1e} at {point}, scaled to a unit diagonal; where the image is not open, "
+            "use a chart, as chart_metric_matrix(network, theta0) does"
         )
     return metric
 
 
-def _slopes(
-    metric_matrix: MetricMatrix, point: FloatArray
-) -> tuple[FloatArray, FloatArray, FloatArray, float]:
-    """Metric, its derivative [k, i, j], the error of that, and the size to compare with."""
+def _outer(a: FloatArray, b: FloatArray) -> FloatArray:
+    return a[..., :, None] * b[..., None, :]
+
+
+def _units(metric: FloatArray) -> FloatArray:
+    """Lengths of the coordinate vectors: what entries of the metric are relative to."""
+    lengths = np.sqrt(np.maximum(np.diagonal(metric, axis1=-2, axis2=-1), 0.0))
+    return np.where(lengths > 0, lengths, 1.0)
+
+
+@dataclass(frozen=True)
+class _Slopes:
+    """A metric and its derivative [k, i, j] at a point, with its error and steps.
+
+    The rates are those at which the metric changes along each coordinate.
+    """
+
+    metric: FloatArray
+    slope: FloatArray
+    error: FloatArray
+    steps: FloatArray
+    rates: FloatArray
+
+    def relative(self, asymmetry: FloatArray) -> float:
+        """Largest ∂_k g_ij − ∂_i g_kj, each relative to the scales of the coordinates i, j, k."""
+        units = _units(self.metric)
+        scale = _outer(self.rates, units)  # of ∂_k g_i: both terms at most, where they are equal
+        scale = np.maximum(np.minimum(scale, scale.T), _NOISE * np.maximum(scale, scale.T))
+        return float(np.max(np.abs(asymmetry) / (scale[:, :, None] * units)))
+
+
+def _slopes(metric_matrix: MetricMatrix, point: FloatArray) -> _Slopes:
     metric = _checked(metric_matrix, point)
-    slope, error = _derivative(metric_matrix, point)
-    size = float(np.max(np.abs(point))) or 1.0
-    return metric, slope, error, max(np.max(np.abs(slope)), np.max(np.abs(metric)) / size)
+    shortest = _STEP * np.abs(point)
+    steps = np.full(len(point), np.max(shortest) or _STEP)
+    for _ in range(_MAX_CUTS):
+        slope, error, ends = _derivative(metric_matrix, point, steps)
+        units = np.maximum(_units(metric), _units(ends))
+        change = np.max(np.abs(ends - metric) / _outer(units, units), axis=(0, 2, 3))
+        far = ~(change < _CHANGE) & (steps > shortest)
+        if not np.any(far):
+            break
+        steps = np.where(far, np.maximum(steps / 4.0, shortest), steps)
+    units = _units(metric)
+    rates = np.max(np.abs(slope) / _outer(units, units), axis=(1, 2))
+    return _Slopes(metric, slope, error, steps, np.maximum(rates, _STEP / steps))
 
 
 def _hessian(metric_matrix: MetricMatrix, point: FloatArray) -> tuple[float, float]:
-    _, slope, error, size = _slopes(metric_matrix, point)
-    gap = slope - np.swapaxes(slope, 0, 1)
-    return float(np.max(np.abs(gap)) / size), float(np.max(error) / size)
+    at = _slopes(metric_matrix, point)
+    return at.relative(at.slope - np.swapaxes(at.slope, 0, 1)), at.relative(at.error)
 
 
 def _eta(metric: FloatArray, slope: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -224,16 +282,17 @@ def _eta(metric: FloatArray, slope: FloatArray) -> tuple[FloatArray, FloatArray]
 def _warped_hessian(
     metric_matrix: MetricMatrix, point: FloatArray
 ) -> tuple[float, float, FloatArray]:
-    metric, slope, error, size = _slopes(metric_matrix, point)
-    eta, left = _eta(metric, slope)
+    at = _slopes(metric_matrix, point)
+    eta, left = _eta(at.metric, at.slope)
 
     def eta_at(z: FloatArray) -> FloatArray:
         def one(z: FloatArray) -> FloatArray:
-            return _eta(np.asarray(metric_matrix(z)), _derivative(metric_matrix, z)[0])[0]
+            slope = _derivative(metric_matrix, z, at.steps)[0]
+            return _eta(np.asarray(metric_matrix(z)), slope)[0]
 
         return over_batch(one, [z], [1])
 
-    curl, curl_error = _derivative(eta_at, point)
-    rate = max(np.max(np.abs(curl)), float(size / np.max(np.abs(metric))) ** 2)
-    asymmetry = max(np.max(np.abs(left)) / size, np.max(np.abs(curl - curl.T)) / rate)
-    return float(asymmetry), float(max(np.max(error) / size, np.max(curl_error) / rate)), eta
+    curl, curl_error, _ = _derivative(eta_at, point, at.steps)
+    scale = np.maximum(_outer(at.rates, at.rates), np.maximum(np.abs(curl), np.abs(curl.T)))
+    asymmetry = max(at.relative(left), float(np.max(np.abs(curl - curl.T) / scale)))
+    return asymmetry, max(at.relative(at.error), float(np.max(curl_error / scale))), eta

@@ -1,22 +1,29 @@
 """The one loop that integrates flows, on the solvers of scipy.integrate."""
 
 import time
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from functools import wraps
+from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import scipy.integrate
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from scipy.integrate import DOP853, RK23, RK45, OdeSolver
 
 from liftflow.errors import FlowError, InputError, LiftflowError, OutputError
 from liftflow.flows.trajectory import Checkpoint, Origin, Trajectory
-from liftflow.typing import FloatArray, as_array, as_count
+from liftflow.linalg import lengths, units
+from liftflow.typing import FloatArray, OnTimes, Scalars, as_array, as_count, as_number, shown
+
+_Class = TypeVar("_Class", bound=type)
 
 METHODS = ("RK23", "RK45", "DOP853", "Radau", "BDF", "LSODA")
 """Methods of scipy that go by their name."""
@@ -25,10 +32,49 @@ _ONE_STEP = (RK23, RK45, DOP853)  # the next step depends on t, y, its velocity 
 _REFRESH = 0.5  # seconds between two looks at the loss for the progress bar
 _LEAST_RTOL = 100 * np.finfo(np.float64).eps
 _PATIENCE = 2000  # steps after which to ask how far they led
-_MOST_STEPS = 1e7  # a flow that would need more of them at its present pace is given up
+_FIRST_LOOK = 250  # and those after which it shows already, if they no longer grow: the second
+_GROWTH = 1.1  # half of them leads on by this much more than the first one, at most,
+_CATCH_UP = 2.2  # which at this rate makes the first 2000 so much quicker than the first 250
+_MOST_STEPS = 1e7  # a flow that has slowed down and would need more of them is given up
+_FAR_TOO_MANY_STEPS = 1e8  # and one that would need more of these, at any pace
+_REACHED = "reached the end of the time span"
+_RESUMED = "; resumed at t = "  # begins what a message says of a run that is not bit for bit
+_INTERRUPTED = "interrupted"  # by Ctrl-C
 _ROUNDING = 1e-9  # most that another machine may change of the same start, relatively
 
+_REFUSED = {
+    "events": "a flow ends at the end of t_span; look for events in the trajectory",
+    "dense_output": "the states are kept at n_times times, or at those of t_eval",
+    "min_step": "the tolerances decide how short a step may be",
+    "vectorized": "a velocity is that of one state",
+    "args": "a loss holds its own data",
+    **dict.fromkeys(
+        ("jac", "jac_sparsity", "lband", "uband"),
+        "the velocity is not differentiated; implicit methods take its differences",
+    ),
+}
+"""Options of ``solve_ivp`` that a flow does not take, and why."""
 
+
+def _by_name(cls: _Class) -> _Class:
+    """Let a dataclass refuse arguments that it does not have, with the reason."""
+    made: Any = cls
+    init, names = made.__init__, [field.name for field in fields(made)]
+
+    @wraps(init)
+    def checked(self: Any, *args: Any, **settings: Any) -> None:
+        for name in settings.keys() - set(names):
+            reason = _REFUSED.get(name, "no flow has one of that name")
+            raise InputError(
+                f"{name} is no setting of a flow: {reason}. Settings are {', '.join(names[1:])}"
+            )
+        init(self, *args, **settings)
+
+    made.__init__ = checked
+    return cls
+
+
+@_by_name
 @dataclass(frozen=True)
 class Settings:
     """How to integrate, as the caller asked.
@@ -48,17 +94,24 @@ class Settings:
     progress : bool
         Whether to show a progress bar.
     memory_limit : float
-        Most bytes of states to keep. Where the times asked for need more, they are thinned evenly;
-        the first and the last one stay.
+        Most bytes of states, times and losses to keep, or infinity. Where the times asked for need
+        more, they are thinned evenly; the first and the last one stay.
+    max_step : float
+        Longest step; none is longer than the longest time between two kept states, either.
+    first_step : float, optional
+        Length that is tried first; by default the solver finds one.
     checkpoint : str or Path, optional
         File to which the trajectory so far is written now and then, and at the end.
     checkpoint_seconds : float
         Least time between two such writings.
     resume : Trajectory, optional
         An earlier run of this flow, to be continued where it stopped. What decides the steps must
-        be as it was: the flow, its start, ``rtol``, ``atol``, ``method`` and the times kept until
-        then. The end of ``t_span``, later times, the progress bar and the checkpoints may differ.
-        A run that came as far already is returned as it is.
+        be as it was: the flow, its start, ``rtol``, ``atol``, ``method``, ``max_step``,
+        ``first_step`` and the times kept until then. The result is that of an undisturbed run, bit
+        for bit with the one-step methods RK23, RK45 and DOP853; Radau, BDF and LSODA remember more
+        than a checkpoint holds and agree with it within their tolerances, which the message says.
+        The end of ``t_span``, later times, the progress bar and the checkpoints may differ.
+        A run that came to this end already is returned as it is, one that went beyond is refused.
     """
 
     t_span: tuple[float, float]
@@ -69,6 +122,8 @@ class Settings:
     t_eval: Any = None
     progress: bool = False
     memory_limit: float = 8e9
+    max_step: float = np.inf
+    first_step: float | None = None
     checkpoint: str | Path | None = None
     checkpoint_seconds: float = 60.0
     resume: Trajectory | None = None
@@ -79,8 +134,9 @@ class Settings:
         Raises
         ------
         InputError
-            A time span that is empty or reversed, tolerances that are not positive or too small,
-            an unknown method, times outside the span, something else than a trajectory to resume.
+            A time span that is empty or reversed, tolerances, steps or limits that are not
+            positive, tolerances that are too small, an unknown method, times outside the span,
+            something else than a trajectory to resume.
         """
         span = as_array(self.t_span, "t_span", (2,), batch=False, differentiable=False)
         if not span[0] < span[1]:
@@ -88,10 +144,15 @@ class Settings:
                 f"t_span must be (start, end) with start < end, got {tuple(span.tolist())}; a "
                 "gradient flow runs forward in time"
             )
-        for name in ("rtol", "atol"):
-            value = as_array(getattr(self, name), name, (), batch=False, differentiable=False)
-            if not value > 0:
-                raise InputError(f"{name} must be positive, got {getattr(self, name)}")
+        for name in ("rtol", "atol", "max_step", "first_step", "memory_limit"):
+            value = getattr(self, name)
+            endless = (
+                name in ("max_step", "memory_limit") and np.isscalar(value) and value == np.inf
+            )
+            if endless or (name == "first_step" and value is None):
+                continue
+            if not as_array(value, name, (), batch=False, differentiable=False) > 0:
+                raise InputError(f"{name} must be positive, got {value}")
         if self.rtol < _LEAST_RTOL:
             raise InputError(
                 f"rtol must be at least {_LEAST_RTOL:.1e}, the least that scipy works with, got "
@@ -104,14 +165,18 @@ class Settings:
                 f"got {self.method!r}"
             )
         as_count(self.n_times, "n_times", 2)
-        times = self.times
-        if not times.size or np.any(np.diff(times) <= 0):
-            raise InputError(f"t_eval must hold increasing times, got {times.tolist()}")
-        if times[0] < span[0] or times[-1] > span[1]:
-            raise InputError(
-                f"t_eval must lie within t_span = {tuple(span.tolist())}, got times from "
-                f"{times[0]} to {times[-1]}"
-            )
+        as_number(self.checkpoint_seconds, "checkpoint_seconds", 0.0)
+        if not isinstance(self.checkpoint, str | PathLike | None):
+            raise InputError(f"checkpoint must be a path, got {shown(self.checkpoint)}")
+        if self.t_eval is not None:
+            times = self.times
+            if not times.size or np.any(np.diff(times) <= 0):
+                raise InputError(f"t_eval must hold increasing times, got {times.tolist()}")
+            if times[0] < span[0] or times[-1] > span[1]:
+                raise InputError(
+                    f"t_eval must lie within t_span = {tuple(span.tolist())}, got times from "
+                    f"{times[0]} to {times[-1]}"
+                )
         if self.resume is not None and not isinstance(self.resume, Trajectory):
             raise InputError(
                 f"resume must be a Trajectory, got {type(self.resume).__name__}; read one with "
@@ -125,23 +190,25 @@ class Settings:
             return np.linspace(*self.t_span, self.n_times)
         return as_array(self.t_eval, "t_eval", (None,), batch=False, differentiable=False)
 
-    def thinned(self, n_numbers: int) -> FloatArray:
+    def thinned(self, n_numbers: int) -> OnTimes:
         """Return the times at which states of so many numbers are kept, within the limit of memory.
 
         Parameters
         ----------
         n_numbers : int
-            Numbers to keep each time.
-
-        Returns
-        -------
-        times : array, shape=[n_times]
+            Numbers to keep each time, besides the time and the loss.
         """
-        times = self.times
-        most = max(2, int(self.memory_limit // (8 * max(n_numbers, 1))))
-        if times.size <= most:
-            return times
-        return times[np.unique(np.linspace(0, times.size - 1, most).astype(np.intp))]
+        as_count(n_numbers, "n_numbers")
+        count = self.n_times if self.t_eval is None else self.times.size
+        size = 8 * (n_numbers + 2)  # with the time and the loss
+        if count * size <= self.memory_limit or count <= 2:
+            return self.times
+        most = max(2, int(self.memory_limit // size))
+        kept = np.unique(np.linspace(0, count - 1, most).astype(np.intp))
+        if self.t_eval is not None:
+            return self.times[kept]
+        start, end = self.t_span  # as linspace has them, which may not fit into memory
+        return np.append(start + kept[:-1] * ((end - start) / (count - 1)), end)
 
     @property
     def solver(self) -> type[OdeSolver]:
@@ -208,6 +275,16 @@ class FlowState(ABC):
         """
         return coordinates
 
+    def probe(self) -> FloatArray:
+        """Evaluate the loss far from the start, by which flows are told apart that begin alike.
+
+        Returns
+        -------
+        losses : array, shape=[n_probes]
+            Empty where nothing is known of the loss.
+        """
+        return np.empty(0)
+
     def memory(self) -> dict[str, Any]:
         """What the velocity depends on besides the coordinates, to be saved with them.
 
@@ -246,14 +323,19 @@ class _Record:
         ahead = self.times[self.count :]
         return ahead[ahead <= t]
 
-    def take_over(self, trajectory: Trajectory, until: float) -> None:
-        """Begin with the states of an earlier run, up to its last whole step."""
+    def passed(self, trajectory: Trajectory, until: float) -> NDArray[np.bool_]:
+        """Which states of an earlier run are those asked for up to some time; refuse others."""
         kept = (trajectory.t >= self.times[0]) & (trajectory.t <= until)
         if not np.array_equal(trajectory.t[kept], self.times[self.times <= until]):
             raise InputError(
                 "resume continues a trajectory at the times it was made for; the times asked for "
                 f"now differ from its first {np.sum(kept)} ones"
             )
+        return kept
+
+    def take_over(self, trajectory: Trajectory, until: float) -> None:
+        """Begin with the states of an earlier run, up to its last whole step."""
+        kept = self.passed(trajectory, until)
         states = (trajectory.y[kept], trajectory.theta[kept], trajectory.loss[kept])
         for state in zip(*states, strict=True):
             self.add(state)
@@ -270,7 +352,8 @@ class _Velocity:
         try:
             return self.state.velocity(coordinates)
         except (LiftflowError, FloatingPointError, np.linalg.LinAlgError) as error:
-            self.problem = str(error)
+            if not self.problem or np.all(np.isfinite(coordinates)):  # not what NaN led to
+                self.problem = str(error)
         return np.full_like(coordinates, np.nan)
 
 
@@ -282,7 +365,7 @@ class _Run:
         self.state, self.settings, self.label = state, settings, label
         self.velocity = _Velocity(state)
         self.t, self.end = settings.t_span
-        self.n_steps, self.mark = 0, self.t
+        self.n_steps, self.mark, self.remark = 0, self.t, ""
         self.chart_times: list[float] = []
         start = state.start()
         self.first = state.read(start)
@@ -293,20 +376,27 @@ class _Run:
         same = self.first[0] is self.first[1]
         size = self.first[1].size + (0 if same else self.first[0].size)
         self.record = _Record(settings.thinned(size), self.first)
+        memory, probe = state.memory(), state.probe()
+        velocity = self._finite_velocity(start)
         self.origin = Origin(
             t=float(self.t),
             coordinates=start.copy(),
             loss=self.first[2],
-            speed=float(np.linalg.norm(self._finite_velocity(start))),
+            velocity=velocity,
+            ahead=self._ahead(start, velocity),
+            probe=probe,
             rtol=float(settings.rtol),
             atol=float(settings.atol),
             method=settings.solver.__name__,
+            max_step=float(settings.max_step),
+            first_step=float(settings.first_step or 0.0),
         )
+        state.restore(memory)  # as it was before looking around
         self.whole: Checkpoint | None = None
 
     def begin(self) -> None:
         """Start from the first point."""
-        self.solver = self._solver(self.origin.coordinates.copy())
+        self.solver = self._solver(self.origin.coordinates.copy(), self.settings.first_step)
         if self.record.times[0] == self.t:
             self.record.add(self.first)
 
@@ -321,6 +411,11 @@ class _Run:
         self.solver = self._solver(whole.coordinates, whole.step or None)
         if isinstance(self.solver, _ONE_STEP) and whole.velocity.size:
             self.solver.f, self.solver.h_abs = whole.velocity, whole.step
+        else:
+            self.remark = (
+                f"{_RESUMED}{self.t:.4g} within the tolerances, not bit for bit: "
+                f"{self.origin.method} remembers more than a checkpoint holds"
+            )
         self.state.restore(whole.memory)  # as it was before the solver looked around
         self.velocity.n_evaluations = whole.n_evaluations
 
@@ -330,6 +425,8 @@ class _Run:
         complaint = solver.step()
         if solver.status == "failed" or not np.all(np.isfinite(solver.y)):
             raise FlowError(self.velocity.problem or complaint or "the state is not finite")
+        if not solver.t > self.t:
+            raise FlowError(f"a step from t = {self.t:.4g} led to t = {solver.t:.4g}")
         due = self.record.due(solver.t)
         if due.size:
             inside = solver.dense_output()
@@ -343,7 +440,7 @@ class _Run:
         self.whole = self._checkpoint()
         return settled
 
-    def trajectory(self, success: bool, message: str) -> Trajectory:
+    def trajectory(self, success: bool, message: str, interrupted: bool = False) -> Trajectory:
         """All that was kept so far."""
         kept = self.record
         if kept.count == 0:  # stopped before the first time asked for
@@ -355,13 +452,21 @@ class _Run:
             theta=kept.theta[: kept.count],
             loss=kept.loss[: kept.count],
             success=success,
-            message=message,
+            message=message + self.remark,
             n_evaluations=self.velocity.n_evaluations,
             n_charts=self.state.n_charts,
             seconds=self.earlier + time.perf_counter() - self.began,
             chart_times=np.array(self.chart_times),
             checkpoint=self.whole,
+            interrupted=interrupted,
         )
+
+    def _ahead(self, start: FloatArray, velocity: FloatArray) -> FloatArray:
+        """Velocity after a hundredth of the way that doubles the coordinates; 0 where it fails."""
+        size = float(lengths(velocity)) or 1.0
+        reach = 0.01 * (float(lengths(start)) or 1.0)
+        ahead = _Velocity(self.state)(self.t, start + reach * (velocity / size))
+        return ahead if np.all(np.isfinite(ahead)) else np.zeros_like(start)
 
     def _finite_velocity(self, coordinates: FloatArray) -> FloatArray:
         # From a velocity that is not finite, solvers of scipy would never come back.
@@ -381,21 +486,41 @@ class _Run:
             self.end,
             # Tolerances bound the steps, not the interpolation between their ends, which over a
             # long step of DOP853 is worse by a factor of hundreds.
-            max_step=float(np.max(np.diff(self.record.times), initial=0.0)) or np.inf,
+            max_step=min(
+                float(np.max(np.diff(self.record.times), initial=0.0)) or np.inf,
+                self.settings.max_step,
+            ),
             first_step=None if step is None else min(step, self.end - self.t),
             rtol=self.settings.rtol,
             atol=self.settings.atol,
         )
 
     def _check_pace(self) -> None:
+        start = self.settings.t_span[0]
+        if self.n_steps == _FIRST_LOOK // 2:
+            self.mark = self.t
+        if self.n_steps == _FIRST_LOOK:
+            halves, self.mark = (self.mark - start, self.t - self.mark), start
+            if halves[1] <= _GROWTH * halves[0]:
+                self._check_left(_FIRST_LOOK, self.t - start, _CATCH_UP * _FAR_TOO_MANY_STEPS)
         if self.n_steps % _PATIENCE:
             return
         gained, self.mark = self.t - self.mark, self.t
-        if _crawls(gained, self.t - self.settings.t_span[0], self.end - self.t):
+        self._check_left(_PATIENCE, gained, _FAR_TOO_MANY_STEPS)
+        if _crawls(gained, self.t - start, self.end - self.t):
             raise FlowError(
                 f"the last {_PATIENCE} steps led on by {gained:.1e} only. It slides along a kink "
                 "of the loss (a ReLU at its threshold), where the steps are as short as the "
                 "tolerances, or it blows up; try a larger rtol"
+            )
+
+    def _check_left(self, count: int, gained: float, most: float) -> None:
+        left = count * (self.end - self.t) / gained
+        if left > most:
+            raise FlowError(
+                f"the last {count} steps led on by {gained:.1e}, so that about {left:.0e} more "
+                "are needed. The flow is stiff, or the time span too long: try method='LSODA' or "
+                "'Radau', a larger rtol or an earlier end"
             )
 
     def _change_chart(self, coordinates: FloatArray) -> None:
@@ -432,14 +557,8 @@ def integrate(state: FlowState, settings: Settings, label: str) -> Trajectory:
 
     Parameters
     ----------
-    state : FlowState
-    settings : Settings
     label : str
         What the progress bar calls the flow.
-
-    Returns
-    -------
-    trajectory : Trajectory
 
     Raises
     ------
@@ -448,9 +567,10 @@ def integrate(state: FlowState, settings: Settings, label: str) -> Trajectory:
     FlowError
         The loss or the velocity at the first point is not finite.
     InputError
-        The run to resume is of another flow, or has other settings.
+        The run to resume is of another flow, has other settings, or is damaged.
     OutputError
-        The checkpoint cannot be written.
+        The checkpoint cannot be written at the start. Later on, that gives a warning, and the
+        result says so.
     """
     with (
         _progress(settings, label, state) as tick,
@@ -461,53 +581,78 @@ def integrate(state: FlowState, settings: Settings, label: str) -> Trajectory:
         if earlier is None or earlier.checkpoint is None:
             run.begin()
         else:
-            _check_fits(earlier.checkpoint, run.origin, state)
-            if earlier.checkpoint.t >= run.end:
-                return earlier
+            _check_fits(earlier, earlier.checkpoint, run)
+            if earlier.checkpoint.t == run.end:
+                if earlier.success:
+                    return earlier
+                message = "".join((_REACHED, *earlier.message.partition(_RESUMED)[1:]))
+                return replace(earlier, success=True, message=message, interrupted=False)
             run.go_on(earlier, earlier.checkpoint)
         if settings.checkpoint is not None:  # before the hours of training, not after
             run.trajectory(False, f"started at t = {run.t:.4g}").save(settings.checkpoint)
-        problem = _advance(run, tick)
-    success = bool(run.t == run.end)
-    if success:
-        message = "reached the end of the time span"
-    else:
-        message = f"stopped after t = {run.t:.4g}: {problem}"
-    result = run.trajectory(success, message)
-    if settings.checkpoint is not None:
-        try:
-            result.save(settings.checkpoint)
-        except OutputError as error:  # the trajectory is worth more than its file
-            return replace(result, message=f"{message}; {error}")
-    return result
+        problem, unwritten = _advance(run, tick)
+    interrupted = problem == _INTERRUPTED
+    done = run.whole is not None and bool(run.whole.t == run.end)
+    message = _REACHED if done else f"stopped after t = {run.t:.4g}: {problem}"
+    result = run.trajectory(done, message, interrupted)
+    complaint = _try_to_save(result, settings.checkpoint, warn=not unwritten)
+    return replace(result, message=f"{result.message}; {complaint}") if complaint else result
 
 
-def _advance(run: _Run, tick: Callable[[float, int, FloatArray], None]) -> str:
-    """Make steps until the end, with a checkpoint now and then; return what stopped them."""
-    path, written = run.settings.checkpoint, time.monotonic()
+def origin(state: FlowState, settings: Settings, label: str) -> Origin:
+    """What a flow is told by from others, without integrating it.
+
+    Parameters
+    ----------
+    label : str
+        What messages call the flow.
+    """
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        return _Run(state, settings, label).origin
+
+
+def _advance(run: _Run, tick: Callable[[float, int, FloatArray], None]) -> tuple[str, str]:
+    """Make steps until the end, with a checkpoint now and then.
+
+    Returns what stopped them, and what kept a checkpoint from being written.
+    """
+    path, written, unwritten = run.settings.checkpoint, time.monotonic(), ""
     try:
         while run.solver.status == "running":
             coordinates = run.step()
             tick(run.t, run.n_steps, coordinates)
             if path is not None and time.monotonic() - written >= run.settings.checkpoint_seconds:
-                with suppress(OutputError):  # a full disk is no reason to stop
-                    run.trajectory(False, f"still running at t = {run.t:.4g}").save(path)
+                so_far = run.trajectory(False, f"still running at t = {run.t:.4g}")
+                unwritten = _try_to_save(so_far, path, warn=not unwritten) or unwritten
                 written = time.monotonic()
     except KeyboardInterrupt:
-        return "interrupted"
+        return _INTERRUPTED, unwritten
     except LiftflowError as error:
-        return str(error)
+        return str(error), unwritten
     except ValueError:  # NaN is refused by the solvers that factor a Jacobian
         if not run.velocity.problem:
             raise
-    return run.velocity.problem
+    return run.velocity.problem, unwritten
 
 
-def _check_fits(whole: Checkpoint, here: Origin, state: FlowState) -> None:
-    """Refuse a checkpoint of another flow, or of other settings."""
-    there = whole.origin
-    known, remembered = there.coordinates, state.memory().keys()
-    if known.shape != here.coordinates.shape or whole.memory.keys() != remembered:
+def _try_to_save(trajectory: Trajectory, path: str | Path | None, warn: bool) -> str:
+    """Save a trajectory, which is worth more than its file; return what hinders that."""
+    if path is None:
+        return ""
+    try:
+        trajectory.save(path)
+    except OutputError as error:
+        if warn:
+            warnings.warn(str(error), RuntimeWarning, stacklevel=4)
+        return str(error)
+    return ""
+
+
+def _check_fits(earlier: Trajectory, whole: Checkpoint, run: _Run) -> None:
+    """Refuse a checkpoint of another flow, of other settings, or with numbers that cannot be."""
+    there, here, remembered = whole.origin, run.origin, run.state.memory()
+    known = there.coordinates
+    if known.shape != here.coordinates.shape or whole.memory.keys() != remembered.keys():
         raise InputError(
             f"resume continues the flow it came from: its state has {known.size} numbers and "
             f"remembers {sorted(whole.memory)}, that of this flow {here.coordinates.size} and "
@@ -518,17 +663,25 @@ def _check_fits(whole: Checkpoint, here: Origin, state: FlowState) -> None:
             f"resume continues from t = {whole.t:.4g} a run that began at t = {there.t:.4g}; "
             f"t_span must begin there, not at {here.t:.4g}"
         )
-    if not (_same(known, here.coordinates) and _same(there.loss, here.loss)):
+    if not (same_numbers(known, here.coordinates) and same_numbers(there.loss, here.loss)):
         raise InputError(
             "resume continues the flow it came from, which had another start or another loss: "
             f"{there.loss:.6g} there, {here.loss:.6g} here"
         )
-    if not _same(there.speed, here.speed):
+    if not same_numbers(there.velocity, here.velocity):
         raise InputError(
             "resume continues the flow it came from, which left this start at the speed "
-            f"{there.speed:.6g}, not {here.speed:.6g}; is it another metric or another loss?"
+            f"{lengths(there.velocity):.6g}, not {lengths(here.velocity):.6g}; is it "
+            "another metric or another loss?"
         )
-    names = ("rtol", "atol", "method")
+    if not (
+        same_numbers(there.ahead, here.ahead) and all(map(same_numbers, there.probe, here.probe))
+    ):
+        raise InputError(
+            "resume continues the flow it came from, which goes on otherwise after the same "
+            "start; is it another metric, another loss, or other data?"
+        )
+    names = ("rtol", "atol", "method", "max_step", "first_step")
     differ = [name for name in names if getattr(there, name) != getattr(here, name)]
     if differ:
         wanted, got = (
@@ -539,10 +692,56 @@ def _check_fits(whole: Checkpoint, here: Origin, state: FlowState) -> None:
             f"resume continues a run with {wanted}, got {got}; give the same, or start anew "
             "without resume"
         )
+    _check_sound(earlier, whole, run)
+    if whole.t > run.end:
+        raise InputError(
+            f"resume continues a run that went to t = {whole.t:.4g} already, beyond the end "
+            f"{run.end:.4g} asked for; give that end, or start anew without resume"
+        )
+    if whole.t == run.end:
+        run.record.passed(earlier, whole.t)
 
 
-def _same(one: Any, other: Any) -> bool:
-    return bool(np.linalg.norm(np.subtract(one, other)) <= _ROUNDING * np.linalg.norm(other))
+def _check_sound(earlier: Trajectory, whole: Checkpoint, run: _Run) -> None:
+    """Refuse numbers from which a flow would come to no end, or to another one."""
+    n, (y, theta, _) = len(earlier.t), run.first
+    alike = {
+        "coordinates": (whole.coordinates, run.origin.coordinates),
+        "velocity": (whole.velocity, run.origin.coordinates if whole.velocity.size else ()),
+        "t": (earlier.t, np.empty(n)),
+        "y": (earlier.y, np.empty((n, *y.shape))),
+        "theta": (earlier.theta, np.empty((n, *theta.shape))),
+        "times": ([whole.t, whole.step, whole.mark], np.empty(3)),
+        **{f"memory of {n}": (whole.memory[n], now) for n, now in run.state.memory().items()},
+    }
+    wrong = [
+        name
+        for name, (got, wanted) in alike.items()
+        if np.shape(got) != np.shape(wanted) or not np.all(np.isfinite(got))
+    ]
+    if np.shape(earlier.loss) != (n,):
+        wrong.append("loss")
+    if wrong or whole.step < 0 or whole.t < run.origin.t:
+        raise InputError(
+            f"resume continues a trajectory as it was left, and this one is damaged ({wrong}): "
+            "shapes differ, or numbers are not finite; start anew without resume"
+        )
+
+
+def same_numbers(one: Scalars, other: Scalars) -> bool:
+    """Whether two numbers or vectors are the same but for what another machine may change.
+
+    Parameters
+    ----------
+    one, other : Scalars
+        The second one tells the size.
+    """
+    if np.shape(one) != np.shape(other):
+        return False
+    # In units of the largest, since squares under- and overflow.
+    unit = units(np.max(np.abs([one, other]), initial=0.0))
+    here, there = np.asarray(one) / unit, np.asarray(other) / unit
+    return bool(np.linalg.norm(here - there) <= _ROUNDING * np.linalg.norm(there))
 
 
 def _crawls(gained: float, elapsed: float, left: float) -> bool:

@@ -3,19 +3,18 @@
 from dataclasses import replace
 from typing import Any
 
-import networkx as nx
 import numpy as np
 
-from liftflow.architectures.dag import CompiledDAG
-from liftflow.architectures.paths import Anchors
+from liftflow.architectures.paths import Anchors, follow_signs
+from liftflow.doors import Guarded, door
 from liftflow.errors import InputError
 from liftflow.flows.integrate import FlowState, Settings, integrate
-from liftflow.flows.parameter import check_loss
+from liftflow.flows.parameter import check_loss, probe_loss
 from liftflow.flows.trajectory import Trajectory
-from liftflow.losses import Loss
+from liftflow.losses import Loss, as_gradient, as_value
 from liftflow.manifolds import InvariantSet
 from liftflow.metrics import Cometric, intrinsic_cometric
-from liftflow.typing import FloatArray, as_array
+from liftflow.typing import FloatArray, OneLifted, OnTimes, as_array
 
 REANCHOR_RATIO = 10.0
 """An anchor path this many times smaller than the best one through its node is given up."""
@@ -37,39 +36,43 @@ class _FullState(FlowState):
             if cometric is None
             else cometric
         )
-        self.loss, self.theta, self.settled = loss, theta, theta
+        self.loss, self.theta = loss, theta
 
     def start(self) -> FloatArray:
         return np.ravel(self.architecture.lift(self.theta))
 
-    def _on_image(self, coordinates: FloatArray) -> FloatArray:
+    def _on_image(self, coordinates: FloatArray, near: FloatArray) -> FloatArray:
         # The solver leaves the image by its local error; K and f live on the image.
         z = coordinates.reshape(self.architecture.lifted_shape)
-        return self.architecture.project_to_image(z)
+        return self.architecture.project_to_image(z, near=near)
 
     def velocity(self, coordinates: FloatArray) -> FloatArray:
-        z = self._on_image(coordinates)
-        self.theta = self.cometric.follow(z, self.theta)
-        gradient = self.loss.gradient(z, self.theta)
-        return -np.ravel(self.cometric.apply(z, gradient, near=self.theta))
+        z = self._on_image(coordinates, self.theta)
+        theta = self.cometric.follow(z, self.theta)
+        gradient = as_gradient(self.loss.gradient(z, theta), self.loss, z.shape)
+        return -np.ravel(self.cometric.apply(z, gradient, near=theta))
 
     def read(self, coordinates: FloatArray) -> tuple[FloatArray, FloatArray, float]:
-        z = self._on_image(coordinates)
-        theta = self.cometric.point(z, near=self.settled)
-        value = self.loss.value(z, theta)
+        z = self._on_image(coordinates, self.theta)
+        theta = self.cometric.point(z, near=self.theta)
+        value = as_value(self.loss.value(z, theta), self.loss)
         state = coordinates.reshape(self.architecture.lifted_shape)
-        return state, theta, float(value)
+        return state, theta, value
+
+    def probe(self) -> FloatArray:
+        return probe_loss(self.loss, self.architecture, self.theta)
 
     def settle(self, coordinates: FloatArray) -> FloatArray:
-        # Signs are handed on step by step: from one kept time to the next they may well turn.
-        self.settled = self.cometric.follow(self._on_image(coordinates), self.settled)
+        # Signs are handed on from step to step: from one kept time to the next they may well turn,
+        # and the stages of a step that is given up lead astray.
+        self.theta = self.cometric.follow(self._on_image(coordinates, self.theta), self.theta)
         return coordinates
 
     def memory(self) -> dict[str, Any]:
-        return {"theta": self.theta, "settled": self.settled}
+        return {"theta": self.theta}
 
     def restore(self, memory: dict[str, Any]) -> None:
-        self.theta, self.settled = memory["theta"], memory["settled"]
+        self.theta = memory["theta"]
 
 
 class _BasisState(FlowState):
@@ -87,7 +90,7 @@ class _BasisState(FlowState):
         self.architecture, self.laws = invariant_set.architecture, invariant_set.laws0
         self.loss, self.theta = loss, theta
         self.first_chart = self.chart = self.architecture.basis_chart(theta)
-        self.known = self.start()
+        self.settled, self.known = theta, self.start()
 
     def start(self) -> FloatArray:
         return self.chart.coordinates(self.theta)
@@ -98,10 +101,9 @@ class _BasisState(FlowState):
         theta = self.chart.recover(coordinates, self.laws, near=self.theta)
         anchors = self.chart.anchors
         used = np.concatenate([anchors.into, anchors.out_of])
-        if np.any(theta[used] * self.theta[used] < 0):
-            # The last step led past the edge of the chart, where anchors vanish.
-            theta = _follow_signs(anchors.dag, theta, self.theta)
-            self.chart = replace(self.chart, signs=anchors.products_before(np.sign(theta)))
+        if np.any(theta[used] * self.settled[used] < 0):
+            # This step leads past the edge of the chart, where anchors vanish.
+            theta = follow_signs(anchors.dag, theta, self.settled)
         return theta
 
     def _move(self, coordinates: FloatArray) -> None:
@@ -110,15 +112,23 @@ class _BasisState(FlowState):
     def velocity(self, coordinates: FloatArray) -> FloatArray:
         self._move(coordinates)
         gradient = self.loss.parameter_gradient(self.theta, self.architecture)
+        gradient = as_gradient(gradient, self.loss, self.theta.shape)
         return -self.chart.push_forward(self.theta, gradient)
 
     def read(self, coordinates: FloatArray) -> tuple[FloatArray, FloatArray, float]:
         theta = self._recover(coordinates)
-        value = self.loss.parameter_value(theta, self.architecture)
-        return self.first_chart.coordinates(theta), theta, float(value)
+        value = as_value(self.loss.parameter_value(theta, self.architecture), self.loss)
+        return self.first_chart.coordinates(theta), theta, value
+
+    def probe(self) -> FloatArray:
+        return probe_loss(self.loss, self.architecture, self.theta)
 
     def settle(self, coordinates: FloatArray) -> FloatArray:
         self._move(coordinates)
+        self.settled = self.theta
+        signs = self.chart.anchors.products_before(np.sign(self.theta))
+        if not np.array_equal(signs, self.chart.signs):
+            self.chart = replace(self.chart, signs=signs)
         if self.chart.deficit(self.theta) < np.log(REANCHOR_RATIO):
             return coordinates
         self.chart = self.chart.reanchored(self.theta)
@@ -137,41 +147,22 @@ class _BasisState(FlowState):
         }
 
     def restore(self, memory: dict[str, Any]) -> None:
-        self.theta, self.known = memory["theta"], memory["known"]
+        self.theta = self.settled = memory["theta"]
+        self.known = memory["known"]
         anchors = Anchors(self.chart.dag, memory["into"], memory["out_of"])
         self.chart = replace(self.chart, anchors=anchors, signs=memory["signs"])
-
-
-def _follow_signs(dag: CompiledDAG, theta: FloatArray, near: FloatArray) -> FloatArray:
-    """Flip hidden nodes so that every edge has the sign of ``near``, but those that vanish.
-
-    Where all paths through a node vanish, either all its in-edges or all its out-edges change
-    sign, and φ does not say which; the edges that are not small do. A spanning tree of the
-    strongest ones, grounded at the inputs and outputs, decides for every node.
-    """
-    overlap = theta * near
-    strength, signs = np.abs(overlap), np.ones(dag.n_hidden + 1)
-    graph = nx.Graph()
-    for edge in np.argsort(strength):  # the strongest of parallel edges comes last and stays
-        ends = int(dag.tail_hidden[edge]), int(dag.head_hidden[edge])  # −1 is the ground
-        graph.add_edge(*ends, strength=strength[edge], sign=np.copysign(1.0, overlap[edge]))
-    tree = nx.maximum_spanning_tree(graph, weight="strength")
-    for parent, child in nx.bfs_edges(tree, -1):
-        signs[child] = signs[parent] * tree.edges[parent, child]["sign"]
-    return theta * signs[dag.tail_hidden] * signs[dag.head_hidden]
 
 
 _STATES: dict[str, Any] = {"full": _FullState, "basis": _BasisState}
 
 
-class IntrinsicFlow:
+class IntrinsicFlow(Guarded):
     """The flow z' = −K_θ₀(z)∇f(z), which needs no parameter.
 
     Parameters
     ----------
     invariant_set : InvariantSet
         Names the architecture and θ₀, hence K_θ₀.
-    loss : Loss
     coordinates : {"auto", "full", "basis"}
         ``full``: all entries of z. ``basis``: the products along D − |H| basis paths of a ReLU
         network, at the cost of O(edges) and one backpropagation an evaluation, whatever the
@@ -187,6 +178,7 @@ class IntrinsicFlow:
         Other coordinates, or not a loss.
     """
 
+    @door
     def __init__(
         self,
         invariant_set: InvariantSet,
@@ -201,19 +193,20 @@ class IntrinsicFlow:
         self.coordinates = own if coordinates == "auto" else coordinates
 
     def integrate(
-        self, z0: Any = None, t_span: tuple[float, float] = (0.0, 1.0), **settings: Any
+        self, z0: OneLifted | None = None, t_span: tuple[float, float] = (0.0, 1.0), **settings: Any
     ) -> Trajectory:
         """Integrate the flow from z₀.
 
         Parameters
         ----------
-        z0 : array-like, shape=[*lifted_shape], optional
+        z0 : OneLifted, optional
             By default φ(θ₀); a network with too many paths to list starts nowhere else.
         t_span : tuple of float
             First and last time.
         **settings
             ``rtol=1e-8``, ``atol=1e-10``, ``method="RK45"``, ``n_times=101`` or ``t_eval``,
-            ``progress=False``, ``checkpoint=path``, ``resume=trajectory``; see
+            ``max_step``, ``first_step``, ``progress=False``, ``memory_limit=8e9``,
+            ``checkpoint=path``, ``resume=trajectory``; see
             :class:`~liftflow.flows.Settings`.
 
         Returns
@@ -230,12 +223,12 @@ class IntrinsicFlow:
         """
         return integrate(self.state(z0), Settings(t_span, **settings), "intrinsic")
 
-    def state(self, z0: Any = None) -> FlowState:
+    def state(self, z0: OneLifted | None = None) -> FlowState:
         """Right-hand side of the flow as the integrator sees it, for solvers of one's own.
 
         Parameters
         ----------
-        z0 : array-like, shape=[*lifted_shape], optional
+        z0 : OneLifted, optional
             Where it starts, by default φ(θ₀).
 
         Returns
@@ -250,17 +243,13 @@ class IntrinsicFlow:
             theta = self.invariant_set.recover(z)
         return _STATES[self.coordinates](self.invariant_set, self.loss, theta, self.cometric)
 
-    def distance(self, trajectory: Trajectory, theta: FloatArray) -> FloatArray:
+    @door
+    def distance(self, trajectory: Trajectory, theta: FloatArray) -> OnTimes:
         """Distance ‖φ(θ) − z‖ from a trajectory of this flow to parameters, time by time.
 
         Parameters
         ----------
-        trajectory : Trajectory
         theta : array, shape=[n_times, dim]
-
-        Returns
-        -------
-        distance : array, shape=[n_times]
         """
         architecture = self.invariant_set.architecture
         if self.coordinates == "basis":  # the state determines the recovered θ, and conversely

@@ -15,85 +15,61 @@ from scipy.integrate import quad
 from scipy.special import elliprf
 
 from liftflow.architectures import ReLUNetwork
+from liftflow.doors import Guarded, door
 from liftflow.errors import ArchitectureError, NotRecoverableError
 from liftflow.flows.hessian import chart_metric_matrix as chart_metric_matrix
 from liftflow.flows.hessian import is_hessian_metric as is_hessian_metric
 from liftflow.flows.hessian import is_warped_hessian_metric as is_warped_hessian_metric
 from liftflow.linalg import over_batch, shifted_product_root
-from liftflow.typing import FloatArray, as_array
+from liftflow.typing import (
+    Covector,
+    FloatArray,
+    Inputs,
+    Lifted,
+    LiftedMatrix,
+    OneTheta,
+    Scalars,
+    as_array,
+    freeze,
+    refuse_beyond,
+)
 
 _LAW_RTOL = 1e-14
 """Squares of weights that differ by this fraction of |θ₀|² are equal: the laws say no more."""
 
 
-class MirrorPotential(ABC):
+class MirrorPotential(Guarded, ABC):
     """A potential Φ of z, its mirror map ∇Φ, and its Hessian ω K⁻¹.
 
     Parameters
     ----------
-    network : ReLUNetwork
-    theta0 : array-like, shape=[dim]
+    theta0 : OneTheta
         Enters through its conservation laws.
     """
 
-    def __init__(self, network: ReLUNetwork, theta0: Any) -> None:
+    @door
+    def __init__(self, network: ReLUNetwork, theta0: OneTheta) -> None:
         self.network = network
         theta0 = as_array(theta0, "theta0", (network.dim,), batch=False, differentiable=False)
-        self.laws: FloatArray = np.asarray(network.conservation_laws(theta0))
+        self.laws: FloatArray = freeze(np.asarray(network.conservation_laws(theta0)))
 
     def _lifted(self, z: Any) -> FloatArray:
         return as_array(z, "z", self.network.lifted_shape, differentiable=False)
 
     @abstractmethod
-    def value(self, z: Any) -> FloatArray:
-        """Evaluate the potential Φ(z).
-
-        Parameters
-        ----------
-        z : array-like, shape=[..., n_paths]
-
-        Returns
-        -------
-        value : array, shape=[...]
-        """
+    def value(self, z: Lifted) -> Scalars:
+        """Evaluate the potential Φ(z)."""
 
     @abstractmethod
-    def gradient(self, z: Any) -> FloatArray:
-        """Evaluate the mirror map ∇Φ(z).
-
-        Parameters
-        ----------
-        z : array-like, shape=[..., n_paths]
-
-        Returns
-        -------
-        gradient : array, shape=[..., n_paths]
-        """
+    def gradient(self, z: Lifted) -> Covector:
+        """Evaluate the mirror map ∇Φ(z)."""
 
     @abstractmethod
-    def hessian(self, z: Any) -> FloatArray:
-        """Evaluate ∇²Φ(z) = ω(z) K(z)⁻¹.
+    def hessian(self, z: Lifted) -> LiftedMatrix:
+        """Evaluate ∇²Φ(z) = ω(z) K(z)⁻¹."""
 
-        Parameters
-        ----------
-        z : array-like, shape=[..., n_paths]
-
-        Returns
-        -------
-        hessian : array, shape=[..., n_paths, n_paths]
-        """
-
-    def warping(self, z: Any) -> FloatArray:
-        """Evaluate ω(z), which is 1 for a mirror flow that is not warped.
-
-        Parameters
-        ----------
-        z : array-like, shape=[..., n_paths]
-
-        Returns
-        -------
-        warping : array, shape=[...]
-        """
+    def warping(self, z: Lifted) -> Scalars:
+        """Evaluate ω(z), which is 1 for a mirror flow that is not warped."""
         return np.ones(self._lifted(z).shape[:-1])
 
 
@@ -118,7 +94,6 @@ class DiagonalPotential(MirrorPotential):
     ----------
     network : ReLUNetwork
         ``ReLUNetwork.diagonal(n, depth)``, or any disjoint chains.
-    theta0 : array-like, shape=[dim]
 
     Raises
     ------
@@ -136,7 +111,7 @@ class DiagonalPotential(MirrorPotential):
     Depth 2: [Woodworth2020]_; the general depth is ours.
     """
 
-    def __init__(self, network: ReLUNetwork, theta0: Any) -> None:
+    def __init__(self, network: ReLUNetwork, theta0: OneTheta) -> None:
         super().__init__(network, theta0)
         paths = network.paths()
         edges = [edge for path in paths for edge in pairwise(path)]
@@ -164,30 +139,13 @@ class DiagonalPotential(MirrorPotential):
         """The least square of a weight of the chain, x + min c, shape=[...]."""
         return np.asarray(shifted_product_root(gaps, z**2))[..., 0]
 
-    def value(self, z: Any) -> FloatArray:
-        """Evaluate Φ(z) = Σ_p (z_p Φ'(z_p) − (x(z_p) − x(0))/2).
-
-        Parameters
-        ----------
-        z : array-like, shape=[..., n_paths]
-
-        Returns
-        -------
-        value : array, shape=[...]
-        """
+    def value(self, z: Lifted) -> Scalars:
+        """Evaluate Φ(z) = Σ_p (z_p Φ'(z_p) − (x(z_p) − x(0))/2)."""
         excess = self._along_paths(self._excess, z)
         return np.sum(self._lifted(z) * self.gradient(z) - excess / 2.0, axis=-1)
 
-    def gradient(self, z: Any) -> FloatArray:
+    def gradient(self, z: Lifted) -> Covector:
         """Evaluate the mirror map, path by path.
-
-        Parameters
-        ----------
-        z : array-like, shape=[..., n_paths]
-
-        Returns
-        -------
-        gradient : array, shape=[..., n_paths]
 
         Raises
         ------
@@ -196,22 +154,14 @@ class DiagonalPotential(MirrorPotential):
         """
         return self._along_paths(_chain_mirror_map, z)
 
-    def hessian(self, z: Any) -> FloatArray:
-        """Evaluate ∇²Φ(z) = K(z)⁻¹, a diagonal matrix.
-
-        Parameters
-        ----------
-        z : array-like, shape=[..., n_paths]
-
-        Returns
-        -------
-        hessian : array, shape=[..., n_paths, n_paths]
-        """
+    def hessian(self, z: Lifted) -> LiftedMatrix:
+        """Evaluate ∇²Φ(z) = K(z)⁻¹, a diagonal matrix."""
 
         def cometric(gaps: FloatArray, z: FloatArray) -> FloatArray:
             squares = gaps + self._excess(gaps, z)[..., None]
             return sum(np.prod(np.delete(squares, i, axis=-1), -1) for i in range(len(gaps)))
 
+        refuse_beyond(float(self.network.n_paths) ** 2, "a dense Hessian")
         return np.eye(self.network.n_paths) / self._along_paths(cometric, z)[..., None, :]
 
 
@@ -288,7 +238,6 @@ class NeuronPotential(MirrorPotential):
     ----------
     network : ReLUNetwork
         ``ReLUNetwork.from_widths([n, 1, 1])``.
-    theta0 : array-like, shape=[dim]
 
     Raises
     ------
@@ -300,7 +249,7 @@ class NeuronPotential(MirrorPotential):
     [Azulay2021]_; that ∇Φ and ω are the weights is ours.
     """
 
-    def __init__(self, network: ReLUNetwork, theta0: Any) -> None:
+    def __init__(self, network: ReLUNetwork, theta0: OneTheta) -> None:
         super().__init__(network, theta0)
         chain = [(node, *network.hidden, *network.outputs) for node in network.inputs]
         if len(network.hidden) != 1 or sorted(network.paths()) != sorted(chain):
@@ -320,41 +269,19 @@ class NeuronPotential(MirrorPotential):
             )
         return z, u, v
 
-    def value(self, z: Any) -> FloatArray:
-        """Evaluate Φ(z), zero at the origin.
-
-        Parameters
-        ----------
-        z : array-like, shape=[..., n_inputs]
-
-        Returns
-        -------
-        value : array, shape=[...]
-        """
+    def value(self, z: Inputs) -> Scalars:
+        """Evaluate Φ(z), zero at the origin."""
         _, u, v = self._squares(z)
         start = max(-self.laws[0], 0.0)
         return u * np.sqrt(v) - (v**1.5 - start**1.5) / 3.0
 
-    def gradient(self, z: Any) -> FloatArray:
-        """Evaluate the mirror map ∇Φ(z) = sign(v) u.
-
-        Parameters
-        ----------
-        z : array-like, shape=[..., n_inputs]
-
-        Returns
-        -------
-        gradient : array, shape=[..., n_inputs]
-        """
+    def gradient(self, z: Inputs) -> Inputs:
+        """Evaluate the mirror map ∇Φ(z) = sign(v) u."""
         z, _, v = self._squares(z)
         return z / np.sqrt(v)[..., None]
 
-    def hessian(self, z: Any) -> FloatArray:
+    def hessian(self, z: Inputs) -> FloatArray:
         """Evaluate ∇²Φ(z) = ω K⁻¹ = (I − zzᵀ/(v²(|u|² + v²)))/|v|.
-
-        Parameters
-        ----------
-        z : array-like, shape=[..., n_inputs]
 
         Returns
         -------
@@ -364,15 +291,6 @@ class NeuronPotential(MirrorPotential):
         outer = z[..., :, None] * z[..., None, :] / (v * (u + v))[..., None, None]
         return (np.eye(z.shape[-1]) - outer) / np.sqrt(v)[..., None, None]
 
-    def warping(self, z: Any) -> FloatArray:
-        """Evaluate ω(z) = |v|.
-
-        Parameters
-        ----------
-        z : array-like, shape=[..., n_inputs]
-
-        Returns
-        -------
-        warping : array, shape=[...]
-        """
+    def warping(self, z: Inputs) -> Scalars:
+        """Evaluate ω(z) = |v|."""
         return np.sqrt(self._squares(z)[2])

@@ -32,17 +32,47 @@ def _line(
     axes.plot(t[: len(values)], np.maximum(values, _TINY), style, color=colour, label=label)
 
 
-def plot_trajectory(trajectory: Trajectory) -> Figure:
-    """Draw the loss of one flow over time.
+def _agree(deviation: float, rtol: float, control: float | None) -> bool:
+    """Whether a deviation is that of solvers, and not one of flows.
 
-    Parameters
-    ----------
-    trajectory : Trajectory
-
-    Returns
-    -------
-    figure : matplotlib.figure.Figure
+    Kinks of the loss take away up to half of a solver's order, so √rtol may be had by agreement. A
+    control that parts by less than ten times as much does not tell the one from the other.
     """
+    return deviation <= np.sqrt(rtol) and (control is None or not 10 * deviation > control)
+
+
+def _title(comparison: "Comparison") -> str:
+    deviation = comparison.max_deviation
+    if np.isnan(deviation):
+        flows = {"parameter": comparison.parameter, "intrinsic": comparison.intrinsic}
+        names = " and the ".join(name for name, flow in flows.items() if len(flow.t) < 2)
+        return f"Flows not compared: the {names} flow ended where it began"
+    agree = _agree(deviation, comparison.rtol, comparison.control_deviation)
+    last = comparison.parameter.t[len(comparison.deviation) - 1]
+    until = "" if comparison.success else f", up to t = {last:.3g}"
+    return f"Flows {'agree to' if agree else 'part by'} {deviation:.1e}{until}"
+
+
+def _title_of_runs(sweep: "Sweep") -> str:
+    everything = [run.summary for run in sweep.runs]
+    summaries = [own for own in everything if not np.isnan(own["max_deviation"])]
+    parted = [
+        own["max_deviation"]
+        for own in summaries
+        if not _agree(own["max_deviation"], own["rtol"], own["control_deviation"])
+    ]
+    n_early = sum(not (own["success_parameter"] and own["success_intrinsic"]) for own in everything)
+    early = f", {n_early} ended early" if n_early else ""
+    if everything and not summaries:
+        return f"Flows not compared in {len(everything)} runs{early}"
+    if parted:
+        return f"In {len(parted)} of {len(summaries)} runs flows part, by {max(parted):.1e}{early}"
+    largest = max((own["max_deviation"] for own in summaries), default=0.0)
+    return f"In {len(summaries)} runs flows agree to {largest:.1e}{early}"
+
+
+def plot_trajectory(trajectory: Trajectory) -> Figure:
+    """Draw the loss of one flow over time."""
     figure, axes = plt.subplots(figsize=(5, 3.5), layout="constrained")
     _line(axes, trajectory.t, trajectory.loss, PARAMETER, "-", "loss")
     _log_panel(axes, trajectory.message, "loss")
@@ -50,16 +80,7 @@ def plot_trajectory(trajectory: Trajectory) -> Figure:
 
 
 def plot_comparison(comparison: "Comparison") -> Figure:
-    """Draw loss, relative deviation and law drift of two flows over time.
-
-    Parameters
-    ----------
-    comparison : Comparison
-
-    Returns
-    -------
-    figure : matplotlib.figure.Figure
-    """
+    """Draw loss, relative deviation and law drift of two flows over time."""
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(12, 3.8), layout="constrained")
     parameter, intrinsic = comparison.parameter, comparison.intrinsic
     _line(left, parameter.t, parameter.loss, PARAMETER, "-", "parameter flow")
@@ -75,7 +96,7 @@ def plot_comparison(comparison: "Comparison") -> Figure:
         (intrinsic, INTRINSIC, "--", "intrinsic flow"),
     ):
         _line(right, flow.t[1:], comparison.law_drift_over_time(flow)[1:], colour, style, label)
-    _log_panel(left, "Both flows train alike", "loss")
+    _log_panel(left, _title(comparison), "loss")
     _log_panel(middle, "Deviation from the parameter flow", "‖φ(θ(t)) − z(t)‖ / ‖φ(θ(t))‖")
     _log_panel(right, "Drift of the conservation laws", "‖h(θ(t)) − h(θ₀)‖∞ / ‖θ₀‖²")
     for axes in (left, middle, right):
@@ -84,16 +105,7 @@ def plot_comparison(comparison: "Comparison") -> Figure:
 
 
 def plot_sweep(sweep: "Sweep") -> Figure:
-    """Draw loss and relative deviation of every run of an ensemble over time.
-
-    Parameters
-    ----------
-    sweep : Sweep
-
-    Returns
-    -------
-    figure : matplotlib.figure.Figure
-    """
+    """Draw loss and relative deviation of every run of an ensemble over time."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
     for number, run in enumerate(sweep.runs):
         labels = ("parameter flow", "intrinsic flow", "control: laws of another θ₀")
@@ -104,7 +116,7 @@ def plot_sweep(sweep: "Sweep") -> Figure:
         if run.control_deviation.size:
             size = len(run.control_deviation)
             _line(right, run.t[1:size], run.control_deviation[1:], CONTROL, ":", control)
-    _log_panel(left, f"{len(sweep.runs)} runs train alike by θ and by z", "loss")
+    _log_panel(left, _title_of_runs(sweep), "loss")
     _log_panel(right, "Deviation from the parameter flow", "‖φ(θ(t)) − z(t)‖ / ‖φ(θ(t))‖")
     for axes in (left, right):
         axes.legend(frameon=False)

@@ -1,33 +1,46 @@
 """Ensembles: the same comparison from many seeds, side by side and safe from a worker's death."""
 
-import hashlib
 import json
-import zlib
+import operator
+import os
+import warnings
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 from joblib.externals.loky.process_executor import BrokenProcessPool
+from joblib.parallel import SequentialBackend, get_active_backend
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from threadpoolctl import threadpool_limits  # scikit-learn requires it
 
+from liftflow.doors import door
 from liftflow.errors import DataError, FlowError, InputError, OutputError
-from liftflow.flows.compare import compare
+from liftflow.files import (
+    as_path,
+    locked,
+    make_folder,
+    read_arrays,
+    read_text,
+    replacing,
+    write_arrays,
+)
+from liftflow.flows.compare import Comparison, Plan
 from liftflow.losses import Loss
 from liftflow.manifolds import InvariantSet
-from liftflow.typing import FloatArray
+from liftflow.typing import OnTimes, shown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Case = tuple[InvariantSet, Loss]
+_KIND = "run of a sweep"
 _CURVES = ("t", "deviation", "loss_parameter", "loss_intrinsic", "control_deviation")
 
 
@@ -41,23 +54,23 @@ class SweepRun:
         Of its start.
     summary : dict
         That of the comparison.
-    t : array, shape=[n_times]
+    t : OnTimes
         Times.
-    deviation : array, shape=[n_times]
+    deviation : OnTimes
         Relative deviation of the two flows.
-    loss_parameter, loss_intrinsic : array, shape=[n_times]
+    loss_parameter, loss_intrinsic : OnTimes
         Losses along the two flows.
-    control_deviation : array, shape=[n_times]
+    control_deviation : OnTimes
         That of the negative control; empty without one.
     """
 
     seed: int
     summary: dict[str, Any]
-    t: FloatArray
-    deviation: FloatArray
-    loss_parameter: FloatArray
-    loss_intrinsic: FloatArray
-    control_deviation: FloatArray
+    t: OnTimes
+    deviation: OnTimes
+    loss_parameter: OnTimes
+    loss_intrinsic: OnTimes
+    control_deviation: OnTimes
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,12 +97,7 @@ class Sweep:
         return pd.DataFrame([run.summary for run in self.runs], index=seeds)
 
     def table(self) -> Table:
-        """Lay out the main figures of each run.
-
-        Returns
-        -------
-        table : rich.table.Table
-        """
+        """Lay out the main figures of each run."""
         table = Table(title=f"{len(self.runs)} runs of two flows", title_justify="left")
         heads = ("seed", "loss by θ", "loss by z", "deviation", "control", "charts", "ended")
         for head in heads:
@@ -113,17 +121,13 @@ class Sweep:
         Console().print(self.table())
 
     def plot(self) -> "Figure":
-        """Draw the deviation of every run over time.
-
-        Returns
-        -------
-        figure : matplotlib.figure.Figure
-        """
+        """Draw the deviation of every run over time."""
         from liftflow.flows.plotting import plot_sweep
 
         return plot_sweep(self)
 
 
+@door
 def sweep(
     make_case: Callable[[int], Case],
     seeds: Iterable[int],
@@ -149,23 +153,28 @@ def sweep(
     t_span : tuple of float
         First and last time.
     n_jobs : int, optional
-        As in joblib; by default what ``joblib.parallel_config`` says, else 1.
+        As in joblib; by default what ``joblib.parallel_config`` says, else 1. No more processes
+        are started than there are seeds.
     folder : str or Path, optional
         Where each run leaves its checkpoints and, in the end, its result. The same call with the
-        same folder then goes on where the last one was stopped.
+        same folder then goes on where the last one was stopped, by Ctrl-C, too. Runs of another
+        start, loss, architecture or metric, with other data, settings or times, or of another
+        version of liftflow, are refused. A run that another process is at work on is waited for.
     progress : bool
         Whether to show a progress bar over the runs.
     **settings
         Of :func:`~liftflow.flows.compare`.
 
-    Returns
-    -------
-    sweep : Sweep
-
     Raises
     ------
     InputError
-        Seeds given twice, or a folder that holds runs of other cases or settings.
+        Seeds that are no integers or given twice, a folder that holds runs of other cases or
+        settings, another result of ``make_case``, no jobs, or a backend that does not notice a
+        worker's death.
+    DataError
+        A file in the folder is damaged.
+    OutputError
+        The folder cannot be written to. Later on, that only gives a warning.
     FlowError
         A worker process died. With a folder, nothing that it had saved is lost.
 
@@ -181,15 +190,26 @@ def sweep(
     >>> bool(runs.frame()["max_deviation"].max() < 1e-6)
     True
     """
-    seeds = list(seeds)
+    seeds = list(map(_seed, seeds))
     if len(set(seeds)) < len(seeds):
         raise InputError(f"seeds must be given once each, got {seeds}")
-    where = None if folder is None else Path(folder)
+    where = None if folder is None else as_path(folder, "folder")
+    backend, configured = get_active_backend()
+    if not (isinstance(backend, SequentialBackend) or backend.supports_return_generator):
+        raise InputError(
+            "a sweep takes its runs as they come, and notices when a worker dies; joblib's "
+            f"{type(backend).__name__} does neither: use 'loky', the default, or 'dask'"
+        )
+    n_jobs = configured if n_jobs is None else n_jobs
+    if n_jobs == 0:
+        raise InputError("n_jobs must be a number of processes, or -1 for all processors, got 0")
+    if n_jobs is not None:
+        n_jobs = min(n_jobs, max(len(seeds), 2))  # two set even one run apart from this process
     jobs = (delayed(_run)(make_case, seed, t_span, where, settings) for seed in seeds)
     try:
         finished = Parallel(n_jobs=n_jobs, return_as="generator")(jobs)
         bar = track(finished, "runs", total=len(seeds), disable=not progress, transient=True)
-        return Sweep(tuple(bar))
+        return Sweep(tuple(map(_finished, bar)))
     except BrokenProcessPool as error:
         hint = (
             "give a folder, and the same call goes on where it was stopped"
@@ -199,24 +219,58 @@ def sweep(
         raise FlowError(f"a worker process died (out of memory?); {hint}") from error
 
 
+def _seed(value: Any) -> int:
+    try:
+        if not isinstance(value, bool | np.bool_):
+            return operator.index(value)
+    except TypeError:
+        pass
+    raise InputError(f"seeds must be integers, got {shown(value)}")
+
+
+def _finished(run: SweepRun | None) -> SweepRun:
+    if run is None:
+        raise KeyboardInterrupt
+    return run
+
+
 def _run(
     make_case: Callable[[int], Case],
     seed: int,
     t_span: tuple[float, float],
     folder: Path | None,
     settings: dict[str, Any],
-) -> SweepRun:
+) -> SweepRun | None:
+    """Make or read one run; None where Ctrl-C ended it, which not all backends hand on."""
     # With other numbers of threads BLAS sums in another order.
-    with threadpool_limits(limits=1):
-        invariant_set, loss = make_case(seed)
-        own = None
-        if folder is not None:
-            own = _claim(folder / f"seed-{seed}", invariant_set.theta0, (t_span, settings))
-            if (own / "run.npz").exists():
-                return _load(own / "run.npz")
-        comparison = compare(invariant_set, loss, t_span, checkpoints=own, **settings)
+    with suppress(KeyboardInterrupt), threadpool_limits(limits=1):
+        match make_case(seed):
+            case (InvariantSet() as invariant_set, Loss() as loss):
+                plan = Plan(invariant_set, loss, t_span, **settings)
+            case other:
+                raise InputError(
+                    f"make_case must return an InvariantSet and a Loss, got {shown(other)} for "
+                    f"the seed {shown(seed)}"
+                )
+        if folder is None:
+            return _summarise(plan.run(None), seed)
+        own = make_folder(folder / f"seed-{seed}")
+        with locked(own):
+            note, path = _claim(own, plan), own / "run.npz"
+            if os.path.lexists(path):
+                return _load(path, seed, note)
+            run = _summarise(plan.run(own), seed)
+            if run is not None:
+                _save(run, path, note)
+            return run
+    return None
+
+
+def _summarise(comparison: Comparison, seed: int) -> SweepRun | None:
+    if comparison.interrupted:
+        return None
     control = comparison.control_deviation_over_time
-    run = SweepRun(
+    return SweepRun(
         seed=seed,
         summary=comparison.summary(),
         t=comparison.parameter.t[: len(comparison.deviation)],
@@ -225,43 +279,46 @@ def _run(
         loss_intrinsic=comparison.intrinsic.loss,
         control_deviation=np.empty(0) if control is None else control,
     )
-    if own is not None:
-        _save(run, own / "run.npz")
-    return run
 
 
-def _claim(folder: Path, theta0: FloatArray, settings: Any) -> Path:
-    """Make the folder of a run, or see that it is that of the same θ₀ and settings."""
-    digest = hashlib.sha256(theta0.tobytes() + repr(settings).encode()).hexdigest()
-    mark = folder / "case.txt"
+def _claim(folder: Path, plan: Plan) -> str:
+    """Note in the folder of a run which one it is, or see that it is the same; return the note."""
+    mark, here = folder / "case.txt", plan.identity()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         if not mark.exists():
-            mark.write_text(digest)
-    except OSError as error:
-        raise OutputError(f"cannot write to the folder {folder}: {error}") from error
-    if mark.read_text() != digest:
+            with replacing(mark) as file:
+                file.write(json.dumps(here, indent=1).encode())
+        text = read_text(mark, 1 << 20)
+        there = json.loads(text)
+        differ = plan.differences(there, here)
+    except OutputError:
+        raise
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise DataError(
+            f"{mark} does not say what {folder} holds a run of: {error!r}; give a new folder"
+        ) from error
+    if differ:
         raise InputError(
-            f"{folder} holds a run of another θ₀ or with other settings; give a new folder"
+            f"{folder} holds a run of another θ₀ or with other settings: another "
+            f"{', '.join(differ)}; give a new folder"
         )
-    return folder
+    return text
 
 
-def _save(run: SweepRun, path: Path) -> None:
+def _save(run: SweepRun, path: Path, note: str) -> None:
     curves = {name: getattr(run, name) for name in _CURVES}
-    aside = path.with_suffix(".part")
+    # A seed may have more digits than an integer of numpy.
+    values = {"seed": str(run.seed), "summary": json.dumps(run.summary), "case": note, **curves}
     try:
-        with open(aside, "wb") as file:
-            np.savez(file, seed=run.seed, summary=json.dumps(run.summary), **curves)
-        aside.replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error}") from error
+        write_arrays(path, _KIND, values)
+    except OutputError as error:  # the run is worth more than its file
+        warnings.warn(str(error), RuntimeWarning, stacklevel=2)
 
 
-def _load(path: Path) -> SweepRun:
-    try:
-        with np.load(path, allow_pickle=False) as data:
-            curves = {name: data[name] for name in _CURVES}
-            return SweepRun(int(data["seed"]), json.loads(str(data["summary"])), **curves)
-    except (OSError, EOFError, KeyError, ValueError, BadZipFile, zlib.error) as error:
-        raise DataError(f"{path} holds no run of a sweep: {error}") from error
+def _load(path: Path, seed: int, note: str) -> SweepRun:
+    values = read_arrays(path, _KIND)
+    if values.keys() != {"seed", "summary", "case", *_CURVES}:
+        raise DataError(f"{path} holds no {_KIND}, but {sorted(values)}; remove it to start anew")
+    if values.pop("case") != note or values.pop("seed") != str(seed):
+        raise DataError(f"{path} holds another run of a sweep; remove it to start anew")
+    return SweepRun(seed=seed, summary=json.loads(values.pop("summary")), **values)

@@ -1,17 +1,15 @@
 """What a flow leaves behind."""
 
-import os
-import zlib
-from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
-from zipfile import BadZipFile
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from liftflow.errors import DataError, OutputError
-from liftflow.typing import FloatArray
+from liftflow.doors import door
+from liftflow.errors import DataError
+from liftflow.files import as_path, read_arrays, write_arrays
+from liftflow.typing import FloatArray, OnTimes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,21 +25,31 @@ class Origin:
         First time.
     coordinates : array, shape=[n]
         First state of the solver.
-    loss, speed : float
-        Loss there, and norm of the velocity of the coordinates.
+    loss : float
+        Loss there.
+    velocity, ahead : array, shape=[n]
+        Velocity of the coordinates there, and a short way along it.
+    probe : array, shape=[n_probes]
+        Losses far from there, which tell whether the loss and its data are the same.
     rtol, atol : float
         Tolerances.
     method : str
         Name of the solver.
+    max_step, first_step : float
+        As asked for; 0 where the solver finds the first step.
     """
 
     t: float
     coordinates: FloatArray
     loss: float
-    speed: float
+    velocity: FloatArray
+    ahead: FloatArray
+    probe: FloatArray
     rtol: float
     atol: float
     method: str
+    max_step: float
+    first_step: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,14 +97,14 @@ class Trajectory:
 
     Attributes
     ----------
-    t : array, shape=[n_times]
+    t : OnTimes
         Times, in the unit of the flow: −∇ per unit time.
     y : array, shape=[n_times, ...]
         The state: θ for a parameter flow; z, or its coordinates in the first basis-path chart,
         for an intrinsic flow.
     theta : array, shape=[n_times, dim]
         The parameter, for an intrinsic flow the one recovered on the invariant set.
-    loss : array, shape=[n_times]
+    loss : OnTimes
         The loss ℓ(θ), or f(z).
     success : bool
         Whether the end of the time span was reached.
@@ -112,12 +120,16 @@ class Trajectory:
         Times at which an intrinsic flow in basis coordinates changed its chart.
     checkpoint : Checkpoint or None
         What it takes to continue the flow, by ``integrate(..., resume=trajectory)``.
+    interrupted : bool
+        Whether Ctrl-C ended the flow, or kept it from starting.
     """
 
-    t: FloatArray
+    _usual_fix: ClassVar[str] = "read one with Trajectory.load(path)"
+
+    t: OnTimes
     y: FloatArray
     theta: FloatArray
-    loss: FloatArray
+    loss: OnTimes
     success: bool
     message: str
     n_evaluations: int
@@ -125,41 +137,28 @@ class Trajectory:
     seconds: float
     chart_times: FloatArray = field(default_factory=lambda: np.empty(0))
     checkpoint: Checkpoint | None = None
+    interrupted: bool = False
 
+    @door
     def head(self, count: int) -> Self:
-        """Return the first ``count`` times of the trajectory.
-
-        Parameters
-        ----------
-        count : int
-
-        Returns
-        -------
-        trajectory : Trajectory
-        """
+        """Return the first ``count`` times of the trajectory."""
         arrays = {name: getattr(self, name)[:count] for name in ("t", "y", "theta", "loss")}
         return replace(self, **arrays)
 
     def plot(self) -> "Figure":
-        """Draw the loss over time.
-
-        Returns
-        -------
-        figure : matplotlib.figure.Figure
-        """
+        """Draw the loss over time."""
         from liftflow.flows.plotting import plot_trajectory
 
         return plot_trajectory(self)
 
+    @door
     def save(self, path: str | Path) -> None:
         """Write the trajectory to an npz file.
 
-        Parameters
-        ----------
-        path : str or Path
-
         Raises
         ------
+        InputError
+            Not a path.
         OutputError
             The file cannot be written.
         """
@@ -171,62 +170,40 @@ class Trajectory:
                 values[f"origin.{name}"] = getattr(self.checkpoint.origin, name)
             for name, array in self.checkpoint.memory.items():
                 values[f"memory.{name}"] = array
-        # Aside first: who is killed while writing leaves the earlier file whole.
-        aside = Path(f"{path}.part")
-        try:
-            with open(aside, "wb") as file:  # given a path, numpy would append .npz to the name
-                np.savez(file, **values)
-            os.replace(aside, path)
-        except OSError as error:
-            with suppress(OSError):
-                aside.unlink(missing_ok=True)
-            raise OutputError(f"cannot write {path}: {error}") from error
+        write_arrays(as_path(path), "trajectory", values)
 
     @classmethod
+    @door
     def load(cls, path: str | Path) -> Self:
         """Read a trajectory that :meth:`save` wrote.
 
-        Parameters
-        ----------
-        path : str or Path
-
-        Returns
-        -------
-        trajectory : Trajectory
-
         Raises
         ------
+        InputError
+            Not a path.
         DataError
-            The file is not there, or holds something else.
+            The file is not there, is damaged, was changed since, or holds something else.
         """
+        stored = read_arrays(as_path(path), "trajectory")
         try:
-            with open(path, "rb") as file, np.load(file, allow_pickle=False) as data:
-                stored = {name: _plain(data[name]) for name in data.files}
-                values = {name: stored[name] for name in _names(cls) - {"checkpoint"}}
-                whole = None
-                if "checkpoint.t" in stored:
-                    names = _names(Checkpoint) - {"memory", "origin"}
-                    parts = {name: stored[f"checkpoint.{name}"] for name in names}
-                    origin = Origin(**{n: stored[f"origin.{n}"] for n in _names(Origin)})
-                    own = [name for name in stored if name.startswith("memory.")]
-                    memory = {name.removeprefix("memory."): stored[name] for name in own}
-                    whole = Checkpoint(**parts, memory=memory, origin=origin)
-        except (
-            OSError,
-            EOFError,
-            KeyError,
-            TypeError,
-            ValueError,
-            BadZipFile,
-            zlib.error,
-        ) as error:
-            raise DataError(f"{path} holds no trajectory: {error}") from error
+            whole = None
+            if "checkpoint.t" in stored:
+                parts = _take(stored, "checkpoint.", _names(Checkpoint) - {"memory", "origin"})
+                origin = Origin(**_take(stored, "origin.", _names(Origin)))
+                own = [name for name in stored if name.startswith("memory.")]
+                memory = {name.removeprefix("memory."): stored.pop(name) for name in own}
+                whole = Checkpoint(**parts, memory=memory, origin=origin)
+            values = _take(stored, "", _names(cls) - {"checkpoint"})
+        except KeyError as error:
+            raise DataError(f"{path} holds no trajectory: {error} is not in it") from error
+        if stored:
+            raise DataError(f"{path} holds no trajectory: {sorted(stored)} are not of one")
         return cls(**values, checkpoint=whole)
+
+
+def _take(stored: dict[str, Any], prefix: str, names: set[str]) -> dict[str, Any]:
+    return {name: stored.pop(f"{prefix}{name}") for name in names}
 
 
 def _names(cls: type) -> set[str]:
     return {f.name for f in fields(cls)}
-
-
-def _plain(value: np.ndarray) -> Any:
-    return value.item() if value.ndim == 0 else value

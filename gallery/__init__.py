@@ -1,8 +1,8 @@
 """Scripts with one claim each, and what runs them without a display.
 
 ``python gallery/plot_01_quick_start.py`` shows a script's figures in windows. ``draw`` saves them
-instead; ``run`` does so in a Python of its own, for ``liftflow gallery``, ``make gallery`` and
-the tests.
+instead; ``run_all`` does so in Pythons of their own, for ``liftflow gallery`` and ``make
+gallery``.
 """
 
 import ast
@@ -10,19 +10,20 @@ import os
 import runpy
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
-import joblib
 import matplotlib.pyplot as plt
 from matplotlib.animation import Animation
 from matplotlib.figure import Figure
 
 from liftflow.errors import InputError
 from liftflow.figures import save_animation, style
+from liftflow.typing import as_count
 
 FOLDER = Path(__file__).parent
 
@@ -57,7 +58,6 @@ class Outcome:
 
     Parameters
     ----------
-    script : Script
     files : tuple of Path
         The pictures.
     output : str
@@ -81,12 +81,7 @@ class Outcome:
 
 
 def scripts() -> list[Script]:
-    """Return all scripts, in order.
-
-    Returns
-    -------
-    scripts : list of Script
-    """
+    """Return all scripts, in order."""
     return [Script(path) for path in sorted(FOLDER.glob("plot_*.py"))]
 
 
@@ -97,10 +92,6 @@ def find(name: str) -> Script:
     ----------
     name : str
         ``01_quick_start``, ``quick_start`` or ``01``.
-
-    Returns
-    -------
-    script : Script
 
     Raises
     ------
@@ -124,13 +115,8 @@ def draw(script: Script, folder: Path | None = None) -> list[Path]:
 
     Parameters
     ----------
-    script : Script
     folder : Path, optional
         Where to save the figures and, as GIFs, the animations; nowhere by default.
-
-    Returns
-    -------
-    files : list of Path
 
     Raises
     ------
@@ -168,54 +154,53 @@ def _save(script: Script, names: dict[str, object], folder: Path | None) -> list
     return files
 
 
-def run(script: Script, folder: Path, dark: bool = False) -> Outcome:
-    """Run a script in a Python of its own, in the folder, and save its figures there.
+class _Run:
+    """A script that runs in a Python of its own."""
 
-    Parameters
-    ----------
-    script : Script
-    folder : Path
-        Where the script runs and the figures go.
-    dark : bool
-        Whether to draw on dark ground.
+    def __init__(self, script: Script, folder: Path, dark: bool) -> None:
+        for old in folder.glob(f"{script.name}*"):
+            old.unlink()
+        code = (
+            "import pathlib, sys; from liftflow.gallery import Script, draw; "
+            "draw(Script(pathlib.Path(sys.argv[1])), pathlib.Path('.'))"
+        )
+        settings = {"MPLBACKEND": "Agg", "LIFTFLOW_DARK": str(int(dark)), "PYTHONUTF8": "1"}
+        self.script, self.folder, self.began = script, folder, time.perf_counter()
+        self.output = tempfile.TemporaryFile()  # noqa: SIM115 - a pipe would have to be read
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", code, str(script.path)],
+            cwd=folder,
+            env={**os.environ, **settings},
+            stdout=self.output,
+            stderr=subprocess.STDOUT,
+        )
 
-    Returns
-    -------
-    outcome : Outcome
-    """
-    for old in folder.glob(f"{script.name}*"):
-        old.unlink()
-    code = (
-        "import pathlib, sys; from liftflow.gallery import Script, draw; "
-        "draw(Script(pathlib.Path(sys.argv[1])), pathlib.Path('.'))"
-    )
-    settings = {"MPLBACKEND": "Agg", "LIFTFLOW_DARK": str(int(dark)), "PYTHONUTF8": "1"}
-    began = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(script.path)],
-        cwd=folder,
-        env={**os.environ, **settings},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        encoding="utf-8",
-    )
-    seconds = time.perf_counter() - began
-    files = tuple(sorted(folder.glob(f"{script.name}*")))
-    return Outcome(script, files, done.stdout, seconds, done.returncode == 0)
+    def outcome(self) -> Outcome:
+        seconds = time.perf_counter() - self.began
+        self.output.seek(0)
+        output = self.output.read().decode(errors="replace")
+        files = tuple(sorted(self.folder.glob(f"{self.script.name}*")))
+        return Outcome(self.script, files, output, seconds, self.process.returncode == 0)
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.output.close()
 
 
 def run_all(
     chosen: Iterable[Script], folder: Path, dark: bool = False, jobs: int = 1
-) -> Iterator[Outcome]:
-    """Run scripts side by side and yield each outcome when it is there.
+) -> Generator[Outcome, None, None]:
+    """Run scripts, each in a Python of its own, and yield each outcome when it is there.
+
+    Scripts that still run when the iteration is given up are ended.
 
     Parameters
     ----------
     chosen : iterable of Script
         Scripts to run.
     folder : Path
-        Where the script runs and the figures go.
+        Where the scripts run and the figures go.
     dark : bool
         Whether to draw on dark ground.
     jobs : int
@@ -225,8 +210,20 @@ def run_all(
     ------
     outcome : Outcome
     """
-    parallel = joblib.Parallel(n_jobs=jobs, prefer="threads", return_as="generator_unordered")
-    yield from parallel(joblib.delayed(run)(script, folder, dark) for script in chosen)
+    as_count(jobs, "jobs", 1)
+    waiting, running = list(chosen)[::-1], list[_Run]()
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                running.append(_Run(waiting.pop(), folder, dark))
+            time.sleep(0.02)
+            for run in [run for run in running if run.process.poll() is not None]:
+                yield run.outcome()
+                running.remove(run)
+                run.end()
+    finally:
+        for run in running:
+            run.end()
 
 
 def contact_sheet(
@@ -238,7 +235,6 @@ def contact_sheet(
     ----------
     outcomes : iterable of Outcome
         Those without a picture are left out.
-    path : Path
     dark : bool
         Whether the ground is dark.
     columns : int

@@ -1,7 +1,7 @@
 """The invariant set of a parameter, as a geomstats manifold."""
 
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import geomstats.backend as gs
 import numpy as np
@@ -9,7 +9,9 @@ from geomstats.geometry.base import LevelSet
 from geomstats.geometry.euclidean import Euclidean
 
 from liftflow.architectures import Architecture
-from liftflow.errors import ArchitectureError
+from liftflow.architectures.base import architecture_of
+from liftflow.doors import doors
+from liftflow.errors import ArchitectureError, InputError
 from liftflow.manifolds.bundle import LiftBundle, LiftQuotientMetric
 from liftflow.manifolds.charts import chart_manifold
 from liftflow.manifolds.images import image_manifold, random_tangent_vec
@@ -17,21 +19,36 @@ from liftflow.manifolds.parameters import ParameterMetric
 from liftflow.metrics.geodesic import GEODESIC_RTOL, GeodesicSolver
 from liftflow.metrics.geometry import HorizontalMetric
 from liftflow.metrics.horizontal import TangentSpaces
-from liftflow.typing import FloatArray, Rng, as_array
+from liftflow.typing import (
+    FloatArray,
+    Laws,
+    Lifted,
+    OneTheta,
+    Rng,
+    Scalars,
+    Tangent,
+    Theta,
+    as_array,
+    as_instance,
+    as_own,
+    freeze,
+)
 
 
+@doors
 class InducedMetric(HorizontalMetric):
     """The Euclidean metric of the parameters, restricted to an invariant set.
 
     Parameters
     ----------
-    space : InvariantSet
     rtol : float
         Relative tolerance of geodesics and parallel transport.
     """
 
+    _varies: ClassVar[bool] = False
+
     def __init__(self, space: "InvariantSet", rtol: float = GEODESIC_RTOL) -> None:
-        architecture = space.architecture
+        architecture = architecture_of(space, "space")
         super().__init__(space, GeodesicSolver(architecture, TangentSpaces(architecture), rtol))
 
     # How this metric lies below the parameters: it is theirs.
@@ -52,20 +69,21 @@ class InducedMetric(HorizontalMetric):
         return vector
 
     def _connect(self, start: FloatArray, target: FloatArray) -> tuple[FloatArray, FloatArray]:
+        tolerance = 1e3 * self.solver.rtol  # no geodesic ends closer to a point off the set
+        for point in (start, target):
+            if not self._space.belongs(point, tolerance):
+                residual = np.max(np.abs(self._space.submersion(point)))
+                raise InputError(
+                    f"a geodesic joins points of the invariant set, but the laws of one differ by "
+                    f"{residual:.2e} from those of θ₀, where their terms have the size "
+                    f"{np.sum(point**2):.2e}; projection(point) moves it there"
+                )
         return start, self.solver.connect(start, target)
 
-    def inner_product(self, tangent_vec_a: Any, tangent_vec_b: Any, base_point: Any = None) -> Any:
-        """Euclidean inner product of tangent vectors.
-
-        Parameters
-        ----------
-        tangent_vec_a, tangent_vec_b : array-like, shape=[..., D]
-        base_point : array-like, shape=[..., D], optional
-
-        Returns
-        -------
-        inner_product : array, shape=[...]
-        """
+    def inner_product(
+        self, tangent_vec_a: Tangent, tangent_vec_b: Tangent, base_point: Theta | None = None
+    ) -> Scalars:
+        """Euclidean inner product of tangent vectors."""
         return gs.sum(tangent_vec_a * tangent_vec_b, axis=-1)
 
     def geodesic_equation(self, state: Any) -> FloatArray:
@@ -87,22 +105,14 @@ class InducedMetric(HorizontalMetric):
         return np.stack([velocity, self.solver.acceleration(theta, velocity)], axis=-2)
 
     def second_fundamental_form(
-        self, tangent_vec_a: Any, tangent_vec_b: Any, base_point: Any
-    ) -> FloatArray:
-        """Second fundamental form of the invariant set in ℝᴰ, −∂hᵀ(∂h∂hᵀ)⁻¹ ∂²h[a, b].
-
-        Parameters
-        ----------
-        tangent_vec_a, tangent_vec_b, base_point : array-like, shape=[..., D]
-
-        Returns
-        -------
-        normal_vec : array, shape=[..., D]
-        """
+        self, tangent_vec_a: Tangent, tangent_vec_b: Tangent, base_point: Theta
+    ) -> Tangent:
+        """Second fundamental form of the invariant set in ℝᴰ, −∂hᵀ(∂h∂hᵀ)⁻¹ ∂²h[a, b]."""
         arrays = [base_point, tangent_vec_a, tangent_vec_b]
         return self._over_points(self.solver.spaces.second_fundamental_form, arrays)
 
 
+@doors
 class InvariantSet(LevelSet):
     """The set 𝓜_θ₀ = {θ : h(θ) = h(θ₀)} that every gradient flow from θ₀ stays on.
 
@@ -111,8 +121,6 @@ class InvariantSet(LevelSet):
 
     Parameters
     ----------
-    architecture : Architecture
-    theta0 : array-like, shape=[dim]
     equip : bool
         Whether to equip it with the induced metric.
 
@@ -136,12 +144,12 @@ class InvariantSet(LevelSet):
     (2, True)
     """
 
-    def __init__(self, architecture: Architecture, theta0: Any, equip: bool = True) -> None:
-        self.architecture = architecture
-        self.theta0: FloatArray = as_array(
-            theta0, "theta0", (architecture.dim,), batch=False, differentiable=False
-        )
-        self.laws0: FloatArray = np.asarray(architecture.conservation_laws(self.theta0))
+    _usual_fix: ClassVar[str] = "make one by InvariantSet(architecture, theta0)"
+
+    def __init__(self, architecture: Architecture, theta0: OneTheta, equip: bool = True) -> None:
+        self.architecture = as_instance(architecture, Architecture, "architecture")
+        self.theta0: FloatArray = as_own(theta0, "theta0", (architecture.dim,))
+        self.laws0: FloatArray = freeze(np.asarray(architecture.conservation_laws(self.theta0)))
         dim = architecture.dim - architecture.laws_rank(self.theta0)
         if dim < 1:
             raise ArchitectureError(
@@ -152,12 +160,7 @@ class InvariantSet(LevelSet):
 
     @staticmethod
     def default_metric() -> type[InducedMetric]:
-        """Metric to equip the set with if ``equip`` is True.
-
-        Returns
-        -------
-        Metric : type
-        """
+        """Metric to equip the set with if ``equip`` is True."""
         return InducedMetric
 
     def _define_embedding_space(self) -> Euclidean:
@@ -165,79 +168,64 @@ class InvariantSet(LevelSet):
         space.equip_with_metric(ParameterMetric)
         return space
 
-    def submersion(self, point: Any) -> Any:
-        """Evaluate h(θ) − h(θ₀), which vanishes on the set.
-
-        Parameters
-        ----------
-        point : array-like, shape=[..., D]
-
-        Returns
-        -------
-        value : array, shape=[..., n_laws]
-        """
+    def submersion(self, point: Theta) -> Laws:
+        """Evaluate h(θ) − h(θ₀), which vanishes on the set."""
         return self.architecture.conservation_laws(point) - self.laws0
 
-    def tangent_submersion(self, vector: Any, point: Any) -> Any:
-        """Evaluate ∂h(θ) v, which vanishes on tangent vectors.
-
-        Parameters
-        ----------
-        vector, point : array-like, shape=[..., D]
-
-        Returns
-        -------
-        value : array, shape=[..., n_laws]
-        """
+    def tangent_submersion(self, vector: Tangent, point: Theta) -> Laws:
+        """Evaluate ∂h(θ) v, which vanishes on tangent vectors."""
         return self.architecture.laws_jvp(point, vector)
 
-    def belongs(self, point: Any, atol: float = gs.atol) -> Any:
-        """Check that the laws have their values, relative to the size of their terms.
+    def belongs(self, point: Theta, atol: float = gs.atol) -> Scalars:
+        """Check that the laws have their values, each relative to the size of its terms.
 
         Parameters
         ----------
-        point : array-like, shape=[..., D]
         atol : float
-            Tolerance, in units of max(1, |θ|²).
-
-        Returns
-        -------
-        belongs : array, shape=[...]
+            Tolerance, in units of the terms of each law at the point or at θ₀, the larger ones.
         """
         point = np.asarray(point)
         if point.shape[-1:] != self.shape:
             return np.zeros(point.shape[:-1], dtype=bool)
-        gap = np.max(np.abs(self.submersion(point)), axis=-1, initial=0.0)
-        return gap <= atol * np.maximum(np.sum(point**2, axis=-1), 1.0)
+        gaps = np.abs(self.submersion(point))
+        belongs = np.all(gaps <= atol * self._laws_size0, axis=-1)
+        if np.all(belongs):  # by terms at least as large, too
+            return belongs
+        sizes = np.maximum(self.architecture.laws_size(point), self._laws_size0)
+        return np.all(gaps <= atol * sizes, axis=-1)
 
-    def to_tangent(self, vector: Any, base_point: Any) -> Any:
-        """Project orthogonally onto ker ∂h, by a solve with ∂h∂hᵀ.
+    def is_tangent(self, vector: Tangent, base_point: Theta, atol: float = gs.atol) -> Scalars:
+        """Check that a vector leaves the laws as they are, each relative to its terms.
 
         Parameters
         ----------
-        vector, base_point : array-like, shape=[..., D]
-
-        Returns
-        -------
-        tangent_vec : array, shape=[..., D]
+        atol : float
+            Tolerance, in units of the terms of ∂h(θ) v for each law h.
         """
+        if np.shape(vector)[-1:] != self.shape:
+            return np.zeros(np.shape(vector)[:-1], dtype=bool)
+        sizes = self.architecture.laws_size(base_point, vector)
+        return np.all(np.abs(self.tangent_submersion(vector, base_point)) <= atol * sizes, axis=-1)
+
+    @cached_property
+    def _laws_size0(self) -> FloatArray:
+        return self.architecture.laws_size(self.theta0)
+
+    def to_tangent(self, vector: Tangent, base_point: Theta) -> Tangent:
+        """Project orthogonally onto ker ∂h, by a solve with ∂h∂hᵀ."""
         return self.architecture.project_to_tangent(base_point, vector)
 
-    def projection(self, point: Any) -> Any:
+    def projection(self, point: Theta) -> Theta:
         """Move a nearby parameter onto the set.
-
-        Parameters
-        ----------
-        point : array-like, shape=[..., D]
 
         Returns
         -------
-        theta : array, shape=[..., D]
+        theta : Theta
             For a ReLU network, the one point of the same fibre of φ on the set.
         """
         return self.architecture.project_to_laws(point, self.laws0)
 
-    def random_point(self, n_samples: int = 1, bound: float = 1.0, rng: Rng = None) -> Any:
+    def random_point(self, n_samples: int = 1, bound: float = 1.0, rng: Rng = None) -> Theta:
         """Draw parameters of the architecture and project them onto the set.
 
         Parameters
@@ -246,57 +234,28 @@ class InvariantSet(LevelSet):
             With one sample there is no sample axis.
         bound : float
             Scale of the parameters before projection.
-        rng : numpy.random.Generator or int, optional
-
-        Returns
-        -------
-        theta : array, shape=[..., D]
         """
         return self.projection(bound * self.architecture.random_point(n_samples, rng))
 
-    def random_tangent_vec(self, base_point: Any, n_samples: int = 1, rng: Rng = None) -> Any:
+    def random_tangent_vec(self, base_point: Theta, n_samples: int = 1, rng: Rng = None) -> Tangent:
         """Draw standard normal vectors and project them, one for each base point.
 
         Parameters
         ----------
-        base_point : array-like, shape=[..., D]
         n_samples : int
             With several, ``base_point`` is one point.
-        rng : numpy.random.Generator or int, optional
-
-        Returns
-        -------
-        tangent_vec : array, shape=[..., D]
         """
         return random_tangent_vec(self, base_point, n_samples, rng)
 
-    def lift(self, theta: Any) -> Any:
-        """Lift a parameter to z = φ(θ).
-
-        Parameters
-        ----------
-        theta : array-like, shape=[..., D]
-
-        Returns
-        -------
-        z : array, shape=[..., *lifted_shape]
-        """
+    def lift(self, theta: Theta) -> Lifted:
+        """Lift a parameter to z = φ(θ)."""
         return self.architecture.lift(theta)
 
-    def recover(self, z: Any) -> FloatArray:
-        """Recover a parameter of the set from z, in the sign gauge of θ₀.
-
-        Parameters
-        ----------
-        z : array-like, shape=[..., *lifted_shape]
-
-        Returns
-        -------
-        theta : array, shape=[..., D]
-        """
+    def recover(self, z: Lifted) -> Theta:
+        """Recover a parameter of the set from z, in the sign gauge of θ₀."""
         return self.architecture.recover(z, self.laws0, near=self.theta0)
 
-    def chart(self, theta: Any = None) -> Any:
+    def chart(self, theta: OneTheta | None = None) -> Any:
         """Return the manifold of coordinates of the image about φ(θ), where tensors have entries.
 
         Its metric has ``metric_matrix``, ``cometric_matrix``, ``christoffels`` and what geomstats
@@ -305,12 +264,8 @@ class InvariantSet(LevelSet):
 
         Parameters
         ----------
-        theta : array-like, shape=[D], optional
+        theta : OneTheta, optional
             By default θ₀.
-
-        Returns
-        -------
-        chart : geomstats.geometry.manifold.Manifold
 
         Raises
         ------
@@ -344,10 +299,6 @@ class InvariantSet(LevelSet):
 
     def image(self) -> Any:
         """Return the manifold φ(𝓜_θ₀), equipped with its intrinsic metric.
-
-        Returns
-        -------
-        image : geomstats.geometry.manifold.Manifold
 
         Raises
         ------

@@ -1,7 +1,5 @@
 """The lift φ : 𝓜_θ₀ → φ(𝓜_θ₀) as a fibre bundle of geomstats."""
 
-from typing import Any
-
 import geomstats.backend as gs
 import numpy as np
 from geomstats.geometry.fiber_bundle import AlignerAlgorithm, FiberBundle
@@ -9,19 +7,17 @@ from geomstats.geometry.manifold import Manifold
 from geomstats.geometry.quotient_metric import QuotientMetric
 
 from liftflow.architectures import Architecture
-from liftflow.linalg import over_batch
+from liftflow.architectures.base import architecture_of
+from liftflow.doors import doors
+from liftflow.errors import InputError
+from liftflow.linalg import ROUNDING, over_batch
 from liftflow.metrics.geodesic import GeodesicSolver
 from liftflow.metrics.horizontal import LiftSpaces
-from liftflow.typing import FloatArray
+from liftflow.typing import FloatArray, Lifted, LiftedTangent, Scalars, Tangent, Theta, as_array
 
 
 class LeastSquaresSpaces(LiftSpaces):
-    """Horizontal spaces range ∂φᵀ from φ alone: K⁺ is the inverse of ∂φ ∂φᵀ by least squares.
-
-    Parameters
-    ----------
-    architecture : Architecture
-    """
+    """Horizontal spaces range ∂φᵀ from φ alone: K⁺ is the inverse of ∂φ ∂φᵀ by least squares."""
 
     def __init__(self, architecture: Architecture) -> None:
         self.architecture = architecture
@@ -36,27 +32,19 @@ class HorizontalAligner(AlignerAlgorithm):
     The frames of the hidden layers, or the signs of hidden nodes, are first brought as close to
     those of the base point as they come (a Procrustes problem). That is where the geodesic is
     looked for, and right to second order in the distance only, because the set is curved.
-
-    Parameters
-    ----------
-    total_space : InvariantSet
     """
 
     def __init__(self, total_space: Manifold) -> None:
         super().__init__(total_space)
-        architecture = total_space.architecture
+        architecture = architecture_of(total_space, "total_space")
         self.solver = GeodesicSolver(architecture, LeastSquaresSpaces(architecture))
 
-    def align(self, point: Any, base_point: Any) -> FloatArray:
+    def align(self, point: Theta, base_point: Theta) -> Theta:
         """Find the point of a fibre that a horizontal geodesic from a base point reaches.
-
-        Parameters
-        ----------
-        point, base_point : array-like, shape=[..., D]
 
         Returns
         -------
-        aligned_point : array, shape=[..., D]
+        aligned_point : Theta
             In the fibre of ``point``, and on the invariant set.
 
         Raises
@@ -69,19 +57,18 @@ class HorizontalAligner(AlignerAlgorithm):
             close = self.solver.architecture.align(point, base_point)
             return self.solver.end(base_point, self.solver.connect(base_point, close))
 
-        return over_batch(one, [np.asarray(point), np.asarray(base_point)], [1, 1])
+        shape = (self.solver.architecture.dim,)
+        points = [as_array(point, "point", shape), as_array(base_point, "base_point", shape)]
+        return over_batch(one, points, [1, 1])
 
 
+@doors
 class LiftBundle(FiberBundle):
     """The lift as a Riemannian submersion from an invariant set onto its image.
 
     Vertical vectors are those that neither φ nor h sees, ker ∂φ ∩ ker ∂h; horizontal ones are
     orthogonal to them, range ∂φᵀ. Nothing here knows the intrinsic metric: it is made of φ and h
     alone, and geomstats's ``QuotientMetric`` over it is a second way to K⁻¹.
-
-    Parameters
-    ----------
-    total_space : InvariantSet
 
     References
     ----------
@@ -96,63 +83,40 @@ class LiftBundle(FiberBundle):
     def _architecture(self) -> Architecture:
         return self._total_space.architecture
 
-    def riemannian_submersion(self, point: Any) -> Any:
-        """Evaluate the lift φ.
-
-        Parameters
-        ----------
-        point : array-like, shape=[..., D]
-
-        Returns
-        -------
-        base_point : array, shape=[..., *lifted_shape]
-        """
+    def riemannian_submersion(self, point: Theta) -> Lifted:
+        """Evaluate the lift φ."""
         return self._architecture.lift(point)
 
-    def tangent_riemannian_submersion(self, tangent_vec: Any, base_point: Any) -> Any:
+    def tangent_riemannian_submersion(
+        self, tangent_vec: Tangent, base_point: Theta
+    ) -> LiftedTangent:
         """Push a tangent vector forward, ∂φ(θ) v.
 
         Parameters
         ----------
-        tangent_vec : array-like, shape=[..., D]
-        base_point : array-like, shape=[..., D]
+        base_point : Theta
             Point θ of the total space.
-
-        Returns
-        -------
-        tangent_vec : array, shape=[..., *lifted_shape]
         """
         return self._architecture.lift_jvp(base_point, tangent_vec)
 
-    def lift(self, point: Any) -> FloatArray:
-        """Find a point of the fibre over z, in the sign gauge of θ₀: a section.
-
-        Parameters
-        ----------
-        point : array-like, shape=[..., *lifted_shape]
-
-        Returns
-        -------
-        theta : array, shape=[..., D]
-        """
+    def lift(self, point: Lifted) -> Theta:
+        """Find a point of the fibre over z, in the sign gauge of θ₀: a section."""
         return self._total_space.recover(point)
 
     def horizontal_lift(
-        self, tangent_vec: Any, base_point: Any = None, fiber_point: Any = None
-    ) -> FloatArray:
+        self,
+        tangent_vec: LiftedTangent,
+        base_point: Lifted | None = None,
+        fiber_point: Theta | None = None,
+    ) -> Tangent:
         """Lift a tangent vector to the shortest one above it, by least squares on ∂φ(θ) v = ζ.
 
         Parameters
         ----------
-        tangent_vec : array-like, shape=[..., *lifted_shape]
-        base_point : array-like, shape=[..., *lifted_shape], optional
+        base_point : Lifted, optional
             Point of the image.
-        fiber_point : array-like, shape=[..., D], optional
+        fiber_point : Theta, optional
             Point of the fibre over it; by default that of :meth:`lift`.
-
-        Returns
-        -------
-        horizontal_vec : array, shape=[..., D]
 
         Raises
         ------
@@ -161,84 +125,61 @@ class LiftBundle(FiberBundle):
         """
         if fiber_point is None:
             if base_point is None:
-                raise ValueError("horizontal_lift needs a base_point or a fiber_point, got neither")
+                raise InputError("horizontal_lift needs a base_point or a fiber_point, got neither")
             fiber_point = self.lift(base_point)
         return self._architecture.solve_jvp(fiber_point, tangent_vec)
 
-    def horizontal_projection(self, tangent_vec: Any, base_point: Any) -> FloatArray:
-        """Project orthogonally onto range ∂φᵀ.
-
-        Parameters
-        ----------
-        tangent_vec, base_point : array-like, shape=[..., D]
-
-        Returns
-        -------
-        horizontal_vec : array, shape=[..., D]
-        """
+    def horizontal_projection(self, tangent_vec: Tangent, base_point: Theta) -> Tangent:
+        """Project orthogonally onto range ∂φᵀ."""
         return self.spaces.project(base_point, tangent_vec)
 
-    def vertical_projection(self, tangent_vec: Any, base_point: Any) -> FloatArray:
+    def vertical_projection(self, tangent_vec: Tangent, base_point: Theta) -> Tangent:
         """Project a tangent vector orthogonally onto ker ∂φ ∩ ker ∂h.
 
-        Parameters
-        ----------
-        tangent_vec, base_point : array-like, shape=[..., D]
-
-        Returns
-        -------
-        vertical_vec : array, shape=[..., D]
+        What rounding leaves of a horizontal vector is 0: it has no direction.
         """
-        return tangent_vec - self.horizontal_projection(tangent_vec, base_point)
+        vertical = tangent_vec - self.horizontal_projection(tangent_vec, base_point)
+        bound = 10 * ROUNDING * np.max(np.abs(tangent_vec), axis=-1, keepdims=True)
+        return np.where(np.max(np.abs(vertical), axis=-1, keepdims=True) > bound, vertical, 0.0)
 
-    def is_horizontal(self, tangent_vec: Any, base_point: Any, atol: float = gs.atol) -> Any:
+    def is_horizontal(
+        self, tangent_vec: Tangent, base_point: Theta, atol: float = gs.atol
+    ) -> Scalars:
         """Check that the horizontal projection leaves a vector as it is.
 
         Parameters
         ----------
-        tangent_vec, base_point : array-like, shape=[..., D]
         atol : float
-            Tolerance, entry by entry.
-
-        Returns
-        -------
-        is_horizontal : array, shape=[...]
+            Tolerance of the entries, relative to the largest of the vector.
         """
         gap = np.abs(tangent_vec - self.horizontal_projection(tangent_vec, base_point))
-        return np.all(gap <= atol, axis=-1)
+        return np.max(gap, axis=-1) <= atol * np.max(np.abs(tangent_vec), axis=-1)
 
-    def is_vertical(self, tangent_vec: Any, base_point: Any, atol: float = gs.atol) -> Any:
+    def is_vertical(
+        self, tangent_vec: Tangent, base_point: Theta, atol: float = gs.atol
+    ) -> Scalars:
         """Check that a tangent vector has no horizontal part.
 
         Parameters
         ----------
-        tangent_vec, base_point : array-like, shape=[..., D]
         atol : float
-            Tolerance, entry by entry.
-
-        Returns
-        -------
-        is_vertical : array, shape=[...]
+            Tolerance of the entries, relative to the largest of the vector.
         """
         gap = np.abs(self.horizontal_projection(tangent_vec, base_point))
-        return np.all(gap <= atol, axis=-1)
+        return np.max(gap, axis=-1) <= atol * np.max(np.abs(tangent_vec), axis=-1)
 
     def integrability_tensor(
-        self, tangent_vec_a: Any, tangent_vec_b: Any, base_point: Any
-    ) -> FloatArray:
+        self, tangent_vec_a: Tangent, tangent_vec_b: Tangent, base_point: Theta
+    ) -> Tangent:
         r"""Evaluate O'Neill's tensor A of the lift; 0 where it is a local isometry.
 
         :math:`A_a b = ver ∇_{hor a} hor b + hor ∇_{hor a} ver b`. The first part is half the
         vertical part of the bracket of two gradient fields, the second minus its transpose,
         :math:`−∂φ^+ ∂²φ[hor a, ver b]`. So it measures by how much the Frobenius property fails.
 
-        Parameters
-        ----------
-        tangent_vec_a, tangent_vec_b, base_point : array-like, shape=[..., D]
-
         Returns
         -------
-        vector : array, shape=[..., D]
+        vector : Tangent
             Vertical if b is horizontal, horizontal if b is vertical.
 
         References
@@ -253,6 +194,7 @@ class LiftBundle(FiberBundle):
         return self._total_space.to_tangent(bent, base_point) - across
 
 
+@doors
 class LiftQuotientMetric(QuotientMetric):
     """The quotient metric of geomstats over the lift, with the curvature of the right sign.
 
@@ -262,6 +204,7 @@ class LiftQuotientMetric(QuotientMetric):
     Parameters
     ----------
     space : geomstats.geometry.manifold.Manifold
+        The base of the bundle.
     total_space : geomstats.geometry.manifold.Manifold
         With a fibre bundle over ``space``.
     signature : tuple of int, optional
@@ -269,19 +212,13 @@ class LiftQuotientMetric(QuotientMetric):
     """
 
     def curvature(
-        self, tangent_vec_a: Any, tangent_vec_b: Any, tangent_vec_c: Any, base_point: Any
-    ) -> Any:
-        """Riemannian curvature R(a, b)c from the total space and O'Neill's tensor.
-
-        Parameters
-        ----------
-        tangent_vec_a, tangent_vec_b, tangent_vec_c : array-like, shape=[..., *lifted_shape]
-        base_point : array-like, shape=[..., *lifted_shape]
-
-        Returns
-        -------
-        curvature : array, shape=[..., *lifted_shape]
-        """
+        self,
+        tangent_vec_a: LiftedTangent,
+        tangent_vec_b: LiftedTangent,
+        tangent_vec_c: LiftedTangent,
+        base_point: Lifted,
+    ) -> LiftedTangent:
+        """Riemannian curvature R(a, b)c from the total space and O'Neill's tensor."""
         vectors = (tangent_vec_a, tangent_vec_b, tangent_vec_c)
         bundle, fiber_point = self._fiber_bundle, self._fiber_bundle.lift(base_point)
         above = [bundle.horizontal_lift(vector, fiber_point=fiber_point) for vector in vectors]

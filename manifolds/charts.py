@@ -10,24 +10,33 @@ from geomstats.geometry.diffeo import Diffeo
 from geomstats.geometry.manifold import Manifold
 
 from liftflow.architectures import Architecture, DeepLinear, ProductArchitecture, ReLUNetwork
+from liftflow.architectures.base import architecture_of
 from liftflow.architectures.paths import BasisPathChart
+from liftflow.doors import door, doors
 from liftflow.manifolds.flat import CoordinateMetric
-from liftflow.typing import FloatArray, Rng
+from liftflow.typing import (
+    FloatArray,
+    Matrix,
+    OneTheta,
+    Rng,
+    Scalars,
+    Symbols,
+    Tangent,
+    Theta,
+    as_array,
+    refuse_beyond,
+)
 
 
+@door
 @singledispatch
-def chart_manifold(architecture: Architecture, invariant_set: Any, theta: Any) -> Manifold:
+def chart_manifold(architecture: Architecture, invariant_set: Any, theta: OneTheta) -> Manifold:
     """Return the manifold of coordinates of the image about φ(θ); each family registers its own.
 
     Parameters
     ----------
-    architecture : Architecture
     invariant_set : InvariantSet
-    theta : array-like, shape=[dim]
-
-    Returns
-    -------
-    chart : geomstats.geometry.manifold.Manifold
+        That of the architecture through θ.
 
     Raises
     ------
@@ -47,53 +56,31 @@ class BasisPathCoordinates(Diffeo):
     ----------
     invariant_set : InvariantSet
         Of a ReLU network: φ is a local isometry from it.
-    chart : BasisPathChart
     """
 
     def __init__(self, invariant_set: Any, chart: BasisPathChart) -> None:
         self.invariant_set, self.chart = invariant_set, chart
 
-    def __call__(self, base_point: Any) -> FloatArray:
-        """Recover θ from its coordinates.
-
-        Parameters
-        ----------
-        base_point : array-like, shape=[..., dim]
-
-        Returns
-        -------
-        theta : array, shape=[..., D]
-        """
+    def __call__(self, base_point: Theta) -> Theta:
+        """Recover θ from its coordinates."""
         return self.chart.recover(base_point, self.invariant_set.laws0)
 
-    def inverse(self, image_point: Any) -> Any:
-        """Evaluate the products along the basis paths.
-
-        Parameters
-        ----------
-        image_point : array-like, shape=[..., D]
-
-        Returns
-        -------
-        coordinates : array, shape=[..., dim]
-        """
+    def inverse(self, image_point: Theta) -> Tangent:
+        """Evaluate the products along the basis paths."""
         return self.chart.coordinates(image_point)
 
     def tangent(
-        self, tangent_vec: Any, base_point: Any = None, image_point: Any = None
-    ) -> FloatArray:
+        self,
+        tangent_vec: Tangent,
+        base_point: Theta | None = None,
+        image_point: Theta | None = None,
+    ) -> Tangent:
         """Lift a velocity of the coordinates horizontally.
 
         Parameters
         ----------
-        tangent_vec : array-like, shape=[..., dim]
-        base_point : array-like, shape=[..., dim], optional
-        image_point : array-like, shape=[..., D], optional
+        image_point : Theta, optional
             One of the two.
-
-        Returns
-        -------
-        horizontal_vec : array, shape=[..., D]
         """
         theta = self(base_point) if image_point is None else image_point
         above = self.chart.lift_tangent(theta, tangent_vec)
@@ -101,34 +88,28 @@ class BasisPathCoordinates(Diffeo):
         return self.invariant_set.to_tangent(above, theta)
 
     def inverse_tangent(
-        self, image_tangent_vec: Any, image_point: Any = None, base_point: Any = None
-    ) -> FloatArray:
+        self,
+        image_tangent_vec: Tangent,
+        image_point: Theta | None = None,
+        base_point: Theta | None = None,
+    ) -> Tangent:
         """Push a velocity of θ forward to the coordinates.
 
         Parameters
         ----------
-        image_tangent_vec : array-like, shape=[..., D]
-        image_point : array-like, shape=[..., D], optional
-        base_point : array-like, shape=[..., dim], optional
+        base_point : Theta, optional
             One of the two.
-
-        Returns
-        -------
-        tangent_vec : array, shape=[..., dim]
         """
         theta = self(base_point) if image_point is None else image_point
         return self.chart.push_forward(theta, image_tangent_vec)
 
 
+@doors
 class ChartMetric(CoordinateMetric):
     """The intrinsic metric in basis-path coordinates, of which no derivative is ever taken.
 
     Geodesics z(t) of the image lift to geodesics θ(t) of the invariant set, whose acceleration is
     normal to it, so that ∂x does not see it: x'' = ∂²x(θ)[θ', θ']. Hence the Christoffel symbols.
-
-    Parameters
-    ----------
-    space : ChartedImage
     """
 
     def _frame(self, base_point: Any) -> tuple[FloatArray, FloatArray]:
@@ -136,48 +117,27 @@ class ChartMetric(CoordinateMetric):
         theta = self.diffeo(base_point)
         return theta, self.diffeo.tangent(np.eye(self._space.dim), image_point=theta[..., None, :])
 
-    def metric_matrix(self, base_point: Any = None) -> FloatArray:
-        """Inner products of the coordinate fields.
-
-        Parameters
-        ----------
-        base_point : array-like, shape=[..., dim]
-
-        Returns
-        -------
-        metric_matrix : array, shape=[..., dim, dim]
-        """
+    def metric_matrix(self, base_point: Theta = None) -> Matrix:
+        """Inner products of the coordinate fields."""
         _, frame = self._frame(base_point)
         return frame @ np.swapaxes(frame, -1, -2)
 
-    def cometric_matrix(self, base_point: Any = None) -> FloatArray:
-        """Inner products of the differentials of the coordinates, ∂x ∂xᵀ.
-
-        Parameters
-        ----------
-        base_point : array-like, shape=[..., dim]
-
-        Returns
-        -------
-        cometric_matrix : array, shape=[..., dim, dim]
-        """
+    def cometric_matrix(self, base_point: Theta = None) -> Matrix:
+        """Inner products of the differentials of the coordinates, ∂x ∂xᵀ."""
         theta = self.diffeo(base_point)[..., None, :]
         rows = self.diffeo.chart.pull_back(theta, np.eye(self._space.dim))
         return rows @ np.swapaxes(rows, -1, -2)
 
-    def christoffels(self, base_point: Any = None) -> FloatArray:
+    def christoffels(self, base_point: Theta = None) -> Symbols:
         r"""Christoffel symbols, exactly: :math:`Γ(v, w) = −∂²x(θ)[hor v, hor w]`.
-
-        Parameters
-        ----------
-        base_point : array-like, shape=[..., dim]
 
         Returns
         -------
-        christoffels : array, shape=[..., dim, dim, dim]
+        christoffels : Symbols
             The contravariant index is the first, as in geomstats.
         """
         theta, frame = self._frame(base_point)
+        refuse_beyond(float(self._space.dim) ** 2 * theta.size, "Christoffel symbols")
         bent = self.diffeo.chart.hessian(
             theta[..., None, None, :], frame[..., :, None, :], frame[..., None, :, :]
         )
@@ -195,12 +155,14 @@ class ChartMetric(CoordinateMetric):
         -------
         derivative : array, shape=[..., 2, dim]
         """
+        state = as_array(state, "state", (2, *self._space.shape), differentiable=False)
         position, velocity = state[..., 0, :], state[..., 1, :]
         theta = self.diffeo(position)
         above = self.diffeo.tangent(velocity, image_point=theta)
         return np.stack([velocity, self.diffeo.chart.hessian(theta, above, above)], axis=-2)
 
 
+@doors
 class ChartedImage(DiffeomorphicManifold):
     """The part of a ReLU network's image that is covered by basis paths, in their coordinates.
 
@@ -208,107 +170,66 @@ class ChartedImage(DiffeomorphicManifold):
     ----------
     invariant_set : InvariantSet
         Of a ReLU network.
-    theta : array-like, shape=[D]
+    theta : OneTheta
         Where the anchors are chosen, and from where the signs are taken.
     """
 
-    def __init__(self, invariant_set: Any, theta: Any) -> None:
-        chart = invariant_set.architecture.basis_chart(theta)
+    def __init__(self, invariant_set: Any, theta: OneTheta) -> None:
+        chart = architecture_of(invariant_set, "invariant_set").basis_chart(theta)
         super().__init__(
             diffeo=BasisPathCoordinates(invariant_set, chart),
             image_space=invariant_set,
             dim=chart.dim,
             shape=(chart.dim,),
         )
+        self._anchors = chart.coordinate_of_edge[chart.anchors.into]
+        self._sizes: FloatArray = np.abs(chart.coordinates(theta))[self._anchors]
 
     @staticmethod
     def default_metric() -> type[ChartMetric]:
-        """Metric to equip the chart with if ``equip`` is True.
-
-        Returns
-        -------
-        Metric : type
-        """
+        """Metric to equip the chart with if ``equip`` is True."""
         return ChartMetric
 
-    def belongs(self, point: Any, atol: float = gs.atol) -> Any:
+    def belongs(self, point: Theta, atol: float = gs.atol) -> Scalars:
         """Check that no anchor path vanishes.
 
         Parameters
         ----------
-        point : array-like, shape=[..., dim]
         atol : float
-            Size of a coordinate below which it vanishes.
-
-        Returns
-        -------
-        belongs : array, shape=[...]
+            Size below which a coordinate vanishes, relative to that at the θ of the chart.
         """
         if np.shape(point)[-1:] != self.shape:
             return np.zeros(np.shape(point)[:-1], dtype=bool)
-        chart = self.diffeo.chart
-        along_anchors = np.asarray(point)[..., chart.coordinate_of_edge[chart.anchors.into]]
-        return np.all(np.abs(along_anchors) > atol, axis=-1)
+        return np.all(np.abs(np.asarray(point)[..., self._anchors]) > atol * self._sizes, axis=-1)
 
-    def is_tangent(self, vector: Any, base_point: Any = None, atol: float = gs.atol) -> Any:
+    def is_tangent(
+        self, vector: Tangent, base_point: Theta | None = None, atol: float = gs.atol
+    ) -> Scalars:
         """Check the shape: every vector is tangent.
 
         Parameters
         ----------
-        vector : array-like, shape=[..., dim]
-        base_point : array-like, shape=[..., dim], optional
         atol : float
             Not used.
-
-        Returns
-        -------
-        is_tangent : array, shape=[...]
         """
-        lead = np.broadcast_shapes(np.shape(vector)[:-1], np.shape(base_point)[:-1])
+        lead = np.broadcast_shapes(np.shape(vector)[:-1], np.shape(base_point)[:-1])  # type: ignore[arg-type]
         return np.full(lead, np.shape(vector)[-1:] == self.shape)
 
-    def to_tangent(self, vector: Any, base_point: Any = None) -> Any:
-        """Leave a vector as it is.
-
-        Parameters
-        ----------
-        vector : array-like, shape=[..., dim]
-        base_point : array-like, shape=[..., dim], optional
-
-        Returns
-        -------
-        tangent_vec : array, shape=[..., dim]
-        """
+    def to_tangent(self, vector: Tangent, base_point: Theta | None = None) -> Tangent:
+        """Leave a vector as it is."""
         return gs.copy(vector) if base_point is None else vector + 0.0 * base_point
 
-    def projection(self, point: Any) -> Any:
-        """Leave a point as it is.
-
-        Parameters
-        ----------
-        point : array-like, shape=[..., dim]
-
-        Returns
-        -------
-        point : array, shape=[..., dim]
-        """
+    def projection(self, point: Theta) -> Theta:
+        """Leave a point as it is."""
         return gs.copy(point)
 
-    def random_tangent_vec(
-        self, base_point: Any, n_samples: int = 1, rng: Rng = None
-    ) -> FloatArray:
+    def random_tangent_vec(self, base_point: Theta, n_samples: int = 1, rng: Rng = None) -> Tangent:
         """Draw tangent vectors of the invariant set and push them forward.
 
         Parameters
         ----------
-        base_point : array-like, shape=[..., dim]
         n_samples : int
             With several, ``base_point`` is one point.
-        rng : numpy.random.Generator or int, optional
-
-        Returns
-        -------
-        tangent_vec : array, shape=[..., dim]
         """
         theta = self.diffeo(base_point)
         above = self.image_space.random_tangent_vec(theta, n_samples, rng)
@@ -323,6 +244,7 @@ def _(architecture: ReLUNetwork, invariant_set: Any, theta: Any) -> ChartedImage
 @chart_manifold.register(DeepLinear)
 @chart_manifold.register(ProductArchitecture)
 def _(architecture: Architecture, invariant_set: Any, theta: Any) -> Manifold:
+    architecture_of(invariant_set, "invariant_set")
     image = invariant_set.image()
     if image.dim < architecture.lifted_dim:
         raise NotImplementedError(

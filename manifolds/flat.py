@@ -1,6 +1,7 @@
 """Images whose points are flat vectors, as geomstats.learning wants them."""
 
-from typing import Any
+import math
+from typing import Any, ClassVar
 
 import geomstats.backend as gs
 import numpy as np
@@ -10,7 +11,19 @@ from geomstats.geometry.euclidean import Euclidean
 from geomstats.geometry.manifold import Manifold
 from geomstats.geometry.pullback_metric import PullbackDiffeoMetric
 
-from liftflow.typing import FloatArray, Rng
+from liftflow.architectures.base import architecture_of
+from liftflow.doors import doors
+from liftflow.typing import (
+    FloatArray,
+    LiftedMatrix,
+    Point,
+    Rng,
+    Scalars,
+    Symbols,
+    TangentVec,
+    as_array,
+    refuse_beyond,
+)
 
 
 class Unflattening(Diffeo):
@@ -27,34 +40,30 @@ class Unflattening(Diffeo):
     def __init__(self, size: int, shape: tuple[int, ...]) -> None:
         self.size, self.shape = size, shape
 
-    def __call__(self, base_point: Any) -> Any:
+    def __call__(self, base_point: Any) -> Point:
         """Shape a vector.
 
         Parameters
         ----------
         base_point : array-like, shape=[..., size]
-
-        Returns
-        -------
-        image_point : array, shape=[..., *shape]
         """
+        base_point = as_array(base_point, "a point or vector", (self.size,))
         return gs.reshape(base_point, (*base_point.shape[:-1], *self.shape))
 
-    def inverse(self, image_point: Any) -> Any:
+    def inverse(self, image_point: Point) -> Any:
         """Flatten an array.
-
-        Parameters
-        ----------
-        image_point : array-like, shape=[..., *shape]
 
         Returns
         -------
         base_point : array, shape=[..., size]
         """
+        image_point = as_array(image_point, "a point or vector", self.shape)
         lead = image_point.shape[: image_point.ndim - len(self.shape)]
         return gs.reshape(image_point, (*lead, self.size))
 
-    def tangent(self, tangent_vec: Any, base_point: Any = None, image_point: Any = None) -> Any:
+    def tangent(
+        self, tangent_vec: Any, base_point: Any = None, image_point: Any = None
+    ) -> TangentVec:
         """Shape a vector: the map is linear.
 
         Parameters
@@ -62,21 +71,16 @@ class Unflattening(Diffeo):
         tangent_vec : array-like, shape=[..., size]
         base_point, image_point : array-like, optional
             Not used.
-
-        Returns
-        -------
-        image_tangent_vec : array, shape=[..., *shape]
         """
         return self(tangent_vec)
 
     def inverse_tangent(
-        self, image_tangent_vec: Any, image_point: Any = None, base_point: Any = None
+        self, image_tangent_vec: TangentVec, image_point: Any = None, base_point: Any = None
     ) -> Any:
         """Flatten an array: the map is linear.
 
         Parameters
         ----------
-        image_tangent_vec : array-like, shape=[..., *shape]
         image_point, base_point : array-like, optional
             Not used.
 
@@ -87,13 +91,11 @@ class Unflattening(Diffeo):
         return self.inverse(image_tangent_vec)
 
 
+@doors
 class CoordinateMetric(PullbackDiffeoMetric):
-    """A metric on vectors, with the curvature of the space that they stand for.
+    """A metric on vectors, with the curvature of the space that they stand for."""
 
-    Parameters
-    ----------
-    space : geomstats.geometry.base.DiffeomorphicManifold
-    """
+    _varies: ClassVar[bool] = True
 
     def __init__(self, space: DiffeomorphicManifold) -> None:
         super().__init__(space=space, diffeo=space.diffeo, image_space=space.image_space)
@@ -120,6 +122,7 @@ class CoordinateMetric(PullbackDiffeoMetric):
                 f"points are {size} numbers on a manifold of dimension {self._space.dim}, so the "
                 "Riemann tensor has no components in them; use curvature(a, b, c, base_point)"
             )
+        refuse_beyond(float(size) ** 4 * math.prod(np.shape(base_point)[:-1]), "the Riemann tensor")
         first, second = np.triu_indices(size, 1)  # R(e_j, e_k) is skew in j and k
         axes = np.eye(size)
         tensor = np.zeros((*np.shape(base_point)[:-1], *(size,) * 4))
@@ -145,29 +148,21 @@ class CoordinateMetric(PullbackDiffeoMetric):
         lowered = np.einsum("...il,...ljk->...ijk", metric_matrix, symbols)
         return lowered + np.swapaxes(lowered, -3, -2)
 
-    def scalar_curvature(self, base_point: Any = None) -> Any:
+    def scalar_curvature(self, base_point: Any = None) -> Scalars:
         """Scalar curvature, that of the space the vectors stand for.
 
         Parameters
         ----------
         base_point : array-like, shape=[..., n]
-
-        Returns
-        -------
-        scalar_curvature : array, shape=[...]
         """
         return self.image_space.metric.scalar_curvature(self.diffeo(base_point))
 
-    def injectivity_radius(self, base_point: Any = None) -> Any:
+    def injectivity_radius(self, base_point: Any = None) -> Scalars:
         """Injectivity radius of the space that the vectors stand for.
 
         Parameters
         ----------
         base_point : array-like, shape=[..., n]
-
-        Returns
-        -------
-        radius : array, shape=[...]
 
         Raises
         ------
@@ -177,50 +172,34 @@ class CoordinateMetric(PullbackDiffeoMetric):
         return self.image_space.metric.injectivity_radius(self.diffeo(base_point))
 
 
+@doors
 class FlatMetric(CoordinateMetric):
-    """The intrinsic metric on flat vectors.
+    """The intrinsic metric on flat vectors."""
 
-    Parameters
-    ----------
-    space : FlatImage
-    """
-
-    def metric_matrix(self, base_point: Any = None) -> Any:
+    def metric_matrix(self, base_point: Any = None) -> LiftedMatrix:
         """Return K(z)⁺ as a dense matrix, zero off the tangent space.
 
         Parameters
         ----------
         base_point : array-like, shape=[..., d]
-
-        Returns
-        -------
-        metric_matrix : array, shape=[..., d, d]
         """
         return self.image_space.metric.metric_matrix(self.diffeo(base_point))
 
-    def cometric_matrix(self, base_point: Any = None) -> Any:
+    def cometric_matrix(self, base_point: Any = None) -> LiftedMatrix:
         """K(z) as a dense matrix.
 
         Parameters
         ----------
         base_point : array-like, shape=[..., d]
-
-        Returns
-        -------
-        cometric_matrix : array, shape=[..., d, d]
         """
         return self.image_space.metric.cometric_matrix(self.diffeo(base_point))
 
-    def christoffels(self, base_point: Any = None) -> Any:
+    def christoffels(self, base_point: Any = None) -> Symbols:
         """Christoffel symbols in the entries of z, where these are coordinates.
 
         Parameters
         ----------
         base_point : array-like, shape=[..., d]
-
-        Returns
-        -------
-        christoffels : array, shape=[..., d, d, d]
 
         Raises
         ------
@@ -229,16 +208,12 @@ class FlatMetric(CoordinateMetric):
         """
         return self.image_space.metric.christoffels(self.diffeo(base_point))
 
-    def ricci_tensor(self, base_point: Any = None) -> FloatArray:
+    def ricci_tensor(self, base_point: Any = None) -> LiftedMatrix:
         """Ricci tensor as a bilinear form, zero off the tangent space.
 
         Parameters
         ----------
         base_point : array-like, shape=[..., d]
-
-        Returns
-        -------
-        ricci : array, shape=[..., d, d]
         """
         return self.image_space.metric.ricci_tensor(self.diffeo(base_point))
 
@@ -257,14 +232,11 @@ class FlatMetric(CoordinateMetric):
         return self.diffeo.inverse(metric.gradient(self.diffeo(euclidean_gradient), self.diffeo(z)))
 
 
+@doors
 class FlatImage(DiffeomorphicManifold):
     """An image whose points are flattened, and that is else the same: an isometry.
 
     The learning algorithms of geomstats take points that are vectors.
-
-    Parameters
-    ----------
-    image : LiftedImage
 
     Examples
     --------
@@ -277,7 +249,7 @@ class FlatImage(DiffeomorphicManifold):
     """
 
     def __init__(self, image: Manifold) -> None:
-        size = image.architecture.lifted_dim
+        size = architecture_of(image, "image").lifted_dim
         self.embedding_space = Euclidean(size, equip=False)
         super().__init__(
             diffeo=Unflattening(size, image.shape),
@@ -289,15 +261,10 @@ class FlatImage(DiffeomorphicManifold):
 
     @staticmethod
     def default_metric() -> type[FlatMetric]:
-        """Metric to equip the image with if ``equip`` is True.
-
-        Returns
-        -------
-        Metric : type
-        """
+        """Metric to equip the image with if ``equip`` is True."""
         return FlatMetric
 
-    def belongs(self, point: Any, atol: float = gs.atol) -> Any:
+    def belongs(self, point: Any, atol: float = gs.atol) -> Scalars:
         """Check that a vector belongs to the image.
 
         Parameters
@@ -305,16 +272,13 @@ class FlatImage(DiffeomorphicManifold):
         point : array-like, shape=[..., d]
         atol : float
             As that of the image.
-
-        Returns
-        -------
-        belongs : array, shape=[...]
         """
+        point = np.asarray(point)
         if point.shape[-1:] != self.shape:
             return gs.zeros(point.shape[:-1]) > 0
         return self.image_space.belongs(self.diffeo(point), atol)
 
-    def is_tangent(self, vector: Any, base_point: Any, atol: float = gs.atol) -> Any:
+    def is_tangent(self, vector: Any, base_point: Any, atol: float = gs.atol) -> Scalars:
         """Check that a vector is tangent to the image.
 
         Parameters
@@ -322,10 +286,6 @@ class FlatImage(DiffeomorphicManifold):
         vector, base_point : array-like, shape=[..., d]
         atol : float
             As that of the image.
-
-        Returns
-        -------
-        is_tangent : array, shape=[...]
         """
         return self.image_space.is_tangent(self.diffeo(vector), self.diffeo(base_point), atol)
 
@@ -350,7 +310,6 @@ class FlatImage(DiffeomorphicManifold):
         base_point : array-like, shape=[..., d]
         n_samples : int
             With several, ``base_point`` is one point.
-        rng : numpy.random.Generator or int, optional
 
         Returns
         -------

@@ -1,5 +1,6 @@
 """Images φ(𝓜_θ₀) of invariant sets, as geomstats manifolds with their intrinsic metric."""
 
+import math
 from functools import singledispatch
 from typing import Any
 
@@ -11,25 +12,32 @@ from geomstats.geometry.matrices import Matrices
 from geomstats.geometry.nfold_manifold import NFoldManifold
 
 from liftflow.architectures import Architecture, DeepLinear, ProductArchitecture, ReLUNetwork
+from liftflow.doors import door, doors
 from liftflow.errors import NotIntrinsicError, NotRecoverableError
 from liftflow.linalg import over_batch
 from liftflow.manifolds.flat import FlatImage
 from liftflow.metrics import IntrinsicMetric, intrinsic_cometric
-from liftflow.typing import FloatArray, Rng, as_array, as_count, as_rng
+from liftflow.typing import (
+    FloatArray,
+    Lifted,
+    LiftedTangent,
+    OneTheta,
+    Point,
+    Rng,
+    Scalars,
+    TangentVec,
+    as_array,
+    as_count,
+    as_own,
+    as_rng,
+    refuse_beyond,
+)
 
 
+@door
 @singledispatch
-def image_manifold(architecture: Architecture, theta0: Any) -> Manifold:
+def image_manifold(architecture: Architecture, theta0: OneTheta) -> Manifold:
     """Return the manifold φ(𝓜_θ₀), equipped; each family registers its own.
-
-    Parameters
-    ----------
-    architecture : Architecture
-    theta0 : array-like, shape=[dim]
-
-    Returns
-    -------
-    image : geomstats.geometry.manifold.Manifold
 
     Raises
     ------
@@ -42,26 +50,21 @@ def image_manifold(architecture: Architecture, theta0: Any) -> Manifold:
     )
 
 
-def random_tangent_vec(space: Manifold, base_point: Any, n_samples: int, rng: Rng) -> Any:
+def random_tangent_vec(space: Manifold, base_point: Point, n_samples: int, rng: Rng) -> TangentVec:
     """Draw a standard normal vector for each base point and project it onto the tangent space.
 
     Parameters
     ----------
-    space : geomstats.geometry.manifold.Manifold
-    base_point : array-like, shape=[..., *point_shape]
     n_samples : int
         With several, ``base_point`` is one point.
-    rng : numpy.random.Generator or int or None
-
-    Returns
-    -------
-    tangent_vec : array, shape=[..., *point_shape]
     """
     count = as_count(n_samples, "n_samples", 1)
+    refuse_beyond(count * math.prod(space.shape), f"{count} tangent vectors")
     shape = np.shape(base_point) if count == 1 else (count, *space.shape)
     return space.to_tangent(as_rng(rng).standard_normal(shape), base_point)
 
 
+@doors
 class LiftedImage(Manifold):
     """What the images of all families share: θ₀, the intrinsic metric, random points and vectors.
 
@@ -69,8 +72,6 @@ class LiftedImage(Manifold):
 
     Parameters
     ----------
-    architecture : Architecture
-    theta0 : array-like, shape=[dim]
     dim : int
         Dimension of the image.
     equip : bool
@@ -78,22 +79,15 @@ class LiftedImage(Manifold):
     """
 
     def __init__(
-        self, architecture: Architecture, theta0: Any, dim: int, equip: bool = True
+        self, architecture: Architecture, theta0: OneTheta, dim: int, equip: bool = True
     ) -> None:
         self.architecture = architecture
-        self.theta0: FloatArray = as_array(
-            theta0, "theta0", (architecture.dim,), batch=False, differentiable=False
-        )
+        self.theta0: FloatArray = as_own(theta0, "theta0", (architecture.dim,))
         super().__init__(dim=dim, shape=architecture.lifted_shape, intrinsic=False, equip=equip)
         self.embedding_space = _vector_space(self.shape)
 
     def default_metric(self) -> tuple[type[IntrinsicMetric], dict[str, Any]]:
-        """Metric to equip the image with if ``equip`` is True, and its arguments.
-
-        Returns
-        -------
-        metric : tuple of type and dict
-        """
+        """Metric to equip the image with if ``equip`` is True, and its arguments."""
         return IntrinsicMetric, {"cometric": intrinsic_cometric(self.architecture, self.theta0)}
 
     def flat(self) -> Manifold:
@@ -117,41 +111,29 @@ class LiftedImage(Manifold):
         """False for each entry of a batch of another shape."""
         return np.zeros(np.shape(point)[: -len(self.shape)], dtype=bool)
 
-    def is_tangent(self, vector: Any, base_point: Any, atol: float = gs.atol) -> Any:
+    def is_tangent(self, vector: TangentVec, base_point: Point, atol: float = gs.atol) -> Scalars:
         """Check that the tangent projection leaves a vector as it is.
 
         Parameters
         ----------
-        vector, base_point : array-like, shape=[..., *shape]
         atol : float
-            Tolerance, entry by entry.
-
-        Returns
-        -------
-        is_tangent : array, shape=[...]
+            Tolerance of the entries, relative to the largest of the vector.
         """
         gap = np.abs(self.to_tangent(vector, base_point) - vector)
-        return np.all(gap <= atol, axis=self._axes)
+        size = np.max(np.abs(vector), axis=self._axes)
+        return np.max(gap, axis=self._axes) <= atol * size
 
-    def projection(self, point: Any) -> FloatArray:
+    def projection(self, point: Point) -> Point:
         """Move a nearby point onto the image.
-
-        Parameters
-        ----------
-        point : array-like, shape=[..., *shape]
-
-        Returns
-        -------
-        z : array, shape=[..., *shape]
 
         Raises
         ------
         NotRecoverableError
             A ReLU network: all paths through some hidden node vanish.
         """
-        return self.architecture.project_to_image(point)
+        return self.architecture.project_to_image(point, near=self.theta0)
 
-    def random_point(self, n_samples: int = 1, bound: float = 1.0, rng: Rng = None) -> FloatArray:
+    def random_point(self, n_samples: int = 1, bound: float = 1.0, rng: Rng = None) -> Point:
         """Lift random parameters of the architecture.
 
         Parameters
@@ -160,29 +142,18 @@ class LiftedImage(Manifold):
             With one sample there is no sample axis.
         bound : float
             Scale of the parameters.
-        rng : numpy.random.Generator or int, optional
-
-        Returns
-        -------
-        z : array, shape=[..., *shape]
         """
         return self.architecture.lift(bound * self.architecture.random_point(n_samples, rng))
 
     def random_tangent_vec(
-        self, base_point: Any, n_samples: int = 1, rng: Rng = None
-    ) -> FloatArray:
+        self, base_point: Point, n_samples: int = 1, rng: Rng = None
+    ) -> TangentVec:
         """Draw standard normal vectors and project them, one for each base point.
 
         Parameters
         ----------
-        base_point : array-like, shape=[..., *shape]
         n_samples : int
             With several, ``base_point`` is one point.
-        rng : numpy.random.Generator or int, optional
-
-        Returns
-        -------
-        tangent_vec : array, shape=[..., *shape]
         """
         return random_tangent_vec(self, base_point, n_samples, rng)
 
@@ -196,6 +167,7 @@ def _vector_space(shape: tuple[int, ...]) -> Manifold:
     return NFoldManifold(_vector_space(shape[1:]), shape[0], equip=False)
 
 
+@doors
 class PathImage(LiftedImage):
     """The path products of a ReLU network, φ(𝓜_θ₀), of dimension D − |H|.
 
@@ -204,68 +176,49 @@ class PathImage(LiftedImage):
 
     Parameters
     ----------
-    architecture : ReLUNetwork
-    theta0 : array-like, shape=[dim]
     equip : bool
         Whether to equip it with its :class:`~liftflow.metrics.IntrinsicMetric`.
     """
 
     architecture: ReLUNetwork
 
-    def __init__(self, architecture: ReLUNetwork, theta0: Any, equip: bool = True) -> None:
+    def __init__(self, architecture: ReLUNetwork, theta0: OneTheta, equip: bool = True) -> None:
         super().__init__(architecture, theta0, architecture.dim - architecture.n_hidden, equip)
 
-    def residual(self, point: Any) -> FloatArray:
+    def residual(self, point: Lifted) -> Scalars:
         """Relative distance from a vector to the point of the image that is found for it.
 
-        Parameters
-        ----------
-        point : array-like, shape=[..., n_paths]
+        Paths of one length at a time, as ``ReLUNetwork.image_residual``.
 
         Returns
         -------
-        residual : array, shape=[...]
+        residual : Scalars
             1 where all paths through some hidden node vanish, so that none is found.
         """
         point = as_array(point, "point", self.shape, differentiable=False)
 
         def residual(z: FloatArray) -> FloatArray:
             try:
-                gap = np.linalg.norm(self.projection(z) - z)
+                return np.asarray(self.architecture.image_residual(z, self.projection(z)))
             except NotRecoverableError:
                 return np.array(1.0)
-            return np.asarray(gap / np.linalg.norm(z)) if gap else np.array(0.0)
 
-        return over_batch(residual, [point], [1])
+        return over_batch(residual, [point], [1], shape=())
 
-    def belongs(self, point: Any, atol: float = gs.atol) -> Any:
+    def belongs(self, point: Lifted, atol: float = gs.atol) -> Scalars:
         """Check that a vector is made of path products, by its relative residual.
 
         Parameters
         ----------
-        point : array-like, shape=[..., n_paths]
         atol : float
             Largest relative residual.
-
-        Returns
-        -------
-        belongs : array, shape=[...]
         """
         if not self._shape_fits(point):
             return self._refused(point)
         return self.residual(point) <= atol
 
-    def to_tangent(self, vector: Any, base_point: Any) -> FloatArray:
-        """Project orthogonally onto the tangent space range ∂φ at a point.
-
-        Parameters
-        ----------
-        vector, base_point : array-like, shape=[..., n_paths]
-
-        Returns
-        -------
-        tangent_vec : array, shape=[..., n_paths]
-        """
+    def to_tangent(self, vector: LiftedTangent, base_point: Lifted) -> LiftedTangent:
+        """Project orthogonally onto the tangent space range ∂φ at a point."""
         theta = self.architecture.recover(base_point, self._laws0, near=self.theta0)
         return self.architecture.project_to_range(theta, vector)
 
@@ -274,6 +227,7 @@ class PathImage(LiftedImage):
         return np.asarray(self.architecture.conservation_laws(self.theta0))
 
 
+@doors
 class MatrixImage(LiftedImage):
     """The products of a linear network: matrices of full rank, or of a fixed smaller rank ρ.
 
@@ -284,30 +238,24 @@ class MatrixImage(LiftedImage):
     ----------
     architecture : DeepLinear
         Or another family of matrix products.
-    theta0 : array-like, shape=[dim]
     equip : bool
         Whether to equip it with its :class:`~liftflow.metrics.IntrinsicMetric`.
     """
 
     architecture: DeepLinear
 
-    def __init__(self, architecture: DeepLinear, theta0: Any, equip: bool = True) -> None:
+    def __init__(self, architecture: DeepLinear, theta0: OneTheta, equip: bool = True) -> None:
         self.rank = min(architecture.widths)
         rows, columns = architecture.lifted_shape
         super().__init__(architecture, theta0, self.rank * (rows + columns - self.rank), equip)
 
-    def belongs(self, point: Any, atol: float = gs.atol) -> Any:
+    def belongs(self, point: Lifted, atol: float = gs.atol) -> Scalars:
         """Check that a matrix has rank ρ, by its singular values relative to the largest.
 
         Parameters
         ----------
-        point : array-like, shape=[..., n, m]
         atol : float
             Relative size below which a singular value counts as zero.
-
-        Returns
-        -------
-        belongs : array, shape=[...]
         """
         if not self._shape_fits(point):
             return self._refused(point)
@@ -316,17 +264,8 @@ class MatrixImage(LiftedImage):
         relative = singular > atol * singular[..., :1]
         return np.sum(relative, axis=-1) == self.rank
 
-    def to_tangent(self, vector: Any, base_point: Any) -> FloatArray:
-        """Project orthogonally onto the tangent space, dropping the corner of both kernels.
-
-        Parameters
-        ----------
-        vector, base_point : array-like, shape=[..., n, m]
-
-        Returns
-        -------
-        tangent_vec : array, shape=[..., n, m]
-        """
+    def to_tangent(self, vector: LiftedTangent, base_point: Lifted) -> LiftedTangent:
+        """Project orthogonally onto the tangent space, dropping the corner of both kernels."""
         vector = as_array(vector, "vector", self.shape, differentiable=False)
         base_point = as_array(base_point, "base_point", self.shape, differentiable=False)
         left, _, right_t = np.linalg.svd(base_point, full_matrices=False)
@@ -335,6 +274,7 @@ class MatrixImage(LiftedImage):
         return vector - (rest - (rest @ np.swapaxes(right_t, -1, -2)) @ right_t)
 
 
+@doors
 class ProductImage(LiftedImage):
     """The image of a product of architectures: the product of their images.
 
@@ -342,15 +282,15 @@ class ProductImage(LiftedImage):
 
     Parameters
     ----------
-    architecture : ProductArchitecture
-    theta0 : array-like, shape=[dim]
     equip : bool
         Whether to equip it with its :class:`~liftflow.metrics.IntrinsicMetric`.
     """
 
     architecture: ProductArchitecture
 
-    def __init__(self, architecture: ProductArchitecture, theta0: Any, equip: bool = True) -> None:
+    def __init__(
+        self, architecture: ProductArchitecture, theta0: OneTheta, equip: bool = True
+    ) -> None:
         parts = zip(architecture.factors, architecture.unpack(theta0), strict=True)
         self.factors = [image_manifold(factor, part) for factor, part in parts]
         super().__init__(architecture, theta0, sum(f.dim for f in self.factors), equip)
@@ -360,34 +300,31 @@ class ProductImage(LiftedImage):
         parts = [self.architecture.split_lifted(each) for each in lifted]
         return zip(self.factors, *parts, strict=True)
 
-    def belongs(self, point: Any, atol: float = gs.atol) -> Any:
+    def belongs(self, point: Point, atol: float = gs.atol) -> Scalars:
         """Check every factor.
 
         Parameters
         ----------
-        point : array-like, shape=[..., *shape]
         atol : float
             Tolerance of each factor.
-
-        Returns
-        -------
-        belongs : array, shape=[...]
         """
         if not self._shape_fits(point):
             return self._refused(point)
         return np.all([f.belongs(part, atol) for f, part in self._split(point)], axis=0)
 
-    def to_tangent(self, vector: Any, base_point: Any) -> Any:
-        """Project orthogonally onto the tangent space, factor by factor.
+    def is_tangent(self, vector: TangentVec, base_point: Point, atol: float = gs.atol) -> Scalars:
+        """Check every factor.
 
         Parameters
         ----------
-        vector, base_point : array-like, shape=[..., *shape]
-
-        Returns
-        -------
-        tangent_vec : array, shape=[..., *shape]
+        atol : float
+            Tolerance of each factor.
         """
+        parts = self._split(vector, base_point)
+        return np.all([f.is_tangent(v, part, atol) for f, v, part in parts], axis=0)
+
+    def to_tangent(self, vector: TangentVec, base_point: Point) -> TangentVec:
+        """Project orthogonally onto the tangent space, factor by factor."""
         parts = self._split(vector, base_point)
         return self.architecture.join_lifted([f.to_tangent(v, part) for f, v, part in parts])
 

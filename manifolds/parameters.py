@@ -9,12 +9,7 @@ from geomstats.geometry.riemannian_metric import RiemannianMetric
 
 
 class ParameterMetric(CanonicalEuclideanMetric):
-    """The Euclidean metric of ℝᴰ, whose D × D identity is made only if someone asks for it.
-
-    Parameters
-    ----------
-    space : Euclidean
-    """
+    """The Euclidean metric of ℝᴰ, whose D × D identity is made only if someone asks for it."""
 
     def __init__(self, space: Euclidean) -> None:
         RiemannianMetric.__init__(self, space)  # that of geomstats' class fills the matrix

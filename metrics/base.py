@@ -1,26 +1,47 @@
 """The two faces of K_θ₀: a pure cometric, and the geomstats metric whose inverse it is."""
 
+import math
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import geomstats.backend as gs
 import numpy as np
 
 from liftflow.architectures import Architecture
+from liftflow.doors import Guarded, doors
+from liftflow.errors import NotOnImageError
 from liftflow.metrics.exact import line_distance
-from liftflow.metrics.geodesic import GEODESIC_RTOL, GeodesicSolver
-from liftflow.metrics.geometry import HorizontalMetric
+from liftflow.metrics.geodesic import GEODESIC_RTOL, GeodesicSolver, length
+from liftflow.metrics.geometry import TANGENT_RTOL, HorizontalMetric
 from liftflow.metrics.horizontal import HorizontalSpaces, LiftSpaces
-from liftflow.typing import FloatArray, as_array
+from liftflow.typing import (
+    Covector,
+    FloatArray,
+    Lifted,
+    LiftedMatrix,
+    LiftedTangent,
+    OneLifted,
+    OneTheta,
+    Point,
+    Scalars,
+    Symbols,
+    Tangent,
+    TangentVec,
+    Theta,
+    as_array,
+    as_instance,
+    as_own,
+    freeze,
+    refuse_beyond,
+)
 
 
-class Cometric(ABC):
+class Cometric(Guarded, ABC):
     r"""The intrinsic cometric K_θ₀(z), with M(θ) = K_θ₀(φ(θ)) on the invariant set of θ₀.
 
     Parameters
     ----------
-    architecture : Architecture
-    theta0 : array-like, shape=[dim]
+    theta0 : OneTheta
         Enters through its conservation laws (and what else a family reads from it).
 
     References
@@ -28,12 +49,12 @@ class Cometric(ABC):
     Intrinsic metric property: [MPG]_.
     """
 
-    def __init__(self, architecture: Architecture, theta0: Any) -> None:
-        self.architecture = architecture
-        self.theta0: FloatArray = as_array(
-            theta0, "theta0", (architecture.dim,), batch=False, differentiable=False
-        )
-        self.laws: FloatArray = architecture.conservation_laws(self.theta0)
+    _family: ClassVar[type] = Architecture
+
+    def __init__(self, architecture: Architecture, theta0: OneTheta) -> None:
+        self.architecture = as_instance(architecture, self._family, "architecture")
+        self.theta0: FloatArray = as_own(theta0, "theta0", (architecture.dim,))
+        self.laws: FloatArray = freeze(np.asarray(architecture.conservation_laws(self.theta0)))
 
     @property
     def lifted_shape(self) -> tuple[int, ...]:
@@ -43,135 +64,111 @@ class Cometric(ABC):
     def _lifted(self, lifted: Any, name: str, differentiable: bool = True) -> Any:
         return as_array(lifted, name, self.lifted_shape, differentiable=differentiable)
 
+    def _one(self, lifted: Any, name: str) -> FloatArray:
+        return as_array(lifted, name, self.lifted_shape, batch=False, differentiable=False)
+
     def _theta(self, theta: Any, name: str = "theta") -> FloatArray:
         return as_array(theta, name, (self.architecture.dim,), differentiable=False)
 
     @abstractmethod
-    def apply(self, z: Any, covector: Any, *, near: Any = None) -> Any:
+    def apply(self, z: Lifted, covector: Covector, *, near: Theta | None = None) -> LiftedTangent:
         """Apply K(z) to a covector, matrix-free.
 
         Parameters
         ----------
-        z, covector : array-like, shape=[..., *lifted_shape]
-        near : array-like, shape=[..., dim], optional
+        near : Theta, optional
             A point of the invariant set near the fibre over z, where an iteration may start.
-
-        Returns
-        -------
-        velocity : array, shape=[..., *lifted_shape]
         """
 
     @abstractmethod
-    def solve(self, z: Any, tangent_vec: Any) -> Any:
-        """Apply K(z)⁺ to a vector tangent to the image at z.
+    def solve(self, z: Lifted, tangent_vec: LiftedTangent) -> Covector:
+        """Apply K(z)⁺ to a vector tangent to the image at z."""
 
-        Parameters
-        ----------
-        z, tangent_vec : array-like, shape=[..., *lifted_shape]
-
-        Returns
-        -------
-        covector : array, shape=[..., *lifted_shape]
-        """
+    def _check_inverse(self, z: Any) -> None:
+        """Refuse a z where K(z) has no inverse on the tangent space, if a family knows of such."""
 
     @abstractmethod
-    def point(self, z: Any, *, near: Any = None) -> FloatArray:
+    def point(self, z: Lifted, *, near: Theta | None = None) -> Theta:
         """Find a point of the fibre over z on the invariant set of θ₀.
 
         Parameters
         ----------
-        z : array-like, shape=[..., *lifted_shape]
-        near : array-like, shape=[..., dim], optional
+        near : Theta, optional
             Where an iteration may start; by default θ₀.
-
-        Returns
-        -------
-        theta : array, shape=[..., dim]
         """
 
-    def follow(self, z: FloatArray, near: FloatArray) -> FloatArray:
+    def follow(self, z: OneLifted, near: OneTheta) -> OneTheta:
         """Follow a point of the invariant set to z, where iterations or signs need one.
 
         Parameters
         ----------
-        z : array, shape=[*lifted_shape]
-        near : array, shape=[dim]
+        near : OneTheta
             A point followed so far.
 
         Returns
         -------
-        theta : array, shape=[dim]
-            What to pass as ``near`` at z and close to it; ``near`` itself where nothing is
+        theta : OneTheta
+            What to pass as ``near`` at z and close to it; a copy of ``near`` where nothing is
             iterated and φ forgets nothing that a loss asks for.
         """
-        return near
+        return np.array(near)
 
-    def matrix(self, z: Any) -> Any:
-        """K(z) as a dense matrix.
-
-        Parameters
-        ----------
-        z : array-like, shape=[..., *lifted_shape]
-
-        Returns
-        -------
-        matrix : array, shape=[..., lifted_dim, lifted_dim]
-        """
+    def matrix(self, z: Lifted) -> LiftedMatrix:
+        """K(z) as a dense matrix."""
         z = self._lifted(z, "z")
         size, n_axes = self.architecture.lifted_dim, len(self.lifted_shape)
         lead = z.shape[: len(z.shape) - n_axes]
+        refuse_beyond(
+            float(math.prod(lead)) * size**2, f"a dense matrix of {size} × {size} numbers"
+        )
         basis = gs.reshape(gs.eye(size), (size, *self.lifted_shape))
         columns = self.apply(gs.reshape(z, (*lead, 1, *self.lifted_shape)), basis)
         return gs.moveaxis(gs.reshape(columns, (*lead, size, size)), -1, -2)
 
-    def inner_product(self, z: Any, tangent_vec_a: Any, tangent_vec_b: Any) -> Any:
-        """Inner product ⟨a, K(z)⁺ b⟩ of tangent vectors.
-
-        Parameters
-        ----------
-        z, tangent_vec_a, tangent_vec_b : array-like, shape=[..., *lifted_shape]
-
-        Returns
-        -------
-        inner_product : array, shape=[...]
-        """
+    def inner_product(
+        self, z: Lifted, tangent_vec_a: LiftedTangent, tangent_vec_b: LiftedTangent
+    ) -> Scalars:
+        """Inner product ⟨a, K(z)⁺ b⟩ of tangent vectors."""
         covector = self.solve(z, tangent_vec_b)
         axes = tuple(range(-len(self.lifted_shape), 0))
         return gs.sum(self._lifted(tangent_vec_a, "tangent_vec_a") * covector, axis=axes)
 
-    def horizontal_lift(self, z: Any, tangent_vec: Any, *, theta: Any = None) -> Any:
+    def horizontal_lift(
+        self, z: Lifted, tangent_vec: LiftedTangent, *, theta: Theta | None = None
+    ) -> Tangent:
         """Lift a tangent vector to the shortest velocity of θ above it, ∂φ(θ)ᵀ K(z)⁺ ζ.
 
         Parameters
         ----------
-        z, tangent_vec : array-like, shape=[..., *lifted_shape]
-        theta : array-like, shape=[..., dim], optional
+        theta : Theta, optional
             A point of the invariant set over z; by default ``point(z)``.
 
         Returns
         -------
-        horizontal_vec : array, shape=[..., dim]
+        horizontal_vec : Tangent
             At θ.
         """
         theta = self.point(z) if theta is None else theta
         return self.architecture.lift_vjp(theta, self.solve(z, tangent_vec))
+
+    def parts(self, lifted: OneLifted) -> list[FloatArray]:
+        """Split z, or a vector like it, where K is block diagonal: parts with units of their own.
+
+        Returns
+        -------
+        parts : list of array
+            By default one.
+        """
+        return [lifted]
 
     @property
     def horizontal_spaces(self) -> HorizontalSpaces:
         """The subspaces range ∂φᵀ of parameter space, which geodesics and curvature come from."""
         return LiftSpaces(self)
 
-    def exact_distance(self, point_a: FloatArray, point_b: FloatArray) -> float | None:
-        """Distance of two points where a formula is known: on a line, by quadrature.
-
-        Parameters
-        ----------
-        point_a, point_b : array, shape=[*lifted_shape]
-
-        Returns
-        -------
-        distance : float or None
-        """
+    def exact_distance(self, point_a: OneLifted, point_b: OneLifted) -> float | None:
+        """Distance of two points where a formula is known: on a line, by quadrature."""
+        point_a, point_b = self._one(point_a, "point_a"), self._one(point_b, "point_b")
         if self.architecture.lifted_dim > 1:
             return None
         unit = np.ones(self.lifted_shape)
@@ -179,6 +176,7 @@ class Cometric(ABC):
         return line_distance(lambda z: self.apply(z * unit, unit).item(), *ends)
 
 
+@doors
 class IntrinsicMetric(HorizontalMetric):
     r"""The metric g_z = K_θ₀(z)⁻¹ on φ(𝓜_θ₀), one class for all families.
 
@@ -189,7 +187,6 @@ class IntrinsicMetric(HorizontalMetric):
     ----------
     space : geomstats.geometry.manifold.Manifold
         The image φ(𝓜_θ₀).
-    cometric : Cometric
     rtol : float
         Relative tolerance of geodesics and parallel transport.
     """
@@ -202,7 +199,15 @@ class IntrinsicMetric(HorizontalMetric):
     # How this metric lies below the parameters.
 
     def _point_above(self, point: FloatArray) -> FloatArray:
-        return self.cometric.point(point)
+        theta = self.cometric.point(point)
+        gap, size = length((self._point_below(theta) - point).ravel()), length(point.ravel())
+        if gap > TANGENT_RTOL * size:
+            raise NotOnImageError(
+                f"a point is not on the image of the lift: relative residual {gap / size:.1e}, "
+                f"expected at most {TANGENT_RTOL:.0e}; image().projection(point) moves it there",
+                gap / size,
+            )
+        return theta
 
     def _vector_above(self, theta: FloatArray, vector: FloatArray) -> FloatArray:
         return self.cometric.horizontal_lift(self._point_below(theta), vector, theta=theta)
@@ -216,105 +221,67 @@ class IntrinsicMetric(HorizontalMetric):
     def _covector_below(self, theta: FloatArray, vector: FloatArray) -> FloatArray:
         return self.cometric.solve(self._point_below(theta), self._vector_below(theta, vector))
 
+    def _parts(self, vector: FloatArray) -> list[FloatArray]:
+        return self.cometric.parts(vector)
+
     def _exact_distance(self, point_a: FloatArray, point_b: FloatArray) -> float | None:
         return self.cometric.exact_distance(point_a, point_b)
 
-    def cometric_apply(self, z: Any, covector: Any) -> Any:
-        """Apply K(z) to a covector, matrix-free.
-
-        Parameters
-        ----------
-        z, covector : array-like, shape=[..., *point_shape]
-
-        Returns
-        -------
-        velocity : array, shape=[..., *point_shape]
-        """
+    def cometric_apply(self, z: Point, covector: TangentVec) -> TangentVec:
+        """Apply K(z) to a covector, matrix-free."""
         return self.cometric.apply(z, covector)
 
-    def cometric_matrix(self, base_point: Any = None) -> Any:
-        """K(z) as a dense matrix in lifted coordinates.
-
-        Parameters
-        ----------
-        base_point : array-like, shape=[..., *point_shape]
-
-        Returns
-        -------
-        cometric_matrix : array, shape=[..., d, d]
-        """
+    def cometric_matrix(self, base_point: Point = None) -> LiftedMatrix:
+        """K(z) as a dense matrix in lifted coordinates."""
         return self.cometric.matrix(base_point)
 
-    def metric_matrix(self, base_point: Any = None) -> Any:
+    def metric_matrix(self, base_point: Point = None) -> LiftedMatrix:
         """K(z)⁺ as a dense matrix in lifted coordinates, zero off the tangent space.
 
-        Parameters
-        ----------
-        base_point : array-like, shape=[..., *point_shape]
-
-        Returns
-        -------
-        metric_matrix : array, shape=[..., d, d]
+        Raises
+        ------
+        NotOnImageError
+            K(z) is singular on the tangent space, as where a matrix z loses rank.
         """
-        values, vectors = np.linalg.eigh(self.cometric.matrix(base_point))
-        kept = np.arange(values.shape[-1]) >= values.shape[-1] - self._space.dim
+        matrix = self.cometric.matrix(base_point)
+        self.cometric._check_inverse(np.asarray(base_point))
+        values, vectors = np.linalg.eigh(matrix)
+        # Zeros are told by the entries that they come from: a small block has small eigenvalues.
+        sizes = np.einsum("...ik,...ii->...k", vectors**2, matrix)
+        order = np.argsort(values / np.where(sizes > 0, sizes, 1.0), axis=-1)
+        kept = np.argsort(order, axis=-1) >= values.shape[-1] - self._space.dim
         inverse = np.where(kept, 1.0 / np.where(kept, values, 1.0), 0.0)
         return np.einsum("...ik,...k,...jk->...ij", vectors, inverse, vectors)
 
-    def inner_product(self, tangent_vec_a: Any, tangent_vec_b: Any, base_point: Any) -> Any:
-        """Inner product ⟨a, K(z)⁻¹ b⟩ of tangent vectors.
-
-        Parameters
-        ----------
-        tangent_vec_a, tangent_vec_b : array-like, shape=[..., *point_shape]
-        base_point : array-like, shape=[..., *point_shape]
-
-        Returns
-        -------
-        inner_product : array, shape=[...]
-        """
+    def inner_product(
+        self, tangent_vec_a: TangentVec, tangent_vec_b: TangentVec, base_point: Point
+    ) -> Scalars:
+        """Inner product ⟨a, K(z)⁻¹ b⟩ of tangent vectors."""
         return self.cometric.inner_product(base_point, tangent_vec_a, tangent_vec_b)
 
-    def gradient(self, euclidean_gradient: Any, z: Any) -> Any:
-        """Riemannian gradient K(z)∇f(z): the intrinsic flow runs down along it.
-
-        Parameters
-        ----------
-        euclidean_gradient, z : array-like, shape=[..., *point_shape]
-
-        Returns
-        -------
-        gradient : array, shape=[..., *point_shape]
-        """
+    def gradient(self, euclidean_gradient: TangentVec, z: Point) -> TangentVec:
+        """Riemannian gradient K(z)∇f(z): the intrinsic flow runs down along it."""
         return self.cometric.apply(z, euclidean_gradient)
 
-    def horizontal_lift(self, tangent_vec: Any, z: Any) -> Any:
+    def horizontal_lift(self, tangent_vec: TangentVec, z: Point) -> Tangent:
         """Lift a tangent vector to the shortest velocity of θ above it, ∂φ(θ)ᵀ K(z)⁻¹ ζ.
-
-        Parameters
-        ----------
-        tangent_vec, z : array-like, shape=[..., *point_shape]
 
         Returns
         -------
-        horizontal_vec : array, shape=[..., dim]
+        horizontal_vec : Tangent
             Tangent to the invariant set at the point recovered from z.
         """
         return self.cometric.horizontal_lift(z, tangent_vec)
 
-    def christoffels(self, base_point: Any = None) -> FloatArray:
+    def christoffels(self, base_point: Point = None) -> Symbols:
         r"""Christoffel symbols in the entries of z, where the image is open, without deriving K.
 
         Geodesics z(t) lift to geodesics θ(t) of the invariant set, whose acceleration ∂φ does not
         see: z'' = ∂²φ(θ)[θ', θ'], so :math:`Γ(v, w) = −∂²φ(θ)[hor v, hor w]`.
 
-        Parameters
-        ----------
-        base_point : array-like, shape=[..., *point_shape]
-
         Returns
         -------
-        christoffels : array, shape=[..., d, d, d]
+        christoffels : Symbols
             In the entries of z, the contravariant index first, as in geomstats.
 
         Raises
@@ -326,6 +293,7 @@ class IntrinsicMetric(HorizontalMetric):
         size = architecture.lifted_dim
         if self._space.dim < size:
             return super().christoffels(base_point)
+        refuse_beyond(float(size) ** 2 * max(size, architecture.dim), "Christoffel symbols")
         theta = self.cometric.point(base_point)[..., None, :]
         z = np.expand_dims(base_point, -len(shape) - 1)
         frame = architecture.lift_vjp(

@@ -1,19 +1,54 @@
 """Distances that are known exactly, without a geodesic to follow."""
 
+import warnings
 from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
-from scipy.integrate import quad
+from scipy.integrate import IntegrationWarning, quad
 
+from liftflow.errors import GeodesicError
 from liftflow.typing import FloatArray
 
 EXACT_RTOL = 1e-12
 """Size of a conservation law, relative to |θ₀|², that counts as 0."""
 
 
+def _integral(function: Callable[[float], float], start: float, end: float) -> float:
+    """Integral of a smooth function; a warning of the quadrature is an error."""
+    if start == end:
+        return 0.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", IntegrationWarning)
+        try:
+            return float(quad(function, start, end, epsabs=0.0, epsrel=1e-12, limit=500)[0])
+        except IntegrationWarning as warning:
+            raise GeodesicError(
+                f"the distance along a line could not be integrated: {warning}"
+            ) from warning
+
+
+def _along_line(
+    start: float, end: float, within: Callable[..., float], from_zero: Callable[[float], float]
+) -> float:
+    """Add up the distance between numbers of one sign, or those from 0 to either of two signs.
+
+    ``within`` takes a sign, log|start| and how much log|end| exceeds it, without cancellation.
+    """
+    if start * np.sign(end) > 0:
+        near, far = sorted((start, end), key=abs)
+        ratio = far / near
+        log = np.log(abs(near))
+        growth = np.log1p((far - near) / near) if ratio < 2 else np.log(abs(far)) - log
+        return within(np.sign(start), log, growth)
+    return sum(from_zero(z) for z in (start, end) if z)
+
+
 def line_distance(cometric: Callable[[float], float], start: float, end: float) -> float:
     r"""Distance ∫ dz/√K(z) on a line, by quadrature.
+
+    Over log|z| between numbers of one sign. A piece that ends at 0, where :math:`K ∼ |z|^p` may
+    vanish, is taken over :math:`|z|^{1−p/2}`, in which there is no spike.
 
     Parameters
     ----------
@@ -26,14 +61,100 @@ def line_distance(cometric: Callable[[float], float], start: float, end: float) 
     -------
     distance : float
         Where K vanishes at 0, an end of the line, it is that of the completion across 0.
+
+    Raises
+    ------
+    GeodesicError
+        0 is infinitely far, or the quadrature fails.
     """
-    crossing = [0.0] if min(start, end) < 0 < max(start, end) else []
-    nodes = sorted([start, *crossing, end])
-    pieces = [
-        quad(lambda z: cometric(z) ** -0.5, *pair, epsabs=1e-13, epsrel=1e-13, limit=200)[0]
-        for pair in pairwise(nodes)
-    ]
-    return float(sum(pieces))
+
+    def speed(z: float) -> float:
+        return cometric(z) ** 0.5
+
+    def within(sign: float, log: float, growth: float) -> float:
+        def integrand(rise: float) -> float:
+            size = np.exp(log + rise)
+            return size / speed(sign * size)
+
+        return _integral(integrand, 0.0, growth)
+
+    def from_zero(z: float) -> float:
+        powers = [np.log2(speed(z * 2.0**-k) / speed(z * 2.0 ** -(k + 1))) for k in (30, 40)]
+        power = 1.0 - powers[-1]
+        if power < 1e-3:
+            raise GeodesicError(
+                f"0 lies infinitely far: K(z) ∼ |z|^{2 * powers[-1]:.3g} there, so that there is "
+                "no way from one sign of z to the other"
+            )
+        return _integral(
+            lambda s: abs(z) * s ** (1.0 / power - 1.0) / power / speed(z * s ** (1.0 / power)),
+            0.0,
+            1.0,
+        )
+
+    return _along_line(start, end, within, from_zero)
+
+
+def chain_distance(gaps: FloatArray, start: float, end: float) -> float:
+    r"""Distance on the products :math:`z = ∏ θ_i` of a chain of single weights.
+
+    The invariant set is the curve :math:`θ_i^2 = w^2 + d_i`, :math:`∏ (w^2 + d_i) = z^2`, and its
+    length is
+
+    .. math:: ∫ \sqrt{S}\, dw = ∫ \frac{w}{\sqrt S}\, d\log|z|, \quad
+        S = \sum_i \frac{w^2}{w^2 + d_i} ∈ [1, L],
+
+    without a spike at z = 0. A chain without gaps has :math:`\sqrt L\, |z|^{1/L}` from 0 to z.
+
+    Parameters
+    ----------
+    gaps : array, shape=[L]
+        The constants :math:`d_i ≥ 0`, of which the smallest is 0.
+    start, end : float
+        Points of the line.
+
+    Returns
+    -------
+    distance : float
+        Between different signs, of the way through 0, where a weight changes its sign. Where all of
+        an even number of weights vanish together, that way has a corner, and the distance is that
+        of the completion; an odd number of them goes straight on.
+
+    References
+    ----------
+    Ours.
+    """
+    with np.errstate(divide="ignore"):
+        logs = np.log(gaps)
+
+    def total(w: float) -> float:
+        return float(np.sum(1.0 / (1.0 + np.exp(np.minimum(logs - 2 * np.log(w), 700.0)))))
+
+    def root(log: float) -> float:
+        """Solve Σ log(w² + d_i) = 2 log|z| by Newton's method on log w, convex, from the right."""
+        found = log / gaps.size
+        for _ in range(100 * gaps.size):
+            excess = np.sum(np.logaddexp(2 * found, logs)) - 2 * log
+            step = excess / (2 * total(np.exp(found)))
+            found -= step
+            if abs(step) <= 1e-15 * max(1.0, abs(found)):
+                break
+        return float(np.exp(found))
+
+    def within(sign: float, log: float, growth: float) -> float:
+        def integrand(rise: float) -> float:
+            w = root(log + rise)
+            return w / np.sqrt(total(w))
+
+        return _integral(integrand, 0.0, growth)
+
+    def from_zero(z: float) -> float:
+        last = root(np.log(abs(z)))
+        corners = np.sqrt(gaps[(gaps > 0) & (gaps < last**2)])
+        nodes = [0.0, *sorted(corners), last]
+        return sum(_integral(lambda w: np.sqrt(total(w)), *pair) for pair in pairwise(nodes))
+
+    return _along_line(start, end, within, from_zero)
 
 
 def cone_distance(matrix_a: FloatArray, matrix_b: FloatArray) -> float:
@@ -51,10 +172,6 @@ def cone_distance(matrix_a: FloatArray, matrix_b: FloatArray) -> float:
     ----------
     matrix_a, matrix_b : array, shape=[n, m]
         Of rank one.
-
-    Returns
-    -------
-    distance : float
 
     References
     ----------

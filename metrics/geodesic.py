@@ -10,9 +10,21 @@ from scipy.integrate import solve_ivp
 from scipy.optimize import root
 
 from liftflow.architectures import Architecture
+from liftflow.doors import Guarded
 from liftflow.errors import GeodesicError, InputError, NotOnImageError, NotRecoverableError
 from liftflow.metrics.horizontal import HorizontalSpaces
-from liftflow.typing import FloatArray
+from liftflow.typing import (
+    FloatArray,
+    OneTangent,
+    OneTheta,
+    Tangent,
+    Theta,
+    as_array,
+    as_count,
+    as_instance,
+    as_number,
+    as_vector,
+)
 
 GEODESIC_RTOL = 1e-11
 """Default relative tolerance of geodesics."""
@@ -20,11 +32,23 @@ GEODESIC_RTOL = 1e-11
 _SINGULAR = (NotRecoverableError, NotOnImageError)  # what families raise where ∂h or K loses rank
 _MAX_STEPS = 100_000
 _COARSE_RTOL, _COARSE_STEPS = 1e-8, 600
+_MOST_FAILURES = 3  # targets that no geodesic was found to, each of which takes long
 _REFINEMENTS, _SWEEPS = 3, 10
 
 
+def length(vector: FloatArray) -> float:
+    """Euclidean length, whatever the scale of the vector.
+
+    Parameters
+    ----------
+    vector : array, shape=[n]
+    """
+    size = np.max(np.abs(vector), initial=0.0)
+    return float(size * np.linalg.norm(vector / size)) if size else 0.0
+
+
 @dataclass(frozen=True)
-class GeodesicSolver:
+class GeodesicSolver(Guarded):
     r"""Horizontal geodesics of an invariant set, and parallel transport along them.
 
     The invariant set carries the Euclidean metric, and its laws are quadratic, so that its
@@ -37,7 +61,6 @@ class GeodesicSolver:
 
     Parameters
     ----------
-    architecture : Architecture
     spaces : HorizontalSpaces
         Those of the submersion; the tangent spaces, for the invariant set itself.
     rtol : float
@@ -62,91 +85,81 @@ class GeodesicSolver:
 
     def __post_init__(self) -> None:
         """Refuse a tolerance that cannot be kept."""
-        if not 1e-13 <= self.rtol < 1:
+        as_instance(self.architecture, Architecture, "architecture")
+        as_instance(self.spaces, HorizontalSpaces, "spaces")
+        as_count(self.max_steps, "max_steps", 1)
+        if not 1e-13 <= as_number(self.rtol, "rtol") < 1:
             raise InputError(f"rtol must lie between 1e-13 and 1, got {self.rtol}")
 
-    def acceleration(self, theta: FloatArray, velocity: FloatArray) -> FloatArray:
-        """Second derivative θ'' of the geodesic through θ.
+    def _vectors(self, **vectors: Any) -> list[FloatArray]:
+        size = self.architecture.dim
+        return [as_vector(vector, name, size) for name, vector in vectors.items()]
 
-        Parameters
-        ----------
-        theta, velocity : array, shape=[..., dim]
+    def acceleration(self, theta: Theta, velocity: Tangent) -> Tangent:
+        """Second derivative θ'' of the geodesic through θ.
 
         Returns
         -------
-        acceleration : array, shape=[..., dim]
+        acceleration : Tangent
             Orthogonal to the invariant set.
         """
         second = self.architecture.laws_hessian(theta, velocity, velocity)
         return -self.architecture.solve_laws_jvp(theta, second)
 
-    def end(self, theta: FloatArray, velocity: FloatArray) -> FloatArray:
+    def end(self, theta: OneTheta, velocity: OneTangent) -> OneTheta:
         """Where a geodesic is after unit time.
-
-        Parameters
-        ----------
-        theta, velocity : array, shape=[dim]
-
-        Returns
-        -------
-        theta : array, shape=[dim]
 
         Raises
         ------
         GeodesicError
             The geodesic runs into a singular point of the invariant set.
         """
+        theta, velocity = self._vectors(theta=theta, velocity=velocity)
         if not np.any(velocity):
             return theta
         return self._integrate(theta, velocity, 1.0).y[: theta.size, -1]
 
-    def path(self, theta: FloatArray, velocity: FloatArray) -> Callable[[FloatArray], FloatArray]:
+    def path(self, theta: OneTheta, velocity: OneTangent) -> Callable[[FloatArray], FloatArray]:
         """Parametrise a geodesic by time.
-
-        Parameters
-        ----------
-        theta, velocity : array, shape=[dim]
 
         Returns
         -------
         path : callable
             Takes times of either sign, shape=[n_times], to points, shape=[n_times, dim].
         """
+        theta, velocity = self._vectors(theta=theta, velocity=velocity)
 
         def path(times: FloatArray) -> FloatArray:
+            times = as_array(times, "times", (None,), batch=False, differentiable=False)
             points = np.tile(theta, (times.size, 1))
             for side in (times > 0, times < 0):
                 if np.any(velocity) and np.any(side):
                     last = times[side][np.argmax(np.abs(times[side]))]
                     found = self._integrate(theta, velocity, last, dense_output=True)
-                    length = np.linalg.norm(velocity)
-                    points[side] = found.sol(length * np.abs(times[side]))[: theta.size].T
+                    points[side] = found.sol(length(velocity) * np.abs(times[side]))[: theta.size].T
             return points
 
         return path
 
     def transport(
-        self, theta: FloatArray, velocity: FloatArray, vector: FloatArray
+        self, theta: OneTheta, velocity: OneTangent, vector: OneTangent
     ) -> tuple[FloatArray, FloatArray]:
         r"""Transport a horizontal vector parallel along a geodesic for unit time.
 
         V' = B(θ', V), the derivative of V that keeps it horizontal and has no horizontal part.
-
-        Parameters
-        ----------
-        theta, velocity, vector : array, shape=[dim]
 
         Returns
         -------
         theta, vector : array, shape=[dim]
             At the end.
         """
+        theta, velocity, vector = self._vectors(theta=theta, velocity=velocity, vector=vector)
         if not np.any(velocity) or not np.any(vector):
             return self.end(theta, velocity), vector
-        length = np.linalg.norm(vector)
-        found = self._integrate(theta, velocity, 1.0, passenger=vector / length)
+        size = length(vector)
+        found = self._integrate(theta, velocity, 1.0, passenger=vector / size)
         theta, _, vector = np.split(found.y[:, -1], 3)
-        return theta, length * self.spaces.project(theta, vector)
+        return theta, size * self.spaces.project(theta, vector)
 
     def _integrate(
         self,
@@ -157,7 +170,7 @@ class GeodesicSolver:
         dense_output: bool = False,
     ) -> Any:
         """Integrate over arc length, at unit speed, so that tolerances are relative to 1."""
-        speed, size = float(np.linalg.norm(velocity)), theta.size
+        speed, size = length(velocity), theta.size
         parts = [theta, np.sign(time) * velocity / speed]
 
         evaluations = 0
@@ -199,7 +212,7 @@ class GeodesicSolver:
             )
         return found
 
-    def connect(self, theta: FloatArray, target: FloatArray) -> FloatArray:
+    def connect(self, theta: OneTheta, target: FloatArray) -> OneTangent:
         """Find the initial velocity of a geodesic that ends after unit time over a target.
 
         Shooting: the gap that is left at the end is a correction at the start, but for terms of
@@ -208,12 +221,12 @@ class GeodesicSolver:
 
         Parameters
         ----------
-        theta, target : array, shape=[dim]
-            Points of one invariant set.
+        target : array, shape=[dim] or [n_targets, dim]
+            A point of the same invariant set; of several the one with the shortest geodesic.
 
         Returns
         -------
-        velocity : array, shape=[dim]
+        velocity : OneTangent
             Horizontal.
 
         Raises
@@ -221,11 +234,37 @@ class GeodesicSolver:
         GeodesicError
             None was found; says how far the end stays from the target.
         """
+        (theta,) = self._vectors(theta=theta)
+        size = (self.architecture.dim,)
+        targets = np.atleast_2d(as_array(target, "target", size, differentiable=False))
+        chords = np.linalg.norm(targets - theta, axis=-1)
         coarse = replace(self, rtol=max(self.rtol, _COARSE_RTOL), max_steps=_COARSE_STEPS)
+        found: list[tuple[float, int, FloatArray]] = []
+        failures: list[GeodesicError] = []
+        for number in np.argsort(chords, kind="stable"):
+            if found and min(found)[0] <= chords[number]:  # no geodesic is shorter than its chord
+                break
+            if len(failures) == _MOST_FAILURES:
+                break
+            try:
+                velocity = coarse._guess(theta, targets[number])
+                found.append((length(velocity), number, velocity))
+            except GeodesicError as error:
+                failures.append(error)
+        for _, number, velocity in sorted(found):
+            try:
+                return self._refine(theta, targets[number], velocity)
+            except GeodesicError as error:
+                failures.append(error)
+        raise failures[0]
+
+    def _guess(self, theta: FloatArray, target: FloatArray) -> FloatArray:
         try:
-            velocity = coarse._broyden(theta, target, self._chord(theta, target))
+            return self._broyden(theta, target, self._chord(theta, target))
         except (GeodesicError, *_SINGULAR):
-            velocity = coarse._hybrid(theta, target, self._shortened(theta, target))
+            return self._hybrid(theta, target, self._shortened(theta, target))
+
+    def _refine(self, theta: FloatArray, target: FloatArray, velocity: FloatArray) -> FloatArray:
         try:
             return self._broyden(theta, target, velocity)
         except (GeodesicError, *_SINGULAR):
@@ -235,8 +274,8 @@ class GeodesicSolver:
         """Horizontal part of the chord, of the chord's length."""
         chord = target - theta
         velocity = self.spaces.project(theta, chord)
-        length = np.linalg.norm(velocity)
-        return velocity * (np.linalg.norm(chord) / length) if length else velocity
+        size = np.linalg.norm(velocity)
+        return velocity * (np.linalg.norm(chord) / size) if size else velocity
 
     def _shortened(self, theta: FloatArray, target: FloatArray) -> FloatArray:
         """Initial velocity of a broken line, shortened by moving its corners between neighbours.
@@ -253,9 +292,9 @@ class GeodesicSolver:
                     middle = (points[i - 1] + points[i + 1]) / 2
                     points[i] = self.architecture.project_to_laws(middle, laws)
                 points[-1] = self.architecture.align(points[-1], points[-2])
-        length = sum(np.linalg.norm(second - first) for first, second in pairwise(points))
+        total = sum(np.linalg.norm(second - first) for first, second in pairwise(points))
         velocity = self.spaces.project(theta, points[1] - theta)
-        return velocity * (length / np.linalg.norm(velocity))
+        return velocity * (total / np.linalg.norm(velocity))
 
     def _miss(
         self, theta: FloatArray, target: FloatArray, velocity: FloatArray

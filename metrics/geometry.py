@@ -1,18 +1,28 @@
 """Geodesics, distances, parallel transport and curvature, as geomstats asks for them."""
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from autograd.extend import defvjp, primitive
+from geomstats.geometry.manifold import Manifold
 from geomstats.geometry.riemannian_metric import RiemannianMetric
 
-from liftflow.errors import InputError, NotTangentError
-from liftflow.linalg import over_batch
+from liftflow.errors import GeodesicError, InputError, NotTangentError
+from liftflow.linalg import lengths, over_batch
 from liftflow.metrics.geodesic import GeodesicSolver
-from liftflow.typing import FloatArray, as_array
+from liftflow.typing import (
+    FloatArray,
+    LiftedMatrix,
+    Point,
+    Scalars,
+    TangentVec,
+    as_array,
+    refuse_beyond,
+)
 
 TANGENT_RTOL = 1e-6
 """Relative distance to the tangent space up to which a vector counts as tangent."""
@@ -20,7 +30,7 @@ TANGENT_RTOL = 1e-6
 
 @primitive
 def _squared_dist(point_a: FloatArray, point_b: FloatArray, metric: "HorizontalMetric") -> Any:
-    return over_batch(metric._one_squared_dist, [point_a, point_b], [metric._ndim] * 2)
+    return metric._over_points(metric._one_squared_dist, [point_a, point_b], ())
 
 
 def _pull_squared_dist(
@@ -51,17 +61,14 @@ class HorizontalMetric(RiemannianMetric):
     :math:`A_X Y = (B(X, Y) − B(Y, X))/2`. Points are extrinsic, so what geomstats would compute
     from a matrix of the metric in coordinates is refused.
 
-    Parameters
-    ----------
-    space : geomstats.geometry.manifold.Manifold
-    solver : GeodesicSolver
-
     References
     ----------
     [ONeill1966]_. That one tensor B gives both corrections is ours.
     """
 
-    def __init__(self, space: Any, solver: GeodesicSolver) -> None:
+    _varies: ClassVar[bool] = True  # from point to point, so that a base point is needed
+
+    def __init__(self, space: Manifold, solver: GeodesicSolver) -> None:
         super().__init__(space=space)
         self.solver = solver
 
@@ -87,17 +94,31 @@ class HorizontalMetric(RiemannianMetric):
     def _covector_below(self, theta: FloatArray, vector: FloatArray) -> FloatArray:
         """The covector ⟨·, v⟩ of a pushed-down horizontal velocity v."""
 
+    def _parts(self, vector: FloatArray) -> list[FloatArray]:
+        """Parts of a vector that have units of their own."""
+        return [vector]
+
     # The door.
 
     @property
     def _ndim(self) -> int:
         return len(self._space.shape)
 
-    def _over_points(self, function: Callable[..., Any], arrays: Any) -> Any:
+    def _over_points(
+        self, function: Callable[..., Any], arrays: Any, result: tuple[int, ...] | None = None
+    ) -> Any:
         """Apply a function of items to batches of points and vectors, all of the point's shape."""
         shape = self._space.shape
         checked = [as_array(a, "a point or vector", shape, differentiable=False) for a in arrays]
-        return over_batch(function, checked, [len(shape)] * len(checked))
+        try:
+            with np.errstate(over="raise", invalid="raise"):
+                return over_batch(function, checked, [len(shape)] * len(checked), result)
+        except (FloatingPointError, np.linalg.LinAlgError) as error:
+            sizes = ", ".join(f"{np.max(np.abs(a), initial=0.0):.1e}" for a in checked)
+            raise GeodesicError(
+                f"the numbers on the way do not fit into double precision ({error}): the points "
+                f"and vectors given have entries up to {sizes}"
+            ) from error
 
     def _lift(self, point: FloatArray, *vectors: FloatArray) -> list[FloatArray]:
         """A parameter over a point, and the horizontal lifts of tangent vectors to it."""
@@ -105,10 +126,15 @@ class HorizontalMetric(RiemannianMetric):
         return [theta, *[self._lift_vector(theta, vector) for vector in vectors]]
 
     def _lift_vector(self, theta: FloatArray, vector: FloatArray) -> FloatArray:
-        above = self._vector_above(theta, vector)
-        gap = np.linalg.norm(self._vector_below(theta, above) - vector)
-        if gap > TANGENT_RTOL * np.linalg.norm(vector):
-            residual = float(gap / np.linalg.norm(vector))
+        largest = np.max(np.abs(vector), initial=0.0)
+        unit = vector / (largest or 1.0)  # whose squares neither under- nor overflow
+        above = self._vector_above(theta, unit)
+        below = self._vector_below(theta, above)
+        for gap, own in zip(self._parts(below - unit), self._parts(unit), strict=True):
+            length, size = lengths(np.stack([gap.ravel(), own.ravel()]))
+            if not length > TANGENT_RTOL * size:
+                continue
+            residual = float(length / size) if size else np.inf
             raise NotTangentError(
                 f"no velocity of the parameters pushes down to tangent_vec: relative residual "
                 f"{residual:.1e}, expected at most {TANGENT_RTOL:.0e}; "
@@ -116,20 +142,12 @@ class HorizontalMetric(RiemannianMetric):
                 "infinite depth has no parameters on a grid above it, and no geodesics here.)",
                 residual,
             )
-        return above
+        return largest * above
 
     # Geodesics.
 
-    def exp(self, tangent_vec: Any, base_point: Any) -> FloatArray:
+    def exp(self, tangent_vec: TangentVec, base_point: Point) -> Point:
         """Follow the geodesic with a given initial velocity for unit time.
-
-        Parameters
-        ----------
-        tangent_vec, base_point : array-like, shape=[..., *point_shape]
-
-        Returns
-        -------
-        point : array, shape=[..., *point_shape]
 
         Raises
         ------
@@ -144,18 +162,16 @@ class HorizontalMetric(RiemannianMetric):
 
         return self._over_points(one, [tangent_vec, base_point])
 
-    def log(self, point: Any, base_point: Any) -> FloatArray:
+    def log(self, point: Point, base_point: Point) -> TangentVec:
         """Find the initial velocity of a geodesic that joins two points in unit time.
-
-        Parameters
-        ----------
-        point, base_point : array-like, shape=[..., *point_shape]
 
         Returns
         -------
-        tangent_vec : array, shape=[..., *point_shape]
+        tangent_vec : TangentVec
             Of the geodesic that is found from the chord of the parameters: the shortest one for
-            points that are close.
+            points that are close. φ forgets signs, so that several parameters lie over ``point``;
+            all of these are tried that may be closer, up to 2⁶. Of more, it is the nearest one as
+            the crow flies, and so it is of what φ forgets but signs, the frames of hidden layers.
 
         Raises
         ------
@@ -169,22 +185,23 @@ class HorizontalMetric(RiemannianMetric):
         return self._over_points(one, [point, base_point])
 
     def _connect(self, start: FloatArray, target: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """A parameter over the start, and the horizontal velocity that leads to the target."""
-        theta = self._point_above(start)
-        above = self.solver.architecture.align(self._point_above(target), theta)
-        return theta, self.solver.connect(theta, above)
+        """A parameter over the start, and the shortest velocity found that leads to the target."""
+        theta, architecture = self._point_above(start), self.solver.architecture
+        sheets = architecture.sheets(architecture.align(self._point_above(target), theta))
+        return theta, self.solver.connect(theta, sheets)
 
     def geodesic(
-        self, initial_point: Any, end_point: Any = None, initial_tangent_vec: Any = None
+        self,
+        initial_point: Point,
+        end_point: Point | None = None,
+        initial_tangent_vec: TangentVec | None = None,
     ) -> Callable[[Any], FloatArray]:
         """Parametrise a geodesic, given by its ends or by its initial velocity.
 
         Parameters
         ----------
-        initial_point : array-like, shape=[..., *point_shape]
-        end_point : array-like, shape=[..., *point_shape], optional
+        end_point : Point, optional
             Reached at time 1.
-        initial_tangent_vec : array-like, shape=[..., *point_shape], optional
 
         Returns
         -------
@@ -212,23 +229,18 @@ class HorizontalMetric(RiemannianMetric):
                 above = self.solver.path(*self._lift(point, vector))(times)
                 return np.stack([self._point_below(theta) for theta in above])
 
-            return self._over_points(one, [initial_tangent_vec, initial_point])
+            result = (times.size, *self._space.shape)
+            return self._over_points(one, [initial_tangent_vec, initial_point], result)
 
         return path
 
-    def squared_dist(self, point_a: Any, point_b: Any) -> Any:
+    def squared_dist(self, point_a: Point, point_b: Point) -> Scalars:
         """Squared distance along the geodesic that :meth:`log` finds, or by a formula.
 
+        So it is that to the closest of up to 2⁶ sheets over the end point, and beyond that to the
+        nearest one as the crow flies, from which it may be shorter to go elsewhere.
         Differentiable once under autograd: the gradient in the first point is −2 log, as a
         covector.
-
-        Parameters
-        ----------
-        point_a, point_b : array-like, shape=[..., *point_shape]
-
-        Returns
-        -------
-        squared_dist : array, shape=[...]
 
         Raises
         ------
@@ -245,7 +257,7 @@ class HorizontalMetric(RiemannianMetric):
         distance = self._exact_distance(point_a, point_b)
         if distance is None:
             return np.sum(self._connect(point_a, point_b)[1] ** 2)
-        return distance**2
+        return np.square(distance)
 
     def _exact_distance(self, point_a: FloatArray, point_b: FloatArray) -> float | None:
         """The distance where a formula is known for it."""
@@ -255,21 +267,24 @@ class HorizontalMetric(RiemannianMetric):
         return self._covector_below(*self._connect(start, target))
 
     def parallel_transport(
-        self, tangent_vec: Any, base_point: Any, direction: Any = None, end_point: Any = None
-    ) -> FloatArray:
+        self,
+        tangent_vec: TangentVec,
+        base_point: Point,
+        direction: TangentVec | None = None,
+        end_point: Point | None = None,
+    ) -> TangentVec:
         """Transport a tangent vector parallel along a geodesic, from time 0 to 1.
 
         Parameters
         ----------
-        tangent_vec, base_point : array-like, shape=[..., *point_shape]
-        direction : array-like, shape=[..., *point_shape], optional
+        direction : TangentVec, optional
             Initial velocity of the geodesic.
-        end_point : array-like, shape=[..., *point_shape], optional
+        end_point : Point, optional
             Its end.
 
         Returns
         -------
-        transported_vec : array, shape=[..., *point_shape]
+        transported_vec : TangentVec
             Tangent at the end of the geodesic.
 
         Raises
@@ -296,12 +311,8 @@ class HorizontalMetric(RiemannianMetric):
             return self._over_points(along, [tangent_vec, base_point, direction])
         return self._over_points(towards, [tangent_vec, base_point, end_point])
 
-    def injectivity_radius(self, base_point: Any = None) -> Any:
+    def injectivity_radius(self, base_point: Point = None) -> Any:
         """Refuse: it is not known.
-
-        Parameters
-        ----------
-        base_point : array-like, shape=[..., *point_shape]
 
         Raises
         ------
@@ -316,19 +327,13 @@ class HorizontalMetric(RiemannianMetric):
     # Curvature.
 
     def curvature(
-        self, tangent_vec_a: Any, tangent_vec_b: Any, tangent_vec_c: Any, base_point: Any
-    ) -> FloatArray:
-        r"""Riemannian curvature R(a, b)c, with R(X, Y) = ∇_X ∇_Y − ∇_Y ∇_X − ∇_[X, Y].
-
-        Parameters
-        ----------
-        tangent_vec_a, tangent_vec_b, tangent_vec_c : array-like, shape=[..., *point_shape]
-        base_point : array-like, shape=[..., *point_shape]
-
-        Returns
-        -------
-        curvature : array, shape=[..., *point_shape]
-        """
+        self,
+        tangent_vec_a: TangentVec,
+        tangent_vec_b: TangentVec,
+        tangent_vec_c: TangentVec,
+        base_point: Point,
+    ) -> TangentVec:
+        r"""Riemannian curvature R(a, b)c, with R(X, Y) = ∇_X ∇_Y − ∇_Y ∇_X − ∇_[X, Y]."""
 
         def one(a: FloatArray, b: FloatArray, c: FloatArray, point: FloatArray) -> FloatArray:
             theta, a, b, c = self._lift(point, a, b, c)
@@ -341,19 +346,14 @@ class HorizontalMetric(RiemannianMetric):
         return self._over_points(one, [tangent_vec_a, tangent_vec_b, tangent_vec_c, base_point])
 
     def sectional_curvature(
-        self, tangent_vec_a: Any, tangent_vec_b: Any, base_point: Any = None
-    ) -> FloatArray:
+        self, tangent_vec_a: TangentVec, tangent_vec_b: TangentVec, base_point: Point = None
+    ) -> Scalars:
         """Sectional curvature ⟨R(a, b)b, a⟩ / (|a|²|b|² − ⟨a, b⟩²) of a plane.
 
         Parameters
         ----------
-        tangent_vec_a, tangent_vec_b : array-like, shape=[..., *point_shape]
+        tangent_vec_a, tangent_vec_b : TangentVec
             Linearly independent.
-        base_point : array-like, shape=[..., *point_shape]
-
-        Returns
-        -------
-        sectional_curvature : array, shape=[...]
         """
 
         def one(a: FloatArray, b: FloatArray, point: FloatArray) -> Any:
@@ -370,18 +370,14 @@ class HorizontalMetric(RiemannianMetric):
             ab, ba = form(a, b), form(b, a)
             return form(a, a) @ form(b, b) - ab @ ba + (ab - ba) @ (ab - ba) / 2
 
-        return self._over_points(one, [tangent_vec_a, tangent_vec_b, base_point])
+        return self._over_points(one, [tangent_vec_a, tangent_vec_b, base_point], ())
 
-    def ricci_tensor(self, base_point: Any = None) -> FloatArray:
+    def ricci_tensor(self, base_point: Point = None) -> LiftedMatrix:
         """Ricci tensor as a bilinear form in the coordinates of the points, like metric_matrix.
-
-        Parameters
-        ----------
-        base_point : array-like, shape=[..., *point_shape]
 
         Returns
         -------
-        ricci : array, shape=[..., d, d]
+        ricci : LiftedMatrix
             Ric(ζ, η) = ζᵀ ricci η for tangent vectors; zero off the tangent space.
         """
 
@@ -390,26 +386,19 @@ class HorizontalMetric(RiemannianMetric):
             forms = [self._covector_below(theta, vector).ravel() for vector in basis]
             return np.transpose(forms) @ matrix @ forms
 
-        return self._over_points(one, [base_point])
+        size = math.prod(self._space.shape)
+        return self._over_points(one, [base_point], (size, size))
 
-    def scalar_curvature(self, base_point: Any = None) -> FloatArray:
-        """Scalar curvature, the trace of the Ricci tensor.
-
-        Parameters
-        ----------
-        base_point : array-like, shape=[..., *point_shape]
-
-        Returns
-        -------
-        scalar_curvature : array, shape=[...]
-        """
-        return self._over_points(lambda point: np.trace(self._ricci(point)[2]), [base_point])
+    def scalar_curvature(self, base_point: Point = None) -> Scalars:
+        """Scalar curvature, the trace of the Ricci tensor."""
+        return self._over_points(lambda point: np.trace(self._ricci(point)[2]), [base_point], ())
 
     def _form(self, theta: FloatArray, direction: FloatArray, vector: FloatArray) -> FloatArray:
         return np.asarray(self.solver.spaces.second_fundamental_form(theta, direction, vector))
 
     def _basis(self, theta: FloatArray) -> FloatArray:
         """Orthonormal basis of the horizontal space, shape=[n, dim]."""
+        refuse_beyond(float(theta.size) * self._space.dim**2, "a basis and its second derivatives")
         projector = self.solver.spaces.project(theta, np.eye(theta.size))
         return np.linalg.eigh(projector)[1][:, theta.size - self._space.dim :].T
 
@@ -425,44 +414,24 @@ class HorizontalMetric(RiemannianMetric):
 
     # What needs coordinates.
 
-    def christoffels(self, base_point: Any = None) -> Any:
-        """Refuse: points are extrinsic, and ambient Christoffel symbols would be wrong.
-
-        Parameters
-        ----------
-        base_point : array-like, shape=[..., *point_shape]
-        """
+    def christoffels(self, base_point: Point = None) -> Any:
+        """Refuse: points are extrinsic, and ambient Christoffel symbols would be wrong."""
         raise _extrinsic(
             "Christoffel symbols",
             "exp and geodesic solve the geodesic equation, and the chart() of an invariant set has "
             "coordinates, for the families that have them",
         )
 
-    def riemann_tensor(self, base_point: Any = None) -> Any:
-        """Refuse: points are extrinsic, and the ambient tensor, zero, would be wrong.
-
-        Parameters
-        ----------
-        base_point : array-like, shape=[..., *point_shape]
-        """
+    def riemann_tensor(self, base_point: Point = None) -> Any:
+        """Refuse: points are extrinsic, and the ambient tensor, zero, would be wrong."""
         raise _extrinsic("components of the Riemann tensor", "use curvature(a, b, c, base_point)")
 
-    def covariant_riemann_tensor(self, base_point: Any = None) -> Any:
-        """Refuse: points are extrinsic, and the ambient tensor, zero, would be wrong.
-
-        Parameters
-        ----------
-        base_point : array-like, shape=[..., *point_shape]
-        """
+    def covariant_riemann_tensor(self, base_point: Point = None) -> Any:
+        """Refuse: points are extrinsic, and the ambient tensor, zero, would be wrong."""
         raise _extrinsic("components of the Riemann tensor", "use curvature(a, b, c, base_point)")
 
-    def inner_product_derivative_matrix(self, base_point: Any = None) -> Any:
-        """Refuse: points are extrinsic, and there is no derivative in all of their coordinates.
-
-        Parameters
-        ----------
-        base_point : array-like, shape=[..., *point_shape]
-        """
+    def inner_product_derivative_matrix(self, base_point: Point = None) -> Any:
+        """Refuse: points are extrinsic, and there is no derivative in all of their coordinates."""
         raise _extrinsic("a derivative of the metric matrix", "no geodesic here needs one")
 
 

@@ -12,17 +12,19 @@ from liftflow.architectures import (
     TwoLayerLinear,
 )
 from liftflow.architectures.linear import BALANCE_RTOL
+from liftflow.doors import door
 from liftflow.errors import InputError, NotIntrinsicError
 from liftflow.metrics.base import Cometric
 from liftflow.metrics.linear import deep_linear_cometric, neural_ode_cometric, two_layer_cometric
 from liftflow.metrics.path import PathCometric
 from liftflow.metrics.product import ProductCometric
-from liftflow.typing import FloatArray, as_array
+from liftflow.typing import FloatArray, OneTheta, as_array
 
 
+@door
 @singledispatch
 def intrinsic_cometric(
-    architecture: Architecture, theta0: Any, *, tolerance: float = BALANCE_RTOL
+    architecture: Architecture, theta0: OneTheta, *, tolerance: float = BALANCE_RTOL
 ) -> Cometric:
     """Build the closed form K_θ₀ of an architecture at θ₀.
 
@@ -30,16 +32,10 @@ def intrinsic_cometric(
 
     Parameters
     ----------
-    architecture : Architecture
-    theta0 : array-like, shape=[dim]
     tolerance : float
         How far θ₀ may be from the condition that the closed form needs (‖S − λI‖ relative to
         ‖U‖² + ‖V‖², for two linear layers). ``numpy.inf`` forces the form of the nearest λ, to be
         used as a negative control.
-
-    Returns
-    -------
-    cometric : Cometric
 
     Raises
     ------

@@ -14,50 +14,38 @@ from liftflow.metrics.multipliers import (
     TwoLayerMultiplier,
 )
 from liftflow.metrics.spectral import SpectralCometric
-from liftflow.typing import FloatArray
+from liftflow.typing import FloatArray, OneTheta
 
 
 def deep_linear_cometric(
-    network: DeepLinear, theta0: FloatArray, tolerance: float
+    network: DeepLinear, theta0: OneTheta, tolerance: float
 ) -> SpectralCometric:
     """Closed form of a relaxed balanced linear network of any depth.
 
     Parameters
     ----------
-    network : DeepLinear
-    theta0 : array, shape=[dim]
     tolerance : float
         Largest relative distance from relaxed balancedness.
-
-    Returns
-    -------
-    cometric : SpectralCometric
 
     Raises
     ------
     NotIntrinsicError
         θ₀ is not relaxed balanced, or its hidden directions are ambiguous.
     """
-    lams = network.balance(network.conservation_laws(theta0), network.size(theta0), tolerance)
+    lams = network.balance(network.conservation_laws(theta0), network.sizes(theta0), tolerance)
     left, right = network.hidden_values(theta0, tolerance)
     return SpectralCometric(network, theta0, DeepMultiplier(layer_shifts(lams), left, right))
 
 
 def two_layer_cometric(
-    network: TwoLayerLinear, theta0: FloatArray, tolerance: float
+    network: TwoLayerLinear, theta0: OneTheta, tolerance: float
 ) -> SpectralCometric:
     """Closed form of two linear layers: relaxed balanced, hyperbolic, or scalar at any S.
 
     Parameters
     ----------
-    network : TwoLayerLinear
-    theta0 : array, shape=[dim]
     tolerance : float
         Largest relative distance from relaxed balancedness, or from the hyperbolic leaf.
-
-    Returns
-    -------
-    cometric : SpectralCometric
 
     Raises
     ------
@@ -75,7 +63,7 @@ def _two_layer_multiplier(
     if network.n == network.m == 1:
         return ScalarMultiplier(2 * np.sum(matrix**2) - np.trace(matrix) ** 2)
     try:
-        (lam,) = network.balance(laws, network.size(theta0), tolerance)
+        (lam,) = network.balance(laws, network.sizes(theta0), tolerance)
     except NotIntrinsicError as error:
         radius = network.hyperbolic_radius(laws, tolerance)
         if radius is None:
@@ -88,20 +76,14 @@ def _two_layer_multiplier(
 
 
 def neural_ode_cometric(
-    network: LinearNeuralODE, theta0: FloatArray, tolerance: float
+    network: LinearNeuralODE, theta0: OneTheta, tolerance: float
 ) -> SpectralCometric:
     """Closed form of a relaxed balanced linear neural ODE, in the limit of infinite depth.
 
     Parameters
     ----------
-    network : LinearNeuralODE
-    theta0 : array, shape=[dim]
     tolerance : float
         Largest distance of the H_i from multiples of I, relative to 1 + ‖A‖².
-
-    Returns
-    -------
-    cometric : SpectralCometric
 
     Raises
     ------

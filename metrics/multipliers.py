@@ -10,56 +10,60 @@ from typing import Any
 
 import geomstats.backend as gs
 import numpy as np
+from autograd.tracer import isbox
 
+from liftflow.doors import Guarded, door
 from liftflow.errors import InputError
-from liftflow.linalg import shifted_product_root
-from liftflow.typing import FloatArray, as_array
+from liftflow.linalg import layer_squares
+from liftflow.typing import FloatArray, Scalars, as_array, as_own, freeze
 
 
-class Multiplier(ABC):
+def _values(singular: Any) -> Any:
+    """Singular values as an array; those of a decomposition, or traced, pass at once."""
+    if (type(singular) is np.ndarray and singular.dtype == np.float64) or isbox(singular):
+        return singular
+    return as_array(singular, "a singular value")
+
+
+class Multiplier(Guarded, ABC):
     """The function m of a spectral cometric, elementwise and differentiable under autograd."""
 
     @abstractmethod
-    def pair(self, left: Any, right: Any) -> Any:
+    def pair(self, left: Scalars, right: Scalars) -> Scalars:
         """Evaluate m(σ_k, σ_l).
 
         Parameters
         ----------
-        left, right : array, shape=[...]
+        left, right : Scalars
             Singular values of the left and of the right direction; they broadcast.
-
-        Returns
-        -------
-        multiplier : array, shape=[...]
         """
 
-    def hidden_left(self, right: Any) -> Any:
+    def hidden_left(self, right: Scalars) -> Scalars:
         """Evaluate m for a left direction in ker Zᵀ, by default the limit σ_k → 0.
 
         Parameters
         ----------
-        right : array, shape=[...]
+        right : Scalars
             Singular values of the right direction.
-
-        Returns
-        -------
-        multiplier : array, shape=[...]
         """
+        right = _values(right)
         return self.pair(0.0 * right, right)
 
-    def hidden_right(self, left: Any) -> Any:
+    def hidden_right(self, left: Scalars) -> Scalars:
         """Evaluate m for a right direction in ker Z, by default the limit σ_l → 0.
 
         Parameters
         ----------
-        left : array, shape=[...]
+        left : Scalars
             Singular values of the left direction.
-
-        Returns
-        -------
-        multiplier : array, shape=[...]
         """
+        left = _values(left)
         return self.pair(left, 0.0 * left)
+
+    @property
+    def chain_gaps(self) -> FloatArray | None:
+        """Constants d_i of a chain of weights, θ_i² = w² + d_i, with this m(|z|, |z|) if any."""
+        return None
 
 
 class TwoLayerMultiplier(Multiplier):
@@ -80,6 +84,7 @@ class TwoLayerMultiplier(Multiplier):
     [MPG]_.
     """
 
+    @door
     def __init__(self, lam: float, left: float = 0.0, right: float = 0.0) -> None:
         self.lam, self.left, self.right = float(lam), float(left), float(right)
 
@@ -91,44 +96,18 @@ class TwoLayerMultiplier(Multiplier):
             return (lam + root) / 2.0
         return 2.0 * singular**2 / (root - lam)
 
-    def pair(self, left: Any, right: Any) -> Any:
-        """Evaluate a(σ_k) + b(σ_l).
-
-        Parameters
-        ----------
-        left, right : array, shape=[...]
-
-        Returns
-        -------
-        multiplier : array, shape=[...]
-        """
+    def pair(self, left: Scalars, right: Scalars) -> Scalars:
+        """Evaluate a(σ_k) + b(σ_l)."""
+        left, right = _values(left), _values(right)
         return self._positive_root(self.lam, left) + self._positive_root(-self.lam, right)
 
-    def hidden_left(self, right: Any) -> Any:
-        """Evaluate a + b(σ_l) with the a of ker Zᵀ.
+    def hidden_left(self, right: Scalars) -> Scalars:
+        """Evaluate a + b(σ_l) with the a of ker Zᵀ."""
+        return self.left + self._positive_root(-self.lam, _values(right))
 
-        Parameters
-        ----------
-        right : array, shape=[...]
-
-        Returns
-        -------
-        multiplier : array, shape=[...]
-        """
-        return self.left + self._positive_root(-self.lam, right)
-
-    def hidden_right(self, left: Any) -> Any:
-        """Evaluate a(σ_k) + b with the b of ker Z.
-
-        Parameters
-        ----------
-        left : array, shape=[...]
-
-        Returns
-        -------
-        multiplier : array, shape=[...]
-        """
-        return self._positive_root(self.lam, left) + self.right
+    def hidden_right(self, left: Scalars) -> Scalars:
+        """Evaluate a(σ_k) + b with the b of ker Z."""
+        return self._positive_root(self.lam, _values(left)) + self.right
 
 
 class DeepMultiplier(Multiplier):
@@ -151,17 +130,22 @@ class DeepMultiplier(Multiplier):
     """
 
     def __init__(self, shifts: Any, left: Any = None, right: Any = None) -> None:
-        self.shifts: FloatArray = as_array(
-            shifts, "shifts", (None,), batch=False, differentiable=False
-        )
+        self.shifts: FloatArray = as_own(shifts, "shifts", (None,))
         depth = len(self.shifts)
         ends = np.eye(depth)
-        self.left: FloatArray = ends[-1] if left is None else as_array(left, "left", (depth,))
-        self.right: FloatArray = ends[0] if right is None else as_array(right, "right", (depth,))
+        self.left: FloatArray = freeze(ends[-1]) if left is None else as_own(left, "left", (depth,))
+        self.right: FloatArray = (
+            freeze(ends[0]) if right is None else as_own(right, "right", (depth,))
+        )
+
+    @property
+    def chain_gaps(self) -> FloatArray:
+        """The shifts, from the smallest on."""
+        return self.shifts - np.min(self.shifts)
 
     def _squares(self, singular: Any) -> Any:
         """Squared singular values of the layers, shape=[..., L]."""
-        return shifted_product_root(self.shifts + 0.0 * singular[..., None], singular**2)
+        return layer_squares(self.shifts + 0.0 * singular[..., None], singular)
 
     def _alphas(self, singular: Any) -> Any:
         squares = self._squares(singular)
@@ -177,44 +161,17 @@ class DeepMultiplier(Multiplier):
             products.append(products[-1] * squares[..., i])
         return gs.stack(products, axis=-1)
 
-    def pair(self, left: Any, right: Any) -> Any:
-        """Evaluate Σ_j α_j(σ_k) β_j(σ_l).
+    def pair(self, left: Scalars, right: Scalars) -> Scalars:
+        """Evaluate Σ_j α_j(σ_k) β_j(σ_l)."""
+        return gs.sum(self._alphas(_values(left)) * self._betas(_values(right)), axis=-1)
 
-        Parameters
-        ----------
-        left, right : array, shape=[...]
+    def hidden_left(self, right: Scalars) -> Scalars:
+        """Evaluate Σ_j α_j β_j(σ_l) with the α of ker Zᵀ."""
+        return gs.sum(self.left * self._betas(_values(right)), axis=-1)
 
-        Returns
-        -------
-        multiplier : array, shape=[...]
-        """
-        return gs.sum(self._alphas(left) * self._betas(right), axis=-1)
-
-    def hidden_left(self, right: Any) -> Any:
-        """Evaluate Σ_j α_j β_j(σ_l) with the α of ker Zᵀ.
-
-        Parameters
-        ----------
-        right : array, shape=[...]
-
-        Returns
-        -------
-        multiplier : array, shape=[...]
-        """
-        return gs.sum(self.left * self._betas(right), axis=-1)
-
-    def hidden_right(self, left: Any) -> Any:
-        """Evaluate Σ_j α_j(σ_k) β_j with the β of ker Z.
-
-        Parameters
-        ----------
-        left : array, shape=[...]
-
-        Returns
-        -------
-        multiplier : array, shape=[...]
-        """
-        return gs.sum(self._alphas(left) * self.right, axis=-1)
+    def hidden_right(self, left: Scalars) -> Scalars:
+        """Evaluate Σ_j α_j(σ_k) β_j with the β of ker Z."""
+        return gs.sum(self._alphas(_values(left)) * self.right, axis=-1)
 
 
 class LogarithmicMeanMultiplier(Multiplier):
@@ -228,22 +185,15 @@ class LogarithmicMeanMultiplier(Multiplier):
     [MPG]_: :math:`K(Z)[G] = \int_0^1 (ZZ^\top)^{1−s} G (Z^\top Z)^s ds`.
     """
 
-    def pair(self, left: Any, right: Any) -> Any:
+    def pair(self, left: Scalars, right: Scalars) -> Scalars:
         """Evaluate the logarithmic mean of the squares.
-
-        Parameters
-        ----------
-        left, right : array, shape=[...]
-
-        Returns
-        -------
-        multiplier : array, shape=[...]
 
         Raises
         ------
         InputError
             A singular value is zero: X(1) is always invertible.
         """
+        left, right = _values(left), _values(right)
         if not (gs.all(left > 0) and gs.all(right > 0)):
             raise InputError("the logarithmic mean needs singular values > 0, got a zero")
         ratio = gs.log(left / right)
@@ -267,20 +217,13 @@ class HyperbolicMultiplier(Multiplier):
     Zhang and Peyré 2026.
     """
 
+    @door
     def __init__(self, a: float) -> None:
         self.a = float(a)
 
-    def pair(self, left: Any, right: Any) -> Any:
-        """Evaluate √(σ_k² + a²) + √(σ_l² + a²).
-
-        Parameters
-        ----------
-        left, right : array, shape=[...]
-
-        Returns
-        -------
-        multiplier : array, shape=[...]
-        """
+    def pair(self, left: Scalars, right: Scalars) -> Scalars:
+        """Evaluate √(σ_k² + a²) + √(σ_l² + a²)."""
+        left, right = _values(left), _values(right)
         return (left**2 + self.a**2) ** 0.5 + (right**2 + self.a**2) ** 0.5
 
 
@@ -297,18 +240,15 @@ class ScalarMultiplier(Multiplier):
     Ours; every θ₀ is recoverable there.
     """
 
+    @door
     def __init__(self, constant: float) -> None:
         self.constant = max(float(constant), 0.0)
 
-    def pair(self, left: Any, right: Any) -> Any:
-        """Evaluate √(c + 4|z|²); the two singular values are the same number |z|.
+    @property
+    def chain_gaps(self) -> FloatArray:
+        """Those of two weights whose law has this square."""
+        return np.array([0.0, self.constant**0.5])
 
-        Parameters
-        ----------
-        left, right : array, shape=[...]
-
-        Returns
-        -------
-        multiplier : array, shape=[...]
-        """
-        return (self.constant + 4.0 * left * right) ** 0.5
+    def pair(self, left: Scalars, right: Scalars) -> Scalars:
+        """Evaluate √(c + 4|z|²); the two singular values are the same number |z|."""
+        return (self.constant + 4.0 * _values(left) * _values(right)) ** 0.5

@@ -3,43 +3,27 @@
 It shares no line with any closed form, knows no family, and every closed form is judged by it.
 """
 
-from typing import Any
-
 import autograd
 
 from liftflow.architectures import Architecture
+from liftflow.doors import door
 from liftflow.linalg import over_batch
-from liftflow.typing import FloatArray, as_array
+from liftflow.typing import Jacobian, LiftedMatrix, Theta, as_array, refuse_beyond
 
 
-def oracle_jacobian(architecture: Architecture, theta: Any) -> FloatArray:
-    """Jacobian of the lift by reverse-mode autodiff, entry by entry of z.
-
-    Parameters
-    ----------
-    architecture : Architecture
-    theta : array-like, shape=[..., dim]
-
-    Returns
-    -------
-    jacobian : array, shape=[..., lifted_dim, dim]
-    """
+@door
+def oracle_jacobian(architecture: Architecture, theta: Theta) -> Jacobian:
+    """Jacobian of the lift by reverse-mode autodiff, entry by entry of z."""
     theta = as_array(theta, "theta", (architecture.dim,), differentiable=False)
-    dense = over_batch(autograd.jacobian(architecture.lift), [theta], [1])
+    rows, columns = architecture.lifted_dim, architecture.dim
+    refuse_beyond(float(rows) * columns, f"a dense matrix of {rows} × {columns} numbers")
+    shape = (*architecture.lifted_shape, architecture.dim)
+    dense = over_batch(autograd.jacobian(architecture.lift), [theta], [1], shape)
     return dense.reshape(*theta.shape[:-1], architecture.lifted_dim, architecture.dim)
 
 
-def oracle_gram(architecture: Architecture, theta: Any) -> FloatArray:
-    """Lifted Gram operator M(θ) = J Jᵀ.
-
-    Parameters
-    ----------
-    architecture : Architecture
-    theta : array-like, shape=[..., dim]
-
-    Returns
-    -------
-    gram : array, shape=[..., lifted_dim, lifted_dim]
-    """
+@door
+def oracle_gram(architecture: Architecture, theta: Theta) -> LiftedMatrix:
+    """Lifted Gram operator M(θ) = J Jᵀ."""
     jacobian = oracle_jacobian(architecture, theta)
     return jacobian @ jacobian.swapaxes(-1, -2)

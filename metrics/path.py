@@ -7,12 +7,24 @@ import numpy as np
 
 from liftflow.architectures import ReLUNetwork
 from liftflow.errors import ArchitectureError, NotRecoverableError, NotTangentError
-from liftflow.linalg import over_batch, shifted_product_root, sparse_apply
+from liftflow.linalg import lengths, over_batch, shifted_product_root, sparse_apply
 from liftflow.metrics.base import Cometric
-from liftflow.metrics.exact import EXACT_RTOL, cone_distance
+from liftflow.metrics.exact import EXACT_RTOL, chain_distance, cone_distance
 from liftflow.metrics.geometry import TANGENT_RTOL
 from liftflow.metrics.horizontal import TangentSpaces
-from liftflow.typing import FloatArray, IntArray
+from liftflow.typing import (
+    Covector,
+    FloatArray,
+    IntArray,
+    Lifted,
+    LiftedMatrix,
+    LiftedTangent,
+    OneTheta,
+    Scalars,
+    Tangent,
+    Theta,
+    refuse_beyond,
+)
 
 
 class PathCometric(Cometric):
@@ -23,7 +35,6 @@ class PathCometric(Cometric):
 
     Parameters
     ----------
-    architecture : ReLUNetwork
     theta0 : array-like, shape=[dim]
 
     References
@@ -32,34 +43,25 @@ class PathCometric(Cometric):
     """
 
     architecture: ReLUNetwork
+    _family = ReLUNetwork
 
-    def point(self, z: Any, *, near: Any = None) -> FloatArray:
+    def point(self, z: Lifted, *, near: Theta | None = None) -> Theta:
         """Recover Ψ(z, h(θ₀)), in the sign gauge of ``near``.
 
         Parameters
         ----------
-        z : array-like, shape=[..., n_paths]
-        near : array-like, shape=[..., dim], optional
+        near : Theta, optional
             By default θ₀.
-
-        Returns
-        -------
-        theta : array, shape=[..., dim]
         """
         near = self.theta0 if near is None else near
         return self.architecture.recover(z, self.laws, near=near)
 
-    def follow(self, z: FloatArray, near: FloatArray) -> FloatArray:
+    def follow(self, z: FloatArray, near: OneTheta) -> OneTheta:
         """Recover θ starting from the point followed so far, with its signs.
 
         Parameters
         ----------
         z : array, shape=[n_paths]
-        near : array, shape=[dim]
-
-        Returns
-        -------
-        theta : array, shape=[dim]
         """
         return self.point(z, near=near)
 
@@ -68,18 +70,13 @@ class PathCometric(Cometric):
         """All of ker ∂h is horizontal: z and the laws determine θ."""
         return TangentSpaces(self.architecture)
 
-    def apply(self, z: Any, covector: Any, *, near: Any = None) -> Any:
+    def apply(self, z: Lifted, covector: Covector, *, near: Theta | None = None) -> LiftedTangent:
         """Apply K(z) to a covector with two sparse products.
 
         Parameters
         ----------
-        z, covector : array-like, shape=[..., n_paths]
-        near : array-like, shape=[..., dim], optional
+        near : Theta, optional
             Where Newton's method starts; by default θ₀.
-
-        Returns
-        -------
-        velocity : array, shape=[..., n_paths]
 
         Raises
         ------
@@ -95,36 +92,26 @@ class PathCometric(Cometric):
         per_edge = sparse_apply(z * covector, incidence.T.tocsr()) / theta**2
         return z * sparse_apply(per_edge, incidence)
 
-    def matrix(self, z: Any) -> FloatArray:
-        """K(z) as a dense matrix.
-
-        Parameters
-        ----------
-        z : array-like, shape=[..., n_paths]
-
-        Returns
-        -------
-        matrix : array, shape=[..., n_paths, n_paths]
-        """
+    def matrix(self, z: Lifted) -> LiftedMatrix:
+        """K(z) as a dense matrix."""
         z = self._lifted(z, "z", differentiable=False)
         theta = self.point(z)
+        size, dim = self.architecture.lifted_dim, self.architecture.dim
+        refuse_beyond(float(size) * max(size, dim), f"a dense matrix of {size} × {size} numbers")
         if not np.all(theta):
             return self.architecture.gram_matrix(theta)
         scaled = self.architecture.path_incidence.toarray() / theta[..., None, :]
         return z[..., :, None] * (scaled @ np.swapaxes(scaled, -1, -2)) * z[..., None, :]
 
-    def horizontal_lift(self, z: Any, tangent_vec: Any, *, theta: Any = None) -> FloatArray:
+    def horizontal_lift(
+        self, z: Lifted, tangent_vec: LiftedTangent, *, theta: Theta | None = None
+    ) -> Tangent:
         """Lift a tangent vector to 𝓜_θ₀, in O(edges) and one solve with the Laplacian.
 
         Parameters
         ----------
-        z, tangent_vec : array-like, shape=[..., n_paths]
-        theta : array-like, shape=[..., dim], optional
+        theta : Theta, optional
             A point of 𝓜_θ₀ over z; by default ``point(z)``.
-
-        Returns
-        -------
-        horizontal_vec : array, shape=[..., dim]
 
         Raises
         ------
@@ -139,28 +126,26 @@ class PathCometric(Cometric):
     def _horizontal_lift(self, theta: FloatArray, vector: FloatArray) -> FloatArray:
         network = self.architecture
         chart = network.basis_chart(theta)
+        size = np.max(np.abs(vector), initial=0.0)
+        vector = vector / (size or 1.0)  # its squares neither under- nor overflow
         above = chart.lift_tangent(theta, vector[network.path_numbers(chart)])
-        gap = np.linalg.norm(network.lift_jvp(theta, above) - vector)
-        if gap > TANGENT_RTOL * np.linalg.norm(vector):
-            residual = float(gap / np.linalg.norm(vector))
+        gap, own = lengths(np.stack([network.lift_jvp(theta, above) - vector, vector]))
+        if gap > TANGENT_RTOL * own:
+            residual = float(gap / own)
             raise NotTangentError(
                 f"tangent_vec is not tangent to the image at z: relative residual {residual:.1e}, "
                 f"expected at most {TANGENT_RTOL:.0e}; image().to_tangent(vector, z) projects it",
                 residual,
             )
         # Two lifts differ by a rescaling, which is orthogonal to the invariant set.
-        return network.project_to_tangent(theta, above)
+        own = np.inf
+        while lengths(above) < 0.3 * own:  # what rounding leaves of a long one is one as well
+            own = lengths(above)
+            above = network.project_to_tangent(theta, above)
+        return size * above
 
-    def solve(self, z: Any, tangent_vec: Any) -> FloatArray:
+    def solve(self, z: Lifted, tangent_vec: LiftedTangent) -> Covector:
         """Apply K(z)⁺ to a vector tangent to the image at z.
-
-        Parameters
-        ----------
-        z, tangent_vec : array-like, shape=[..., n_paths]
-
-        Returns
-        -------
-        covector : array, shape=[..., n_paths]
 
         Raises
         ------
@@ -169,31 +154,26 @@ class PathCometric(Cometric):
         """
         return self.architecture.solve_vjp(self.point(z), self.horizontal_lift(z, tangent_vec))
 
-    def inner_product(self, z: Any, tangent_vec_a: Any, tangent_vec_b: Any) -> FloatArray:
-        """Inner product of tangent vectors, as that of their horizontal lifts.
-
-        Parameters
-        ----------
-        z, tangent_vec_a, tangent_vec_b : array-like, shape=[..., n_paths]
-
-        Returns
-        -------
-        inner_product : array, shape=[...]
-        """
+    def inner_product(
+        self, z: Lifted, tangent_vec_a: LiftedTangent, tangent_vec_b: LiftedTangent
+    ) -> Scalars:
+        """Inner product of tangent vectors, as that of their horizontal lifts."""
         lifts = [self.horizontal_lift(z, vec) for vec in (tangent_vec_a, tangent_vec_b)]
         return np.sum(lifts[0] * lifts[1], axis=-1)
 
     def exact_distance(self, point_a: FloatArray, point_b: FloatArray) -> float | None:
-        """Distance of two points, for one balanced neuron.
+        """Distance of two points, for a chain of single weights or one balanced neuron.
 
         Parameters
         ----------
         point_a, point_b : array, shape=[n_paths]
-
-        Returns
-        -------
-        distance : float or None
         """
+        point_a, point_b = self._one(point_a, "point_a"), self._one(point_b, "point_b")
+        if self.architecture.n_paths == 1:
+            sizes = np.abs(self.theta0)
+            least = np.min(sizes)
+            gaps = (sizes - least) * (sizes + least)
+            return chain_distance(gaps, point_a.item(), point_b.item())
         dag = self.architecture.dag
         shape = np.sum(dag.head_hidden == 0), np.sum(dag.tail_hidden == 0)
         one_neuron = dag.n_hidden == 1 and sum(shape) == dag.dim
@@ -216,7 +196,6 @@ class OneHiddenLayerCometric(PathCometric):
     ----------
     architecture : ReLUNetwork
         No path with more than two edges.
-    theta0 : array-like, shape=[dim]
 
     Raises
     ------
@@ -228,7 +207,7 @@ class OneHiddenLayerCometric(PathCometric):
     [MPG]_.
     """
 
-    def __init__(self, architecture: ReLUNetwork, theta0: Any) -> None:
+    def __init__(self, architecture: ReLUNetwork, theta0: OneTheta) -> None:
         super().__init__(architecture, theta0)
         paths = architecture.paths()
         if max(map(len, paths)) > 3:
@@ -249,18 +228,13 @@ class OneHiddenLayerCometric(PathCometric):
         order = np.concatenate([*(block.ravel() for block in self._neurons), self._skips])
         self._inverse_order: IntArray = np.argsort(order)
 
-    def apply(self, z: Any, covector: Any, *, near: Any = None) -> Any:
+    def apply(self, z: Lifted, covector: Covector, *, near: Any = None) -> LiftedTangent:
         """Apply K(z) to a covector.
 
         Parameters
         ----------
-        z, covector : array-like, shape=[..., n_paths]
         near : array-like, optional
             Not used: nothing is iterated.
-
-        Returns
-        -------
-        velocity : array, shape=[..., n_paths]
 
         Raises
         ------
@@ -280,17 +254,8 @@ class OneHiddenLayerCometric(PathCometric):
         parts.append(covector[..., self._skips])
         return gs.concatenate(parts, axis=-1)[..., self._inverse_order]
 
-    def matrix(self, z: Any) -> Any:
-        """K(z) as a dense matrix.
-
-        Parameters
-        ----------
-        z : array-like, shape=[..., n_paths]
-
-        Returns
-        -------
-        matrix : array, shape=[..., n_paths, n_paths]
-        """
+    def matrix(self, z: Lifted) -> LiftedMatrix:
+        """K(z) as a dense matrix."""
         return Cometric.matrix(self, z)
 
 
@@ -307,7 +272,6 @@ class ScalarChainCometric(PathCometric):
     ----------
     architecture : ReLUNetwork
         ``ReLUNetwork.from_widths([n, 1, 1, m])``, or any graph with the same paths.
-    theta0 : array-like, shape=[dim]
 
     Raises
     ------
@@ -319,12 +283,12 @@ class ScalarChainCometric(PathCometric):
     [MPG]_.
     """
 
-    def __init__(self, architecture: ReLUNetwork, theta0: Any) -> None:
+    def __init__(self, architecture: ReLUNetwork, theta0: OneTheta) -> None:
         super().__init__(architecture, theta0)
         n_in, n_out = len(architecture.inputs), len(architecture.outputs)
         chain = architecture.hidden
         expected = [(i, *chain, o) for i in architecture.inputs for o in architecture.outputs]
-        if len(chain) != 2 or sorted(architecture.paths()) != sorted(expected):
+        if len(chain) != 2 or set(architecture.paths()) != set(expected):
             raise ArchitectureError(
                 "this closed form is for networks n-1-1-m without biases or skips, got "
                 f"{len(chain)} hidden nodes and {architecture.n_paths} paths; use PathCometric"
@@ -335,18 +299,13 @@ class ScalarChainCometric(PathCometric):
         first, second = self.laws
         self._shifts = gs.array([0.0, -first, -first - second])
 
-    def apply(self, z: Any, covector: Any, *, near: Any = None) -> Any:
+    def apply(self, z: Lifted, covector: Covector, *, near: Any = None) -> LiftedTangent:
         """Apply K(z) to a covector.
 
         Parameters
         ----------
-        z, covector : array-like, shape=[..., n_paths]
         near : array-like, optional
             Not used: nothing is iterated.
-
-        Returns
-        -------
-        velocity : array, shape=[..., n_paths]
 
         Raises
         ------
@@ -365,17 +324,8 @@ class ScalarChainCometric(PathCometric):
         flat = gs.reshape(image, (*image.shape[:-2], self._block.size))
         return flat[..., self._inverse_order]
 
-    def matrix(self, z: Any) -> Any:
-        """K(z) as a dense matrix.
-
-        Parameters
-        ----------
-        z : array-like, shape=[..., n_paths]
-
-        Returns
-        -------
-        matrix : array, shape=[..., n_paths, n_paths]
-        """
+    def matrix(self, z: Lifted) -> LiftedMatrix:
+        """K(z) as a dense matrix."""
         return Cometric.matrix(self, z)
 
 

@@ -1,65 +1,85 @@
 """The cometric of any recoverable architecture, by numerical recovery of θ."""
 
-from typing import Any
-
 import numpy as np
 
+from liftflow.architectures import Architecture
+from liftflow.errors import NotRecoverableError
 from liftflow.linalg import over_batch
 from liftflow.metrics.base import Cometric
 from liftflow.metrics.horizontal import TangentSpaces
-from liftflow.typing import FloatArray
+from liftflow.typing import (
+    Covector,
+    FloatArray,
+    Lifted,
+    LiftedMatrix,
+    LiftedTangent,
+    OneLifted,
+    OneTheta,
+    Theta,
+)
 
 
 class RecoveredCometric(Cometric):
     """K_θ₀(z) = ∂φ∂φᵀ at the θ that (φ, h) = (z, h(θ₀)) determines, found by iteration.
 
-    The fallback for architectures without a closed form: it needs intrinsic recoverability only.
+    The fallback for architectures without a closed form: it needs intrinsic recoverability only,
+    ker ∂φ ∩ ker ∂h = {0}, which is checked at θ₀ and at every θ that is recovered.
 
     Parameters
     ----------
     architecture : Architecture
         Its ``recover`` is Gauss–Newton unless the family knows better.
-    theta0 : array-like, shape=[dim]
+    theta0 : OneTheta
         Also where recovery starts, so z must be reachable from φ(θ₀).
+
+    Raises
+    ------
+    NotRecoverableError
+        θ₀ is not recoverable: says the dimension of ker ∂φ ∩ ker ∂h.
 
     References
     ----------
     Recoverability implies the metric property: [MPG]_.
     """
 
-    def point(self, z: Any, *, near: Any = None) -> FloatArray:
+    def __init__(self, architecture: Architecture, theta0: OneTheta) -> None:
+        super().__init__(architecture, theta0)
+        self._check(self.theta0, "θ₀")
+
+    def _check(self, theta: FloatArray, name: str) -> None:
+        """Refuse a point where z and the laws leave directions open: the metric depends on them."""
+        architecture = self.architecture
+        # The ranges of ∂φᵀ and ∂hᵀ are orthogonal, so each may be measured in its own units.
+        seen = architecture.lift_rank(theta) + architecture.laws_rank(theta)
+        if seen < architecture.dim:
+            raise NotRecoverableError(
+                f"{name} is not recoverable: ker ∂φ ∩ ker ∂h has dimension "
+                f"{architecture.dim - seen}, so z and the {architecture.n_laws} known laws do not "
+                "determine θ, and K would depend on where a search for it starts; take another θ₀, "
+                "more laws, or a closed form (intrinsic_cometric) where there is one"
+            )
+
+    def point(self, z: Lifted, *, near: Theta | None = None) -> Theta:
         """Recover θ.
 
         Parameters
         ----------
-        z : array-like, shape=[..., *lifted_shape]
-        near : array-like, shape=[..., dim], optional
+        near : Theta, optional
             Where the iteration starts; by default θ₀.
-
-        Returns
-        -------
-        theta : array, shape=[..., dim]
 
         Raises
         ------
         NotRecoverableError
-            The iteration does not converge.
+            The iteration does not converge, or leads to a point that is not recoverable.
         """
         near = self.theta0 if near is None else near
-        return self.architecture.recover(z, self.laws, near=near)
+        theta = self.architecture.recover(z, self.laws, near=near)
+        for point in np.reshape(theta, (-1, self.architecture.dim)):
+            self._check(point, "the θ over this z")
+        return theta
 
-    def follow(self, z: FloatArray, near: FloatArray) -> FloatArray:
-        """Recover θ starting from the point followed so far.
-
-        Parameters
-        ----------
-        z : array, shape=[*lifted_shape]
-        near : array, shape=[dim]
-
-        Returns
-        -------
-        theta : array, shape=[dim]
-        """
+    def follow(self, z: OneLifted, near: OneTheta) -> OneTheta:
+        """Recover θ starting from the point followed so far."""
         return self.point(z, near=near)
 
     @property
@@ -67,45 +87,22 @@ class RecoveredCometric(Cometric):
         """All of ker ∂h is horizontal: z and the laws determine θ."""
         return TangentSpaces(self.architecture)
 
-    def apply(self, z: Any, covector: Any, *, near: Any = None) -> Any:
+    def apply(self, z: Lifted, covector: Covector, *, near: Theta | None = None) -> LiftedTangent:
         """Apply K(z) to a covector, as ∂φ∂φᵀ at the recovered θ.
 
         Parameters
         ----------
-        z, covector : array-like, shape=[..., *lifted_shape]
-        near : array-like, shape=[..., dim], optional
+        near : Theta, optional
             Where the iteration starts; by default θ₀.
-
-        Returns
-        -------
-        velocity : array, shape=[..., *lifted_shape]
         """
         return self.architecture.gram_apply(self.point(z, near=near), covector)
 
-    def matrix(self, z: Any) -> Any:
-        """K(z) as a dense matrix.
-
-        Parameters
-        ----------
-        z : array-like, shape=[..., *lifted_shape]
-
-        Returns
-        -------
-        matrix : array, shape=[..., lifted_dim, lifted_dim]
-        """
+    def matrix(self, z: Lifted) -> LiftedMatrix:
+        """K(z) as a dense matrix."""
         return self.architecture.gram_matrix(self.point(z))
 
-    def solve(self, z: Any, tangent_vec: Any) -> FloatArray:
-        """Apply K(z)⁺ to a tangent vector; the part of it that is not tangent is dropped.
-
-        Parameters
-        ----------
-        z, tangent_vec : array-like, shape=[..., *lifted_shape]
-
-        Returns
-        -------
-        covector : array, shape=[..., *lifted_shape]
-        """
+    def solve(self, z: Lifted, tangent_vec: LiftedTangent) -> Covector:
+        """Apply K(z)⁺ to a tangent vector; the part of it that is not tangent is dropped."""
         architecture, shape = self.architecture, self.lifted_shape
 
         def solve(theta: FloatArray, vector: FloatArray) -> FloatArray:
@@ -114,4 +111,4 @@ class RecoveredCometric(Cometric):
             return np.reshape(inverse.T @ (inverse @ vector.ravel()), shape)
 
         vector = self._lifted(tangent_vec, "tangent_vec", differentiable=False)
-        return over_batch(solve, [self.point(z), vector], [1, len(shape)])
+        return over_batch(solve, [self.point(z), vector], [1, len(shape)], shape)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import autograd
@@ -9,14 +10,30 @@ import autograd.numpy as anp
 import geomstats.backend as gs
 import numpy as np
 from autograd.extend import defvjp, primitive
+from autograd.tracer import getval
 
 from liftflow.architectures.linear import DeepLinear
-from liftflow.errors import NotOnImageError
+from liftflow.doors import door
+from liftflow.errors import NotIntrinsicError, NotOnImageError
 from liftflow.linalg import RANK_RTOL, over_batch
 from liftflow.metrics.base import Cometric
-from liftflow.metrics.exact import EXACT_RTOL, bures_wasserstein_distance, cone_distance
+from liftflow.metrics.exact import (
+    EXACT_RTOL,
+    bures_wasserstein_distance,
+    chain_distance,
+    cone_distance,
+)
 from liftflow.metrics.multipliers import Multiplier, TwoLayerMultiplier
-from liftflow.typing import FloatArray, as_array
+from liftflow.typing import (
+    Covector,
+    FloatArray,
+    Lifted,
+    LiftedTangent,
+    OneTheta,
+    Scalars,
+    Theta,
+    as_array,
+)
 
 _CLOSE = 1e-5  # relative gap of singular values below which a divided difference is a derivative
 
@@ -29,10 +46,12 @@ def _frames(z: FloatArray, rank: int) -> tuple[FloatArray, FloatArray, FloatArra
 
 @primitive
 def _spectral_apply(
-    z: FloatArray, form: FloatArray, multiplier: Multiplier, rank: int, power: float
+    z: FloatArray, form: FloatArray, cometric: "SpectralCometric", power: float
 ) -> FloatArray:
     """P (m^power ∘ (PᵀGQ)) Qᵀ, plus the parts in ker Zᵀ and ker Z; their corner is dropped."""
+    multiplier, rank = cometric.multiplier, cometric.rank
     left, singular, right = _frames(z, rank)
+    cometric._check_kernels(singular)
     left_t, right_t = np.swapaxes(left, -1, -2), np.swapaxes(right, -1, -2)
     rows, columns = z.shape[-2:]
     half, other_half = form @ right, left_t @ form
@@ -41,10 +60,14 @@ def _spectral_apply(
     image = left @ (table * inside) @ right_t
     if rows > rank:
         scale = multiplier.hidden_left(singular)[..., None, :] ** power
-        image = image + ((half - left @ inside) * scale) @ right_t
+        rest = half - left @ inside
+        rest = rest - left @ (left_t @ rest)  # again: a scale may be large, what is left out not
+        image = image + (rest * scale) @ right_t
     if columns > rank:
         scale = multiplier.hidden_right(singular)[..., :, None] ** power
-        image = image + left @ (scale * (other_half - inside @ right_t))
+        rest = other_half - inside @ right_t
+        rest = rest - (rest @ right) @ right_t
+        image = image + left @ (scale * rest)
     return image
 
 
@@ -93,14 +116,10 @@ def _contract(
 
 
 def _pull_z(
-    ans: FloatArray,
-    z: FloatArray,
-    form: FloatArray,
-    multiplier: Multiplier,
-    rank: int,
-    power: float,
+    ans: FloatArray, z: FloatArray, form: FloatArray, cometric: "SpectralCometric", power: float
 ) -> Callable[[FloatArray], FloatArray]:
     """Pull back to z by divided differences (Daleckii–Krein): no NaN at equal singular values."""
+    multiplier, rank = cometric.multiplier, cometric.rank
 
     def pull(cotangent: FloatArray) -> FloatArray:
         arrays = [
@@ -152,9 +171,7 @@ defvjp(
     _spectral_apply,
     _pull_z,
     # K(z) is symmetric, so the pullback to the covector is K(z) again.
-    lambda ans, z, form, multiplier, rank, power: (
-        lambda g: _spectral_apply(z, g, multiplier, rank, power)
-    ),
+    lambda ans, z, form, cometric, power: lambda g: _spectral_apply(z, g, cometric, power),
     argnums=(0, 1),
 )
 
@@ -195,8 +212,6 @@ class SpectralCometric(Cometric):
     ----------
     architecture : DeepLinear
         Or another family of matrix products.
-    theta0 : array-like, shape=[dim]
-    multiplier : Multiplier
 
     References
     ----------
@@ -204,25 +219,29 @@ class SpectralCometric(Cometric):
     """
 
     architecture: DeepLinear
+    _family = DeepLinear
 
-    def __init__(self, architecture: DeepLinear, theta0: Any, multiplier: Multiplier) -> None:
+    @door
+    def __init__(self, architecture: DeepLinear, theta0: OneTheta, multiplier: Multiplier) -> None:
         super().__init__(architecture, theta0)
         self.multiplier = multiplier
         self.rank = min(architecture.widths)
 
-    def point(self, z: Any, *, near: Any = None) -> FloatArray:
+    def point(self, z: Lifted, *, near: Theta | None = None) -> Theta:
         """Find one point of the fibre over z on the invariant set of θ₀.
 
         Parameters
         ----------
-        z : array-like, shape=[..., n, m]
-        near : array-like, shape=[..., dim], optional
+        near : Theta, optional
             By default θ₀.
 
-        Returns
-        -------
-        theta : array, shape=[..., dim]
+        Raises
+        ------
+        NotIntrinsicError
+            As :meth:`apply`.
         """
+        z = self._lifted(z, "z", differentiable=False)
+        self._check_kernels(_singular_values(z)[..., : self.rank])
         near = self.theta0 if near is None else near
         return self.architecture.recover(z, self.laws, near=near)
 
@@ -230,53 +249,39 @@ class SpectralCometric(Cometric):
         z, form = self._lifted(z, "z"), self._lifted(form, name)
         lead = np.broadcast_shapes(z.shape[:-2], form.shape[:-2])
         z, form = (_with_leading_axes(array, lead) for array in (z, form))
-        return _spectral_apply(z, form, self.multiplier, self.rank, power)
+        return _spectral_apply(z, form, self, power)
 
-    def apply(self, z: Any, covector: Any, *, near: Any = None) -> Any:
+    def apply(self, z: Lifted, covector: Covector, *, near: Any = None) -> LiftedTangent:
         """Apply K(z) to a covector.
 
         Parameters
         ----------
-        z, covector : array-like, shape=[..., n, m]
         near : array-like, optional
             Not used: nothing is iterated.
 
-        Returns
-        -------
-        velocity : array, shape=[..., n, m]
+        Raises
+        ------
+        NotIntrinsicError
+            The rank of z drops where θ₀ has another value in the hidden directions: M differs along
+            the fibre over z, and no K(z) exists.
         """
         return self._apply(z, covector, "covector", 1.0)
 
-    def solve(self, z: Any, tangent_vec: Any) -> Any:
+    def solve(self, z: Lifted, tangent_vec: LiftedTangent) -> Covector:
         """Apply K(z)⁺; the part of the vector that is not tangent is dropped.
-
-        Parameters
-        ----------
-        z, tangent_vec : array-like, shape=[..., n, m]
-
-        Returns
-        -------
-        covector : array, shape=[..., n, m]
 
         Raises
         ------
         NotOnImageError
             K(z) is singular on the tangent space: the rank of z drops.
+        NotIntrinsicError
+            As :meth:`apply`.
         """
-        self._check_rank(self._lifted(z, "z"))
+        self._check_inverse(self._lifted(z, "z"))
         return self._apply(z, tangent_vec, "tangent_vec", -1.0)
 
-    def sqrt_apply(self, z: Any, covector: Any) -> Any:
-        """Apply the symmetric square root of K(z).
-
-        Parameters
-        ----------
-        z, covector : array-like, shape=[..., n, m]
-
-        Returns
-        -------
-        image : array, shape=[..., n, m]
-        """
+    def sqrt_apply(self, z: Lifted, covector: Covector) -> LiftedTangent:
+        """Apply the symmetric square root of K(z)."""
         return self._apply(z, covector, "covector", 0.5)
 
     def _multipliers(self, singular: Any) -> Any:
@@ -291,29 +296,56 @@ class SpectralCometric(Cometric):
             parts += [self.multiplier.hidden_right(singular)] * (columns - self.rank)
         return gs.concatenate(parts, axis=-1)
 
-    def _check_rank(self, z: Any) -> None:
-        singular = _singular_values(z)
-        # Below this lie the rounding errors of the decomposition: zeros that are not quite 0.
-        noise = max(self.lifted_shape) * np.finfo(np.float64).eps * singular[..., :1]
-        singular = gs.where(singular > noise, singular, 0.0)[..., : self.rank]
-        drops = singular[..., -1] == 0.0
-        if not gs.any(drops):
+    def _without_noise(self, singular: Any) -> Any:
+        """Singular values, those that are rounding errors of z and its decomposition as 0."""
+        return gs.where(singular > self._noise * singular[..., :1], singular, 0.0)
+
+    @cached_property
+    def _noise(self) -> float:
+        """Rounding error of a singular value, relative to the largest."""
+        return float(sum(self.architecture.widths) * np.finfo(np.float64).eps)
+
+    @cached_property
+    def _negligible(self) -> float:
+        """What counts as 0 beside the multipliers at θ₀: the λ that vanish are not quite 0."""
+        singular = _singular_values(np.asarray(self.architecture.lift(self.theta0)))
+        return RANK_RTOL * float(np.max(self._multipliers(singular[: self.rank])))
+
+    def _check_kernels(self, singular: Any) -> None:
+        """Refuse a z in whose kernels a turn of the layers moves M: they carry several values."""
+        singular = getval(singular)
+        if np.all(singular[..., -1] > self._noise * singular[..., 0]):
             return
-        # K may still be invertible; but the λ that vanish are not quite 0, either.
-        size = gs.amax(self.eigenvalues(self.architecture.lift(self.theta0)))
-        if gs.any(drops & (gs.amin(self._multipliers(singular), axis=-1) <= RANK_RTOL * size)):
+        singular = self._without_noise(singular)
+        for values in singular[singular[..., -1] == 0.0]:
+            rank = np.count_nonzero(values)
+            table = _table(self.multiplier, values, self.lifted_shape, 1.0)
+            for kernel, own in (("ker Zᵀ", table[rank:]), ("ker Z", table[:, rank:].T)):
+                apart = float(np.max(np.ptp(own, axis=0)))
+                if apart > self._negligible:
+                    raise NotIntrinsicError(
+                        f"no K(z) exists: z has rank {rank}, below {self.rank}, and on {kernel} "
+                        "the layers carry several values, which z does not assign to directions: "
+                        f"M(θ) differs by up to {apart:.3g} along the fibre over z; stay on "
+                        f"matrices of rank {self.rank}, or start from a θ₀ with λ = 0"
+                    )
+
+    def _check_inverse(self, z: Any) -> None:
+        singular = self._without_noise(_singular_values(z)[..., : self.rank])
+        self._check_kernels(singular)
+        drops = singular[..., -1] == 0.0
+        # K may still be invertible.
+        if gs.any(drops) and gs.any(
+            drops & (gs.amin(self._multipliers(singular), axis=-1) <= self._negligible)
+        ):
             raise NotOnImageError(
                 f"the rank of z is below {self.rank}, where K(z) is singular and has no inverse "
                 "on the tangent space; stay on matrices of full rank",
                 0.0,
             )
 
-    def eigenvalues(self, z: Any) -> Any:
+    def eigenvalues(self, z: Lifted) -> Any:
         """Return the eigenvalues of K(z) on the tangent space, in no particular order.
-
-        Parameters
-        ----------
-        z : array-like, shape=[..., n, m]
 
         Returns
         -------
@@ -321,16 +353,8 @@ class SpectralCometric(Cometric):
         """
         return self._multipliers(_singular_values(self._lifted(z, "z"))[..., : self.rank])
 
-    def log_determinant(self, z: Any) -> Any:
+    def log_determinant(self, z: Lifted) -> Scalars:
         """Logarithm of the determinant of K(z) on the tangent space.
-
-        Parameters
-        ----------
-        z : array-like, shape=[..., n, m]
-
-        Returns
-        -------
-        log_determinant : array, shape=[...]
 
         Raises
         ------
@@ -338,36 +362,26 @@ class SpectralCometric(Cometric):
             The rank of z drops, so that it is −∞.
         """
         z = self._lifted(z, "z")
-        self._check_rank(z)
+        self._check_inverse(z)
         return gs.sum(gs.log(self.eigenvalues(z)), axis=-1)
 
-    def trace(self, z: Any) -> Any:
-        """Trace of K(z).
-
-        Parameters
-        ----------
-        z : array-like, shape=[..., n, m]
-
-        Returns
-        -------
-        trace : array, shape=[...]
-        """
+    def trace(self, z: Lifted) -> Scalars:
+        """Trace of K(z)."""
         return gs.sum(self.eigenvalues(z), axis=-1)
 
     def exact_distance(self, point_a: FloatArray, point_b: FloatArray) -> float | None:
-        """Distance of two points, for two balanced layers: of rank one, or positive definite.
+        """Distance of two points where a formula is known.
 
-        Symmetric positive definite matrices are totally geodesic among the square ones, and the
-        metric on them is twice that of Bures and Wasserstein.
+        Numbers are products of a chain, whatever the widths between. For two balanced layers there
+        are formulas for rank one and for symmetric positive definite matrices: these are totally
+        geodesic among the square ones, and the metric on them is twice that of Bures and
+        Wasserstein.
 
         Parameters
         ----------
         point_a, point_b : array, shape=[n, m]
-
-        Returns
-        -------
-        distance : float or None
         """
+        point_a, point_b = self._one(point_a, "point_a"), self._one(point_b, "point_b")
         widths, multiplier = self.architecture.widths, self.multiplier
         small = EXACT_RTOL * np.sum(self.theta0**2)
         if isinstance(multiplier, TwoLayerMultiplier) and abs(multiplier.lam) <= small:
@@ -375,6 +389,12 @@ class SpectralCometric(Cometric):
                 return cone_distance(point_a, point_b)
             if len(set(widths)) == 1 and _positive(point_a) and _positive(point_b):
                 return math.sqrt(2) * bures_wasserstein_distance(point_a, point_b)
+        gaps = multiplier.chain_gaps if self.architecture.lifted_dim == 1 else None
+        if gaps is not None:
+            # The laws are only known to rounding errors, whose roots are large beside those.
+            noise = 8 * np.finfo(np.float64).eps * np.sum(self.theta0**2)
+            gaps = np.where(gaps <= noise, 0.0, gaps)
+            return chain_distance(gaps, point_a.item(), point_b.item())
         return super().exact_distance(point_a, point_b)
 
 

@@ -1,6 +1,7 @@
 """Long runs: what is saved is enough to go on bit for bit, memory is bounded, charts change."""
 
 import dataclasses
+import os
 import re
 import shutil
 
@@ -15,7 +16,7 @@ from liftflow.errors import DataError, InputError, OutputError
 from liftflow.flows import IntrinsicFlow, ParameterFlow, Trajectory, compare
 from liftflow.losses import Loss
 from liftflow.manifolds import InvariantSet
-from liftflow.metrics import intrinsic_cometric
+from liftflow.metrics import Cometric, intrinsic_cometric
 
 KEPT = ("t", "y", "theta", "loss", "chart_times")
 FLOWS = ("parameter", *MODES)
@@ -128,7 +129,12 @@ def test_a_finished_run_is_returned_and_a_longer_one_goes_on():
     invariant_set, loss = problem("dag")
     times = np.linspace(0.0, 1.0, 11)
     half = integrate("basis", invariant_set, loss, t_span=(0.0, 0.5), t_eval=times[:6])
-    assert integrate("basis", invariant_set, loss, t_span=(0.0, 0.5), resume=half) is half
+    same = {"t_span": (0.0, 0.5), "resume": half}
+    assert integrate("basis", invariant_set, loss, t_eval=times[:6], **same) is half
+    with pytest.raises(InputError, match="times asked for now differ"):
+        integrate("basis", invariant_set, loss, **same)
+    with pytest.raises(InputError, match=r"went to t = 0\.5 already, beyond the end 0\.35 asked"):
+        integrate("basis", invariant_set, loss, t_eval=times[:4], t_span=(0.0, 0.35), resume=half)
     longer = integrate("basis", invariant_set, loss, t_eval=times, resume=half)
     whole = integrate("basis", invariant_set, loss, t_eval=times)
     np.testing.assert_array_equal(longer.theta[:6], half.theta)
@@ -233,11 +239,10 @@ def test_states_are_thinned_to_the_memory_allowed():
     invariant_set, loss = problem("dag")
     dim = invariant_set.architecture.dim
     full = integrate("parameter", invariant_set, loss, n_times=101)
-    thin = integrate("parameter", invariant_set, loss, n_times=101, memory_limit=11 * 8 * dim)
+    thin = integrate("parameter", invariant_set, loss, n_times=101, memory_limit=11 * 8 * (dim + 2))
     np.testing.assert_array_equal(thin.t, full.t[::10])
-    comparison = compare(
-        invariant_set, loss, (0.0, 1.0), memory_limit=5 * 16 * dim, **precise(1e-8)
-    )
+    limit = 5 * 8 * (2 * dim + 4)  # with the time, the loss and two deviations
+    comparison = compare(invariant_set, loss, (0.0, 1.0), memory_limit=limit, **precise(1e-8))
     np.testing.assert_array_equal(comparison.parameter.t, comparison.intrinsic.t)
     assert len(comparison.parameter.t) == 5
     assert comparison.max_deviation < 1e-6
@@ -259,6 +264,189 @@ def test_a_comparison_goes_on_from_its_folder(tmp_path):
     assert "charts" in shown
 
 
+def test_a_comparison_uses_a_checkpoint_only_for_what_it_is(tmp_path):
+    invariant_set, loss = problem("dag")
+    settings = {"t_span": (0.0, 1.0), "n_times": 6, "rtol": 1e-5}
+    folder = tmp_path / "new" / "folder"  # is made
+    whole = compare(invariant_set, loss, checkpoints=folder, **settings)
+    (folder / "intrinsic.npz").unlink()  # as if killed between the flows
+    dim = invariant_set.architecture.dim
+    for changed, match in (
+        ({"n_times": 11}, "times asked for now differ"),
+        ({"t_span": (0.0, 0.6), "n_times": 4}, r"went to t = 1 already, beyond the end 0\.6"),
+        ({"t_span": (0.0, 2.0)}, "times asked for now differ"),
+        ({"memory_limit": 3 * 16 * dim}, "times asked for now differ"),
+        ({"rtol": 1e-6}, "a run with rtol"),
+        ({"t_span": (0.0, 0.6), "control": True}, "beyond the end"),
+    ):
+        with pytest.raises(InputError, match=match):
+            compare(invariant_set, loss, checkpoints=folder, **settings | changed)
+    again = compare(invariant_set, loss, checkpoints=folder, control=True, **settings)
+    np.testing.assert_array_equal(again.deviation, whole.deviation)
+    np.testing.assert_array_equal(again.control.t, again.parameter.t)
+    # Twice as long, at the same times as far as it goes: this is the same run, and goes on.
+    longer = compare(
+        invariant_set, loss, checkpoints=folder, **settings | {"t_span": (0.0, 2.0), "n_times": 11}
+    )
+    np.testing.assert_array_equal(longer.parameter.theta[:6], whole.parameter.theta)
+    with pytest.raises(InputError, match=r"checkpoints must be str or Path or None, got 3"):
+        compare(invariant_set, loss, checkpoints=3, **settings)
+
+
+class Agrees(Loss):
+    """A loss that takes the values and the gradients of another one where they are told apart."""
+
+    def __init__(self, loss, change):
+        self.loss, self.change = loss, change
+
+    def value(self, z, near=None):
+        return self.loss.value(z, near) + self.change(z)[0]
+
+    def gradient(self, z, near=None):
+        return self.loss.gradient(z, near) + self.change(z)[1]
+
+
+def changes(z0):
+    """Changes of a loss that vanish at z₀, ever more of them, and their gradients."""
+    normal = np.random.default_rng(5).standard_normal(z0.size)
+
+    def cubic(z):
+        return np.sum((z - z0) ** 3, axis=-1), 3 * (z - z0) ** 2
+
+    def far(z):  # nothing at all within the distance 1 of z₀
+        reach = np.maximum(np.linalg.norm(z - z0) - 1.0, 0.0)
+        away = (z - z0) / max(np.linalg.norm(z - z0), 1.0)
+        return reach**2, 2 * reach * away
+
+    return {
+        "slope": lambda z: ((z - z0) @ normal, normal),
+        "curvature": lambda z: (0.01 * np.sum((z - z0) ** 2, axis=-1), 0.02 * (z - z0)),
+        "cubic": cubic,
+        "far": far,
+    }
+
+
+@pytest.mark.parametrize("kind", FLOWS)
+@pytest.mark.parametrize("change", ["slope", "curvature", "cubic", "far"])
+def test_resume_refuses_a_loss_that_begins_alike(kind, change):
+    invariant_set, loss = problem("layers")
+    settings = {"t_span": (0.0, 0.2), "n_times": 3, "rtol": 1e-4, "atol": 1e-7}
+    part = integrate(kind, invariant_set, loss, **settings)
+    z0 = invariant_set.architecture.lift(invariant_set.theta0)
+    other = Agrees(loss, changes(z0)[change])
+    with pytest.raises(InputError, match="resume continues the flow it came from, which "):
+        integrate(kind, invariant_set, other, resume=part, **settings)
+    equal = Agrees(loss, lambda z: (0.0, 0.0))  # the control
+    assert integrate(kind, invariant_set, equal, resume=part, **settings) is part
+
+
+class Frozen(Cometric):
+    """K stays as it is at z₀."""
+
+    def __init__(self, cometric, z0):
+        super().__init__(cometric.architecture, cometric.theta0)
+        self.moving, self.z0 = cometric, z0
+
+    def apply(self, z, covector, *, near=None):
+        return self.moving.apply(self.z0, covector, near=self.theta0)
+
+    def solve(self, z, vector, *, near=None):
+        return self.moving.solve(self.z0, vector, near=self.theta0)
+
+    def point(self, z, *, near=None):
+        return self.moving.point(z, near=near)
+
+
+def test_resume_refuses_a_metric_that_begins_alike():
+    invariant_set, loss = problem("layers")
+    architecture, theta0 = invariant_set.architecture, invariant_set.theta0
+    moving = intrinsic_cometric(architecture, theta0)
+    settings = {"t_span": (0.0, 0.2), "n_times": 3, "rtol": 1e-4}
+    part = IntrinsicFlow(invariant_set, loss, "full", moving).integrate(**settings)
+    frozen = IntrinsicFlow(invariant_set, loss, "full", Frozen(moving, architecture.lift(theta0)))
+    with pytest.raises(InputError, match="goes on otherwise after the same start"):
+        frozen.integrate(resume=part, **settings)
+
+
+def test_a_run_whose_last_checkpoint_is_at_the_end_is_finished(monkeypatch):
+    """Killed after that, and before it said so."""
+    invariant_set, loss = problem("dag")
+    saved, settings = [], {"rtol": 1e-5, "checkpoint": "run", "checkpoint_seconds": 0.0}
+    monkeypatch.setattr(Trajectory, "save", lambda self, path: saved.append(self))
+    whole = integrate("basis", invariant_set, loss, **settings)
+    assert "still running at t = 1" in saved[-2].message
+    assert_same(integrate("basis", invariant_set, loss, resume=saved[-2], **settings), whole)
+
+
+def test_the_remark_outlives_the_end_of_a_resumed_run(monkeypatch):
+    """Killed half-way, resumed, and killed again after the last step."""
+    invariant_set, loss = problem("layers")
+    saved, settings = [], {"rtol": 1e-4, "method": "LSODA", "checkpoint": "run"}
+    monkeypatch.setattr(Trajectory, "save", lambda self, path: saved.append(self))
+    settings["checkpoint_seconds"] = 0.0
+    integrate("parameter", invariant_set, loss, **settings)
+    half = saved[len(saved) // 2]
+    resumed = integrate("parameter", invariant_set, loss, resume=half, **settings)
+    again = integrate("parameter", invariant_set, loss, resume=saved[-2], **settings)
+    assert (saved[-2].success, resumed.success, again.success) == (False, True, True)
+    assert type(resumed.success) is bool  # JSON knows none of numpy
+    assert again.message == resumed.message
+    assert re.fullmatch("reached the end of the time span; resumed at .* holds", again.message)
+
+
+def test_ctrl_c_ends_the_whole_comparison_and_the_same_call_goes_on(tmp_path):
+    invariant_set, loss = problem("layers")
+    settings = {"t_span": (0.0, 0.3), "n_times": 6, "rtol": 1e-4, "control": True}
+    whole = compare(invariant_set, loss, **settings)
+    assert whole.success
+    assert not whole.interrupted
+    flows = [whole.parameter, whole.intrinsic, whole.control]
+    before = 0
+    for number, flow in enumerate(flows):
+        pressed = Fails(loss, before + flow.n_evaluations // 2, KeyboardInterrupt())
+        before += flow.n_evaluations
+        cut = compare(invariant_set, pressed, checkpoints=tmp_path / str(number), **settings)
+        assert cut.interrupted
+        assert not cut.success
+        got = [cut.parameter, cut.intrinsic, cut.control]
+        assert [own.success for own in got] == [place < number for place in range(3)]
+        assert all(own.message == "not begun: interrupted" for own in got[number + 1 :])
+        assert all(len(own.t) == 1 for own in got[number + 1 :])
+        assert "interrupted" in str(cut)
+        again = compare(invariant_set, loss, checkpoints=tmp_path / str(number), **settings)
+        for own, right in zip(
+            (again.parameter, again.intrinsic, again.control), flows, strict=True
+        ):
+            assert_same(own, right)
+
+
+def test_a_flow_is_not_lost_with_the_folder_or_the_disk(tmp_path, monkeypatch):
+    """After the first flow no checkpoint can be written any more: the others run all the same."""
+    invariant_set, loss = problem("dag")
+    settings = {"t_span": (0.0, 1.0), "n_times": 6, "rtol": 1e-5}
+    whole = compare(invariant_set, loss, **settings)
+    count, fsync = [], os.fsync
+
+    def full(handle):
+        count.append(handle)
+        if len(count) > 2:  # the file and the folder of the first checkpoint
+            raise OSError(28, "No space left on device")
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.warns(RuntimeWarning, match="cannot write .*No space left") as said:
+        got = compare(invariant_set, loss, checkpoints=tmp_path, **settings)
+    assert [str(warning.message).split(":")[0].split("/")[-1] for warning in said] == [
+        "parameter.npz",
+        "intrinsic.npz",
+    ]
+    np.testing.assert_array_equal(got.deviation, whole.deviation)
+    assert got.success
+    for flow in (got.parameter, got.intrinsic):
+        assert "reached the end of the time span; cannot write" in flow.message
+    assert os.listdir(tmp_path) == ["parameter.npz"]
+
+
 def test_a_checkpoint_that_cannot_be_written(tmp_path):
     """Said before the run where that can be known, and never at the price of the run."""
     invariant_set, loss = problem("dag")
@@ -275,7 +463,9 @@ def test_a_checkpoint_that_cannot_be_written(tmp_path):
             return self.loss.gradient(z, near)
 
     settings = {"checkpoint": folder / "run.npz", "checkpoint_seconds": 0.0}
-    run = integrate("basis", invariant_set, Removes(loss, 20, None), **settings)
+    with pytest.warns(RuntimeWarning, match="cannot write") as said:
+        run = integrate("basis", invariant_set, Removes(loss, 20, None), **settings)
+    assert len(said) == 1
     assert run.success
     assert "cannot write" in run.message
     np.testing.assert_array_equal(run.theta, integrate("basis", invariant_set, loss).theta)

@@ -1,16 +1,26 @@
 """The main job on real data: the command line, and both flows of a ReLU network on iris."""
 
 import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from liftflow import InvariantSet, NetworkLoss, ReLUNetwork, __version__, compare
+from liftflow import Comparison, InvariantSet, NetworkLoss, ReLUNetwork, __version__, compare
 from liftflow.cli import app
 from liftflow.data import NAMES, load
 
+FILES = {"comparison.png", "summary.json", "trajectories.npz"}
 KEYS = {
+    "family",
+    "data",
+    "seed",
     "dim",
     "n_hidden",
     "n_paths",
@@ -67,11 +77,7 @@ def test_what_the_command_leaves_behind(tmp_path):
     assert result.exit_code == 0, result.output
     assert "largest relative deviation" in result.output
     folder = tmp_path / "new" / "folder"
-    assert {path.name for path in folder.iterdir()} == {
-        "comparison.png",
-        "summary.json",
-        "trajectories.npz",
-    }
+    assert {path.name for path in folder.iterdir()} == FILES
     summary = json.loads((folder / "summary.json").read_text())
     assert summary.keys() >= KEYS
     assert (summary["dim"], summary["n_hidden"], summary["n_paths"]) == (51, 6, 93)
@@ -93,7 +99,7 @@ def test_every_data_set_trains(name):
 
 def test_a_table_of_ones_own(tmp_path):
     path = tmp_path / "own.csv"
-    rows = ["a,b,y", *(f"{i},{i * i % 7},{i * 0.5}" for i in range(30))]
+    rows = ["a,b,y", *(f"{i * 0.5},{i * i % 7},{i}" for i in range(30))]
     path.write_text("\n".join(rows))
     result = run("--data", str(path), "--widths", "2-3-1", "--loss", "mse", "--t-end", "0.1")
     assert result.exit_code == 0, result.output
@@ -124,6 +130,7 @@ def test_a_folder_that_is_a_file_is_refused_before_training(tmp_path):
     (tmp_path / "file").write_text("")
     result = run("--out", str(tmp_path / "file"), "--t-end", "1e9")  # would not end
     assert result.exit_code == 2
+    assert result.output.count("cannot write to the folder") == 1
     assert "OutputError: cannot write to the folder" in result.output
 
 
@@ -132,6 +139,130 @@ def test_a_table_with_a_missing_cell_is_refused(tmp_path):
     result = run("--data", str(tmp_path / "own.csv"))
     assert result.exit_code == 2
     assert "DataError" in result.output
+
+
+def shell(words, tail="", **settings):
+    """Run the command in a Python of its own, its output piped or sent elsewhere by a shell."""
+    command = f"{shlex.quote(sys.executable)} -m liftflow {words} {tail}"
+    environment = {**os.environ, **settings}
+    return subprocess.run(command, shell=True, env=environment, capture_output=True, timeout=120)
+
+
+QUICK = "compare --widths 4-2-3 --t-end 0.01 --rtol 1e-2 --no-progress"
+
+
+@pytest.mark.parametrize("tail", ["| true", ">/dev/full"])
+def test_files_are_there_whoever_listens(tmp_path, tail):
+    """Nor is the backend of figures needed that a notebook names."""
+    done = shell(f"{QUICK} --out {tmp_path}/out", tail, MPLBACKEND="module://not.there")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
+    assert b"Traceback" not in done.stderr
+    if tail == ">/dev/full":
+        assert done.returncode == 2 and b"No space left" in done.stderr
+
+
+def test_a_pipe_that_nobody_reads_is_no_flow_that_ended_early(tmp_path):
+    unread, written = os.pipe()
+    os.close(unread)
+    command = [sys.executable, "-m", "liftflow", *QUICK.split(), "--out", str(tmp_path)]
+    done = subprocess.run(command, stdout=written, stderr=subprocess.PIPE, timeout=120)
+    os.close(written)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert {path.name for path in tmp_path.iterdir()} == FILES
+
+
+@pytest.mark.parametrize("charset", ["ascii", "cp1252"])
+def test_any_terminal_will_do(charset):
+    terminal = CliRunner(charset=charset)
+    for words in (QUICK, "laws --widths 1-2-1", "--help", "compare --help", "gallery"):
+        result = terminal.invoke(app, words.split())
+        assert result.exit_code == 0, result.exception
+    result = terminal.invoke(app, ["classify", "--widths", "1-2-1", "--json"])
+    assert "θ" in json.loads(result.stdout)["data"]
+
+
+@pytest.mark.parametrize("words", ["compare --widths 4-40-3 --t-end 1e6", "gallery 02"])
+def test_ctrl_c_ends_a_command(tmp_path, words):
+    """What was finished is kept: the flow of θ up to then, in files of the same form."""
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "liftflow", *words.split(), "--out", str(out)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    if "compare" in words:
+        assert process.stdout.readline().startswith(b"iris: 150 rows")
+    while not out.exists():
+        time.sleep(0.02)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert time.monotonic() - began < 10  # 2 on a machine of our own
+    if "compare" in words:
+        assert {path.name for path in out.iterdir()} == FILES
+        summary = json.loads((out / "summary.json").read_text())
+        assert not summary["success_parameter"] and not summary["success_intrinsic"]
+
+
+def test_what_cannot_be_replaced_is_refused_before_training(tmp_path):
+    (tmp_path / "summary.json").mkdir()
+    result = run("--out", str(tmp_path), "--t-end", "1e9")  # would not end
+    assert result.exit_code == 2
+    assert "summary.json is a folder there" in result.output
+
+
+def test_files_of_an_earlier_run_are_replaced_as_a_whole(tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_text("mine")
+    (tmp_path / "summary.json").symlink_to(elsewhere)
+    assert run(*QUICK.split()[1:], "--out", str(tmp_path)).exit_code == 0
+    assert elsewhere.read_text() == "mine"
+    assert json.loads((tmp_path / "summary.json").read_text())["data"].startswith("iris: 150 rows")
+    assert {path.name for path in tmp_path.iterdir()} == {*FILES, "elsewhere"}
+
+
+def test_numbers_are_kept_where_the_figure_fails(tmp_path, monkeypatch):
+    def plot(comparison):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Comparison, "plot", plot)
+    result = run(*QUICK.split()[1:], "--out", str(tmp_path))
+    assert result.exit_code == 2
+    assert "No space left" in result.stderr and "largest relative deviation" in result.stdout
+    assert {path.name for path in tmp_path.iterdir()} == FILES - {"comparison.png"}
+
+
+@pytest.mark.parametrize(
+    ("words", "data"),
+    [
+        ("--data {table} --widths 2-3-1", "own: 3 rows, 2 features, target 'y', regression"),
+        ("--data {table} --widths 2-3-1 --target a", "own: 3 rows, 2 features, target 'a', regr"),
+        ("--data {table} --widths 2-3-2 --target 2 --labels", "target 'b', 2 classes"),
+        ("--data {table} --widths 1-3-1 --index-column a", "1 features, target 'y'"),
+        (
+            "--data {table} --widths 1-3-1 --index-column a --index-column 2",
+            "needs a column of feat",
+        ),
+        ("--data {table} --widths 1-3-1 --index-column 1 --no-header", "texts among the features"),
+        ("--data {table} --index-column a --no-index-column", "not both"),
+        ("--data {table} --header --no-header", "not both"),
+        ("--data {table} --labels --numbers", "not both"),
+        ("--family ode --task sensing --widths 2-3", "sensing of a random 2 × 2 matrix of rank 2"),
+        ("--family ode --task completion --widths 2-3", "completion of a random 2 × 2 matrix"),
+        ("--family ode --no-header", "the family ode does not read header, got False"),
+        ("--family deep --task sensing --labels", "the task sensing does not read labels"),
+        ("--family deep --lam=", "nothing is given after --lam="),
+        ("--data ''", "nothing is given after --data"),
+        ("--family deep --task completion --widths 0-0-0", "a width must be an integer"),
+        ("--family ode --seed -1", "seed"),
+    ],
+)
+def test_the_command_says_what_was_read(tmp_path, words, data):
+    (tmp_path / "own.csv").write_text("a,b,y\n0.5,1,1\n1.5,1,3.5\n2.5,2,4\n")
+    words = shlex.split(words.format(table=tmp_path / "own.csv"))
+    result = run("--t-end", "0.01", "--rtol", "1e-2", *words)
+    refused = ("texts", "needs", "not", "the family", "the task", "a width", "seed")
+    assert result.exit_code == (2 if data.startswith(refused) else 0), result.output
+    assert data in result.output
 
 
 def test_version():

@@ -1,10 +1,11 @@
 """What must not change a verdict: units, rescalings; and points close to a border."""
 
 from itertools import product
+from threading import Event, Thread
 
 import numpy as np
 import pytest
-from flint import arb, nmod_mat
+from flint import arb, ctx, nmod_mat
 from hierarchy_cases import BALANCED, TABLE, UNBALANCED, balanced, bare, verdicts
 from random_dags import random_network
 
@@ -19,7 +20,15 @@ from liftflow.criteria import (
 )
 from liftflow.criteria.fields import exact_fields
 from liftflow.criteria.jets import Arithmetic
-from liftflow.criteria.precise import NEAR, NEARER, PRECISE_LIMIT, distance
+from liftflow.criteria.precise import (
+    BITS,
+    NEAR,
+    NEARER,
+    PRECISE_LIMIT,
+    PreciseSpan,
+    _precisely,
+    distance,
+)
 from liftflow.errors import NotIntrinsicError, UndecidedError
 from liftflow.metrics import intrinsic_cometric
 
@@ -261,3 +270,38 @@ def test_a_bracket_that_vanishes_to_rounding_hides_no_other():
     theta = network.from_layers([np.array(layer, float) for layer in layers])
     assert commuting(network, theta).verdict == "fails"
     assert frobenius(network, theta).verdict == "undecided"  # it fails, in exact arithmetic
+
+
+# The precision of flint, of which a process has one.
+
+
+def test_threads_do_not_change_the_precision_of_each_other():
+    seen, inside, done = [], Event(), Event()
+
+    def first():
+        with _precisely():
+            inside.set()
+            done.wait(0.2)
+            seen.append(ctx.prec)
+
+    def second():
+        inside.wait()
+        PreciseSpan(2).complement()
+        seen.append(ctx.prec)
+        done.set()
+
+    before = ctx.prec
+    threads = [Thread(target=run) for run in (first, second)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen == [BITS, before]
+    assert ctx.prec == before != BITS
+
+
+def test_an_error_leaves_the_precision_as_it_was():
+    before = ctx.prec
+    with pytest.raises(TypeError):
+        PreciseSpan(2).extend(None)
+    assert ctx.prec == before

@@ -1,5 +1,7 @@
 """Bad input is refused at the door: by the right class, and with a message that helps."""
 
+import copy
+import pickle
 import re
 from pathlib import Path
 
@@ -32,6 +34,7 @@ from liftflow import (
 from liftflow.data import load
 from liftflow.errors import (
     ArchitectureError,
+    CallError,
     DataError,
     FlowError,
     GeodesicError,
@@ -46,12 +49,15 @@ from liftflow.errors import (
     OutputError,
     ShapeError,
     UndecidedError,
+    UndefinedError,
 )
 from liftflow.flows.integrate import METHODS, FlowState, Settings, integrate
 from liftflow.manifolds.images import image_manifold
+from liftflow.typing import untraced
 
 BUILT_IN = {
     ArchitectureError: ValueError,
+    CallError: TypeError,
     DataError: ValueError,
     FlowError: RuntimeError,
     GeodesicError: RuntimeError,
@@ -65,6 +71,7 @@ BUILT_IN = {
     OutputError: OSError,
     ShapeError: ValueError,
     UndecidedError: ValueError,
+    UndefinedError: NotImplementedError,
 }
 
 
@@ -230,6 +237,15 @@ def network(edges, inputs=("x",), outputs=("y",), biases=()):
 
 
 CHAIN = [("x", "a"), ("a", "y")]
+
+
+def marked(nodes=(), edges=()):
+    graph = nx.DiGraph(CHAIN)
+    nx.set_node_attributes(graph, dict(nodes))
+    nx.set_edge_attributes(graph, dict(edges))
+    return ReLUNetwork(graph, ["x"], ["y"])
+
+
 GRAPHS = {
     "cycle": (
         lambda: network([*CHAIN, ("a", "b"), ("b", "a")]),
@@ -241,6 +257,21 @@ GRAPHS = {
         lambda: ReLUNetwork(nx.MultiDiGraph([*CHAIN, CHAIN[0]]), ["x"], ["y"]),
         r"parallel edges are not .*: \('x', 'a'\); merge them",
         {("x", "a")},
+    ),
+    "another activation": (
+        lambda: marked(nodes={"a": {"activation": "tanh"}}),
+        "no other activation yet; remove the attribute of: 'a'",
+        {"a"},
+    ),
+    "frozen edge": (
+        lambda: marked(edges={CHAIN[1]: {"frozen": True, "weight": 1.0}}),
+        r"frozen and shared ones .* do not exist yet: \('a', 'y'\)",
+        {CHAIN[1]},
+    ),
+    "shared weight": (
+        lambda: marked(edges={edge: {"parameter": "w"} for edge in CHAIN}),
+        r"frozen and shared ones .* do not exist yet: \('x', 'a'\), \('a', 'y'\)",
+        set(CHAIN),
     ),
     "multigraph": (
         lambda: ReLUNetwork(nx.MultiDiGraph(CHAIN), ["x"], ["y"]),
@@ -385,6 +416,11 @@ GRAPHS = {
 }
 
 
+def test_attributes_that_say_what_is_so():
+    marks = {"activation": "relu", "colour": "red"}
+    assert marked({"a": marks}, {CHAIN[0]: {"frozen": False, "parameter": None}}).n_paths == 1
+
+
 @pytest.mark.parametrize(("act", "match", "nodes"), table(GRAPHS))
 def test_graphs(act, match, nodes):
     error = refused(act, ArchitectureError, match)
@@ -404,7 +440,7 @@ def test_graphs(act, match, nodes):
                 lambda: ReLUNetwork.from_widths([2, 2.5, 1]),
                 r"a width must be an integer of at least 1, got 2\.5",
             ),
-            "text": (lambda: ReLUNetwork.from_widths("2-3"), "a width must be .* got '2'"),
+            "text": (lambda: ReLUNetwork.from_widths("2-3"), "widths must be a sequence, got str"),
             "negative layer": (
                 lambda: ReLUNetwork.residual([2, 2, 2], [(-1, 2)]),
                 "a layer must be an integer of at least 0, got -1",
@@ -668,12 +704,12 @@ FLOWS = {
     "no Loss": (
         lambda: ParameterFlow(NETWORK, anp.sum),
         InputError,
-        r"loss must be a liftflow Loss, got function; use loss_from_function\(f\)",
+        r"loss must be a Loss, got function; use loss_from_function\(f\)",
     ),
     "no Loss either": (
         lambda: IntrinsicFlow(SET, "mse"),
         InputError,
-        r"loss must be a liftflow Loss, got str; .*NetworkLoss\(network, inputs, targets\)",
+        r"loss must be a Loss, got str; .*NetworkLoss\(network, inputs, targets\)",
     ),
     "loss of another network": (
         lambda: parameter_flow(LOSS, TWIN),
@@ -721,8 +757,8 @@ FLOWS = {
     ),
     "gradient of vectors": (
         lambda: loss_from_function(lambda z: z).gradient(Z),
-        NotDifferentiableError,
-        "must take z to one number .*autograd.numpy; autograd says: Grad only applies to real sca",
+        InputError,
+        r"must take z to one number, got an array of shape \(12,\)",
     ),
     "loss that leaves autograd": (
         lambda: parameter_flow(loss_from_function(lambda z: float(z[0]))),
@@ -932,15 +968,15 @@ TABLES = {
     "a short row": ("a,b,y\n1,2,0\n3,4\n", "first in line 3, column 'y'"),
     "a long row": (
         "a,b,y\n1,2,0\n3,4,1,5\n",
-        "cannot be read .*Expected 3 fields in line 3, saw 4",
+        "4 cells in line 3 and 3 in its first row; name every column",
     ),
     "long rows": (
         "a,b,y\n1,2,3,0\n4,5,6,1\n",
-        "more cells in its rows than names in its header; name every column",
+        "4 cells in line 2 and 3 in its first row; name every column",
     ),
     "text features": (
         "a,colour,y\n1,red,0\n2,blue,1\n",
-        r"text in the feature columns \['colour'\]; encode them as numbers",
+        "2 texts among the features, the first in line 2, column 'colour'; encode them as numbers",
     ),
     "infinite feature": (
         "a,b,y\n1,2,0\n1,inf,1\n",
@@ -953,7 +989,7 @@ TABLES = {
     ),
     "a text of its own in every row": (
         "a,y\n" + "\n".join(f"{i},row {i}" for i in range(25)) + "\n",
-        "another text in every row of column 'y', its last; expected labels or numbers",
+        "another text in every row of column 'y', its target; expected labels or numbers",
     ),
     "one class": (
         "a,b,y\n1,2,yes\n3,4,yes\n",
@@ -962,14 +998,17 @@ TABLES = {
     "one value": ("a,y\n1,2.5\n3,2.5\n", r"the same target in every row, 2\.5 in column 'y'"),
     "no header": (
         "5.1,3.5,0\n4.9,3.0,1\n4.7,3.2,1\n",
-        r"must begin with a header line of names, got numbers: 5\.1, 3\.5, 0",
+        r"must begin with a header line of names, got numbers: 5\.1, 3\.5, 0, in line 1",
     ),
-    "empty": ("", "cannot be read as a CSV file: No columns to parse"),
+    "empty": ("", "cannot be read as a CSV file: it is empty"),
     "header only": ("a,b,y\n", "at least two rows, .* got 0 rows and 3 columns"),
     "one row": ("a,b,y\n1,2,0\n", "at least two rows, .* got 1 rows and 3 columns"),
-    "one column": ("y\n1\n2\n", "the target in the last column, .* got 2 rows and 1 columns"),
-    "semicolons": ("a;b;y\n1;2;0\n3;4;1\n", "separated by commas; got 2 rows and 1 columns"),
-    "not text": (bytes(range(128, 256)), "cannot be read as a CSV file: 'utf-8' codec"),
+    "one column": ("y\n1\n2\n", "one feature and the target, .* got 2 rows and 1 columns"),
+    "semicolons": ("a;b;y\n1;2;0\n3;4;1\n", "cells separated by commas, .* got line 1: 'a;b;y'"),
+    "not text": (
+        bytes(range(128, 256)),
+        "cannot be read as a CSV file: 'utf-8' codec.*in line 1; save it as text",
+    ),
 }
 
 
@@ -1031,6 +1070,35 @@ def test_file_that_holds_no_trajectory(tmp_path, content):
     refused(lambda: Trajectory.load(path), DataError, "t.npz holds no trajectory")
 
 
+class Another(NotOnImageError):
+    """An error of one's own, whose constructor asks for something else."""
+
+    def __init__(self, place):
+        super().__init__(f"not at {place}", 0.5)
+        self.place = place
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        NotOnImageError("m", 0.1),
+        NotTangentError("m", 0.2),
+        ArchitectureError("m", ["a", ("b", 1)]),
+        NotRecoverableError("m", ["b"]),
+        OutputError("m"),
+        FlowError("m"),
+        Another("home"),
+    ],
+)
+def test_errors_survive_their_way_back_from_a_worker(error):
+    error.add_note("seen there")
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        back = pickle.loads(pickle.dumps(error, protocol))
+        assert type(back) is type(error)
+        assert (str(back), back.args, vars(back)) == (str(error), error.args, vars(error))
+    assert vars(copy.copy(error)) == vars(error)
+
+
 def test_every_class_of_error_is_covered():
     classes, todo = set(), [LiftflowError]
     while todo:
@@ -1077,6 +1145,72 @@ class Bare(Architecture):
 def test_lift_that_nothing_differentiates(call):
     match = "autograd cannot follow the lift of Bare .* write it with autograd.numpy"
     refused(lambda: call(Bare()), NotDifferentiableError, match)
+
+
+class Own(Architecture):
+    """A user's lift u ∘ v with laws u² − v², each wrapped by a fault."""
+
+    def __init__(self, enter=lambda theta: theta, lift=lambda z: z, laws=lambda h: h, **options):
+        super().__init__(4, (2,), n_laws=2, **options)
+        self.faults = enter, lift, laws
+
+    def lift(self, theta):
+        theta = self.faults[0](theta)
+        return self.faults[1](theta[..., :2] * theta[..., 2:])
+
+    def conservation_laws(self, theta):
+        return self.faults[2](theta[..., :2] ** 2 - theta[..., 2:] ** 2)
+
+
+OWN = np.array([1.0, 2.0, 0.5, -0.7])
+SIGHT = "autograd cannot follow the lift of Own, which returns numbers out of its sight"
+
+
+def test_a_lift_without_faults():
+    """Control; and a lift may be constant, or linear."""
+    own = Own(block_shapes=[[2], np.array([2])])
+    np.testing.assert_array_equal(own.lift_jacobian(OWN), [[0.5, 0, 1, 0], [0, -0.7, 0, 2]])
+    np.testing.assert_array_equal(
+        own.conservation_laws_jacobian(OWN), [[2, 0, -1, 0], [0, 4, 0, 1.4]]
+    )
+    assert [block.tolist() for block in own.unpack(OWN)] == [[1.0, 2.0], [0.5, -0.7]]
+    constant = Own(lift=lambda z: np.ones(z.shape))
+    np.testing.assert_array_equal(constant.lift_jacobian(OWN), np.zeros((2, 4)))
+    np.testing.assert_array_equal(constant.lift_hessian(OWN, OWN, OWN), np.zeros(2))
+
+
+@pytest.mark.parametrize(
+    ("faults", "error_type", "match"),
+    [
+        ({"enter": np.asarray}, NotDifferentiableError, SIGHT),
+        ({"enter": untraced}, NotDifferentiableError, SIGHT),
+        ({"lift": np.float32}, InputError, "the lift of Own must return .* float64, got float32"),
+        ({"lift": lambda z: z + 0j}, InputError, "the lift of Own must .* got complex128"),
+        ({"laws": lambda h: [h[..., 0], h[..., 1]]}, ShapeError, "laws of Own must broadcast"),
+        ({"laws": lambda h: h[..., 0]}, ShapeError, r"\(\), but \(n_laws,\) is \(2,\)"),
+        ({"laws": lambda h: h[..., [0, 1, 0]]}, ShapeError, r"\(3,\), but \(n_laws,\) is \(2,\)"),
+        ({"block_shapes": [(2,)]}, ShapeError, "block_shapes must hold dim = 4 numbers"),
+        ({"block_shapes": [2, 2]}, InputError, "block_shapes must be tuples, one per block"),
+    ],
+)
+def test_faults_of_an_architecture_of_a_user(faults, error_type, match):
+    def act():
+        own = Own(**faults)
+        own.lift_jacobian(OWN)
+        return InvariantSet(own, OWN).dim
+
+    refused(act, error_type, match)
+
+
+def test_an_architecture_whose_own_start_was_forgotten():
+    class Started(Own):
+        def __init__(self):
+            pass
+
+    match = r"Started has no dim; begin its __init__ with super\(\).__init__\(dim, lifted_shape\)"
+    refused(lambda: InvariantSet(Started(), OWN), ArchitectureError, match)
+    with pytest.raises(AttributeError, match="has no attribute 'width'"):
+        _ = Own().width
 
 
 class Pairs(Architecture):

@@ -7,7 +7,7 @@ import pytest
 
 from liftflow.architectures import ReLUNetwork
 from liftflow.flows import IntrinsicFlow, ParameterFlow, compare
-from liftflow.losses import loss_from_function
+from liftflow.losses import Loss, loss_from_function
 from liftflow.manifolds import InvariantSet
 
 MODES = ("full", "basis")
@@ -116,6 +116,44 @@ def test_the_laws_of_another_point_give_another_flow(coordinates):
     assert parts[0] <= 1e-6
     assert parts[1] >= 1e-3
     assert parts[2] >= 5 * parts[1]
+
+
+# Losses of a user.
+
+
+class Bowl(Loss):
+    """½‖z − 1‖², whose methods write where they should not, if told to."""
+
+    def __init__(self, rude):
+        self.rude = rude
+
+    def value(self, z, near=None):
+        return 0.5 * np.sum(self.gradient(z, near) ** 2, axis=-1)
+
+    def gradient(self, z, near=None):
+        if not self.rude:
+            return z - 1.0
+        if near is not None:
+            near[:] = 7.0
+        z -= 1.0
+        return z
+
+    def parameter_gradient(self, theta, architecture):
+        gradient = super().parameter_gradient(theta, architecture)
+        if self.rude:
+            theta[:] = 7.0
+        return gradient
+
+
+@pytest.mark.parametrize("coordinates", MODES)
+def test_a_loss_that_writes_into_its_arguments_leads_the_same_flow(coordinates):
+    network = ReLUNetwork.from_widths([3, 3, 2])
+    start = InvariantSet(network, network.random_point(rng=0))
+    settings = {"coordinates": coordinates, "n_times": 5, "rtol": 1e-5}
+    rude, polite = (compare(start, Bowl(rude), (0.0, 1.0), **settings) for rude in (True, False))
+    assert rude.success
+    np.testing.assert_array_equal(rude.intrinsic.y, polite.intrinsic.y)
+    np.testing.assert_array_equal(rude.parameter.loss, polite.parameter.loss)
 
 
 # Weights that cross zero.

@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 from linear_counts import known_laws, small_widths
 
-from liftflow import Architecture, ReLUNetwork, count_conservation_laws, discover_laws
+from liftflow import (
+    Architecture,
+    ReLUNetwork,
+    classify,
+    count_conservation_laws,
+    discover_laws,
+)
 from liftflow.architectures import Attention, DeepLinear, LinearNeuralODE, TwoLayerLinear
 from liftflow.criteria import Verdict, laws_complete, lie_algebra_dimension
 from liftflow.criteria.fields import AutogradFields, gradient_fields
@@ -226,3 +232,67 @@ def test_laws_that_are_not_rational_are_left_open():
     found = discover_laws(LinearNeuralODE(1, 3))  # θ = A/√3 brings roots in
     assert (found.verdict, len(found)) == ("undecided", 0)
     assert "not rational" in found.reason
+
+
+class Scalar(Architecture):
+    """One number of two parameters."""
+
+    def __init__(self, function):
+        super().__init__(2, (1,))
+        self.function = function
+
+    def lift(self, theta):
+        return self.function(theta[..., 0], theta[..., 1])[..., None]
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-200, 1e150])
+def test_laws_where_fields_vanish_at_half_of_all_points(size):
+    found = discover_laws(Scalar(lambda x, y: size * anp.maximum(x, 0) * y))
+    assert (str(found.verdict), [str(law) for law in found]) == ("holds", ["θ[0]² − θ[1]²"])
+    found = discover_laws(Scalar(lambda x, y: size * anp.maximum(x, 0) * y**2))
+    assert [str(law) for law in found] == ["θ[0]² − 1/2 θ[1]²"]  # x' = y², y' = 2xy
+
+
+def test_laws_of_a_constant_are_all_polynomials():
+    found = discover_laws(Scalar(lambda x, y: 0 * x + 3))
+    assert [str(law) for law in found] == ["θ[0]", "θ[1]", "θ[0]²", "θ[0] θ[1]", "θ[1]²"]
+    assert (str(found.verdict), found.n_independent) == ("holds", 2)
+
+
+def test_laws_where_fields_vanish_nearly_everywhere_are_left_open():
+    found = discover_laws(Scalar(lambda x, y: anp.maximum(x - 1.7, 0) * y), degree=3)
+    assert (str(found.verdict), len(found)) == ("undecided", 0)
+    assert "vanish at most points" in found.reason
+
+
+class Components(Architecture):
+    """Two components with units of their own: x y, and s times another product."""
+
+    def __init__(self, unit, other):
+        super().__init__(3, (2,))
+        self.unit, self.other = unit, other
+
+    def lift(self, theta):
+        one = theta[..., 0] * theta[..., 1]
+        other = theta[..., 1] * theta[..., 2] if self.other else one + 0.0 * theta[..., 2]
+        return anp.stack([one, self.unit * other], axis=-1)
+
+
+@pytest.mark.parametrize("unit", [1e-12, 1e-10, 1e-6, 1.0, 1e9, 1e12])
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_components_with_units_of_their_own(unit, scale):
+    # ∇(x y) and ∇(y z) leave x² − y² + z² alone, and their bracket is (z, 0, −x).
+    network, theta = Components(unit, True), scale * np.array([1.0, 0.5, 0.7])
+    (law,) = discover_laws(network)
+    assert str(law) == "θ[0]² − θ[1]² + θ[2]²"
+    count, spanned = count_conservation_laws(network), lie_algebra_dimension(network, theta)
+    assert (count.value, count.verdict, spanned.value) == (1, "holds", 2)
+    found = classify(network, theta)
+    assert (found.recoverable.verdict, found.metric.verdict) == ("holds", "holds")
+    assert (found.commuting.verdict, found.frobenius.verdict) == ("fails", "holds")
+    # The control: one product twice.
+    twice = Components(unit, False)
+    laws = {str(law) for law in discover_laws(twice)}
+    assert laws == {"θ[0]² − θ[1]²", "θ[2]", "θ[2]²"}
+    assert count_conservation_laws(twice).value == 2
+    assert lie_algebra_dimension(twice, theta).value == 1

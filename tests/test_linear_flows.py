@@ -164,7 +164,7 @@ def test_the_command_on_a_neural_ode(tmp_path):
         (["--family", "ode", "--data", "iris"], "the family ode does not read data, got 'iris'"),
         (["--family", "ode", "--control"], "other laws give no negative control"),
         (["--family", "ode", "--task", "regression"], "use the task sensing or completion"),
-        (["--family", "ode", "--widths", "4"], "widths must be size-steps, got '4'"),
+        (["--family", "ode", "--widths", "4"], "widths must be size-steps, like 4-40, got '4'"),
         (["--family", "deep", "--task", "sensing", "--data", "iris"], "does not read data"),
         (["--family", "deep", "--lam", "x"], "λ must be numbers joined by ',', got 'x'"),
         (["--family", "deep", "--lam", "1,2,3"], "one λ per hidden layer, 1, or one for all"),

@@ -8,7 +8,18 @@ import numpy as np
 import pytest
 from random_dags import random_network
 
-from liftflow import NetworkLoss, ReLUNetwork, loss_from_function
+from liftflow import (
+    IntrinsicFlow,
+    InvariantSet,
+    NetworkLoss,
+    ParameterFlow,
+    ReLUNetwork,
+    loss_from_function,
+)
+from liftflow.errors import InputError, LiftflowError, NotDifferentiableError
+from liftflow.flows import GradientDescent
+from liftflow.losses import Loss
+from liftflow.typing import untraced
 
 NETWORKS = {
     "layers 3-4-2": lambda: ReLUNetwork.from_widths([3, 4, 2]),
@@ -322,3 +333,66 @@ def test_loss_from_function(rng):
 def test_loss_of_integers():
     loss = loss_from_function(lambda z: anp.sum(z**2))
     np.testing.assert_array_equal(loss.gradient([1, 2]), [2.0, 4.0])
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda z: [anp.sum(z**2)],
+        lambda z: anp.sum(z**2, keepdims=True),
+        lambda z: anp.sum(z**2) + 0j,
+        lambda z: (each for each in z),
+        lambda z: None,
+    ],
+    ids=["list", "array", "complex", "generator", "None"],
+)
+def test_function_of_a_loss_that_returns_no_number(function):
+    for method in (loss_from_function(function).value, loss_from_function(function).gradient):
+        with pytest.raises(
+            InputError, match="the function of a loss must take z to one number, got"
+        ):
+            method([1.0, 2.0])
+
+
+def test_function_of_a_loss_out_of_the_sight_of_autograd():
+    loss = loss_from_function(lambda z: float(np.sum(untraced(z) ** 2)))
+    assert loss.value([1.0, 2.0]) == 5.0
+    with pytest.raises(NotDifferentiableError, match="out of its sight"):
+        loss.gradient([1.0, 2.0])
+
+
+class Own(Loss):
+    """A user's loss, ‖z − 1‖²/2, wrapped by a fault."""
+
+    def __init__(self, value=lambda value: value, gradient=lambda gradient: gradient):
+        self.faults = value, gradient
+
+    def value(self, z, near=None):
+        return self.faults[0](0.5 * np.sum((z - 1.0) ** 2))
+
+    def gradient(self, z, near=None):
+        return self.faults[1](z - 1.0)
+
+
+@pytest.mark.parametrize(
+    ("faults", "match"),
+    [
+        ({"value": lambda value: [value]}, "Own.value must .* an array of shape .1,."),
+        ({"value": lambda value: None}, "Own.value must .* got None"),
+        ({"value": lambda value: "x"}, "Own.value .* got str"),
+        ({"gradient": lambda gradient: gradient[None]}, "must .*shape"),
+        ({"gradient": lambda gradient: None}, "must .*(real numbers|shape)"),
+    ],
+)
+def test_a_loss_of_a_user_that_returns_something_else(faults, match):
+    network = ReLUNetwork.diagonal(2)
+    start = InvariantSet(network, [0.5, 0.8, 0.4, -0.3])
+    flows = [
+        lambda loss: ParameterFlow(network, loss).integrate(start.theta0, (0.0, 0.1)),
+        lambda loss: IntrinsicFlow(start, loss, coordinates="full").integrate(t_span=(0.0, 0.1)),
+        lambda loss: GradientDescent(network, loss, 0.1).run(start.theta0, 2),
+    ]
+    for flow in flows:
+        with pytest.raises(LiftflowError, match=match):
+            flow(Own(**faults))
+        assert flow(Own()).success

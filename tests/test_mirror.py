@@ -263,3 +263,45 @@ def test_checks_refuse():
         is_warped_hessian_metric(lambda z: z[..., None], [0.1])
     with pytest.raises(UndecidedError, match="finite differences err"):
         bool(is_hessian_metric(lambda z: np.eye(2) * np.exp(40 * z[..., None, :]), [0.9, 0.8]))
+
+
+def neuron_and_chain(n_inputs, scale):
+    """A neuron with generic weights and, if its scale is given, a chain with weights of that."""
+    graph = nx.DiGraph([("b", "z"), *[(f"x{i}", "b") for i in range(n_inputs)]])
+    if scale is not None:
+        graph.add_edges_from([("w", "a"), ("a", "y")])
+    inputs = [node for node in graph if node[0] in "wx"]
+    network = ReLUNetwork(graph, inputs, [node for node in graph if node in "yz"])
+    weights = {"x0": 0.6, "x1": 0.8, "b": 1.0, "w": scale, "a": scale}
+    return network, np.array([weights[tail] for tail, _ in network.parameter_names])
+
+
+def metric_at(network, theta):
+    return InvariantSet(network, theta).image().metric.metric_matrix, network.lift(theta)
+
+
+@pytest.mark.parametrize(("scale", "unit"), [(1e-6, 1.0), (1e-4, 1e6), (0.1, 1e-6), (1e4, 1.0)])
+def test_no_block_hides_another(scale, unit):
+    """The asymmetry of a neuron is the same beside a chain; two chains have none."""
+    network, theta = neuron_and_chain(2, scale)
+    beside, alone = metric_at(network, unit * theta), metric_at(*neuron_and_chain(2, None))
+    found = is_hessian_metric(*beside)
+    assert found.verdict == "fails"
+    assert is_warped_hessian_metric(*beside).verdict == "fails"
+    if scale < 1:  # else the neuron's coordinates are small beside the largest
+        assert found.value == pytest.approx(is_hessian_metric(*alone).value, rel=1e-6)
+    chains, theta = neuron_and_chain(1, scale)
+    assert is_hessian_metric(*metric_at(chains, unit * theta)).verdict == "holds"
+
+
+@pytest.mark.parametrize("small", [1e-10, 1e-4])
+@pytest.mark.parametrize(("coupling", "verdict"), [(0.0, "holds"), (1.0, "fails")])
+def test_a_coupling_of_blocks_is_seen_whatever_their_scales(small, coupling, verdict):
+    """g = diag((1 + c y)/|x|, 1/√(1 + y²)): ∂_y g_xx alone is not symmetric."""
+
+    def metric(z):
+        x, y = z[..., 0], z[..., 1]
+        diagonal = [(1 + coupling * y) / np.abs(x), 1 / np.sqrt(1 + y**2)]
+        return np.eye(2) * np.stack(diagonal, axis=-1)[..., None]
+
+    assert is_hessian_metric(metric, [small, 0.3]).verdict == verdict

@@ -7,6 +7,7 @@ import pytest
 
 from liftflow import Architecture, InvariantSet, compare, loss_from_function
 from liftflow.errors import NotIntrinsicError, NotRecoverableError
+from liftflow.flows import IntrinsicFlow, ParameterFlow
 from liftflow.metrics import RecoveredCometric, intrinsic_cometric, oracle_gram
 from liftflow.testing import check_architecture
 
@@ -111,3 +112,64 @@ def test_laws_that_no_point_over_z_has_are_refused():
     # (x² + 1) has no real factors of degree one.
     with pytest.raises(NotRecoverableError, match="Gauss–Newton on"):
         cometric.point(np.array([1.0, 0.0, 1.0]))
+
+
+class Square(Architecture):
+    """The symmetric square of a vector, x², x y, y²: x² has a critical value."""
+
+    def __init__(self):
+        super().__init__(2, (3,))
+
+    def lift(self, theta):
+        x, y = theta[..., 0], theta[..., 1]
+        return gs.stack([x**2, x * y, y**2], axis=-1)
+
+
+CROSSINGS = [(0.0012, -0.0017), (0.1, -1e-7), (0.1, 0.0), (0.012, -0.017), (1.0, 1e-9)]
+
+
+@pytest.mark.parametrize(("start", "end"), CROSSINGS)
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_recovery_across_critical_values_of_an_entry(start, end, scale):
+    network, near, theta = Square(), scale * np.array([start, 0.3]), scale * np.array([end, 0.3])
+    z, laws = network.lift(theta), np.zeros(0)
+    found = network.recover(z, laws, near=near)
+    np.testing.assert_allclose(found, theta, rtol=0, atol=1e-14 * scale)
+    with pytest.raises(NotRecoverableError, match="Gauss–Newton on"):  # the control
+        network.recover(z - 1e-7 * scale**2 * np.eye(3)[0], laws, near=near)
+
+
+def test_a_small_entry_that_is_off_the_image_is_refused():
+    class Doubled(Square):
+        def lift(self, theta):
+            return gs.stack([theta[..., 0], theta[..., 1], 1e-12 * theta[..., 0]], axis=-1)
+
+    near, z = np.array([1.0, 2.0]), np.array([1.1, 2.0, 1.1e-12])
+    found = Doubled().recover(z, np.zeros(0), near=near)
+    np.testing.assert_allclose(found, z[:2], rtol=1e-14)
+    with pytest.raises(NotRecoverableError, match="Gauss–Newton on"):
+        Doubled().recover(z * [1, 1, 1.2], np.zeros(0), near=near)
+
+
+def test_a_flow_passes_critical_values_and_says_what_stops_it():
+    network, rng = Square(), np.random.default_rng(7)
+    theta0, target = rng.standard_normal(2), rng.standard_normal(3)
+    loss = loss_from_function(lambda z: 0.5 * anp.sum((z - target) ** 2))
+    start, times = InvariantSet(network, theta0), (0.0, 0.01)
+    reference = ParameterFlow(network, loss).integrate(theta0, times, n_times=2)
+    cometric = RecoveredCometric(network, theta0)
+    flow = IntrinsicFlow(start, loss, cometric=cometric)
+    z = flow.integrate(None, times, n_times=2)
+    assert z.success and np.prod(reference.theta[[0, -1], 0]) < 0
+    np.testing.assert_allclose(z.y[-1], network.lift(reference.theta[-1]), atol=1e-5)
+
+    class Stopping(RecoveredCometric):
+        def point(self, z, *, near=None):
+            if z[0] < z0[0] / 2:
+                raise NotRecoverableError("the search ends here")
+            return super().point(z, near=near)
+
+    z0 = network.lift(theta0)
+    flow = IntrinsicFlow(start, loss, cometric=Stopping(network, theta0))
+    message = flow.integrate(None, times).message
+    assert "the search ends here" in message and "finite" not in message

@@ -636,7 +636,7 @@ def test_an_infinite_tolerance_forces_every_family(network, theta):
 @pytest.mark.parametrize("tolerance", [-1.0, np.nan])
 def test_bad_tolerances(tolerance):
     network = TwoLayerLinear(2, 2, 2)
-    with pytest.raises(InputError, match="tolerance must not be negative"):
+    with pytest.raises(InputError, match="tolerance must "):
         intrinsic_cometric(network, network.balanced_point(0.0, 0), tolerance=tolerance)
 
 

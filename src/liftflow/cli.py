@@ -1,28 +1,80 @@
 """The command line: train both ways on real data, and see that the two flows are one."""
 
+import io
 import json
 import math
+import os
+import re
+import sys
 import tempfile
+from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
-import matplotlib as mpl
-import matplotlib.pyplot as plt
 import numpy as np
 import typer
 from rich.console import Console
 from rich.text import Text
+from typer.core import TyperGroup
 
 from liftflow import __version__, cli_criteria
 from liftflow.data import NAMES
 from liftflow.errors import LiftflowError, OutputError
+from liftflow.files import make_folder, replacing
 from liftflow.flows import Comparison
 from liftflow.flows import compare as compare_flows
 from liftflow.gallery_cli import gallery
 from liftflow.problems import FAMILIES, TASKS, Options, build
 
+
+class _Commands(TyperGroup):
+    """What all commands share: how they take options, print and end."""
+
+    def main(self, *args: Any, **settings: Any) -> Any:
+        """Make ready for any terminal, and for a backend of figures that may not be there."""
+        if "matplotlib" not in sys.modules:
+            os.environ["MPLBACKEND"] = "Agg"  # figures go to files
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
+        return super().main(*args, **settings)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Refuse options without a value, for a default was not asked for, and contradictions."""
+        for before, argument in pairwise(["liftflow", *args]):
+            if re.fullmatch(r"(--[\w-]+=)?\s*", argument):
+                name = argument.strip() or before
+                raise typer.BadParameter(f"nothing is given after {name}; leave it out")
+        names = {argument.partition("=")[0] for argument in args}
+        opposites = {f"--{name[5:]}": name for name in names if name.startswith("--no-")}
+        for name, other in [("--labels", "--numbers"), *opposites.items()]:
+            if {name, other} <= names:
+                raise typer.BadParameter(f"give {name} or {other}, not both")
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Turn what went wrong into a message and an exit code."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
+        except (LiftflowError, MemoryError, OSError) as error:
+            if isinstance(error, BrokenPipeError):  # typer ends quietly
+                raise
+            message = Text.assemble((f"{type(error).__name__}:", "red"), f" {error}")
+            with suppress(OSError):
+                Console(stderr=True).print(message, soft_wrap=True)
+            with suppress(OSError):  # what cannot be printed would fail once more at the very end
+                sys.stdout.flush()
+            raise typer.Exit(2) from None
+
+
 app = typer.Typer(
-    add_completion=False, no_args_is_help=True, help="Intrinsic training dynamics of networks."
+    cls=_Commands,
+    add_completion=False,
+    no_args_is_help=True,
+    help="Intrinsic training dynamics of networks.",
 )
 console = Console()
 app.command()(gallery)
@@ -42,11 +94,19 @@ def version() -> None:
     console.print(__version__)
 
 
-def _folder(path: Path) -> Path:
+_FILES = ("trajectories.npz", "summary.json", "comparison.png")
+
+
+def _folder(path: Path, *names: str) -> Path:
+    """Make a folder, and see that files can be written to it: before the hours of training."""
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):  # before the hours of training, not after
+        with tempfile.TemporaryFile(dir=make_folder(path)):
+            for name in names:
+                if (path / name).is_dir():
+                    raise IsADirectoryError(f"{name} is a folder there")
             return path
+    except OutputError:
+        raise
     except OSError as error:
         raise OutputError(f"cannot write to the folder {path}: {error}") from error
 
@@ -57,8 +117,41 @@ def compare(
     data: Annotated[
         str | None,
         typer.Option(
-            help=f"{', '.join(NAMES)}, or a CSV file with the target last.",
+            help=f"{', '.join(NAMES)}, or a CSV file.",
             show_default="iris for relu, else diabetes",
+        ),
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            help="Column of a CSV file to predict: its name, or its number from 1.",
+            show_default="the last",
+        ),
+    ] = None,
+    header: Annotated[
+        bool | None,
+        typer.Option(
+            "--header/--no-header",
+            help="Whether the first line of a CSV file names the columns.",
+            show_default="it must, without numbers",
+        ),
+    ] = None,
+    index_column: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Column of a CSV file that only names or numbers the rows; may be repeated.",
+            show_default="one that looks so is refused",
+        ),
+    ] = None,
+    no_index_column: Annotated[
+        bool, typer.Option("--no-index-column", help="All columns of a CSV file are data.")
+    ] = False,
+    labels: Annotated[
+        bool | None,
+        typer.Option(
+            "--labels/--numbers",
+            help="What the targets of a CSV file are.",
+            show_default="labels if texts or few whole numbers",
         ),
     ] = None,
     task: Annotated[
@@ -96,7 +189,9 @@ def compare(
     ] = None,
     method: Annotated[str, typer.Option(help="Method of scipy's solve_ivp.")] = "RK45",
     coordinates: Annotated[str, typer.Option(help="auto, full or basis.")] = "auto",
-    seed: Annotated[int, typer.Option(help="Seed of the initial point and of sensed data.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of the initial point and of sensed data.")
+    ] = 0,
     control: Annotated[
         bool, typer.Option("--control", help="Add the negative control, with other laws.")
     ] = False,
@@ -110,37 +205,50 @@ def compare(
     progress: Annotated[bool, typer.Option(help="Progress bars.")] = True,
 ) -> None:
     """Train by both flows on all samples of a problem, and compare them."""
+    index = False if no_index_column else index_column or None
+    options = Options(data, task, widths, lam, bias, loss, seed, target, header, index, labels)
+    folder = None if out is None else _folder(out, *_FILES)
+    about: dict[str, Any] = {"family": family, "seed": seed}
+
+    def say(line: str) -> None:
+        about["data"] = line
+        with suppress(OSError):  # who does not listen is no reason to stop
+            typer.echo(line)
+
+    start, objective = build(family, options, say)
+    comparison = compare_flows(
+        start,
+        objective,
+        (0.0, t_end),
+        rtol=rtol,
+        atol=rtol / 100 if atol is None else atol,
+        method=method,
+        coordinates=coordinates,
+        control=control,
+        progress=progress and console.is_terminal,
+        checkpoints=None if checkpoints is None else _folder(checkpoints),
+    )
     try:
-        folder = None if out is None else _folder(out)
-        options = Options(data, task, widths, lam, bias, loss, seed)
-        start, objective = build(family, options)
-        comparison = compare_flows(
-            start,
-            objective,
-            (0.0, t_end),
-            rtol=rtol,
-            atol=rtol / 100 if atol is None else atol,
-            method=method,
-            coordinates=coordinates,
-            control=control,
-            progress=progress and console.is_terminal,
-            checkpoints=None if checkpoints is None else _folder(checkpoints),
-        )
-        console.print(comparison.table())
         if folder is not None:
-            _write(comparison, folder)
-            # A path has no markup in it, and is not to be broken.
-            written = f"comparison.png, trajectories.npz and summary.json are in {folder}"
-            console.print(Text(written), soft_wrap=True)
-    except LiftflowError as error:
-        message = Text.assemble((f"{type(error).__name__}:", "red"), f" {error}")
-        Console(stderr=True).print(message, soft_wrap=True)
-        raise typer.Exit(2) from None
+            _write(comparison, folder, about)
+    finally:
+        _print(comparison.table())
+    if folder is not None:
+        # A path has no markup in it, and is not to be broken.
+        written = f"comparison.png, trajectories.npz and summary.json are in {folder}"
+        _print(Text(written), soft_wrap=True)
     if not comparison.success:
-        raise typer.Exit(1)
+        raise typer.Exit(130 if comparison.interrupted else 1)
 
 
-def _write(comparison: Comparison, folder: Path) -> None:
+def _print(what: Any, **style: Any) -> None:
+    """Print, if somebody listens: rich would end the program with the code 1 where nobody does."""
+    with suppress(BrokenPipeError, SystemExit):
+        console.print(what, **style)
+
+
+def _write(comparison: Comparison, folder: Path, about: dict[str, Any]) -> None:
+    """Write the results, the numbers before the figure, each file whole or not at all."""
     flows = {"parameter": comparison.parameter, "intrinsic": comparison.intrinsic}
     if comparison.control is not None:
         flows["control"] = comparison.control
@@ -149,17 +257,17 @@ def _write(comparison: Comparison, folder: Path) -> None:
         for name, flow in flows.items()
         for part in ("t", "y", "theta", "loss")
     }
-    try:
-        with mpl.rc_context({"savefig.dpi": 150}):
-            figure = comparison.plot()
-            figure.savefig(folder / "comparison.png")
-            plt.close(figure)
-        np.savez_compressed(folder / "trajectories.npz", deviation=comparison.deviation, **arrays)
-        summary = {key: _strict(value) for key, value in comparison.summary().items()}
-        text = json.dumps(summary, indent=2, allow_nan=False)
-        (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"cannot write to {folder}: {error}") from error
+    with replacing(folder / "trajectories.npz") as file:
+        np.savez_compressed(file, deviation=comparison.deviation, **arrays)
+    summary = {key: _strict(value) for key, value in {**about, **comparison.summary()}.items()}
+    with replacing(folder / "summary.json") as file:
+        file.write((json.dumps(summary, indent=2, allow_nan=False) + "\n").encode())
+    import matplotlib.pyplot as plt
+
+    with replacing(folder / "comparison.png") as file, plt.rc_context({"savefig.dpi": 150}):
+        figure = comparison.plot()
+        figure.savefig(file, format="png")
+        plt.close(figure)
 
 
 def _strict(value: Any) -> Any:

@@ -1,8 +1,9 @@
 """The commands that decide: which properties hold at a point, and which laws there are."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+import sys
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,7 +21,8 @@ from liftflow.architectures import (
     ReLUNetwork,
     TwoLayerLinear,
 )
-from liftflow.errors import DataError, InputError, LiftflowError
+from liftflow.errors import DataError, InputError
+from liftflow.problems import balanced, read_widths
 from liftflow.typing import FloatArray
 
 _SIZES = {
@@ -32,7 +34,13 @@ _SIZES = {
 }
 """Families, with their sizes by default."""
 
-Family = Annotated[str, typer.Option(help=f"{', '.join(_SIZES)}.")]
+_FORMS = {
+    "two-layer": "input-hidden-output",
+    "ode": "size-steps",
+    "attention": "d_model-d_head-heads",
+}
+
+Family = Annotated[str | None, typer.Option(help=f"{', '.join(_SIZES)}.", show_default="relu")]
 Widths = Annotated[
     str | None,
     typer.Option(
@@ -47,26 +55,23 @@ Graph = Annotated[
     typer.Option(
         help="A ReLU network instead of a family: a file in the node-link JSON of networkx. Its "
         "sources are the inputs and its sinks the outputs; nodes with an attribute bias have one; "
-        "the attributes weight and bias are θ where all are there.",
+        "the attributes weight and bias are θ, of all edges or of none.",
     ),
 ]
-Seed = Annotated[int, typer.Option(help="Seed of θ and of all random combinations.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of θ and of all random combinations.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Exact = Annotated[bool, typer.Option("--exact", help="Count the laws over prime fields.")]
 
 
-@contextmanager
-def _reported() -> Iterator[None]:
-    try:
-        yield
-    except LiftflowError as error:
-        message = Text.assemble((f"{type(error).__name__}:", "red"), f" {error}")
-        Console(stderr=True).print(message, soft_wrap=True)
-        raise typer.Exit(2) from None
+_ATTRIBUTES = {"activation", "bias", "frozen", "parameter", "weight"}
+
+
+def _print_json(record: dict[str, Any]) -> None:
+    typer.echo(json.dumps(record, indent=2, allow_nan=False))  # in ASCII, which any terminal has
 
 
 def classify(
-    family: Family = "relu",
+    family: Family = None,
     widths: Widths = None,
     graph: Graph = None,
     lam: Annotated[
@@ -83,18 +88,29 @@ def classify(
     as_json: AsJson = False,
 ) -> None:
     """Decide the hierarchy at θ: recoverable, metric, dynamic, Frobenius, commuting, laws."""
-    with _reported():
-        architecture, given = _architecture(family, widths, graph, bias)
-        theta = given if given is not None else _point(architecture, lam, seed)
-        found = criteria.classify(architecture, theta, exact, rng=seed)
-        if as_json:
-            typer.echo(json.dumps(found.to_dict(), indent=2, allow_nan=False, ensure_ascii=False))
-        else:
-            Console().print(found.table())
+    architecture, theta, what = _architecture(family, widths, graph, bias)
+    if lam is not None and isinstance(architecture, ReLUNetwork):
+        raise InputError("a ReLU network has no λ; leave --lam")
+    if theta is not None:
+        what += ", θ of the file"
+    elif lam is None:
+        theta, what = architecture.random_point(rng=seed), f"{what}, random θ of seed {seed}"
+    else:
+        theta, what = (
+            balanced(architecture, lam, seed),
+            f"{what}, balanced θ of seed {seed}, λ {lam}",
+        )
+    found = criteria.classify(architecture, theta, exact, rng=seed)
+    if as_json:
+        _print_json({"data": what, **found.to_dict()})
+    else:
+        console = Console()
+        console.print(Text(what), soft_wrap=True)
+        console.print(found.table())
 
 
 def laws(
-    family: Family = "relu",
+    family: Family = None,
     widths: Widths = None,
     graph: Graph = None,
     bias: Bias = False,
@@ -104,75 +120,122 @@ def laws(
     as_json: AsJson = False,
 ) -> None:
     """Count the conservation laws, and find all that are polynomials up to a degree."""
-    with _reported():
-        architecture, _ = _architecture(family, widths, graph, bias)
-        count = criteria.count_conservation_laws(architecture, exact, rng=seed)
-        found = criteria.discover_laws(architecture, degree, rng=seed)
-        if as_json:
-            record = {"count": count.to_dict(), "polynomials": found.to_dict()}
-            typer.echo(json.dumps(record, indent=2, allow_nan=False, ensure_ascii=False))
-        else:
-            console = Console()
-            title = f"{count.value} independent conservation laws ({count.verdict})"
-            console.print(Text(f"{title}: {count.reason}"), soft_wrap=True)
-            console.print(Text(str(found)), soft_wrap=True)
+    architecture, _, what = _architecture(family, widths, graph, bias)
+    count = criteria.count_conservation_laws(architecture, exact, rng=seed)
+    found = criteria.discover_laws(architecture, degree, rng=seed)
+    if as_json:
+        _print_json({"data": what, "count": count.to_dict(), "polynomials": found.to_dict()})
+    else:
+        console = Console()
+        title = f"{count.value} independent conservation laws ({count.verdict}) of {what}"
+        console.print(Text(f"{title}: {count.reason}"), soft_wrap=True)
+        console.print(Text(str(found)), soft_wrap=True)
 
 
 def _architecture(
-    family: str, widths: str | None, graph: Path | None, bias: bool
-) -> tuple[Architecture, FloatArray | None]:
-    """Build what was asked for, with the θ that a graph file may hold."""
+    family: str | None, widths: str | None, graph: Path | None, bias: bool
+) -> tuple[Architecture, FloatArray | None, str]:
+    """Build what was asked for, with the θ that a graph file may hold, and say what it is."""
     if graph is not None:
-        if widths is not None or bias:
-            raise InputError("a graph file has its own nodes and biases; leave --widths and --bias")
-        return _read_graph(graph)
+        if family is not None or widths is not None or bias:
+            raise InputError(
+                "a graph file has its own nodes and biases; leave --family, --widths and --bias"
+            )
+        network, theta = _read_graph(graph)
+        nodes, edges = len(network.dag.nodes), network.dag.n_edges
+        return network, theta, f"{graph} with {nodes:,} nodes and {edges:,} edges"
+    family = "relu" if family is None else family
     if family not in _SIZES:
         raise InputError(f"family must be one of {', '.join(_SIZES)}, got {family!r}")
     if bias and family != "relu":
         raise InputError(f"the family {family} has no biases; leave --bias")
-    text = widths or _SIZES[family]
-    try:
-        sizes = [int(part) for part in text.split("-")]
-    except ValueError:
-        raise DataError(f"widths must be numbers joined by '-', got {text!r}") from None
-    wanted = {"two-layer": 3, "ode": 2, "attention": 3}.get(family, len(sizes))
-    if len(sizes) != wanted:
-        raise DataError(f"the family {family} has {wanted} sizes, like {_SIZES[family]}: {text!r}")
-    if family == "relu":
-        return ReLUNetwork.from_widths(sizes, bias), None
-    if family == "two-layer":
-        return TwoLayerLinear(sizes[2], sizes[0], sizes[1]), None
-    builders: dict[str, Any] = {"ode": LinearNeuralODE, "attention": Attention}
-    return builders[family](*sizes) if family in builders else DeepLinear(sizes), None
-
-
-def _point(architecture: Any, lam: str | None, seed: int) -> FloatArray:
-    if lam is None:
-        return architecture.random_point(rng=seed)
-    if isinstance(architecture, ReLUNetwork):
-        raise InputError("a ReLU network has no λ; leave --lam")
-    try:
-        lams = [float(part) for part in lam.split(",")]
-    except ValueError:
-        raise DataError(f"λ must be numbers joined by ',', got {lam!r}") from None
-    return architecture.balanced_point(lams[0] if len(lams) == 1 else lams, seed)
+    sizes = read_widths(widths, _SIZES[family], _FORMS.get(family, ""))
+    what = f"{family} {'-'.join(map(str, sizes))}{' with biases' if bias else ''}"
+    builders: dict[str, Any] = {
+        "relu": lambda *widths: ReLUNetwork.from_widths(widths, bias),
+        "two-layer": lambda m, r, n: TwoLayerLinear(n, m, r),
+        "deep": lambda *widths: DeepLinear(widths),
+        "ode": LinearNeuralODE,
+        "attention": Attention,
+    }
+    return builders[family](*sizes), None, what
 
 
 def _read_graph(path: Path) -> tuple[ReLUNetwork, FloatArray | None]:
+    """Read a network, and its θ where the file has one, from what can be read in one way."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        edges = "edges" if "edges" in data else "links"
-        graph = nx.node_link_graph(data, edges=edges)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, nx.NetworkXError) as error:
+        if not path.is_file():  # of a device or a pipe there is no end
+            raise OSError(f"there is {'a folder or device' if path.exists() else 'no such file'}")
+        data = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_distinct)
+        if not isinstance(data.get("graph", {}), dict) or ("edges" in data and "links" in data):
+            raise ValueError("graph must hold attributes, and edges be under one name")
+        nodes = [(_hashable(node["id"]), node) for node in data["nodes"]]
+        edges = [
+            (_hashable(edge["source"]), _hashable(edge["target"]), edge)
+            for edge in data["edges" if "edges" in data else "links"]
+        ]
+        graph = nx.DiGraph()
+        graph.add_nodes_from(nodes)
+        declared = len(graph)
+        graph.add_edges_from(edges)
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise DataError(
             f"{path} holds no graph ({type(error).__name__}: {error}); write one with "
             "json.dump(networkx.node_link_data(graph), file)"
         ) from error
-    if not graph.is_directed():
+    if data.get("directed") is not True:
         raise DataError(f"{path} holds an undirected graph; a network is a networkx.DiGraph")
+
+    def refuse_if(names: Iterable[Any], what: str) -> None:
+        shown = [*map(repr, names)]
+        if shown:
+            more = f" and {len(shown) - 8} more" if len(shown) > 8 else ""
+            raise DataError(f"{path} has {what}: {', '.join(shown[:8])}{more}")
+
+    pairs = [(tail, head) for tail, head, _ in edges]
+    misspelt = [(node, key) for node, values in nodes for key in values if _misspelt(key)]
+    misspelt += [((u, v), key) for u, v, edge in edges for key in edge if _misspelt(key)]
+    refuse_if(misspelt, "attributes that only differ by capitals from those that are read")
+    refuse_if(_doubles(node for node, _ in nodes), "nodes that are declared twice")
+    refuse_if(list(graph)[declared:], "edges that end at nodes it does not declare")
+    refuse_if(_doubles(pairs), "parallel edges")
+    refuse_if(nx.isolates(graph), "nodes without edges")
+    weights = {(u, v): edge["weight"] for u, v, edge in edges if "weight" in edge}
+    biases = {node: values["bias"] for node, values in nodes if "bias" in values}
+    if weights:
+        refuse_if((pair for pair in pairs if pair not in weights), "weights, but not at the edges")
+        values = [*weights.items(), *biases.items()]
+        refuse_if((at for at, value in values if not _is_number(value)), "no number at")
+    else:  # a bias may be a mark, but none is to be lost
+        marks = [node for node, bias in biases.items() if bias is None or bias is True]
+        marks += [node for node, bias in biases.items() if _is_number(bias) and bias == 0]
+        refuse_if((n for n in biases if n not in marks), "no weights, but a bias at")
     inputs = [node for node, degree in graph.in_degree() if degree == 0]
-    outputs = [node for node, degree in graph.out_degree() if degree == 0 and node not in inputs]
-    biases = [node for node in graph if "bias" in graph.nodes[node] and node not in inputs]
+    outputs = [node for node, degree in graph.out_degree() if degree == 0]
     network = ReLUNetwork(graph, inputs, outputs, biases)
-    complete = all("weight" in attributes for *_, attributes in graph.edges(data=True))
-    return network, network.read_weights() if complete else None
+    return network, network.read_weights() if weights else None
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object of JSON, in which a name given twice would lose a value."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        raise ValueError(f"an object has two values of {_doubles(name for name, _ in pairs)[0]!r}")
+    return made
+
+
+def _misspelt(key: str) -> bool:
+    return key != key.lower() and key.lower() in _ATTRIBUTES
+
+
+def _doubles(values: Iterable[Any]) -> list[Any]:
+    return [value for value, count in Counter(values).items() if count > 1]
+
+
+def _hashable(name: Any) -> Any:
+    return tuple(map(_hashable, name)) if isinstance(name, list) else name
+
+
+def _is_number(value: Any) -> bool:
+    is_real = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_real and abs(value) <= sys.float_info.max

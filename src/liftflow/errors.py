@@ -4,11 +4,23 @@ Every class also derives from the built-in that a caller would expect. A message
 got, what was expected and, where there is one, the call that mends it.
 """
 
+import copyreg
 from collections.abc import Hashable, Sequence
+from typing import Any
 
 
 class LiftflowError(Exception):
     """Root of every error that liftflow raises on purpose."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle what the error is, not how it was made: a constructor may ask for more.
+
+        Returns
+        -------
+        parts : tuple
+            For pickle, by which workers send their errors back.
+        """
+        return copyreg.__newobj__, (type(self), *self.args), vars(self)  # type: ignore[attr-defined]
 
 
 class InputError(LiftflowError, ValueError):
@@ -21,6 +33,14 @@ class ShapeError(InputError):
 
 class NotFiniteError(InputError):
     """An array holds NaN or infinity."""
+
+
+class CallError(InputError, TypeError):
+    """An argument is missing, unknown, or given twice."""
+
+
+class UndefinedError(LiftflowError, NotImplementedError):
+    """What was asked for does not exist here, or nobody knows how to compute it."""
 
 
 class DataError(InputError):

@@ -24,8 +24,9 @@ from mpl_toolkits.mplot3d import Axes3D
 from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 from mpl_toolkits.mplot3d.proj3d import proj_transform
 
+from liftflow.doors import door
 from liftflow.errors import ShapeError
-from liftflow.typing import FloatArray
+from liftflow.typing import FloatArray, as_array
 
 if TYPE_CHECKING:
     from liftflow.manifolds import InvariantSet
@@ -49,6 +50,7 @@ _LIGHT = {"ground": "white", "ink": "#1A1A1A", "grid": "#B8B8B8"}
 _DARK = {"ground": "#15181E", "ink": "#E8E8E8", "grid": "#5A6068"}
 
 
+@door
 def style(dark: bool | None = None) -> dict[str, Any]:
     """Return the style as settings for ``plt.style.use`` or ``plt.style.context``.
 
@@ -93,15 +95,11 @@ def style(dark: bool | None = None) -> dict[str, Any]:
 
 
 def ink() -> Any:
-    """Return the colour of the text: black on light ground, white on dark.
-
-    Returns
-    -------
-    colour : matplotlib colour
-    """
+    """Return the colour of the text: black on light ground, white on dark."""
     return mpl.rcParams["text.color"]
 
 
+@door
 def add_space(
     figure: Figure,
     position: SubplotSpec | int = 111,
@@ -124,10 +122,6 @@ def add_space(
         Of the three axes.
     elevation, azimuth : float
         Where the eye is, in degrees.
-
-    Returns
-    -------
-    axes : mpl_toolkits.mplot3d.Axes3D
     """
     axes = figure.add_subplot(position, projection="3d", computed_zorder=False)
     axes.set(xlabel=labels[0], ylabel=labels[1], zlabel=labels[2])
@@ -138,6 +132,7 @@ def add_space(
     return axes
 
 
+@door
 def level_set_faces(values: FloatArray, grid: FloatArray) -> list[FloatArray]:
     """Return polygons of the surface where a function on a grid in space is zero.
 
@@ -154,6 +149,11 @@ def level_set_faces(values: FloatArray, grid: FloatArray) -> list[FloatArray]:
     -------
     faces : list of array, shape=[3 or 4, 3]
     """
+    if values.ndim != 3 or grid.shape != (*values.shape, 3) or 0 in values.shape:
+        raise ShapeError(
+            f"values must have three axes and grid one more of three, got {values.shape} and "
+            f"{grid.shape}"
+        )
     size = [count - 1 for count in values.shape]
     tetrahedra = []
     for walk in itertools.permutations(np.eye(3, dtype=int)):  # from a corner to the opposite one
@@ -181,6 +181,7 @@ def level_set_faces(values: FloatArray, grid: FloatArray) -> list[FloatArray]:
     return faces
 
 
+@door
 def draw_level_set(
     axes: Axes3D,
     invariant_set: "InvariantSet",
@@ -259,6 +260,7 @@ class _ArrowInSpace(FancyArrowPatch):
         return float(np.min(depth))
 
 
+@door
 def draw_trajectory(
     axes: Axes,
     points: Any,
@@ -295,7 +297,7 @@ def draw_trajectory(
     ShapeError
         The points are not in the plane or in space.
     """
-    points = np.asarray(points, dtype=float)
+    points = as_array(points, "points", differentiable=False)
     if points.ndim != 2 or points.shape[1] not in (2, 3) or len(points) < 2:
         raise ShapeError(f"expected points of shape [n_times, 2 or 3], got {points.shape}")
     axes.plot(*points.T, color=colour, linestyle=linestyle, linewidth=linewidth, label=label)
@@ -319,6 +321,7 @@ def draw_trajectory(
         )
 
 
+@door
 def save_animation(animation: Animation, path: str | Path, *, fps: int = 20) -> None:
     """Write an animation as a GIF, by Pillow.
 
@@ -329,7 +332,6 @@ def save_animation(animation: Animation, path: str | Path, *, fps: int = 20) -> 
     ----------
     animation : matplotlib.animation.Animation
         One that is not yet closed.
-    path : str or Path
     fps : int
         Frames per second.
     """

@@ -1,7 +1,8 @@
 """The command ``liftflow gallery``: list the scripts of the gallery, or run them."""
 
+from contextlib import closing
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -9,8 +10,10 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from liftflow.errors import InputError
-from liftflow.gallery import Outcome, Script, contact_sheet, find, run_all, scripts
+from liftflow.files import make_folder
+
+if TYPE_CHECKING:
+    from liftflow.gallery import Outcome, Script
 
 
 def gallery(
@@ -21,21 +24,20 @@ def gallery(
     everything: Annotated[bool, typer.Option("--all", help="Run all of them.")] = False,
     out: Annotated[Path, typer.Option(help="Folder for the figures.")] = Path("liftflow-gallery"),
     dark: Annotated[bool, typer.Option("--dark", help="Light ink on a dark ground.")] = False,
-    jobs: Annotated[int, typer.Option(min=1, help="Scripts to run at a time.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, max=1024, help="Scripts to run at a time.")] = 1,
 ) -> None:
     """List the scripts of the gallery, or run some and save their figures."""
+    from liftflow.gallery import contact_sheet, find, scripts  # which loads matplotlib
+
     console = Console()
-    try:
-        chosen = scripts() if everything else [find(name) for name in names or ()]
-        if chosen:
-            out.mkdir(parents=True, exist_ok=True)
-    except (InputError, OSError) as error:
-        raise typer.BadParameter(str(error)) from None
+    if everything and names:
+        raise typer.BadParameter("give names or --all, not both")
+    chosen = scripts() if everything else [find(name) for name in names or ()]
     if not chosen:
-        console.print(_listing())
+        console.print(_listing(scripts()))
         console.print("Run one with: liftflow gallery NAME")
         return
-    outcomes = _run(console, chosen, out, dark, jobs)
+    outcomes = _run(console, chosen, make_folder(out), dark, jobs)
     if len(outcomes) > 1:
         contact_sheet(outcomes, out / "contact_sheet.png", dark)
         console.print(_summary(outcomes))
@@ -47,33 +49,40 @@ def gallery(
         raise typer.Exit(1)
 
 
-def _run(console: Console, chosen: list[Script], out: Path, dark: bool, jobs: int) -> list[Outcome]:
+def _run(
+    console: Console, chosen: "list[Script]", out: Path, dark: bool, jobs: int
+) -> "list[Outcome]":
+    from liftflow.gallery import run_all
+
     outcomes = []
-    with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
+    with (
+        Progress(console=console, disable=not console.is_terminal, transient=True) as progress,
+        closing(run_all(chosen, out, dark, jobs)) as running,
+    ):
         bar = progress.add_task("gallery", total=len(chosen))
-        for outcome in run_all(chosen, out, dark, jobs):
+        for outcome in running:
             outcomes.append(outcome)
             progress.advance(bar)
             progress.console.print(_line(outcome), soft_wrap=True)
     return sorted(outcomes, key=lambda outcome: outcome.script.name)
 
 
-def _verdict(outcome: Outcome) -> Text:
+def _verdict(outcome: "Outcome") -> Text:
     return Text("holds", "green") if outcome.success else Text("FAILS", "red")
 
 
-def _line(outcome: Outcome) -> Text:
+def _line(outcome: "Outcome") -> Text:
     return Text.assemble(_verdict(outcome), f"  {outcome.seconds:5.1f} s  {outcome.script.name}")
 
 
-def _listing() -> Table:
+def _listing(scripts: "list[Script]") -> Table:
     table = Table("name", "claim")
-    for script in scripts():
+    for script in scripts:
         table.add_row(script.name, script.title)
     return table
 
 
-def _summary(outcomes: list[Outcome]) -> Table:
+def _summary(outcomes: "list[Outcome]") -> Table:
     table = Table("name", "claim", "seconds", "pictures", "why")
     for outcome in outcomes:
         table.add_row(

@@ -7,17 +7,28 @@ from typing import Any
 import geomstats.backend as gs
 import numpy as np
 from autograd.extend import defjvp, defvjp, primitive
+from autograd.tracer import getval
+from scipy.linalg.blas import dnrm2
 from scipy.sparse import csr_array
 from scipy.sparse.linalg import LinearOperator, lsmr
 
-from liftflow.typing import FloatArray
+from liftflow.errors import NotFiniteError, ShapeError
+from liftflow.typing import FloatArray, Scalars
 
 RANK_RTOL = 1e-10
 """Singular values below this fraction of the largest count as zero."""
 
+ROUNDING = 1e-14
+"""What is left of terms that cancel, relative to their size, where rounding is all there is."""
+
+_ROUNDING = 1e-13  # rows below this fraction of the largest are what cancellation left of 0
+
 
 def over_batch(
-    function: Callable[..., FloatArray], arrays: Sequence[FloatArray], core_ndims: Sequence[int]
+    function: Callable[..., FloatArray],
+    arrays: Sequence[FloatArray],
+    core_ndims: Sequence[int],
+    shape: tuple[int, ...] | None = None,
 ) -> FloatArray:
     """Apply ``function`` along the broadcast leading axes of ``arrays``, one item at a time.
 
@@ -29,16 +40,26 @@ def over_batch(
         Their leading axes broadcast against each other.
     core_ndims : sequence of int
         Number of trailing axes that belong to one item of each array.
+    shape : tuple of int, optional
+        Shape of one result, for a batch of none; by default that of an item of the first array.
 
     Returns
     -------
     result : array, shape=[..., *result_shape]
     """
     leads = [a.shape[: a.ndim - n] for a, n in zip(arrays, core_ndims, strict=True)]
-    lead = np.broadcast_shapes(*leads)
+    try:
+        lead = np.broadcast_shapes(*leads)
+    except ValueError as error:
+        raise ShapeError(f"the leading axes of the arrays do not fit together: {error}") from error
     if not lead:
-        return np.asarray(function(*arrays))
+        result = np.asarray(function(*arrays))
+        # As with a batch, what is given back is the caller's, and none of what he gave.
+        return result.copy() if any(np.may_share_memory(result, a) for a in arrays) else result
     size = math.prod(lead)  # not −1, which an item without entries leaves open
+    if size == 0:
+        core = arrays[0].shape[len(leads[0]) :] if shape is None else shape
+        return np.zeros((*lead, *core))
     flat = [
         np.broadcast_to(a, lead + a.shape[len(own) :]).reshape(size, *a.shape[len(own) :])
         for a, own in zip(arrays, leads, strict=True)
@@ -47,8 +68,71 @@ def over_batch(
     return results.reshape(lead + results.shape[1:])
 
 
+def lengths(vectors: FloatArray) -> Scalars:
+    """Euclidean norms along the last axis, which neither under- nor overflow on the way.
+
+    Parameters
+    ----------
+    vectors : array, shape=[..., n]
+        Of numbers of any size.
+    """
+    if vectors.ndim == 1 and vectors.size:
+        return np.asarray(dnrm2(vectors))
+    unit = units(np.max(np.abs(vectors), axis=-1, initial=0.0, keepdims=True))
+    return np.linalg.norm(vectors / unit, axis=-1) * unit[..., 0]
+
+
+def is_squarable(sizes: Scalars) -> bool:
+    """Whether no square of some numbers can under- or overflow.
+
+    Parameters
+    ----------
+    sizes : Scalars
+        Not negative.
+    """
+    if sizes.size and sizes.min() == 0:
+        sizes = sizes[sizes > 0]
+    return sizes.size == 0 or bool(sizes.min() > 1e-140 and sizes.max() < 1e140)
+
+
+def units(sizes: Scalars) -> Scalars:
+    """Find powers of two of the order of some sizes: dividing by them rounds nothing.
+
+    Parameters
+    ----------
+    sizes : Scalars
+        Not negative.
+
+    Returns
+    -------
+    units : Scalars
+        1 where a size is 0 or not finite.
+    """
+    regular = (sizes > 0) & np.isfinite(sizes)
+    return np.ldexp(1.0, np.frexp(np.where(regular, sizes, 1.0))[1] - 1)
+
+
+def row_sizes(matrix: FloatArray) -> FloatArray:
+    """Measure the rows, to divide them by it, so that no rank depends on the units of a row.
+
+    Parameters
+    ----------
+    matrix : array, shape=[..., m, n]
+        Its rows may have units of their own.
+
+    Returns
+    -------
+    sizes : array, shape=[..., m]
+        Rows of rounding errors count as zeros: they get the size of the largest row.
+    """
+    sizes = lengths(matrix)
+    largest = np.max(sizes, axis=-1, initial=0.0, keepdims=True)
+    sizes = np.where(sizes > ROUNDING * largest, sizes, largest)
+    return np.where(sizes > 0, sizes, 1.0)
+
+
 def range_basis(matrix: FloatArray) -> FloatArray:
-    """Orthonormal basis of the range of a matrix.
+    """Orthonormal basis of the range of a matrix, whatever the units of its columns.
 
     Parameters
     ----------
@@ -58,10 +142,37 @@ def range_basis(matrix: FloatArray) -> FloatArray:
     Returns
     -------
     basis : array, shape=[m, rank]
-        Left singular vectors whose singular value exceeds ``RANK_RTOL`` times the largest.
+        Left singular vectors of the matrix with columns of length 1, whose singular value exceeds
+        ``RANK_RTOL`` times the largest.
     """
-    left, singular, _ = np.linalg.svd(matrix, full_matrices=False)
+    left, singular, _ = np.linalg.svd(matrix / row_sizes(matrix.T), full_matrices=False)
     return left[:, singular > RANK_RTOL * singular.max(initial=0.0)]
+
+
+def scaled_rank(matrix: FloatArray) -> int:
+    """Rank of a matrix whose rows and columns may have units of their own.
+
+    Parameters
+    ----------
+    matrix : array, shape=[m, n]
+        Of any rank.
+
+    Returns
+    -------
+    rank : int
+        Number of singular values above ``RANK_RTOL`` times the largest, once columns and then rows
+        have length 1; rows that are rounding errors beside the others count as zero.
+    """
+    matrix = np.asarray(matrix)
+    if not np.all(np.isfinite(matrix)):
+        raise NotFiniteError("a derivative is not finite, so no rank can be read off it")
+    for axis, rounding in ((0, 0.0), (1, _ROUNDING)):
+        tops = np.max(np.abs(matrix), axis=axis, keepdims=True, initial=0.0)
+        kept = tops > rounding * np.max(tops, initial=0.0)
+        matrix = kept * matrix / np.where(kept, tops, 1.0)
+        matrix = matrix / np.where(kept, np.linalg.norm(matrix, axis=axis, keepdims=True), 1.0)
+    singular = np.linalg.svd(matrix, compute_uv=False)
+    return int(np.sum(singular > RANK_RTOL * singular.max(initial=0.0)))
 
 
 def minimal_solution(operator: LinearOperator, right: FloatArray) -> FloatArray:
@@ -125,7 +236,7 @@ defvjp(_root_excess, None, None)
 defjvp(_root_excess, None, None)
 
 
-def shifted_product_root(shifts: Any, target: Any) -> Any:
+def shifted_product_root(shifts: Any, target: Scalars) -> Any:
     r"""Solve ∏_i (x + c_i) = T on the ray x ≥ −min c, where the left side increases from 0.
 
     The factors themselves are returned, not x, because x + c_i loses digits to cancellation
@@ -135,7 +246,7 @@ def shifted_product_root(shifts: Any, target: Any) -> Any:
     ----------
     shifts : array-like, shape=[..., n_factors]
         The constants :math:`c_i`.
-    target : array-like, shape=[...]
+    target : Scalars
         The non-negative number :math:`T`.
 
     Returns
@@ -164,3 +275,27 @@ def shifted_product_root(shifts: Any, target: Any) -> Any:
             safe_excess = gs.where(target > 0, safe_excess - step, 1.0)
         excess = gs.where(target > 0, safe_excess, 0.0)
     return gaps + excess[..., None]
+
+
+def layer_squares(shifts: Any, singular: Scalars) -> Any:
+    r"""Solve ∏_i (x + c_i) = σ² in units of the solution, so that σ² may under- or overflow.
+
+    Parameters
+    ----------
+    shifts : array-like, shape=[..., n_factors]
+        The constants :math:`c_i`.
+    singular : Scalars
+        The numbers σ ≥ 0.
+
+    Returns
+    -------
+    squares : array, shape=[..., n_factors]
+        :math:`x + c_i`, as :func:`shifted_product_root`.
+    """
+    if is_squarable(getval(singular)):
+        return shifted_product_root(shifts, singular**2)
+    depth = np.shape(shifts)[-1]
+    sizes = np.max(np.abs(getval(shifts)), axis=-1), getval(singular) ** (2.0 / depth)
+    unit = units(np.maximum(*sizes))
+    relative = shifted_product_root(shifts / unit[..., None], (singular / unit ** (depth / 2)) ** 2)
+    return unit[..., None] * relative

@@ -1,20 +1,43 @@
 """Losses: a function f of the lifted variable z, and ℓ = f∘φ of the parameter θ."""
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
+from functools import wraps
+from typing import Any, ClassVar
 
 import autograd
 import numpy as np
 from scipy.special import log_softmax, softmax
 
 from liftflow.architectures import Architecture, ReLUNetwork
-from liftflow.errors import DataError, InputError, NotDifferentiableError, ShapeError
+from liftflow.architectures.base import watched
+from liftflow.doors import Guarded
+from liftflow.errors import DataError, InputError, LiftflowError, NotDifferentiableError, ShapeError
 from liftflow.linalg import over_batch
-from liftflow.typing import FloatArray, as_array
+from liftflow.typing import (
+    Covector,
+    FloatArray,
+    Inputs,
+    Lifted,
+    OneLifted,
+    OneLiftedTangent,
+    OneTheta,
+    Scalars,
+    Tangent,
+    Theta,
+    as_array,
+    as_instance,
+    as_own,
+    as_vector,
+    freeze,
+    got,
+    shown,
+    untraced,
+)
 
 
-class Loss(ABC):
+class Loss(Guarded, ABC):
     """A function f of z, with the parameter loss ℓ = f∘φ that it induces.
 
     Some losses need more than z: a ReLU network's function also depends on one sign per hidden
@@ -22,77 +45,59 @@ class Loss(ABC):
     same sign gauge; others ignore it.
     """
 
+    _usual_fix: ClassVar[str] = "use loss_from_function(f) or NetworkLoss(network, inputs, targets)"
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Let the methods that a class defines write into their arguments: they get copies."""
+        super().__init_subclass__(**options)
+        for name in ("value", "gradient", "parameter_value", "parameter_gradient"):
+            if inspect.isfunction(vars(cls).get(name)):
+                setattr(cls, name, _on_copies(vars(cls)[name]))
+
     @abstractmethod
-    def value(self, z: Any, near: Any = None) -> Any:
+    def value(self, z: Lifted, near: OneTheta | None = None) -> Scalars:
         """Evaluate f(z).
 
         Parameters
         ----------
-        z : array-like, shape=[..., *lifted_shape]
-        near : array-like, shape=[dim], optional
+        near : OneTheta, optional
             A parameter in the sign gauge of z.
-
-        Returns
-        -------
-        value : array, shape=[...]
         """
 
     @abstractmethod
-    def gradient(self, z: Any, near: Any = None) -> Any:
+    def gradient(self, z: Lifted, near: OneTheta | None = None) -> Covector:
         """Evaluate the Euclidean gradient ∇f(z).
 
         Parameters
         ----------
-        z : array-like, shape=[..., *lifted_shape]
-        near : array-like, shape=[dim], optional
+        near : OneTheta, optional
             A parameter in the sign gauge of z.
-
-        Returns
-        -------
-        gradient : array, shape=[..., *lifted_shape]
         """
 
-    def parameter_value(self, theta: Any, architecture: Architecture) -> Any:
-        """Evaluate ℓ(θ) = f(φ(θ)).
-
-        Parameters
-        ----------
-        theta : array-like, shape=[..., dim]
-        architecture : Architecture
-
-        Returns
-        -------
-        value : array, shape=[...]
-        """
+    def parameter_value(self, theta: Theta, architecture: Architecture) -> Scalars:
+        """Evaluate ℓ(θ) = f(φ(θ))."""
+        as_instance(architecture, Architecture, "architecture")
         return self.value(architecture.lift(theta))
 
-    def parameter_gradient(self, theta: Any, architecture: Architecture) -> Any:
-        """Evaluate ∇ℓ(θ) = ∂φ(θ)ᵀ∇f(φ(θ)).
-
-        Parameters
-        ----------
-        theta : array-like, shape=[..., dim]
-        architecture : Architecture
-
-        Returns
-        -------
-        gradient : array, shape=[..., dim]
-        """
+    def parameter_gradient(self, theta: Theta, architecture: Architecture) -> Tangent:
+        """Evaluate ∇ℓ(θ) = ∂φ(θ)ᵀ∇f(φ(θ))."""
+        as_instance(architecture, Architecture, "architecture")
         return architecture.lift_vjp(theta, self.gradient(architecture.lift(theta)))
 
-    def scores(self, theta: FloatArray, architecture: Architecture) -> dict[str, float]:
-        """Return figures of merit at θ besides the loss, by name.
-
-        Parameters
-        ----------
-        theta : array, shape=[dim]
-        architecture : Architecture
-
-        Returns
-        -------
-        scores : dict of str to float
-        """
+    def scores(self, theta: OneTheta, architecture: Architecture) -> dict[str, float]:
+        """Return figures of merit at θ besides the loss, by name."""
         return {}
+
+
+def _on_copies(method: Callable[..., Any]) -> Callable[..., Any]:
+    def own(value: Any) -> Any:
+        return value.copy(order="K") if isinstance(value, np.ndarray) else value
+
+    @wraps(method)
+    def on_copies(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return method(self, *map(own, args), **{name: own(value) for name, value in kwargs.items()})
+
+    return on_copies
 
 
 class FunctionLoss(Loss):
@@ -106,85 +111,61 @@ class FunctionLoss(Loss):
 
     def __init__(self, function: Callable[[Any], Any]) -> None:
         self.function = function
-        self._gradient = autograd.grad(function)
+        self._gradient = autograd.grad(
+            watched(lambda z: _number(function(z), _FUNCTION), _FUNCTION)
+        )
 
-    def value(self, z: Any, near: Any = None) -> Any:
+    def value(self, z: OneLifted, near: Any = None) -> Any:
         """Evaluate f(z).
 
         Parameters
         ----------
-        z : array-like, shape=[*lifted_shape]
         near : None
             Not used.
-
-        Returns
-        -------
-        value : float
 
         Raises
         ------
         InputError
             The function returns something else than one number.
         """
-        value = self.function(as_array(z, "z"))
-        if np.shape(value) != () or value is None:
-            got = "None" if value is None else f"an array of shape {np.shape(value)}"
-            raise InputError(f"the function of a loss must take z to one number, got {got}")
-        return value
+        return _number(self.function(as_array(z, "z")), _FUNCTION)
 
-    def gradient(self, z: Any, near: Any = None) -> Any:
+    def gradient(self, z: OneLifted, near: Any = None) -> OneLiftedTangent:
         """Evaluate ∇f(z) by autograd.
 
         Parameters
         ----------
-        z : array-like, shape=[*lifted_shape]
         near : None
             Not used.
 
-        Returns
-        -------
-        gradient : array, shape=[*lifted_shape]
-
         Raises
         ------
+        InputError
+            The function returns something else than one number.
         NotDifferentiableError
             Autograd cannot follow the function.
         """
+        z = as_array(z, "z")
         try:
-            return self._gradient(as_array(z, "z"))
-        except TypeError as error:
+            return self._gradient(z)
+        except LiftflowError:
+            raise
+        except Exception as error:
+            self.function(z + 0.0)  # is it the function itself that fails?
             raise NotDifferentiableError(
                 "the function of a loss must take z to one number by operations of "
                 f"autograd.numpy; autograd says: {error}"
             ) from error
 
-    def parameter_value(self, theta: Any, architecture: Architecture) -> Any:
-        """Evaluate ℓ(θ) = f(φ(θ)).
-
-        Parameters
-        ----------
-        theta : array-like, shape=[..., dim]
-        architecture : Architecture
-
-        Returns
-        -------
-        value : array, shape=[...]
-        """
+    def parameter_value(self, theta: Theta, architecture: Architecture) -> Scalars:
+        """Evaluate ℓ(θ) = f(φ(θ))."""
+        as_instance(architecture, Architecture, "architecture")
         theta = as_array(theta, "theta", (architecture.dim,), differentiable=False)
-        return over_batch(lambda t: self.value(architecture.lift(t)), [theta], [1])
+        return over_batch(lambda t: self.value(architecture.lift(t)), [theta], [1], shape=())
 
-    def parameter_gradient(self, theta: Any, architecture: Architecture) -> Any:
-        """Evaluate ∇ℓ(θ) = ∂φ(θ)ᵀ∇f(φ(θ)).
-
-        Parameters
-        ----------
-        theta : array-like, shape=[..., dim]
-        architecture : Architecture
-
-        Returns
-        -------
-        gradient : array, shape=[..., dim]
-        """
+    def parameter_gradient(self, theta: Theta, architecture: Architecture) -> Tangent:
+        """Evaluate ∇ℓ(θ) = ∂φ(θ)ᵀ∇f(φ(θ))."""
+        as_instance(architecture, Architecture, "architecture")
         theta = as_array(theta, "theta", (architecture.dim,), differentiable=False)
         parent = super().parameter_gradient
         return over_batch(lambda t: parent(t, architecture), [theta], [1])
@@ -197,10 +178,6 @@ def loss_from_function(function: Callable[[Any], Any]) -> FunctionLoss:
     ----------
     function : callable
         Takes one z of shape ``lifted_shape`` to one number.
-
-    Returns
-    -------
-    loss : FunctionLoss
 
     Raises
     ------
@@ -216,8 +193,61 @@ def loss_from_function(function: Callable[[Any], Any]) -> FunctionLoss:
     [2. 4.]
     """
     if not callable(function):
-        raise InputError(f"function must take z to a number, got {function!r}")
+        raise InputError(f"function must take z to a number, got {shown(function)}")
     return FunctionLoss(function)
+
+
+_FUNCTION = "the function of a loss"
+
+
+def _number(value: Any, what: str) -> Any:
+    plain = np.asarray(untraced(value))
+    if plain.shape == () and plain.dtype.kind in "fiub":
+        return value
+    what_kind = "None" if value is None else got(value)
+    given = f"an array of shape {plain.shape}" if plain.shape else what_kind
+    raise InputError(f"{what} must take z to one number, got {given}")
+
+
+def as_value(value: Any, loss: Loss) -> float:
+    """Return the value of a loss, which may be a user's own, if it is one number.
+
+    Parameters
+    ----------
+    value : object
+        What the loss returned.
+
+    Raises
+    ------
+    InputError
+        Anything else.
+    """
+    return float(_number(value, f"{type(loss).__name__}.value"))
+
+
+def as_gradient(value: Any, loss: Loss, shape: tuple[int, ...]) -> FloatArray:
+    """Return the gradient of a loss, which may be a user's own, if it has the right shape.
+
+    Parameters
+    ----------
+    value : object
+        What the loss returned.
+    shape : tuple of int
+        That of z, or of θ.
+
+    Raises
+    ------
+    InputError
+        No array of real numbers.
+    ShapeError
+        Another shape.
+    """
+    gradient, name = np.asarray(value), f"{type(loss).__name__}.gradient"
+    if gradient.dtype.kind not in "fiu":
+        raise InputError(f"{name} must return an array of real numbers, got {gradient.dtype}")
+    if gradient.shape != shape:
+        raise ShapeError(f"{name} must return an array of shape {shape}, got {gradient.shape}")
+    return gradient
 
 
 _KINDS = ("mse", "cross-entropy")
@@ -234,12 +264,9 @@ class NetworkLoss(Loss):
 
     Parameters
     ----------
-    network : ReLUNetwork
-    inputs : array-like, shape=[n_samples, n_inputs]
     targets : array-like
         ``mse``: real, shape=[n_samples, n_outputs], or [n_samples] with one output.
         ``cross-entropy``: integer labels from 0, shape=[n_samples].
-    kind : {"mse", "cross-entropy"}
 
     Raises
     ------
@@ -257,9 +284,11 @@ class NetworkLoss(Loss):
     [MPG]_, and the path activations of [Gonon2024]_.
     """
 
-    def __init__(self, network: ReLUNetwork, inputs: Any, targets: Any, kind: str = "mse") -> None:
-        if kind not in _KINDS:
-            raise InputError(f"kind must be one of {', '.join(_KINDS)}, got {kind!r}")
+    def __init__(
+        self, network: ReLUNetwork, inputs: Inputs, targets: Any, kind: str = "mse"
+    ) -> None:
+        if not isinstance(kind, str) or kind not in _KINDS:
+            raise InputError(f"kind must be one of {', '.join(_KINDS)}, got {shown(kind)}")
         if not isinstance(network, ReLUNetwork):
             raise InputError(
                 f"network must be a ReLUNetwork, got {type(network).__name__}; another "
@@ -267,18 +296,16 @@ class NetworkLoss(Loss):
             )
         self.network, self.kind = network, kind
         n_out = len(network.outputs)
-        self.inputs = as_array(
-            inputs, "inputs", (None, len(network.inputs)), batch=False, differentiable=False
-        ).copy()
+        self.inputs = as_own(inputs, "inputs", (None, len(network.inputs)))
         if len(self.inputs) == 0:
             raise DataError("inputs must hold at least one sample, got none")
         if kind == "mse":
             values = as_array(targets, "targets", differentiable=False)
             if values.ndim == 1 and n_out == 1:
                 values = values[:, None]
-            self.targets = as_array(values, "targets", (None, n_out), batch=False).copy()
+            self.targets = as_own(values, "targets", (None, n_out))
         else:
-            self.targets = self._labels(targets, n_out)
+            self.targets = freeze(self._labels(targets, n_out))
         if len(self.targets) != len(self.inputs):
             raise ShapeError(
                 f"inputs and targets must have one row per sample, got {len(self.inputs)} and "
@@ -324,38 +351,28 @@ class NetworkLoss(Loss):
                 "NetworkLoss(architecture, inputs, targets)"
             )
 
-    def parameter_value(self, theta: Any, architecture: Architecture | None = None) -> Any:
+    def parameter_value(self, theta: Theta, architecture: Architecture | None = None) -> Scalars:
         """Evaluate ℓ(θ) by a forward pass.
 
         Parameters
         ----------
-        theta : array-like, shape=[..., dim]
         architecture : ReLUNetwork, optional
             The network of this loss.
-
-        Returns
-        -------
-        value : array, shape=[...]
         """
         self._check(architecture)
         theta = as_array(theta, "theta", (self.network.dim,), differentiable=False)
         forward = self.network.forward_vjp
         return over_batch(
-            lambda t: np.asarray(self._value(forward(t, self.inputs)[0])), [theta], [1]
+            lambda t: np.asarray(self._value(forward(t, self.inputs)[0])), [theta], [1], shape=()
         )
 
-    def parameter_gradient(self, theta: Any, architecture: Architecture | None = None) -> Any:
+    def parameter_gradient(self, theta: Theta, architecture: Architecture | None = None) -> Tangent:
         """Evaluate ∇ℓ(θ) by one backpropagation, in float64.
 
         Parameters
         ----------
-        theta : array-like, shape=[..., dim]
         architecture : ReLUNetwork, optional
             The network of this loss.
-
-        Returns
-        -------
-        gradient : array, shape=[..., dim]
         """
         self._check(architecture)
         theta = as_array(theta, "theta", (self.network.dim,), differentiable=False)
@@ -368,37 +385,27 @@ class NetworkLoss(Loss):
 
     # In z.
 
-    def value(self, z: Any, near: Any = None) -> Any:
+    def value(self, z: Lifted, near: OneTheta | None = None) -> Scalars:
         """Evaluate f(z) as a sum over paths.
 
         Parameters
         ----------
-        z : array-like, shape=[..., n_paths]
-        near : array-like, shape=[dim], optional
+        near : OneTheta, optional
             A parameter in the sign gauge of z; by default anchor in-edges are positive.
-
-        Returns
-        -------
-        value : array, shape=[...]
         """
 
         def value(point: FloatArray) -> FloatArray:
             return np.asarray(self._value(self._path_outputs(point, self._path_nodes(point, near))))
 
-        return over_batch(value, [self._z(z)], [1])
+        return over_batch(value, [self._z(z)], [1], shape=())
 
-    def gradient(self, z: Any, near: Any = None) -> Any:
+    def gradient(self, z: Lifted, near: OneTheta | None = None) -> Covector:
         r"""Evaluate ∇f(z), :math:`∂_p f = \sum_i x_{i,p_0} a_p(x_i) δ_{i,o(p)}`.
 
         Parameters
         ----------
-        z : array-like, shape=[..., n_paths]
-        near : array-like, shape=[dim], optional
+        near : OneTheta, optional
             A parameter in the sign gauge of z; by default anchor in-edges are positive.
-
-        Returns
-        -------
-        gradient : array, shape=[..., n_paths]
         """
 
         def gradient(point: FloatArray) -> FloatArray:
@@ -451,12 +458,11 @@ class NetworkLoss(Loss):
                 outputs[:, number] += signal[:, own] @ z[part][own]
         return outputs
 
-    def scores(self, theta: FloatArray, architecture: Architecture) -> dict[str, float]:
+    def scores(self, theta: OneTheta, architecture: Architecture) -> dict[str, float]:
         """Training accuracy of a classifier, or R² of a regression.
 
         Parameters
         ----------
-        theta : array, shape=[dim]
         architecture : ReLUNetwork
             The network of this loss.
 
@@ -466,6 +472,7 @@ class NetworkLoss(Loss):
             ``accuracy`` where the targets are one-hot, else ``r2``.
         """
         self._check(architecture)
+        theta = as_vector(theta, "theta", self.network.dim)
         outputs = self.network.forward_vjp(theta, self.inputs)[0]
         one_hot = self.targets.shape[1] > 1 and np.all(np.isin(self.targets, (0.0, 1.0)))
         if one_hot and np.all(self.targets.sum(axis=1) == 1):

@@ -3,10 +3,21 @@
 from typing import Any
 
 import autograd.numpy as anp
+import numpy as np
 
+from liftflow.doors import door
 from liftflow.errors import DataError, ShapeError
 from liftflow.losses import FunctionLoss, loss_from_function
-from liftflow.typing import as_array
+from liftflow.typing import as_array, as_own
+
+
+def _numbers(mask: Any) -> Any:
+    """A mask of booleans as numbers; what is none is left to the door."""
+    try:
+        array = np.asarray(mask)
+    except Exception:
+        return mask
+    return array * 1 if array.dtype == bool else mask
 
 
 def _rows(array: Any, name: str, count: int) -> None:
@@ -14,6 +25,7 @@ def _rows(array: Any, name: str, count: int) -> None:
         raise ShapeError(f"{name} must have one row per sample, {count}, got {len(array)}")
 
 
+@door
 def least_squares_loss(inputs: Any, targets: Any) -> FunctionLoss:
     r"""Regress targets linearly on inputs, :math:`f(Z) = \frac{1}{2N}\sum_i ‖Z x_i − y_i‖^2`.
 
@@ -32,20 +44,24 @@ def least_squares_loss(inputs: Any, targets: Any) -> FunctionLoss:
     InputError, ShapeError, NotFiniteError
         Arrays that do not fit.
     """
-    inputs = as_array(inputs, "inputs", (None, None), batch=False, differentiable=False)
-    targets = as_array(targets, "targets", (None, None), batch=False, differentiable=False)
+    inputs = as_own(inputs, "inputs", (None, None))
+    targets = as_own(targets, "targets", (None, None))
     _rows(targets, "targets", len(inputs))
     # ‖XZᵀ − Y‖² needs the samples only through their moments.
     count = len(inputs)
     moment, mixed = inputs.T @ inputs / count, targets.T @ inputs / count
     constant = float((targets**2).sum() / count)
 
+    shape = targets.shape[1], inputs.shape[1]
+
     def value(z: Any) -> Any:
+        z = as_array(z, "z", shape, batch=False)
         return 0.5 * (anp.sum((z @ moment) * z) - 2 * anp.sum(mixed * z) + constant)
 
     return loss_from_function(value)
 
 
+@door
 def matrix_sensing_loss(measurements: Any, values: Any) -> FunctionLoss:
     r"""Sense a matrix, :math:`f(Z) = \frac{1}{2k}\sum_i (⟨A_i, Z⟩ − y_i)^2`.
 
@@ -66,17 +82,19 @@ def matrix_sensing_loss(measurements: Any, values: Any) -> FunctionLoss:
     InputError, ShapeError, NotFiniteError
         Arrays that do not fit.
     """
-    forms = as_array(
-        measurements, "measurements", (None, None, None), batch=False, differentiable=False
-    )
-    values = as_array(values, "values", (None,), batch=False, differentiable=False)
+    forms = as_own(measurements, "measurements", (None, None, None))
+    values = as_own(values, "values", (None,))
     _rows(values, "values", len(forms))
     flat = forms.reshape(len(forms), -1)
-    return loss_from_function(
-        lambda z: 0.5 * anp.sum((anp.dot(flat, anp.ravel(z)) - values) ** 2) / len(values)
-    )
+
+    def value(z: Any) -> Any:
+        z = as_array(z, "z", forms.shape[1:], batch=False)
+        return 0.5 * anp.sum((anp.dot(flat, anp.ravel(z)) - values) ** 2) / len(values)
+
+    return loss_from_function(value)
 
 
+@door
 def matrix_completion_loss(observed: Any, mask: Any) -> FunctionLoss:
     r"""Complete a matrix, :math:`f(Z) = \frac{1}{2|Ω|}\sum_{(i,j) ∈ Ω} (Z_{ij} − Y_{ij})^2`.
 
@@ -99,15 +117,19 @@ def matrix_completion_loss(observed: Any, mask: Any) -> FunctionLoss:
     InputError, ShapeError, NotFiniteError
         Arrays that do not fit.
     """
-    observed = as_array(observed, "observed", (None, None), batch=False, differentiable=False)
-    known = as_array(
-        anp.asarray(mask) * 1, "mask", observed.shape, batch=False, differentiable=False
-    )
+    observed = as_own(observed, "observed", (None, None))
+    known = as_own(_numbers(mask), "mask", observed.shape)
     if not known.sum() > 0:
         raise DataError("mask must mark at least one entry as observed")
-    return loss_from_function(lambda z: 0.5 * anp.sum(known * (z - observed) ** 2) / known.sum())
+
+    def value(z: Any) -> Any:
+        z = as_array(z, "z", observed.shape, batch=False)
+        return 0.5 * anp.sum(known * (z - observed) ** 2) / known.sum()
+
+    return loss_from_function(value)
 
 
+@door
 def attention_loss(inputs: Any, targets: Any, d_head: int) -> FunctionLoss:
     r"""Regress sequences on sequences by an attention layer of any number of heads.
 
@@ -132,12 +154,12 @@ def attention_loss(inputs: Any, targets: Any, d_head: int) -> FunctionLoss:
         Arrays that do not fit.
     """
     shape = (None, None, None)
-    tokens = as_array(inputs, "inputs", shape, batch=False, differentiable=False)
-    wanted = as_array(targets, "targets", tokens.shape, batch=False, differentiable=False)
+    tokens = as_own(inputs, "inputs", shape)
+    wanted = as_own(targets, "targets", tokens.shape)
     count, transposed = wanted.shape[0] * wanted.shape[1], anp.swapaxes(tokens, 1, 2)
 
     def value(z: Any) -> Any:
-        total = 0.0
+        z, total = as_array(z, "z", (None, *tokens.shape[2:] * 2), batch=False), 0.0
         for scores, values in zip(z[0::2], z[1::2], strict=True):
             logits = anp.matmul(anp.matmul(tokens, scores), transposed) / d_head**0.5
             weights = anp.exp(logits - anp.max(logits, axis=-1, keepdims=True))

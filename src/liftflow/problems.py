@@ -1,6 +1,6 @@
 """Training problems by name, for the command line: a family, a task and real or sensed data."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,12 +25,13 @@ from liftflow.matrix_losses import (
     matrix_completion_loss,
     matrix_sensing_loss,
 )
-from liftflow.typing import FloatArray, as_count
+from liftflow.typing import FloatArray, OneTheta, as_count
 
 TASKS = ("regression", "sensing", "completion")
 """What a product of matrices is trained for."""
 
 _TARGET_RANK = 2
+_MAX_GIGABYTES = 8
 _N_IMAGES = 500  # a few seconds of training instead of half a minute
 
 
@@ -55,6 +56,14 @@ class Options:
         ``mse`` or ``cross-entropy``, for a ReLU network.
     seed : int
         Of everything that is drawn.
+    target : str or None
+        Column of a CSV file to predict, as in :func:`liftflow.data.load`.
+    header : bool or None
+        Whether its first line names the columns.
+    index_column : sequence of str, False or None
+        Its columns that are left out.
+    labels : bool or None
+        Whether its targets are labels.
     """
 
     data: str | None = None
@@ -64,9 +73,14 @@ class Options:
     bias: bool = False
     loss: str | None = None
     seed: int = 0
+    target: str | None = None
+    header: bool | None = None
+    index_column: Sequence[str] | bool | None = None
+    labels: bool | None = None
 
 
-Problem = tuple[Architecture, FloatArray, Loss]
+Problem = tuple[Architecture, FloatArray, Loss, str]
+"""Of an architecture, θ₀, a loss, and what its data are in one line."""
 
 
 def _numbers(text: str, separator: str, name: str, kind: Callable[[str], Any]) -> list[Any]:
@@ -76,9 +90,68 @@ def _numbers(text: str, separator: str, name: str, kind: Callable[[str], Any]) -
         raise DataError(f"{name} must be numbers joined by {separator!r}, got {text!r}") from None
 
 
+def read_widths(text: str | None, default: str, form: str = "") -> list[int]:
+    """Read positive numbers joined by dashes.
+
+    Parameters
+    ----------
+    text : str or None
+        As given on the command line.
+    default : str
+        In place of None.
+    form : str
+        Names of the numbers, joined by dashes, where their count is fixed.
+
+    Raises
+    ------
+    DataError
+        Something else, or another count.
+    InputError
+        A number below 1.
+    """
+    text = default if text is None else text
+    widths = _numbers(text, "-", "widths", int)
+    if form and len(widths) != form.count("-") + 1:
+        raise DataError(f"widths must be {form}, like {default}, got {text!r}")
+    return [as_count(width, "a width", 1) for width in widths]
+
+
+def balanced(network: Any, lams: str, seed: int) -> OneTheta:
+    """Draw a relaxed balanced point.
+
+    Parameters
+    ----------
+    network : Architecture
+        Of a family that has such points.
+    lams : str
+        One λ for all, or several joined by commas.
+    seed : int
+        Of the draw.
+
+    Raises
+    ------
+    DataError
+        No numbers.
+    ArchitectureError
+        No such point.
+    """
+    numbers = _numbers(lams, ",", "λ", float)
+    return network.balanced_point(numbers[0] if len(numbers) == 1 else numbers, seed)
+
+
+def _load(options: Options, default: str) -> Dataset:
+    return load(
+        default if options.data is None else options.data,
+        target=options.target,
+        header=options.header,
+        index_column=options.index_column,
+        labels=options.labels,
+    )
+
+
 def _layer_widths(options: Options, n_inputs: int, n_outputs: int, hidden: int) -> list[int]:
     default = f"{n_inputs}-{hidden}-{n_outputs}"
-    widths = _numbers(options.widths or default, "-", "widths", int)
+    widths = read_widths(options.widths, default)
     if widths[0] != n_inputs or widths[-1] != n_outputs:
         raise DataError(
             f"the data have {n_inputs} features and need {n_outputs} outputs, got widths "
@@ -88,12 +161,12 @@ def _layer_widths(options: Options, n_inputs: int, n_outputs: int, hidden: int) 
 
 
 def _relu(options: Options) -> Problem:
-    dataset = load(options.data or "iris")
+    dataset = _load(options, "iris")
     widths = _layer_widths(options, dataset.inputs.shape[1], dataset.n_outputs, 32)
-    kind = options.loss or dataset.default_loss
+    kind = dataset.default_loss if options.loss is None else options.loss
     network = ReLUNetwork.from_widths(widths, options.bias)
     loss = NetworkLoss(network, dataset.inputs, dataset.targets_for(kind), kind)
-    return network, network.random_point(rng=options.seed), loss
+    return network, network.random_point(rng=options.seed), loss, str(dataset)
 
 
 def _rows(dataset: Dataset) -> FloatArray:
@@ -103,16 +176,17 @@ def _rows(dataset: Dataset) -> FloatArray:
 
 def _layered(options: Options, build: Callable[[list[int]], DeepLinear]) -> Problem:
     if options.task in (None, "regression"):
-        dataset = load(options.data or "diabetes")
+        dataset = _load(options, "diabetes")
         n_inputs, n_outputs = dataset.inputs.shape[1], dataset.n_outputs
         widths = _layer_widths(options, n_inputs, n_outputs, min(n_inputs, n_outputs))
+        network = build(widths)
         loss: Loss = least_squares_loss(dataset.inputs, _rows(dataset))
+        data = str(dataset)
     else:
-        _refuse(options, "data", f"the task {options.task}")
-        widths = _numbers(options.widths or "8-4-10", "-", "widths", int)
-        loss = _sensed(options, (widths[-1], widths[0]))
-    network = build(widths)
-    return network, _balanced(network, options), loss
+        _refuse(options, _DATA, f"the task {options.task}")
+        network = build(read_widths(options.widths, "8-4-10"))
+        loss, data = _sensed(options, network.lifted_shape)
+    return network, _balanced(network, options), loss, data
 
 
 def _two_layers(widths: list[int]) -> TwoLayerLinear:
@@ -122,36 +196,45 @@ def _two_layers(widths: list[int]) -> TwoLayerLinear:
 
 
 def _balanced(network: Any, options: Options) -> FloatArray:
-    lams = _numbers(options.lams or "0", ",", "λ", float)
-    return network.balanced_point(lams[0] if len(lams) == 1 else lams, options.seed)
+    return balanced(network, "0" if options.lams is None else options.lams, options.seed)
 
 
-def _sensed(options: Options, shape: tuple[int, int]) -> Loss:
+def _sensed(options: Options, shape: tuple[int, ...]) -> tuple[Loss, str]:
     """Sense or complete a random matrix of rank 2, from half as many numbers as it has."""
     rng = np.random.default_rng([options.seed, 1])
     rank = min(_TARGET_RANK, *shape)
+    data = f"{options.task or 'sensing'} of a random {shape[0]} × {shape[1]} matrix of rank {rank}"
     target = rng.standard_normal((shape[0], rank)) @ rng.standard_normal((rank, shape[1]))
     if options.task == "completion":
         mask = rng.random(shape) < 0.5
         mask[0, 0] = True
-        return matrix_completion_loss(target, mask)
-    forms = rng.standard_normal((max(1, target.size // 2), *shape))
-    return matrix_sensing_loss(forms, np.einsum("kij,ij->k", forms, target))
+        return matrix_completion_loss(target, mask), f"{data} from {mask.sum():,} of its entries"
+    count = max(1, target.size // 2)
+    size = 8e-9 * count * target.size
+    if size > _MAX_GIGABYTES:
+        raise DataError(
+            f"the random matrices to sense with would take {size:.3g} GB, more than "
+            f"{_MAX_GIGABYTES}; take smaller widths, or the task completion"
+        )
+    forms = rng.standard_normal((count, *shape))
+    loss = matrix_sensing_loss(forms, np.einsum("kij,ij->k", forms, target))
+    return loss, f"{data} from {count:,} random products"
 
 
 def _ode(options: Options) -> Problem:
-    size, steps = _fixed(options.widths or "4-40", "size-steps", 2)
+    size, steps = read_widths(options.widths, "4-40", "size-steps")
     if options.task == "regression":
         raise DataError(
             "a neural ODE maps a space to itself, which no data set here asks for; use the task "
             "sensing or completion"
         )
     network = LinearNeuralODE(size, steps)
-    return network, _balanced(network, options), _sensed(options, (size, size))
+    return network, _balanced(network, options), *_sensed(options, (size, size))
 
 
 def _attention(options: Options) -> Problem:
-    d_model, d_head, n_heads = _fixed(options.widths or "8-4-2", "d_model-d_head-heads", 3)
+    form = "d_model-d_head-heads"
+    d_model, d_head, n_heads = read_widths(options.widths, "8-4-2", form)
     if d_model != 8:
         raise DataError(
             f"attention is trained on the rows of {_N_IMAGES} digits, tokens of 8 pixels, to "
@@ -161,14 +244,8 @@ def _attention(options: Options) -> Problem:
     images = load_digits().images[:_N_IMAGES] / 16.0
     network = Attention(d_model, d_head, n_heads)
     loss = attention_loss(images[:, :-1], images[:, 1:], d_head)
-    return network, _balanced(network, options), loss
-
-
-def _fixed(text: str, form: str, count: int) -> list[int]:
-    numbers = _numbers(text, "-", "widths", int)
-    if len(numbers) != count:
-        raise DataError(f"widths must be {form}, got {text!r}")
-    return [as_count(number, "a width", 1) for number in numbers]
+    data = f"digits: the first {_N_IMAGES}, each row of pixels from those above it"
+    return network, _balanced(network, options), loss, data
 
 
 @dataclass(frozen=True)
@@ -177,10 +254,11 @@ class _Family:
     build: Callable[[Options], Problem]
 
 
+_DATA = ("data", "target", "header", "index_column", "labels")
 _FAMILIES = {
-    "relu": _Family(("data", "bias", "loss"), _relu),
-    "two-layer": _Family(("data", "task", "lams"), lambda options: _layered(options, _two_layers)),
-    "deep": _Family(("data", "task", "lams"), lambda options: _layered(options, DeepLinear)),
+    "relu": _Family((*_DATA, "bias", "loss"), _relu),
+    "two-layer": _Family((*_DATA, "task", "lams"), lambda options: _layered(options, _two_layers)),
+    "deep": _Family((*_DATA, "task", "lams"), lambda options: _layered(options, DeepLinear)),
     "ode": _Family(("task", "lams"), _ode),
     "attention": _Family(("lams",), _attention),
 }
@@ -188,19 +266,24 @@ FAMILIES = tuple(_FAMILIES)
 """Names of the families."""
 
 
-def _refuse(options: Options, name: str, what: str) -> None:
-    if getattr(options, name):
-        raise InputError(f"{what} does not read {name}, got {getattr(options, name)!r}; leave it")
+def _refuse(options: Options, names: Iterable[str], what: str) -> None:
+    for name in names:
+        value = getattr(options, name)
+        if value != getattr(Options, name):  # not even if it is empty
+            raise InputError(f"{what} does not read {name}, got {value!r}; leave it")
 
 
-def build(family: str, options: Options) -> tuple[InvariantSet, Loss]:
+def build(
+    family: str, options: Options, say: Callable[[str], object] = lambda data: None
+) -> tuple[InvariantSet, Loss]:
     """Build the training problem of a family.
 
     Parameters
     ----------
     family : str
         One of ``FAMILIES``.
-    options : Options
+    say : function
+        Called with one line on what the data are.
 
     Returns
     -------
@@ -222,8 +305,9 @@ def build(family: str, options: Options) -> tuple[InvariantSet, Loss]:
         raise InputError(f"family must be one of {', '.join(FAMILIES)}, got {family!r}")
     if options.task not in (None, *TASKS):
         raise InputError(f"task must be one of {', '.join(TASKS)}, got {options.task!r}")
-    for name in ("data", "task", "lams", "bias", "loss"):
-        if name not in _FAMILIES[family].reads:
-            _refuse(options, name, f"the family {family}")
-    architecture, theta0, loss = _FAMILIES[family].build(options)
+    as_count(options.seed, "seed")
+    unread = {*_DATA, "task", "lams", "bias", "loss"}.difference(_FAMILIES[family].reads)
+    _refuse(options, sorted(unread), f"the family {family}")
+    architecture, theta0, loss, data = _FAMILIES[family].build(options)
+    say(data)
     return InvariantSet(architecture, theta0), loss

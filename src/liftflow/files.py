@@ -1,0 +1,313 @@
+"""Files that are whole or not there, and that are checked before anything in them is used."""
+
+import hashlib
+import math
+import os
+import re
+import secrets
+import stat
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from liftflow.errors import DataError, InputError, OutputError
+
+try:
+    import fcntl
+except ImportError:  # Windows: no locks
+    fcntl = None  # type: ignore[assignment]
+
+_VERSION = 1  # of what is in the files
+_CHUNK = 1 << 20  # bytes read at a time
+_HEADER = re.compile(  # what numpy writes before plain numbers and texts, and nothing else
+    rb"\x93NUMPY\x01\x00..\{'descr': '(\|b1|<[iuf]\d|<U\d{1,9})', "
+    rb"'fortran_order': (True|False), 'shape': \(((?:\d{1,18}, ?)*(?:\d{1,18})?)\), \} *\n",
+    re.DOTALL,
+)
+
+
+def as_path(path: Any, name: str = "path") -> Path:
+    """Return the path that a text or a path names, or say why not.
+
+    Parameters
+    ----------
+    path : str or PathLike
+        What is to be one.
+    name : str
+        What the error message calls it.
+
+    Raises
+    ------
+    InputError
+        Something else, or nothing.
+    """
+    if not isinstance(path, str | Path) or not str(path) or "\0" in str(path):
+        raise InputError(f"{name} must be str or Path, got {path!r}")
+    return Path(path)
+
+
+def make_folder(folder: Path) -> Path:
+    """Make a folder where there is none yet.
+
+    Parameters
+    ----------
+    folder : Path
+        Those above it are made, too.
+
+    Raises
+    ------
+    OutputError
+        It cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot write to the folder {folder}: {error}") from error
+    return folder
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """Write a file aside, under a name of its own, and put it in place when it is on the disk.
+
+    Who is killed while writing leaves the earlier file whole. What he left aside is removed by the
+    next one who writes the same file; it is told from that of a living writer by its lock.
+
+    Yields
+    ------
+    file : file
+        To write bytes to.
+
+    Raises
+    ------
+    OutputError
+        The file cannot be written.
+    """
+    stem = f".liftflow-{zlib.crc32(os.fsencode(path.name)):08x}-"
+    try:
+        if path.exists() and not path.is_file():
+            raise OSError("it is there, and is no file")
+        _remove_stale(path.parent, stem)
+        with _owned(lambda: path.parent / f"{stem}{secrets.token_hex(8)}.part", "xb") as file:
+            aside = Path(file.name)
+            try:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+                if fcntl is None:  # Windows moves no open file
+                    file.close()
+                os.replace(aside, path)
+            except BaseException:
+                with suppress(OSError):
+                    aside.unlink()
+                raise
+        with suppress(OSError), _folder_handle(path.parent) as handle:
+            os.fsync(handle)  # the name, too, is on the disk now
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error}") from error
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Be the only process in a folder, after waiting for the one that is there now.
+
+    The lock goes with the process that holds it, however that ends.
+
+    Parameters
+    ----------
+    folder : Path
+        It must be there.
+
+    Raises
+    ------
+    OutputError
+        The folder cannot be written to.
+    """
+    path = folder / ".lock"
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(_owned(lambda: path, "ab"))
+        except OSError as error:
+            raise OutputError(f"cannot write to the folder {folder}: {error}") from error
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # the folder may be gone
+                path.unlink()
+
+
+@contextmanager
+def _owned(name: Callable[[], Path], mode: str) -> Iterator[IO[bytes]]:
+    """Open a file and lock it; anew where another process removed it in between."""
+    while True:
+        path = name()
+        with open(path, mode, opener=_open_no_link) as file:
+            if fcntl is not None:
+                with suppress(OSError):  # a file system without locks
+                    fcntl.flock(file, fcntl.LOCK_EX)
+                if os.fstat(file.fileno()).st_nlink == 0:
+                    continue
+            yield file
+            return
+
+
+def _open_no_link(path: str, flags: int) -> int:
+    # Neither is a planted link followed, nor a planted pipe waited for.
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), 0o666)
+
+
+@contextmanager
+def _folder_handle(folder: Path) -> Iterator[int]:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _remove_stale(folder: Path, stem: str) -> None:
+    """Remove what writers left aside who live no more: nobody holds its lock."""
+    if fcntl is None:
+        return
+    for stray in folder.glob(f"{stem}*.part"):
+        with suppress(OSError), open(stray, "rb", opener=_open_no_link) as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stray.unlink()
+
+
+def write_arrays(path: Path, kind: str, values: dict[str, Any]) -> None:
+    """Write numbers and texts to an npz file, with their format and a digest of all of them.
+
+    Parameters
+    ----------
+    kind : str
+        What the file holds.
+    values : dict of str to array
+        By the names they get in the file.
+
+    Raises
+    ------
+    InputError
+        Something else than numbers and texts.
+    OutputError
+        The file cannot be written.
+    """
+    arrays = {name: np.asarray(value) for name, value in values.items()}
+    for name, array in arrays.items():
+        if array.dtype.kind not in "biufU":
+            raise InputError(f"{name} must hold numbers or a text, got dtype {array.dtype}")
+    arrays["format"] = np.asarray(_format(kind))
+    with replacing(path) as file:  # given a path, numpy would append .npz to the name
+        np.savez(file, **{**arrays, "digest": np.asarray(_digest(arrays))})  # type: ignore[arg-type]
+
+
+def read_arrays(path: Path, kind: str) -> dict[str, Any]:
+    """Read a file that :func:`write_arrays` wrote, once it is seen to be the same to the last bit.
+
+    Nothing larger than the file is ever held.
+
+    Parameters
+    ----------
+    kind : str
+        What the file should hold.
+
+    Returns
+    -------
+    values : dict of str to array
+        Arrays without axes as numbers and texts.
+
+    Raises
+    ------
+    DataError
+        The file is not there, is damaged, or holds something else.
+    """
+    try:
+        arrays = _members(path)
+        written = str(arrays.get("format", "in no format of liftflow"))
+        if written != _format(kind):
+            raise ValueError(f"it is {written}, and not {_format(kind)}")
+        if str(arrays.pop("digest", None)) != _digest(arrays):
+            raise ValueError("it was changed after it was written")
+    except FileNotFoundError as error:
+        raise DataError(f"{path} holds no {kind}: it is not there") from error
+    except Exception as error:  # what is wrong with a file, zipfile tells by errors of any class
+        raise DataError(f"{path} holds no {kind}: {error}; remove it to start anew") from error
+    del arrays["format"]
+    return {name: array if array.ndim else array.item() for name, array in arrays.items()}
+
+
+def read_text(path: Path, limit: int) -> str:
+    """Read a small file.
+
+    Parameters
+    ----------
+    limit : int
+        Most bytes.
+
+    Raises
+    ------
+    OSError, ValueError
+        The file cannot be read, is too large, or is no text.
+    """
+    _size(path, limit)
+    return path.read_text(encoding="utf-8")
+
+
+def _format(kind: str) -> str:
+    return f"liftflow {kind} {_VERSION}"
+
+
+def _digest(arrays: dict[str, np.ndarray]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype.str} {array.shape} ".encode())
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def _size(path: Path, limit: float = math.inf) -> int:
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
+        raise ValueError("it is no file")
+    if status.st_size > limit:
+        raise ValueError(f"it has {status.st_size} bytes, {limit} at most were expected")
+    return status.st_size
+
+
+def _members(path: Path) -> dict[str, np.ndarray]:
+    size = _size(path)
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        if sum(member.file_size for member in members) > size:
+            raise ValueError("it declares more than there is in it")
+        names = [member.filename for member in members]
+        if len(set(names)) < len(names):
+            raise ValueError("it holds two arrays of one name")
+        return {m.filename.removesuffix(".npy"): _array(archive, m) for m in members}
+
+
+def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+    if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
+        raise ValueError(f"{member.filename} is compressed or encrypted")
+    buffer, filled = bytearray(member.file_size), 0
+    with archive.open(member) as file:
+        while chunk := file.read(_CHUNK):
+            buffer[filled : filled + len(chunk)] = chunk
+            filled += len(chunk)
+    header = _HEADER.match(buffer)
+    if header is None:
+        raise ValueError(f"{member.filename} is no array of numbers or text")
+    dtype = np.dtype(header[1].decode())
+    shape = tuple(int(length) for length in header[3].replace(b",", b" ").split())
+    count = math.prod(shape)
+    if len(buffer) != header.end() + count * dtype.itemsize:
+        raise ValueError(f"{member.filename} has not the size that its shape {shape} tells")
+    if count * dtype.itemsize == 0:
+        return np.zeros(shape, dtype)
+    numbers = np.frombuffer(buffer, dtype, count, header.end())
+    return numbers.reshape(shape[::-1]).T if header[2] == b"True" else numbers.reshape(shape)

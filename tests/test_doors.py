@@ -1,0 +1,407 @@
+"""The doors of the API: what comes in, what is kept, what cannot fit."""
+
+import inspect
+import os
+import pickle
+from contextlib import suppress
+
+import fuzzing
+import networkx as nx
+import numpy as np
+import pytest
+from hierarchy_cases import BareLinear
+
+from liftflow import InvariantSet, compare, intrinsic_cometric, loss_from_function
+from liftflow.architectures import (
+    Architecture,
+    Attention,
+    DeepLinear,
+    LinearNeuralODE,
+    ProductArchitecture,
+    ReLUNetwork,
+    TwoLayerLinear,
+)
+from liftflow.data import Dataset
+from liftflow.doors import door
+from liftflow.errors import (
+    ArchitectureError,
+    CallError,
+    InputError,
+    LiftflowError,
+    ShapeError,
+    UndefinedError,
+)
+from liftflow.flows import DiagonalPotential
+from liftflow.linalg import over_batch
+from liftflow.losses import NetworkLoss
+from liftflow.matrix_losses import attention_loss, matrix_completion_loss, matrix_sensing_loss
+from liftflow.metrics import DeepMultiplier
+from liftflow.typing import MEMORY_LIMIT, as_instance, refuse_beyond
+
+N_CALLS = int(os.environ.get("LIFTFLOW_FUZZ_CALLS", "2500"))  # per seed
+NETWORK = ReLUNetwork.from_widths([2, 2, 1])
+LINEAR, OPEN = TwoLayerLinear(2, 2, 2), BareLinear([2, 3, 2])
+
+
+@pytest.fixture(scope="module")
+def world():
+    return fuzzing.World()
+
+
+# Wrong arguments.
+
+
+@pytest.mark.parametrize("seed", [20261125, 7])
+def test_nothing_raw_comes_out_of_the_public_interface(world, seed):
+    found = fuzzing.search(N_CALLS, seed, world)
+    assert not found, "\n".join(f"{label}({shown}): {error}" for label, shown, error in found)
+
+
+def test_the_search_sees_what_is_raw():
+    def raw(x):
+        return x[1]
+
+    def refuses(x):
+        raise InputError("x")
+
+    assert fuzzing.outcome(raw, [[]], {}).startswith("IndexError")
+    assert fuzzing.outcome(raw, [], {}) is None  # Python's own refusal
+    assert fuzzing.outcome(refuses, [0], {}) is None
+    assert fuzzing.outcome(raw, [[0, 1]], {}) is None
+
+
+@pytest.mark.parametrize(
+    ("act", "match"),
+    [
+        (lambda: InvariantSet(np.ones(6), NETWORK), "architecture must be an Architecture, got nd"),
+        (lambda: InvariantSet(ReLUNetwork, np.ones(6)), "got the class ReLUNetwork"),
+        (lambda: compare(NETWORK, None, (0, 1)), r"an InvariantSet, got ReLUNetwork; make one by"),
+        (lambda: intrinsic_cometric(nx.DiGraph(), np.ones(6)), "an Architecture, got DiGraph"),
+        (lambda: InvariantSet(NETWORK), "missing a required argument: 'theta0'"),
+        (lambda: compare(turns=1), "missing a required argument"),
+        (lambda: NETWORK.lift(), "missing 1 required positional argument"),
+        (lambda: LINEAR.lift_jvp(np.ones((2, 8)), np.ones((3, 8))), "leading axes do not fit"),
+        (lambda: ReLUNetwork.from_widths({2, 3}), "widths must be a sequence, got set"),
+    ],
+)
+def test_messages_name_the_cause(act, match):
+    with pytest.raises(InputError, match=match):
+        act()
+
+
+def test_a_door_holds_to_annotations():
+    @door
+    def scale(network: Architecture, *factors: float, count: int = 1, name: str | None = None):
+        """Scale."""
+        return network, factors, count, name
+
+    assert scale(NETWORK, 1, np.float32(2), count=np.int8(3)) == (NETWORK, (1.0, 2.0), 3, None)
+    assert scale.__doc__ == "Scale."
+    for bad in (
+        lambda: scale(nx.DiGraph()),
+        lambda: scale(NETWORK, "1"),
+        lambda: scale(NETWORK, np.nan),
+        lambda: scale(NETWORK, count=1.5),
+        lambda: scale(NETWORK, count=True),
+        lambda: scale(NETWORK, name=3),
+    ):
+        with pytest.raises(InputError):
+            bad()
+    with pytest.raises(TypeError):
+        scale()
+    with pytest.raises(CallError):
+        scale(NETWORK, other=1)
+
+    @door
+    def fails():
+        return {}["a bug of ours"]
+
+    with pytest.raises(KeyError):  # is not dressed up
+        fails()
+
+
+def test_a_door_reads_the_flags_that_python_reads():
+    @door
+    def switch(on: bool = False):
+        return on
+
+    for value in (True, 1, np.int8(1), np.bool_(True)):
+        assert switch(value) is True
+    for value in (False, 0, None):
+        assert switch(value) is False
+    for bad in (2, -1, 1.0, "yes", [True, False]):
+        with pytest.raises(InputError, match="on must be True or False"):
+            switch(bad)
+
+
+def test_what_does_not_exist_is_refused_as_geomstats_does_and_as_we_do():
+    image = InvariantSet(NETWORK, NETWORK.random_point(rng=0)).image()
+    for act in (image.metric.injectivity_radius, image.metric.riemann_tensor):
+        with pytest.raises(NotImplementedError) as caught:
+            act(image.random_point(rng=0))
+        assert isinstance(caught.value, UndefinedError)
+    assert isinstance(pickle.loads(pickle.dumps(caught.value)), UndefinedError)
+    with pytest.raises(InputError, match="call it to make one"):
+        as_instance(InvariantSet, InvariantSet, "x")
+
+
+# Empty batches.
+
+BATCHED = {
+    "architecture": "lift lift_jvp lift_vjp lift_hessian lift_hvp lift_jacobian gram_apply "
+    "gram_matrix conservation_laws conservation_laws_jacobian laws_jvp laws_hessian solve_laws_jvp "
+    "project_to_tangent project_to_laws project_to_range solve_jvp solve_vjp recover align unpack "
+    "lifted_distance lifted_norm project_to_image kernel_apply kernel_diagonal kernel_matrix",
+    "set": "submersion belongs to_tangent projection is_tangent lift recover",
+    "image": "belongs to_tangent projection is_tangent",
+    "bundle": "lift riemannian_submersion tangent_riemannian_submersion horizontal_projection "
+    "vertical_projection integrability_tensor align",
+    "induced metric": "exp log dist squared_dist inner_product norm parallel_transport "
+    "second_fundamental_form curvature scalar_curvature ricci_tensor",
+    "metric": "exp log dist squared_dist inner_product norm parallel_transport curvature "
+    "scalar_curvature cometric_matrix cometric_apply horizontal_lift ricci_tensor",
+    "cometric": "apply solve point matrix inner_product horizontal_lift",
+    "chart metric": "exp log dist inner_product metric_matrix christoffels curvature",
+    "chart": "coordinates push_forward pull_back hessian recover lift_tangent gram_apply",
+    "loss": "parameter_value parameter_gradient",
+    "network loss": "value gradient parameter_value parameter_gradient",
+    "potential": "value gradient hessian warping",
+}
+
+
+def batched_calls(world):
+    for case, kind, thing in world.objects:
+        for name in BATCHED.get(kind, "").split():
+            if hasattr(thing, name):
+                yield case, kind, thing, name
+
+
+def arguments(world, method, case, kind, lead):
+    rng, given = np.random.default_rng(0), {}
+    for name, parameter in inspect.signature(method).parameters.items():
+        needed = parameter.default is parameter.empty or name in ("base_point", "direction")
+        if not needed and name != "near":
+            continue
+        with suppress(KeyError):
+            given[name] = world.good(name, case, kind, rng, lead)
+    return given
+
+
+def test_an_empty_batch_gives_an_empty_batch(world):
+    seen, shapes = 0, []
+    for case, kind, thing, name in batched_calls(world):
+        method = getattr(thing, name)
+        try:
+            full = method(**arguments(world, method, case, kind, (2,)))
+        except LiftflowError:
+            continue
+        empty = method(**arguments(world, method, case, kind, (0,)))
+        parts = zip(full, empty, strict=True) if isinstance(full, tuple) else [(full, empty)]
+        for own, none in parts:
+            if np.shape(none) != (0, *np.shape(own)[1:]) or np.shape(own)[:1] != (2,):
+                shapes.append((case, type(thing).__name__, name, np.shape(own), np.shape(none)))
+        seen += 1
+    assert not shapes
+    assert seen > 400
+
+
+def test_over_batch_of_none_asks_nothing():
+    def never(*_):
+        raise AssertionError
+
+    assert over_batch(never, [np.zeros((0, 3)), np.zeros(2)], [1, 1]).shape == (0, 3)
+    assert over_batch(never, [np.zeros((2, 0, 3))], [1], shape=(4, 4)).shape == (2, 0, 4, 4)
+    with pytest.raises(ShapeError, match="leading axes"):
+        over_batch(never, [np.zeros((0, 3)), np.zeros((2, 3))], [1, 1])
+
+
+# What is kept.
+
+
+def kept(build, *arrays):
+    """The object, and that object built from arrays that change afterwards."""
+    mine = [np.array(array) for array in arrays]
+    changed = build(*mine)
+    for array in mine:
+        array *= 2
+        array += 1
+    return build(*arrays), changed
+
+
+SAMPLES = np.array([[1.0, 2.0], [0.5, -1.0]])
+DIAGONAL = ReLUNetwork.diagonal(2)
+POINT, HALF = NETWORK.random_point(rng=0), DIAGONAL.random_point(rng=0)
+KEEPERS = {
+    "set": (lambda t: InvariantSet(NETWORK, t), [POINT], lambda s: s.submersion(POINT)),
+    "image": (
+        lambda t: InvariantSet(NETWORK, t).image(),
+        [POINT],
+        lambda i: i.metric.cometric.matrix(NETWORK.lift(POINT)),
+    ),
+    "cometric": (
+        lambda t: intrinsic_cometric(NETWORK, t),
+        [POINT],
+        lambda k: k.point(NETWORK.lift(POINT)),
+    ),
+    "multiplier": (lambda s: DeepMultiplier(s), [[0.0, 0.3]], lambda m: m.pair(1.0, 2.0)),
+    "potential": (lambda t: DiagonalPotential(DIAGONAL, t), [HALF], lambda p: p.value([1.0, 2.0])),
+    "chart": (NETWORK.basis_chart, [POINT], lambda c: c.signs),
+    "network loss": (
+        lambda x, y: NetworkLoss(NETWORK, x, y),
+        [SAMPLES, SAMPLES[:, :1]],
+        lambda f: f.parameter_value(POINT),
+    ),
+    "completion": (matrix_completion_loss, [SAMPLES, np.eye(2)], lambda f: f.value(np.eye(2))),
+    "sensing": (matrix_sensing_loss, [SAMPLES[None], [1.0]], lambda f: f.value(SAMPLES)),
+    "attention": (
+        lambda x, y: attention_loss(x, y, 2),
+        [SAMPLES[None], SAMPLES[None]],
+        lambda f: f.value(np.stack([np.eye(2), np.eye(2)])),
+    ),
+    "data set": (
+        lambda x, y: Dataset("d", x, y, 0),
+        [SAMPLES, SAMPLES[0]],
+        lambda d: np.append(d.inputs, d.targets),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", KEEPERS)
+def test_what_the_caller_does_to_his_arrays_changes_nothing(name):
+    build, arrays, ask = KEEPERS[name]
+    own, other = kept(build, *arrays)
+    np.testing.assert_array_equal(ask(own), ask(other))
+    moved = build(*[np.asarray(array) * 2 + 1 for array in arrays])
+    assert not np.array_equal(ask(own), ask(moved))  # what was asked depends on them
+
+
+def frozen_arrays():
+    own = InvariantSet(NETWORK, POINT)
+    chart, dag = NETWORK.basis_chart(POINT), NETWORK.dag
+    loss = NetworkLoss(NETWORK, SAMPLES, SAMPLES[:, :1])
+    return [
+        own.theta0,
+        own.laws0,
+        own.image().theta0,
+        own.image().metric.cometric.theta0,
+        own.image().metric.cometric.laws,
+        chart.signs,
+        chart.edges,
+        chart.coordinate_of_edge,
+        chart.anchors.into,
+        chart.anchors.out_of,
+        *(dag.tails, dag.heads, dag.outputs, dag.generation, dag.hidden_number, dag.position),
+        *(dag.tail_hidden, dag.head_hidden, dag.hidden_nodes, dag.channels.loose, *dag.members),
+        *(
+            dag.channels.law_matrix.data,
+            dag.channels.law_matrix.indices,
+            *dag.channels.into,
+            *dag.channels.out_of,
+        ),
+        *(part.edges for part in dag.blocks),
+        *(NETWORK.laplacian.loose_ground + NETWORK.laplacian.loose_inner),
+        *NETWORK._path_offsets,
+        NETWORK.path_tails,
+        NETWORK.path_outputs,
+        NETWORK.path_incidence.data,
+        loss.inputs,
+        loss.targets,
+        DeepMultiplier([0.0, 0.3]).shifts,
+        DiagonalPotential(DIAGONAL, HALF).laws,
+    ]
+
+
+def test_what_is_cached_cannot_be_written_to():
+    for number, array in enumerate(frozen_arrays()):
+        assert not array.flags.writeable, number
+
+
+UNMOVED = {
+    "project_to_laws": (
+        LINEAR,
+        lambda t, z: LINEAR.project_to_laws(t, LINEAR.conservation_laws(t)),
+    ),
+    "projection": (LINEAR, lambda t, z: InvariantSet(LINEAR, t).projection(t)),
+    "project_to_image": (LINEAR, lambda t, z: LINEAR.project_to_image(z)),
+    "open image": (OPEN, lambda t, z: OPEN.project_to_image(z, near=t)),
+    "image": (LINEAR, lambda t, z: InvariantSet(LINEAR, t).image().projection(z)),
+    "follow": (LINEAR, lambda t, z: intrinsic_cometric(LINEAR, t).follow(z, t)),
+    "align": (OPEN, lambda t, z: OPEN.align(t, t)),
+}
+
+
+@pytest.mark.parametrize("name", UNMOVED)
+def test_what_did_not_move_is_a_copy(name):
+    architecture, act = UNMOVED[name]
+    if architecture is LINEAR:
+        theta = LINEAR.balanced_point(0.3, rng=0)
+    else:
+        theta = architecture.random_point(rng=0)
+    z = architecture.lift(theta)
+    for _ in range(2):  # what an architecture finds out at first, it knows the second time
+        result = act(theta, z)
+        given = z if result.shape == z.shape else theta
+        np.testing.assert_allclose(result, given, rtol=1e-12)
+        assert not np.may_share_memory(result, given)
+        result += 1.0
+
+
+def test_theta0_stays_on_its_own_set():
+    theta = POINT.copy()
+    own = InvariantSet(NETWORK, theta)
+    loss = loss_from_function(lambda z: (z**2).sum())
+    settings = {"rtol": 1e-6, "atol": 1e-8, "n_times": 5}
+    before = compare(own, loss, (0.0, 0.1), **settings).max_deviation
+    theta *= 1.5
+    assert own.belongs(own.theta0) and not own.belongs(theta)
+    assert compare(own, loss, (0.0, 0.1), **settings).max_deviation == before
+
+
+# What cannot fit.
+
+ONE = ReLUNetwork.from_widths([300, 150, 1])
+WIDE = ReLUNetwork.from_widths([200, 200, 100])
+TOO_LARGE = {
+    "784-100000-10": lambda: ReLUNetwork.from_widths([784, 100_000, 10]),
+    "2⋅10⁶-10⁶": lambda: ReLUNetwork.from_widths([2 * 10**6, 10**6]),
+    "10³⁰⁰⁰-10": lambda: ReLUNetwork.from_widths([10**3000, 10]),
+    "skips": lambda: ReLUNetwork.residual([10**5, 1, 10**5], [(0, 2)]),
+    "diagonal": lambda: ReLUNetwork.diagonal(10**8, 3),
+    "two layers": lambda: TwoLayerLinear(10**6, 10**6, 10**6),
+    "deep": lambda: DeepLinear([10**6, 10**6, 10**4, 2]),
+    "ode": lambda: LinearNeuralODE(10**5, 10**5),
+    "ode of many cells": lambda: LinearNeuralODE(10, 10**8),
+    "ode of 10³⁰⁰⁰ cells": lambda: LinearNeuralODE(1, 10**3000),
+    "heads": lambda: Attention(4, 2, 10**8),
+    "heads of one number": lambda: Attention(1, 1, 10**9),
+    "kernel_matrix": lambda: WIDE.kernel_matrix(WIDE.random_point(rng=0)),
+    "lift_jacobian": lambda: WIDE.lift_jacobian(WIDE.random_point(rng=0)),
+    "gram_matrix": lambda: WIDE.gram_matrix(WIDE.random_point(rng=0)),
+    "laws' Jacobian": lambda: WIDE.conservation_laws_jacobian(np.zeros((100, WIDE.dim))),
+    "points": lambda: NETWORK.random_point(10**12),
+    "points of a set": lambda: InvariantSet(NETWORK, POINT).random_point(10**10),
+    "points of two layers": lambda: LINEAR.random_point(10**12),
+    "points of a product": lambda: ProductArchitecture(NETWORK, LINEAR).random_point(10**12),
+    "points of an ode": lambda: LinearNeuralODE(2, 3).random_point(10**30),
+    "tangent vectors": lambda: InvariantSet(NETWORK, POINT).random_tangent_vec(POINT, 10**12),
+    "cometric": lambda: intrinsic_cometric(ONE, ONE.random_point(rng=0)).matrix(
+        ONE.lift(ONE.random_point(rng=0))
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TOO_LARGE)
+def test_what_cannot_fit_is_refused(name):
+    with pytest.raises(ArchitectureError, match=r"takes about .* GB, more than the limit of 8 GB"):
+        TOO_LARGE[name]()
+
+
+def test_the_limit_is_where_it_says(monkeypatch):
+    refuse_beyond(MEMORY_LIMIT / 8, "just fits")
+    with pytest.raises(ArchitectureError, match="this takes about 8 GB"):
+        refuse_beyond(MEMORY_LIMIT / 8 + 1, "this")
+    refuse_beyond(10**7, "ten million edges", 150)
+    monkeypatch.setenv("LIFTFLOW_MEMORY_LIMIT", "1000")
+    with pytest.raises(ArchitectureError, match="LIFTFLOW_MEMORY_LIMIT"):
+        refuse_beyond(126, "this")
+    assert NETWORK.lift_jacobian(POINT).shape == (4, 6)
