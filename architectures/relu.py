@@ -13,7 +13,10 @@ from autograd.extend import defvjp, primitive
 from scipy.sparse import csr_array
 
 from liftflow.architectures.base import MOST_SIGNS, Architecture
+from liftflow.architectures.builders import Parts, recurrent_parts, residual_parts
 from liftflow.architectures.channels import ChannelGraph
+from liftflow.architectures.attributes import has_attributes
+from liftflow.architectures.convolution import Conv, Pool, convolutional_parts
 from liftflow.architectures.dag import Block, CompiledDAG
 from liftflow.architectures.kernel import ParameterKernel
 from liftflow.architectures.laplacian import Laplacian
@@ -25,6 +28,8 @@ from liftflow.architectures.paths import (
     path_table,
     scatter_matrix,
 )
+from liftflow.architectures.sweep import Sweep
+from liftflow.architectures.tying import Tying, Units
 from liftflow.doors import door
 from liftflow.errors import (
     ArchitectureError,
@@ -83,7 +88,23 @@ def _forward_pull(
     return pull
 
 
-defvjp(_forward, _forward_pull, argnums=(0,))
+def _forward_pull_inputs(
+    ans: FloatArray, theta: FloatArray, inputs: FloatArray, network: "ReLUNetwork"
+) -> Callable[[FloatArray], FloatArray]:
+    def pull(cotangent: FloatArray) -> FloatArray:
+        def one(point: FloatArray, form: FloatArray) -> FloatArray:
+            return network._sweep.run(point, data).pull(form, to_inputs=True)[1]
+
+        data = as_array(inputs, "inputs", differentiable=False)
+        form = as_array(cotangent, "the derivative of forward", differentiable=False)
+        points = network._theta(theta, differentiable=False)
+        pulled = over_batch(one, [points, form], [1, 2], shape=data.shape)
+        return pulled.reshape(-1, *data.shape).sum(axis=0)
+
+    return pull
+
+
+defvjp(_forward, _forward_pull, _forward_pull_inputs, argnums=(0, 1))
 
 
 _EDGE_BYTES, _GRAPH_BYTES = 150, 1500  # of one edge, with what a network and a graph keep of it
@@ -158,6 +179,21 @@ class ReLUNetwork(Architecture):
 
     coordinates: ClassVar[str] = "basis"
 
+    _tied: ClassVar[Any] = None
+    """The class for graphs with shared or frozen weights, and other units."""
+
+    def __new__(cls, graph: Any = None, *args: Any, **options: Any) -> Self:
+        """Choose the class that a graph with attributes needs."""
+        if not issubclass(cls, ReLUNetwork._tied) and has_attributes(graph):
+            if cls is not ReLUNetwork:
+                raise ArchitectureError(
+                    f"{cls.__name__} is a ReLUNetwork with a weight to each edge; derive it from "
+                    "TiedNetwork for graphs with shared or frozen weights, other activations or "
+                    "parallel edges"
+                )
+            return object.__new__(ReLUNetwork._tied)
+        return super().__new__(cls)
+
     _attributes: tuple[nx.DiGraph, dict[int, dict[str, Any]]] | None = None
     """The graph without its edges, and the attributes of those that have some, by number."""
 
@@ -215,6 +251,7 @@ class ReLUNetwork(Architecture):
         widths: Sequence[int],
         skips: Iterable[tuple[int, int]],
         bias: bool = False,
+        identity: bool = False,
         *,
         path_limit: int = PATH_LIMIT,
     ) -> Self:
@@ -228,6 +265,8 @@ class ReLUNetwork(Architecture):
             Pairs of layers (from, to) with to ≥ from + 2. Their edges follow those of the layers.
         bias : bool
             Whether hidden and output nodes have a bias.
+        identity : bool
+            Whether skips are the identity, frozen, between layers of one width.
         path_limit : int
             Largest number of paths that this network ever lists.
 
@@ -253,6 +292,8 @@ class ReLUNetwork(Architecture):
                     f"{len(widths) - 1}; got ({tail}, {head}) in {skips}"
                 )
         n_edges = sum(widths[a] * widths[b] for a, b in [*pairwise(range(len(widths))), *skips])
+        if identity:
+            return cls._assembled(residual_parts(widths, skips, bias), path_limit)
         refuse_beyond(n_edges, f"a network of {shown(n_edges)} edges", _EDGE_BYTES)
         dag = CompiledDAG.layered(widths, skips, bias)
         blocks = [(widths[a], widths[b]) for a, b in [*pairwise(range(len(widths))), *skips]]
@@ -291,6 +332,91 @@ class ReLUNetwork(Architecture):
         network = cls(graph, inputs, ["y"], path_limit=path_limit)
         network.block_shapes = ((n,),) * depth
         return network
+
+    @classmethod
+    def _assembled(cls, parts: Parts, path_limit: int) -> Any:
+        return ReLUNetwork._tied.assemble(*parts, path_limit)
+
+    @classmethod
+    @door
+    def convolutional(
+        cls,
+        image_shape: Sequence[int],
+        layers: Sequence[Conv | Pool],
+        n_outputs: int,
+        bias: bool = True,
+        *,
+        path_limit: int = PATH_LIMIT,
+    ) -> Any:
+        """Build a convolutional network: convolutions with ReLUs, pooling, and a complete layer.
+
+        Parameters
+        ----------
+        image_shape : sequence of int
+            Channels, height and width; an image is a row of the data, flattened in this order.
+        layers : sequence of Conv or Pool
+            From the image on.
+        n_outputs : int
+            Of the complete layer that follows them.
+        bias : bool
+            Whether channels and outputs have a bias.
+        path_limit : int
+            Largest number of monomials that this network ever lists.
+
+        Returns
+        -------
+        network : TiedNetwork
+            The blocks of its θ are the filters, of shape (out, in, height, width), the complete
+            layer (in, out), then the biases, layer by layer.
+
+        Raises
+        ------
+        ArchitectureError
+            Layers that do not fit the image.
+        """
+        layers, n_outputs = as_ordered(layers, "layers"), as_count(n_outputs, "n_outputs", 1)
+        shape = as_ordered(image_shape, "image_shape")
+        return cls._assembled(convolutional_parts(shape, layers, n_outputs, bias), path_limit)
+
+    @classmethod
+    @door
+    def recurrent(
+        cls,
+        n_inputs: int,
+        n_hidden: int,
+        n_outputs: int,
+        n_steps: int,
+        bias: bool = True,
+        *,
+        path_limit: int = PATH_LIMIT,
+    ) -> Any:
+        """Build a recurrent network, unrolled, whose outputs read its last hidden state.
+
+        Parameters
+        ----------
+        n_inputs, n_hidden, n_outputs : int
+            Widths.
+        n_steps : int
+            At least 2; a row of the data holds the inputs of the first step, of the second, ….
+        bias : bool
+            Whether hidden and output nodes have a bias.
+        path_limit : int
+            Largest number of monomials that this network ever lists.
+
+        Returns
+        -------
+        network : TiedNetwork
+            The blocks of its θ are the weights from the inputs, along time, and to the outputs,
+            (in, out) each, then the biases.
+        """
+        sizes = [
+            as_count(size, name, 1)
+            for size, name in (
+                (n_inputs, "n_inputs"), (n_hidden, "n_hidden"), (n_outputs, "n_outputs")
+            )
+        ]
+        parts = recurrent_parts(*sizes, as_count(n_steps, "n_steps", 2), bias)
+        return cls._assembled(parts, path_limit)
 
     def describe(self) -> dict[str, int]:
         """Return facts of the network for a summary, by name."""
@@ -996,14 +1122,14 @@ class ReLUNetwork(Architecture):
     # The network's function.
 
     def forward(self, theta: Theta, inputs: Inputs) -> Any:
-        """Evaluate the network, differentiable once in θ.
+        """Evaluate the network, differentiable once in θ and in the inputs.
 
         Returns
         -------
         outputs : array, shape=[..., n_samples, n_outputs]
         """
         shape = (None, self.dag.n_inputs)
-        data = as_array(inputs, "inputs", shape, batch=False, differentiable=False)
+        data = as_array(inputs, "inputs", shape, batch=False)
         return _forward(self._theta(theta), data, self)
 
     def forward_vjp(
@@ -1053,6 +1179,11 @@ class ReLUNetwork(Architecture):
         if inputs.ndim != 2 or inputs.shape[1] != self.dag.n_inputs:
             raise ShapeError(f"inputs must have shape (n, {self.dag.n_inputs}), got {inputs.shape}")
         return as_vector(theta, "theta", self.dim), inputs
+
+    @cached_property
+    def _sweep(self) -> Sweep:
+        tying = Tying(np.arange(self.dim), np.zeros(self.dim))
+        return Sweep(self.dag, tying, Units.rectifiers(self.dag.hidden_number[:-1] >= 0))
 
     @cached_property
     def _output_level(self) -> int | None:

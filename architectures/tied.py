@@ -1,0 +1,646 @@
+"""Networks with shared and frozen weights, and with other positively homogeneous units."""
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from functools import cached_property
+from typing import Any, Self
+
+import geomstats.backend as gs
+import networkx as nx
+import numpy as np
+import scipy.linalg
+from scipy.sparse import csr_array
+
+from liftflow.architectures.anchors import ChannelChart
+from liftflow.architectures.attributes import compile_graph, graph_of
+from liftflow.architectures.base import Architecture
+from liftflow.architectures.channels import ChannelGraph
+from liftflow.architectures.dag import CompiledDAG
+from liftflow.architectures.laplacian import Laplacian
+from liftflow.architectures.monomials import Monomials, list_monomials
+from liftflow.architectures.relu import PATH_LIMIT, ReLUNetwork
+from liftflow.architectures.sharing import shared_channels
+from liftflow.architectures.sweep import Sweep
+from liftflow.architectures.tying import Tying, Units
+from liftflow.doors import door
+from liftflow.errors import ArchitectureError, NotOnImageError, NotRecoverableError
+from liftflow.linalg import over_batch
+from liftflow.typing import (
+    FloatArray,
+    Inputs,
+    IntArray,
+    Lifted,
+    OneTheta,
+    OnHidden,
+    Rng,
+    Scalars,
+    Tangent,
+    Theta,
+    as_array,
+    as_count,
+    as_instance,
+    as_number,
+    as_rng,
+    freeze,
+    refuse_beyond,
+    shown,
+)
+
+_STEPS = 60
+_CONVERGED = 1e-13
+
+
+def _signs_of(exponents: IntArray, negative: Any, wanted: Any) -> FloatArray:
+    """Solve exponents · s = negative over the field of two elements, near the wanted s."""
+    table = np.hstack([exponents.astype(bool), negative[:, None]])
+    signs, row, pivots = wanted.copy(), 0, []
+    for column in range(exponents.shape[1]):
+        below = np.flatnonzero(table[row:, column])
+        if not below.size:
+            continue
+        table[[row, row + below[0]]] = table[[row + below[0], row]]
+        others = table[:, column].copy()
+        others[row] = False
+        table[others] ^= table[row]
+        pivots.append(column)
+        row += 1
+        if row == len(table):
+            break
+    free = np.setdiff1d(np.arange(exponents.shape[1]), pivots)
+    for place, column in enumerate(pivots):
+        signs[column] = table[place, -1] ^ bool(np.sum(table[place, free] & signs[free]) % 2)
+    return signs.astype(float)
+
+
+class TiedNetwork(ReLUNetwork):
+    r"""Network whose edges may share weights or be frozen, on nodes of several kinds.
+
+    ``ReLUNetwork`` makes one where a graph has such attributes. θ holds each trained weight once.
+    Weights :math:`w(θ)` of the edges are entries of θ, or constants; z lists the distinct monomials
+    :math:`φ_p(θ) = \prod_{e ∈ p} w_e(θ)`, those of the same exponents once, for the first of their
+    paths. The laws, recovery, and coordinates of the image come from the network's channel graph.
+
+    Parameters
+    ----------
+    graph : networkx.DiGraph or networkx.MultiDiGraph
+        Edge attributes: ``parameter``, a name that edges of one weight share; ``frozen``, whether
+        ``weight`` is a constant. Node attributes: ``activation``, "relu" (default), "leaky_relu"
+        with ``slope``, "abs", "identity", "max" (of what flows in over frozen edges) or
+        "relu_power" with ``degree``. The bias of a node is shared by ``bias_parameter`` and frozen
+        at the value ``bias`` by ``bias_frozen``.
+    inputs, outputs : iterable of nodes
+        In the order of the columns of the data.
+    biases : iterable of nodes
+        Hidden and output nodes with a bias, frozen ones too.
+    path_limit : int
+        Largest number of monomials that this network ever lists.
+
+    Raises
+    ------
+    ArchitectureError
+        The graph is not a network, or its attributes contradict each other; names edges and nodes.
+
+    Notes
+    -----
+    Parameters are ordered by their first use, edges first, then biases. Frozen edges of weight 0
+    count as none.
+
+    References
+    ----------
+    Ours.
+    """
+
+    tying: Tying
+    units: Units
+
+    @door
+    def __init__(
+        self,
+        graph: nx.DiGraph,
+        inputs: Iterable[Hashable],
+        outputs: Iterable[Hashable],
+        biases: Iterable[Hashable] = (),
+        *,
+        path_limit: int = PATH_LIMIT,
+    ) -> None:
+        dag, tying, units, self._keyed = compile_graph(graph, inputs, outputs, biases)
+        self._compiled(dag, tying, units, path_limit=path_limit)
+        self._source = nx.freeze(graph.copy())
+
+    _source: Any = None
+    _keyed: tuple[Any, ...] = ()
+
+    def _compiled(
+        self,
+        dag: CompiledDAG,
+        tying: Tying,
+        units: Units,
+        blocks: Sequence[tuple[int, ...]] | None = None,
+        path_limit: int = PATH_LIMIT,
+    ) -> Self:
+        """Set up from arrays."""
+        self.dag, self.tying, self.units = dag, tying, units
+        self.path_limit = as_count(path_limit, "path_limit", 1)
+        self.dim = as_count(tying.dim, "dim", 1)
+        refuse_beyond(self.dim, f"one θ of {self.dim} numbers")
+        if blocks is None:
+            n_weights = int(np.count_nonzero(tying.first < dag.n_edges))
+            blocks = [(n,) for n in (n_weights, self.dim - n_weights) if n]
+        self.block_shapes = self._blocks(blocks)
+        return self
+
+    @classmethod
+    def assemble(
+        cls,
+        dag: CompiledDAG,
+        tying: Tying,
+        units: Units,
+        blocks: Sequence[tuple[int, ...]] | None = None,
+        path_limit: int = PATH_LIMIT,
+    ) -> Self:
+        """Make a network from its compiled parts.
+
+        Parameters
+        ----------
+        dag : CompiledDAG
+            Its edges, parallel ones too.
+        tying : Tying
+            The parameter or constant of each edge.
+        units : Units
+            The function of each node.
+        blocks : sequence of tuple of int, optional
+            Shapes of the blocks of θ.
+        path_limit : int
+            Largest number of monomials that this network ever lists.
+        """
+        return cls.__new__(cls)._compiled(dag, tying, units, blocks, path_limit)
+
+    # What the channel graph knows.
+
+    @cached_property
+    def channels(self) -> ChannelGraph:
+        """The channel graph: which parameter rescales with which channel."""
+        dag = self.dag
+        return shared_channels(
+            dag.tail_hidden,
+            dag.head_hidden,
+            self.tying.parameters,
+            self.units.degrees[dag.hidden_nodes],
+            self.hidden,
+            self.parameter_names,
+        )
+
+    @property
+    def n_laws(self) -> int:  # type: ignore[override]
+        """Number of conservation laws, one per channel."""
+        return self.channels.n_channels
+
+    @property
+    def laplacian(self) -> Laplacian:  # type: ignore[override]
+        """Solver for ∂h ∂hᵀ / 4 = Xᵀ D_θ² X."""
+        return self.channels.laplacian
+
+    def conservation_laws(self, theta: Theta) -> OnHidden:
+        """Evaluate the laws h = Xᵀθ² of the channels."""
+        return self.channels.laws(theta)
+
+    def conservation_laws_jacobian(self, theta: Theta) -> Any:
+        """Jacobian ∂h(θ) = 2 Xᵀ D_θ as a dense matrix.
+
+        Returns
+        -------
+        jacobian : array, shape=[..., n_channels, dim]
+        """
+        theta = self._theta(theta)
+        self._refuse_dense(theta, self.n_laws, self.dim)
+        return self.channels.laws_jacobian(theta)
+
+    def laws_rank(self, theta: OneTheta) -> int:
+        """Number of independent laws at θ, which is that of channels.
+
+        Raises
+        ------
+        NotRecoverableError
+            Dead parameters; names the channels.
+        """
+        self.basis_chart(theta)
+        return self.n_laws
+
+    def laws_jvp(self, theta: Theta, tangent: Tangent) -> OnHidden:
+        """Push a velocity of θ forward by the laws, ∂h(θ) v = 2 Xᵀ(θ ∘ v)."""
+        return self.channels.laws_jvp(self._theta(theta), self._theta(tangent, "tangent"))
+
+    @cached_property
+    def _law_sums(self) -> csr_array:
+        return abs(self.channels.law_matrix)
+
+    def solve_laws_jvp(self, theta: Theta, laws_tangent: OnHidden) -> Tangent:
+        """Solve ∂h(θ) v = w for the shortest v, by a solve with the Laplacian of the channels."""
+        return self.channels.solve(theta, laws_tangent)
+
+    def project_to_laws(self, theta: Theta, laws: OnHidden, *, max_steps: int = 50) -> Theta:
+        """Slide θ along its fibre, by rescaling, to the one point where h has these values.
+
+        Parameters
+        ----------
+        max_steps : int
+            Not used: the problem is convex and always solved.
+
+        Raises
+        ------
+        NotRecoverableError
+            Dead parameters; names them.
+        """
+        return self.channels.project_to_laws(theta, laws)
+
+    def rescale(self, theta: Theta, log_factors: OnHidden) -> Theta:
+        """Act by the rescaling symmetry, θ ↦ e^{Xτ} θ.
+
+        Parameters
+        ----------
+        log_factors : OnHidden
+            One logarithm τ per channel.
+
+        Returns
+        -------
+        theta : Theta
+            With the same φ and the same function of the network.
+        """
+        return self.channels.rescale(theta, log_factors)
+
+    def fibre_point(self, theta: Theta, rng: Rng = None) -> Theta:
+        """Rescale every channel by a random factor, standard normal in its logarithm.
+
+        Returns
+        -------
+        theta : Theta
+            The same φ and the same function, other conservation laws.
+        """
+        theta = self._theta(theta, differentiable=False)
+        logs = as_rng(rng).standard_normal((*theta.shape[:-1], self.n_laws))
+        return self.rescale(theta, logs)
+
+    def basis_chart(self, theta: OneTheta) -> ChannelChart:  # type: ignore[override]
+        """Chart of φ(𝓜_θ₀) by the parameters beside the strongest anchors at θ.
+
+        Returns
+        -------
+        chart : ChannelChart
+            D − C coordinates.
+
+        Raises
+        ------
+        NotRecoverableError
+            Zeros cut channels off from the ground; names them.
+        """
+        return self.channels.chart(theta)
+
+    def lift_rank(self, theta: OneTheta) -> int:
+        """Dimension of the image about φ(θ), D − C.
+
+        Raises
+        ------
+        NotRecoverableError
+            Zeros cut channels off from the ground; names them.
+        """
+        return self.basis_chart(theta).dim
+
+    def describe(self) -> dict[str, int]:
+        """Return facts of the network for a summary, by name."""
+        return {"n_channels": self.n_laws, "image_dim": self.dim - self.n_laws}
+
+    # The monomials.
+
+    @cached_property
+    def monomials(self) -> Monomials:
+        """The distinct monomials, in the lexicographic order of their first paths.
+
+        Raises
+        ------
+        ArchitectureError
+            More than ``path_limit``.
+        """
+        return list_monomials(self.dag, self.tying, self.units, self.path_limit)
+
+    @property
+    def n_paths(self) -> int:
+        """Number of entries of z; of all paths where there are too many to tell them apart."""
+        return self._n_monomials
+
+    @cached_property
+    def _n_monomials(self) -> int:
+        try:
+            return len(self.monomials.constants)
+        except ArchitectureError:
+            return self.dag.n_paths
+
+    @property
+    def lifted_shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        """Shape of z."""
+        return (self._n_monomials,)
+
+    @property
+    def parameter_names(self) -> tuple[Any, ...]:
+        """What each parameter is called: its name if it is shared, else its edge."""
+        return self.tying.names or tuple(self.dag.parameter_names[e] for e in self.tying.first)
+
+    def paths(self) -> list[tuple[Hashable, ...]]:
+        """List the first path of each entry of z, as a tuple of nodes.
+
+        Raises
+        ------
+        ArchitectureError
+            More monomials than ``path_limit``.
+        """
+        names = self.dag.parameter_names
+        paths = []
+        for row in self.monomials.edges:
+            edges = [names[edge] for edge in row if edge < len(names)]
+            paths.append((edges[0][0], *(head for _, head in edges)))
+        return paths
+
+    @cached_property
+    def _path_edges(self) -> IntArray:  # type: ignore[override]
+        """Parameters of the monomials; the first column stands for their constants."""
+        table = self.monomials.parameters
+        return freeze(np.hstack([np.full((len(table), 1), self.dim), table]))
+
+    def _gather(self, theta: Any, padding: float) -> list[Any]:
+        factors = super()._gather(theta, padding)
+        factors[0] = factors[0] * self.monomials.constants
+        return factors
+
+    def lifted_norm(self, theta: Theta) -> Scalars:
+        """Norm ‖φ(θ)‖; over all paths where there are too many monomials to list."""
+        return self.lifted_distance(theta, np.zeros(self.dim))
+
+    def lifted_distance(self, theta_a: Theta, theta_b: Theta) -> Scalars:
+        """Distance ‖φ(θ_a) − φ(θ_b)‖; over all paths where there are too many monomials to list."""
+        a = self._theta(theta_a, "theta_a", differentiable=False)
+        b = self._theta(theta_b, "theta_b", differentiable=False)
+        return over_batch(self._lifted_distance, [a, b], [1, 1], shape=())
+
+    def _lifted_distance(self, a: FloatArray, b: FloatArray) -> FloatArray:
+        if self._n_monomials <= self.path_limit:
+            return np.asarray(self._lifted_length(self.lift(a) - self.lift(b)))
+        return super()._lifted_distance(self.tying.weights(a), self.tying.weights(b))
+
+    def kernel_apply(self, theta: Theta, tangent: Tangent) -> Tangent:
+        """Multiply a vector by ∂φ(θ)ᵀ∂φ(θ)."""
+        return self.lift_vjp(theta, self.lift_jvp(theta, tangent))
+
+    def kernel_matrix(self, theta: Theta) -> Any:
+        """Evaluate ∂φ(θ)ᵀ∂φ(θ), the Gram matrix of the parameters."""
+        jacobian = self.lift_jacobian(theta)
+        return gs.einsum("...ki,...kj->...ij", jacobian, jacobian)
+
+    def kernel_diagonal(self, theta: Theta) -> Tangent:
+        """Diagonal of ∂φ(θ)ᵀ∂φ(θ), the squared sensitivity of z to each parameter."""
+        return gs.sum(self.lift_jacobian(theta) ** 2, axis=-2)
+
+    # Recovery.
+
+    def recover(
+        self, z: Lifted, laws: OnHidden, *, near: Theta | None = None, tolerance: float = 1e-6
+    ) -> Theta:
+        """Recover Ψ(z, h) from the monomials.
+
+        Parameters
+        ----------
+        near : Theta, optional
+            A point to start from, whose signs are taken over.
+        tolerance : float
+            Largest relative distance of z to the image.
+
+        Raises
+        ------
+        NotOnImageError
+            z is farther from the image; holds the relative residual.
+        NotRecoverableError
+            z does not determine some parameters.
+        """
+        tolerance = as_number(tolerance, "tolerance", 0.0)
+        arrays = [self._lifted(z, differentiable=False), self._laws(laws)]
+        if near is not None:
+            arrays.append(self._theta(near, "near", differentiable=False))
+
+        def one(
+            point: FloatArray, values: FloatArray, start: FloatArray | None = None
+        ) -> FloatArray:
+            theta = self._preimage(point, start)
+            residual = self.image_residual(point, self.lift(theta))
+            if not residual <= tolerance:
+                raise NotOnImageError(
+                    f"z is not on the image of the lift: relative residual {residual:.2e}, "
+                    f"expected at most {tolerance:.0e}; image().projection(z) moves it there",
+                    residual,
+                )
+            return self.channels.project_to_laws(theta, values, warm=start is not None)
+
+        return over_batch(one, arrays, [1] * len(arrays), shape=(self.dim,))
+
+    def image_representative(self, z: Lifted) -> Theta:
+        """Find some θ̂ whose lift is z, or a point of the image near z."""
+        points = [self._lifted(z, differentiable=False)]
+        return over_batch(lambda point: self._preimage(point, None), points, [1], (self.dim,))
+
+    def project_to_image(self, z: Lifted, *, near: Theta | None = None) -> Lifted:
+        """Move a nearby vector onto the image, by Gauss–Newton steps on θ.
+
+        Parameters
+        ----------
+        near : Theta, optional
+            Where they start.
+        """
+        if near is None:
+            return self.lift(self.image_representative(z))
+        arrays = [self._lifted(z, differentiable=False), self._theta(near, differentiable=False)]
+        return self.lift(over_batch(self._preimage, arrays, [1, 1], (self.dim,)))
+
+    def _preimage(self, z: FloatArray, near: FloatArray | None) -> FloatArray:
+        """A point whose lift is z, or nearly: by steps from nearby, else from logarithms."""
+        if near is not None:
+            theta, left = self._follow(z, near)
+            if left <= _CONVERGED:
+                return theta
+        start = self._from_logarithms(z, near)
+        other, rest = self._follow(z, start)
+        return theta if near is not None and left <= rest else other
+
+    def _follow(self, z: FloatArray, theta: FloatArray) -> tuple[FloatArray, float]:
+        """Gauss–Newton steps on φ(θ) = z, each entry in units of its terms, and what is left."""
+        gap, left = z - self.lift(theta), np.inf
+        for _ in range(_STEPS):
+            jacobian, own = self.lift_jacobian(theta), np.abs(theta)
+            terms = np.abs(jacobian) @ own + np.abs(z)
+            terms = np.where(terms > 0, terms, 1.0)
+            own = np.where(own > 0, own, np.max(own) or 1.0)
+            left = float(np.linalg.norm(gap / terms))
+            if left <= _CONVERGED:
+                break
+            relative = jacobian / terms[:, None] * own
+            step = own * (np.linalg.pinv(relative, rcond=1e-10) @ (gap / terms))
+            fraction = 1.0
+            while True:
+                trial = theta + fraction * step
+                trial_gap = z - self.lift(trial)
+                if np.linalg.norm(trial_gap / terms) < left or fraction < 1e-4:
+                    break
+                fraction /= 2
+            after = float(np.linalg.norm(trial_gap / terms))
+            if not after < left:
+                break
+            stalled = after > 0.99 * left or np.linalg.norm(step / own) < 1e-15
+            theta, gap, left = trial, trial_gap, after
+            if stalled:
+                break
+        return theta, left
+
+    def _from_logarithms(self, z: FloatArray, near: FloatArray | None) -> FloatArray:
+        """Solve for log |θ| and the signs from the largest entries of z that determine them."""
+        exponents = self.path_incidence.toarray()
+        seen = z != 0
+        alive = np.any(exponents[seen] > 0, axis=0)
+        rows = exponents[np.ix_(seen, alive)]
+        sizes = np.abs(z[seen] / self.monomials.constants[seen])
+        weighed = rows * (sizes / np.max(sizes, initial=1e-300))[:, None]
+        rank = min(*rows.shape, np.linalg.matrix_rank(rows) if rows.size else 0)
+        chosen = scipy.linalg.qr(weighed.T, mode="r", pivoting=True)[1][:rank]
+        logs = np.linalg.lstsq(rows[chosen], np.log(sizes[chosen]), rcond=None)[0]
+        theta = np.zeros(self.dim)
+        theta[alive] = np.exp(logs)
+        negative = z[seen] * self.monomials.constants[seen] < 0
+        wanted = np.zeros(self.dim, dtype=bool) if near is None else near < 0
+        theta[alive] *= 1.0 - 2.0 * _signs_of(rows.astype(int) % 2, negative, wanted[alive])
+        return theta
+
+    def _align(self, theta: FloatArray, base_point: FloatArray) -> FloatArray:
+        """Flip channels while that brings θ closer."""
+        flips = self._signs()
+        turned = True
+        while turned:
+            turned = False
+            for own in flips.astype(bool):
+                if np.sum(theta[own] * base_point[own]) < 0:
+                    theta = np.where(own, -theta, theta)
+                    turned = True
+        return theta
+
+    def _signs(self) -> IntArray:
+        signs = self._law_sums.toarray().astype(np.intp) % 2
+        return signs[np.any(signs, axis=1)]
+
+    # The network's function.
+
+    @cached_property
+    def _sweep(self) -> Sweep:
+        return Sweep(self.dag, self.tying, self.units)
+
+    def forward_vjp(
+        self, theta: OneTheta, inputs: Inputs
+    ) -> tuple[FloatArray, Callable[[FloatArray], FloatArray]]:
+        """Evaluate the network at one θ and return its backpropagation, both unchecked.
+
+        Returns
+        -------
+        outputs : array, shape=[n_samples, n_outputs]
+            At all samples.
+        pull_back : callable
+            Takes a cotangent of shape [n_samples, n_outputs] to the gradient, shape=[dim].
+            A unit at 0 has its derivative from below.
+        """
+        evaluated = self._sweep.run(*self._data(theta, inputs))
+        return evaluated.outputs, lambda cotangent: evaluated.pull(cotangent)[0]
+
+    def activations(self, theta: OneTheta, inputs: Inputs) -> FloatArray:
+        """Value of every node on every sample, unchecked.
+
+        Returns
+        -------
+        values : array, shape=[n_samples, n_nodes + 1]
+            Columns by node number; the last is the constant source ⟨1⟩.
+        """
+        return self._sweep.run(*self._data(theta, inputs)).values
+
+    # Points.
+
+    def random_point(self, n_samples: int = 1, rng: Rng = None) -> Theta:
+        """Draw parameters by He's initialisation, from the node that each is first used at.
+
+        Parameters
+        ----------
+        n_samples : int
+            With one sample there is no sample axis, as in geomstats.
+        """
+        count, rng = as_count(n_samples, "n_samples", 1), as_rng(rng)
+        refuse_beyond(count * self.dim, f"{count} points of {self.dim} numbers")
+        n_edges, heads = self.dag.n_edges, self.dag.heads
+        fan_in = np.maximum(np.bincount(heads[:n_edges], minlength=len(self.dag.nodes)), 1)
+        first = self.tying.first
+        sizes, weights = fan_in[heads[first]], first < n_edges
+        drawn = rng.standard_normal((count, self.dim)) * np.sqrt(2.0 / sizes)
+        limits = 1 / np.sqrt(sizes[~weights])
+        drawn[:, ~weights] = rng.uniform(-limits, limits, (count, limits.size))
+        return drawn[0] if count == 1 else drawn
+
+    # The graph.
+
+    @cached_property
+    def graph(self) -> Any:
+        """The network's graph, frozen."""
+        if self._source is not None:
+            return self._source
+        return nx.freeze(graph_of(self.dag, self.tying, self.units))
+
+    def read_weights(self, graph: nx.DiGraph | None = None) -> OneTheta:
+        """Read θ from the edge attribute ``weight`` and the node attribute ``bias``.
+
+        Parameters
+        ----------
+        graph : networkx.DiGraph, optional
+            A graph with the same edges; by default the network's own.
+
+        Raises
+        ------
+        ArchitectureError
+            An attribute is missing, or edges of one weight have two; names them.
+        """
+        graph = self.graph if graph is None else as_instance(graph, nx.Graph, "graph")
+        places, numbers = self._places(graph), self.tying.parameters
+        n_edges = self.dag.n_edges
+        values = [place.get("weight" if i < n_edges else "bias") for i, place in enumerate(places)]
+        theta, wrong = np.full(self.dim, np.nan), []
+        for edge in self.tying.trained:
+            known, value = theta[numbers[edge]], values[edge]
+            if value is not None and not np.isnan(known) and known != value:
+                wrong.append(self._edge_names[edge])
+            if value is not None:
+                theta[numbers[edge]] = value
+        missing = [self.parameter_names[i] for i in np.flatnonzero(np.isnan(theta))]
+        if missing or wrong:
+            what = "edges of one shared weight have different ones" if wrong else (
+                "network.write_weights(theta) gives a graph with all that are missing (weight, bias)"
+            )
+            raise ArchitectureError(f"{what}: {shown(wrong or missing)}", wrong or missing)
+        return self._theta(theta, "the weights of the graph")
+
+    def write_weights(self, theta: OneTheta) -> Any:
+        """Return a copy of the graph with θ in the attributes ``weight`` and ``bias``."""
+        theta = as_array(theta, "theta", (self.dim,), batch=False, differentiable=False)
+        graph = type(self.graph)(self.graph)
+        values, n_edges = self.tying.weights(theta).tolist(), self.dag.n_edges
+        for edge, (place, value) in enumerate(zip(self._places(graph), values, strict=True)):
+            place["weight" if edge < n_edges else "bias"] = value
+        return graph
+
+    @property
+    def _edge_names(self) -> tuple[Any, ...]:
+        return self._keyed or self.dag.parameter_names
+
+    def _places(self, graph: Any) -> list[dict[str, Any]]:
+        """Attributes of each edge, or of the node of each bias; empty where there is none."""
+        edges = self._edge_names[: self.dag.n_edges]
+        found = [graph.edges[edge] if graph.has_edge(*edge) else {} for edge in edges]
+        return found + [graph.nodes.get(node, {}) for node in self.biases]
+
+
+ReLUNetwork._tied = TiedNetwork
