@@ -71,7 +71,9 @@ class SpanningTree(ChannelAnchors):
                 f"{shown([graph.members[c] for c in lost])}",
                 [graph.members[c] for c in lost],
             )
-        at = np.asarray(number[self.channels, self.parents]).ravel().astype(np.intp) - 1
+        at = np.zeros(0, np.intp)
+        if ground:  # scipy knows no empty selection
+            at = np.asarray(number[self.channels, self.parents]).ravel().astype(np.intp) - 1
         self.edges = edges[at]
         self.signs = np.where(heads[at] == self.channels, 1.0, -1.0)
         depth = np.zeros(ground + 1, dtype=np.intp)

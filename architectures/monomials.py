@@ -106,8 +106,8 @@ class _Lister:
         if sum(map(len, parts)) > 16 * self.limit:
             raise self._too_many()
         if not parts:
-            nothing = np.zeros((0, 0), np.intp)
-            return _Suffixes(nothing, nothing, np.ones(0), nothing[:, 0], nothing[:, 0])
+            nothing, none = np.zeros((0, 0), np.intp), np.zeros(0, np.intp)
+            return _Suffixes(nothing, nothing, np.ones(0), none, none)
         joined = _Suffixes(
             _stack([part.parameters for part in parts], self.dim),
             _stack([part.edges for part in parts], self.n_edges),

@@ -371,7 +371,11 @@ class TiedNetwork(ReLUNetwork):
 
     def lifted_norm(self, theta: Theta) -> Scalars:
         """Norm ‖φ(θ)‖; over all paths where there are too many monomials to list."""
-        return self.lifted_distance(theta, np.zeros(self.dim))
+        theta = self._theta(theta, differentiable=False)
+        if self._n_monomials <= self.path_limit:
+            return self._lifted_length(self.lift(theta))
+        nothing, weights = np.zeros(self.dag.dim), self.tying.weights(theta)
+        return over_batch(super()._lifted_distance, [weights, nothing], [1, 1], shape=())
 
     def lifted_distance(self, theta_a: Theta, theta_b: Theta) -> Scalars:
         """Distance ‖φ(θ_a) − φ(θ_b)‖; over all paths where there are too many monomials to list."""
