@@ -15,7 +15,7 @@ from liftflow.architectures.incidence import Incidence, shown
 from liftflow.architectures.laplacian import Laplacian
 from liftflow.errors import NotRecoverableError
 from liftflow.linalg import over_batch
-from liftflow.typing import FloatArray, IntArray, Laws, Tangent, Theta, as_array
+from liftflow.typing import FloatArray, IntArray, Laws, Tangent, Theta, as_array, as_vector
 
 
 class ChannelAnchors(ABC):
@@ -307,7 +307,7 @@ class ChannelChart:
     def representative(self, coordinates: FloatArray) -> FloatArray:
         """Rebuild θ̂, with anchors ±1, from one array of coordinates."""
         theta = np.empty(self.graph.dim)
-        theta[self.edges] = coordinates
+        theta[self.edges] = as_vector(coordinates, "coordinates", self.dim)
         theta[self.anchors.edges] = self.signs
         return theta
 

@@ -12,17 +12,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linprog
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, issparse
 
 from liftflow.architectures.anchors import ChannelAnchors, ChannelChart, Pivots, SpanningTree
-from liftflow.architectures.incidence import Incidence, ends_of, refuse_idle
+from liftflow.architectures.incidence import Incidence, called, ends_of, refuse_idle
 from liftflow.architectures.laplacian import GroundedLaplacian, Laplacian, MatrixLaplacian
+from liftflow.doors import Guarded, door
 from liftflow.errors import ArchitectureError
 from liftflow.linalg import over_batch, sparse_apply
 from liftflow.typing import FloatArray, IntArray, Laws, OnHidden, Tangent, Theta, as_array
 
 
-class ChannelGraph(Incidence):
+class ChannelGraph(Incidence, Guarded):
     r"""Channels and the ground, joined by parameters.
 
     A parameter e from channel u to channel v rescales by :math:`e^{τ_v − τ_u}`, in general by
@@ -65,6 +66,7 @@ class ChannelGraph(Incidence):
     """
 
     @classmethod
+    @door
     def from_matrix(
         cls,
         matrix: Any,
@@ -90,6 +92,8 @@ class ChannelGraph(Incidence):
         ArchitectureError
             Not integers, or a channel that no parameter rescales with.
         """
+        if not issparse(matrix):
+            matrix = as_array(matrix, "matrix", (None, None), batch=False, differentiable=False)
         sparse = csr_array(matrix, dtype=np.float64)
         sparse.eliminate_zeros()
         if not np.array_equal(sparse.data, np.round(sparse.data)):
@@ -221,8 +225,8 @@ class MonomialSymmetry(ChannelGraph):
         names: Sequence[Hashable] | None = None,
     ) -> None:
         self.dim, self.n_channels = matrix.shape
-        self.members = range(self.n_channels) if members is None else members
-        self.names = range(self.dim) if names is None else names
+        self.members = called(members, self.n_channels, "members")
+        self.names = called(names, self.dim, "names")
         self._exponents = matrix
         refuse_idle(np.diff(self.law_matrix.indptr) == 0, self.members)
 
