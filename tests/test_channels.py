@@ -179,7 +179,7 @@ def test_a_million_parameters(rng):
     [
         (lambda: ChannelGraph([0.5], [1], 2), "tails must be whole numbers, got"),
         (lambda: ChannelGraph("a", [1], 2), "tails must hold real numbers"),
-        (lambda: ChannelGraph([-1], [0], 1, members="ab"), "members must be 1 labels, got 2"),
+        (lambda: ChannelGraph([-1], [0], 1, members=[0, 1]), "members must be 1 labels, got 2"),
         (lambda: ChannelGraph.from_matrix("text"), "matrix must hold real numbers"),
         (lambda: GroundedLaplacian(3), "must be an Incidence, got int"),
         (lambda: GRAPH.laplacian.matrix("text"), "weights must hold real numbers"),
