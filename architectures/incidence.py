@@ -141,6 +141,11 @@ class Incidence:
         return self.law_matrix.T.tocsr()
 
     @cached_property
+    def law_sums(self) -> csr_array:
+        """The matrix |X|ᵀ, by which the terms of the laws add up without a sign."""
+        return abs(self.law_matrix)
+
+    @cached_property
     def tiles(self) -> tuple[Grid, ...]:
         """The grids, cut into pieces that fit into the cache."""
         return tuple(tile for grid in self.grids for tile in grid.tiles())
