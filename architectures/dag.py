@@ -11,7 +11,7 @@ import numpy as np
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import breadth_first_order
 
-from liftflow.errors import ArchitectureError
+from liftflow.errors import ArchitectureError, listed
 from liftflow.typing import FloatArray, IntArray, OneTangent, OnHidden, as_ordered, freeze
 
 BIAS = "⟨1⟩"
@@ -465,8 +465,7 @@ class CompiledDAG:
 
 
 def _names(nodes: Iterable[Hashable]) -> str:
-    shown = [repr(node) for node in nodes]
-    return ", ".join(shown[:8]) + (f" and {len(shown) - 8} more" if len(shown) > 8 else "")
+    return listed(map(repr, nodes))
 
 
 def _refuse_if(nodes: Iterable[Hashable], what: str) -> None:

@@ -11,7 +11,7 @@ from scipy.sparse import csr_array
 from liftflow.architectures.dag import CompiledDAG
 from liftflow.architectures.laplacian import GroundedLaplacian
 from liftflow.doors import Guarded
-from liftflow.errors import ArchitectureError, NotRecoverableError
+from liftflow.errors import ArchitectureError, NotRecoverableError, listed
 from liftflow.linalg import is_squarable, over_batch
 from liftflow.typing import (
     FloatArray,
@@ -279,10 +279,9 @@ def _dead(
     before, after = np.append(before, 0.0), np.append(after, 0.0)
     alive = np.isfinite(before[dag.tail_hidden]) & np.isfinite(after[dag.head_hidden])
     names = [dag.parameter_names[edge] for edge in np.flatnonzero(~alive)]
-    shown = ", ".join(f"{u!r}→{v!r}" for u, v in names[:8])
-    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    shown = listed(f"{u!r}→{v!r}" for u, v in names)
     return NotRecoverableError(
-        f"dead parameters: every path through {shown}{more} passes through another weight that "
+        f"dead parameters: every path through {shown} passes through another weight that "
         "is zero, so no velocity of them is seen in z, which has no chart here; remove them from "
         "the graph or start from nonzero weights",
         names,
