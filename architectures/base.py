@@ -71,7 +71,7 @@ _H = {
 }
 
 
-class Surface(ABCMeta):
+class _Surface(ABCMeta):
     """Leaves what few readers look for out of ``dir``: the names that a class calls further."""
 
     _further: frozenset[str]
@@ -81,7 +81,7 @@ class Surface(ABCMeta):
         return [name for name in super().__dir__() if name not in cls._further]
 
 
-class Architecture(Guarded, metaclass=Surface):
+class Architecture(Guarded, metaclass=_Surface):
     r"""A factorisation φ of the loss ℓ = f∘φ, with the conservation laws h of its flows.
 
     Only :meth:`lift` must be written; then every derivative comes from autograd. Writing
@@ -223,11 +223,14 @@ class Architecture(Guarded, metaclass=Surface):
                 f"pack takes {len(self.block_shapes)} blocks of shapes {self.block_shapes}, "
                 f"got {len(blocks)}"
             )
+        rows = enumerate(zip(blocks, self.block_shapes, strict=True))
+        return self._pack([as_array(block, f"block {i}", shape) for i, (block, shape) in rows])
+
+    def _pack(self, blocks: Sequence[Any]) -> Any:
         flat = []
-        for number, (block, shape) in enumerate(zip(blocks, self.block_shapes, strict=True)):
-            array = as_array(block, f"block {number}", shape)
-            lead = array.shape[: len(array.shape) - len(shape)]
-            flat.append(gs.reshape(array, (*lead, math.prod(shape))))
+        for block, shape in zip(blocks, self.block_shapes, strict=True):
+            lead = block.shape[: len(block.shape) - len(shape)]
+            flat.append(gs.reshape(block, (*lead, math.prod(shape))))
         return gs.concatenate(flat, axis=-1)
 
     def unpack(self, theta: Theta) -> tuple[Any, ...]:

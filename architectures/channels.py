@@ -16,11 +16,11 @@ from scipy.optimize import linprog
 from scipy.sparse import csr_array, issparse
 
 from liftflow.architectures.anchors import ChannelAnchors, ChannelChart, Pivots, SpanningTree
-from liftflow.architectures.incidence import Incidence, called, ends_of, refuse_idle, shown
+from liftflow.architectures.incidence import Incidence, called, ends_of, refuse_idle
 from liftflow.architectures.laplacian import GroundedLaplacian, Laplacian, MatrixLaplacian
 from liftflow.architectures.maps import SmoothMap
 from liftflow.doors import Guarded, door
-from liftflow.errors import ArchitectureError, NotRecoverableError
+from liftflow.errors import ArchitectureError, NotRecoverableError, listed
 from liftflow.linalg import over_batch, sparse_apply
 from liftflow.typing import (
     FloatArray,
@@ -268,9 +268,9 @@ class ChannelGraph(Incidence, Guarded):
         if dead.size:
             names = [self.names[edge] for edge in dead]
             raise NotRecoverableError(
-                f"dead parameters: every path through {shown(names)} passes through another weight "
-                "that is zero, so no velocity of them is seen in z, which has no chart here; remove "
-                "them from the graph or start from nonzero weights",
+                f"dead parameters: every path through {listed(map(repr, names))} passes through another weight "
+                "that is zero, so no velocity of them is seen in z, which has no chart here; "
+                "remove them from the graph or start from nonzero weights",
                 names,
             )
 

@@ -13,7 +13,7 @@ from scipy.sparse.csgraph import breadth_first_order
 
 from liftflow.architectures.channels import ChannelGraph
 from liftflow.architectures.incidence import Grid
-from liftflow.errors import ArchitectureError
+from liftflow.errors import ArchitectureError, listed
 from liftflow.typing import FloatArray, IntArray, OneTangent, as_ordered, freeze
 
 BIAS = "⟨1⟩"
@@ -386,8 +386,7 @@ class _ParameterNames(Sequence[tuple[Hashable, Hashable]]):
 
 
 def _names(nodes: Iterable[Hashable]) -> str:
-    shown = [repr(node) for node in nodes]
-    return ", ".join(shown[:8]) + (f" and {len(shown) - 8} more" if len(shown) > 8 else "")
+    return listed(map(repr, nodes))
 
 
 def _refuse_if(nodes: Iterable[Hashable], what: str) -> None:

@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import breadth_first_order
 
-from liftflow import typing
 from liftflow.doors import door
-from liftflow.errors import ArchitectureError, InputError
-from liftflow.typing import FloatArray, IntArray, as_array, as_count, freeze
+from liftflow.errors import ArchitectureError, InputError, listed
+from liftflow.typing import FloatArray, IntArray, as_array, as_count, freeze, shown
 
 GROUND = -1
 """Number of what does not rescale: inputs, the constant source of biases, and outputs."""
@@ -239,7 +238,7 @@ def _whole(value: Any, name: str) -> IntArray:
     array = as_array(value, name, differentiable=False)
     whole = freeze(np.clip(array, -(2**53), 2**53).astype(np.intp))
     if not np.array_equal(whole, array):
-        raise InputError(f"{name} must be whole numbers, got {typing.shown(value)}")
+        raise InputError(f"{name} must be whole numbers, got {shown(value)}")
     return whole
 
 
@@ -263,7 +262,8 @@ def refuse_idle(idle: NDArray[np.bool_], members: Sequence[Hashable]) -> None:
     wrong = [members[number] for number in np.flatnonzero(idle)]
     if wrong:
         raise ArchitectureError(
-            f"no parameter rescales with the channels {shown(wrong)}; leave them out", wrong
+            f"no parameter rescales with the channels {listed(map(repr, wrong))}; leave them out",
+            wrong,
         )
 
 
@@ -297,9 +297,3 @@ def ends_of(matrix: csr_array) -> tuple[IntArray, IntArray] | None:
             return None
         ends[rows[own]] = matrix.indices[own]
     return (tails, heads) if np.all(np.abs(matrix.data) == 1) else None
-
-
-def shown(things: Sequence[Hashable]) -> str:
-    """List the first of many things."""
-    first = ", ".join(map(repr, things[:8]))
-    return first + (f" and {len(things) - 8} more" if len(things) > 8 else "")

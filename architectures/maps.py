@@ -298,7 +298,7 @@ class SmoothMap:
     def _lead(self, lifted: Any) -> tuple[int, ...]:
         return tuple(lifted.shape[: lifted.ndim - len(self.shape)])
 
-    def check(self, theta: Any) -> None:
+    def check(self, theta: Theta) -> None:
         """Refuse a function of another shape, or one that does not broadcast, when first used."""
         by_autograd = type(self).jvp is SmoothMap.jvp and "jvp" not in vars(self)
         if self._is_checked or not by_autograd or isbox(theta) or not np.size(theta):

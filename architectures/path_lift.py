@@ -1,5 +1,6 @@
 """The lift of a network: the products of the weights along its paths."""
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -39,7 +40,9 @@ class PathLift(SmoothMap):
 
     name = "the lift of a network"
 
-    def __init__(self, dag: CompiledDAG, limit: int, blocks: Any = ()) -> None:
+    def __init__(
+        self, dag: CompiledDAG, limit: int, blocks: Sequence[tuple[int, ...]] = ()
+    ) -> None:
         self.dag, self.limit = dag, limit
         self._set_up(dag.dim, (dag.n_paths,), blocks)
 
