@@ -1,32 +1,31 @@
 """Networks with shared and frozen weights, and with other positively homogeneous units."""
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from functools import cached_property
+from collections.abc import Hashable, Iterable, Sequence
+from copy import copy
+from functools import cached_property, partial
 from typing import Any, Self
 
 import geomstats.backend as gs
 import networkx as nx
 import numpy as np
-import scipy.linalg
-from scipy.sparse import csr_array
 
 from liftflow.architectures.anchors import ChannelChart
 from liftflow.architectures.attributes import compile_graph, graph_of
-from liftflow.architectures.base import Architecture
 from liftflow.architectures.channels import ChannelGraph
+from liftflow.architectures.constructors import PATH_LIMIT, Constructors
 from liftflow.architectures.dag import CompiledDAG
+from liftflow.architectures.forward import TiedFunction
 from liftflow.architectures.laplacian import Laplacian
-from liftflow.architectures.monomials import Monomials, list_monomials
-from liftflow.architectures.relu import PATH_LIMIT, ReLUNetwork
+from liftflow.architectures.monomial_lift import MonomialLift
+from liftflow.architectures.path_kernel import path_distance
+from liftflow.architectures.relu import ReLUNetwork
 from liftflow.architectures.sharing import shared_channels
-from liftflow.architectures.sweep import Sweep
 from liftflow.architectures.tying import Tying, Units
 from liftflow.doors import door
-from liftflow.errors import ArchitectureError, NotOnImageError, NotRecoverableError
+from liftflow.errors import ArchitectureError, NotOnImageError
 from liftflow.linalg import over_batch
 from liftflow.typing import (
     FloatArray,
-    Inputs,
     IntArray,
     Lifted,
     OneTheta,
@@ -40,35 +39,9 @@ from liftflow.typing import (
     as_instance,
     as_number,
     as_rng,
-    freeze,
     refuse_beyond,
     shown,
 )
-
-_STEPS = 60
-_CONVERGED = 1e-13
-
-
-def _signs_of(exponents: IntArray, negative: Any, wanted: Any) -> FloatArray:
-    """Solve exponents · s = negative over the field of two elements, near the wanted s."""
-    table = np.hstack([exponents.astype(bool), negative[:, None]])
-    signs, row, pivots = wanted.copy(), 0, []
-    for column in range(exponents.shape[1]):
-        below = np.flatnonzero(table[row:, column])
-        if not below.size:
-            continue
-        table[[row, row + below[0]]] = table[[row + below[0], row]]
-        others = table[:, column].copy()
-        others[row] = False
-        table[others] ^= table[row]
-        pivots.append(column)
-        row += 1
-        if row == len(table):
-            break
-    free = np.setdiff1d(np.arange(exponents.shape[1]), pivots)
-    for place, column in enumerate(pivots):
-        signs[column] = table[place, -1] ^ bool(np.sum(table[place, free] & signs[free]) % 2)
-    return signs.astype(float)
 
 
 class TiedNetwork(ReLUNetwork):
@@ -199,59 +172,6 @@ class TiedNetwork(ReLUNetwork):
         """Solver for ∂h ∂hᵀ / 4 = Xᵀ D_θ² X."""
         return self.channels.laplacian
 
-    def conservation_laws(self, theta: Theta) -> OnHidden:
-        """Evaluate the laws h = Xᵀθ² of the channels."""
-        return self.channels.laws(theta)
-
-    def conservation_laws_jacobian(self, theta: Theta) -> Any:
-        """Jacobian ∂h(θ) = 2 Xᵀ D_θ as a dense matrix.
-
-        Returns
-        -------
-        jacobian : array, shape=[..., n_channels, dim]
-        """
-        theta = self._theta(theta)
-        self._refuse_dense(theta, self.n_laws, self.dim)
-        return self.channels.laws_jacobian(theta)
-
-    def laws_rank(self, theta: OneTheta) -> int:
-        """Number of independent laws at θ, which is that of channels.
-
-        Raises
-        ------
-        NotRecoverableError
-            Dead parameters; names the channels.
-        """
-        self.basis_chart(theta)
-        return self.n_laws
-
-    def laws_jvp(self, theta: Theta, tangent: Tangent) -> OnHidden:
-        """Push a velocity of θ forward by the laws, ∂h(θ) v = 2 Xᵀ(θ ∘ v)."""
-        return self.channels.laws_jvp(self._theta(theta), self._theta(tangent, "tangent"))
-
-    @cached_property
-    def _law_sums(self) -> csr_array:
-        return abs(self.channels.law_matrix)
-
-    def solve_laws_jvp(self, theta: Theta, laws_tangent: OnHidden) -> Tangent:
-        """Solve ∂h(θ) v = w for the shortest v, by a solve with the Laplacian of the channels."""
-        return self.channels.solve(theta, laws_tangent)
-
-    def project_to_laws(self, theta: Theta, laws: OnHidden, *, max_steps: int = 50) -> Theta:
-        """Slide θ along its fibre, by rescaling, to the one point where h has these values.
-
-        Parameters
-        ----------
-        max_steps : int
-            Not used: the problem is convex and always solved.
-
-        Raises
-        ------
-        NotRecoverableError
-            Dead parameters; names them.
-        """
-        return self.channels.project_to_laws(theta, laws)
-
     def rescale(self, theta: Theta, log_factors: OnHidden) -> Theta:
         """Act by the rescaling symmetry, θ ↦ e^{Xτ} θ.
 
@@ -259,11 +179,6 @@ class TiedNetwork(ReLUNetwork):
         ----------
         log_factors : OnHidden
             One logarithm τ per channel.
-
-        Returns
-        -------
-        theta : Theta
-            With the same φ and the same function of the network.
         """
         return self.channels.rescale(theta, log_factors)
 
@@ -294,16 +209,6 @@ class TiedNetwork(ReLUNetwork):
         """
         return self.channels.chart(theta)
 
-    def lift_rank(self, theta: OneTheta) -> int:
-        """Dimension of the image about φ(θ), D − C.
-
-        Raises
-        ------
-        NotRecoverableError
-            Zeros cut channels off from the ground; names them.
-        """
-        return self.basis_chart(theta).dim
-
     def describe(self) -> dict[str, int]:
         """Return facts of the network for a summary, by name."""
         return {"n_channels": self.n_laws, "image_dim": self.dim - self.n_laws}
@@ -311,32 +216,22 @@ class TiedNetwork(ReLUNetwork):
     # The monomials.
 
     @cached_property
-    def monomials(self) -> Monomials:
-        """The distinct monomials, in the lexicographic order of their first paths.
+    def _paths(self) -> MonomialLift:
+        parts = self.dag, self.tying, self.units, self.channels
+        return MonomialLift(*parts, self.path_limit, self.block_shapes)
 
-        Raises
-        ------
-        ArchitectureError
-            More than ``path_limit``.
-        """
-        return list_monomials(self.dag, self.tying, self.units, self.path_limit)
+    def _lift_map(self) -> MonomialLift:
+        return copy(self._paths)  # the monomials are listed once
 
     @property
     def n_paths(self) -> int:
         """Number of entries of z; of all paths where there are too many to tell them apart."""
-        return self._n_monomials
-
-    @cached_property
-    def _n_monomials(self) -> int:
-        try:
-            return len(self.monomials.constants)
-        except ArchitectureError:
-            return self.dag.n_paths
+        return self._paths.size
 
     @property
     def lifted_shape(self) -> tuple[int, ...]:  # type: ignore[override]
         """Shape of z."""
-        return (self._n_monomials,)
+        return (self._paths.size,)
 
     @property
     def parameter_names(self) -> tuple[Any, ...]:
@@ -353,29 +248,18 @@ class TiedNetwork(ReLUNetwork):
         """
         names = self.dag.parameter_names
         paths = []
-        for row in self.monomials.edges:
+        for row in self._paths.monomials.edges:
             edges = [names[edge] for edge in row if edge < len(names)]
             paths.append((edges[0][0], *(head for _, head in edges)))
         return paths
 
-    @cached_property
-    def _path_edges(self) -> IntArray:  # type: ignore[override]
-        """Parameters of the monomials; the first column stands for their constants."""
-        table = self.monomials.parameters
-        return freeze(np.hstack([np.full((len(table), 1), self.dim), table]))
-
-    def _gather(self, theta: Any, padding: float) -> list[Any]:
-        factors = super()._gather(theta, padding)
-        factors[0] = factors[0] * self.monomials.constants
-        return factors
-
     def lifted_norm(self, theta: Theta) -> Scalars:
         """Norm ‖φ(θ)‖; over all paths where there are too many monomials to list."""
         theta = self._theta(theta, differentiable=False)
-        if self._n_monomials <= self.path_limit:
+        if self._paths.listed:
             return self._lifted_length(self.lift(theta))
         nothing, weights = np.zeros(self.dag.dim), self.tying.weights(theta)
-        return over_batch(super()._lifted_distance, [weights, nothing], [1, 1], shape=())
+        return over_batch(partial(path_distance, self.dag), [weights, nothing], [1, 1], shape=())
 
     def lifted_distance(self, theta_a: Theta, theta_b: Theta) -> Scalars:
         """Distance ‖φ(θ_a) − φ(θ_b)‖; over all paths where there are too many monomials to list."""
@@ -384,9 +268,9 @@ class TiedNetwork(ReLUNetwork):
         return over_batch(self._lifted_distance, [a, b], [1, 1], shape=())
 
     def _lifted_distance(self, a: FloatArray, b: FloatArray) -> FloatArray:
-        if self._n_monomials <= self.path_limit:
+        if self._paths.listed:
             return np.asarray(self._lifted_length(self.lift(a) - self.lift(b)))
-        return super()._lifted_distance(self.tying.weights(a), self.tying.weights(b))
+        return path_distance(self.dag, self.tying.weights(a), self.tying.weights(b))
 
     def kernel_apply(self, theta: Theta, tangent: Tangent) -> Tangent:
         """Multiply a vector by ∂φ(θ)ᵀ∂φ(θ)."""
@@ -430,8 +314,8 @@ class TiedNetwork(ReLUNetwork):
         def one(
             point: FloatArray, values: FloatArray, start: FloatArray | None = None
         ) -> FloatArray:
-            theta = self._preimage(point, start)
-            residual = self.image_residual(point, self.lift(theta))
+            theta = self._paths.preimage(point, start)
+            residual = self._paths.residual(point, self.phi(theta))
             if not residual <= tolerance:
                 raise NotOnImageError(
                     f"z is not on the image of the lift: relative residual {residual:.2e}, "
@@ -441,11 +325,6 @@ class TiedNetwork(ReLUNetwork):
             return self.channels.project_to_laws(theta, values, warm=start is not None)
 
         return over_batch(one, arrays, [1] * len(arrays), shape=(self.dim,))
-
-    def image_representative(self, z: Lifted) -> Theta:
-        """Find some θ̂ whose lift is z, or a point of the image near z."""
-        points = [self._lifted(z, differentiable=False)]
-        return over_batch(lambda point: self._preimage(point, None), points, [1], (self.dim,))
 
     def project_to_image(self, z: Lifted, *, near: Theta | None = None) -> Lifted:
         """Move a nearby vector onto the image, by Gauss–Newton steps on θ.
@@ -458,64 +337,7 @@ class TiedNetwork(ReLUNetwork):
         if near is None:
             return self.lift(self.image_representative(z))
         arrays = [self._lifted(z, differentiable=False), self._theta(near, differentiable=False)]
-        return self.lift(over_batch(self._preimage, arrays, [1, 1], (self.dim,)))
-
-    def _preimage(self, z: FloatArray, near: FloatArray | None) -> FloatArray:
-        """A point whose lift is z, or nearly: by steps from nearby, else from logarithms."""
-        if near is not None:
-            theta, left = self._follow(z, near)
-            if left <= _CONVERGED:
-                return theta
-        start = self._from_logarithms(z, near)
-        other, rest = self._follow(z, start)
-        return theta if near is not None and left <= rest else other
-
-    def _follow(self, z: FloatArray, theta: FloatArray) -> tuple[FloatArray, float]:
-        """Gauss–Newton steps on φ(θ) = z, each entry in units of its terms, and what is left."""
-        gap, left = z - self.lift(theta), np.inf
-        for _ in range(_STEPS):
-            jacobian, own = self.lift_jacobian(theta), np.abs(theta)
-            terms = np.abs(jacobian) @ own + np.abs(z)
-            terms = np.where(terms > 0, terms, 1.0)
-            own = np.where(own > 0, own, np.max(own) or 1.0)
-            left = float(np.linalg.norm(gap / terms))
-            if left <= _CONVERGED:
-                break
-            relative = jacobian / terms[:, None] * own
-            step = own * (np.linalg.pinv(relative, rcond=1e-10) @ (gap / terms))
-            fraction = 1.0
-            while True:
-                trial = theta + fraction * step
-                trial_gap = z - self.lift(trial)
-                if np.linalg.norm(trial_gap / terms) < left or fraction < 1e-4:
-                    break
-                fraction /= 2
-            after = float(np.linalg.norm(trial_gap / terms))
-            if not after < left:
-                break
-            stalled = after > 0.99 * left or np.linalg.norm(step / own) < 1e-15
-            theta, gap, left = trial, trial_gap, after
-            if stalled:
-                break
-        return theta, left
-
-    def _from_logarithms(self, z: FloatArray, near: FloatArray | None) -> FloatArray:
-        """Solve for log |θ| and the signs from the largest entries of z that determine them."""
-        exponents = self.path_incidence.toarray()
-        seen = z != 0
-        alive = np.any(exponents[seen] > 0, axis=0)
-        rows = exponents[np.ix_(seen, alive)]
-        sizes = np.abs(z[seen] / self.monomials.constants[seen])
-        weighed = rows * (sizes / np.max(sizes, initial=1e-300))[:, None]
-        rank = min(*rows.shape, np.linalg.matrix_rank(rows) if rows.size else 0)
-        chosen = scipy.linalg.qr(weighed.T, mode="r", pivoting=True)[1][:rank]
-        logs = np.linalg.lstsq(rows[chosen], np.log(sizes[chosen]), rcond=None)[0]
-        theta = np.zeros(self.dim)
-        theta[alive] = np.exp(logs)
-        negative = z[seen] * self.monomials.constants[seen] < 0
-        wanted = np.zeros(self.dim, dtype=bool) if near is None else near < 0
-        theta[alive] *= 1.0 - 2.0 * _signs_of(rows.astype(int) % 2, negative, wanted[alive])
-        return theta
+        return self.lift(over_batch(self._paths.preimage, arrays, [1, 1], (self.dim,)))
 
     def _align(self, theta: FloatArray, base_point: FloatArray) -> FloatArray:
         """Flip channels while that brings θ closer."""
@@ -530,40 +352,14 @@ class TiedNetwork(ReLUNetwork):
         return theta
 
     def _signs(self) -> IntArray:
-        signs = self._law_sums.toarray().astype(np.intp) % 2
+        signs = np.abs(self.channels.law_matrix.toarray()).astype(np.intp) % 2
         return signs[np.any(signs, axis=1)]
 
     # The network's function.
 
     @cached_property
-    def _sweep(self) -> Sweep:
-        return Sweep(self.dag, self.tying, self.units)
-
-    def forward_vjp(
-        self, theta: OneTheta, inputs: Inputs
-    ) -> tuple[FloatArray, Callable[[FloatArray], FloatArray]]:
-        """Evaluate the network at one θ and return its backpropagation, both unchecked.
-
-        Returns
-        -------
-        outputs : array, shape=[n_samples, n_outputs]
-            At all samples.
-        pull_back : callable
-            Takes a cotangent of shape [n_samples, n_outputs] to the gradient, shape=[dim].
-            A unit at 0 has its derivative from below.
-        """
-        evaluated = self._sweep.run(*self._data(theta, inputs))
-        return evaluated.outputs, lambda cotangent: evaluated.pull(cotangent)[0]
-
-    def activations(self, theta: OneTheta, inputs: Inputs) -> FloatArray:
-        """Value of every node on every sample, unchecked.
-
-        Returns
-        -------
-        values : array, shape=[n_samples, n_nodes + 1]
-            Columns by node number; the last is the constant source ⟨1⟩.
-        """
-        return self._sweep.run(*self._data(theta, inputs)).values
+    def _function(self) -> TiedFunction:
+        return TiedFunction(self.dag, self.tying, self.units)
 
     # Points.
 
@@ -647,4 +443,4 @@ class TiedNetwork(ReLUNetwork):
         return found + [graph.nodes.get(node, {}) for node in self.biases]
 
 
-ReLUNetwork._tied = TiedNetwork
+Constructors._tied = TiedNetwork
