@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linprog
-from scipy.sparse import csr_array, issparse
+from scipy.sparse import csr_array, hstack, issparse
 
 from liftflow.architectures.anchors import ChannelAnchors, ChannelChart, Pivots, SpanningTree
 from liftflow.architectures.incidence import Incidence, called, ends_of, refuse_idle
@@ -342,11 +342,14 @@ class MonomialSymmetry(ChannelGraph):
         return alive
 
     def _balanced(self, edges: IntArray, wanted: FloatArray) -> FloatArray:
-        """Weights in [0, 1] under which these rows add up to 0, the wanted sum at its largest."""
-        rows = self._exponents[edges]
+        """Positive weights under which these rows add up to 0, as far as 1, the wanted above all."""
+        rows, count = self._exponents[edges], edges.size
         nothing = np.zeros(self.n_channels)
-        found = linprog(-wanted, A_eq=rows.T, b_eq=nothing, bounds=(0.0, 1.0))
-        return np.asarray(found.x)
+        # What is above 1 counts no more: then all that can be positive is.
+        costs = np.append(-wanted, np.zeros(count))
+        bounds = [(0.0, 1.0)] * count + [(0.0, None)] * count
+        found = linprog(costs, A_eq=hstack([rows.T, rows.T]), b_eq=nothing, bounds=bounds)
+        return np.asarray(found.x[:count] + found.x[count:])
 
     def strongest_anchors(self, theta: FloatArray) -> ChannelAnchors:
         """Take the largest |θ_e| with independent exponents, unchecked."""
