@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from liftflow.architectures.paths import Anchors, follow_signs
+from liftflow.architectures.tied import TiedNetwork
 from liftflow.doors import Guarded, door
 from liftflow.errors import InputError
 from liftflow.flows.integrate import FlowState, Settings, integrate
@@ -153,6 +154,42 @@ class _BasisState(FlowState):
         self.chart = replace(self.chart, anchors=anchors, signs=memory["signs"])
 
 
+class _ChannelState(_BasisState):
+    """Parameters beside the anchors of a channel chart, in O(D) and one backpropagation."""
+
+    def __init__(
+        self,
+        invariant_set: InvariantSet,
+        loss: Loss,
+        theta: FloatArray,
+        cometric: Cometric | None,
+    ) -> None:
+        super().__init__(invariant_set, loss, theta, cometric)
+        self.anchored = theta  # where the anchors of the chart were chosen
+
+    def _recover(self, coordinates: FloatArray) -> FloatArray:
+        if np.array_equal(coordinates, self.known):
+            return self.theta
+        return self.chart.recover(coordinates, self.laws, near=self.theta)
+
+    def settle(self, coordinates: FloatArray) -> FloatArray:
+        self._move(coordinates)
+        if self.chart.deficit(self.theta) < np.log(REANCHOR_RATIO):
+            return coordinates
+        self.chart, self.anchored = self.chart.reanchored(self.theta), self.theta
+        self.n_charts += 1
+        self.known = self.start()
+        return self.known.copy()
+
+    def memory(self) -> dict[str, Any]:
+        return {"theta": self.theta, "known": self.known, "anchored": self.anchored}
+
+    def restore(self, memory: dict[str, Any]) -> None:
+        self.theta, self.known = memory["theta"], memory["known"]
+        self.anchored = memory["anchored"]
+        self.chart = self.chart.reanchored(self.anchored)
+
+
 _STATES: dict[str, Any] = {"full": _FullState, "basis": _BasisState}
 
 
@@ -241,7 +278,10 @@ class IntrinsicFlow(Guarded):
             shape = self.invariant_set.architecture.lifted_shape
             z = as_array(z0, "z0", shape, batch=False, differentiable=False)
             theta = self.invariant_set.recover(z)
-        return _STATES[self.coordinates](self.invariant_set, self.loss, theta, self.cometric)
+        state = _STATES[self.coordinates]
+        if state is _BasisState and isinstance(self.invariant_set.architecture, TiedNetwork):
+            state = _ChannelState
+        return state(self.invariant_set, self.loss, theta, self.cometric)
 
     @door
     def distance(self, trajectory: Trajectory, theta: FloatArray) -> OnTimes:

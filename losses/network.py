@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from scipy.special import log_softmax, softmax
 
-from liftflow.architectures import Architecture, ReLUNetwork
+from liftflow.architectures import Architecture, ReLUNetwork, TiedNetwork
 from liftflow.errors import DataError, InputError, ShapeError
 from liftflow.linalg import over_batch
 from liftflow.losses.base import Loss
@@ -170,12 +170,16 @@ class NetworkLoss(Loss):
         """
 
         def value(point: FloatArray) -> FloatArray:
+            if isinstance(self.network, TiedNetwork):
+                return self.parameter_value(self._above(point, near))
             return np.asarray(self._value(self._path_outputs(point, self._path_nodes(point, near))))
 
         return over_batch(value, [self._z(z)], [1], shape=())
 
     def gradient(self, z: Lifted, near: OneTheta | None = None) -> Covector:
         r"""Evaluate ∇f(z), :math:`∂_p f = \sum_i x_{i,p_0} a_p(x_i) δ_{i,o(p)}`.
+
+        Where weights are shared or frozen, the shortest g with :math:`∂φ^⊤ g = ∇ℓ`.
 
         Parameters
         ----------
@@ -184,6 +188,9 @@ class NetworkLoss(Loss):
         """
 
         def gradient(point: FloatArray) -> FloatArray:
+            if isinstance(self.network, TiedNetwork):
+                theta = self._above(point, near)
+                return self.network.solve_vjp(theta, self.parameter_gradient(theta))
             nodes = self._path_nodes(point, near)
             delta = self._cotangent(self._path_outputs(point, nodes))
             column = self.network.path_outputs
@@ -197,6 +204,12 @@ class NetworkLoss(Loss):
 
     def _z(self, z: Any) -> FloatArray:
         return as_array(z, "z", self.network.lifted_shape, differentiable=False)
+
+    def _above(self, z: FloatArray, near: OneTheta | None) -> FloatArray:
+        """A parameter over z, in the sign gauge of another."""
+        if near is None:
+            return self.network.image_representative(z)
+        return self.network.recover(z, self.network.conservation_laws(near), near=near)
 
     def _path_nodes(self, z: FloatArray, near: Any) -> FloatArray:
         """Factor of every node on every sample along a path: inputs and 0/1 activations."""

@@ -183,7 +183,7 @@ class PathImage(LiftedImage):
     architecture: ReLUNetwork
 
     def __init__(self, architecture: ReLUNetwork, theta0: OneTheta, equip: bool = True) -> None:
-        super().__init__(architecture, theta0, architecture.dim - architecture.n_hidden, equip)
+        super().__init__(architecture, theta0, architecture.dim - architecture.n_laws, equip)
 
     def residual(self, point: Lifted) -> Scalars:
         """Relative distance from a vector to the point of the image that is found for it.

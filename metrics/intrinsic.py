@@ -9,6 +9,7 @@ from liftflow.architectures import (
     LinearNeuralODE,
     ProductArchitecture,
     ReLUNetwork,
+    TiedNetwork,
     TwoLayerLinear,
 )
 from liftflow.architectures.linear import BALANCE_RTOL
@@ -16,7 +17,7 @@ from liftflow.doors import door
 from liftflow.errors import InputError, NotIntrinsicError
 from liftflow.metrics.base import Cometric
 from liftflow.metrics.linear import deep_linear_cometric, neural_ode_cometric, two_layer_cometric
-from liftflow.metrics.path import PathCometric
+from liftflow.metrics.path import MonomialCometric, PathCometric
 from liftflow.metrics.product import ProductCometric
 from liftflow.typing import FloatArray, OneTheta, as_array
 
@@ -62,6 +63,15 @@ def _(architecture: ReLUNetwork, theta0: Any, *, tolerance: float = BALANCE_RTOL
     point = _point(architecture, theta0, tolerance)
     architecture.basis_chart(point)  # refuses dead parameters, by name
     return PathCometric(architecture, point)
+
+
+@intrinsic_cometric.register
+def _(
+    architecture: TiedNetwork, theta0: Any, *, tolerance: float = BALANCE_RTOL
+) -> MonomialCometric:
+    point = _point(architecture, theta0, tolerance)
+    architecture.channels.refuse_dead(point)
+    return MonomialCometric(architecture, point)
 
 
 @intrinsic_cometric.register

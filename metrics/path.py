@@ -5,7 +5,7 @@ from typing import Any
 import geomstats.backend as gs
 import numpy as np
 
-from liftflow.architectures import ReLUNetwork
+from liftflow.architectures import ReLUNetwork, TiedNetwork
 from liftflow.errors import ArchitectureError, NotRecoverableError, NotTangentError
 from liftflow.linalg import lengths, over_batch, shifted_product_root, sparse_apply
 from liftflow.metrics.base import Cometric
@@ -129,20 +129,23 @@ class PathCometric(Cometric):
         size = np.max(np.abs(vector), initial=0.0)
         vector = vector / (size or 1.0)  # its squares neither under- nor overflow
         above = chart.lift_tangent(theta, vector[network.path_numbers(chart)])
-        gap, own = lengths(np.stack([network.lift_jvp(theta, above) - vector, vector]))
-        if gap > TANGENT_RTOL * own:
-            residual = float(gap / own)
-            raise NotTangentError(
-                f"tangent_vec is not tangent to the image at z: relative residual {residual:.1e}, "
-                f"expected at most {TANGENT_RTOL:.0e}; image().to_tangent(vector, z) projects it",
-                residual,
-            )
+        self._check_tangent(theta, above, vector)
         # Two lifts differ by a rescaling, which is orthogonal to the invariant set.
         own = np.inf
         while lengths(above) < 0.3 * own:  # what rounding leaves of a long one is one as well
             own = lengths(above)
             above = network.project_to_tangent(theta, above)
         return size * above
+
+    def _check_tangent(self, theta: FloatArray, above: FloatArray, vector: FloatArray) -> None:
+        gap = lengths(self.architecture.lift_jvp(theta, above) - vector)
+        if gap > TANGENT_RTOL * lengths(vector):
+            residual = float(gap / lengths(vector))
+            raise NotTangentError(
+                f"tangent_vec is not tangent to the image at z: relative residual {residual:.1e}, "
+                f"expected at most {TANGENT_RTOL:.0e}; image().to_tangent(vector, z) projects it",
+                residual,
+            )
 
     def solve(self, z: Lifted, tangent_vec: LiftedTangent) -> Covector:
         """Apply K(z)⁺ to a vector tangent to the image at z.
@@ -180,6 +183,35 @@ class PathCometric(Cometric):
         if one_neuron and abs(self.laws[0]) <= EXACT_RTOL * np.sum(self.theta0**2):
             return cone_distance(point_a.reshape(shape), point_b.reshape(shape))
         return super().exact_distance(point_a, point_b)
+
+
+class MonomialCometric(PathCometric):
+    """K_θ₀ on the monomials of a network with shared and frozen weights.
+
+    With A the exponents, :math:`K = D_z A D_θ^{-2} A^⊤ D_z` at θ = Ψ(z, h(θ₀)).
+
+    References
+    ----------
+    Ours.
+    """
+
+    architecture: TiedNetwork
+    _family = TiedNetwork
+
+    def _horizontal_lift(self, theta: FloatArray, vector: FloatArray) -> FloatArray:
+        network, size = self.architecture, np.max(np.abs(vector), initial=0.0) or 1.0
+        above = network.solve_jvp(theta, vector / size)
+        self._check_tangent(theta, above, vector / size)
+        return size * network.project_to_tangent(theta, above)
+
+    def exact_distance(self, point_a: FloatArray, point_b: FloatArray) -> float | None:
+        """None is known.
+
+        Parameters
+        ----------
+        point_a, point_b : array, shape=[n_paths]
+        """
+        return None
 
 
 class OneHiddenLayerCometric(PathCometric):
