@@ -14,10 +14,21 @@ from liftflow.architectures.monomials import Monomials, list_monomials
 from liftflow.architectures.path_lift import PathLift
 from liftflow.architectures.tying import Tying, Units
 from liftflow.errors import ArchitectureError
-from liftflow.typing import FloatArray, IntArray, OneLifted, OneTheta, freeze
+from liftflow.linalg import RANK_RTOL, over_batch
+from liftflow.typing import (
+    Covector,
+    FloatArray,
+    IntArray,
+    OneLifted,
+    OneTheta,
+    Tangent,
+    Theta,
+    freeze,
+)
 
 _STEPS = 60
-_CONVERGED = 1e-13
+_CONVERGED = 1e-14  # residual, in units of the terms
+_SMALL = 1e-11  # steps, relative to θ: the next one would be the square of it
 
 
 class MonomialLift(PathLift):
@@ -78,48 +89,86 @@ class MonomialLift(PathLift):
         """Find some θ̂ whose lift is z, or a point of the image near z."""
         return self.preimage(z, None)
 
-    def preimage(self, z: FloatArray, near: FloatArray | None) -> FloatArray:
-        """A point whose lift is z, or nearly: by steps from nearby, else from logarithms."""
+    def preimage(self, z: OneLifted, near: OneTheta | None) -> OneTheta:
+        """Find a point whose lift is z, or nearly: by steps from nearby, else from logarithms.
+
+        Parameters
+        ----------
+        near : OneTheta, optional
+            Where to start; its signs are kept where z leaves them open.
+        """
         if near is not None:
-            theta, left = self._follow(z, near)
-            if left <= _CONVERGED:
+            known, found = self._last
+            if np.array_equal(z, known) and np.all(found * near >= 0):
+                return found
+            theta, left, settled = self._follow(z, near)
+            if settled:
                 return theta
-        start = self._from_logarithms(z, near)
-        other, rest = self._follow(z, start)
+        other, rest, _ = self._follow(z, self._from_logarithms(z, near))
         return theta if near is not None and left <= rest else other
 
-    def _follow(self, z: FloatArray, theta: FloatArray) -> tuple[FloatArray, float]:
-        """Gauss–Newton steps on φ(θ) = z, each entry in units of its terms, and what is left."""
+    _last: tuple[FloatArray, FloatArray] = np.zeros(0), np.zeros(0)
+
+    def remember(self, z: OneLifted, theta: OneTheta) -> OneTheta:
+        """Keep a copy of the last point found over some z, and return it."""
+        self._last = freeze((z.copy(), theta.copy()))
+        return self._last[1]
+
+    def _follow(self, z: FloatArray, theta: FloatArray) -> tuple[FloatArray, float, bool]:
+        """Gauss–Newton steps on φ(θ) = z, each entry in units of its terms.
+
+        Returns the last point, the residual there, and whether a step from it is nothing.
+        """
         gap, left = z - self.value(theta), np.inf
         for _ in range(_STEPS):
-            jacobian, own = self.jacobian(theta), np.abs(theta)
-            terms = np.abs(jacobian) @ own + np.abs(z)
+            relative, own = self._relative(theta)
+            terms = np.sum(np.abs(relative), axis=1) + np.abs(z)
             terms = np.where(terms > 0, terms, 1.0)
-            own = np.where(own > 0, own, np.max(own) or 1.0)
             left = float(np.linalg.norm(gap / terms))
             if left <= _CONVERGED:
-                break
-            relative = jacobian / terms[:, None] * own
-            step = own * (np.linalg.pinv(relative, rcond=1e-10) @ (gap / terms))
-            fraction = 1.0
+                return theta, left, True
+            inverse = np.linalg.pinv(relative / terms[:, None], rcond=RANK_RTOL)
+            step = inverse @ (gap / terms)
+            length, fraction = float(np.linalg.norm(step)), 1.0
             while True:
-                trial = theta + fraction * step
+                trial = theta + fraction * own * step
                 trial_gap = z - self.value(trial)
-                if np.linalg.norm(trial_gap / terms) < left or fraction < 1e-4:
+                after = float(np.linalg.norm(trial_gap / terms))
+                if after < left or fraction * length < _CONVERGED:
                     break
                 fraction /= 2
-            after = float(np.linalg.norm(trial_gap / terms))
-            if not after < left:
-                break
-            stalled = after > 0.99 * left or np.linalg.norm(step / own) < 1e-15
-            theta, gap, left = trial, trial_gap, after
-            if stalled:
-                break
-        return theta, left
+            if after < left:
+                theta, gap = trial, trial_gap
+            if fraction * length < _SMALL:
+                return theta, min(after, left), length < _SMALL
+        return theta, left, False
+
+    def _relative(self, theta: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """∂φ with each column in units of its parameter, and these units."""
+        own = np.abs(theta)
+        if np.all(own):
+            return self.value(theta)[:, None] * self._exponents * np.sign(theta), own
+        own = np.where(own > 0, own, np.max(own) or 1.0)
+        return self.jacobian(theta) * own, own
+
+    @cached_property
+    def _exponents(self) -> FloatArray:
+        return freeze(self.incidence.toarray())
+
+    def solve_transposed(self, theta: Theta, covector: Tangent) -> Covector:
+        """Solve ∂φᵀ g = v for the shortest g, in the sense of least squares."""
+        if not self.dense:
+            return super().solve_transposed(theta, covector)
+
+        def solve(point: FloatArray, vector: FloatArray) -> FloatArray:
+            relative, own = self._relative(point)
+            return np.linalg.pinv(relative.T, rcond=RANK_RTOL) @ (own * vector)
+
+        return over_batch(solve, [theta, covector], [1, 1], shape=self.shape)
 
     def _from_logarithms(self, z: FloatArray, near: FloatArray | None) -> FloatArray:
         """Solve for log |θ| and the signs from the largest entries of z that determine them."""
-        exponents = self.incidence.toarray()
+        exponents = self._exponents
         seen = z != 0
         alive = np.any(exponents[seen] > 0, axis=0)
         rows = exponents[np.ix_(seen, alive)]

@@ -39,6 +39,7 @@ from liftflow.typing import (
     as_instance,
     as_number,
     as_rng,
+    freeze,
     refuse_beyond,
     shown,
 )
@@ -315,6 +316,8 @@ class TiedNetwork(ReLUNetwork):
             point: FloatArray, values: FloatArray, start: FloatArray | None = None
         ) -> FloatArray:
             theta = self._paths.preimage(point, start)
+            if theta is self._recovered[0] and np.array_equal(values, self._recovered[1]):
+                return theta
             residual = self._paths.residual(point, self.phi(theta))
             if not residual <= tolerance:
                 raise NotOnImageError(
@@ -322,9 +325,27 @@ class TiedNetwork(ReLUNetwork):
                     f"expected at most {tolerance:.0e}; image().projection(z) moves it there",
                     residual,
                 )
-            return self.channels.project_to_laws(theta, values, warm=start is not None)
+            theta = self.channels.project_to_laws(theta, values, warm=start is not None)
+            self._recovered = self._paths.remember(point, theta), freeze(values.copy())
+            return theta
 
         return over_batch(one, arrays, [1] * len(arrays), shape=(self.dim,))
+
+    def image_representative(self, z: Lifted, *, near: Theta | None = None) -> Theta:
+        """Find some θ̂ whose lift is z, or a point of the image near z.
+
+        Parameters
+        ----------
+        near : Theta, optional
+            A point to start from, whose signs are taken over.
+        """
+        if near is None:
+            return super().image_representative(z)
+        arrays = [self._lifted(z, differentiable=False), self._theta(near, differentiable=False)]
+        return over_batch(self._paths.preimage, arrays, [1, 1], (self.dim,))
+
+    _recovered: tuple[Any, Any] = None, None
+    """The point of the last recovery, and its laws: a flow asks for it several times in a row."""
 
     def project_to_image(self, z: Lifted, *, near: Theta | None = None) -> Lifted:
         """Move a nearby vector onto the image, by Gauss–Newton steps on θ.
@@ -336,8 +357,15 @@ class TiedNetwork(ReLUNetwork):
         """
         if near is None:
             return self.lift(self.image_representative(z))
+
+        def nearest(point: FloatArray, start: FloatArray) -> FloatArray:
+            theta = self._paths.preimage(point, start)
+            projected = self.lift(theta)
+            self._paths.remember(projected, theta)
+            return projected
+
         arrays = [self._lifted(z, differentiable=False), self._theta(near, differentiable=False)]
-        return self.lift(over_batch(self._paths.preimage, arrays, [1, 1], (self.dim,)))
+        return over_batch(nearest, arrays, [1, 1], (self.n_paths,))
 
     def _align(self, theta: FloatArray, base_point: FloatArray) -> FloatArray:
         """Flip channels while that brings θ closer."""

@@ -171,7 +171,8 @@ class NetworkLoss(Loss):
 
         def value(point: FloatArray) -> FloatArray:
             if isinstance(self.network, TiedNetwork):
-                return self.parameter_value(self._above(point, near))
+                theta = self.network.image_representative(point, near=near)
+                return self.parameter_value(theta)
             return np.asarray(self._value(self._path_outputs(point, self._path_nodes(point, near))))
 
         return over_batch(value, [self._z(z)], [1], shape=())
@@ -189,7 +190,7 @@ class NetworkLoss(Loss):
 
         def gradient(point: FloatArray) -> FloatArray:
             if isinstance(self.network, TiedNetwork):
-                theta = self._above(point, near)
+                theta = self.network.image_representative(point, near=near)
                 return self.network.solve_vjp(theta, self.parameter_gradient(theta))
             nodes = self._path_nodes(point, near)
             delta = self._cotangent(self._path_outputs(point, nodes))
@@ -204,12 +205,6 @@ class NetworkLoss(Loss):
 
     def _z(self, z: Any) -> FloatArray:
         return as_array(z, "z", self.network.lifted_shape, differentiable=False)
-
-    def _above(self, z: FloatArray, near: OneTheta | None) -> FloatArray:
-        """A parameter over z, in the sign gauge of another."""
-        if near is None:
-            return self.network.image_representative(z)
-        return self.network.recover(z, self.network.conservation_laws(near), near=near)
 
     def _path_nodes(self, z: FloatArray, near: Any) -> FloatArray:
         """Factor of every node on every sample along a path: inputs and 0/1 activations."""
