@@ -1,13 +1,21 @@
 """Networks of kinds that many know by name, and networks from layers."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from itertools import pairwise
+from typing import Any, ClassVar, Self
+
+import numpy as np
 
 from liftflow.architectures.base import Architecture
 from liftflow.architectures.builders import Parts, recurrent_parts
 from liftflow.architectures.convolution import Conv, Pool, convolutional_parts
+from liftflow.architectures.dag import CompiledDAG
+from liftflow.architectures.pruning import pruned
+from liftflow.architectures.tying import Tying, Units
 from liftflow.doors import door
-from liftflow.typing import as_count, as_ordered
+from liftflow.errors import ArchitectureError, InputError, ShapeError
+from liftflow.typing import FloatArray, Matrix, OneTheta, as_count, as_ordered, as_own
 
 PATH_LIMIT = 2_000_000
 """Default for the largest number of paths that are ever listed."""
@@ -18,6 +26,18 @@ class Constructors(Architecture):
 
     _tied: ClassVar[Any] = None
     """The class for graphs with shared or frozen weights, and other units."""
+
+    dag: CompiledDAG
+    tying: Tying
+    units: Units
+
+    @abstractmethod
+    def _set_up(
+        self, dag: CompiledDAG, blocks: Sequence[tuple[int, ...]], path_limit: int
+    ) -> None: ...
+
+    @abstractmethod
+    def _alike(self, dag: CompiledDAG, tying: Tying, units: Units) -> Self: ...
 
     @classmethod
     def _assembled(cls, parts: Parts, path_limit: int) -> Any:
@@ -106,3 +126,161 @@ class Constructors(Architecture):
         widths = [as_count(size, name, 1) for name, size in sizes.items()]
         parts = recurrent_parts(*widths, as_count(n_steps, "n_steps", 2), bias)
         return cls._assembled(parts, path_limit)
+
+    @classmethod
+    def from_layers(
+        cls,
+        weights: Sequence[Matrix],
+        biases: Sequence[Any] | None = None,
+        *,
+        torch_layout: bool | None = None,
+        path_limit: int = PATH_LIMIT,
+    ) -> tuple[Self, OneTheta]:
+        """Build the layered ReLU network of given weights.
+
+        Parameters
+        ----------
+        weights : sequence of array, shape=[n_in, n_out]
+            One matrix per layer, shape=[n_out, n_in] with ``torch_layout``. A square one does not
+            show in which layout it is: where the layout is wrong, so is the network, and nothing
+            can tell. So the flag must be given where a matrix is square.
+        biases : sequence of array or None, optional
+            One vector per layer, None for layers without biases. By default none have some.
+        torch_layout : bool, optional
+            Whether the matrices are those of ``torch.nn.Linear``; by default they are not.
+        path_limit : int
+            Largest number of paths that this network ever lists.
+
+        Returns
+        -------
+        network : ReLUNetwork
+            As of ``from_widths``.
+        theta : OneTheta
+            The weights.
+
+        Raises
+        ------
+        InputError
+            A square matrix, and no ``torch_layout``.
+        ShapeError
+            Layers that do not fit each other.
+
+        Examples
+        --------
+        >>> from liftflow import ReLUNetwork
+        >>> network, theta = ReLUNetwork.from_layers([[[1.0, 2.0]], [[3.0], [4.0]]])
+        >>> print(network.forward(theta, [[1.0]]))
+        [[11.]]
+        """
+        matrices = [as_own(w, f"weights[{i}]", (None, None)) for i, w in enumerate(weights)]
+        if not matrices:
+            raise InputError("weights must hold one matrix per layer, got none")
+        square = [i for i, matrix in enumerate(matrices) if matrix.shape[0] == matrix.shape[1]]
+        if torch_layout is None and square:
+            raise InputError(
+                f"weights{square} are square, so that their layout cannot be seen; say "
+                "torch_layout=False for (in, out), torch_layout=True for (out, in)"
+            )
+        if torch_layout:
+            matrices = [matrix.T for matrix in matrices]
+        for number, (first, second) in enumerate(pairwise(matrices), start=1):
+            if first.shape[1] != second.shape[0]:
+                raise ShapeError(
+                    f"weights[{number - 1}] has {first.shape[1]} outputs, but weights[{number}] "
+                    f"reads {second.shape[0]}; matrices of torch come with torch_layout=True"
+                )
+        widths = [matrices[0].shape[0], *(matrix.shape[1] for matrix in matrices)]
+        given = [None] * len(matrices) if biases is None else list(biases)
+        if len(given) != len(matrices):
+            raise ShapeError(f"biases must be one per layer, {len(matrices)}, got {len(given)}")
+        vectors = [
+            as_own(bias, f"biases[{i}]", (widths[i + 1],))
+            for i, bias in enumerate(given)
+            if bias is not None
+        ]
+        biased = [bias is not None for bias in given]
+        blocks = [matrix.shape for matrix in matrices] + [vector.shape for vector in vectors]
+        network = cls.__new__(cls)
+        network._set_up(CompiledDAG.layered(widths, (), biased), blocks, path_limit)
+        theta = np.concatenate([part.ravel() for part in (*matrices, *vectors)])
+        return network, network._theta(theta)
+
+    def to_layers(
+        self, theta: OneTheta, *, torch_layout: bool = False
+    ) -> tuple[list[FloatArray], list[Any]]:
+        """Return the weights of a layered network, as :meth:`from_layers` takes them.
+
+        Parameters
+        ----------
+        torch_layout : bool
+            Whether matrices are (out, in).
+
+        Returns
+        -------
+        weights : list of array
+            One matrix per layer.
+        biases : list of array or None
+            One vector per layer, None for layers without biases.
+
+        Raises
+        ------
+        ArchitectureError
+            The network is not made of complete layers, one after the other.
+        """
+        theta, dag = self._one_theta(theta), self.dag
+        if isinstance(self, self._tied):
+            raise ArchitectureError(
+                f"{self} may have shared or frozen weights, or other units than ReLUs, so that it "
+                "is no list of layers"
+            )
+        sizes = [nodes.size for nodes in dag.members]
+        levels = dag.generation[dag.heads]
+        weights, biases = list[FloatArray](), list[Any]()
+        for level, (rows, columns) in enumerate(pairwise(sizes), start=1):
+            edges = np.flatnonzero(levels == level)
+            own = dag.tails[edges] < len(dag.nodes)
+            inner, outer = edges[own], edges[~own]
+            adjacent = np.all(dag.generation[dag.tails[inner]] == level - 1)
+            if not adjacent or inner.size != rows * columns or outer.size not in (0, columns):
+                raise ArchitectureError(
+                    f"{self} is not made of complete layers, one after the other: see the nodes "
+                    f"{[dag.nodes[node] for node in dag.members[level][:8]]}"
+                )
+            matrix, bias = np.zeros((rows, columns)), np.zeros(columns)
+            places = dag.position[dag.tails[inner]], dag.position[dag.heads[inner]]
+            matrix[places], bias[dag.position[dag.heads[outer]]] = theta[inner], theta[outer]
+            weights.append(matrix.T if torch_layout else matrix)
+            biases.append(bias if outer.size else None)
+        order = dag.position[dag.outputs]
+        if len(set(dag.generation[dag.outputs])) > 1:
+            raise ArchitectureError(f"the outputs of {self} are in several layers")
+        weights[-1] = weights[-1][order] if torch_layout else weights[-1][:, order]
+        biases[-1] = None if biases[-1] is None else biases[-1][order]
+        return weights, biases
+
+    def prune(self, theta: OneTheta) -> tuple[Any, OneTheta]:
+        """Leave out the nodes that lie on no path of nonzero weights, with their edges.
+
+        Returns
+        -------
+        network : ReLUNetwork
+            The same function at θ, with no dead parameters there.
+        theta : OneTheta
+            What is left of θ.
+
+        Raises
+        ------
+        ArchitectureError
+            An output is left that nothing leads to.
+
+        Examples
+        --------
+        >>> from liftflow import ReLUNetwork
+        >>> network = ReLUNetwork.from_widths([1, 2, 1])
+        >>> smaller, left = network.prune([1.0, 0.0, 3.0, 0.0])
+        >>> smaller.hidden, left.tolist()
+        (((1, 0),), [1.0, 3.0])
+        """
+        theta = self._one_theta(theta)
+        dag, tying, units, kept = pruned(self.dag, self.tying, self.units, theta)
+        return self._alike(dag, tying, units), theta[kept]

@@ -151,7 +151,12 @@ class CompiledDAG:
         freeze((self.generation, self.tails, self.heads, self.outputs, number))
 
     @classmethod
-    def layered(cls, widths: Sequence[int], skips: Sequence[tuple[int, int]], bias: bool) -> Self:
+    def layered(
+        cls,
+        widths: Sequence[int],
+        skips: Sequence[tuple[int, int]],
+        bias: bool | Sequence[bool],
+    ) -> Self:
         """Compile complete layers, nodes ``(layer, index)``, without a graph in between.
 
         Parameters
@@ -160,8 +165,8 @@ class CompiledDAG:
             Numbers of nodes from input to output.
         skips : sequence of pairs of int
             Layers joined completely besides the successive ones, the lower one first.
-        bias : bool
-            Whether every node but the inputs has a bias.
+        bias : bool or sequence of bool
+            Whether every node but the inputs has a bias, or those of each layer after them.
         """
         starts = np.concatenate([[0], np.cumsum(widths)])
         generation = np.append(np.repeat(np.arange(len(widths)), widths), -1)
@@ -173,9 +178,11 @@ class CompiledDAG:
             heads.append((starts[head] + block[1]).ravel())
         n_edges = sum(map(len, tails))
         n_nodes = int(starts[-1])
-        if bias:
-            heads.append(np.arange(widths[0], n_nodes))
-            tails.append(np.full(n_nodes - widths[0], n_nodes))
+        biased = bias if isinstance(bias, Sequence) else [bias] * (len(widths) - 1)
+        for start, stop, own in zip(starts[1:-1], starts[2:], biased, strict=True):
+            if own:
+                heads.append(np.arange(start, stop))
+                tails.append(np.full(stop - start, n_nodes))
         return cls(
             nodes=tuple((layer, i) for layer, width in enumerate(widths) for i in range(width)),
             generation=generation,
@@ -512,8 +519,8 @@ def _check_reach(
         "outputs with outgoing edges: {}; an output is linear and ends its paths: add a hidden "
         "node that feeds it",
     )
-    reached = _descendants(tails, heads, [*inputs, source], fed.size)
-    reaching = _descendants(heads, tails, outputs, fed.size)
+    reached = descendants(tails, heads, [*inputs, source], fed.size)
+    reaching = descendants(heads, tails, outputs, fed.size)
     unreached = (labels[i] for i in outputs if not reached[i])
     _refuse_if(unreached, "outputs no input or bias leads to: {}")
     lost = ~(reached & reaching)
@@ -524,7 +531,7 @@ def _check_reach(
     )
 
 
-def _descendants(tails: IntArray, heads: IntArray, sources: Sequence[int], n_nodes: int) -> Any:
+def descendants(tails: IntArray, heads: IntArray, sources: Sequence[int], n_nodes: int) -> Any:
     """Whether each node is reached from ``sources``, themselves included, shape=[n_nodes]."""
     start = n_nodes  # one node before all sources
     rows, columns = np.append(tails, [start] * len(sources)), np.append(heads, sources)

@@ -21,6 +21,7 @@ from liftflow.architectures.maps import SmoothMap
 from liftflow.architectures.path_kernel import ParameterKernel, path_distance
 from liftflow.architectures.path_lift import PathLift
 from liftflow.architectures.paths import BasisPathChart, follow_signs, make_chart
+from liftflow.architectures.tying import Tying, Units
 from liftflow.doors import door
 from liftflow.errors import ArchitectureError, InputError, NotOnImageError
 from liftflow.linalg import over_batch
@@ -48,6 +49,10 @@ from liftflow.typing import (
 )
 
 _EDGE_BYTES, _GRAPH_BYTES = 150, 1500  # of one edge, with what a network and a graph keep of it
+
+
+def _blocks_of(dag: CompiledDAG) -> list[tuple[int]]:
+    return [(n,) for n in (dag.n_edges, dag.dim - dag.n_edges) if n]
 
 
 class ReLUNetwork(Constructors):
@@ -119,6 +124,21 @@ class ReLUNetwork(Constructors):
         "rescale",
     }
 
+    @cached_property
+    def tying(self) -> Tying:  # type: ignore[override]
+        """The parameter of each edge: its own."""
+        return Tying(np.arange(self.dim), np.zeros(self.dim))
+
+    @cached_property
+    def units(self) -> Units:  # type: ignore[override]
+        """The function of each node: a ReLU where it is hidden."""
+        return Units.rectifiers(self.dag.hidden_number[:-1] >= 0)
+
+    def _alike(self, dag: CompiledDAG, tying: Tying, units: Units) -> Self:
+        network = type(self).__new__(type(self))
+        network._set_up(dag, _blocks_of(dag), self.path_limit)
+        return network
+
     def __new__(cls, graph: Any = None, *args: Any, **options: Any) -> Self:
         """Choose the class that a graph with attributes needs."""
         if not issubclass(cls, cls._tied) and has_attributes(graph):
@@ -145,8 +165,7 @@ class ReLUNetwork(Constructors):
         path_limit: int = PATH_LIMIT,
     ) -> None:
         dag = CompiledDAG.from_graph(graph, inputs, outputs, biases)
-        blocks = [(dag.n_edges,)] + ([(dag.dim - dag.n_edges,)] if dag.dim > dag.n_edges else [])
-        self._set_up(dag, blocks, path_limit)
+        self._set_up(dag, _blocks_of(dag), path_limit)
         # A copy of 10⁶ edges takes seconds: kept is what the arrays lack, until somebody asks.
         parts = enumerate(graph.edges(data=True))
         edge_data = {number: dict(data) for number, (_, _, data) in parts if data}

@@ -83,8 +83,8 @@ class TiedNetwork(ReLUNetwork):
     Ours.
     """
 
-    tying: Tying
-    units: Units
+    tying: Tying  # type: ignore[assignment]
+    units: Units  # type: ignore[assignment]
 
     @door
     def __init__(
@@ -147,6 +147,9 @@ class TiedNetwork(ReLUNetwork):
             Largest number of monomials that this network ever lists.
         """
         return cls.__new__(cls)._compiled(dag, tying, units, blocks, path_limit)
+
+    def _alike(self, dag: CompiledDAG, tying: Tying, units: Units) -> Self:
+        return type(self).assemble(dag, tying, units, path_limit=self.path_limit)
 
     # What the channel graph knows.
 
