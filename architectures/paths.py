@@ -196,25 +196,6 @@ def _best(
     return best[:-1], choice
 
 
-<<<<<<< HEAD
-=======
-def _dead(
-    dag: CompiledDAG, theta: FloatArray, before: FloatArray, after: FloatArray
-) -> NotRecoverableError:
-    """Name the parameters whose every path passes through another zero."""
-    before, after = np.append(before, 0.0), np.append(after, 0.0)
-    alive = np.isfinite(before[dag.tail_hidden]) & np.isfinite(after[dag.head_hidden])
-    names = [dag.parameter_names[edge] for edge in np.flatnonzero(~alive)]
-    shown = listed(f"{u!r}→{v!r}" for u, v in names)
-    return NotRecoverableError(
-        f"dead parameters: every path through {shown} passes through another weight that "
-        "is zero, so no velocity of them is seen in z, which has no chart here; remove them from "
-        "the graph or start from nonzero weights",
-        names,
-    )
-
-
->>>>>>> main
 def follow_signs(dag: CompiledDAG, theta: OneTheta, near: OneTheta) -> OneTheta:
     """Flip hidden nodes so that every edge has the sign of ``near``, but those that vanish.
 
