@@ -268,9 +268,9 @@ class ChannelGraph(Incidence, Guarded):
         if dead.size:
             names = [self.names[edge] for edge in dead]
             raise NotRecoverableError(
-                f"dead parameters: every path through {listed(map(repr, names))} passes through another weight "
-                "that is zero, so no velocity of them is seen in z, which has no chart here; "
-                "remove them from the graph or start from nonzero weights",
+                f"dead parameters: every path through {listed(map(repr, names))} passes through "
+                "another weight that is zero, so no velocity of them is seen in z, which has no "
+                "chart here; remove them from the graph or start from nonzero weights",
                 names,
             )
 

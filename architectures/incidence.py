@@ -193,8 +193,23 @@ class Incidence:
 
     def along(self, logs: FloatArray) -> FloatArray:
         """Evaluate Xτ, one number per parameter, unchecked."""
+        if logs.ndim == 1 and self.grids:
+            return self._along_grids(logs)
         padded = np.concatenate([logs, np.zeros((*logs.shape[:-1], 1))], axis=-1)
         return padded[..., self.heads] - padded[..., self.tails]
+
+    def _along_grids(self, logs: FloatArray) -> FloatArray:
+        differences = np.empty(self.dim)
+        for tile in self.tiles:
+            target = differences[tile.part].reshape(tile.shape)
+            target[...] = 0.0 if tile.heads is None else logs[tile.heads]
+            if tile.tails is not None:
+                target -= logs[tile.tails, None]
+        if self.loose.size:
+            padded = np.append(logs, 0.0)
+            loose = self.loose
+            differences[loose] = padded[self.heads[loose]] - padded[self.tails[loose]]
+        return differences
 
     def walked(self, used: NDArray[np.bool_]) -> Any:
         """Whether the ends of each parameter are on walks from ground to ground over those used."""

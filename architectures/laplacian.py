@@ -258,8 +258,8 @@ class Laplacian(Guarded, ABC):
         names = [self.members[number] for number in channels]
         return NotRecoverableError(
             "the Laplacian of the channels is singular: the weights that tie some of "
-            f"{listed(map(repr, names))} to the inputs and the outputs are zero, or nothing beside the others "
-            "in double precision",
+            f"{listed(map(repr, names))} to the inputs and the outputs are zero, or nothing beside "
+            "the others in double precision",
             names,
         )
 

@@ -59,7 +59,8 @@ class Docstring(Validator):
 
     def __init__(self, obj_name):
         super().__init__(get_doc_object(self._load_obj(obj_name)))
-        self.raw_doc = self.raw_doc or inspect.getdoc(self.obj) or ""  # an override inherits it
+        if not self.raw_doc and inspect.getdoc(self.obj):  # an override inherits it
+            self.raw_doc = inspect.getdoc(self.obj) + "\n"
 
     @property
     def signature_parameters(self):
