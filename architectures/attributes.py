@@ -19,7 +19,7 @@ SLOPES = {"relu": 0.0, "abs": -1.0, "identity": 1.0, "max": 1.0, "relu_power": 0
 ACTIVATIONS = (*SLOPES, "leaky_relu")
 """Names of the functions of nodes."""
 
-_OWN = ("parameter", "frozen"), ("activation", "bias_parameter", "bias_frozen")
+_OF_NODES, _PLAIN = ("activation", "bias_parameter", "bias_frozen"), (None, False, "relu")
 
 
 def has_attributes(graph: Any) -> bool:
@@ -30,9 +30,8 @@ def has_attributes(graph: Any) -> bool:
     nodes = (data for _, data in graph.nodes(data=True) if data)
     return (
         graph.is_multigraph()
-        or any(data.get(name) for data in edges for name in _OWN[0])
-        or any(data.get(name) not in (None, False, "relu") for data in nodes for name in _OWN[1])
-        or any(data.get("parameter") is not None for _, _, data in graph.edges(data=True) if data)
+        or any(data.get("frozen") or data.get("parameter") is not None for data in edges)
+        or any(data.get(name) not in _PLAIN for data in nodes for name in _OF_NODES)
     )
 
 
@@ -41,7 +40,7 @@ def compile_graph(
     inputs: Iterable[Hashable],
     outputs: Iterable[Hashable],
     biases: Iterable[Hashable],
-) -> tuple[CompiledDAG, Tying, Units, tuple[Any, ...]]:
+) -> tuple[CompiledDAG, Tying, Units, IntArray]:
     """Compile a graph with its attributes.
 
     Parameters
@@ -55,8 +54,8 @@ def compile_graph(
     -------
     dag, tying, units : CompiledDAG, Tying, Units
         Without the frozen edges of weight 0.
-    keyed : tuple
-        Edges of a multigraph, with their keys, then biases; else nothing.
+    kept : array
+        Numbers of the other edges of the graph, in the order of ``graph.edges``, then of biases.
 
     Raises
     ------
@@ -66,92 +65,96 @@ def compile_graph(
     inputs, outputs, biases = read_roles(graph, inputs, outputs, biases)
     labels = list(graph)
     code = {node: i for i, node in enumerate(labels)}
-    edges = list(graph.edges(data=True))
-    names: list[Hashable] = [(u, v) for u, v, _ in edges] + [(BIAS, v) for v in biases]
-    if graph.is_multigraph():
-        names[: len(edges)] = [
-            (u, v, key) if graph.number_of_edges(u, v) > 1 else (u, v)
-            for u, v, key in graph.edges(keys=True)
-        ]
-    shared = [data.get("parameter") for *_, data in edges]
-    frozen = [bool(data.get("frozen")) for *_, data in edges]
-    weights = [data.get("weight") for *_, data in edges]
-    for node in biases:
-        data = graph.nodes[node]
-        shared.append(data.get("bias_parameter"))
-        frozen.append(bool(data.get("bias_frozen")))
-        weights.append(data.get("bias"))
-    numbered, called = _parameters(names, shared, frozen)
-    constants = _constants(names, frozen, weights)
+    edges = _Edges(graph, biases)
+    frozen = np.fromiter((bool(data.get("frozen")) for data in edges.data), bool, edges.size)
+    numbered, called = _parameters(edges, frozen)
+    constants = _constants(edges, frozen)
     units = _read_units(graph, labels, {*inputs, *outputs})
-    tails = np.array([code[u] for u, _, _ in edges] + [len(labels)] * len(biases), dtype=np.intp)
-    heads = np.array([code[v] for _, v, _ in edges] + [code[v] for v in biases], dtype=np.intp)
+    tails = np.fromiter((code[u] for u, _ in edges.ends), np.intp, len(edges.ends))
+    heads = np.fromiter((code[v] for _, v in edges.ends), np.intp, len(edges.ends))
+    tails = np.append(tails, np.full(len(biases), len(labels)))
+    heads = np.append(heads, np.array([code[v] for v in biases], dtype=np.intp))
     trained = numbered >= 0
-    wrong = np.flatnonzero(units.maxima[heads] & trained)
-    _refuse_if(
-        (names[i] for i in wrong),
+    edges.refuse(
+        units.maxima[heads] & trained,
         "a max takes the largest of frozen edges (frozen=True, weight=…), got trainable ones: {}",
     )
-    kept = trained | (constants != 0)
+    kept = np.flatnonzero(trained | (constants != 0))
+    lost = np.setdiff1d(np.arange(heads.size), kept)
     slopes = units.slopes.copy()
-    slopes[heads[~kept & units.maxima[heads]]] = 0.0  # the largest of 0 and of what flows in
-    n_edges = int(kept[: len(edges)].sum())
+    slopes[heads[lost][units.maxima[heads[lost]]]] = 0.0  # the largest of 0 and what flows in
     dag = CompiledDAG.from_edges(
         labels,
         tails[kept],
         heads[kept],
         [code[node] for node in inputs],
         [code[node] for node in outputs],
-        n_edges,
+        int(np.sum(kept < len(edges.ends))),
     )
     order = np.array([code[node] for node in dag.nodes], dtype=np.intp)
     own = Units(slopes[order], units.degrees[order], units.maxima[order])
-    keyed: tuple[Any, ...] = ()
-    if graph.is_multigraph():
-        every = [*graph.edges(keys=True), *names[len(edges) :]]
-        keyed = tuple(every[i] for i in np.flatnonzero(kept))
-    return dag, Tying(numbered[kept], constants[kept], called), own, keyed
+    return dag, Tying(numbered[kept], constants[kept], called), own, kept
 
 
-def _parameters(
-    names: list[Hashable], shared: list[Hashable], frozen: list[bool]
-) -> tuple[IntArray, tuple[Hashable, ...]]:
-    """Number the parameters in the order of their first use, and name them."""
-    mixed = {own for own, still in zip(shared, frozen, strict=True) if own is not None and still}
-    mixed &= {own for own, still in zip(shared, frozen, strict=True) if not still}
-    _refuse_if(
-        (name for name, own in zip(names, shared, strict=True) if own in mixed),
+class _Edges:
+    """Edges of a graph, then its biases as edges, with their attributes by the names of edges."""
+
+    def __init__(self, graph: Any, biases: list[Hashable]) -> None:
+        self.graph, self.biases = graph, biases
+        self.ends, self.data = list(graph.edges()), [data for *_, data in graph.edges(data=True)]
+        for node in biases:
+            own = graph.nodes[node]
+            names = {"parameter": "bias_parameter", "frozen": "bias_frozen", "weight": "bias"}
+            self.data.append({name: own[there] for name, there in names.items() if there in own})
+        self.size = len(self.data)
+
+    def names(self, wrong: Any) -> list[Hashable]:
+        """What the marked edges are called."""
+        names: list[Hashable] = self.ends
+        if self.graph.is_multigraph():
+            names = list(self.graph.edges(keys=True))
+        return [
+            names[i] if i < len(names) else (BIAS, self.biases[i - len(names)])
+            for i in np.flatnonzero(wrong)
+        ]
+
+    def refuse(self, wrong: Any, what: str) -> None:
+        if np.any(wrong):
+            _refuse_if(self.names(wrong), what)
+
+
+def _parameters(edges: _Edges, frozen: Any) -> tuple[IntArray, dict[int, Hashable]]:
+    """Number the parameters in the order of their first use, and name those that are shared."""
+    if np.all(frozen):
+        raise ArchitectureError(
+            f"every weight is frozen, so the network has no parameters: {_names(edges.ends)}",
+            edges.ends,
+        )
+    shared = [data.get("parameter") for data in edges.data]
+    again = np.arange(edges.size)  # the first edge of the same weight
+    known: dict[Hashable, int] = {}
+    for edge, own in enumerate(shared):
+        if own is not None:
+            again[edge] = known.setdefault(own, edge)
+    edges.refuse(
+        np.isin(again, again[frozen != frozen[again]]),
         "one shared weight is frozen at some of its edges and trained at others: {}",
     )
-    known: dict[Hashable, int] = {}
-    called: list[Hashable] = []
-    numbered = np.full(len(names), -1)
-    for edge, (name, own, still) in enumerate(zip(names, shared, frozen, strict=True)):
-        if still:
-            continue
-        if own is not None and own in known:
-            numbered[edge] = known[own]
-            continue
-        numbered[edge] = len(called)
-        if own is not None:
-            known[own] = len(called)
-        called.append(name if own is None else own)
-    if not called:
-        raise ArchitectureError(
-            f"every weight is frozen, so the network has no parameters: {_names(names)}", names
-        )
-    return numbered, tuple(called)
+    own = np.flatnonzero(~frozen)
+    first, place = np.unique(again[own], return_inverse=True)
+    numbered = np.full(edges.size, -1)
+    numbered[own] = place
+    called = {number: shared[edge] for number, edge in enumerate(first.tolist())}
+    return numbered, {number: name for number, name in called.items() if name is not None}
 
 
-def _constants(names: list[Hashable], frozen: list[bool], weights: list[Any]) -> FloatArray:
-    constants = np.zeros(len(names))
-    wrong = []
+def _constants(edges: _Edges, frozen: Any) -> FloatArray:
+    constants, wrong = np.zeros(edges.size), np.zeros(edges.size, dtype=bool)
     for edge in np.flatnonzero(frozen):
-        if _is_real(weights[edge]):
-            constants[edge] = weights[edge]
-        else:
-            wrong.append(names[edge])
-    _refuse_if(
+        weight = edges.data[edge].get("weight")
+        wrong[edge] = not _is_real(weight)
+        constants[edge] = 0.0 if wrong[edge] else weight
+    edges.refuse(
         wrong, "a frozen edge needs its weight, a finite number (weight=…, bias=…), at: {}"
     )
     return constants
@@ -220,13 +223,12 @@ def graph_of(dag: CompiledDAG, tying: Tying, units: Units) -> nx.DiGraph:
             data["slope"] = slope
         graph.add_node(node, **data)
     used = np.bincount(tying.parameters[tying.trained], minlength=tying.dim)
-    names = tying.names or range(tying.dim)
     for edge, (tail, head) in enumerate(dag.parameter_names):
         own, data = int(tying.parameters[edge]), {}
         if own < 0:
             data = {"frozen": True, "weight": float(tying.constants[edge])}
         elif used[own] > 1:
-            data = {"parameter": names[own]}
+            data = {"parameter": tying.names.get(own, own)}
         if edge < dag.n_edges:
             graph.add_edge(tail, head, **data)
         else:

@@ -50,7 +50,8 @@ def pruned(
     parameters = tying.parameters[edges]
     kept = np.unique(parameters[parameters >= 0])
     renumbered = np.where(parameters < 0, -1, np.searchsorted(kept, parameters))
-    names = tuple(tying.names[i] for i in kept) if tying.names else ()
+    numbers = enumerate(kept.tolist())
+    names = {new: tying.names[old] for new, old in numbers if old in tying.names}
     place = {node: i for i, node in enumerate(dag.nodes)}
     order = np.array([place[node] for node in smaller.nodes])
     own = Units(slopes[order], units.degrees[order], units.maxima[order])

@@ -96,12 +96,18 @@ class TiedNetwork(ReLUNetwork):
         *,
         path_limit: int = PATH_LIMIT,
     ) -> None:
-        dag, tying, units, self._keyed = compile_graph(graph, inputs, outputs, biases)
+        dag, tying, units, kept = compile_graph(graph, inputs, outputs, biases)
         self._compiled(dag, tying, units, path_limit=path_limit)
-        self._source = nx.freeze(graph.copy())
+        # A copy of 10⁶ edges takes seconds: kept is what the arrays lack, until somebody asks.
+        attributes = {i: dict(data) for i, (*_, data) in enumerate(graph.edges(data=True)) if data}
+        keys = [key for *_, key in graph.edges(keys=True)] if graph.is_multigraph() else []
+        lost = np.setdiff1d(np.arange(graph.number_of_edges()), kept)
+        every = list(graph.edges()) if lost.size else []
+        dropped = {int(i): every[i] for i in lost}
+        self._source = nx.create_empty_copy(graph), attributes, keys, dropped, kept
 
     _source: Any = None
-    _keyed: tuple[Any, ...] = ()
+    """The graph without its edges; by number, what they have; and those that are left out."""
 
     def _compiled(
         self,
@@ -240,7 +246,8 @@ class TiedNetwork(ReLUNetwork):
     @property
     def parameter_names(self) -> tuple[Any, ...]:
         """What each parameter is called: its name if it is shared, else its edge."""
-        return self.tying.names or tuple(self.dag.parameter_names[e] for e in self.tying.first)
+        names, first = self.tying.names, enumerate(self.tying.first.tolist())
+        return tuple(names.get(i, self._edge_names[edge]) for i, edge in first)
 
     def paths(self) -> list[tuple[Hashable, ...]]:
         """List the first path of each entry of z, as a tuple of nodes.
@@ -418,9 +425,16 @@ class TiedNetwork(ReLUNetwork):
     @cached_property
     def graph(self) -> Any:
         """The network's graph, frozen."""
-        if self._source is not None:
-            return self._source
-        return nx.freeze(graph_of(self.dag, self.tying, self.units))
+        if self._source is None:
+            return nx.freeze(graph_of(self.dag, self.tying, self.units))
+        nodes, attributes, keys, edges, kept = self._source
+        n_edges = self.dag.n_edges
+        edges = edges | dict(zip(kept.tolist(), self.dag.parameter_names[:n_edges], strict=False))
+        graph = nx.create_empty_copy(nodes)
+        graph.add_edges_from(
+            (*edges[i], *keys[i : i + 1], attributes.get(i, {})) for i in sorted(edges)
+        )
+        return nx.freeze(graph)
 
     def read_weights(self, graph: nx.DiGraph | None = None) -> OneTheta:
         """Read θ from the edge attribute ``weight`` and the node attribute ``bias``.
@@ -463,9 +477,14 @@ class TiedNetwork(ReLUNetwork):
             place["weight" if edge < n_edges else "bias"] = value
         return graph
 
-    @property
+    @cached_property
     def _edge_names(self) -> tuple[Any, ...]:
-        return self._keyed or self.dag.parameter_names
+        names = self.dag.parameter_names
+        if self._source is None or not self._source[2]:
+            return names
+        keys, kept, n_edges = self._source[2], self._source[4], self.dag.n_edges
+        keyed = zip(names[:n_edges], kept.tolist(), strict=False)
+        return *((*edge, keys[i]) for edge, i in keyed), *names[n_edges:]
 
     def _places(self, graph: Any) -> list[dict[str, Any]]:
         """Attributes of each edge, or of the node of each bias; empty where there is none."""

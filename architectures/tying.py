@@ -1,7 +1,7 @@
 """Which parameter each edge of a network has, and what its nodes do with what flows in."""
 
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import geomstats.backend as gs
@@ -23,13 +23,13 @@ class Tying:
         Number of the parameter that is the weight of each edge, −1 where it is frozen.
     constants : array, shape=[n_edges]
         Weights of the frozen edges, 0 at all others.
-    names : tuple, optional
-        What each parameter is called.
+    names : dict, optional
+        What parameters are called, where they are called something.
     """
 
     parameters: IntArray
     constants: FloatArray
-    names: tuple[Hashable, ...] = ()
+    names: dict[int, Hashable] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Freeze the arrays, which many share."""
