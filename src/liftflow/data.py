@@ -72,19 +72,11 @@ class Dataset:
 
     @door
     def targets_for(self, loss: str) -> FloatArray:
-        """Return the targets in the form a loss takes them.
+        """Return the targets as a loss takes them, in one-hot rows where labels are regressed on.
 
         Returns
         -------
         targets : array, shape=[n_samples] or [n_samples, n_outputs]
-            One-hot rows where labels are regressed on.
-
-        Raises
-        ------
-        InputError
-            Another loss.
-        DataError
-            Cross-entropy on real targets.
         """
         if loss not in ("mse", "cross-entropy"):
             raise InputError(f"loss must be mse or cross-entropy, got {loss!r}")
