@@ -238,6 +238,11 @@ class ChannelChart:
         kept[self.anchors.edges] = False
         return np.flatnonzero(kept)
 
+    @property
+    def nonzero(self) -> IntArray:
+        """Coordinates that vanish nowhere in the chart: none, for the anchors are divided out."""
+        return np.zeros(0, dtype=np.intp)
+
     def _factors(self, theta: FloatArray) -> FloatArray:
         """e^{Xτ} at each parameter."""
         logs = np.log(np.abs(theta[self.anchors.edges]))

@@ -299,6 +299,11 @@ class BasisPathChart(Guarded):
             number[self.anchors.out_of[hidden]] = number[self.anchors.into[hidden]]
         return freeze(number)
 
+    @property
+    def nonzero(self) -> IntArray:
+        """Coordinates that vanish nowhere in the chart: those along the anchors."""
+        return self.coordinate_of_edge[self.anchors.into]
+
     def _theta(self, theta: Any, name: str = "theta") -> FloatArray:
         return as_array(theta, name, (self.dag.dim,), differentiable=False)
 
