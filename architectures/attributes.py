@@ -168,9 +168,12 @@ def _read_units(graph: Any, labels: list[Hashable], ends: set[Hashable]) -> Unit
     kinds = [graph.nodes[node].get("activation") for node in labels]
     kinds = ["identity" if node in ends and kind in (None, "relu") else kind or "relu"
              for node, kind in zip(labels, kinds, strict=True)]
+    unknown = [node for node, kind in zip(labels, kinds, strict=True) if kind not in ACTIVATIONS]
+    others = {repr(graph.nodes[node]["activation"]) for node in unknown}
     _refuse_if(
-        (node for node, kind in zip(labels, kinds, strict=True) if kind not in ACTIVATIONS),
-        "the activation of a node is one of " + ", ".join(ACTIVATIONS) + "; another one at: {}",
+        unknown,
+        f"an activation is one of {', '.join(ACTIVATIONS)}, got {', '.join(sorted(others))} "
+        "at: {}",
     )
     _refuse_if(
         (n for n, kind in zip(labels, kinds, strict=True) if n in ends and kind != "identity"),
@@ -180,11 +183,11 @@ def _read_units(graph: Any, labels: list[Hashable], ends: set[Hashable]) -> Unit
     for place, (node, kind) in enumerate(zip(labels, kinds, strict=True)):
         data = graph.nodes[node]
         if kind == "leaky_relu":
-            slopes[place] = _number(node, data, "slope", 0.01, _is_real)
+            slopes[place] = _number(node, data, "slope", _is_real)
         else:
             slopes[place] = SLOPES[kind]
         if kind == "relu_power":
-            degrees[place] = _number(node, data, "degree", 2, _is_degree)
+            degrees[place] = _number(node, data, "degree", _is_degree)
     return Units(slopes, degrees, np.array([kind == "max" for kind in kinds], dtype=bool))
 
 
@@ -193,9 +196,9 @@ def _is_degree(value: Any) -> bool:
 
 
 def _number(
-    node: Hashable, data: dict[str, Any], name: str, default: float, fits: Callable[[Any], bool]
+    node: Hashable, data: dict[str, Any], name: str, fits: Callable[[Any], bool]
 ) -> Any:
-    value = data.get(name, default)
+    value = data.get(name)
     if not fits(value):
         kind = "an integer from 1" if name == "degree" else "a finite number"
         raise ArchitectureError(f"the {name} of {node!r} must be {kind}, got {shown(value)}", [node])

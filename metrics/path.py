@@ -186,9 +186,9 @@ class PathCometric(Cometric):
 
 
 class MonomialCometric(PathCometric):
-    """K_θ₀ on the monomials of a network with shared and frozen weights.
+    """K_θ₀ = ∂φ∂φᵀ at θ = Ψ(z, h(θ₀)), on the monomials of shared and frozen weights.
 
-    With A the exponents, :math:`K = D_z A D_θ^{-2} A^⊤ D_z` at θ = Ψ(z, h(θ₀)).
+    Where no weight is zero it is :math:`D_z A D_θ^{-2} A^⊤ D_z`, with A the exponents.
 
     References
     ----------
@@ -197,6 +197,20 @@ class MonomialCometric(PathCometric):
 
     architecture: TiedNetwork
     _family = TiedNetwork
+
+    def apply(self, z: Lifted, covector: Covector, *, near: Theta | None = None) -> LiftedTangent:
+        """Apply K(z) to a covector.
+
+        Parameters
+        ----------
+        near : Theta, optional
+            Where recovery starts; by default θ₀.
+        """
+        return self.architecture.gram_apply(self.point(z, near=near), covector)
+
+    def matrix(self, z: Lifted) -> LiftedMatrix:
+        """K(z) as a dense matrix."""
+        return self.architecture.gram_matrix(self.point(z))
 
     def _horizontal_lift(self, theta: FloatArray, vector: FloatArray) -> FloatArray:
         network, size = self.architecture, np.max(np.abs(vector), initial=0.0) or 1.0
