@@ -70,6 +70,6 @@ class ParameterFlow(Guarded):
         """
         shape = (self.architecture.dim,)
         point = as_array(theta0, "theta0", shape, batch=False, differentiable=False)
-        self.architecture._check_lift(point)
-        self.architecture._check_laws(point)
+        self.architecture.phi.check(point)
+        self.architecture.h.check(point)
         return _ParameterState(self.architecture, self.loss, point)
