@@ -1,8 +1,8 @@
-"""Recoverability of ReLU networks from their graph alone: no path, no Jacobian."""
+"""What the graph of a ReLU network tells alone: no path, no Jacobian."""
 
 from collections.abc import Hashable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import replace
+from functools import cached_property
 
 import networkx as nx
 import numpy as np
@@ -13,13 +13,15 @@ from scipy.sparse.linalg import eigsh, lsmr
 
 from liftflow.architectures import ReLUNetwork
 from liftflow.architectures.dag import CompiledDAG
-from liftflow.criteria.findings import Finding, Verdict
-from liftflow.typing import OneTheta
+from liftflow.criteria.findings import Finding, Rank, Verdict, doubted, undecided
+from liftflow.criteria.precise import PreciseVectors, parted_zeros
+from liftflow.criteria.views import BRACKET_LIMIT, View, inclusion_of_nothing, view_of
+from liftflow.typing import IntArray, OneTheta
 
 NEGLIGIBLE = 1e-10
 """Weights below this fraction of the typical one, in the flattest gauge, may as well be zero."""
 
-GRAPH_LIMIT = 600
+GRAPH_LIMIT = BRACKET_LIMIT
 """Number of parameters of a ReLU network up to which brackets are computed; then the graph."""
 
 _DENSE_LIMIT = 200  # hidden nodes up to which an eigenvalue comes from a dense matrix
@@ -40,10 +42,7 @@ def graph_recoverability(network: ReLUNetwork, theta: OneTheta) -> Finding:
     everything else merged into one ground node. The value is the conditioning of Ψ, the smallest
     eigenvalue of the graph Laplacian scaled to a unit diagonal.
 
-    Returns
-    -------
-    finding : Finding
-        Undecided where the answer hinges on weights that are negligible whatever the rescaling.
+    Undecided where the answer hinges on weights that are negligible whatever the rescaling.
 
     References
     ----------
@@ -51,19 +50,6 @@ def graph_recoverability(network: ReLUNetwork, theta: OneTheta) -> Finding:
     """
     dag = network.dag
     dead = _lost_parameters(dag, theta != 0)
-    tiny = negligible(dag, theta)
-    if dead.size == 0 and np.any(tiny):
-        hinge = _lost_parameters(dag, (theta != 0) & ~tiny)
-        if hinge.size:
-            return Finding(
-                "recoverable",
-                Verdict.UNDECIDED,
-                value=conditioning(dag, theta),
-                margin=1.0,
-                tolerance=NEGLIGIBLE,
-                reason="it hinges on weights that no rescaling brings above "
-                f"{NEGLIGIBLE:.0e} of the typical one: {_show(dag, np.flatnonzero(tiny))}",
-            )
     if dead.size:
         return Finding(
             "recoverable",
@@ -75,26 +61,33 @@ def graph_recoverability(network: ReLUNetwork, theta: OneTheta) -> Finding:
             f"{_show(dag, dead)}: every path through them passes through another zero",
             witness={"parameters": _names(dag, dead)},
         )
-    value = conditioning(dag, theta)
-    return Finding(
+    value, tiny = conditioning(dag, theta), negligible(dag, theta)
+    if np.any(tiny) and _lost_parameters(dag, (theta != 0) & ~tiny).size:
+        reason = (
+            f"it hinges on weights that no rescaling brings above {NEGLIGIBLE:.0e} of the typical "
+            f"one: {_show(dag, np.flatnonzero(tiny))}"
+        )
+        unclear = undecided("recoverable", reason)
+        return replace(unclear, value=value, tolerance=NEGLIGIBLE)
+    return _sure(
         "recoverable",
-        Verdict.HOLDS,
-        value=value,
-        margin=np.inf,
-        tolerance=0.0,
-        reason=f"every one of the {dag.n_hidden} hidden nodes is tied to the ground; the graph "
+        True,
+        f"every one of the {dag.n_hidden} hidden nodes is tied to the ground; the graph "
         f"Laplacian, scaled to a unit diagonal, has the smallest eigenvalue {value:.2g}",
+        value,
     )
+
+
+def _sure(name: str, holds: bool, reason: str, value: float = 0.0) -> Finding:
+    verdict = Verdict.HOLDS if holds else Verdict.FAILS
+    return Finding(name, verdict, value=value, margin=np.inf, tolerance=0.0, reason=reason)
 
 
 def conditioning(dag: CompiledDAG, theta: OneTheta) -> float:
     """Smallest eigenvalue of the grounded Laplacian A D_θ² Aᵀ scaled to a unit diagonal.
 
-    Returns
-    -------
-    eigenvalue : float
-        Between 0 and 1; to about 1e-15, absolute. 1 without edges between hidden nodes; 0 where a
-        hidden node has no weight at all.
+    Between 0 and 1; to about 1e-15, absolute. 1 without edges between hidden nodes; 0 where a
+    hidden node has no weight at all.
     """
     size = dag.n_hidden
     weights = theta**2
@@ -137,25 +130,8 @@ def negligible(dag: CompiledDAG, theta: OneTheta) -> NDArray[np.bool_]:
     return tiny
 
 
-@dataclass(frozen=True)
-class _Reach:
-    """Which nodes a nonzero path from the inputs leads to, and from which one leads on."""
-
-    before: NDArray[np.bool_]
-    after: NDArray[np.bool_]
-
-
-def _reach(dag: CompiledDAG, nonzero: NDArray[np.bool_]) -> _Reach:
-    n_nodes = len(dag.nodes) + 1
-    starts = np.append(np.arange(dag.n_inputs), n_nodes - 1)
-    tails, heads = dag.tails[nonzero], dag.heads[nonzero]
-    return _Reach(
-        before=_reached(n_nodes, tails, heads, starts),
-        after=_reached(n_nodes, heads, tails, dag.outputs),
-    )
-
-
-def _reached(n_nodes: int, tails: Any, heads: Any, starts: Any) -> NDArray[np.bool_]:
+def _reached(n_nodes: int, tails: IntArray, heads: IntArray, starts: IntArray) -> NDArray[np.bool_]:
+    """Tell which nodes edges lead to from the starts."""
     root = n_nodes  # a further node that leads to all starts
     rows = np.concatenate([tails, np.full(starts.size, root)])
     columns = np.concatenate([heads, starts])
@@ -165,15 +141,19 @@ def _reached(n_nodes: int, tails: Any, heads: Any, starts: Any) -> NDArray[np.bo
     return mask[:-1]
 
 
-def _lost_parameters(dag: CompiledDAG, nonzero: NDArray[np.bool_]) -> NDArray[np.intp]:
+def _lost_parameters(dag: CompiledDAG, nonzero: NDArray[np.bool_]) -> IntArray:
     """Return the parameters that neither φ nor h determines."""
-    reach = _reach(dag, nonzero)
-    dead = ~(reach.before[dag.tails] & reach.after[dag.heads])
+    n_nodes = len(dag.nodes) + 1
+    starts = np.append(np.arange(dag.n_inputs), n_nodes - 1)
+    tails, heads = dag.tails[nonzero], dag.heads[nonzero]
+    before = _reached(n_nodes, tails, heads, starts)
+    after = _reached(n_nodes, heads, tails, dag.outputs)
+    dead = ~(before[dag.tails] & after[dag.heads])
     lost = dead & ~nonzero
     free = np.flatnonzero(dead & nonzero)
     if free.size:
-        live = reach.before & reach.after
-        number = np.zeros(len(dag.nodes) + 1, dtype=np.intp)  # 0 is the ground
+        live = before & after
+        number = np.zeros(n_nodes, dtype=np.intp)  # 0 is the ground
         idle = dag.hidden_nodes[~live[dag.hidden_nodes]]
         number[idle] = 1 + np.arange(idle.size)
         tails, heads = number[dag.tails[free]], number[dag.heads[free]]
@@ -189,26 +169,21 @@ def _lost_parameters(dag: CompiledDAG, nonzero: NDArray[np.bool_]) -> NDArray[np
     return np.flatnonzero(lost)
 
 
-def _names(dag: CompiledDAG, edges: NDArray[np.intp]) -> list[tuple[Hashable, Hashable]]:
+def _names(dag: CompiledDAG, edges: IntArray) -> list[tuple[Hashable, Hashable]]:
     labels = (*dag.nodes, "⟨1⟩")
     return [(labels[dag.tails[edge]], labels[dag.heads[edge]]) for edge in edges]
 
 
-def _show(dag: CompiledDAG, edges: NDArray[np.intp]) -> str:
+def _show(dag: CompiledDAG, edges: IntArray) -> str:
     shown = ", ".join(f"{u!r}→{v!r}" for u, v in _names(dag, edges[:8]))
     return shown + (f" and {edges.size - 8} more" if edges.size > 8 else "")
 
 
 def shared_edge(dag: CompiledDAG) -> tuple[Hashable, ...]:
-    """Find a hidden node with two edges in or out, so that two paths share an edge.
+    """Find a hidden node, one or none, with two edges in or out: then two paths share an edge.
 
     At nonzero θ the fields of two different paths commute if and only if they share no edge, and
     none do exactly where every hidden node has one edge in and one out.
-
-    Returns
-    -------
-    nodes : tuple of nodes
-        One, or none.
 
     References
     ----------
@@ -218,3 +193,117 @@ def shared_edge(dag: CompiledDAG) -> tuple[Hashable, ...]:
     out_of = np.bincount(dag.tail_hidden + 1, minlength=dag.n_hidden + 1)[1:]
     several = np.flatnonzero((into > 1) | (out_of > 1))
     return tuple(dag.nodes[dag.hidden_nodes[hidden]] for hidden in several[:1])
+
+
+class GraphView(View):
+    """The view of a ReLU network, whose graph tells what can be recovered."""
+
+    architecture: ReLUNetwork
+
+    @cached_property
+    def parted(self) -> bool:
+        """Whether nonzero weights have such different scales that double precision hides some."""
+        return parted_zeros(self.theta) and not isinstance(self.vectors, PreciseVectors)
+
+    @cached_property
+    def recoverable(self) -> Finding:
+        """Whether ker ∂φ ∩ ker ∂h = {0}."""
+        return graph_recoverability(self.architecture, self.theta)
+
+    @cached_property
+    def inclusion(self) -> Finding:
+        """Whether M does not change along ker ∂φ ∩ ker ∂h."""
+        if self.recoverable.verdict is Verdict.FAILS:
+            return self.inclusion_where_it_fails()
+        return inclusion_of_nothing(self.recoverable)
+
+    def inclusion_where_it_fails(self) -> Finding:
+        """Decide the kernel inclusion where the kernel is not zero."""
+        return super().inclusion
+
+    @cached_property
+    def commuting(self) -> Finding:
+        """Whether brackets vanish."""
+        if not np.all(self.theta):
+            return self.commuting_at_zeros()
+        nodes = shared_edge(self.architecture.dag)
+        reason = f"paths through {nodes[0]!r} share an edge" if nodes else "no paths share an edge"
+        found = _sure("commuting", not nodes, reason, float(bool(nodes)))
+        return replace(found, witness={"node": nodes[0]} if nodes else {})
+
+    def commuting_at_zeros(self) -> Finding:
+        """Decide whether brackets vanish where weights do."""
+        return super().commuting
+
+
+class LargeGraphView(GraphView):
+    """The view of a ReLU network of more than ``GRAPH_LIMIT`` parameters: the graph tells all.
+
+    Where θ is recoverable, the spans of ∂φ and ∂h fill ℝᴰ together.
+    """
+
+    def too_large(self, limit: int = BRACKET_LIMIT) -> str:
+        return ""
+
+    def inclusion_where_it_fails(self) -> Finding:
+        reason = (
+            "θ is not recoverable, and the network has too many parameters to look at its kernel"
+        )
+        return replace(doubted(self.recoverable, reason), name="kernel inclusion")
+
+    def commuting_at_zeros(self) -> Finding:
+        reason = "too many parameters for brackets, and zeros among them, of which the graph "
+        return self._unknown("commuting", reason + "does not tell")
+
+    @staticmethod
+    def _unknown(name: str, reason: str) -> Finding:
+        return replace(undecided(name, reason), value=0.0, tolerance=0.0)
+
+    @property
+    def _is_recoverable(self) -> bool:
+        return self.recoverable.verdict is Verdict.HOLDS
+
+    @cached_property
+    def frobenius(self) -> Finding:
+        """Whether brackets lie in the span of the fields: they are tangent to the laws."""
+        if self._is_recoverable:
+            reason = "θ is recoverable, so range ∂φᵀ is ker ∂h, which holds all brackets"
+            return _sure("frobenius", True, reason)
+        reason = "too many parameters for brackets, and θ is not recoverable, which would decide"
+        return self._unknown("frobenius", reason)
+
+    @cached_property
+    def dimension(self) -> Finding:
+        """Dimension of the trace of the Lie algebra."""
+        network, recoverable = self.architecture, self.recoverable
+        return replace(
+            recoverable,
+            name="dimension of the Lie algebra",
+            verdict=Verdict.HOLDS if self._is_recoverable else Verdict.UNDECIDED,
+            value=network.dim - network.n_hidden,
+            reason=f"from the graph: D − |H| where θ is recoverable, and {recoverable.reason}",
+            witness={},
+        )
+
+    @cached_property
+    def law_rank(self) -> Rank:
+        """Rank of ∂h(θ)."""
+        doubtful = np.nan if self._is_recoverable else 0.0
+        return Rank(self.architecture.n_hidden, doubtful, np.nan, np.nan)
+
+    @cached_property
+    def in_orbit(self) -> tuple[Finding, Finding]:
+        """Recoverability and the kernel inclusion in the orbit: not looked at."""
+        unknown = replace(self.inclusion_where_it_fails(), name="recoverable")
+        return unknown, unknown
+
+
+def law_count(network: ReLUNetwork) -> Finding:
+    """Count the laws of a generic point."""
+    reason = "from the graph: one law per hidden node, and rank ∂φ = D − |H|"
+    return _sure("conservation laws", True, reason, network.n_hidden)
+
+
+@view_of.register
+def _(network: ReLUNetwork, theta: OneTheta, rng: np.random.Generator) -> View:
+    return (LargeGraphView if by_graph(network) else GraphView)(network, theta, rng)

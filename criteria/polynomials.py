@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from liftflow.architectures import Architecture
+from liftflow.criteria.fields import entry_units, finite
 from liftflow.criteria.findings import Verdict, rank_of
 from liftflow.criteria.labels import parameter_labels
-from liftflow.criteria.scaling import entry_units, finite, unit_rows
+from liftflow.criteria.vectors import unit_rows
 from liftflow.doors import door
 from liftflow.errors import InputError, ShapeError
 from liftflow.typing import FloatArray, Rng, Scalars, Tangent, Theta, as_array, as_count, as_rng

@@ -16,8 +16,7 @@ from liftflow import (
 )
 from liftflow.architectures import Attention, DeepLinear, LinearNeuralODE, TwoLayerLinear
 from liftflow.criteria import Verdict, laws_complete, lie_algebra_dimension
-from liftflow.criteria.fields import AutogradFields, gradient_fields
-from liftflow.criteria.jets import FLOATS, Arithmetic
+from liftflow.criteria.fields import FLOATS, Arithmetic, AutogradFields, gradient_fields
 from liftflow.criteria.network_fields import LinearFields, NetworkForms
 
 PEERS = {  # Marcotte et al. 2023, and the edges that were found beyond them
