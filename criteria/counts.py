@@ -8,16 +8,15 @@ from flint import fmpz, nmod_mat
 from liftflow.architectures import Architecture, ProductArchitecture, ReLUNetwork
 from liftflow.criteria.fields import (
     Arithmetic,
-    AutogradFields,
     Coordinates,
     exact_fields,
     gradient_fields,
 )
-from liftflow.criteria.findings import Finding, Verdict, combine, undecided
+from liftflow.criteria.findings import Finding, combine, found, undecided
 from liftflow.criteria.graph import by_graph, law_count
 from liftflow.criteria.network_fields import NetworkFields
 from liftflow.criteria.traces import LieTrace, added, lie_trace
-from liftflow.criteria.vectors import SPARE, FloatVectors
+from liftflow.criteria.vectors import SPARE, Vectors
 from liftflow.criteria.views import MATRIX_LIMIT, too_large
 from liftflow.doors import door
 from liftflow.typing import Rng, as_rng
@@ -70,8 +69,8 @@ def count_conservation_laws(
     traces: list[LieTrace] = []
     for _ in range(_POINTS):  # any generic point will do, so one that decides
         point = np.asarray(architecture.random_point(rng=rng))
-        traces.append(lie_trace(FloatVectors(architecture, point, rng, fields)))
-        if traces[-1].decided and not isinstance(fields, AutogradFields):
+        traces.append(lie_trace(Vectors(architecture, point, rng, fields)))
+        if traces[-1].decided and fields.analytic:
             break  # known to be analytic; the others may have pieces with other counts
     trace = next((trace for trace in traces if trace.decided), traces[-1])
     dimensions = {trace.dimension for trace in traces if trace.decided}
@@ -92,16 +91,10 @@ def _exact_count(architecture: Architecture, rng: np.random.Generator) -> Findin
         if ranks[-1] > best:
             best, levels = ranks[-1], np.diff(ranks, prepend=0).tolist()
     count = architecture.dim - best
-    return Finding(
-        "conservation laws",
-        Verdict.HOLDS,
-        value=count,
-        margin=np.inf,
-        tolerance=0.0,
-        reason=f"over {_TRIALS} prime fields the fields span {levels[0]} dimensions, "
-        f"{added(levels)}; wrong with a probability below {bound:.0e} (Schwartz–Zippel)",
-        witness={"levels": levels, "error_bound": bound},
-    )
+    reason = f"over {_TRIALS} prime fields {added(levels)}; wrong with a probability below "
+    reason += f"{bound:.0e} (Schwartz–Zippel)"
+    finding = found("conservation laws", True, count, reason, tolerance=0.0)
+    return replace(finding, witness={"levels": levels, "error_bound": bound})
 
 
 def _random_prime(rng: np.random.Generator) -> int:

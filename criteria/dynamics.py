@@ -9,15 +9,15 @@ import numpy as np
 from scipy.optimize import least_squares
 
 from liftflow.architectures import Architecture
-from liftflow.criteria.fields import AutogradFields, GradientFields, gradient_fields
+from liftflow.criteria.fields import GradientFields, gradient_fields
 from liftflow.criteria.findings import (
     TOLERANCE,
     Finding,
     Verdict,
     decide,
+    found,
     margin_to_zero,
     undecided,
-    verdict_of,
 )
 from liftflow.criteria.traces import FAR, MAX_EVALUATIONS, STEPS, FlowLost, flow_end, followed
 from liftflow.criteria.views import FORM_LIMIT, View
@@ -40,17 +40,11 @@ def metric(view: View) -> Finding:
     """Decide the metric property, by recoverability or at points that random flows lead to."""
     recoverable = view.recoverable
     if recoverable.verdict is not Verdict.FAILS:
-        return Finding(
-            "metric",
-            recoverable.verdict,
-            value=0.0,
-            margin=recoverable.margin,
-            tolerance=recoverable.tolerance,
-            reason="implied by recoverability, and so for θ close to θ₀: what other points of 𝓜_θ₀ "
-            "have the same z is not looked at"
-            if recoverable.verdict is Verdict.HOLDS
-            else f"recoverability is undecided: {recoverable.reason}",
-        )
+        reason = f"recoverability is undecided: {recoverable.reason}"
+        if recoverable.verdict is Verdict.HOLDS:
+            reason = "implied by recoverability, and so for θ close to θ₀: what other points of "
+            reason += "𝓜_θ₀ have the same z is not looked at"
+        return replace(recoverable, name="metric", value=0.0, reason=reason)
     points: list[View] = []
     for number in range(_N_POINTS + 1):
         if number and (reason := view.too_large()):
@@ -70,17 +64,17 @@ def metric(view: View) -> Finding:
     fields, rng = view.vectors.fields, view.rng
     change = max((_gram_difference(fields, *ends, rng) for ends in walks), default=0.0)
     same = decide(change, zero=SAME, nonzero=OTHER)
-    found = f"kernel inclusion at {len(points)} points of 𝓜_θ₀"
+    reason = f"kernel inclusion at {len(points)} points of 𝓜_θ₀"
     if view.architecture.n_laws:
-        found += f"; M changes by {change:.0e} along {len(walks)} walks inside the fibre"
-    return Finding(
+        reason += f"; M changes by {change:.0e} along {len(walks)} walks inside the fibre"
+    return found(
         "metric",
-        verdict_of(same),
-        value=max(worst.value, change),
+        same,
+        max(worst.value, change),
+        reason,
         margin=worst.margin if same else margin_to_zero(change),
         tolerance=TOLERANCE if same else OTHER,
-        reason=found,
-        witness={"points": walks[-1]} if same is False else {},
+        witness={"points": walks[-1]} if walks else {},
     )
 
 
@@ -100,14 +94,14 @@ def dynamic(view: View, metric: Finding) -> Finding:
             f"({example.describe()})"
         )
         return replace(inclusion, name="dynamic", reason=reason)
-    return Finding(
+    return found(
         "dynamic",
-        Verdict.FAILS if example.found else Verdict.UNDECIDED,
-        value=example.gap,
+        False if example.found else None,
+        example.gap,
+        example.describe(),
         margin=example.gap / OTHER if example.found else 1.0,
         tolerance=OTHER,
-        reason=example.describe(),
-        witness=example.losses() if example.found else {},
+        witness=example.losses(),
     )
 
 
@@ -307,7 +301,7 @@ def _flow(
             raise FlowLost
         theta = flat.reshape(starts.shape)
         form = gradient(np.asarray(architecture.lift(theta)))
-        if isinstance(fields, AutogradFields):  # one pass back, not one for each parameter
+        if not fields.analytic:  # one pass back, not one for each parameter
             return -np.asarray(fields.field(form, theta)).ravel()
         return -np.asarray(architecture.lift_vjp(theta, form)).ravel()
 

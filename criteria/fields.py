@@ -7,7 +7,6 @@ of taking all of a basis: brackets are multilinear in them, so random ones span 
 Where φ has a structure, forms of rank one do, which cost one pass through the network each.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import singledispatch
@@ -97,15 +96,28 @@ FLOATS = Arithmetic()
 """float64."""
 
 
-class GradientFields(ABC):
-    """Fields X_g of an architecture, in Euclidean coordinates of its choice.
+class GradientFields:
+    """Fields X_g of a lift, in coordinates that an isometry, up to a factor, relates to θ.
 
-    Points, velocities and fields are arrays whose last axis runs over coordinates that an
-    isometry, up to one factor, relates to θ.
+    By default θ itself, and any lift that autograd can differentiate as often as brackets need.
+
+    Raises
+    ------
+    NotDifferentiableError
+        When evaluated: autograd cannot follow the lift.
+    NotFiniteError
+        When evaluated: a derivative is NaN or infinite.
     """
 
+    analytic = False
+    """Whether φ is known to be, and not only evaluated."""
+
+    def __init__(self, architecture: Architecture) -> None:
+        self.architecture = architecture
+        self._units: dict[bytes, tuple[OneLifted, float]] = {}
+
     def point(self, theta: OneTheta) -> FloatArray:
-        """Return the coordinates of a parameter; θ itself unless a family has better ones."""
+        """Return the coordinates of a parameter."""
         return np.asarray(theta)
 
     def velocities(self, tangents: FloatArray) -> FloatArray:
@@ -113,24 +125,58 @@ class GradientFields(ABC):
         return np.asarray(tangents)
 
     def unit(self, point: FloatArray) -> float:
-        """Return the length over which the fields change: that of the point, if it is not zero."""
-        return float(np.linalg.norm(point)) or 1.0
+        """Return the shortest length, but that of the point, over which a random field changes.
 
-    @abstractmethod
+        It is small beside the point where φ knows no scale but θ.
+        """
+        return self._units_at(point)[1]
+
+    def _units_at(self, point: FloatArray) -> tuple[OneLifted, float]:
+        key = point.tobytes()
+        if key not in self._units:
+            units = entry_units(self.architecture, point)
+            self._units[key] = units, self._search_unit(point, units)
+        return self._units[key]
+
+    def _search_unit(self, point: FloatArray, units: OneLifted) -> float:
+        size, rng = length_of(point), np.random.default_rng(0)
+        lengths = size * 10.0 ** np.arange(0 if np.any(point) else -8, 16)
+        way = rng.standard_normal(point.size) / np.sqrt(point.size)
+        points = np.vstack([point, point + lengths[:, None] * way])
+        form = rng.standard_normal((1, *self.architecture.lifted_shape)) / units
+        with np.errstate(all="ignore"):  # far from θ anything may happen
+            here, *moved = np.asarray(self.field(form, points))
+            change = np.linalg.norm(np.asarray(moved) - here, axis=1)
+        changed = ~(change < _CHANGE * np.linalg.norm(here))
+        return float(lengths[np.argmax(changed)]) if np.any(changed) and np.any(here) else size
+
     def random_forms(self, count: int, point: FloatArray, rng: np.random.Generator) -> Forms:
-        """Draw forms whose fields are about as long as the unit."""
+        """Draw forms whose fields are about as long as the unit, normal in those of z."""
+        units, size = self._units_at(point)
+        forms = rng.standard_normal((count, *self.architecture.lifted_shape)) / units
+        lengths = np.linalg.norm(self.values(forms, point, count), axis=1)
+        factor = size / np.where(lengths > 0, lengths, 1.0)
+        return forms * factor.reshape(-1, *[1] * (forms.ndim - 1))
 
-    @abstractmethod
     def basis_forms(self, numbers: IntArray) -> Forms:
         """Return the forms that read single entries of z, by their flat numbers."""
+        rows = np.zeros((len(numbers), self.architecture.lifted_dim))
+        rows[np.arange(len(numbers)), numbers] = 1.0
+        return rows.reshape(-1, *self.architecture.lifted_shape)
 
-    @abstractmethod
     def field(self, forms: Forms, point: Coordinates) -> Coordinates:
         """Evaluate the fields of all forms, each at a point of its own from :meth:`start`."""
+        # 0 θ, because autograd warns where a lift or its derivative is constant.
+        with followed_by_autograd(f"the lift of {type(self.architecture).__name__}"):
+            slope = autograd.grad(
+                lambda at: anp.sum(forms * self.architecture.lift(at)) + 0.0 * anp.sum(at)
+            )
+            return slope(point) + 0.0 * point
 
-    @abstractmethod
     def push(self, function: Map, point: Coordinates, velocity: Coordinates) -> Push:
         """Evaluate a function of the point and its derivative along a velocity."""
+        value, derivative = autograd.make_jvp(function)(point)(velocity)
+        return value, derivative
 
     def start(self, point: FloatArray, count: int) -> Coordinates:
         """Repeat a point for ``count`` forms, in the numbers that :meth:`field` works on."""
@@ -138,7 +184,7 @@ class GradientFields(ABC):
 
     def finish(self, values: Coordinates) -> FloatArray:
         """Return plain arrays from the numbers that :meth:`field` works on."""
-        return np.asarray(values)
+        return finite(values, self.architecture)
 
     def values(self, forms: Forms, point: FloatArray, count: int) -> FloatArray:
         """Evaluate the fields of ``count`` forms at one point."""
@@ -154,9 +200,13 @@ class GradientFields(ABC):
         """Evaluate nested brackets [X_k, […, [X_2, X_1]]], ``count`` of them, X_1 first."""
         return self.finish(self._nested(forms, self.start(point, count), self._difference))
 
-    @abstractmethod
     def majorants(self, forms: Sequence[Forms], point: FloatArray, count: int) -> FloatArray:
-        """Bound what brackets are made of, before anything cancels: the units of rounding."""
+        """Bound what brackets are made of, before anything cancels: the units of rounding.
+
+        By the sizes of their two terms and of the last fields, an estimate.
+        """
+        terms = self._terms(forms, self.start(point, count), self._difference)
+        return np.sum(np.abs(terms), axis=0)
 
     def _difference(self, along: Coordinates, other: Coordinates) -> Coordinates:
         return along - other
@@ -176,85 +226,10 @@ class GradientFields(ABC):
         return combine(*self._terms(forms, point, combine)[1:])
 
 
-class AutogradFields(GradientFields):
-    """Fields of any lift that autograd can differentiate, as often as brackets need.
-
-    Raises
-    ------
-    NotDifferentiableError
-        When evaluated: autograd cannot follow the lift.
-    NotFiniteError
-        When evaluated: a derivative is NaN or infinite.
-    """
-
-    def __init__(self, architecture: Architecture) -> None:
-        self.architecture = architecture
-        self._units: dict[bytes, tuple[OneLifted, float]] = {}
-
-    def unit(self, point: OneTheta) -> float:
-        """Return the shortest length, but that of the point, over which a random field changes.
-
-        It is small beside the point where φ knows no scale but θ.
-        """
-        return self._units_at(point)[1]
-
-    def _units_at(self, point: OneTheta) -> tuple[OneLifted, float]:
-        key = point.tobytes()
-        if key not in self._units:
-            units = entry_units(self.architecture, point)
-            self._units[key] = units, self._search_unit(point, units)
-        return self._units[key]
-
-    def _search_unit(self, point: FloatArray, units: OneLifted) -> float:
-        size, rng = super().unit(point), np.random.default_rng(0)
-        lengths = size * 10.0 ** np.arange(0 if np.any(point) else -8, 16)
-        way = rng.standard_normal(point.size) / np.sqrt(point.size)
-        points = np.vstack([point, point + lengths[:, None] * way])
-        form = rng.standard_normal((1, *self.architecture.lifted_shape)) / units
-        with np.errstate(all="ignore"):  # far from θ anything may happen
-            here, *moved = np.asarray(self.field(form, points))
-            change = np.linalg.norm(np.asarray(moved) - here, axis=1)
-        changed = ~(change < _CHANGE * np.linalg.norm(here))
-        return float(lengths[np.argmax(changed)]) if np.any(changed) and np.any(here) else size
-
-    def finish(self, values: Coordinates) -> FloatArray:
-        return finite(values, self.architecture)
-
-    def random_forms(self, count: int, point: OneTheta, rng: np.random.Generator) -> FloatArray:
-        """Draw covectors, normal in the units of the entries of z."""
-        units, size = self._units_at(point)
-        forms = rng.standard_normal((count, *self.architecture.lifted_shape)) / units
-        lengths = np.linalg.norm(self.values(forms, point, count), axis=1)
-        factor = size / np.where(lengths > 0, lengths, 1.0)
-        return forms * factor.reshape(-1, *[1] * (forms.ndim - 1))
-
-    def basis_forms(self, numbers: IntArray) -> FloatArray:
-        rows = np.zeros((len(numbers), self.architecture.lifted_dim))
-        rows[np.arange(len(numbers)), numbers] = 1.0
-        return rows.reshape(-1, *self.architecture.lifted_shape)
-
-    def field(self, forms: FloatArray, point: Coordinates) -> Coordinates:
-        """Evaluate the fields by reverse-mode differentiation of the lift."""
-        # 0 θ, because autograd warns where a lift or its derivative is constant.
-        with followed_by_autograd(f"the lift of {type(self.architecture).__name__}"):
-            slope = autograd.grad(
-                lambda at: anp.sum(forms * self.architecture.lift(at)) + 0.0 * anp.sum(at)
-            )
-            return slope(point) + 0.0 * point
-
-    def majorants(self, forms: Sequence[Forms], point: OneTheta, count: int) -> FloatArray:
-        """Estimate them by the sizes of the two terms of the brackets and of the last fields."""
-        terms = self._terms(forms, self.start(point, count), self._difference)
-        return np.sum(np.abs(terms), axis=0)
-
-    def push(self, function: Map, point: Coordinates, velocity: Coordinates) -> Push:
-        return autograd.make_jvp(function)(point)(velocity)
-
-
 @singledispatch
 def gradient_fields(architecture: Architecture) -> GradientFields:
     """Return the gradient fields of an architecture; a family can register its own."""
-    return AutogradFields(architecture)
+    return GradientFields(architecture)
 
 
 @singledispatch
@@ -302,6 +277,11 @@ def entry_units(architecture: Architecture, theta: OneTheta) -> OneLifted:
     flat = lifted.reshape(len(steps), architecture.lifted_dim)
     changes = np.where(np.all(np.isfinite(flat), axis=0), flat - flat[0], 0.0)
     return row_sizes(changes.T).reshape(architecture.lifted_shape)
+
+
+def length_of(point: FloatArray) -> float:
+    """Length of a point, 1 if it is zero: over that the fields of networks change."""
+    return float(np.linalg.norm(point)) or 1.0
 
 
 def sizes_of(theta: OneTheta) -> OneTangent:

@@ -84,14 +84,7 @@ class Finding:
 
     def to_dict(self) -> dict[str, object]:
         """Return everything as numbers, strings and lists that JSON can hold."""
-        return {
-            "verdict": str(self.verdict),
-            "value": plain(self.value),
-            "margin": plain(self.margin),
-            "tolerance": self.tolerance,
-            "reason": self.reason,
-            "witness": plain(dict(self.witness)),
-        }
+        return {key: plain(value) for key, value in vars(self).items() if key != "name"}
 
 
 def plain(value: object) -> object:
@@ -104,12 +97,28 @@ def plain(value: object) -> object:
         return [plain(item) for item in value]
     if isinstance(value, float):
         return value if np.isfinite(value) else None
-    return value if isinstance(value, str | int | None) else str(value)
+    return value if isinstance(value, int | None) else str(value)
+
+
+def found(
+    name: str,
+    holds: bool | None,
+    value: float,
+    reason: str,
+    *,
+    margin: float = np.inf,
+    tolerance: float = TOLERANCE,
+    witness: Mapping[str, Any] | None = None,
+) -> Finding:
+    """Return the finding for yes, no, or None where nothing is decided; a no shows its witness."""
+    verdict = {True: Verdict.HOLDS, False: Verdict.FAILS, None: Verdict.UNDECIDED}[holds]
+    shown = witness if witness and holds is False else {}
+    return Finding(name, verdict, value, margin, tolerance, reason, shown)
 
 
 def undecided(name: str, reason: str) -> Finding:
     """Return the finding that nothing is decided, without a value."""
-    return Finding(name, Verdict.UNDECIDED, np.nan, margin=1.0, tolerance=TOLERANCE, reason=reason)
+    return found(name, None, np.nan, reason, margin=1.0)
 
 
 def doubted(finding: Finding, reason: str) -> Finding:
@@ -120,13 +129,6 @@ def doubted(finding: Finding, reason: str) -> Finding:
 def decide(size: float, *, zero: float = ZERO, nonzero: float = NONZERO) -> bool | None:
     """Tell whether a relative size is zero (True), nonzero (False) or in between (None)."""
     return True if size <= zero else False if size >= nonzero else None
-
-
-def verdict_of(holds: bool | None) -> Verdict:
-    """Return the verdict for yes, no, or None where nothing is decided."""
-    if holds is None:
-        return Verdict.UNDECIDED
-    return Verdict.HOLDS if holds else Verdict.FAILS
 
 
 def margin_to_zero(size: float) -> float:

@@ -13,7 +13,7 @@ from scipy.sparse.linalg import eigsh, lsmr
 
 from liftflow.architectures import ReLUNetwork
 from liftflow.architectures.dag import CompiledDAG
-from liftflow.criteria.findings import Finding, Rank, Verdict, doubted, undecided
+from liftflow.criteria.findings import Finding, Rank, Verdict, doubted, found
 from liftflow.criteria.precise import PreciseVectors, parted_zeros
 from liftflow.criteria.views import BRACKET_LIMIT, View, inclusion_of_nothing, view_of
 from liftflow.typing import IntArray, OneTheta
@@ -51,36 +51,18 @@ def graph_recoverability(network: ReLUNetwork, theta: OneTheta) -> Finding:
     dag = network.dag
     dead = _lost_parameters(dag, theta != 0)
     if dead.size:
-        return Finding(
-            "recoverable",
-            Verdict.FAILS,
-            value=0.0,
-            margin=np.inf,
-            tolerance=0.0,
-            reason="neither z nor the laws determine the dead parameters "
-            f"{_show(dag, dead)}: every path through them passes through another zero",
-            witness={"parameters": _names(dag, dead)},
-        )
+        reason = f"neither z nor the laws determine the dead parameters {_show(dag, dead)}: every "
+        reason += "path through them passes through another zero"
+        witness = {"parameters": _names(dag, dead)}
+        return found("recoverable", False, 0.0, reason, tolerance=0.0, witness=witness)
     value, tiny = conditioning(dag, theta), negligible(dag, theta)
     if np.any(tiny) and _lost_parameters(dag, (theta != 0) & ~tiny).size:
-        reason = (
-            f"it hinges on weights that no rescaling brings above {NEGLIGIBLE:.0e} of the typical "
-            f"one: {_show(dag, np.flatnonzero(tiny))}"
-        )
-        unclear = undecided("recoverable", reason)
-        return replace(unclear, value=value, tolerance=NEGLIGIBLE)
-    return _sure(
-        "recoverable",
-        True,
-        f"every one of the {dag.n_hidden} hidden nodes is tied to the ground; the graph "
-        f"Laplacian, scaled to a unit diagonal, has the smallest eigenvalue {value:.2g}",
-        value,
-    )
-
-
-def _sure(name: str, holds: bool, reason: str, value: float = 0.0) -> Finding:
-    verdict = Verdict.HOLDS if holds else Verdict.FAILS
-    return Finding(name, verdict, value=value, margin=np.inf, tolerance=0.0, reason=reason)
+        reason = f"it hinges on weights that no rescaling brings above {NEGLIGIBLE:.0e} of the "
+        reason += f"typical one: {_show(dag, np.flatnonzero(tiny))}"
+        return found("recoverable", None, value, reason, margin=1.0, tolerance=NEGLIGIBLE)
+    reason = f"every one of the {dag.n_hidden} hidden nodes is tied to the ground; the graph "
+    reason += f"Laplacian, scaled to a unit diagonal, has the smallest eigenvalue {value:.2g}"
+    return found("recoverable", True, value, reason, tolerance=0.0)
 
 
 def conditioning(dag: CompiledDAG, theta: OneTheta) -> float:
@@ -228,8 +210,9 @@ class GraphView(View):
             return self.commuting_at_zeros()
         nodes = shared_edge(self.architecture.dag)
         reason = f"paths through {nodes[0]!r} share an edge" if nodes else "no paths share an edge"
-        found = _sure("commuting", not nodes, reason, float(bool(nodes)))
-        return replace(found, witness={"node": nodes[0]} if nodes else {})
+        witness = {"node": nodes[0]} if nodes else {}
+        value = float(bool(nodes))
+        return found("commuting", not nodes, value, reason, tolerance=0.0, witness=witness)
 
     def commuting_at_zeros(self) -> Finding:
         """Decide whether brackets vanish where weights do."""
@@ -253,11 +236,8 @@ class LargeGraphView(GraphView):
 
     def commuting_at_zeros(self) -> Finding:
         reason = "too many parameters for brackets, and zeros among them, of which the graph "
-        return self._unknown("commuting", reason + "does not tell")
-
-    @staticmethod
-    def _unknown(name: str, reason: str) -> Finding:
-        return replace(undecided(name, reason), value=0.0, tolerance=0.0)
+        reason += "does not tell"
+        return found("commuting", None, 0.0, reason, margin=1.0, tolerance=0.0)
 
     @property
     def _is_recoverable(self) -> bool:
@@ -268,9 +248,9 @@ class LargeGraphView(GraphView):
         """Whether brackets lie in the span of the fields: they are tangent to the laws."""
         if self._is_recoverable:
             reason = "θ is recoverable, so range ∂φᵀ is ker ∂h, which holds all brackets"
-            return _sure("frobenius", True, reason)
+            return found("frobenius", True, 0.0, reason, tolerance=0.0)
         reason = "too many parameters for brackets, and θ is not recoverable, which would decide"
-        return self._unknown("frobenius", reason)
+        return found("frobenius", None, 0.0, reason, margin=1.0, tolerance=0.0)
 
     @cached_property
     def dimension(self) -> Finding:
@@ -301,7 +281,7 @@ class LargeGraphView(GraphView):
 def law_count(network: ReLUNetwork) -> Finding:
     """Count the laws of a generic point."""
     reason = "from the graph: one law per hidden node, and rank ∂φ = D − |H|"
-    return _sure("conservation laws", True, reason, network.n_hidden)
+    return found("conservation laws", True, network.n_hidden, reason, tolerance=0.0)
 
 
 @view_of.register

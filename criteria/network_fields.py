@@ -18,6 +18,7 @@ from liftflow.criteria.fields import (
     exact_fields,
     gradient_fields,
     halves,
+    length_of,
     sizes_of,
 )
 from liftflow.typing import FloatArray, IntArray, OneTheta
@@ -52,9 +53,14 @@ class NetworkFields(GradientFields):
     One pass forward and one backward give the field of a form, ∂/∂θ_e = c_e f_tail(e) b_head(e).
     """
 
+    analytic = True
+
     def __init__(self, dag: CompiledDAG, arithmetic: Arithmetic) -> None:
         self.dag = dag
         self.arithmetic = arithmetic
+
+    def unit(self, point: FloatArray) -> float:
+        return length_of(point)
 
     def start(self, point: FloatArray, count: int) -> Coordinates:
         return np.atleast_2d(point)[None]  # a constant broadcasts
@@ -86,35 +92,29 @@ class NetworkFields(GradientFields):
         dag, arithmetic = self.dag, self.arithmetic
         multipliers = forms.multipliers[None]
         weights = arithmetic.multiply(point, multipliers)
-        matrices = [self._matrix(block, weights) for block in dag.blocks]
-        count, n_nodes = len(forms.sources), len(dag.nodes) + 1
-        shape = (len(weights), count)
-        forward = [np.zeros((*shape, nodes.size), weights.dtype) for nodes in dag.members]
-        backward = [np.zeros((*shape, nodes.size), weights.dtype) for nodes in dag.members]
-        forward[0][0] = forms.sources
-        levels, columns = dag.generation[dag.outputs], dag.position[dag.outputs]
-        for number, (level, column) in enumerate(zip(levels, columns, strict=True)):
-            backward[level][0, :, column] = forms.sinks[:, number]
-        one = np.ones((1, count, 1), weights.dtype)
-        blocks = list(zip(dag.blocks, matrices, strict=True))
-        for block, matrix in blocks:
-            tail = one if block.tail_generation < 0 else forward[block.tail_generation]
-            head = forward[block.head_generation]
-            head += arithmetic.inner_sum(matrix, tail[..., None], -2)
-            arithmetic.reduce(head, out=head)
-        for block, matrix in reversed(blocks):
-            if block.tail_generation > 0:
-                tail = backward[block.tail_generation]
-                head = backward[block.head_generation]
-                tail += arithmetic.inner_sum(matrix, head[..., None, :], -1)
-                arithmetic.reduce(tail, out=tail)
-        before = np.zeros((*shape, n_nodes), weights.dtype)
-        after = np.zeros((*shape, n_nodes), weights.dtype)
-        for nodes, own, back in zip(dag.members, forward, backward, strict=True):
-            before[..., nodes], after[..., nodes] = own, back
+        shape = (len(weights), len(forms.sources), len(dag.nodes) + 1)
+        before, after = np.zeros((2, *shape), weights.dtype)
+        before[0, :, : dag.n_inputs] = forms.sources
         before[0, :, -1] = 1
+        after[0, :, dag.outputs] = forms.sinks.T
+        matrices = [self._matrix(block, weights) for block in dag.blocks]
+        ends = [(dag.members[block.head_generation], self._tails(block)) for block in dag.blocks]
+        for matrix, (heads, tails) in zip(matrices, ends, strict=True):
+            sums = arithmetic.inner_sum(matrix, before[..., tails, None], -2)
+            before[..., heads] = arithmetic.reduce(before[..., heads] + sums)
+        for matrix, (heads, tails) in zip(reversed(matrices), reversed(ends), strict=True):
+            if tails[0] < dag.n_inputs:
+                continue  # what is after inputs is not asked for
+            sums = arithmetic.inner_sum(matrix, after[..., None, heads], -1)
+            after[..., tails] = arithmetic.reduce(after[..., tails] + sums)
         product = arithmetic.multiply(before[..., dag.tails], after[..., dag.heads])
         return arithmetic.multiply(product, multipliers)
+
+    def _tails(self, block: Block) -> IntArray:
+        """Nodes that the edges of a block start from; of generation −1 is the source of biases."""
+        if block.tail_generation < 0:
+            return np.array([len(self.dag.nodes)])
+        return self.dag.members[block.tail_generation]
 
     @staticmethod
     def _matrix(block: Block, weights: Coordinates) -> Coordinates:
@@ -131,6 +131,8 @@ class NetworkFields(GradientFields):
 
 class LinearFields(NetworkFields):
     """Fields of a product of matrices; the coordinates are the entries of its layers."""
+
+    architecture: DeepLinear
 
     def __init__(self, architecture: DeepLinear, arithmetic: Arithmetic) -> None:
         super().__init__(CompiledDAG.layered(architecture.widths, (), False), arithmetic)

@@ -115,7 +115,7 @@ class PreciseSpan(Span):
     """
 
     def __init__(self, size: int) -> None:
-        super().__init__()
+        super().__init__(size)
         self.bases = [np.zeros((0, size), object) for _ in range(3)]
 
     @property
@@ -231,7 +231,7 @@ class PreciseVectors(Vectors):
 
     @_precisely()
     def brackets(self, forms: Sequence[NetworkForms], count: int) -> Neighbours:
-        sizes = self.bracket_units(forms, count)
+        sizes = self._bracket_units(forms, count)
         exact = [_exact_forms(form) for form in forms]
         rows = self._rows(lambda point: self.fields.brackets(exact, point, count))
         return [row / sizes for row in rows]

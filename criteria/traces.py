@@ -12,7 +12,7 @@ from itertools import count
 import numpy as np
 from scipy.integrate import solve_ivp
 
-from liftflow.criteria.findings import TOLERANCE, Finding, Rank, Verdict
+from liftflow.criteria.findings import TOLERANCE, Finding, Rank, found
 from liftflow.criteria.vectors import SPARE, Span, Vectors
 from liftflow.errors import NotFiniteError
 from liftflow.typing import FloatArray, OneTheta
@@ -88,21 +88,17 @@ class LieTrace:
     def counted(self, name: str, value: int) -> Finding:
         """Return the finding that a number, which the trace tells, is a value."""
         levels = [rank.value for rank in self.ranks]
-        return Finding(
-            name,
-            Verdict.HOLDS if self.decided else Verdict.UNDECIDED,
-            value=value,
-            margin=self.margin,
-            tolerance=TOLERANCE,
-            reason=f"the fields span {levels[0]} dimensions, {added(levels)}"
-            + ("" if self.decided else f"; {self.doubt}"),
-            witness={"levels": levels},
+        holds = True if self.decided else None
+        reason = added(levels) + (f"; {self.doubt}" if self.doubt else "")
+        return replace(
+            found(name, holds, value, reason, margin=self.margin), witness={"levels": levels}
         )
 
 
 def added(levels: list[int]) -> str:
-    """Say what each depth of brackets adds to the fields."""
-    return f"brackets add {' + '.join(map(str, levels[1:])) or 'none'}"
+    """Say how many dimensions the fields span, and what each depth of brackets adds."""
+    more = " + ".join(map(str, levels[1:])) or "none"
+    return f"the fields span {levels[0]} dimensions, brackets add {more}"
 
 
 def lie_trace(vectors: Vectors, *, patience: int = 1, least: int = 0) -> LieTrace:

@@ -4,7 +4,6 @@ The criteria ask how many dimensions vectors span and whether a part of them van
 arithmetic that is answered, and by which number zero is told from nonzero, is hidden here.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from copy import copy
 from functools import cached_property
@@ -34,8 +33,8 @@ _MAX_ENTRIES = 100_000  # of z, among which pairs are looked for
 _MAX_NUMBERS = 4_000_000  # in the covectors of all pairs
 
 
-class Span(ABC):
-    """Span of vectors of a point, which grows.
+class Span:
+    """Span of vectors of a point, which grows; by singular values, relative to unit vectors.
 
     Attributes
     ----------
@@ -48,64 +47,48 @@ class Span(ABC):
     smallest = 0.0
     opened = False
 
-    def __init__(self) -> None:
+    def __init__(self, size: int) -> None:
+        self.basis: Rows = np.zeros((size, 0))
         self._kept: list[float] = []
 
     @property
-    @abstractmethod
     def dimension(self) -> int:
         """Number of independent vectors so far."""
+        return int(self.basis.shape[1])
 
-    @abstractmethod
     def extend(self, vectors: Rows) -> Rank:
         """Add vectors, at most about as long as unit vectors; tell what dimensions they add."""
-
-    @abstractmethod
-    def outside(self, vectors: Rows) -> Rows:
-        """Project vectors onto the orthogonal complement."""
-
-    @abstractmethod
-    def complement(self) -> Rows:
-        """Basis of all that is orthogonal to the span."""
-
-    def _keep(self, sizes: Sequence[float], value: int) -> None:
-        self.smallest = min([*self._kept, *sizes], default=0.0)
-        self._kept = [*self._kept, *sizes[:value]]
-
-
-class FloatSpan(Span):
-    """Span by singular values, relative to unit vectors."""
-
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self.basis = np.zeros((size, 0))
-
-    @property
-    def dimension(self) -> int:
-        return self.basis.shape[1]
-
-    def extend(self, vectors: FloatArray) -> Rank:
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         rest = self.outside(vectors / np.maximum(lengths, _SHORTEST))
         _, singular, right = np.linalg.svd(rest, full_matrices=False)
         rank = rank_of(singular)
         missing = len(self.basis) - self.dimension
-        shown = singular[:missing].tolist()
-        self._keep(shown + [0.0] * (missing - len(shown)), rank.value)
+        self._keep([*singular.tolist(), *[0.0] * missing][:missing], rank.value)
         self.basis = np.hstack([self.basis, right[: rank.value].T])
         return rank
 
-    def outside(self, vectors: FloatArray) -> FloatArray:
+    def _keep(self, sizes: list[float], value: int) -> None:
+        self.smallest = min([*self._kept, *sizes], default=0.0)
+        self._kept = [*self._kept, *sizes[:value]]
+
+    def outside(self, vectors: Rows) -> Rows:
+        """Project vectors onto the orthogonal complement."""
         for _ in range(2):  # twice, so that the rest is orthogonal to rounding
             vectors = vectors - (vectors @ self.basis) @ self.basis.T
         return vectors
 
-    def complement(self) -> FloatArray:
+    def complement(self) -> Rows:
+        """Return a basis of all that is orthogonal to the span."""
         return np.linalg.qr(self.basis, mode="complete")[0][:, self.dimension :].T
 
 
-class Vectors(ABC):
-    """Vectors at one point, scaled coordinate by coordinate, and to lengths of about 1."""
+class Vectors:
+    """Vectors at one point, scaled coordinate by coordinate, and to lengths of about 1.
+
+    In double precision, where a relative size decides by itself. Good where a legitimate singular
+    value is well above the rounding of the largest one, so where the blocks of θ have scales that
+    do not part by many orders of magnitude.
+    """
 
     def __init__(
         self,
@@ -131,78 +114,85 @@ class Vectors(ABC):
         """Length over which the fields change."""
         return self.fields.unit(self.point)
 
-    @cached_property
-    def coordinates(self) -> FloatArray:
-        """What the coordinates of the fields are in those of θ, one axis of θ in each row."""
-        return self.fields.velocities(np.eye(self.architecture.dim))
-
     def tangents(self, velocities: FloatArray) -> FloatArray:
         """Return the velocities of θ that velocities of the coordinates of the fields are."""
-        return velocities @ self.coordinates.T / np.sum(self.coordinates[0] ** 2)
+        axes = self.fields.velocities(np.eye(self.architecture.dim))
+        return velocities @ axes.T / np.sum(axes[0] ** 2)
 
     def random_forms(self, count: int) -> Forms:
         """Draw forms, each of which names a field."""
         return self.fields.random_forms(count, self.point, self.rng)
 
-    def bracket_units(self, forms: Sequence[Forms], count: int) -> FloatArray:
-        """Measure what nested brackets are made of: what they are relative to.
+    @cached_property
+    def _raw_fields(self) -> FloatArray:
+        refuse_beyond(float(self.n_fields) * self.size, f"{self.n_fields} fields at one point")
+        return self.fields.values(self.random_forms(self.n_fields), self.point, self.n_fields)
 
-        Made to unit vectors instead, brackets that vanish would be noise of full rank.
+    @cached_property
+    def scale(self) -> FloatArray:
+        """Typical size of the fields at each coordinate, and what it may be where they vanish."""
+        return column_lengths(self._raw_fields, self.point)
+
+    @cached_property
+    def field_vectors(self) -> Rows:
+        """Random fields, as many as span all."""
+        return unit_rows(self._raw_fields / self.scale)
+
+    @cached_property
+    def law_rows(self) -> Rows:
+        """Rows of ∂h(θ) in the coordinates of the fields, not scaled."""
+        laws = np.asarray(self.architecture.conservation_laws_jacobian(self.theta))
+        return self.fields.velocities(laws)
+
+    def scaled(self, rows: Rows, factors: FloatArray) -> Rows:
+        """Multiply the coordinates of covectors, which may be made to unit vectors."""
+        return unit_rows(rows * factors)
+
+    def joined(self, one: Rows, other: Rows) -> Rows:
+        """Return all of two sets of vectors."""
+        return np.vstack([one, other])
+
+    def brackets(self, forms: Sequence[Forms], count: int) -> Rows:
+        """Nested brackets [X_k, […, [X_2, X_1]]], X_1 first, relative to their terms.
+
+        What is rounding beside those is zero.
         """
+        raw = self.fields.brackets(forms, self.point, count) / self.scale
+        relative = raw / self._bracket_units(forms, count)
+        return np.where(self.lengths(relative)[:, None] > DROP, relative, 0.0)
+
+    def _bracket_units(self, forms: Sequence[Forms], count: int) -> FloatArray:
+        """Made to unit vectors instead, brackets that vanish would be noise of full rank."""
         majorants = self.fields.majorants(forms, self.point, count) / self.scale
         sizes = np.linalg.norm(majorants, axis=1, keepdims=True)
         return np.where(sizes > 0, sizes, 1.0)
 
-    @property
-    @abstractmethod
-    def scale(self) -> FloatArray:
-        """Typical size of the fields at each coordinate, and what it may be where they vanish."""
-
-    @abstractmethod
-    def span(self) -> Span:
-        """Return the empty span."""
-
-    @property
-    @abstractmethod
-    def field_vectors(self) -> Rows:
-        """Random fields, as many as span all."""
-
-    @property
-    @abstractmethod
-    def law_rows(self) -> Rows:
-        """Rows of ∂h(θ) in the coordinates of the fields, not scaled."""
-
-    @abstractmethod
-    def scaled(self, rows: Rows, factors: FloatArray) -> Rows:
-        """Multiply the coordinates of covectors, which may be made to unit vectors."""
-
-    @abstractmethod
-    def joined(self, one: Rows, other: Rows) -> Rows:
-        """Return all of two sets of vectors."""
-
-    @abstractmethod
-    def brackets(self, forms: Sequence[Forms], count: int) -> Rows:
-        """Nested brackets [X_k, […, [X_2, X_1]]], X_1 first, relative to their terms."""
-
-    @abstractmethod
     def lengths(self, vectors: Rows) -> FloatArray:
         """Measure vectors."""
+        return np.linalg.norm(vectors, axis=1)
 
-    @abstractmethod
     def largest(self, vectors: Rows) -> tuple[float, float]:
         """Length of the longest vector, and the number that tells whether it is zero."""
+        length = float(np.max(self.lengths(vectors)))
+        return length, length
 
-    @abstractmethod
     def velocities(self, span: Span) -> Rows:
         """Velocities of the point that all covectors of a span vanish on, a basis."""
+        return span.complement() / self.scale
 
-    @abstractmethod
     def plain(self, velocities: Rows) -> FloatArray:
         """Return velocities as rows of floats, of any length."""
+        return np.asarray(velocities)
 
-    @abstractmethod
     def gram_changes(self, velocities: Rows) -> tuple[FloatArray, float]:
         """Relative size of ∂M along velocities, and the number that tells whether all vanish."""
+        pairs = [self.random_forms(2) for _ in range(N_PROBES)]
+        changes = relative_gram_changes(self.fields, pairs, self.point, velocities)
+        return changes, float(np.max(changes))
+
+    def span(self) -> Span:
+        """Return the empty span."""
+        return Span(self.size)
 
     @cached_property
     def _field_span(self) -> tuple[Span, Rank]:
@@ -233,65 +223,6 @@ class Vectors(ABC):
             pairs = self.rng.integers(size, size=(n_pairs, 2))
         forms = [self.fields.basis_forms(column) for column in pairs.T]
         return pairs, self.brackets(forms, len(pairs))
-
-
-class FloatVectors(Vectors):
-    """Vectors in double precision: a relative size decides by itself.
-
-    Good where a legitimate singular value is well above the rounding of the largest one, so where
-    the blocks of θ have scales that do not part by many orders of magnitude.
-    """
-
-    @cached_property
-    def _raw_fields(self) -> FloatArray:
-        refuse_beyond(float(self.n_fields) * self.size, f"{self.n_fields} fields at one point")
-        return self.fields.values(self.random_forms(self.n_fields), self.point, self.n_fields)
-
-    @cached_property
-    def scale(self) -> FloatArray:
-        return column_lengths(self._raw_fields, self.point)
-
-    def span(self) -> FloatSpan:
-        return FloatSpan(self.size)
-
-    @cached_property
-    def field_vectors(self) -> FloatArray:
-        return unit_rows(self._raw_fields / self.scale)
-
-    @cached_property
-    def law_rows(self) -> FloatArray:
-        laws = np.asarray(self.architecture.conservation_laws_jacobian(self.theta))
-        return self.fields.velocities(laws)
-
-    def scaled(self, rows: FloatArray, factors: FloatArray) -> FloatArray:
-        return unit_rows(rows * factors)
-
-    def joined(self, one: FloatArray, other: FloatArray) -> FloatArray:
-        return np.vstack([one, other])
-
-    def brackets(self, forms: Sequence[Forms], count: int) -> FloatArray:
-        """Nested brackets; what is rounding beside their terms is zero."""
-        raw = self.fields.brackets(forms, self.point, count) / self.scale
-        relative = raw / self.bracket_units(forms, count)
-        return np.where(self.lengths(relative)[:, None] > DROP, relative, 0.0)
-
-    def lengths(self, vectors: FloatArray) -> FloatArray:
-        return np.linalg.norm(vectors, axis=1)
-
-    def largest(self, vectors: FloatArray) -> tuple[float, float]:
-        length = float(np.max(self.lengths(vectors)))
-        return length, length
-
-    def velocities(self, span: Span) -> FloatArray:
-        return np.asarray(span.complement() / self.scale)
-
-    def plain(self, velocities: FloatArray) -> FloatArray:
-        return velocities
-
-    def gram_changes(self, velocities: FloatArray) -> tuple[FloatArray, float]:
-        pairs = [self.random_forms(2) for _ in range(N_PROBES)]
-        changes = relative_gram_changes(self.fields, pairs, self.point, velocities)
-        return changes, float(np.max(changes))
 
 
 def relative_gram_changes(

@@ -7,7 +7,7 @@ from functools import cached_property, singledispatch, wraps
 import numpy as np
 
 from liftflow.architectures import Architecture
-from liftflow.criteria.fields import AutogradFields, GradientFields
+from liftflow.criteria.fields import GradientFields
 from liftflow.criteria.findings import (
     TOLERANCE,
     Finding,
@@ -15,13 +15,13 @@ from liftflow.criteria.findings import (
     Verdict,
     decide,
     doubted,
+    found,
     margin_to_zero,
     undecided,
-    verdict_of,
 )
 from liftflow.criteria.precise import PreciseVectors, needs_precision, parted
 from liftflow.criteria.traces import LieTrace, lie_trace, orbit_trace
-from liftflow.criteria.vectors import FloatVectors, Rows, Span, Vectors
+from liftflow.criteria.vectors import Rows, Span, Vectors
 from liftflow.typing import FloatArray, OneTheta
 
 BRACKET_LIMIT, MATRIX_LIMIT = 600, 1200
@@ -65,24 +65,16 @@ class Kernel:
     def recoverable(self) -> Finding:
         """Whether the kernel is zero."""
         (dimension, dim), covectors = self.basis.shape, f"∂φ and {self.covectors}"
+        holds: bool | None = not dimension
+        reason = f"{covectors} determine all {dim} directions"
+        margin = self.rank.kept / TOLERANCE
+        if dimension:
+            reason = f"{covectors} leave {dimension} directions of {dim} free"
+            margin = self.rank.margin
         if doubt := self.rank.doubt or self.objection:
             holds, reason = None, doubt
-        elif dimension:
-            holds, reason = (
-                False,
-                f"{covectors} leave {dimension} directions of {dim} free",
-            )
-        else:
-            holds, reason = True, f"{covectors} determine all {dim} directions"
-        return Finding(
-            "recoverable",
-            verdict_of(holds),
-            value=self.smallest,
-            margin=self.rank.margin if dimension else self.rank.kept / TOLERANCE,
-            tolerance=TOLERANCE,
-            reason=reason,
-            witness={"dimension": dimension, "direction": self.basis[-1]} if holds is False else {},
-        )
+        witness = {"dimension": dimension, "direction": self.basis[-1]} if dimension else {}
+        return found("recoverable", holds, self.smallest, reason, margin=margin, witness=witness)
 
 
 Fact = Callable[["View"], Finding]
@@ -154,7 +146,7 @@ class View:
     def vectors(self) -> Vectors:
         """Fields, brackets and laws, in high precision only where the scales of θ part."""
         precise = needs_precision(self.architecture, self.theta)
-        kind = PreciseVectors if precise else FloatVectors
+        kind = PreciseVectors if precise else Vectors
         return kind(self.architecture, self.theta, self.rng)
 
     # What may be lost in double precision, cannot be differentiated, or takes too long.
@@ -166,13 +158,13 @@ class View:
         A rescaling that multiplies weights by c and leaves φ alone divides their columns of ∂φ by
         c.
         """
-        return isinstance(self.vectors, FloatVectors) and parted(self.vectors.scale)
+        return not isinstance(self.vectors, PreciseVectors) and parted(self.vectors.scale)
 
     @cached_property
     def kinked(self) -> bool:
         """Whether the derivative of a lift that is only evaluated jumps at θ."""
         fields, theta, rng = self.vectors.fields, self.theta, self.rng
-        if not isinstance(fields, AutogradFields):
+        if fields.analytic:
             return False
         way = fields.unit(theta) / np.sqrt(theta.size) * rng.standard_normal(theta.size)
         form = rng.standard_normal((1, *self.architecture.lifted_shape))
@@ -257,57 +249,42 @@ class View:
         """Decide whether M does not change along a kernel that is not zero."""
         changes, decisive = self.vectors.gram_changes(kernel.velocities)
         worst = int(np.argmax(changes))
-        value = float(changes[worst])
-        holds = decide(decisive)
-        along = f"the {len(changes)} directions of the kernel"
-        reasons = {
-            True: f"M does not change along {along}",
-            False: "M changes along a direction that neither z nor h sees, relatively by "
-            f"{value:.1g}",
-            None: f"M changes along the kernel by {decisive:.1e}: neither zero nor clearly not",
-        }
-        return Finding(
-            "kernel inclusion",
-            verdict_of(holds),
-            value=value,
-            margin=margin_to_zero(decisive),
-            tolerance=TOLERANCE,
-            reason=reasons[holds],
-            witness={"direction": kernel.basis[worst]} if holds is False else {},
-        )
+        value, witness = float(changes[worst]), {"direction": kernel.basis[worst]}
+        holds, margin = decide(decisive), margin_to_zero(decisive)
+        reason = f"M does not change along the {len(changes)} directions of the kernel"
+        if holds is False:
+            reason = "M changes along a direction that neither z nor h sees, relatively by "
+            reason += f"{value:.1g}"
+        elif holds is None:
+            reason = f"M changes along the kernel by {decisive:.1e}: neither zero nor clearly not"
+        return found("kernel inclusion", holds, value, reason, margin=margin, witness=witness)
 
     @fact("frobenius")
     def frobenius(self) -> Finding:
         """Whether brackets lie in the span of the fields."""
         span, rank = self.vectors.field_span()
-        reasons = (
-            "all brackets lie in the span of the fields",
-            "the bracket of two fields leaves their span",
+        yes = "all brackets lie in the span of the fields"
+        no = "the bracket of two fields leaves their span"
+        finding = self._brackets_vanish("frobenius", span, yes, no)
+        return (
+            finding if rank.decided else doubted(finding, f"the span of the fields: {rank.doubt}")
         )
-        return self._brackets_vanish("frobenius", span, rank.decided, reasons)
 
     @fact("commuting")
     def commuting(self) -> Finding:
         """Whether brackets vanish."""
-        reasons = ("all fields commute", "two fields do not commute")
-        return self._brackets_vanish("commuting", self.vectors.span(), True, reasons)
+        yes, no = "all fields commute", "two fields do not commute"
+        return self._brackets_vanish("commuting", self.vectors.span(), yes, no)
 
-    def _brackets_vanish(
-        self, name: str, span: Span, decided: bool, reasons: tuple[str, str]
-    ) -> Finding:
+    def _brackets_vanish(self, name: str, span: Span, yes: str, no: str) -> Finding:
         """Decide whether the part of every bracket outside a span vanishes."""
         value, decisive = self.vectors.largest(span.outside(self.vectors.simple_brackets))
-        holds = decide(decisive) if decided else None
-        unclear = f"a part of {decisive:.1e} is neither zero nor clearly not"
-        return Finding(
-            name,
-            verdict_of(holds),
-            value=value,
-            margin=margin_to_zero(decisive),
-            tolerance=TOLERANCE,
-            reason=unclear if holds is None else reasons[0 if holds else 1],
-            witness=self._worst_pair(span) if holds is False else {},
-        )
+        holds, margin = decide(decisive), margin_to_zero(decisive)
+        reason = f"a part of {decisive:.1e} is neither zero nor clearly not"
+        if holds is not None:
+            reason = yes if holds else no
+        witness = self._worst_pair(span) if holds is False else {}
+        return found(name, holds, value, reason, margin=margin, witness=witness)
 
     def _worst_pair(self, span: Span) -> dict[str, object]:
         """Find two entries of z whose bracket shows the failure, among all or many of them."""
@@ -331,15 +308,15 @@ class View:
         total = dim - int(dimension.value)
         missing = total - known.value
         decided = dimension.verdict is Verdict.HOLDS and known.decided
-        return Finding(
+        return found(
             "laws complete",
-            verdict_of(missing == 0 if decided else None),
-            value=missing,
+            missing == 0 if decided else None,
+            missing,
+            f"{known.value} known laws are independent here, of D − dim Lie = {dim} − "
+            f"{dimension.value} = {total}",
             margin=min(dimension.margin, known.margin),
             tolerance=dimension.tolerance,
-            reason=f"{known.value} known laws are independent here, of D − dim Lie = "
-            f"{dim} − {dimension.value} = {total}",
-            witness={"missing": missing} if decided and missing else {},
+            witness={"missing": missing},
         )
 
     @cached_property
@@ -383,7 +360,7 @@ def inclusion_of_nothing(recoverable: Finding) -> Finding:
 def too_large(architecture: Architecture, fields: GradientFields, limit: int) -> str:
     """Tell what a criterion would take, if that is too much; empty where it can be computed."""
     dim, forms = architecture.dim, 0
-    if isinstance(fields, AutogradFields):
+    if not fields.analytic:
         forms = dim * architecture.lifted_dim
     if dim <= limit and forms <= FORM_LIMIT:
         return ""
