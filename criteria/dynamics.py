@@ -22,6 +22,7 @@ from liftflow.criteria.findings import (
 from liftflow.criteria.traces import FAR, MAX_EVALUATIONS, STEPS, FlowLost, flow_end, followed
 from liftflow.criteria.views import FORM_LIMIT, View
 from liftflow.doors import door
+from liftflow.errors import NotRecoverableError
 from liftflow.typing import FloatArray, OneLiftedTangent, OneTheta, Rng, as_array, as_rng
 
 SEARCH_LIMIT = 100
@@ -315,30 +316,12 @@ def _fibre_walk(view: View) -> list[tuple[FloatArray, FloatArray]]:
     basis, theta = view.kernel.basis, view.theta
     direction = view.rng.standard_normal(len(basis)) @ basis
     moved = theta + STEPS[0] * np.linalg.norm(theta) / np.linalg.norm(direction) * direction
-    end = _return_to(view.architecture, moved, theta)
-    return [] if end is None else [(theta, end)]
-
-
-def _return_to(
-    architecture: Architecture, point: FloatArray, theta: FloatArray
-) -> FloatArray | None:
-    """Move a point to the same (φ, h) as θ, by Gauss–Newton steps; None where they fail."""
+    architecture = view.architecture
     z, laws = architecture.lift(theta), architecture.conservation_laws(theta)
-    for _ in range(50):
-        rows = np.asarray(architecture.lift_jacobian(point))
-        law_rows = np.asarray(architecture.conservation_laws_jacobian(point))
-        gap = np.ravel(architecture.lift(point) - z)
-        law_gap = np.asarray(architecture.conservation_laws(point) - laws)
-        size, law_size = (np.linalg.norm(part) or 1.0 for part in (rows, law_rows))
-        step = np.linalg.lstsq(
-            np.vstack([rows / size, law_rows / law_size]),
-            np.concatenate([gap / size, law_gap / law_size]),
-            rcond=TOLERANCE,
-        )[0]
-        point = point - step
-        if np.linalg.norm(step) <= 1e-12 * np.linalg.norm(point):
-            return point
-    return None
+    try:
+        return [(theta, Architecture.recover(architecture, z, laws, near=moved))]
+    except NotRecoverableError:
+        return []
 
 
 def _gram_difference(

@@ -136,6 +136,19 @@ def margin_to_zero(size: float) -> float:
     return max(size / TOLERANCE, TOLERANCE / size) if size > 0 else np.inf
 
 
+def vanishing(
+    name: str,
+    decisive: float,
+    value: float,
+    reasons: tuple[str, str, str],
+    witness: Mapping[str, Any],
+) -> Finding:
+    """Return the finding that holds where a number is zero; reasons are for yes, no and neither."""
+    holds, margin = decide(decisive), margin_to_zero(decisive)
+    reason = dict(zip((True, False, None), reasons, strict=True))[holds]
+    return found(name, holds, value, reason, margin=margin, witness=witness)
+
+
 _WORST = (Verdict.FAILS, Verdict.UNDECIDED, Verdict.HOLDS)
 
 

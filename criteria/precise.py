@@ -48,10 +48,7 @@ SPREAD = 1e3
 """Ratio of the scales of θ from which double precision may hide some."""
 
 Precise = TypeAliasType("Precise", Any)
-"""A number of many bits, or an array of them."""
-
-Neighbours = list[Precise]
-"""Vectors at θ, at the near and at the nearer neighbour."""
+"""A number of many bits, or an array of them; vectors at θ and both neighbours, on an axis."""
 
 _CONTEXT = RLock()
 _VANISHED = 1e-15  # relative size of a singular value that is rounding
@@ -85,12 +82,11 @@ def distance(here: Precise, near: Precise, nearer: Precise) -> float:
 
 
 def _lengths(rows: Precise) -> Precise:
-    return _root((rows * rows).sum(axis=1))
+    return _root((rows * rows).sum(axis=-1))
 
 
-def _independent(rows: Precise, basis: Precise, count: int) -> tuple[Precise, list[Precise]]:
+def _independent(rest: Precise, count: int) -> tuple[Precise, list[Precise]]:
     """Up to ``count`` orthonormal vectors, longest rest first, and the lengths of these rests."""
-    rest = rows - (rows @ basis.T) @ basis
     found: list[Precise] = []
     pivots: list[Precise] = []
     while len(rest) and len(found) < count:
@@ -102,49 +98,33 @@ def _independent(rows: Precise, basis: Precise, count: int) -> tuple[Precise, li
         pivots.append(pivot)
         found.append(rest[first] / pivot)
         rest = rest - np.outer(rest @ found[-1], found[-1])
-    return np.array(found, object).reshape(len(found), rows.shape[1]), pivots
+    return np.array(found, object).reshape(len(found), rest.shape[1]), pivots
 
 
 class PreciseSpan(Span):
-    """Span by pivots, each as clear as its distance from vanishing.
-
-    Attributes
-    ----------
-    bases : Neighbours
-        Orthonormal.
-    """
+    """Span by pivots, each as clear as its distance from vanishing."""
 
     def __init__(self, size: int) -> None:
         super().__init__(size)
-        self.bases = [np.zeros((0, size), object) for _ in range(3)]
-
-    @property
-    def dimension(self) -> int:
-        return len(self.bases[0])
+        self.basis = np.zeros((3, 0, size), object)
 
     @_precisely()
-    def extend(self, vectors: Neighbours) -> Rank:
+    def extend(self, vectors: Precise) -> Rank:
         """Add vectors, and tell how many dimensions they add, in terms of distances.
 
         Undecided where a pivot neither vanishes nor clearly not, or where it may do so in favour
         of another one that is as small.
         """
-        missing = self.bases[0].shape[1] - self.dimension
+        missing = self.size - self.dimension
         lengths = _lengths(vectors[1])
-        lengths = np.where(lengths > _TINY, lengths, 1)[:, None]
-        found = [
-            _independent(rows / lengths, basis, missing)
-            for rows, basis in zip(vectors, self.bases, strict=True)
-        ]
+        rest = self.outside(vectors / np.where(lengths > _TINY, lengths, 1)[:, None])
+        found = [_independent(rows, missing) for rows in rest]
         padded = [pivots + [arb(0)] * (missing - len(pivots)) for _, pivots in found]
         distances = [distance(*pivots) for pivots in zip(*padded, strict=True)]
         value = sum(size > TOLERANCE for size in distances)
-        self._keep([float(pivot) for pivot in padded[0]], value)
         self.opened |= bool(np.any(np.array(padded[1][value:]) > _TINY))
-        self.bases = [
-            np.vstack([basis, directions[:value]])
-            for basis, (directions, _) in zip(self.bases, found, strict=True)
-        ]
+        basis = np.array([directions[:value] for directions, _ in found], object)
+        self._add([float(pivot) for pivot in padded[0]], basis, value)
         return Rank(
             value=value,
             doubtful=_doubtful(distances, padded[1]),
@@ -152,17 +132,12 @@ class PreciseSpan(Span):
             dropped=max(distances[value:], default=np.nan),
         )
 
-    @_precisely()
-    def outside(self, vectors: Neighbours) -> Neighbours:
-        return [
-            rows - (rows @ basis.T) @ basis for rows, basis in zip(vectors, self.bases, strict=True)
-        ]
+    outside = _precisely()(Span.outside)
 
-    def complement(self) -> Neighbours:
+    def complement(self) -> Precise:
         """Project the same random vectors, so that they vary as the complements do."""
-        size = self.bases[0].shape[1]
-        shape = (size - self.dimension, size)
-        return self.outside([_exact(np.random.default_rng(0).standard_normal(shape))] * 3)
+        shape = self.size - self.dimension, self.size
+        return self.outside(_exact(np.random.default_rng(0).standard_normal(shape)))
 
 
 def _doubtful(distances: Sequence[float], near: Sequence[Precise]) -> float:
@@ -188,14 +163,17 @@ class PreciseVectors(Vectors):
     """
 
     @cached_property
-    def _points(self) -> Neighbours:
-        return [_exact(self.fields.point(theta)) for theta in self._thetas]
+    def _thetas(self) -> OneTheta:
+        weights = typical_weights(self.architecture, self.theta)
+        aside = self.tangents((weights * self.rng.standard_normal(self.size))[None])
+        return self.theta + np.array([[0.0], [NEAR], [NEARER]]) * aside
 
     @cached_property
-    def _thetas(self) -> list[OneTheta]:
-        weights = typical_weights(self.architecture, self.theta)
-        aside = self.tangents((weights * self.rng.standard_normal(self.size))[None])[0]
-        return [self.theta + size * aside for size in (0.0, NEAR, NEARER)]
+    def _points(self) -> Precise:
+        return _exact([self.fields.point(theta) for theta in self._thetas])
+
+    def _everywhere(self, evaluate: Callable[[Precise], Precise]) -> Precise:
+        return np.array([evaluate(point) for point in self._points]) / self.scale
 
     @cached_property
     def scale(self) -> FloatArray:
@@ -203,70 +181,60 @@ class PreciseVectors(Vectors):
         forms = self.random_forms(self.n_fields)
         return column_lengths(self.fields.majorants([forms], self.point, self.n_fields), self.point)
 
-    def _rows(self, evaluate: Callable[[Precise], Precise]) -> Neighbours:
-        return [evaluate(point) / self.scale for point in self._points]
-
     def span(self) -> PreciseSpan:
         return PreciseSpan(self.size)
 
     @cached_property
-    def field_vectors(self) -> Neighbours:
+    def field_vectors(self) -> Precise:
         count = self.n_fields
         with _precisely():
             forms = _exact_forms(self.random_forms(count))
-            return self._rows(lambda point: self.fields.values(forms, point, count))
+            return self._everywhere(lambda point: self.fields.values(forms, point, count))
 
     @cached_property
-    def law_rows(self) -> Neighbours:
+    def law_rows(self) -> Precise:
         """Entries of θ and zeros, without rounding."""
-        jacobian = self.architecture.conservation_laws_jacobian
-        return [_exact(self.fields.velocities(np.asarray(jacobian(at)))) for at in self._thetas]
+        laws = np.asarray(self.architecture.conservation_laws_jacobian(self._thetas))
+        return _exact([self.fields.velocities(rows) for rows in laws])
 
     @_precisely()
-    def scaled(self, rows: Neighbours, factors: FloatArray) -> Neighbours:
-        return [row * factors for row in rows]
-
-    def joined(self, one: Neighbours, other: Neighbours) -> Neighbours:
-        return [np.vstack(rows) for rows in zip(one, other, strict=True)]
+    def scaled(self, rows: Precise, factors: FloatArray) -> Precise:
+        return rows * factors
 
     @_precisely()
-    def brackets(self, forms: Sequence[NetworkForms], count: int) -> Neighbours:
-        sizes = self._bracket_units(forms, count)
+    def brackets(self, forms: Sequence[NetworkForms], count: int) -> Precise:
         exact = [_exact_forms(form) for form in forms]
-        rows = self._rows(lambda point: self.fields.brackets(exact, point, count))
-        return [row / sizes for row in rows]
+        rows = self._everywhere(lambda point: self.fields.brackets(exact, point, count))
+        return rows / self._bracket_units(forms, count)
 
     @_precisely()
-    def lengths(self, vectors: Neighbours) -> FloatArray:
+    def lengths(self, vectors: Precise) -> FloatArray:
         lengths: FloatArray = _lengths(vectors[0]).astype(float)
         return lengths
 
     @_precisely()
-    def largest(self, vectors: Neighbours) -> tuple[float, float]:
+    def largest(self, vectors: Precise) -> tuple[float, float]:
         """Length of the longest vector at θ, and the largest distance of all coordinates from zero.
 
         One that nearly vanishes may be so much larger at the neighbours that it would hide another
         that stays. Where vectors hide others in all coordinates, as their span tells, nothing is
         decided.
         """
-        coordinates = zip(*[_lengths(rows.T) for rows in vectors], strict=True)
+        coordinates = _lengths(np.swapaxes(vectors, 1, 2)).T
         decisive = max(distance(*sizes) for sizes in coordinates)
         if decisive < NONZERO and not self.span().extend(vectors).decided:
             decisive = TOLERANCE
         return float(max(_lengths(vectors[0]))), decisive
 
-    @_precisely()
-    def velocities(self, span: Span) -> Neighbours:
-        velocities: Neighbours = [rows / self.scale for rows in span.complement()]
-        return velocities[:1] if span.opened else velocities  # others would be no measure
+    velocities = _precisely()(Vectors.velocities)
 
     @_precisely()
-    def plain(self, velocities: Neighbours) -> FloatArray:
+    def plain(self, velocities: Precise) -> FloatArray:
         units: FloatArray = (velocities[0] / _lengths(velocities[0])[:, None]).astype(float)
         return units
 
     @_precisely()
-    def gram_changes(self, velocities: Neighbours) -> tuple[FloatArray, float]:
+    def gram_changes(self, velocities: Precise) -> tuple[FloatArray, float]:
         pairs = [_exact_forms(self.random_forms(2)) for _ in range(N_PROBES)]
         changes = [
             relative_gram_changes(self.fields, pairs, *at)

@@ -19,7 +19,7 @@ from liftflow.criteria.findings import DROP, Rank, rank_of
 from liftflow.typing import FloatArray, Forms, IntArray, OneTangent, OneTheta, refuse_beyond
 
 Rows = TypeAliasType("Rows", Any)
-"""Vectors of a point, opaque to the criteria: rows of an array, or of one per neighbour."""
+"""Vectors of a point, opaque to the criteria: an array of rows, or one with an axis before."""
 
 SPARE = 6
 """Random combinations more than can be independent, so that no single one decides."""
@@ -48,38 +48,40 @@ class Span:
     opened = False
 
     def __init__(self, size: int) -> None:
-        self.basis: Rows = np.zeros((size, 0))
+        self.size = size
+        self.basis: Rows = np.zeros((0, size))
         self._kept: list[float] = []
 
     @property
     def dimension(self) -> int:
         """Number of independent vectors so far."""
-        return int(self.basis.shape[1])
+        return int(self.basis.shape[-2])
 
     def extend(self, vectors: Rows) -> Rank:
         """Add vectors, at most about as long as unit vectors; tell what dimensions they add."""
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-        rest = self.outside(vectors / np.maximum(lengths, _SHORTEST))
+        rest = vectors / np.maximum(lengths, _SHORTEST)
+        for _ in range(2):  # twice, so that the rest is orthogonal to rounding
+            rest = self.outside(rest)
         _, singular, right = np.linalg.svd(rest, full_matrices=False)
         rank = rank_of(singular)
-        missing = len(self.basis) - self.dimension
-        self._keep([*singular.tolist(), *[0.0] * missing][:missing], rank.value)
-        self.basis = np.hstack([self.basis, right[: rank.value].T])
+        self._add(singular.tolist(), right[: rank.value], rank.value)
         return rank
 
-    def _keep(self, sizes: list[float], value: int) -> None:
+    def _add(self, sizes: list[float], basis: Rows, value: int) -> None:
+        missing = self.size - self.dimension
+        sizes = [*sizes, *[0.0] * missing][:missing]
         self.smallest = min([*self._kept, *sizes], default=0.0)
         self._kept = [*self._kept, *sizes[:value]]
+        self.basis = np.concatenate([self.basis, basis], axis=-2)
 
     def outside(self, vectors: Rows) -> Rows:
         """Project vectors onto the orthogonal complement."""
-        for _ in range(2):  # twice, so that the rest is orthogonal to rounding
-            vectors = vectors - (vectors @ self.basis) @ self.basis.T
-        return vectors
+        return vectors - (vectors @ np.swapaxes(self.basis, -1, -2)) @ self.basis
 
     def complement(self) -> Rows:
         """Return a basis of all that is orthogonal to the span."""
-        return np.linalg.qr(self.basis, mode="complete")[0][:, self.dimension :].T
+        return np.linalg.qr(self.basis.T, mode="complete")[0][:, self.dimension :].T
 
 
 class Vectors:
@@ -148,10 +150,6 @@ class Vectors:
         """Multiply the coordinates of covectors, which may be made to unit vectors."""
         return unit_rows(rows * factors)
 
-    def joined(self, one: Rows, other: Rows) -> Rows:
-        """Return all of two sets of vectors."""
-        return np.vstack([one, other])
-
     def brackets(self, forms: Sequence[Forms], count: int) -> Rows:
         """Nested brackets [X_k, […, [X_2, X_1]]], X_1 first, relative to their terms.
 
@@ -178,7 +176,8 @@ class Vectors:
 
     def velocities(self, span: Span) -> Rows:
         """Velocities of the point that all covectors of a span vanish on, a basis."""
-        return span.complement() / self.scale
+        velocities = span.complement() / self.scale
+        return velocities[:1] if span.opened else velocities  # the others would be no measure
 
     def plain(self, velocities: Rows) -> FloatArray:
         """Return velocities as rows of floats, of any length."""

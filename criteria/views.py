@@ -16,8 +16,8 @@ from liftflow.criteria.findings import (
     decide,
     doubted,
     found,
-    margin_to_zero,
     undecided,
+    vanishing,
 )
 from liftflow.criteria.precise import PreciseVectors, needs_precision, parted
 from liftflow.criteria.traces import LieTrace, lie_trace, orbit_trace
@@ -224,7 +224,7 @@ class View:
         """Stack covectors on those of ∂φ, scaled so that no unit of θ or of a row matters."""
         vectors, span = self.vectors, self.vectors.span()
         rows = vectors.scaled(rows, 1 / vectors.scale)
-        rank = span.extend(vectors.joined(vectors.field_vectors, rows))
+        rank = span.extend(np.concatenate([vectors.field_vectors, rows], axis=-2))
         velocities = vectors.velocities(span)
         basis = vectors.tangents(vectors.plain(velocities))
         basis = basis / np.linalg.norm(basis, axis=1, keepdims=True)
@@ -250,14 +250,11 @@ class View:
         changes, decisive = self.vectors.gram_changes(kernel.velocities)
         worst = int(np.argmax(changes))
         value, witness = float(changes[worst]), {"direction": kernel.basis[worst]}
-        holds, margin = decide(decisive), margin_to_zero(decisive)
-        reason = f"M does not change along the {len(changes)} directions of the kernel"
-        if holds is False:
-            reason = "M changes along a direction that neither z nor h sees, relatively by "
-            reason += f"{value:.1g}"
-        elif holds is None:
-            reason = f"M changes along the kernel by {decisive:.1e}: neither zero nor clearly not"
-        return found("kernel inclusion", holds, value, reason, margin=margin, witness=witness)
+        yes = f"M does not change along the {len(changes)} directions of the kernel"
+        no = "M changes along a direction that neither z nor h sees, relatively by "
+        unclear = f"M changes along the kernel by {decisive:.1e}: neither zero nor clearly not"
+        reasons = yes, f"{no}{value:.1g}", unclear
+        return vanishing("kernel inclusion", decisive, value, reasons, witness)
 
     @fact("frobenius")
     def frobenius(self) -> Finding:
@@ -279,12 +276,9 @@ class View:
     def _brackets_vanish(self, name: str, span: Span, yes: str, no: str) -> Finding:
         """Decide whether the part of every bracket outside a span vanishes."""
         value, decisive = self.vectors.largest(span.outside(self.vectors.simple_brackets))
-        holds, margin = decide(decisive), margin_to_zero(decisive)
-        reason = f"a part of {decisive:.1e} is neither zero nor clearly not"
-        if holds is not None:
-            reason = yes if holds else no
-        witness = self._worst_pair(span) if holds is False else {}
-        return found(name, holds, value, reason, margin=margin, witness=witness)
+        witness = self._worst_pair(span) if decide(decisive) is False else {}
+        unclear = f"a part of {decisive:.1e} is neither zero nor clearly not"
+        return vanishing(name, decisive, value, (yes, no, unclear), witness)
 
     def _worst_pair(self, span: Span) -> dict[str, object]:
         """Find two entries of z whose bracket shows the failure, among all or many of them."""
