@@ -44,8 +44,11 @@ MAX_DECADES = 20
 """Range of weights of θ, in powers of ten, for which these bits suffice at all depths of brackets:
 each deeper level takes twice as many decades."""
 
-SPREAD = 1e3
+PARTED = 1e3
 """Ratio of the scales of θ from which double precision may hide some."""
+
+SPREAD = 1e2
+"""Ratio of the singular values of layers up to which it certainly hides none."""
 
 Precise = TypeAliasType("Precise", Any)
 """A number of many bits, or an array of them; vectors at θ and both neighbours, on an axis."""
@@ -288,7 +291,7 @@ def _(architecture: DeepLinear, theta: FloatArray) -> bool:
         return False
     layers = [np.linalg.svd(np.asarray(u), compute_uv=False) for u in architecture.layers(theta)]
     scales = [singular[singular > _VANISHED * singular[0]] for singular in layers]
-    return parted(np.concatenate(scales))
+    return parted(np.concatenate(scales), SPREAD)
 
 
 @needs_precision.register
@@ -296,9 +299,9 @@ def _(network: ReLUNetwork, theta: FloatArray) -> bool:
     return _suffices(network, theta) and parted_zeros(theta)
 
 
-def parted(scales: FloatArray) -> bool:
+def parted(scales: FloatArray, ratio: float = PARTED) -> bool:
     """Tell whether scales are so different that double precision hides some."""
-    return bool(np.max(scales, initial=0.0) > SPREAD * np.min(scales, initial=np.inf))
+    return bool(np.max(scales, initial=0.0) > ratio * np.min(scales, initial=np.inf))
 
 
 def parted_zeros(theta: OneTheta) -> bool:
