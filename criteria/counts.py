@@ -39,11 +39,8 @@ def count_conservation_laws(
         there are never too large, and too small only with a probability that the theorem of
         Schwartz and Zippel bounds.
 
-    Returns
-    -------
-    finding : Finding
-        The value is the number of laws, an int. Undecided where no singular values are clear at
-        any of three random points. In exact mode the witness has the ``error_bound``.
+    The value is the number of laws, an int. Undecided where no singular values are clear at
+    any of three random points. In exact mode the witness has the ``error_bound``.
 
     Raises
     ------
@@ -67,8 +64,8 @@ def count_conservation_laws(
     if isinstance(architecture, ReLUNetwork) and large:
         return law_count(architecture)
     traces: list[LieTrace] = []
-    for _ in range(_POINTS):  # any generic point will do, so one that decides
-        point = np.asarray(architecture.random_point(rng=rng))
+    points = np.asarray(architecture.random_point(_POINTS, rng=rng))
+    for point in points:  # any generic one will do, so one that decides
         traces.append(lie_trace(Vectors(architecture, point, rng, fields)))
         if traces[-1].decided and fields.analytic:
             break  # known to be analytic; the others may have pieces with other counts

@@ -1,7 +1,6 @@
 """What the graph of a ReLU network tells alone: no path, no Jacobian."""
 
 from collections.abc import Hashable
-from dataclasses import replace
 from functools import cached_property
 
 import networkx as nx
@@ -13,7 +12,7 @@ from scipy.sparse.linalg import eigsh, lsmr
 
 from liftflow.architectures import ReLUNetwork
 from liftflow.architectures.dag import CompiledDAG
-from liftflow.criteria.findings import Finding, Rank, Verdict, doubted, found
+from liftflow.criteria.findings import Finding, Verdict, found
 from liftflow.criteria.precise import PreciseVectors, parted_zeros
 from liftflow.criteria.views import BRACKET_LIMIT, View, inclusion_of_nothing, view_of
 from liftflow.typing import IntArray, OneTheta
@@ -165,11 +164,7 @@ def shared_edge(dag: CompiledDAG) -> tuple[Hashable, ...]:
     """Find a hidden node, one or none, with two edges in or out: then two paths share an edge.
 
     At nonzero θ the fields of two different paths commute if and only if they share no edge, and
-    none do exactly where every hidden node has one edge in and one out.
-
-    References
-    ----------
-    Ours.
+    none do exactly where every hidden node has one edge in and one out (ours).
     """
     into = np.bincount(dag.head_hidden + 1, minlength=dag.n_hidden + 1)[1:]
     out_of = np.bincount(dag.tail_hidden + 1, minlength=dag.n_hidden + 1)[1:]
@@ -196,48 +191,32 @@ class GraphView(View):
     def inclusion(self) -> Finding:
         """Whether M does not change along ker ∂φ ∩ ker ∂h."""
         if self.recoverable.verdict is Verdict.FAILS:
-            return self.inclusion_where_it_fails()
+            return super().inclusion
         return inclusion_of_nothing(self.recoverable)
-
-    def inclusion_where_it_fails(self) -> Finding:
-        """Decide the kernel inclusion where the kernel is not zero."""
-        return super().inclusion
 
     @cached_property
     def commuting(self) -> Finding:
         """Whether brackets vanish."""
         if not np.all(self.theta):
-            return self.commuting_at_zeros()
+            return super().commuting
         nodes = shared_edge(self.architecture.dag)
         reason = f"paths through {nodes[0]!r} share an edge" if nodes else "no paths share an edge"
         witness = {"node": nodes[0]} if nodes else {}
         value = float(bool(nodes))
         return found("commuting", not nodes, value, reason, tolerance=0.0, witness=witness)
 
-    def commuting_at_zeros(self) -> Finding:
-        """Decide whether brackets vanish where weights do."""
-        return super().commuting
-
 
 class LargeGraphView(GraphView):
     """The view of a ReLU network of more than ``GRAPH_LIMIT`` parameters: the graph tells all.
 
-    Where θ is recoverable, the spans of ∂φ and ∂h fill ℝᴰ together.
+    Where θ is recoverable, the spans of ∂φ and ∂h fill ℝᴰ together; else nothing is told.
     """
 
     def too_large(self, limit: int = BRACKET_LIMIT) -> str:
-        return ""
-
-    def inclusion_where_it_fails(self) -> Finding:
-        reason = (
-            "θ is not recoverable, and the network has too many parameters to look at its kernel"
+        return (
+            "the network has too many parameters to look at its kernel or at brackets, and the "
+            f"graph does not tell where weights are zero ({self.recoverable.reason})"
         )
-        return replace(doubted(self.recoverable, reason), name="kernel inclusion")
-
-    def commuting_at_zeros(self) -> Finding:
-        reason = "too many parameters for brackets, and zeros among them, of which the graph "
-        reason += "does not tell"
-        return found("commuting", None, 0.0, reason, margin=1.0, tolerance=0.0)
 
     @property
     def _is_recoverable(self) -> bool:
@@ -246,36 +225,27 @@ class LargeGraphView(GraphView):
     @cached_property
     def frobenius(self) -> Finding:
         """Whether brackets lie in the span of the fields: they are tangent to the laws."""
-        if self._is_recoverable:
-            reason = "θ is recoverable, so range ∂φᵀ is ker ∂h, which holds all brackets"
-            return found("frobenius", True, 0.0, reason, tolerance=0.0)
-        reason = "too many parameters for brackets, and θ is not recoverable, which would decide"
-        return found("frobenius", None, 0.0, reason, margin=1.0, tolerance=0.0)
+        if not self._is_recoverable:
+            return super().frobenius
+        reason = "θ is recoverable, so range ∂φᵀ is ker ∂h, which holds all brackets"
+        return found("frobenius", True, 0.0, reason, tolerance=0.0)
 
     @cached_property
     def dimension(self) -> Finding:
         """Dimension of the trace of the Lie algebra."""
-        network, recoverable = self.architecture, self.recoverable
-        return replace(
-            recoverable,
-            name="dimension of the Lie algebra",
-            verdict=Verdict.HOLDS if self._is_recoverable else Verdict.UNDECIDED,
-            value=network.dim - network.n_hidden,
-            reason=f"from the graph: D − |H| where θ is recoverable, and {recoverable.reason}",
-            witness={},
-        )
+        if not self._is_recoverable:
+            return super().dimension
+        network, reason = self.architecture, f"D − |H| by the graph: {self.recoverable.reason}"
+        value = network.dim - network.n_hidden
+        return found("dimension of the Lie algebra", True, value, reason, tolerance=0.0)
 
     @cached_property
-    def law_rank(self) -> Rank:
-        """Rank of ∂h(θ)."""
-        doubtful = np.nan if self._is_recoverable else 0.0
-        return Rank(self.architecture.n_hidden, doubtful, np.nan, np.nan)
-
-    @cached_property
-    def in_orbit(self) -> tuple[Finding, Finding]:
-        """Recoverability and the kernel inclusion in the orbit: not looked at."""
-        unknown = replace(self.inclusion_where_it_fails(), name="recoverable")
-        return unknown, unknown
+    def complete(self) -> Finding:
+        """Whether rank ∂h = D − dim Lie."""
+        if not self._is_recoverable:
+            return super().complete
+        reason = f"|H| laws of D − dim Lie = |H| by the graph: {self.recoverable.reason}"
+        return found("laws complete", True, 0, reason, tolerance=0.0)
 
 
 def law_count(network: ReLUNetwork) -> Finding:

@@ -158,12 +158,7 @@ def _doubtful(distances: Sequence[float], near: Sequence[Precise]) -> float:
 
 
 class PreciseVectors(Vectors):
-    """Vectors in high precision: the distance to a point where a number vanishes decides.
-
-    References
-    ----------
-    Ours.
-    """
+    """Vectors in high precision: the distance to a point where a number vanishes decides (ours)."""
 
     @cached_property
     def _thetas(self) -> OneTheta:

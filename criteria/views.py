@@ -315,14 +315,10 @@ class View:
 
     @cached_property
     def in_orbit(self) -> tuple[Finding, Finding]:
-        """Recoverability and the kernel inclusion in the orbit, all that flows can reach.
+        """Recoverability and the kernel inclusion in the orbit, all that flows can reach (ours).
 
         The second is undecided also where ∂φ has a smaller rank than elsewhere, so that its
         kernel at θ may not be that of points close by.
-
-        References
-        ----------
-        Ours.
         """
         if reason := self.too_large():
             return (unknown := undecided("recoverable", reason)), unknown
