@@ -1,4 +1,4 @@
-"""Paths of a network: the table of all of them, and charts by a basis of D − |H| of them."""
+"""Charts of a network's image by a basis of D − |H| paths."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -6,12 +6,11 @@ from typing import Any
 
 import numpy as np
 from autograd.extend import defjvp, defvjp, primitive
-from scipy.sparse import csr_array
 
 from liftflow.architectures.dag import CompiledDAG
-from liftflow.architectures.laplacian import GroundedLaplacian
+from liftflow.architectures.laplacian import Laplacian
 from liftflow.doors import Guarded
-from liftflow.errors import ArchitectureError, NotRecoverableError
+from liftflow.errors import NotRecoverableError
 from liftflow.linalg import is_squarable, over_batch
 from liftflow.typing import (
     FloatArray,
@@ -25,82 +24,7 @@ from liftflow.typing import (
     as_instance,
     as_vector,
     freeze,
-    refuse_beyond,
 )
-
-
-def path_table(dag: CompiledDAG, limit: int) -> IntArray:
-    """List the edges of all paths, in lexicographic order.
-
-    Paths are ordered by their start (the inputs in the order given, then ⟨1⟩), then by their
-    first edge, second edge, …, compared by parameter number. For complete layers this is the
-    row-major order of ``(input, hidden, …, output)``.
-
-    Parameters
-    ----------
-    limit : int
-        Largest number of paths to list.
-
-    Returns
-    -------
-    edges : array, shape=[n_paths, longest path]
-        Parameter numbers, padded at the end by ``dag.dim``.
-
-    Raises
-    ------
-    ArchitectureError
-        More paths than ``limit``.
-    """
-    if dag.n_paths > limit:
-        raise ArchitectureError(
-            f"the network has {dag.n_paths} paths, more than the limit of {limit}; use "
-            "coordinates='basis', which lists none, or raise path_limit"
-        )
-    refuse_beyond(dag.n_paths * len(dag.members), f"a table of {dag.n_paths} paths")
-    suffixes: dict[int, IntArray] = {int(node): np.empty((1, 0), np.intp) for node in dag.outputs}
-    starts = [*range(dag.n_inputs), len(dag.nodes)]
-    by_tail = np.argsort(dag.tails, kind="stable")
-    bounds = np.searchsorted(dag.tails[by_tail], np.arange(len(dag.nodes) + 2))
-    inner = [*dag.hidden_nodes[::-1], *starts]
-    for node in inner:
-        out_of = by_tail[bounds[node] : bounds[node + 1]]
-        suffixes[int(node)] = _stack(
-            [_prepend(edge, suffixes[int(dag.heads[edge])]) for edge in out_of], dag.dim
-        )
-    return _stack([suffixes[node] for node in starts], dag.dim)
-
-
-def _prepend(edge: int, suffix: IntArray) -> IntArray:
-    return np.hstack([np.full((len(suffix), 1), edge), suffix])
-
-
-def _stack(tables: list[IntArray], padding: int) -> IntArray:
-    width = max((table.shape[1] for table in tables), default=0)
-    padded = [
-        np.pad(table, ((0, 0), (0, width - table.shape[1])), constant_values=padding)
-        for table in tables
-    ]
-    return np.vstack(padded) if padded else np.empty((0, 0), np.intp)
-
-
-def scatter_matrix(edges: IntArray, dim: int) -> csr_array:
-    """Return the matrix that adds one number per table entry up per parameter.
-
-    Parameters
-    ----------
-    edges : array, shape=[n_paths, length]
-        Parameter numbers, padded by ``dim``.
-    dim : int
-        Number of parameters.
-
-    Returns
-    -------
-    matrix : scipy.sparse.csr_array, shape=[dim, length * n_paths]
-        Columns run over the table column by column.
-    """
-    flat = edges.T.ravel()
-    used = np.flatnonzero(flat < dim)
-    return csr_array((np.ones(used.size), (flat[used], used)), shape=(dim, flat.size))
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +57,7 @@ class Anchors:
         before, into = _best_prefix(dag, logs)
         after, out_of = _best_suffix(dag, logs)
         if not np.all(np.isfinite(before + after)):
-            raise _dead(dag, theta, before, after)
+            dag.channels.refuse_dead(theta)
         return cls(dag, into, out_of)
 
     def deficit(self, theta: OneTheta) -> float:
@@ -246,13 +170,13 @@ def log_abs(theta: OneTheta) -> OneTangent:
 
 def _best_prefix(dag: CompiledDAG, logs: FloatArray) -> tuple[FloatArray, IntArray]:
     """Largest log-product from a start to each hidden node, and the edge it comes in by."""
-    parts = zip(dag.hidden_generations, dag.in_edges, strict=True)
+    parts = zip(dag.hidden_generations, dag.channels.into, strict=True)
     return _best(dag.head_hidden, dag.tail_hidden, parts, logs, dag.n_hidden)
 
 
 def _best_suffix(dag: CompiledDAG, logs: FloatArray) -> tuple[FloatArray, IntArray]:
     """Largest log-product from each hidden node to an output, and the edge it leaves by."""
-    parts = zip(dag.hidden_generations[::-1], dag.out_edges[::-1], strict=True)
+    parts = zip(dag.hidden_generations[::-1], dag.channels.out_of[::-1], strict=True)
     return _best(dag.tail_hidden, dag.head_hidden, parts, logs, dag.n_hidden)
 
 
@@ -270,23 +194,6 @@ def _best(
         first = np.unique(owners[winners], return_index=True)[1]
         choice[hidden] = edges[winners[first]]
     return best[:-1], choice
-
-
-def _dead(
-    dag: CompiledDAG, theta: FloatArray, before: FloatArray, after: FloatArray
-) -> NotRecoverableError:
-    """Name the parameters whose every path passes through another zero."""
-    before, after = np.append(before, 0.0), np.append(after, 0.0)
-    alive = np.isfinite(before[dag.tail_hidden]) & np.isfinite(after[dag.head_hidden])
-    names = [dag.parameter_names[edge] for edge in np.flatnonzero(~alive)]
-    shown = ", ".join(f"{u!r}→{v!r}" for u, v in names[:8])
-    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-    return NotRecoverableError(
-        f"dead parameters: every path through {shown}{more} passes through another weight that "
-        "is zero, so no velocity of them is seen in z, which has no chart here; remove them from "
-        "the graph or start from nonzero weights",
-        names,
-    )
 
 
 def follow_signs(dag: CompiledDAG, theta: OneTheta, near: OneTheta) -> OneTheta:
@@ -341,8 +248,8 @@ class BasisPathChart(Guarded):
 
     Parameters
     ----------
-    laplacian : GroundedLaplacian
-        Of the network's graph.
+    laplacian : Laplacian
+        Of the network's channels.
     signs : OnHidden
         Sign of the product along the anchor path to each hidden node: what φ forgets, and what
         cannot change inside the chart.
@@ -352,13 +259,13 @@ class BasisPathChart(Guarded):
     Cf. [Meng2019]_ for layered networks.
     """
 
-    laplacian: GroundedLaplacian
+    laplacian: Laplacian
     anchors: Anchors
     signs: OnHidden
 
     def __post_init__(self) -> None:
         """Freeze the arrays, on which those that are cached rest."""
-        as_instance(self.laplacian, GroundedLaplacian, "laplacian")
+        as_instance(self.laplacian, Laplacian, "laplacian")
         as_instance(self.anchors, Anchors, "anchors")
         as_vector(self.signs, "signs", self.dag.n_hidden)
         freeze((self.signs, self.anchors.into, self.anchors.out_of))
@@ -398,7 +305,7 @@ class BasisPathChart(Guarded):
     def _edge_products(self, theta: FloatArray) -> FloatArray:
         """Product along the basis path of each edge, shape=[D]."""
         ends = self.anchors.products_before(theta), self.anchors.products_after(theta)
-        return self.dag.scaled(theta, *ends)
+        return self.dag.channels.scaled(theta, *ends)
 
     def _ends(self, theta: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Products ω along the anchors up to each edge's tail and from its head, shape=[D]."""
@@ -430,7 +337,7 @@ class BasisPathChart(Guarded):
         rates = self._rates(theta, tangent)
         before, after = anchors.sums_before(rates), anchors.sums_after(rates)
         pushed = np.empty_like(theta)
-        for tile in dag.tiles:
+        for tile in dag.channels.tiles:
             target = pushed[tile.part].reshape(tile.shape)
             target.fill(0.0)
             if tile.tails is not None:
@@ -439,11 +346,11 @@ class BasisPathChart(Guarded):
                 target += after[tile.heads]
             target *= theta[tile.part].reshape(tile.shape)
             target += tangent[tile.part].reshape(tile.shape)
-        if dag.loose.size:
-            edges = dag.loose
+        if dag.channels.loose.size:
+            edges = dag.channels.loose
             pushed[edges] = theta[edges] * self._end_sums(rates)[edges] + tangent[edges]
         ends = anchors.products_before(theta), anchors.products_after(theta)
-        return np.take(dag.scaled(pushed, *ends, out=pushed), self.edges)
+        return np.take(dag.channels.scaled(pushed, *ends, out=pushed), self.edges)
 
     def hessian(self, theta: Theta, tangent_a: Tangent, tangent_b: Tangent) -> Tangent:
         r"""Evaluate the second derivative of the coordinates, in O(edges).
@@ -535,7 +442,7 @@ class BasisPathChart(Guarded):
                 f"the anchor path through {self.dag.nodes[node]!r} vanishes at these coordinates: "
                 "they are outside the chart; take network.basis_chart(theta) at a point nearby"
             )
-        return self.dag.scaled(products, 1.0 / scale, scale / anchors, out=products)
+        return self.dag.channels.scaled(products, 1.0 / scale, scale / anchors, out=products)
 
     def recover(self, coordinates: Tangent, laws: OnHidden, *, near: Theta | None = None) -> Theta:
         """Recover Ψ(z, h) from the coordinates, the exact inverse of :meth:`coordinates` on 𝓜_θ₀.
@@ -581,7 +488,7 @@ class BasisPathChart(Guarded):
         theta = self._at_scale(coordinates, self.signs * scale)
         logs = self.laplacian.rescaling(theta**2, laws, warm=warm)
         factors = np.exp(logs / 2)
-        return self.dag.scaled(theta, 1.0 / factors, factors, out=theta)
+        return self.dag.channels.scaled(theta, 1.0 / factors, factors, out=theta)
 
     def lift_tangent(self, theta: Theta, velocity: Tangent) -> Tangent:
         """Find some velocity of θ that pushes forward to ``velocity``: a section, in O(edges).
@@ -620,10 +527,11 @@ class BasisPathChart(Guarded):
 
     def reanchored(self, theta: OneTheta) -> "BasisPathChart":
         """Change to the chart with the strongest anchors at θ, handing the signs on."""
-        return make_chart(self.laplacian, as_vector(theta, "theta", self.dag.dim))
+        return make_chart(self.dag, as_vector(theta, "theta", self.dag.dim))
 
 
-def make_chart(laplacian: GroundedLaplacian, theta: OneTheta) -> BasisPathChart:
+def make_chart(dag: CompiledDAG, theta: OneTheta) -> BasisPathChart:
     """Chart with the strongest anchors at θ, and the signs of θ."""
-    anchors = Anchors.strongest(laplacian.dag, theta)
-    return BasisPathChart(laplacian, anchors, anchors.products_before(np.sign(theta)))
+    anchors = Anchors.strongest(dag, theta)
+    signs = anchors.products_before(np.sign(theta))
+    return BasisPathChart(dag.channels.laplacian, anchors, signs)
