@@ -32,6 +32,9 @@ def count_conservation_laws(
 ) -> Finding:
     """Count the independent conservation laws at a generic θ, D − dim Lie(∇φ).
 
+    The value is the number of laws, an int. Undecided where no singular values are clear at
+    any of three random points. In exact mode the witness has the ``error_bound``.
+
     Parameters
     ----------
     exact : bool
@@ -39,8 +42,6 @@ def count_conservation_laws(
         there are never too large, and too small only with a probability that the theorem of
         Schwartz and Zippel bounds.
 
-    The value is the number of laws, an int. Undecided where no singular values are clear at
-    any of three random points. In exact mode the witness has the ``error_bound``.
 
     Raises
     ------

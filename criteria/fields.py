@@ -69,10 +69,6 @@ class Arithmetic:
             return rng.integers(self.prime, size=shape)
         return rng.standard_normal(shape)
 
-    def ones(self, shape: tuple[int, ...]) -> Coordinates:
-        """Return an array of ones."""
-        return np.ones(shape, np.int64 if self.exact else np.float64)
-
     def multiply(self, a: Coordinates, b: Coordinates) -> Coordinates:
         """Multiply two jets entry by entry."""
         if len(a) == 1 or len(b) == 1:

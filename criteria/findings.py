@@ -171,23 +171,12 @@ def combine(findings: list[Finding]) -> Finding:
 
 @dataclass(frozen=True)
 class Rank:
-    """Rank of a matrix, read off its singular values.
+    """Rank of a matrix, read off its singular values relative to a scale; NaN where none is."""
 
-    Attributes
-    ----------
-    value : int
-        Number of singular values above the tolerance.
-    doubtful : float
-        The largest one in the gap between zero and nonzero; NaN where there is none.
-    kept, dropped : float
-        The last singular value that counts as nonzero and the first that counts as zero, relative
-        to the scale; NaN where there is none.
-    """
-
-    value: int
-    doubtful: float
-    kept: float
-    dropped: float
+    value: int  # number of those above the tolerance
+    doubtful: float  # the largest in the gap between zero and nonzero
+    kept: float  # the last that counts as nonzero
+    dropped: float  # the first that counts as zero
 
     @property
     def decided(self) -> bool:

@@ -6,8 +6,7 @@ from functools import cached_property
 import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array, csr_array, hstack
-from scipy.sparse.csgraph import breadth_first_order, connected_components
+from scipy.sparse import csr_array, hstack
 from scipy.sparse.linalg import eigsh, lsmr
 
 from liftflow.architectures import ReLUNetwork
@@ -112,42 +111,18 @@ def negligible(dag: CompiledDAG, theta: OneTheta) -> NDArray[np.bool_]:
     return tiny
 
 
-def _reached(n_nodes: int, tails: IntArray, heads: IntArray, starts: IntArray) -> NDArray[np.bool_]:
-    """Tell which nodes edges lead to from the starts."""
-    root = n_nodes  # a further node that leads to all starts
-    rows = np.concatenate([tails, np.full(starts.size, root)])
-    columns = np.concatenate([heads, starts])
-    graph = coo_array((np.ones(rows.size), (rows, columns)), shape=(root + 1, root + 1)).tocsr()
-    mask = np.zeros(n_nodes + 1, dtype=bool)
-    mask[breadth_first_order(graph, root, return_predecessors=False)] = True
-    return mask[:-1]
-
-
 def _lost_parameters(dag: CompiledDAG, nonzero: NDArray[np.bool_]) -> IntArray:
     """Return the parameters that neither φ nor h determines."""
-    n_nodes = len(dag.nodes) + 1
-    starts = np.append(np.arange(dag.n_inputs), n_nodes - 1)
-    tails, heads = dag.tails[nonzero], dag.heads[nonzero]
-    before = _reached(n_nodes, tails, heads, starts)
-    after = _reached(n_nodes, heads, tails, dag.outputs)
-    dead = ~(before[dag.tails] & after[dag.heads])
-    lost = dead & ~nonzero
-    free = np.flatnonzero(dead & nonzero)
-    if free.size:
-        live = before & after
-        number = np.zeros(n_nodes, dtype=np.intp)  # 0 is the ground
-        idle = dag.hidden_nodes[~live[dag.hidden_nodes]]
-        number[idle] = 1 + np.arange(idle.size)
-        tails, heads = number[dag.tails[free]], number[dag.heads[free]]
-        size = idle.size + 1
-        graph = coo_array((np.ones(free.size), (tails, heads)), shape=(size, size))
-        n_components, _ = connected_components(graph, directed=False)
-        if free.size > size - n_components:
-            bridges = nx.MultiGraph()
-            bridges.add_edges_from(zip(tails.tolist(), heads.tolist(), free.tolist(), strict=True))
-            ends = set(nx.bridges(bridges))
-            for tail, head, edge in bridges.edges(keys=True):
-                lost[edge] |= (tail, head) not in ends and (head, tail) not in ends
+    alive = dag.channels.walked(nonzero)
+    lost, used, free = ~alive & ~nonzero, alive & nonzero, np.flatnonzero(~alive & nonzero)
+    number = np.arange(1, dag.n_hidden + 2)
+    number[dag.tail_hidden[used]] = number[dag.head_hidden[used]] = number[-1] = 0  # the ground
+    tails, heads = number[dag.tail_hidden[free]], number[dag.head_hidden[free]]
+    graph = nx.MultiGraph()
+    graph.add_edges_from(zip(tails.tolist(), heads.tolist(), free.tolist(), strict=True))
+    bridges = set(nx.bridges(graph))
+    for tail, head, edge in graph.edges(keys=True):
+        lost[edge] |= (tail, head) not in bridges and (head, tail) not in bridges
     return np.flatnonzero(lost)
 
 

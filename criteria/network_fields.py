@@ -155,13 +155,13 @@ class LinearFields(NetworkFields):
     def random_forms(self, count: int, point: FloatArray, rng: np.random.Generator) -> NetworkForms:
         widths = self.architecture.widths
         sources, sinks = (self.arithmetic.draw((count, n), rng) for n in (widths[0], widths[-1]))
-        forms = NetworkForms(self.arithmetic.ones((1, self.dag.dim)), sources, sinks)
+        forms = NetworkForms(np.ones((1, self.dag.dim), int), sources, sinks)
         return forms if self.arithmetic.exact else self._normalised(forms, point)
 
     def basis_forms(self, numbers: IntArray) -> NetworkForms:
         widths = self.architecture.widths
         sinks, sources = np.divmod(numbers, widths[0])
-        ones = self.arithmetic.ones((1, self.dag.dim))
+        ones = np.ones((1, self.dag.dim), int)
         return NetworkForms(ones, np.eye(widths[0])[sources], np.eye(widths[-1])[sinks])
 
 
@@ -179,8 +179,8 @@ class ReLUFields(NetworkFields):
 
     def random_forms(self, count: int, point: OneTheta, rng: np.random.Generator) -> NetworkForms:
         arithmetic = self.arithmetic
-        sources = arithmetic.ones((count, self.dag.n_inputs))
-        sinks = arithmetic.ones((count, self.dag.outputs.size))
+        sources = np.ones((count, self.dag.n_inputs), int)
+        sinks = np.ones((count, self.dag.outputs.size), int)
         multipliers = arithmetic.draw((count, self.dag.dim), rng)
         if arithmetic.exact:
             return NetworkForms(multipliers, sources, sinks)

@@ -36,27 +36,13 @@ _RANDOM_WAYS = 3  # of STEPS that a point aside of θ is tried at
 
 @dataclass(frozen=True, eq=False)
 class LieTrace:
-    """Trace at a point of the Lie algebra that the gradient fields generate.
-
-    Attributes
-    ----------
-    span : Span
-        The trace.
-    ranks : tuple of Rank
-        One per level: of the fields, then of what each depth of brackets adds.
-    settled : bool
-        Whether the last levels added nothing, or there is nothing left to add.
-    generic : int, optional
-        Dimension at generic points close by, where it is known.
-    objection : str
-        Why other points leave it undecided, if they do.
-    """
+    """Trace at a point of the Lie algebra that the gradient fields generate."""
 
     span: Span
-    ranks: tuple[Rank, ...]
-    settled: bool
-    generic: int | None = None
-    objection: str = ""
+    ranks: tuple[Rank, ...]  # one per level: of the fields, then of what each depth adds
+    settled: bool  # the last levels added nothing, or there is nothing left to add
+    generic: int | None = None  # dimension at generic points close by, where it is known
+    objection: str = ""  # why other points leave it undecided, if they do
 
     @property
     def dimension(self) -> int:

@@ -36,30 +36,14 @@ _SIDES = np.array([0.0, 1e-7, -1e-7, 1e-8, -1e-8, 1.0])  # in units, along a ran
 
 @dataclass(frozen=True, eq=False)
 class Kernel:
-    """The kernel of ∂φ(θ) and other covectors: those of the laws, or of the orbit.
+    """The kernel of ∂φ(θ) and other covectors: those of the laws, or of the orbit."""
 
-    Attributes
-    ----------
-    covectors : str
-        What the others are.
-    velocities : Rows
-        A basis, in the coordinates of the fields.
-    basis : FloatArray
-        The same as unit vectors of ℝᴰ.
-    rank : Rank
-        Of all covectors together.
-    smallest : float
-        The smallest of as many singular values or pivots as there are parameters.
-    objection : str
-        What leaves it undecided beside the rank, if anything does.
-    """
-
-    covectors: str
-    velocities: Rows
-    basis: FloatArray
-    rank: Rank
-    smallest: float
-    objection: str = ""
+    covectors: str  # what the others are
+    velocities: Rows  # a basis, in the coordinates of the fields
+    basis: FloatArray  # the same as unit vectors of ℝᴰ
+    rank: Rank  # of all covectors together
+    smallest: float  # of as many singular values or pivots as there are parameters
+    objection: str = ""  # what leaves it undecided beside the rank, if anything does
 
     @property
     def recoverable(self) -> Finding:
