@@ -11,8 +11,8 @@ from liftflow.architectures.base import architecture_of
 from liftflow.doors import doors
 from liftflow.errors import InputError
 from liftflow.linalg import ROUNDING, over_batch
+from liftflow.metrics.cometric import LiftSpaces
 from liftflow.metrics.geodesic import GeodesicSolver
-from liftflow.metrics.horizontal import LiftSpaces
 from liftflow.typing import FloatArray, Lifted, LiftedTangent, Scalars, Tangent, Theta, as_array
 
 

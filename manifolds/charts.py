@@ -13,7 +13,7 @@ from liftflow.architectures import Architecture, DeepLinear, ProductArchitecture
 from liftflow.architectures.base import architecture_of
 from liftflow.architectures.paths import BasisPathChart
 from liftflow.doors import door, doors
-from liftflow.manifolds.flat import CoordinateMetric
+from liftflow.manifolds.flattened import CoordinateMetric
 from liftflow.typing import (
     FloatArray,
     Matrix,
@@ -252,4 +252,4 @@ def _(architecture: Architecture, invariant_set: Any, theta: Any) -> Manifold:
             "numbers, so the entries of z are no coordinates; curvature, geodesics and parallel "
             "transport need none: use image().metric"
         )
-    return image.flat()
+    return image.flattened()

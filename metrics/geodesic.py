@@ -13,7 +13,7 @@ from liftflow.architectures import Architecture
 from liftflow.doors import Guarded
 from liftflow.errors import GeodesicError, InputError, NotOnImageError, NotRecoverableError
 from liftflow.linalg import lengths
-from liftflow.metrics.horizontal import HorizontalSpaces
+from liftflow.metrics.cometric import HorizontalSpaces
 from liftflow.typing import (
     FloatArray,
     OneTangent,

@@ -11,21 +11,22 @@ from autograd.extend import defvjp, primitive
 from geomstats.geometry.manifold import Manifold
 from geomstats.geometry.riemannian_metric import RiemannianMetric
 
-from liftflow.errors import GeodesicError, InputError, NotTangentError
+from liftflow.doors import doors
+from liftflow.errors import GeodesicError, InputError, NotOnImageError, NotTangentError
 from liftflow.linalg import lengths, over_batch
-from liftflow.metrics.geodesic import GeodesicSolver
+from liftflow.metrics.cometric import TANGENT_RTOL, Cometric
+from liftflow.metrics.geodesic import GEODESIC_RTOL, GeodesicSolver
 from liftflow.typing import (
     FloatArray,
     LiftedMatrix,
     Point,
     Scalars,
+    Symbols,
+    Tangent,
     TangentVec,
     as_array,
     refuse_beyond,
 )
-
-TANGENT_RTOL = 1e-6
-"""Relative distance to the tangent space up to which a vector counts as tangent."""
 
 
 @primitive
@@ -75,8 +76,8 @@ class HorizontalMetric(RiemannianMetric):
     # How the metric lies below the parameters; items without leading axes.
 
     @abstractmethod
-    def _point_above(self, point: FloatArray) -> FloatArray:
-        """A parameter of the invariant set over a point."""
+    def _point_above(self, point: FloatArray, near: FloatArray | None = None) -> FloatArray:
+        """A parameter of the invariant set over a point, found from another where it matters."""
 
     @abstractmethod
     def _vector_above(self, theta: FloatArray, vector: FloatArray) -> FloatArray:
@@ -187,7 +188,7 @@ class HorizontalMetric(RiemannianMetric):
     def _connect(self, start: FloatArray, target: FloatArray) -> tuple[FloatArray, FloatArray]:
         """A parameter over the start, and the shortest velocity found that leads to the target."""
         theta, architecture = self._point_above(start), self.solver.architecture
-        sheets = architecture.sheets(architecture.align(self._point_above(target), theta))
+        sheets = architecture.sheets(architecture.align(self._point_above(target, theta), theta))
         return theta, self.solver.connect(theta, sheets)
 
     def geodesic(
@@ -440,3 +441,133 @@ def _extrinsic(what: str, advice: str) -> NotImplementedError:
         f"points are extrinsic (their coordinates outnumber the dimension), so there are no {what} "
         f"in them; {advice}"
     )
+
+
+@doors
+class IntrinsicMetric(HorizontalMetric):
+    r"""The metric g_z = K_θ₀(z)⁻¹ on φ(𝓜_θ₀), one class for all families.
+
+    With it φ is a Riemannian submersion from the invariant set, whose metric is Euclidean.
+    Points and tangent vectors are those of the lifted space, so the matrices are extrinsic.
+
+    Parameters
+    ----------
+    space : geomstats.geometry.manifold.Manifold
+        The image φ(𝓜_θ₀).
+    rtol : float
+        Relative tolerance of geodesics and parallel transport.
+    """
+
+    def __init__(self, space: Any, cometric: Cometric, rtol: float = GEODESIC_RTOL) -> None:
+        spaces = cometric.horizontal_spaces
+        super().__init__(space, GeodesicSolver(cometric.architecture, spaces, rtol))
+        self.cometric = cometric
+
+    # How this metric lies below the parameters.
+
+    def _point_above(self, point: FloatArray, near: FloatArray | None = None) -> FloatArray:
+        theta = self.cometric.point(point, near=near)
+        gap, size = lengths((self._point_below(theta) - point).ravel()), lengths(point.ravel())
+        if gap > TANGENT_RTOL * size:
+            raise NotOnImageError(
+                f"a point is not on the image of the lift: relative residual {gap / size:.1e}, "
+                f"expected at most {TANGENT_RTOL:.0e}; image().projection(point) moves it there",
+                gap / size,
+            )
+        return theta
+
+    def _vector_above(self, theta: FloatArray, vector: FloatArray) -> FloatArray:
+        return self.cometric.horizontal_lift(self._point_below(theta), vector, theta=theta)
+
+    def _point_below(self, theta: FloatArray) -> FloatArray:
+        return self.cometric.architecture.lift(theta)
+
+    def _vector_below(self, theta: FloatArray, vector: FloatArray) -> FloatArray:
+        return self.cometric.architecture.lift_jvp(theta, vector)
+
+    def _covector_below(self, theta: FloatArray, vector: FloatArray) -> FloatArray:
+        return self.cometric.solve(self._point_below(theta), self._vector_below(theta, vector))
+
+    def _parts(self, vector: FloatArray) -> list[FloatArray]:
+        return self.cometric.parts(vector)
+
+    def _exact_distance(self, point_a: FloatArray, point_b: FloatArray) -> float | None:
+        return self.cometric.exact_distance(point_a, point_b)
+
+    def cometric_apply(self, z: Point, covector: TangentVec) -> TangentVec:
+        """Apply K(z) to a covector, matrix-free."""
+        return self.cometric.apply(z, covector)
+
+    def cometric_matrix(self, base_point: Point = None) -> LiftedMatrix:
+        """K(z) as a dense matrix in lifted coordinates."""
+        return self.cometric.matrix(base_point)
+
+    def metric_matrix(self, base_point: Point = None) -> LiftedMatrix:
+        """K(z)⁺ as a dense matrix in lifted coordinates, zero off the tangent space.
+
+        Raises
+        ------
+        NotOnImageError
+            K(z) is singular on the tangent space, as where a matrix z loses rank.
+        """
+        matrix = self.cometric.matrix(base_point)
+        self.cometric._check_inverse(np.asarray(base_point))
+        values, vectors = np.linalg.eigh(matrix)
+        # Zeros are told by the entries that they come from: a small block has small eigenvalues.
+        sizes = np.einsum("...ik,...ii->...k", vectors**2, matrix)
+        order = np.argsort(values / np.where(sizes > 0, sizes, 1.0), axis=-1)
+        kept = np.argsort(order, axis=-1) >= values.shape[-1] - self._space.dim
+        inverse = np.where(kept, 1.0 / np.where(kept, values, 1.0), 0.0)
+        return np.einsum("...ik,...k,...jk->...ij", vectors, inverse, vectors)
+
+    def inner_product(
+        self, tangent_vec_a: TangentVec, tangent_vec_b: TangentVec, base_point: Point
+    ) -> Scalars:
+        """Inner product ⟨a, K(z)⁻¹ b⟩ of tangent vectors."""
+        return self.cometric.inner_product(base_point, tangent_vec_a, tangent_vec_b)
+
+    def gradient(self, euclidean_gradient: TangentVec, z: Point) -> TangentVec:
+        """Riemannian gradient K(z)∇f(z): the intrinsic flow runs down along it."""
+        return self.cometric.apply(z, euclidean_gradient)
+
+    def horizontal_lift(self, tangent_vec: TangentVec, z: Point) -> Tangent:
+        """Lift a tangent vector to the shortest velocity of θ above it, ∂φ(θ)ᵀ K(z)⁻¹ ζ.
+
+        Returns
+        -------
+        horizontal_vec : Tangent
+            Tangent to the invariant set at the point recovered from z.
+        """
+        return self.cometric.horizontal_lift(z, tangent_vec)
+
+    def christoffels(self, base_point: Point = None) -> Symbols:
+        r"""Christoffel symbols in the entries of z, where the image is open, without deriving K.
+
+        Geodesics z(t) lift to geodesics θ(t) of the invariant set, whose acceleration ∂φ does not
+        see: z'' = ∂²φ(θ)[θ', θ'], so :math:`Γ(v, w) = −∂²φ(θ)[hor v, hor w]`.
+
+        Returns
+        -------
+        christoffels : Symbols
+            In the entries of z, the contravariant index first, as in geomstats.
+
+        Raises
+        ------
+        NotImplementedError
+            The image is not open, so that the entries of z are no coordinates.
+        """
+        architecture, shape = self.cometric.architecture, self._space.shape
+        size = architecture.lifted_dim
+        if self._space.dim < size:
+            return super().christoffels(base_point)
+        refuse_beyond(float(size) ** 2 * max(size, architecture.dim), "Christoffel symbols")
+        theta = self.cometric.point(base_point)[..., None, :]
+        z = np.expand_dims(base_point, -len(shape) - 1)
+        frame = architecture.lift_vjp(
+            theta, self.cometric.solve(z, np.eye(size).reshape(size, *shape))
+        )
+        bent = architecture.lift_hessian(
+            theta[..., None, :], frame[..., :, None, :], frame[..., None, :, :]
+        )
+        bent = np.reshape(bent, (*frame.shape[:-2], size, size, size))
+        return -np.moveaxis(bent, -1, -3)

@@ -8,10 +8,10 @@ import numpy as np
 from liftflow.architectures import ReLUNetwork
 from liftflow.errors import ArchitectureError, NotRecoverableError, NotTangentError
 from liftflow.linalg import lengths, over_batch, shifted_product_root, sparse_apply
-from liftflow.metrics.base import Cometric
+from liftflow.metrics.cometric import TANGENT_RTOL, Cometric
 from liftflow.metrics.exact import EXACT_RTOL, chain_distance, cone_distance
-from liftflow.metrics.geometry import TANGENT_RTOL
-from liftflow.metrics.horizontal import TangentSpaces
+from liftflow.metrics.forest import Forest, is_parted
+from liftflow.metrics.recovered import RecoveredCometric
 from liftflow.typing import (
     Covector,
     FloatArray,
@@ -26,8 +26,10 @@ from liftflow.typing import (
     refuse_beyond,
 )
 
+_PRODUCT_RTOL = 1e-9  # of inner products, where the scales of weights part
 
-class PathCometric(Cometric):
+
+class PathCometric(RecoveredCometric):
     r"""K_θ₀(z) = D_z P D_θ⁻² Pᵀ D_z with θ = Ψ(z, h(θ₀)), on the products along all paths.
 
     Entry by entry, :math:`K_{pq} = z_p z_q \sum_{e ∈ p ∩ q} θ_e^{-2}`. Where a weight is zero the
@@ -45,6 +47,9 @@ class PathCometric(Cometric):
     architecture: ReLUNetwork
     _family = ReLUNetwork
 
+    def _check(self, theta: OneTheta, name: str) -> None:
+        """Leave it to ``recover``, which refuses dead parameters: all others are recoverable."""
+
     def point(self, z: Lifted, *, near: Theta | None = None) -> Theta:
         """Recover Ψ(z, h(θ₀)), in the sign gauge of ``near``.
 
@@ -53,22 +58,14 @@ class PathCometric(Cometric):
         near : Theta, optional
             By default θ₀.
         """
-        near = self.theta0 if near is None else near
-        return self.architecture.recover(z, self.laws, near=near)
+        theta = super().point(z, near=near)
+        return over_batch(self._settled, [theta], [1])
 
-    def follow(self, z: FloatArray, near: OneTheta) -> OneTheta:
-        """Recover θ starting from the point followed so far, with its signs.
-
-        Parameters
-        ----------
-        z : array, shape=[n_paths]
-        """
-        return self.point(z, near=near)
-
-    @property
-    def horizontal_spaces(self) -> TangentSpaces:
-        """All of ker ∂h is horizontal: z and the laws determine θ."""
-        return TangentSpaces(self.architecture)
+    def _settled(self, theta: FloatArray) -> FloatArray:
+        """Recover what rounding errors of the laws hide where the sizes of weights part."""
+        if not is_parted(self.architecture, theta):
+            return theta
+        return Forest(self.architecture, theta).settle(self.theta0)
 
     def apply(self, z: Lifted, covector: Covector, *, near: Theta | None = None) -> LiftedTangent:
         """Apply K(z) to a covector with two sparse products.
@@ -118,18 +115,32 @@ class PathCometric(Cometric):
         NotTangentError
             The vector is not tangent to the image at z; holds the relative residual.
         """
-        z = self._lifted(z, "z", differentiable=False)
-        vector = self._lifted(tangent_vec, "tangent_vec", differentiable=False)
-        theta = self.point(z) if theta is None else self._theta(theta)
-        return over_batch(self._horizontal_lift, [theta, vector], [1, 1])
+        arrays = self._above(z, theta, tangent_vec)
 
-    def _horizontal_lift(self, theta: FloatArray, vector: FloatArray) -> FloatArray:
+        def lift(theta: FloatArray, z: FloatArray, vector: FloatArray) -> FloatArray:
+            above, noise = self._horizontal_lift(theta, z, vector)
+            _require_accurate(above, noise, above, noise)
+            return above
+
+        return over_batch(lift, arrays, [1, 1, 1])
+
+    def _above(self, z: Lifted, theta: Theta | None, *vectors: LiftedTangent) -> list[FloatArray]:
+        z = self._lifted(z, "z", differentiable=False)
+        theta = self.point(z) if theta is None else self.architecture._theta(theta)
+        checked = [self._lifted(each, "tangent_vec", differentiable=False) for each in vectors]
+        return [theta, z, *checked]
+
+    def _horizontal_lift(
+        self, theta: FloatArray, z: FloatArray, vector: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """The lift, and what rounding errors of the vector may do to its entries."""
         network = self.architecture
         chart = network.basis_chart(theta)
+        numbers = network.path_numbers(chart)
         size = np.max(np.abs(vector), initial=0.0)
         vector = vector / (size or 1.0)  # its squares neither under- nor overflow
-        above = chart.lift_tangent(theta, vector[network.path_numbers(chart)])
-        gap, own = lengths(np.stack([network.lift_jvp(theta, above) - vector, vector]))
+        lifted = chart.lift_tangent(theta, vector[numbers])
+        gap, own = lengths(np.stack([network.lift_jvp(theta, lifted) - vector, vector]))
         if gap > TANGENT_RTOL * own:
             residual = float(gap / own)
             raise NotTangentError(
@@ -137,12 +148,22 @@ class PathCometric(Cometric):
                 f"expected at most {TANGENT_RTOL:.0e}; image().to_tangent(vector, z) projects it",
                 residual,
             )
+        # Its entries are differences of the rates of basis paths.
+        anchors = numbers[chart.coordinate_of_edge[chart.anchors.into]]
+        rates = np.append(np.abs(vector[anchors] / z[anchors]), 0.0)
+        terms = np.abs(lifted) + np.abs(theta) * rates[network.dag.head_hidden]
+        noise = np.finfo(np.float64).eps * terms
         # Two lifts differ by a rescaling, which is orthogonal to the invariant set.
-        own = np.inf
-        while lengths(above) < 0.3 * own:  # what rounding leaves of a long one is one as well
-            own = lengths(above)
-            above = network.project_to_tangent(theta, above)
-        return size * above
+        if not is_parted(network, theta):
+            above, own = lifted, np.inf
+            while lengths(above) < 0.3 * own:  # what rounding leaves of a long one is one as well
+                own = lengths(above)
+                above = network.project_to_tangent(theta, above)
+            if lengths(noise) <= _PRODUCT_RTOL / 4 * own:
+                return size * above, size * noise
+        forest = Forest(network, theta)
+        lifted, noise = forest.still(lifted, terms)
+        return size * forest.project(lifted), size * noise
 
     def solve(self, z: Lifted, tangent_vec: LiftedTangent) -> Covector:
         """Apply K(z)⁺ to a vector tangent to the image at z.
@@ -152,14 +173,24 @@ class PathCometric(Cometric):
         NotTangentError
             The vector is not tangent to the image at z.
         """
-        return self.architecture.solve_vjp(self.point(z), self.horizontal_lift(z, tangent_vec))
+        theta = self.point(z)
+        return self.architecture.solve_vjp(theta, self.horizontal_lift(z, tangent_vec, theta=theta))
 
     def inner_product(
         self, z: Lifted, tangent_vec_a: LiftedTangent, tangent_vec_b: LiftedTangent
     ) -> Scalars:
         """Inner product of tangent vectors, as that of their horizontal lifts."""
-        lifts = [self.horizontal_lift(z, vec) for vec in (tangent_vec_a, tangent_vec_b)]
-        return np.sum(lifts[0] * lifts[1], axis=-1)
+        arrays = self._above(z, None, tangent_vec_a, tangent_vec_b)
+
+        def product(
+            theta: FloatArray, z: FloatArray, one: FloatArray, other: FloatArray
+        ) -> FloatArray:
+            above, noise = self._horizontal_lift(theta, z, one)
+            beside, own = (above, noise) if one is other else self._horizontal_lift(theta, z, other)
+            _require_accurate(above, noise, beside, own)
+            return np.asarray(above @ beside)
+
+        return over_batch(product, arrays, [1, 1, 1, 1], ())
 
     def exact_distance(self, point_a: FloatArray, point_b: FloatArray) -> float | None:
         """Distance of two points, for a chain of single weights or one balanced neuron.
@@ -168,7 +199,7 @@ class PathCometric(Cometric):
         ----------
         point_a, point_b : array, shape=[n_paths]
         """
-        point_a, point_b = self._one(point_a, "point_a"), self._one(point_b, "point_b")
+        point_a, point_b = self._ends(point_a, point_b)
         if self.architecture.n_paths == 1:
             sizes = np.abs(self.theta0)
             least = np.min(sizes)
@@ -180,6 +211,22 @@ class PathCometric(Cometric):
         if one_neuron and abs(self.laws[0]) <= EXACT_RTOL * np.sum(self.theta0**2):
             return cone_distance(point_a.reshape(shape), point_b.reshape(shape))
         return super().exact_distance(point_a, point_b)
+
+
+def _require_accurate(
+    above: FloatArray, noise: FloatArray, beside: FloatArray, own: FloatArray
+) -> None:
+    """Refuse two lifts whose inner product is decided by the noise in them."""
+    error = np.abs(above) @ own + noise @ np.abs(beside) + noise @ own
+    size = lengths(above) * lengths(beside)
+    if error > _PRODUCT_RTOL * size:
+        raise NotTangentError(
+            "the sizes of the weights part so far that rounding errors of tangent_vec decide what "
+            f"lies above it: inner products may be off by {error / size:.1e} of the lengths, "
+            f"expected at most {_PRODUCT_RTOL:.0e}; take a θ₀ whose hidden nodes are closer to "
+            "balance (architecture.rescale)",
+            float(error / size),
+        )
 
 
 class OneHiddenLayerCometric(PathCometric):

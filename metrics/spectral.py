@@ -16,7 +16,7 @@ from liftflow.architectures.linear import DeepLinear
 from liftflow.doors import door
 from liftflow.errors import NotIntrinsicError, NotOnImageError
 from liftflow.linalg import RANK_RTOL, over_batch
-from liftflow.metrics.base import Cometric
+from liftflow.metrics.cometric import Cometric
 from liftflow.metrics.exact import (
     EXACT_RTOL,
     bures_wasserstein_distance,
@@ -381,7 +381,7 @@ class SpectralCometric(Cometric):
         ----------
         point_a, point_b : array, shape=[n, m]
         """
-        point_a, point_b = self._one(point_a, "point_a"), self._one(point_b, "point_b")
+        point_a, point_b = self._ends(point_a, point_b)
         widths, multiplier = self.architecture.widths, self.multiplier
         small = EXACT_RTOL * np.sum(self.theta0**2)
         if isinstance(multiplier, TwoLayerMultiplier) and abs(multiplier.lam) <= small:

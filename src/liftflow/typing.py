@@ -94,6 +94,12 @@ Matrix = TypeAliasType("Matrix", Any)
 Symbols = TypeAliasType("Symbols", Any)
 """Christoffel symbols, the contravariant index first, shape=[..., dim, dim, dim]."""
 
+States = TypeAliasType("States", Any)
+"""Positions and velocities, or their derivatives, shape=[..., 2, dim]."""
+
+Flat = TypeAliasType("Flat", Any)
+"""Lifted variables or vectors like them as flat vectors, shape=[..., lifted_dim]."""
+
 Inputs = TypeAliasType("Inputs", Any)
 """Samples that a network is fed, shape=[..., n_samples, n_inputs]."""
 
