@@ -132,15 +132,14 @@ class LiftedImage(RandomVectors, Manifold):
 
         def residual(z: FloatArray) -> FloatArray:
             try:
-                projected = np.asarray(self.projection(z))
-                return np.asarray(self._residual(z, projected, self._recovered(projected)))
+                return np.asarray(self._residual(z, np.asarray(self.projection(z))))
             except (NotRecoverableError, NotOnImageError):
                 return np.array(1.0)
 
         return over_batch(residual, [point], [len(self.shape)], shape=())
 
-    def _residual(self, z: FloatArray, projected: FloatArray, theta: FloatArray) -> float:
-        architecture = self.architecture
+    def _residual(self, z: FloatArray, projected: FloatArray) -> float:
+        architecture, theta = self.architecture, self._recovered(projected)
         jacobian = architecture._block_sizes(architecture.lift_jacobian(theta))
         terms = jacobian @ architecture._block_sizes(theta) + np.ravel(np.abs(projected))
         gap = np.ravel(np.abs(projected - z))
@@ -232,7 +231,7 @@ class PathImage(LiftedImage):
     architecture: ReLUNetwork
     _meets_all_fibres = True
 
-    def _residual(self, z: FloatArray, projected: FloatArray, theta: FloatArray) -> float:
+    def _residual(self, z: FloatArray, projected: FloatArray) -> float:
         return self.architecture.image_residual(z, projected)
 
 

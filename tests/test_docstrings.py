@@ -59,6 +59,8 @@ class Docstring(Validator):
 
     def __init__(self, obj_name):
         super().__init__(get_doc_object(self._load_obj(obj_name)))
+        if not self.raw_doc and inspect.getdoc(self.obj):  # an override inherits it
+            self.raw_doc = inspect.getdoc(self.obj) + "\n"
 
     @property
     def signature_parameters(self):
