@@ -126,9 +126,8 @@ class GeodesicSolver(Guarded):
                 if np.any(velocity) and np.any(side):
                     last = times[side][np.argmax(np.abs(times[side]))]
                     found = self._integrate(theta, velocity, last, dense_output=True)
-                    points[side] = found.sol(lengths(velocity) * np.abs(times[side]))[
-                        : theta.size
-                    ].T
+                    along = found.t[-1] * (times[side] / last)
+                    points[side] = found.sol(along)[: theta.size].T
             return points
 
         return path
@@ -161,8 +160,9 @@ class GeodesicSolver(Guarded):
         passenger: FloatArray | None = None,
         dense_output: bool = False,
     ) -> Any:
-        """Integrate over arc length, at unit speed, so that tolerances are relative to 1."""
+        """Integrate over arc length in units of θ, in which every step and tolerance is."""
         speed, size = lengths(velocity), theta.size
+        unit = lengths(theta) or 1.0
         parts = [theta, np.sign(time) * velocity / speed]
 
         evaluations = 0
@@ -173,21 +173,21 @@ class GeodesicSolver(Guarded):
             if evaluations > self.max_steps:
                 raise GeodesicError(
                     f"the geodesic takes more than {self.max_steps} evaluations up to the length "
-                    f"{at:.3g} of {abs(time) * speed:.3g}: it passes close to a singular point"
+                    f"{at * unit:.3g} of {abs(time) * speed:.3g}: it passes close to a singular point"
                 )
             here, heading = state[:size], state[size : 2 * size]
             moves = [heading, self.acceleration(here, heading)]
             if passenger is not None:
                 moves.append(self.spaces.second_fundamental_form(here, heading, state[2 * size :]))
-            return np.concatenate(moves)
+            return unit * np.concatenate(moves)
 
         if passenger is not None:
             parts.append(passenger)
-        typical = np.repeat([np.linalg.norm(theta), *[1.0] * (len(parts) - 1)], size)
+        typical = np.repeat([unit, *[1.0] * (len(parts) - 1)], size)
         try:
             found = solve_ivp(
                 derivative,
-                (0.0, abs(time) * speed),
+                (0.0, abs(time) * speed / unit),
                 np.concatenate(parts),
                 method="DOP853",
                 rtol=self.rtol,
@@ -198,7 +198,7 @@ class GeodesicSolver(Guarded):
             raise GeodesicError(f"the geodesic runs into a singular point: {error}") from error
         if not found.success:
             raise GeodesicError(
-                f"the geodesic cannot be followed beyond the length {found.t[-1]:.3g} of "
+                f"the geodesic cannot be followed beyond the length {found.t[-1] * unit:.3g} of "
                 f"{abs(time) * speed:.3g}: it runs into a singular point of the invariant set; "
                 "take a shorter tangent vector"
             )
