@@ -2,6 +2,7 @@
 
 from liftflow.architectures.attention import Attention as Attention
 from liftflow.architectures.base import Architecture as Architecture
+from liftflow.architectures.channels import ChannelGraph as ChannelGraph
 from liftflow.architectures.kernel import ParameterKernel as ParameterKernel
 from liftflow.architectures.laplacian import GroundedLaplacian as GroundedLaplacian
 from liftflow.architectures.linear import DeepLinear as DeepLinear
@@ -15,6 +16,7 @@ __all__ = [
     "Architecture",
     "Attention",
     "BasisPathChart",
+    "ChannelGraph",
     "DeepLinear",
     "GroundedLaplacian",
     "LinearNeuralODE",

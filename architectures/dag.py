@@ -1,6 +1,6 @@
 """A network's graph, validated once and compiled to arrays."""
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain, pairwise
@@ -11,14 +11,15 @@ import numpy as np
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import breadth_first_order
 
-from liftflow.errors import ArchitectureError
-from liftflow.typing import FloatArray, IntArray, OneTangent, OnHidden, as_ordered, freeze
+from liftflow.architectures.channels import ChannelGraph
+from liftflow.architectures.incidence import Grid
+from liftflow.errors import ArchitectureError, listed
+from liftflow.typing import FloatArray, IntArray, OneTangent, as_ordered, freeze
 
 BIAS = "⟨1⟩"
 """Name of the constant source: a bias is the weight of an edge from it."""
 
 _DENSE_FILL = 1 / 8  # from here on, BLAS on a zero-padded block beats a sparse product
-_TILE = 2**15  # entries of a block that stay in the cache while several operations pass over them
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,42 +104,6 @@ class Block:
                 out[self.edges[part]] = np.einsum(
                     "se,se->e", left[:, self.rows[part]], right[:, self.columns[part]]
                 )
-
-
-@dataclass(frozen=True, eq=False)
-class Grid:
-    """A contiguous block whose tails are all hidden or all not, and its heads likewise.
-
-    Attributes
-    ----------
-    part : slice
-        Its parameters, a matrix of shape ``shape`` in row-major order.
-    shape : tuple of int
-        Numbers of tails and heads.
-    tails, heads : slice or None
-        Hidden numbers of the two ends, None where they are not hidden.
-    """
-
-    part: slice
-    shape: tuple[int, int]
-    tails: slice | None
-    heads: slice | None
-
-    def tiles(self) -> "Iterator[Grid]":
-        """Cut the grid into groups of rows that fit into the cache.
-
-        Yields
-        ------
-        tile : Grid
-            Rows in their order.
-        """
-        rows, width = self.shape
-        size = max(1, _TILE // width)
-        for start in range(0, rows, size):
-            count = min(size, rows - start)
-            first = self.part.start + start * width
-            tails = self.tails and slice(self.tails.start + start, self.tails.start + start + count)
-            yield Grid(slice(first, first + count * width), (count, width), tails, self.heads)
 
 
 @dataclass(frozen=True, eq=False)
@@ -362,46 +327,16 @@ class CompiledDAG:
         return slice(int(first), int(last) + 1) if last - first == np.ptp(nodes) else False
 
     @cached_property
-    def tiles(self) -> tuple[Grid, ...]:
-        """The grids, cut into pieces that fit into the cache."""
-        return tuple(tile for grid in self.grids for tile in grid.tiles())
-
-    @cached_property
-    def loose(self) -> IntArray:
-        """Parameters of the edges outside all grids."""
-        inside = np.zeros(self.dim, dtype=bool)
-        for grid in self.grids:
-            inside[grid.part] = True
-        return freeze(np.flatnonzero(~inside))
-
-    def scaled(
-        self, values: OneTangent, tails: OnHidden, heads: OnHidden, out: OneTangent | None = None
-    ) -> OneTangent:
-        """Multiply a number per edge u → v by one factor at u and one at v.
-
-        Parameters
-        ----------
-        values : OneTangent
-            One per edge.
-        tails, heads : OnHidden
-            Factors of the hidden nodes; all others have the factor 1.
-        out : OneTangent, optional
-            Where to write, ``values`` itself if need be.
-        """
-        out = np.empty_like(values) if out is None else out
-        for tile in self.tiles:
-            source, target = values[tile.part], out[tile.part].reshape(tile.shape)
-            if tile.tails is None:
-                np.copyto(target, source.reshape(tile.shape))
-            else:
-                np.multiply(source.reshape(tile.shape), tails[tile.tails, None], out=target)
-            if tile.heads is not None:
-                target *= heads[tile.heads]
-        if self.loose.size:
-            at_tails = np.append(tails, 1.0)[self.tail_hidden[self.loose]]
-            at_heads = np.append(heads, 1.0)[self.head_hidden[self.loose]]
-            out[self.loose] = values[self.loose] * at_tails * at_heads
-        return out
+    def channels(self) -> ChannelGraph:
+        """The channel graph: every hidden node is a channel of its own."""
+        return ChannelGraph(
+            self.tail_hidden,
+            self.head_hidden,
+            self.n_hidden,
+            members=[self.nodes[node] for node in self.hidden_nodes],
+            grids=self.grids,
+            stages=self.hidden_generations,
+        )
 
     @cached_property
     def hidden_generations(self) -> tuple[IntArray, ...]:
@@ -409,41 +344,6 @@ class CompiledDAG:
         levels = (self.hidden_number[nodes] for nodes in self.members)
         levels = (numbers[numbers >= 0] for numbers in levels)
         return freeze(tuple(numbers for numbers in levels if numbers.size))
-
-    @cached_property
-    def in_edges(self) -> tuple[IntArray, ...]:
-        """For each entry of ``hidden_generations``, the edges into it, sorted by head."""
-        order = np.argsort(self.head_hidden, kind="stable")
-        return self._by_hidden_generation(order, self.head_hidden)
-
-    @cached_property
-    def out_edges(self) -> tuple[IntArray, ...]:
-        """For each entry of ``hidden_generations``, the edges out of it, sorted by tail."""
-        order = np.argsort(self.tail_hidden, kind="stable")
-        return self._by_hidden_generation(order, self.tail_hidden)
-
-    def _by_hidden_generation(self, order: IntArray, hidden: IntArray) -> tuple[IntArray, ...]:
-        sorted_hidden = hidden[order]
-        bounds = [
-            np.searchsorted(sorted_hidden, [numbers[0], numbers[-1] + 1])
-            for numbers in self.hidden_generations
-        ]
-        return freeze(tuple(order[start:stop] for start, stop in bounds))
-
-    @cached_property
-    def law_matrix(self) -> csr_array:
-        """A with h(θ) = A θ²: +1 from an edge to its hidden head, −1 to its hidden tail."""
-        into = np.flatnonzero(self.head_hidden >= 0)
-        out_of = np.flatnonzero(self.tail_hidden >= 0)
-        rows = np.concatenate([self.head_hidden[into], self.tail_hidden[out_of]])
-        values = np.concatenate([np.ones(into.size), -np.ones(out_of.size)])
-        columns = np.concatenate([into, out_of])
-        return freeze(csr_array((values, (rows, columns)), shape=(self.n_hidden, self.dim)))
-
-    @cached_property
-    def law_transpose(self) -> csr_array:
-        """Aᵀ by rows: which multipliers of the laws move each parameter."""
-        return self.law_matrix.T.tocsr()
 
     @cached_property
     def suffix_counts(self) -> list[int]:
@@ -465,8 +365,7 @@ class CompiledDAG:
 
 
 def _names(nodes: Iterable[Hashable]) -> str:
-    shown = [repr(node) for node in nodes]
-    return ", ".join(shown[:8]) + (f" and {len(shown) - 8} more" if len(shown) > 8 else "")
+    return listed(map(repr, nodes))
 
 
 def _refuse_if(nodes: Iterable[Hashable], what: str) -> None:

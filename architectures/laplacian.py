@@ -1,20 +1,21 @@
-r"""The grounded graph Laplacian of a ReLU network, and recovery by a convex problem on it.
+r"""Laplacians of channel graphs, and recovery by a convex problem on them.
 
-With one conservation law per hidden node, h(θ) = Aθ², half the Jacobian of the laws is
-:math:`A D_θ`, and :math:`A D_θ^2 A^\top` is the Laplacian of the hidden nodes with edge weights
-θ², grounded by the edges from inputs and biases and to outputs. Everything about recovery and the
-tangent space of the invariant set is one solve with it; no path is enumerated.
+With the laws h(θ) = Xᵀθ², half the Jacobian of the laws is :math:`X^\top D_θ`, and
+:math:`X^\top D_θ^2 X` is the Laplacian of the channels with weights θ², grounded by the parameters
+from and to the ground. Everything about recovery and the tangent space of the invariant set is
+one solve with it; no path is enumerated.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import scipy.linalg
 from scipy.sparse import csr_array
 
-from liftflow.architectures.dag import CompiledDAG
+from liftflow.architectures.incidence import Incidence, shown
 from liftflow.doors import Guarded
 from liftflow.errors import NotRecoverableError
 from liftflow.typing import (
@@ -22,6 +23,7 @@ from liftflow.typing import (
     IntArray,
     OneTangent,
     OnHidden,
+    as_instance,
     as_vector,
     freeze,
     refuse_beyond,
@@ -35,22 +37,20 @@ _PATIENCE = 60  # steps of conjugate gradients after which a factorization is th
 _MAX_STEPS = 100
 _CG_RTOL = 1e-12
 _EPS = float(np.finfo(np.float64).eps)
-_SAFE_STEP = 0.5  # the Hessian changes by a factor e at most within log-steps of this length
 
 
-class _Network:
-    """Edge weights as the hidden nodes see them: matrices between layers, and the ground.
+class _Weights:
+    """Weights of the parameters as the channels see them: matrices between layers, and the ground.
 
-    Layers that are complete are views of the weights and cost BLAS products; all other edges
-    between hidden nodes make one sparse matrix.
+    Layers that are complete are views of the weights and cost BLAS products; all other parameters
+    between channels make one sparse matrix. Loops move nothing and are left out.
     """
 
-    def __init__(self, laplacian: "GroundedLaplacian", weights: OneTangent) -> None:
-        dag = laplacian.dag
-        size = dag.n_hidden
+    def __init__(self, laplacian: "GroundedLaplacian", weights: FloatArray) -> None:
+        size = laplacian.n_channels
         self.from_ground, self.to_ground = np.zeros(size), np.zeros(size)
         self.layers: list[tuple[slice, slice, FloatArray]] = []
-        for grid in dag.grids:
+        for grid in laplacian.incidence.grids:
             matrix = weights[grid.part].reshape(grid.shape)
             if grid.tails is not None and grid.heads is not None:
                 self.layers.append((grid.tails, grid.heads, matrix))
@@ -70,48 +70,45 @@ class _Network:
 
     @property
     def has_inner(self) -> bool:
-        """Whether any edge joins two hidden nodes."""
+        """Whether any parameter joins two channels."""
         return bool(self.layers) or self.sparse is not None
 
     def forward(self, values: FloatArray) -> FloatArray:
-        """Σ_u w_uv x_u at each hidden node v, over hidden u."""
+        """Σ_u w_uv x_u at each channel v, over channels u."""
         result = np.zeros(values.size) if self.sparse is None else values @ self.sparse
         for tails, heads, matrix in self.layers:
             result[heads] += values[tails] @ matrix
         return result
 
     def backward(self, values: FloatArray) -> FloatArray:
-        """Σ_v w_uv x_v at each hidden node u, over hidden v."""
+        """Σ_v w_uv x_v at each channel u, over channels v."""
         result = np.zeros(values.size) if self.sparse is None else self.sparse @ values
         for tails, heads, matrix in self.layers:
             result[tails] += matrix @ values[heads]
         return result
 
     def dense(self) -> FloatArray:
-        """Weights between hidden nodes as an upper triangular matrix."""
+        """Weights between channels as a matrix of tails and heads."""
         size = self.from_ground.size
-        upper = np.zeros((size, size)) if self.sparse is None else self.sparse.toarray()
+        between = np.zeros((size, size)) if self.sparse is None else self.sparse.toarray()
         for tails, heads, matrix in self.layers:
-            upper[tails, heads] = matrix
-        return upper
+            between[tails, heads] = matrix
+        return between
+
+    def at(self, logs: FloatArray, laws: FloatArray) -> "_Rescaled":
+        return _Rescaled(self, logs, laws)
 
 
 class _Rescaled:
-    """The weights e^{t_v − t_u} w_uv, by their sums at the hidden nodes; they are never formed.
+    """The weights e^{t_v − t_u} w_uv, by their sums at the channels; they are never formed."""
 
-    Parameters
-    ----------
-    logs : OnHidden
-        The rescaling t.
-    """
-
-    def __init__(self, network: _Network, logs: OnHidden, laws: OnHidden) -> None:
-        self.network = network
+    def __init__(self, weights: _Weights, logs: FloatArray, laws: FloatArray) -> None:
+        self.weights, self.decoupled = weights, not weights.has_inner
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
             self.heads, self.tails = np.exp(logs), np.exp(-logs)
-            inflow = self.heads * (network.from_ground + network.forward(self.tails))
-            grounded = self.tails * network.to_ground
-            outflow = grounded + self.tails * network.backward(self.heads)
+            inflow = self.heads * (weights.from_ground + weights.forward(self.tails))
+            grounded = self.tails * weights.to_ground
+            outflow = grounded + self.tails * weights.backward(self.heads)
             self.diagonal = inflow + outflow
             self.gradient = inflow - outflow - laws
             value = float(inflow.sum() + grounded.sum() - laws @ logs)
@@ -119,13 +116,13 @@ class _Rescaled:
 
     def coupling(self, values: FloatArray) -> FloatArray:
         """Apply the off-diagonal part of the Laplacian, with its sign turned."""
-        forward = self.heads * self.network.forward(self.tails * values)
-        return forward + self.tails * self.network.backward(self.heads * values)
+        forward = self.heads * self.weights.forward(self.tails * values)
+        return forward + self.tails * self.weights.backward(self.heads * values)
 
     def dense(self) -> FloatArray:
         """Off-diagonal part of the Laplacian, with its sign turned."""
-        upper = self.network.dense() * self.tails[:, None] * self.heads
-        return upper + upper.T
+        between = self.weights.dense() * self.tails[:, None] * self.heads
+        return between + between.T
 
 
 def _conjugate_gradients(
@@ -158,33 +155,30 @@ def _dot(one: FloatArray, other: FloatArray) -> float:
     return float(np.einsum("i,i", one, other))
 
 
-@dataclass(frozen=True, eq=False)
-class GroundedLaplacian(Guarded):
-    """Solves with L = A D_w Aᵀ, the Laplacian of the hidden nodes for edge weights w ≥ 0."""
+class Laplacian(Guarded, ABC):
+    """Solves with L = Xᵀ D_w X for weights w ≥ 0, and the convex problem whose Hessian it is."""
 
-    dag: CompiledDAG
+    dim: int
+    n_channels: int
+    members: Sequence[Hashable]
+    safe_step: float = 0.5
+    """Length of τ along which no weight, so no entry of L, changes by more than a factor e."""
 
-    @cached_property
-    def loose_inner(self) -> tuple[IntArray, IntArray, IntArray]:
-        """Edges between two hidden nodes outside the layers, in the order of a CSR matrix."""
-        tails, heads = self.dag.tail_hidden[self.dag.loose], self.dag.head_hidden[self.dag.loose]
-        inner = (tails >= 0) & (heads >= 0)
-        edges, tails, heads = self.dag.loose[inner], tails[inner], heads[inner]
-        order = np.lexsort((heads, tails))
-        bounds = np.searchsorted(tails[order], np.arange(self.dag.n_hidden + 1))
-        return freeze((edges[order], heads[order], bounds))
+    @abstractmethod
+    def _weights(self, weights: FloatArray) -> Any:
+        """Weights whose ``at(logs, laws)`` has F, its gradient, and its Hessian in parts."""
 
-    @cached_property
-    def loose_ground(self) -> tuple[IntArray, IntArray, IntArray, IntArray]:
-        """Edges outside the layers from the ground and to it, each with its hidden end."""
-        tails, heads = self.dag.tail_hidden[self.dag.loose], self.dag.head_hidden[self.dag.loose]
-        into, out_of = (tails < 0) & (heads >= 0), (tails >= 0) & (heads < 0)
-        loose = self.dag.loose
-        return freeze((loose[into], heads[into], loose[out_of], tails[out_of]))
+    @abstractmethod
+    def _along(self, logs: FloatArray) -> FloatArray:
+        """Xτ, one number per parameter."""
 
-    def _at(self, weights: FloatArray) -> _Rescaled:
-        zero, weights = np.zeros(self.dag.n_hidden), as_vector(weights, "weights", self.dag.dim)
-        return _Rescaled(_Network(self, weights), zero, zero)
+    def _start(self, weights: FloatArray, laws: FloatArray) -> FloatArray:
+        """Where Newton's method starts when nothing is known."""
+        return np.zeros(self.n_channels)
+
+    def _at(self, weights: FloatArray) -> Any:
+        zero = np.zeros(self.n_channels)
+        return self._weights(weights).at(zero, zero)
 
     def matrix(self, weights: OneTangent) -> FloatArray:
         """Return the dense matrix.
@@ -196,11 +190,11 @@ class GroundedLaplacian(Guarded):
 
         Returns
         -------
-        matrix : array, shape=[n_hidden, n_hidden]
+        matrix : array, shape=[n_channels, n_channels]
         """
-        size = self.dag.n_hidden
+        size = self.n_channels
         refuse_beyond(float(size) ** 2, f"a dense matrix of {size} × {size} numbers")
-        rescaled = self._at(weights)
+        rescaled = self._at(as_vector(weights, "weights", self.dim))
         return np.diag(rescaled.diagonal) - rescaled.dense()
 
     def solve(self, weights: OneTangent, right: OnHidden) -> OnHidden:
@@ -211,25 +205,25 @@ class GroundedLaplacian(Guarded):
         NotRecoverableError
             L is singular, to rounding: weights of zero, or tiny ones, cut some hidden nodes off.
         """
-        right = as_vector(right, "right", self.dag.n_hidden)
-        direct = self.dag.n_hidden <= DENSE_LIMIT
+        right = as_vector(right, "right", self.n_channels)
+        weights, direct = as_vector(weights, "weights", self.dim), self.n_channels <= DENSE_LIMIT
         return self._solve(self._at(weights), right, self._factored if direct else self._iterated)
 
     def _solve(
         self,
-        at: _Rescaled,
+        at: Any,
         right: FloatArray,
-        method: Callable[[_Rescaled, FloatArray, FloatArray], FloatArray],
+        method: Callable[[Any, FloatArray, FloatArray], FloatArray],
     ) -> FloatArray:
         if not np.all(at.diagonal > 0):
             raise self._singular(np.flatnonzero(~(at.diagonal > 0)))
-        if not at.network.has_inner:
+        if at.decoupled:
             return right / at.diagonal
         # Scaled to a unit diagonal, L is as well conditioned as the graph lets it be.
         scale = 1.0 / np.sqrt(at.diagonal)
         return scale * method(at, scale, scale * right)
 
-    def _factored(self, at: _Rescaled, scale: FloatArray, right: FloatArray) -> FloatArray:
+    def _factored(self, at: Any, scale: FloatArray, right: FloatArray) -> FloatArray:
         scaled = -at.dense() * scale[:, None] * scale
         np.fill_diagonal(scaled, 1.0)
         try:
@@ -239,7 +233,7 @@ class GroundedLaplacian(Guarded):
         return scipy.linalg.cho_solve(factor, right, check_finite=False)
 
     def _iterated(
-        self, at: _Rescaled, scale: FloatArray, right: FloatArray, rtol: float = _CG_RTOL
+        self, at: Any, scale: FloatArray, right: FloatArray, rtol: float = _CG_RTOL
     ) -> FloatArray:
         direct = right.size <= DENSE_LIMIT
         solution = _conjugate_gradients(
@@ -254,13 +248,18 @@ class GroundedLaplacian(Guarded):
             return self._factored(at, scale, right)
         raise self._singular(np.arange(right.size))
 
-    def _singular(self, hidden: IntArray) -> NotRecoverableError:
-        names = [self.dag.nodes[node] for node in self.dag.hidden_nodes[hidden]]
-        shown = ", ".join(repr(name) for name in names[:8])
+    def conditioning(self, weights: FloatArray) -> float:
+        """Smallest eigenvalue of the matrix scaled to a unit diagonal; dense."""
+        matrix = self.matrix(weights)
+        scale = 1.0 / np.sqrt(np.diag(matrix))
+        return float(np.linalg.eigvalsh(matrix * scale[:, None] * scale)[0])
+
+    def _singular(self, channels: IntArray) -> NotRecoverableError:
+        names = [self.members[number] for number in channels]
         return NotRecoverableError(
-            "the graph Laplacian of the hidden nodes is singular: the weights that tie some of "
-            f"{shown}{', …' if len(names) > 8 else ''} to the inputs and the outputs are zero, or "
-            "nothing beside the others in double precision",
+            "the Laplacian of the channels is singular: the weights that tie some of "
+            f"{shown(names)} to the inputs and the outputs are zero, or nothing beside the others "
+            "in double precision",
             names,
         )
 
@@ -290,16 +289,14 @@ class GroundedLaplacian(Guarded):
         NotRecoverableError
             L is singular, or no minimiser was found.
         """
-        weights = as_vector(weights, "weights", self.dag.dim)
-        laws = as_vector(laws, "laws", self.dag.n_hidden)
-        start = np.zeros(self.dag.n_hidden) if warm else self._sweep(weights, laws)
-        if not warm:  # from here on t counts from where the sweep led: no exponential overflows
-            padded = np.append(start, 0.0)  # number −1, a node that is not hidden, has t = 0
+        weights = as_vector(weights, "weights", self.dim)
+        laws, warm = as_vector(laws, "laws", self.n_channels), warm is True
+        start = np.zeros(self.n_channels) if warm else self._start(weights, laws)
+        if not warm:  # from here on t counts from that start: no exponential overflows
             with np.errstate(over="ignore", invalid="ignore"):
-                change = padded[self.dag.head_hidden] - padded[self.dag.tail_hidden]
-                weights = weights * np.exp(change)
-        network, logs = _Network(self, weights), np.zeros_like(start)
-        at = _Rescaled(network, logs, laws)
+                weights = weights * np.exp(self._along(start))
+        seen, logs = self._weights(weights), np.zeros_like(start)
+        at = seen.at(logs, laws)
         if warm and not np.isfinite(at.value):
             return self.rescaling(weights, laws)
         for _ in range(_MAX_STEPS):
@@ -310,12 +307,12 @@ class GroundedLaplacian(Guarded):
             step = self._newton_step(at, size)
             length = float(np.max(np.abs(step), initial=0.0))
             slope = float(at.gradient @ step)
-            fraction = min(1.0, 8 * _SAFE_STEP / length) if length > _SAFE_STEP else 1.0
+            fraction = min(1.0, 8 * self.safe_step / length) if length > self.safe_step else 1.0
             while True:
                 trial = logs + fraction * step
-                trial_at = _Rescaled(network, trial, laws)
+                trial_at = seen.at(trial, laws)
                 # Within a safe step Newton contracts by itself, and F has no digits left to say so.
-                if length <= _SAFE_STEP or trial_at.value <= at.value + 1e-4 * fraction * slope:
+                if length <= self.safe_step or trial_at.value <= at.value + 1e-4 * fraction * slope:
                     break
                 fraction /= 2
                 if fraction < 1e-12:
@@ -328,36 +325,140 @@ class GroundedLaplacian(Guarded):
             "is z close to the edge of its orthant?"
         )
 
-    def _newton_step(self, at: _Rescaled, size: float) -> FloatArray:
-        if self.dag.n_hidden <= _DIRECT_LIMIT:
+    def _newton_step(self, at: Any, size: float) -> FloatArray:
+        if self.n_channels <= _DIRECT_LIMIT:
             return -self._solve(at, at.gradient, self._factored)
         # Newton's error is quadratic; and nothing below rounding is worth an iteration.
         rtol = min(0.1, max(size, 1e-16 / size)) if size > 0 else 0.1
 
-        def iterated(at: _Rescaled, scale: FloatArray, right: FloatArray) -> FloatArray:
+        def iterated(at: Any, scale: FloatArray, right: FloatArray) -> FloatArray:
             return self._iterated(at, scale, right, rtol)
 
         return -self._solve(at, at.gradient, iterated)
 
-    def _sweep(self, weights: FloatArray, laws: FloatArray) -> FloatArray:
-        """Minimise F over one node after the other, along the generations."""
-        dag = self.dag
-        logs = np.zeros(dag.n_hidden + 1)
-        parts = zip(dag.hidden_generations, dag.in_edges, dag.out_edges, strict=True)
-        for hidden, into, out_of in parts:
-            first = hidden[0]
-            inflow = np.bincount(
-                dag.head_hidden[into] - first, weights[into] * np.exp(-logs[dag.tail_hidden[into]])
-            )
-            outflow = np.bincount(
-                dag.tail_hidden[out_of] - first,
-                weights[out_of] * np.exp(logs[dag.head_hidden[out_of]]),
+
+class GroundedLaplacian(Laplacian):
+    """The Laplacian of a channel graph, by the weights at each channel, never by a matrix.
+
+    Parameters
+    ----------
+    incidence : Incidence
+        Which channels each parameter joins.
+    """
+
+    def __init__(self, incidence: Incidence) -> None:
+        self.incidence = incidence = as_instance(incidence, Incidence, "incidence")
+        self.dim, self.n_channels = incidence.dim, incidence.n_channels
+        self.members = incidence.members
+
+    def _weights(self, weights: FloatArray) -> _Weights:
+        return _Weights(self, weights)
+
+    def _along(self, logs: FloatArray) -> FloatArray:
+        return self.incidence.along(logs)
+
+    @cached_property
+    def loose_inner(self) -> tuple[IntArray, IntArray, IntArray]:
+        """Loose parameters between two channels, in the order of a CSR matrix."""
+        loose, tails, heads = self._loose_ends
+        inner = (tails >= 0) & (heads >= 0) & (tails != heads)
+        edges, tails, heads = loose[inner], tails[inner], heads[inner]
+        order = np.lexsort((heads, tails))
+        bounds = np.searchsorted(tails[order], np.arange(self.n_channels + 1))
+        return freeze((edges[order], heads[order], bounds))
+
+    @cached_property
+    def loose_ground(self) -> tuple[IntArray, IntArray, IntArray, IntArray]:
+        """Loose parameters from the ground and to it, each with its channel."""
+        loose, tails, heads = self._loose_ends
+        into, out_of = (tails < 0) & (heads >= 0), (tails >= 0) & (heads < 0)
+        return freeze((loose[into], heads[into], loose[out_of], tails[out_of]))
+
+    @property
+    def _loose_ends(self) -> tuple[IntArray, IntArray, IntArray]:
+        loose = self.incidence.loose
+        return loose, self.incidence.tails[loose], self.incidence.heads[loose]
+
+    def _start(self, weights: FloatArray, laws: FloatArray) -> FloatArray:
+        """Minimise F over one channel after the other, stage by stage."""
+        graph = self.incidence
+        logs = np.zeros(self.n_channels + 1)  # the last one is the ground
+        for channels, into, out_of in zip(graph.stages, graph.into, graph.out_of, strict=True):
+            with np.errstate(over="ignore", invalid="ignore"):
+                inflow = weights[into] * np.exp(-logs[graph.tails[into]])
+                outflow = weights[out_of] * np.exp(logs[graph.heads[out_of]])
+            total_in, total_out = (
+                np.bincount(graph.place[ends[own]], flow, channels.size)
+                for ends, own, flow in (
+                    (graph.heads, into, inflow),
+                    (graph.tails, out_of, outflow),
+                )
             )
             # e^t is the positive root of in·x² − h·x − out = 0, written without cancellation.
-            law = laws[hidden]
-            root = np.sqrt(law**2 + 4 * inflow * outflow)
+            law = laws[channels]
+            root = np.sqrt(law**2 + 4 * total_in * total_out)
             with np.errstate(divide="ignore", invalid="ignore"):
-                ratio = np.where(law >= 0, (law + root) / (2 * inflow), 2 * outflow / (root - law))
+                ratio = np.where(
+                    law >= 0, (law + root) / (2 * total_in), 2 * total_out / (root - law)
+                )
             usable = np.isfinite(ratio) & (ratio > 0)
-            logs[hidden] = np.log(np.where(usable, ratio, 1.0))
+            logs[channels] = np.log(np.where(usable, ratio, 1.0))
         return logs[:-1]
+
+
+class MatrixLaplacian(Laplacian):
+    """The Laplacian Xᵀ D_w X of a general matrix of exponents.
+
+    Parameters
+    ----------
+    matrix : scipy.sparse.csr_array, shape=[n_channels, dim]
+        The transpose of X.
+    members : sequence of hashable
+        What the channels are called in messages.
+    """
+
+    def __init__(self, matrix: csr_array, members: Sequence[Hashable]) -> None:
+        (self.n_channels, self.dim), self.members = matrix.shape, members
+        self._transposed, self._exponents = matrix, matrix.T.tocsr()
+        self._squares = self._transposed.multiply(self._transposed).tocsr()
+        self.safe_step = 1.0 / float(abs(self._exponents).sum(axis=1).max())
+
+    def _along(self, logs: FloatArray) -> FloatArray:
+        return self._exponents @ logs
+
+    def _weights(self, weights: FloatArray) -> "_MatrixWeights":
+        return _MatrixWeights(self, weights)
+
+
+class _MatrixWeights:
+    def __init__(self, laplacian: MatrixLaplacian, weights: FloatArray) -> None:
+        self.laplacian, self.weights = laplacian, weights
+
+    def at(self, logs: FloatArray, laws: FloatArray) -> "_MatrixRescaled":
+        return _MatrixRescaled(self.laplacian, self.weights, logs, laws)
+
+
+class _MatrixRescaled:
+    """The weights e^{(Xτ)_e} w_e themselves, with F, its gradient and its Hessian."""
+
+    decoupled = False
+
+    def __init__(
+        self, laplacian: MatrixLaplacian, weights: FloatArray, logs: FloatArray, laws: FloatArray
+    ) -> None:
+        self.laplacian = laplacian
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            self.moved = weights * np.exp(laplacian._along(logs))
+            self.diagonal = laplacian._squares @ self.moved
+            self.gradient = laplacian._transposed @ self.moved - laws
+            value = float(self.moved.sum() - laws @ logs)
+        self.value = value if np.isfinite(value) else np.inf
+
+    def coupling(self, values: FloatArray) -> FloatArray:
+        flow = self.moved * self.laplacian._along(values)
+        return self.diagonal * values - self.laplacian._transposed @ flow
+
+    def dense(self) -> FloatArray:
+        scaled = self.laplacian._transposed * self.moved
+        full = (scaled @ self.laplacian._exponents).toarray()
+        return np.diag(self.diagonal) - full

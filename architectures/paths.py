@@ -9,9 +9,9 @@ from autograd.extend import defjvp, defvjp, primitive
 from scipy.sparse import csr_array
 
 from liftflow.architectures.dag import CompiledDAG
-from liftflow.architectures.laplacian import GroundedLaplacian
+from liftflow.architectures.laplacian import Laplacian
 from liftflow.doors import Guarded
-from liftflow.errors import ArchitectureError, NotRecoverableError
+from liftflow.errors import ArchitectureError, NotRecoverableError, listed
 from liftflow.linalg import is_squarable, over_batch
 from liftflow.typing import (
     FloatArray,
@@ -246,13 +246,13 @@ def log_abs(theta: OneTheta) -> OneTangent:
 
 def _best_prefix(dag: CompiledDAG, logs: FloatArray) -> tuple[FloatArray, IntArray]:
     """Largest log-product from a start to each hidden node, and the edge it comes in by."""
-    parts = zip(dag.hidden_generations, dag.in_edges, strict=True)
+    parts = zip(dag.hidden_generations, dag.channels.into, strict=True)
     return _best(dag.head_hidden, dag.tail_hidden, parts, logs, dag.n_hidden)
 
 
 def _best_suffix(dag: CompiledDAG, logs: FloatArray) -> tuple[FloatArray, IntArray]:
     """Largest log-product from each hidden node to an output, and the edge it leaves by."""
-    parts = zip(dag.hidden_generations[::-1], dag.out_edges[::-1], strict=True)
+    parts = zip(dag.hidden_generations[::-1], dag.channels.out_of[::-1], strict=True)
     return _best(dag.tail_hidden, dag.head_hidden, parts, logs, dag.n_hidden)
 
 
@@ -279,10 +279,9 @@ def _dead(
     before, after = np.append(before, 0.0), np.append(after, 0.0)
     alive = np.isfinite(before[dag.tail_hidden]) & np.isfinite(after[dag.head_hidden])
     names = [dag.parameter_names[edge] for edge in np.flatnonzero(~alive)]
-    shown = ", ".join(f"{u!r}→{v!r}" for u, v in names[:8])
-    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    shown = listed(f"{u!r}→{v!r}" for u, v in names)
     return NotRecoverableError(
-        f"dead parameters: every path through {shown}{more} passes through another weight that "
+        f"dead parameters: every path through {shown} passes through another weight that "
         "is zero, so no velocity of them is seen in z, which has no chart here; remove them from "
         "the graph or start from nonzero weights",
         names,
@@ -341,8 +340,8 @@ class BasisPathChart(Guarded):
 
     Parameters
     ----------
-    laplacian : GroundedLaplacian
-        Of the network's graph.
+    laplacian : Laplacian
+        Of the network's channels.
     signs : OnHidden
         Sign of the product along the anchor path to each hidden node: what φ forgets, and what
         cannot change inside the chart.
@@ -352,13 +351,13 @@ class BasisPathChart(Guarded):
     Cf. [Meng2019]_ for layered networks.
     """
 
-    laplacian: GroundedLaplacian
+    laplacian: Laplacian
     anchors: Anchors
     signs: OnHidden
 
     def __post_init__(self) -> None:
         """Freeze the arrays, on which those that are cached rest."""
-        as_instance(self.laplacian, GroundedLaplacian, "laplacian")
+        as_instance(self.laplacian, Laplacian, "laplacian")
         as_instance(self.anchors, Anchors, "anchors")
         as_vector(self.signs, "signs", self.dag.n_hidden)
         freeze((self.signs, self.anchors.into, self.anchors.out_of))
@@ -398,7 +397,7 @@ class BasisPathChart(Guarded):
     def _edge_products(self, theta: FloatArray) -> FloatArray:
         """Product along the basis path of each edge, shape=[D]."""
         ends = self.anchors.products_before(theta), self.anchors.products_after(theta)
-        return self.dag.scaled(theta, *ends)
+        return self.dag.channels.scaled(theta, *ends)
 
     def _ends(self, theta: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Products ω along the anchors up to each edge's tail and from its head, shape=[D]."""
@@ -430,7 +429,7 @@ class BasisPathChart(Guarded):
         rates = self._rates(theta, tangent)
         before, after = anchors.sums_before(rates), anchors.sums_after(rates)
         pushed = np.empty_like(theta)
-        for tile in dag.tiles:
+        for tile in dag.channels.tiles:
             target = pushed[tile.part].reshape(tile.shape)
             target.fill(0.0)
             if tile.tails is not None:
@@ -439,11 +438,11 @@ class BasisPathChart(Guarded):
                 target += after[tile.heads]
             target *= theta[tile.part].reshape(tile.shape)
             target += tangent[tile.part].reshape(tile.shape)
-        if dag.loose.size:
-            edges = dag.loose
+        if dag.channels.loose.size:
+            edges = dag.channels.loose
             pushed[edges] = theta[edges] * self._end_sums(rates)[edges] + tangent[edges]
         ends = anchors.products_before(theta), anchors.products_after(theta)
-        return np.take(dag.scaled(pushed, *ends, out=pushed), self.edges)
+        return np.take(dag.channels.scaled(pushed, *ends, out=pushed), self.edges)
 
     def hessian(self, theta: Theta, tangent_a: Tangent, tangent_b: Tangent) -> Tangent:
         r"""Evaluate the second derivative of the coordinates, in O(edges).
@@ -535,7 +534,7 @@ class BasisPathChart(Guarded):
                 f"the anchor path through {self.dag.nodes[node]!r} vanishes at these coordinates: "
                 "they are outside the chart; take network.basis_chart(theta) at a point nearby"
             )
-        return self.dag.scaled(products, 1.0 / scale, scale / anchors, out=products)
+        return self.dag.channels.scaled(products, 1.0 / scale, scale / anchors, out=products)
 
     def recover(self, coordinates: Tangent, laws: OnHidden, *, near: Theta | None = None) -> Theta:
         """Recover Ψ(z, h) from the coordinates, the exact inverse of :meth:`coordinates` on 𝓜_θ₀.
@@ -581,7 +580,7 @@ class BasisPathChart(Guarded):
         theta = self._at_scale(coordinates, self.signs * scale)
         logs = self.laplacian.rescaling(theta**2, laws, warm=warm)
         factors = np.exp(logs / 2)
-        return self.dag.scaled(theta, 1.0 / factors, factors, out=theta)
+        return self.dag.channels.scaled(theta, 1.0 / factors, factors, out=theta)
 
     def lift_tangent(self, theta: Theta, velocity: Tangent) -> Tangent:
         """Find some velocity of θ that pushes forward to ``velocity``: a section, in O(edges).
@@ -620,10 +619,11 @@ class BasisPathChart(Guarded):
 
     def reanchored(self, theta: OneTheta) -> "BasisPathChart":
         """Change to the chart with the strongest anchors at θ, handing the signs on."""
-        return make_chart(self.laplacian, as_vector(theta, "theta", self.dag.dim))
+        return make_chart(self.dag, as_vector(theta, "theta", self.dag.dim))
 
 
-def make_chart(laplacian: GroundedLaplacian, theta: OneTheta) -> BasisPathChart:
+def make_chart(dag: CompiledDAG, theta: OneTheta) -> BasisPathChart:
     """Chart with the strongest anchors at θ, and the signs of θ."""
-    anchors = Anchors.strongest(laplacian.dag, theta)
-    return BasisPathChart(laplacian, anchors, anchors.products_before(np.sign(theta)))
+    anchors = Anchors.strongest(dag, theta)
+    signs = anchors.products_before(np.sign(theta))
+    return BasisPathChart(dag.channels.laplacian, anchors, signs)

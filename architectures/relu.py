@@ -13,9 +13,10 @@ from autograd.extend import defvjp, primitive
 from scipy.sparse import csr_array
 
 from liftflow.architectures.base import MOST_SIGNS, Architecture
+from liftflow.architectures.channels import ChannelGraph
 from liftflow.architectures.dag import Block, CompiledDAG
 from liftflow.architectures.kernel import ParameterKernel
-from liftflow.architectures.laplacian import GroundedLaplacian
+from liftflow.architectures.laplacian import Laplacian
 from liftflow.architectures.paths import (
     Anchors,
     BasisPathChart,
@@ -616,6 +617,11 @@ class ReLUNetwork(Architecture):
         order = np.argsort(levels, kind="stable")
         return np.split(order, np.flatnonzero(np.diff(levels[order])) + 1)
 
+    @property
+    def channels(self) -> ChannelGraph:
+        """The channel graph: which parameter rescales with which channel."""
+        return self.dag.channels
+
     # The conservation laws.
 
     def conservation_laws(self, theta: Theta) -> OnHidden:
@@ -626,7 +632,7 @@ class ReLUNetwork(Architecture):
         laws : OnHidden
             In the order of ``hidden``.
         """
-        return sparse_apply(self._theta(theta) ** 2, self.dag.law_matrix)
+        return sparse_apply(self._theta(theta) ** 2, self.dag.channels.law_matrix)
 
     def conservation_laws_jacobian(self, theta: Theta) -> Any:
         """Jacobian ∂h(θ) = 2 A D_θ as a dense matrix.
@@ -637,7 +643,7 @@ class ReLUNetwork(Architecture):
         """
         theta = self._theta(theta)
         self._refuse_dense(theta, self.n_laws, self.dim)
-        return 2.0 * self.dag.law_matrix.toarray() * theta[..., None, :]
+        return 2.0 * self.dag.channels.law_matrix.toarray() * theta[..., None, :]
 
     def laws_rank(self, theta: OneTheta) -> int:
         """Number of independent laws at θ: the hidden nodes whose Laplacian is not singular.
@@ -653,7 +659,7 @@ class ReLUNetwork(Architecture):
     def laws_jvp(self, theta: Theta, tangent: Tangent) -> OnHidden:
         """Push a velocity of θ forward by the laws, ∂h(θ) v = 2 A (θ ∘ v)."""
         product = self._theta(theta) * self._theta(tangent, "tangent")
-        return 2.0 * sparse_apply(product, self.dag.law_matrix)
+        return 2.0 * sparse_apply(product, self.dag.channels.law_matrix)
 
     def laws_size(self, theta: Theta, tangent: Tangent | None = None) -> OnHidden:
         """Size of the terms of h(θ), or of ∂h(θ) v: the same sums over edges, all positive."""
@@ -665,23 +671,23 @@ class ReLUNetwork(Architecture):
 
     @cached_property
     def _law_sums(self) -> csr_array:
-        return abs(self.dag.law_matrix)
+        return abs(self.dag.channels.law_matrix)
 
     def laws_hessian(self, theta: Theta, tangent_a: Tangent, tangent_b: Tangent) -> OnHidden:
         """Second derivative ∂²h[v, w] of the laws, the same at every θ."""
         return self.laws_jvp(tangent_a, tangent_b)
 
     @cached_property
-    def laplacian(self) -> GroundedLaplacian:
+    def laplacian(self) -> Laplacian:
         """Solver for ∂h ∂hᵀ / 4 = A D_θ² Aᵀ, the grounded Laplacian of the hidden nodes."""
-        return GroundedLaplacian(self.dag)
+        return self.dag.channels.laplacian
 
     def solve_laws_jvp(self, theta: Theta, laws_tangent: OnHidden) -> Tangent:
         """Solve ∂h(θ) v = w for the shortest v, by a solve with the graph Laplacian."""
 
         def step(point: FloatArray, speed: FloatArray) -> FloatArray:
             multipliers = self.laplacian.solve(point**2, speed / 2)
-            return point * (self.dag.law_transpose @ multipliers)
+            return point * (self.dag.channels.exponents @ multipliers)
 
         theta = self._theta(theta, differentiable=False)
         tangent = as_array(laws_tangent, "vector", (self.n_laws,), differentiable=False)
@@ -746,7 +752,7 @@ class ReLUNetwork(Architecture):
             Dead parameters; names them.
         """
         point = as_array(theta, "theta", (self.dim,), batch=False, differentiable=False)
-        return make_chart(self.laplacian, point)
+        return make_chart(self.dag, point)
 
     def recover(
         self, z: Lifted, laws: OnHidden, *, near: Theta | None = None, tolerance: float = 1e-6
@@ -963,7 +969,9 @@ class ReLUNetwork(Architecture):
         theta, dag = follow_signs(self.dag, theta, base_point), self.dag
         signs = np.ones(self.n_hidden + 1)
         overlap = theta * base_point
-        parts = list(zip(dag.hidden_generations, dag.in_edges, dag.out_edges, strict=True))
+        parts = list(
+            zip(dag.hidden_generations, dag.channels.into, dag.channels.out_of, strict=True)
+        )
         flipped = True
         while flipped:
             flipped = False
@@ -983,7 +991,7 @@ class ReLUNetwork(Architecture):
     def _signs(self) -> IntArray:
         if self.n_hidden > MOST_SIGNS:  # a dense matrix of all of them may be large
             return super()._signs()
-        return np.abs(self.dag.law_matrix.toarray()).astype(np.intp)
+        return np.abs(self.dag.channels.law_matrix.toarray()).astype(np.intp)
 
     # The network's function.
 

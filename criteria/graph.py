@@ -14,6 +14,7 @@ from scipy.sparse.linalg import eigsh, lsmr
 from liftflow.architectures import ReLUNetwork
 from liftflow.architectures.dag import CompiledDAG
 from liftflow.criteria.findings import Finding, Verdict
+from liftflow.errors import listed
 from liftflow.typing import OneTheta
 
 NEGLIGIBLE = 1e-10
@@ -98,7 +99,7 @@ def conditioning(dag: CompiledDAG, theta: OneTheta) -> float:
     """
     size = dag.n_hidden
     weights = theta**2
-    diagonal = abs(dag.law_matrix) @ weights
+    diagonal = abs(dag.channels.law_matrix) @ weights
     if not np.all(diagonal > 0):
         return 0.0
     inner = np.flatnonzero((dag.tail_hidden >= 0) & (dag.head_hidden >= 0))
@@ -130,7 +131,7 @@ def negligible(dag: CompiledDAG, theta: OneTheta) -> NDArray[np.bool_]:
     logs = np.log(np.abs(theta[used]))
     if logs.size == 0 or np.ptp(logs) < -np.log(NEGLIGIBLE):
         return np.zeros(dag.dim, dtype=bool)
-    matrix = hstack([dag.law_matrix.T.tocsr()[used], np.ones((used.size, 1))]).tocsr()
+    matrix = hstack([dag.channels.law_matrix.T.tocsr()[used], np.ones((used.size, 1))]).tocsr()
     gauge = lsmr(matrix, logs, atol=1e-6, btol=1e-6, maxiter=500)[0]
     tiny = np.zeros(dag.dim, dtype=bool)
     tiny[used] = logs - matrix @ gauge < np.log(NEGLIGIBLE)
@@ -195,8 +196,7 @@ def _names(dag: CompiledDAG, edges: NDArray[np.intp]) -> list[tuple[Hashable, Ha
 
 
 def _show(dag: CompiledDAG, edges: NDArray[np.intp]) -> str:
-    shown = ", ".join(f"{u!r}→{v!r}" for u, v in _names(dag, edges[:8]))
-    return shown + (f" and {edges.size - 8} more" if edges.size > 8 else "")
+    return listed(f"{u!r}→{v!r}" for u, v in _names(dag, edges))
 
 
 def shared_edge(dag: CompiledDAG) -> tuple[Hashable, ...]:

@@ -79,7 +79,7 @@ def test_dense_criterion_agrees_with_the_graph(seed):
 def test_conditioning_is_the_smallest_eigenvalue(widths, rng):
     network = ReLUNetwork.from_widths(widths, bias=True)
     theta = network.random_point(rng=rng)
-    jacobian = network.dag.law_matrix.toarray() * theta
+    jacobian = network.dag.channels.law_matrix.toarray() * theta
     laplacian = jacobian @ jacobian.T
     scale = 1 / np.sqrt(np.diag(laplacian))
     wanted = np.linalg.eigvalsh(laplacian * scale[:, None] * scale)[0]

@@ -113,6 +113,15 @@ def test_a_door_holds_to_annotations():
         scale(NETWORK, other=1)
 
     @door
+    def takes_more(a: int, **more: float):
+        return a, more
+
+    assert takes_more(1, b=2) == (1, {"b": 2})
+    for misfit in (lambda: takes_more(1, a=1), lambda: takes_more(1, 2), lambda: takes_more(b=1)):
+        with pytest.raises(CallError):
+            misfit()
+
+    @door
     def fails():
         return {}["a bug of ours"]
 
@@ -291,8 +300,13 @@ def frozen_arrays():
         chart.anchors.into,
         chart.anchors.out_of,
         *(dag.tails, dag.heads, dag.outputs, dag.generation, dag.hidden_number, dag.position),
-        *(dag.tail_hidden, dag.head_hidden, dag.hidden_nodes, dag.loose, *dag.members),
-        *(dag.law_matrix.data, dag.law_matrix.indices, *dag.in_edges, *dag.out_edges),
+        *(dag.tail_hidden, dag.head_hidden, dag.hidden_nodes, dag.channels.loose, *dag.members),
+        *(
+            dag.channels.law_matrix.data,
+            dag.channels.law_matrix.indices,
+            *dag.channels.into,
+            *dag.channels.out_of,
+        ),
         *(part.edges for part in dag.blocks),
         *(NETWORK.laplacian.loose_ground + NETWORK.laplacian.loose_inner),
         *NETWORK._path_offsets,

@@ -187,7 +187,7 @@ def test_laws_of_two_layers_are_those_of_the_paper():
 def test_laws_of_a_relu_network_are_found_node_by_node(bias):
     network = ReLUNetwork.from_widths([2, 2, 2, 1], bias)
     found = discover_laws(network)
-    matrix = network.dag.law_matrix.toarray()
+    matrix = network.dag.channels.law_matrix.toarray()
     wanted = [{(e, e): Fraction(int(c)) for e, c in enumerate(row) if c} for row in matrix]
     assert sorted(map(str, map(as_terms, found))) == sorted(map(str, wanted))
     assert "θ[(0, 0)→(1, 0)]²" in str(found)

@@ -75,8 +75,8 @@ def test_layers_and_loose_edges_agree(widths, bias, rng):
     network = ReLUNetwork.residual(widths, [(0, 2), (1, 3)], bias)
     other, order = shuffled(network, rng)
     assert len(network.dag.grids) == 5 + 3 * bias
-    assert not network.dag.loose.size
-    assert other.dag.loose.size > 0.8 * other.dim  # biases still come in rows
+    assert not network.dag.channels.loose.size
+    assert other.dag.channels.loose.size > 0.8 * other.dim  # biases still come in rows
     theta = network.random_point(rng=rng)
     assert_allclose(
         other.laplacian.matrix(theta[order] ** 2), network.laplacian.matrix(theta**2), atol=1e-13
@@ -119,7 +119,7 @@ def test_badly_scaled_weights_are_recovered(rng):
     theta = network.random_point(rng=rng) * np.exp(6 * rng.standard_normal(network.dim))
     laws = network.conservation_laws(theta)
     found = network.project_to_laws(network.fibre_point(theta, rng), laws)
-    total = np.abs(network.dag.law_matrix) @ theta**2
+    total = np.abs(network.dag.channels.law_matrix) @ theta**2
     assert np.max(np.abs(network.conservation_laws(found) - laws) / total) < 1e-13
 
 
@@ -177,7 +177,7 @@ def test_kernel_without_a_list_of_paths(rng):
     image = deep.kernel_apply(theta, vector)
     assert_allclose(deep.kernel_apply(theta, image) @ vector, image @ image, rtol=1e-11)
     # Rescaling moves no z: those directions are in the kernel's kernel.
-    slide = theta * (deep.dag.law_matrix.T @ rng.standard_normal(deep.n_hidden))
+    slide = theta * (deep.dag.channels.law_matrix.T @ rng.standard_normal(deep.n_hidden))
     size = np.max(deep.kernel_diagonal(theta)) * np.linalg.norm(slide)
     assert np.linalg.norm(deep.kernel_apply(theta, slide)) < 1e-11 * size
 

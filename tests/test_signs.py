@@ -30,7 +30,7 @@ SEEDS = [int(seed) for seed in (BOWLS + DATA).split()]
 def in_weights_alone(dag, theta, near):
     """Flip hidden nodes so that their in-weights point the same way as those of ``near``: wrong."""
     signs = np.ones(dag.n_hidden + 1)
-    for hidden, edges in zip(dag.hidden_generations, dag.in_edges, strict=True):
+    for hidden, edges in zip(dag.hidden_generations, dag.channels.into, strict=True):
         overlap = signs[dag.tail_hidden[edges]] * (theta * near)[edges]
         total = np.bincount(dag.head_hidden[edges] - hidden[0], overlap)
         signs[hidden] = np.where(total < 0, -1.0, 1.0)

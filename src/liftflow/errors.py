@@ -5,7 +5,7 @@ got, what was expected and, where there is one, the call that mends it.
 """
 
 import copyreg
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
 
@@ -125,3 +125,9 @@ class FlowError(LiftflowError, RuntimeError):
 
 class GeodesicError(LiftflowError, RuntimeError):
     """A geodesic cannot be continued, or none was found between two points."""
+
+
+def listed(names: Iterable[object]) -> str:
+    """Write out the first eight of some names, and how many more there are."""
+    shown = [*map(str, names)]
+    return ", ".join(shown[:8]) + (f" and {len(shown) - 8} more" if len(shown) > 8 else "")

@@ -68,13 +68,13 @@ class SignlessLaws(ReLUNetwork):
     """Laws with + in place of −, and a derivative that fits them."""
 
     def conservation_laws(self, theta):
-        return (self._theta(theta) ** 2) @ abs(self.dag.law_matrix).toarray().T
+        return (self._theta(theta) ** 2) @ abs(self.dag.channels.law_matrix).toarray().T
 
     def conservation_laws_jacobian(self, theta):
-        return np.abs(self.dag.law_matrix.toarray()) * 2 * self._theta(theta)[..., None, :]
+        return np.abs(self.dag.channels.law_matrix.toarray()) * 2 * self._theta(theta)[..., None, :]
 
     def laws_jvp(self, theta, tangent):
-        return (2 * self._theta(theta) * tangent) @ abs(self.dag.law_matrix).toarray().T
+        return (2 * self._theta(theta) * tangent) @ abs(self.dag.channels.law_matrix).toarray().T
 
 
 class HalfLawsJacobian(ReLUNetwork):
@@ -147,7 +147,7 @@ class ObliqueProjection(ReLUNetwork):
 
     def project_to_tangent(self, theta, vector):
         laws = self.conservation_laws_jacobian(theta)
-        outward = np.minimum(np.sign(self.dag.law_matrix.toarray()), 0)
+        outward = np.minimum(np.sign(self.dag.channels.law_matrix.toarray()), 0)
         directions = outward * self._theta(theta)[..., None, :]
         gram = np.einsum("...ij,...kj->...ik", laws, directions)
         speeds = np.linalg.solve(gram, self.laws_jvp(theta, vector)[..., None])[..., 0]

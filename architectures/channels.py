@@ -1,0 +1,266 @@
+"""Channel graphs: which parameter rescales with which channel.
+
+The rescaling symmetries of a network, θ_e ↦ e^{(Xτ)_e} θ_e, have an integer matrix X of one row
+per parameter and one column per channel. Laws, recovery, tangent spaces and coordinates of the
+image follow from X alone: no path is known here, no forward pass, and no networkx graph.
+"""
+
+from collections.abc import Hashable, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linprog
+from scipy.sparse import csr_array, issparse
+
+from liftflow.architectures.anchors import ChannelAnchors, ChannelChart, Pivots, SpanningTree
+from liftflow.architectures.incidence import Incidence, called, ends_of, refuse_idle
+from liftflow.architectures.laplacian import GroundedLaplacian, Laplacian, MatrixLaplacian
+from liftflow.doors import Guarded, door
+from liftflow.errors import ArchitectureError
+from liftflow.linalg import over_batch, sparse_apply
+from liftflow.typing import FloatArray, IntArray, Laws, OnHidden, Tangent, Theta, as_array
+
+
+class ChannelGraph(Incidence, Guarded):
+    r"""Channels and the ground, joined by parameters.
+
+    A parameter e from channel u to channel v rescales by :math:`e^{τ_v − τ_u}`, in general by
+    :math:`e^{(Xτ)_e}`. Parallel parameters, cycles and loops are welcome. The laws are
+    :math:`h = X^\top θ^2`, for a graph :math:`h_c = \sum_{e → c} θ_e^2 − \sum_{c → e} θ_e^2`.
+    Recovery of θ from a point of its orbit and the laws is a strictly convex problem.
+
+    Parameters
+    ----------
+    tails, heads : array-like, shape=[dim]
+        Channels at the ends of each parameter, −1 for the ground.
+    n_channels : int
+        Number of channels.
+    members : sequence of hashable, optional
+        What each channel is called in messages; by default its number.
+    names : sequence of hashable, optional
+        What each parameter is called in messages; by default its number.
+    grids : sequence of Grid
+        Parameters that BLAS and broadcasts serve; the others are handled one by one.
+    stages : sequence of array, optional
+        A partition of the channels, in the order in which a first guess of a rescaling sweeps over
+        them. Channels of one stage share no parameter. By default found by colouring.
+
+    Raises
+    ------
+    ArchitectureError
+        An end that is neither a channel nor the ground, or a channel that no parameter rescales
+        with.
+
+    References
+    ----------
+    Ours; for layered networks, the laws of [MPG]_.
+
+    Examples
+    --------
+    >>> from liftflow.architectures import ChannelGraph
+    >>> graph = ChannelGraph([-1, -1, 0], [0, 0, -1], 1)  # two parallel weights in, one out
+    >>> print(graph.laws([1.0, 2.0, 3.0]))
+    [-4.]
+    """
+
+    @classmethod
+    @door
+    def from_matrix(
+        cls,
+        matrix: Any,
+        members: Sequence[Hashable] | None = None,
+        names: Sequence[Hashable] | None = None,
+    ) -> "ChannelGraph":
+        """Make the symmetries of a general monomial lift from their matrix X.
+
+        Parameters
+        ----------
+        matrix : array-like or sparse array, shape=[dim, n_channels]
+            Integers of independent columns. A unit of degree k has −k at its out-edges.
+        members, names : sequence of hashable, optional
+            What the channels and parameters are called in messages.
+
+        Returns
+        -------
+        graph : ChannelGraph
+            With tails and heads where every row has at most one 1 and one −1.
+
+        Raises
+        ------
+        ArchitectureError
+            Not integers, or a channel that no parameter rescales with.
+        """
+        if not issparse(matrix):
+            matrix = as_array(matrix, "matrix", (None, None), batch=False, differentiable=False)
+        sparse = csr_array(matrix, dtype=np.float64)
+        sparse.eliminate_zeros()
+        if not np.array_equal(sparse.data, np.round(sparse.data)):
+            raise ArchitectureError("the exponents of rescalings must be integers")
+        ends = ends_of(sparse)
+        if ends is None:
+            return MonomialSymmetry(sparse, members, names)
+        return cls(*ends, sparse.shape[1], members, names)
+
+    # Laws and symmetries.
+
+    def laws(self, theta: Theta) -> Any:
+        """Evaluate the laws h = Xᵀθ², differentiably."""
+        return sparse_apply(self._theta(theta) ** 2, self.law_matrix)
+
+    def laws_jvp(self, theta: Theta, tangent: Tangent) -> Any:
+        """Push a velocity of θ forward by the laws, ∂h(θ) v = 2 Xᵀ(θ ∘ v)."""
+        product = self._theta(theta) * self._theta(tangent, "tangent")
+        return 2.0 * sparse_apply(product, self.law_matrix)
+
+    def laws_jacobian(self, theta: Theta) -> FloatArray:
+        """Jacobian ∂h(θ) = 2 Xᵀ D_θ as a dense matrix, shape=[..., n_channels, dim]."""
+        return 2.0 * self.law_matrix.toarray() * self._theta(theta)[..., None, :]
+
+    @cached_property
+    def laplacian(self) -> Laplacian:
+        """Solver for ∂h ∂hᵀ / 4 = Xᵀ D_θ² X."""
+        return GroundedLaplacian(self)
+
+    def solve(self, theta: Theta, laws_tangent: Laws) -> FloatArray:
+        """Solve ∂h(θ) v = w for the shortest v.
+
+        Raises
+        ------
+        NotRecoverableError
+            A channel is cut off from the ground by zeros.
+        """
+
+        def shortest(point: FloatArray, speed: FloatArray) -> FloatArray:
+            return point * self.along(self.laplacian.solve(point**2, speed / 2))
+
+        return over_batch(shortest, [self._numbers(theta), self._on_channels(laws_tangent)], [1, 1])
+
+    def to_horizontal(self, theta: Theta, vector: Tangent) -> FloatArray:
+        """Project orthogonally onto ker ∂h(θ), which is range ∂φ(θ)ᵀ at nonzero θ."""
+        return vector - self.to_vertical(theta, vector)
+
+    def to_vertical(self, theta: Theta, vector: Tangent) -> FloatArray:
+        """Project orthogonally onto the orbit of the symmetry through θ, D_θ range X."""
+        return self.solve(theta, self.laws_jvp(theta, vector))
+
+    def rescale(self, theta: Theta, logs: OnHidden) -> FloatArray:
+        """Act by the symmetry, θ_e ↦ e^{(Xτ)_e} θ_e.
+
+        Parameters
+        ----------
+        logs : array-like, shape=[..., n_channels]
+            The logarithms τ.
+        """
+        return self._numbers(theta) * np.exp(self.along(self._on_channels(logs)))
+
+    def project_to_laws(self, theta: Theta, laws: Laws, *, warm: bool = False) -> FloatArray:
+        """Slide θ along its orbit to the one point where the laws have these values.
+
+        Parameters
+        ----------
+        warm : bool
+            Whether θ is close to that point.
+
+        Raises
+        ------
+        NotRecoverableError
+            Dead parameters.
+        """
+
+        def slide(point: FloatArray, values: FloatArray) -> FloatArray:
+            return self.rescale(point, self.laplacian.rescaling(point**2, values, warm=warm) / 2)
+
+        return over_batch(slide, [self._numbers(theta), self._on_channels(laws)], [1, 1])
+
+    def conditioning(self, theta: Theta) -> float:
+        """Smallest eigenvalue of the Laplacian at θ, scaled to a unit diagonal."""
+        return self.laplacian.conditioning(self._numbers(theta) ** 2)
+
+    def dead(self, theta: Theta) -> IntArray:
+        """List the parameters that lie on no nonzero walk from the ground to the ground.
+
+        Where there are some, not every value of the laws is reached from θ; those at nonzero
+        walks are rescaled all the same.
+        """
+        theta = self._numbers(theta)
+        return np.flatnonzero(~self.walked(theta != 0))
+
+    def chart(self, theta: Theta) -> ChannelChart:
+        """Take the parameters beside a spanning tree of anchors for coordinates near θ.
+
+        Raises
+        ------
+        NotRecoverableError
+            Zeros cut channels off from the ground; names them.
+        """
+        return ChannelChart.at(
+            self, as_array(theta, "theta", (self.dim,), batch=False, differentiable=False)
+        )
+
+    def strongest_anchors(self, theta: FloatArray) -> ChannelAnchors:
+        """Find the spanning tree of quotient and ground with the largest |θ_e|, unchecked."""
+        return SpanningTree.strongest(self, theta)
+
+    # The door.
+
+    def _theta(self, theta: Theta, name: str = "theta") -> Any:
+        return as_array(theta, name, (self.dim,))
+
+    def _numbers(self, theta: Theta, name: str = "theta") -> FloatArray:
+        return as_array(theta, name, (self.dim,), differentiable=False)
+
+    def _on_channels(self, values: Any) -> FloatArray:
+        return as_array(values, "one number per channel", (self.n_channels,), differentiable=False)
+
+
+class MonomialSymmetry(ChannelGraph):
+    """Rescalings of a general monomial lift, by their matrix X; see ChannelGraph.from_matrix."""
+
+    def __init__(
+        self,
+        matrix: csr_array,
+        members: Sequence[Hashable] | None = None,
+        names: Sequence[Hashable] | None = None,
+    ) -> None:
+        self.dim, self.n_channels = matrix.shape
+        self.members = called(members, self.n_channels, "members")
+        self.names = called(names, self.dim, "names")
+        self._exponents = matrix
+        refuse_idle(np.diff(self.law_matrix.indptr) == 0, self.members)
+
+    @cached_property
+    def law_matrix(self) -> csr_array:
+        """The transpose of X, shape=[n_channels, dim]."""
+        return self._exponents.T.tocsr()
+
+    @cached_property
+    def laplacian(self) -> Laplacian:
+        """Solver for Xᵀ D_θ² X as a matrix."""
+        return MatrixLaplacian(self.law_matrix, self.members)
+
+    def along(self, logs: FloatArray) -> FloatArray:
+        """Evaluate Xτ, one number per parameter, unchecked."""
+        return np.asarray(sparse_apply(logs, self._exponents))
+
+    def walked(self, used: NDArray[np.bool_]) -> Any:
+        """Whether the exponents of each parameter and those used add up to 0, all weights > 0."""
+        alive = np.zeros(self.dim, dtype=bool)
+        own = np.flatnonzero(used)
+        alive[own] = self._balanced(own, np.ones(own.size)) > 1e-9
+        for edge in np.flatnonzero(~np.asarray(used)):
+            wanted = np.append(np.zeros(own.size), 1.0)
+            alive[edge] = self._balanced(np.append(own, edge), wanted)[-1] > 1e-9
+        return alive
+
+    def _balanced(self, edges: IntArray, wanted: FloatArray) -> FloatArray:
+        """Weights in [0, 1] under which these rows add up to 0, the wanted sum at its largest."""
+        rows = self._exponents[edges]
+        nothing = np.zeros(self.n_channels)
+        found = linprog(-wanted, A_eq=rows.T, b_eq=nothing, bounds=(0.0, 1.0))
+        return np.asarray(found.x)
+
+    def strongest_anchors(self, theta: FloatArray) -> ChannelAnchors:
+        """Take the largest |θ_e| with independent exponents, unchecked."""
+        return Pivots(self._exponents, theta)
