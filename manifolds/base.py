@@ -220,13 +220,7 @@ class InvariantSet(RandomVectors, LevelSet):
         return self.architecture.project_to_tangent(base_point, vector)
 
     def projection(self, point: Theta) -> Theta:
-        """Move a nearby parameter onto the set.
-
-        Returns
-        -------
-        theta : Theta
-            For a ReLU network, the one point of the same fibre of φ on the set.
-        """
+        """Move a nearby parameter onto the set; of a ReLU network, within its fibre of φ."""
         return self.architecture.project_to_laws(point, self.laws0)
 
     def random_point(self, n_samples: int = 1, bound: float = 1.0, rng: Rng = None) -> Theta:
@@ -254,12 +248,7 @@ class InvariantSet(RandomVectors, LevelSet):
 
         Its metric has ``metric_matrix``, ``cometric_matrix``, ``christoffels`` and what geomstats
         makes of them. Coordinates are the products along D − |H| basis paths for a ReLU network,
-        the entries of Z for matrices of full rank.
-
-        Parameters
-        ----------
-        theta : OneTheta, optional
-            By default θ₀.
+        the entries of Z for matrices of full rank. By default it is about φ(θ₀).
 
         Raises
         ------
@@ -276,12 +265,8 @@ class InvariantSet(RandomVectors, LevelSet):
     def equip_with_quotient(self) -> Manifold:
         """Return the image with geomstats's quotient metric over :attr:`fiber_bundle`.
 
-        The same metric as that of :meth:`image`, found another way, and slower: a check on it.
-
-        Returns
-        -------
-        quotient : geomstats.geometry.manifold.Manifold
-            Also kept as the attribute ``quotient``.
+        The same metric as that of :meth:`image`, found another way, and slower: a check on it. It
+        is also kept as the attribute ``quotient``.
 
         Raises
         ------

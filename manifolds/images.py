@@ -40,6 +40,12 @@ from liftflow.typing import (
 class RandomVectors:
     """A space whose random tangent vectors are drawn one for each base point."""
 
+    shape: tuple[int, ...]
+
+    def to_tangent(self, vector: TangentVec, base_point: Point) -> TangentVec:
+        """Project onto the tangent space."""
+        raise NotImplementedError
+
     def random_tangent_vec(
         self, base_point: Point, n_samples: int = 1, rng: Rng = None
     ) -> TangentVec:
@@ -50,11 +56,10 @@ class RandomVectors:
         n_samples : int
             With several, ``base_point`` is one point.
         """
-        space: Any = self
         count = as_count(n_samples, "n_samples", 1)
-        refuse_beyond(count * math.prod(space.shape), f"{count} tangent vectors")
-        shape = np.shape(base_point) if count == 1 else (count, *space.shape)
-        return space.to_tangent(as_rng(rng).standard_normal(shape), base_point)
+        refuse_beyond(count * math.prod(self.shape), f"{count} tangent vectors")
+        shape = np.shape(base_point) if count == 1 else (count, *self.shape)
+        return self.to_tangent(as_rng(rng).standard_normal(shape), base_point)
 
 
 @doors
@@ -95,7 +100,7 @@ class LiftedImage(RandomVectors, Manifold):
         super().__init__(dim=dim, shape=architecture.lifted_shape, intrinsic=False, equip=equip)
         self.embedding_space = _vector_space(self.shape)
 
-    def default_metric(self) -> tuple[type[IntrinsicMetric], dict[str, Any]]:
+    def default_metric(self) -> tuple[type[IntrinsicMetric], dict[str, object]]:
         """Metric to equip the image with if ``equip`` is True, and its arguments."""
         return IntrinsicMetric, {"cometric": intrinsic_cometric(self.architecture, self.theta0)}
 

@@ -81,18 +81,12 @@ class GeodesicSolver(Guarded):
         if not 1e-13 <= as_number(self.rtol, "rtol") < 1:
             raise InputError(f"rtol must lie between 1e-13 and 1, got {self.rtol}")
 
-    def _vectors(self, **vectors: Any) -> list[FloatArray]:
+    def _vectors(self, **vectors: OneTangent) -> list[FloatArray]:
         size = self.architecture.dim
         return [as_vector(vector, name, size) for name, vector in vectors.items()]
 
     def acceleration(self, theta: Theta, velocity: Tangent) -> Tangent:
-        """Second derivative θ'' of the geodesic through θ.
-
-        Returns
-        -------
-        acceleration : Tangent
-            Orthogonal to the invariant set.
-        """
+        """Second derivative θ'' of the geodesic through θ, orthogonal to the invariant set."""
         second = self.architecture.laws_hessian(theta, velocity, velocity)
         return -self.architecture.solve_laws_jvp(theta, second)
 
@@ -172,8 +166,9 @@ class GeodesicSolver(Guarded):
             evaluations += 1
             if evaluations > self.max_steps:
                 raise GeodesicError(
-                    f"the geodesic takes more than {self.max_steps} evaluations up to the length "
-                    f"{at * unit:.3g} of {abs(time) * speed:.3g}: it passes close to a singular point"
+                    f"the geodesic takes more than {self.max_steps} evaluations up to the "
+                    f"length {at * unit:.3g} of {abs(time) * speed:.3g}: it passes close to a "
+                    "singular point"
                 )
             here, heading = state[:size], state[size : 2 * size]
             moves = [heading, self.acceleration(here, heading)]
@@ -215,11 +210,6 @@ class GeodesicSolver(Guarded):
         ----------
         target : array, shape=[dim] or [n_targets, dim]
             A point of the same invariant set; of several the one with the shortest geodesic.
-
-        Returns
-        -------
-        velocity : OneTangent
-            Horizontal.
 
         Raises
         ------
@@ -324,7 +314,7 @@ class GeodesicSolver(Guarded):
                 raise GeodesicError(f"shooting diverges, at {gap:.1e} from the target")
             return residual
 
-        options: dict[str, Any] = {"fatol": self._tolerance(theta), "maxiter": 12}
+        options: dict[str, object] = {"fatol": self._tolerance(theta), "maxiter": 12}
         options |= {"line_search": None, "jac_options": {"alpha": -1.0}}
         with np.errstate(all="ignore"):  # a step may be infinite, which is refused
             found = root(miss, guess, method="broyden1", options=options)
@@ -336,7 +326,7 @@ class GeodesicSolver(Guarded):
         def miss(velocity: FloatArray) -> FloatArray:
             return self._miss(theta, target, velocity)[0]
 
-        options: dict[str, Any] = {
+        options: dict[str, object] = {
             "eps": self.rtol,
             "xtol": self.rtol,
             "maxfev": 50 + 4 * theta.size,

@@ -2,9 +2,9 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from autograd.extend import defvjp, primitive
@@ -19,6 +19,7 @@ from liftflow.metrics.geodesic import GEODESIC_RTOL, GeodesicSolver
 from liftflow.typing import (
     FloatArray,
     LiftedMatrix,
+    OnTimes,
     Point,
     Scalars,
     Symbols,
@@ -30,13 +31,13 @@ from liftflow.typing import (
 
 
 @primitive
-def _squared_dist(point_a: FloatArray, point_b: FloatArray, metric: "HorizontalMetric") -> Any:
+def _squared_dist(point_a: FloatArray, point_b: FloatArray, metric: "HorizontalMetric") -> Scalars:
     return metric._over_points(metric._one_squared_dist, [point_a, point_b], ())
 
 
 def _pull_squared_dist(
-    ans: FloatArray, base_point: Any, point: Any, metric: "HorizontalMetric"
-) -> Callable[[Any], Any]:
+    ans: Scalars, base_point: Point, point: Point, metric: "HorizontalMetric"
+) -> Callable[[Scalars], TangentVec]:
     """Gradient −2 log as a covector."""
     gradient = -2.0 * metric._over_points(metric._one_covector_log, [base_point, point])
     return lambda g: np.reshape(g, np.shape(ans) + (1,) * metric._ndim) * gradient
@@ -106,8 +107,11 @@ class HorizontalMetric(RiemannianMetric):
         return len(self._space.shape)
 
     def _over_points(
-        self, function: Callable[..., Any], arrays: Any, result: tuple[int, ...] | None = None
-    ) -> Any:
+        self,
+        function: Callable[..., Point],
+        arrays: Sequence[Point],
+        result: tuple[int, ...] | None = None,
+    ) -> Point:
         """Apply a function of items to batches of points and vectors, all of the point's shape."""
         shape = self._space.shape
         checked = [as_array(a, "a point or vector", shape, differentiable=False) for a in arrays]
@@ -166,13 +170,10 @@ class HorizontalMetric(RiemannianMetric):
     def log(self, point: Point, base_point: Point) -> TangentVec:
         """Find the initial velocity of a geodesic that joins two points in unit time.
 
-        Returns
-        -------
-        tangent_vec : TangentVec
-            Of the geodesic that is found from the chord of the parameters: the shortest one for
-            points that are close. φ forgets signs, so that several parameters lie over ``point``;
-            all of these are tried that may be closer, up to 2⁶. Of more, it is the nearest one as
-            the crow flies, and so it is of what φ forgets but signs, the frames of hidden layers.
+        It is that of the geodesic found from the chord of the parameters: the shortest one for
+        points that are close. φ forgets signs, so that several parameters lie over ``point``;
+        all of these are tried that may be closer, up to 2⁶. Of more, it is the nearest one as
+        the crow flies, and so it is of what φ forgets but signs, the frames of hidden layers.
 
         Raises
         ------
@@ -196,7 +197,7 @@ class HorizontalMetric(RiemannianMetric):
         initial_point: Point,
         end_point: Point | None = None,
         initial_tangent_vec: TangentVec | None = None,
-    ) -> Callable[[Any], FloatArray]:
+    ) -> Callable[[OnTimes], Point]:
         """Parametrise a geodesic, given by its ends or by its initial velocity.
 
         Parameters
@@ -223,7 +224,7 @@ class HorizontalMetric(RiemannianMetric):
         if initial_tangent_vec is None:
             initial_tangent_vec = self.log(end_point, initial_point)
 
-        def path(t: Any) -> FloatArray:
+        def path(t: OnTimes) -> Point:
             times = np.atleast_1d(as_array(t, "t", differentiable=False))
 
             def one(vector: FloatArray, point: FloatArray) -> FloatArray:
@@ -254,7 +255,7 @@ class HorizontalMetric(RiemannianMetric):
         # Both ways, so that autograd sums over the axes of a batch that one of them lacks.
         return _squared_dist(point_a + 0.0 * point_b, point_b + 0.0 * point_a, self)
 
-    def _one_squared_dist(self, point_a: FloatArray, point_b: FloatArray) -> Any:
+    def _one_squared_dist(self, point_a: FloatArray, point_b: FloatArray) -> Scalars:
         distance = self._exact_distance(point_a, point_b)
         if distance is None:
             return np.sum(self._connect(point_a, point_b)[1] ** 2)
@@ -278,15 +279,8 @@ class HorizontalMetric(RiemannianMetric):
 
         Parameters
         ----------
-        direction : TangentVec, optional
-            Initial velocity of the geodesic.
-        end_point : Point, optional
-            Its end.
-
-        Returns
-        -------
-        transported_vec : TangentVec
-            Tangent at the end of the geodesic.
+        direction, end_point : Point, optional
+            One of its initial velocity and its end.
 
         Raises
         ------
@@ -312,7 +306,7 @@ class HorizontalMetric(RiemannianMetric):
             return self._over_points(along, [tangent_vec, base_point, direction])
         return self._over_points(towards, [tangent_vec, base_point, end_point])
 
-    def injectivity_radius(self, base_point: Point = None) -> Any:
+    def injectivity_radius(self, base_point: Point = None) -> Scalars:
         """Refuse: it is not known.
 
         Raises
@@ -349,15 +343,9 @@ class HorizontalMetric(RiemannianMetric):
     def sectional_curvature(
         self, tangent_vec_a: TangentVec, tangent_vec_b: TangentVec, base_point: Point = None
     ) -> Scalars:
-        """Sectional curvature ⟨R(a, b)b, a⟩ / (|a|²|b|² − ⟨a, b⟩²) of a plane.
+        """Sectional curvature ⟨R(a, b)b, a⟩ / (|a|²|b|² − ⟨a, b⟩²) of a plane."""
 
-        Parameters
-        ----------
-        tangent_vec_a, tangent_vec_b : TangentVec
-            Linearly independent.
-        """
-
-        def one(a: FloatArray, b: FloatArray, point: FloatArray) -> Any:
+        def one(a: FloatArray, b: FloatArray, point: FloatArray) -> Scalars:
             theta, a, b = self._lift(point, a, b)
             frame, triangle = np.linalg.qr(np.stack([a, b], axis=1))
             diagonal = np.abs(np.diag(triangle))
@@ -376,10 +364,7 @@ class HorizontalMetric(RiemannianMetric):
     def ricci_tensor(self, base_point: Point = None) -> LiftedMatrix:
         """Ricci tensor as a bilinear form in the coordinates of the points, like metric_matrix.
 
-        Returns
-        -------
-        ricci : LiftedMatrix
-            Ric(ζ, η) = ζᵀ ricci η for tangent vectors; zero off the tangent space.
+        Ric(ζ, η) = ζᵀ ricci η for tangent vectors; zero off the tangent space.
         """
 
         def one(point: FloatArray) -> FloatArray:
@@ -415,7 +400,7 @@ class HorizontalMetric(RiemannianMetric):
 
     # What needs coordinates.
 
-    def christoffels(self, base_point: Point = None) -> Any:
+    def christoffels(self, base_point: Point = None) -> Symbols:
         """Refuse: points are extrinsic, and ambient Christoffel symbols would be wrong."""
         raise _extrinsic(
             "Christoffel symbols",
@@ -423,15 +408,15 @@ class HorizontalMetric(RiemannianMetric):
             "coordinates, for the families that have them",
         )
 
-    def riemann_tensor(self, base_point: Point = None) -> Any:
+    def riemann_tensor(self, base_point: Point = None) -> Symbols:
         """Refuse: points are extrinsic, and the ambient tensor, zero, would be wrong."""
         raise _extrinsic("components of the Riemann tensor", "use curvature(a, b, c, base_point)")
 
-    def covariant_riemann_tensor(self, base_point: Point = None) -> Any:
+    def covariant_riemann_tensor(self, base_point: Point = None) -> Symbols:
         """Refuse: points are extrinsic, and the ambient tensor, zero, would be wrong."""
         raise _extrinsic("components of the Riemann tensor", "use curvature(a, b, c, base_point)")
 
-    def inner_product_derivative_matrix(self, base_point: Point = None) -> Any:
+    def inner_product_derivative_matrix(self, base_point: Point = None) -> Symbols:
         """Refuse: points are extrinsic, and there is no derivative in all of their coordinates."""
         raise _extrinsic("a derivative of the metric matrix", "no geodesic here needs one")
 
@@ -452,13 +437,11 @@ class IntrinsicMetric(HorizontalMetric):
 
     Parameters
     ----------
-    space : geomstats.geometry.manifold.Manifold
-        The image φ(𝓜_θ₀).
     rtol : float
         Relative tolerance of geodesics and parallel transport.
     """
 
-    def __init__(self, space: Any, cometric: Cometric, rtol: float = GEODESIC_RTOL) -> None:
+    def __init__(self, space: Manifold, cometric: Cometric, rtol: float = GEODESIC_RTOL) -> None:
         spaces = cometric.horizontal_spaces
         super().__init__(space, GeodesicSolver(cometric.architecture, spaces, rtol))
         self.cometric = cometric
@@ -533,10 +516,7 @@ class IntrinsicMetric(HorizontalMetric):
     def horizontal_lift(self, tangent_vec: TangentVec, z: Point) -> Tangent:
         """Lift a tangent vector to the shortest velocity of θ above it, ∂φ(θ)ᵀ K(z)⁻¹ ζ.
 
-        Returns
-        -------
-        horizontal_vec : Tangent
-            Tangent to the invariant set at the point recovered from z.
+        It is tangent to the invariant set at the point recovered from z.
         """
         return self.cometric.horizontal_lift(z, tangent_vec)
 
@@ -545,11 +525,6 @@ class IntrinsicMetric(HorizontalMetric):
 
         Geodesics z(t) lift to geodesics θ(t) of the invariant set, whose acceleration ∂φ does not
         see: z'' = ∂²φ(θ)[θ', θ'], so :math:`Γ(v, w) = −∂²φ(θ)[hor v, hor w]`.
-
-        Returns
-        -------
-        christoffels : Symbols
-            In the entries of z, the contravariant index first, as in geomstats.
 
         Raises
         ------

@@ -19,12 +19,7 @@ from liftflow.typing import OneTheta
 def deep_linear_multiplier(
     network: DeepLinear, theta0: OneTheta, tolerance: float
 ) -> DeepMultiplier:
-    """That of a relaxed balanced linear network of any depth.
-
-    Parameters
-    ----------
-    tolerance : float
-        Largest relative distance from relaxed balancedness.
+    """That of a relaxed balanced linear network of any depth, to a relative tolerance.
 
     Raises
     ------
@@ -38,11 +33,6 @@ def deep_linear_multiplier(
 
 def two_layer_multiplier(network: TwoLayerLinear, theta0: OneTheta, tolerance: float) -> Multiplier:
     """That of two linear layers: relaxed balanced, hyperbolic, or scalar at any S.
-
-    Parameters
-    ----------
-    tolerance : float
-        Largest relative distance from relaxed balancedness, or from the hyperbolic leaf.
 
     Raises
     ------

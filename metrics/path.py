@@ -1,6 +1,6 @@
 """The cometric of a ReLU network on its path products."""
 
-from typing import Any
+from collections.abc import Hashable
 
 import geomstats.backend as gs
 import numpy as np
@@ -229,7 +229,45 @@ def _require_accurate(
         )
 
 
-class OneHiddenLayerCometric(PathCometric):
+class _RankOneCometric(PathCometric):
+    """Closed forms where paths form matrices of rank one: no iteration, differentiable in z."""
+
+    def _set_up(self, matrices: list[IntArray], shifts: list[Scalars], rest: list[int]) -> None:
+        """Keep the paths of each matrix, the shifts of its layers, and the paths that are edges."""
+        self._matrices = list(zip(matrices, map(gs.array, shifts), strict=True))
+        self._rest: IntArray = np.array(rest, dtype=np.intp)
+        self._inverse_order: IntArray = np.argsort(
+            np.concatenate([*(paths.ravel() for paths in matrices), self._rest])
+        )
+
+    def apply(self, z: Lifted, covector: Covector, *, near: Theta | None = None) -> LiftedTangent:
+        """Apply K(z) to a covector; nothing is iterated.
+
+        Raises
+        ------
+        NotRecoverableError
+            All paths through some neuron vanish.
+        """
+        z, covector = self._lifted(z, "z"), self._lifted(covector, "covector")
+        covector = covector + 0.0 * z  # broadcast both ways
+        parts = []
+        for paths, shifts in self._matrices:
+            matrix, form = z[..., paths], covector[..., paths]
+            first, *middle, last = gs.moveaxis(_layer_squares(shifts, matrix), -1, 0)
+            image = _right_gram(form, matrix) / first[..., None, None]
+            image = image + _left_gram(matrix, form) / last[..., None, None]
+            for square in middle:
+                overlap = gs.sum(matrix * form, axis=(-2, -1)) / square
+                image = image + overlap[..., None, None] * matrix
+            parts.append(gs.reshape(image, (*image.shape[:-2], paths.size)))
+        parts.append(covector[..., self._rest])
+        return gs.concatenate(parts, axis=-1)[..., self._inverse_order]
+
+    def matrix(self, z: Lifted) -> LiftedMatrix:
+        return Cometric.matrix(self, z)
+
+
+class OneHiddenLayerCometric(_RankOneCometric):
     r"""Closed form for one hidden layer: no iteration, and differentiable in z.
 
     The paths through neuron j form a matrix :math:`Z_j = u_j v_j^\top`, with
@@ -262,51 +300,19 @@ class OneHiddenLayerCometric(PathCometric):
                 "this closed form is for one hidden layer, got a path of "
                 f"{max(map(len, paths)) - 1} edges; use PathCometric"
             )
-        numbers: dict[Any, list[int]] = {node: [] for node in architecture.hidden}
+        numbers: dict[Hashable, list[int]] = {node: [] for node in architecture.hidden}
         skips: list[int] = []
         for number, path in enumerate(paths):
             (numbers[path[1]] if len(path) == 3 else skips).append(number)
         # In the order of paths, those through one neuron are row-major in (input, output).
-        self._neurons: list[IntArray] = [
+        neurons = [
             np.reshape(numbers[node], (-1, architecture.graph.out_degree(node)))
             for node in architecture.hidden
         ]
-        self._skips: IntArray = np.array(skips, dtype=np.intp)
-        order = np.concatenate([*(block.ravel() for block in self._neurons), self._skips])
-        self._inverse_order: IntArray = np.argsort(order)
-
-    def apply(self, z: Lifted, covector: Covector, *, near: Any = None) -> LiftedTangent:
-        """Apply K(z) to a covector.
-
-        Parameters
-        ----------
-        near : array-like, optional
-            Not used: nothing is iterated.
-
-        Raises
-        ------
-        NotRecoverableError
-            All paths through some neuron vanish.
-        """
-        z, covector = self._lifted(z, "z"), self._lifted(covector, "covector")
-        covector = covector + 0.0 * z  # broadcast both ways
-        parts = []
-        for block, law in zip(self._neurons, self.laws, strict=True):
-            matrix, form = z[..., block], covector[..., block]
-            squares = _layer_squares(gs.array([0.0, -law]), matrix)
-            squares = squares[..., None, None]
-            image = _right_gram(form, matrix) / squares[..., 0, :, :]
-            image = image + _left_gram(matrix, form) / squares[..., 1, :, :]
-            parts.append(gs.reshape(image, (*image.shape[:-2], block.size)))
-        parts.append(covector[..., self._skips])
-        return gs.concatenate(parts, axis=-1)[..., self._inverse_order]
-
-    def matrix(self, z: Lifted) -> LiftedMatrix:
-        """K(z) as a dense matrix."""
-        return Cometric.matrix(self, z)
+        self._set_up(neurons, [[0.0, -law] for law in self.laws], skips)
 
 
-class ScalarChainCometric(PathCometric):
+class ScalarChainCometric(_RankOneCometric):
     r"""Closed form for three layers of edges with one neuron in each hidden layer.
 
     The paths form a matrix :math:`Z = a\,m\,c^\top`. With :math:`x = |a|^2` the laws reduce to the
@@ -341,52 +347,22 @@ class ScalarChainCometric(PathCometric):
                 f"{len(chain)} hidden nodes and {architecture.n_paths} paths; use PathCometric"
             )
         numbers = {path: number for number, path in enumerate(architecture.paths())}
-        self._block = np.reshape([numbers[path] for path in expected], (n_in, n_out))
-        self._inverse_order = np.argsort(self._block.ravel())
+        paths = np.reshape([numbers[path] for path in expected], (n_in, n_out))
         first, second = self.laws
-        self._shifts = gs.array([0.0, -first, -first - second])
-
-    def apply(self, z: Lifted, covector: Covector, *, near: Any = None) -> LiftedTangent:
-        """Apply K(z) to a covector.
-
-        Parameters
-        ----------
-        near : array-like, optional
-            Not used: nothing is iterated.
-
-        Raises
-        ------
-        NotRecoverableError
-            z vanishes.
-        """
-        z, covector = self._lifted(z, "z"), self._lifted(covector, "covector")
-        matrix, form = z[..., self._block], (covector + 0.0 * z)[..., self._block]
-        squares = _layer_squares(self._shifts, matrix)[..., None, None]
-        overlap = gs.sum(matrix * form, axis=(-2, -1))[..., None, None]
-        image = (
-            _right_gram(form, matrix) / squares[..., 0, :, :]
-            + overlap * matrix / squares[..., 1, :, :]
-            + _left_gram(matrix, form) / squares[..., 2, :, :]
-        )
-        flat = gs.reshape(image, (*image.shape[:-2], self._block.size))
-        return flat[..., self._inverse_order]
-
-    def matrix(self, z: Lifted) -> LiftedMatrix:
-        """K(z) as a dense matrix."""
-        return Cometric.matrix(self, z)
+        self._set_up([paths], [[0.0, -first, -first - second]], [])
 
 
-def _right_gram(form: Any, matrix: Any) -> Any:
+def _right_gram(form: Covector, matrix: Lifted) -> LiftedTangent:
     """G ZᵀZ."""
     return gs.einsum("...ij,...jl->...il", gs.einsum("...ik,...jk->...ij", form, matrix), matrix)
 
 
-def _left_gram(matrix: Any, form: Any) -> Any:
+def _left_gram(matrix: Lifted, form: Covector) -> LiftedTangent:
     """ZZᵀ G."""
     return gs.einsum("...ij,...jl->...il", gs.einsum("...ij,...kj->...ik", matrix, matrix), form)
 
 
-def _layer_squares(shifts: Any, matrix: Any) -> Any:
+def _layer_squares(shifts: Scalars, matrix: Lifted) -> Scalars:
     """Squared norms of the layers of a rank-one product of given laws, shape=[..., n_layers]."""
     squares = shifted_product_root(shifts, gs.sum(matrix**2, axis=(-2, -1)))
     if not gs.all(squares > 0):

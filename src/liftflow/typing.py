@@ -107,6 +107,9 @@ Inputs = TypeAliasType("Inputs", Any)
 OnHidden = TypeAliasType("OnHidden", Any)
 """One number per hidden node, shape=[..., n_hidden]."""
 
+OnLayers = TypeAliasType("OnLayers", Any)
+"""One number per layer, shape=[..., n_layers]."""
+
 OnTimes = TypeAliasType("OnTimes", Any)
 """One number per kept time, shape=[n_times]."""
 
