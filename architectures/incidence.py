@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import breadth_first_order
 
-from liftflow import typing
 from liftflow.doors import door
-from liftflow.errors import ArchitectureError, InputError
-from liftflow.typing import FloatArray, IntArray, as_array, as_count, freeze
+from liftflow.errors import ArchitectureError, InputError, listed
+from liftflow.typing import FloatArray, IntArray, as_array, as_count, freeze, shown
 
 GROUND = -1
 """Number of what does not rescale: inputs, the constant source of biases, and outputs."""
@@ -141,6 +140,11 @@ class Incidence:
         return self.law_matrix.T.tocsr()
 
     @cached_property
+    def law_sums(self) -> csr_array:
+        """The matrix |X|ᵀ, by which the terms of the laws add up without a sign."""
+        return abs(self.law_matrix)
+
+    @cached_property
     def tiles(self) -> tuple[Grid, ...]:
         """The grids, cut into pieces that fit into the cache."""
         return tuple(tile for grid in self.grids for tile in grid.tiles())
@@ -189,8 +193,23 @@ class Incidence:
 
     def along(self, logs: FloatArray) -> FloatArray:
         """Evaluate Xτ, one number per parameter, unchecked."""
+        if logs.ndim == 1 and self.grids:
+            return self._along_grids(logs)
         padded = np.concatenate([logs, np.zeros((*logs.shape[:-1], 1))], axis=-1)
         return padded[..., self.heads] - padded[..., self.tails]
+
+    def _along_grids(self, logs: FloatArray) -> FloatArray:
+        differences = np.empty(self.dim)
+        for tile in self.tiles:
+            target = differences[tile.part].reshape(tile.shape)
+            target[...] = 0.0 if tile.heads is None else logs[tile.heads]
+            if tile.tails is not None:
+                target -= logs[tile.tails, None]
+        if self.loose.size:
+            padded = np.append(logs, 0.0)
+            loose = self.loose
+            differences[loose] = padded[self.heads[loose]] - padded[self.tails[loose]]
+        return differences
 
     def walked(self, used: NDArray[np.bool_]) -> Any:
         """Whether the ends of each parameter are on walks from ground to ground over those used."""
@@ -234,7 +253,7 @@ def _whole(value: Any, name: str) -> IntArray:
     array = as_array(value, name, differentiable=False)
     whole = freeze(np.clip(array, -(2**53), 2**53).astype(np.intp))
     if not np.array_equal(whole, array):
-        raise InputError(f"{name} must be whole numbers, got {typing.shown(value)}")
+        raise InputError(f"{name} must be whole numbers, got {shown(value)}")
     return whole
 
 
@@ -258,7 +277,8 @@ def refuse_idle(idle: NDArray[np.bool_], members: Sequence[Hashable]) -> None:
     wrong = [members[number] for number in np.flatnonzero(idle)]
     if wrong:
         raise ArchitectureError(
-            f"no parameter rescales with the channels {shown(wrong)}; leave them out", wrong
+            f"no parameter rescales with the channels {listed(map(repr, wrong))}; leave them out",
+            wrong,
         )
 
 
@@ -292,9 +312,3 @@ def ends_of(matrix: csr_array) -> tuple[IntArray, IntArray] | None:
             return None
         ends[rows[own]] = matrix.indices[own]
     return (tails, heads) if np.all(np.abs(matrix.data) == 1) else None
-
-
-def shown(things: Sequence[Hashable]) -> str:
-    """List the first of many things."""
-    first = ", ".join(map(repr, things[:8]))
-    return first + (f" and {len(things) - 8} more" if len(things) > 8 else "")

@@ -15,9 +15,9 @@ import numpy as np
 import scipy.linalg
 from scipy.sparse import csr_array
 
-from liftflow.architectures.incidence import Incidence, shown
+from liftflow.architectures.incidence import Incidence
 from liftflow.doors import Guarded
-from liftflow.errors import NotRecoverableError
+from liftflow.errors import NotRecoverableError, listed
 from liftflow.typing import (
     FloatArray,
     IntArray,
@@ -258,8 +258,8 @@ class Laplacian(Guarded, ABC):
         names = [self.members[number] for number in channels]
         return NotRecoverableError(
             "the Laplacian of the channels is singular: the weights that tie some of "
-            f"{shown(names)} to the inputs and the outputs are zero, or nothing beside the others "
-            "in double precision",
+            f"{listed(map(repr, names))} to the inputs and the outputs are zero, or nothing beside "
+            "the others in double precision",
             names,
         )
 

@@ -15,8 +15,8 @@ from liftflow.typing import FloatArray, OneTheta, as_array, as_instance
 class _ParameterState(FlowState):
     def __init__(self, architecture: Architecture, loss: Loss, theta0: FloatArray) -> None:
         self.architecture, self.loss, self.theta0 = architecture, loss, theta0
-        architecture._check_lift(theta0)
-        architecture._check_laws(theta0)
+        architecture.phi.check(theta0)
+        architecture.h.check(theta0)
 
     def start(self) -> FloatArray:
         return self.theta0

@@ -309,7 +309,7 @@ def frozen_arrays():
         ),
         *(part.edges for part in dag.blocks),
         *(NETWORK.laplacian.loose_ground + NETWORK.laplacian.loose_inner),
-        *NETWORK._path_offsets,
+        *NETWORK.phi._path_offsets,
         NETWORK.path_tails,
         NETWORK.path_outputs,
         NETWORK.path_incidence.data,

@@ -260,6 +260,8 @@ def _unnamed(kind: Any) -> Any:
 
 def _check_of(parameter: inspect.Parameter, function: Callable[..., object]) -> Check | None:
     kind = _kind(parameter, function)
+    if kind is bool:
+        return lambda value, owner: _flag(value, parameter.name)
     check = None if parameter.kind is parameter.VAR_KEYWORD else _check(kind, parameter.name)
     if check is None or parameter.default is not None:
         return check
@@ -285,9 +287,7 @@ def _check(kind: Any, name: str) -> Check | None:
         return lambda value, owner: _point(value, name, owner)
     if kind is int and name in _COUNTS:
         return lambda value, owner: _n_samples(value, name)
-    if kind is bool:
-        return lambda value, owner: _flag(value, name)
-    if kind in (int, float):
+    if kind in (bool, int, float):
         return lambda value, owner: _number(value, name, kind)
     if kind is NoneType:
         return _as_it_is
@@ -320,8 +320,6 @@ def _n_samples(value: object, name: str) -> int:
 
 
 def _flag(value: Any, name: str) -> bool:
-    if value is True or value is False:
-        return value
     if value is None or (isinstance(value, numbers.Integral) and value in (0, 1)):
         return bool(value)
     return _number(value, name, bool)
