@@ -13,7 +13,16 @@ from liftflow.errors import InputError
 from liftflow.linalg import ROUNDING, over_batch
 from liftflow.metrics.cometric import LiftSpaces
 from liftflow.metrics.geodesic import GeodesicSolver
-from liftflow.typing import FloatArray, Lifted, LiftedTangent, Scalars, Tangent, Theta, as_array
+from liftflow.typing import (
+    Covector,
+    FloatArray,
+    Lifted,
+    LiftedTangent,
+    Scalars,
+    Tangent,
+    Theta,
+    as_array,
+)
 
 
 class LeastSquaresSpaces(LiftSpaces):
@@ -22,8 +31,9 @@ class LeastSquaresSpaces(LiftSpaces):
     def __init__(self, architecture: Architecture) -> None:
         self.architecture = architecture
 
-    def _solve(self, theta: FloatArray, lifted_vec: FloatArray) -> FloatArray:
-        return self.architecture.solve_vjp(theta, self.architecture.solve_jvp(theta, lifted_vec))
+    def _solve(self, theta: Theta, lifted_vec: LiftedTangent) -> Covector:
+        phi = self.architecture.phi
+        return phi.solve_transposed(theta, phi.solve(theta, lifted_vec))
 
 
 class HorizontalAligner(AlignerAlgorithm):

@@ -144,9 +144,7 @@ class LiftedImage(RandomVectors, Manifold):
         return over_batch(residual, [point], [len(self.shape)], shape=())
 
     def _residual(self, z: FloatArray, projected: FloatArray) -> float:
-        architecture, theta = self.architecture, self._recovered(projected)
-        jacobian = architecture._block_sizes(architecture.lift_jacobian(theta))
-        terms = jacobian @ architecture._block_sizes(theta) + np.ravel(np.abs(projected))
+        terms = np.ravel(self.architecture.phi.terms(self._recovered(projected)))
         gap = np.ravel(np.abs(projected - z))
         return float(np.max(gap[gap > 0] / terms[gap > 0], initial=0.0))
 

@@ -39,13 +39,20 @@ TANGENT_RTOL = 1e-6
 
 
 class HorizontalSpaces(Guarded, ABC):
-    """A field of subspaces of ℝᴰ along an invariant set, by its orthogonal projectors P(θ)."""
+    """A field of subspaces of ℝᴰ along an invariant set, by its orthogonal projectors P(θ).
 
-    @abstractmethod
+    Arrays are looked at here, and a family writes the same without, for inner loops.
+    """
+
+    architecture: Architecture
+
     def project(self, theta: Theta, vector: Tangent) -> Tangent:
         """Project orthogonally, P(θ) v."""
+        return self._project(*self._checked(theta=theta, vector=vector))
 
     @abstractmethod
+    def _project(self, theta: Theta, vector: Tangent) -> Tangent: ...
+
     def second_fundamental_form(self, theta: Theta, direction: Tangent, vector: Tangent) -> Tangent:
         r"""Derivative of the projector, B(X, Y) = (∂_X P)(θ) Y, for horizontal X and Y.
 
@@ -57,62 +64,73 @@ class HorizontalSpaces(Guarded, ABC):
         ----------
         O'Neill's tensor: [ONeill1966]_; the form B of both is ours.
         """
+        return self._form(*self._checked(theta=theta, direction=direction, vector=vector))
 
     @abstractmethod
+    def _form(self, theta: Theta, direction: Tangent, vector: Tangent) -> Tangent: ...
+
     def displacement(self, theta: Theta, target: Theta) -> Tangent:
         """Shortest vector that leads from θ to the fibre of a target, to first order.
 
         It is zero where θ lies in that fibre, and only there.
         """
+        return self._displacement(*self._checked(theta=theta, target=target))
+
+    @abstractmethod
+    def _displacement(self, theta: Theta, target: Theta) -> Tangent: ...
+
+    def _checked(self, **vectors: Tangent) -> list[FloatArray]:
+        shape = (self.architecture.dim,)
+        return [as_array(v, name, shape, differentiable=False) for name, v in vectors.items()]
 
 
 class TangentSpaces(HorizontalSpaces):
-    """Tangent spaces ker ∂h: all of it is horizontal where θ is recoverable."""
+    """Tangent spaces ker ∂h: all of it is horizontal where θ is recoverable.
+
+    B is the second fundamental form of the invariant set, −∂hᵀ(∂h∂hᵀ)⁻¹ ∂²h[X, Y], and each point
+    is alone in its fibre.
+    """
 
     @door
     def __init__(self, architecture: Architecture) -> None:
         self.architecture = architecture
 
-    def project(self, theta: Theta, vector: Tangent) -> Tangent:
-        return self.architecture.project_to_tangent(theta, vector)
+    def _project(self, theta: Theta, vector: Tangent) -> Tangent:
+        return self.architecture.h.project_to_kernel(theta, vector)
 
-    def second_fundamental_form(self, theta: Theta, direction: Tangent, vector: Tangent) -> Tangent:
-        """Second fundamental form of the invariant set, −∂hᵀ(∂h∂hᵀ)⁻¹ ∂²h[X, Y]."""
-        second = self.architecture.laws_hessian(theta, direction, vector)
-        return -self.architecture.solve_laws_jvp(theta, second)
+    def _form(self, theta: Theta, direction: Tangent, vector: Tangent) -> Tangent:
+        laws = self.architecture.h
+        return -laws.solve(theta, laws.hessian(theta, direction, vector))
 
-    def displacement(self, theta: Theta, target: Theta) -> Tangent:
-        """Difference of two points, each alone in its fibre."""
-        shape = (self.architecture.dim,)
-        return as_array(target, "target", shape) - as_array(theta, "theta", shape)
+    def _displacement(self, theta: Theta, target: Theta) -> Tangent:
+        return target - theta
 
 
 class LiftSpaces(HorizontalSpaces):
     """Horizontal spaces range ∂φᵀ of a lift with fibres of positive dimension.
 
-    P = ∂φᵀ K⁺ ∂φ, with K = ∂φ ∂φᵀ in closed form.
+    P = ∂φᵀ K⁺ ∂φ, with K = ∂φ ∂φᵀ in closed form. B differentiates ∂φᵀ in ∂φᵀg = Y and drops the
+    horizontal part; the displacement is the horizontal lift of a difference on the image.
     """
 
     def __init__(self, cometric: "Cometric") -> None:
         self.cometric, self.architecture = cometric, architecture_of(cometric, "cometric")
 
     def _solve(self, theta: Theta, lifted_vec: LiftedTangent) -> Covector:
-        return self.cometric.solve(self.architecture.lift(theta), lifted_vec)
+        return self.cometric.solve(self.architecture.phi(theta), lifted_vec)
 
-    def project(self, theta: Theta, vector: Tangent) -> Tangent:
-        covector = self._solve(theta, self.architecture.lift_jvp(theta, vector))
-        return self.architecture.lift_vjp(theta, covector)
+    def _project(self, theta: Theta, vector: Tangent) -> Tangent:
+        phi = self.architecture.phi
+        return phi.vjp(theta, self._solve(theta, phi.jvp(theta, vector)))
 
-    def second_fundamental_form(self, theta: Theta, direction: Tangent, vector: Tangent) -> Tangent:
-        """Differentiate ∂φᵀ in ∂φᵀg = Y and drop the horizontal part."""
-        covector = self._solve(theta, self.architecture.lift_jvp(theta, vector))
-        moved = self.architecture.lift_hvp(theta, direction, covector)
-        return moved - self.project(theta, moved)
+    def _form(self, theta: Theta, direction: Tangent, vector: Tangent) -> Tangent:
+        phi = self.architecture.phi
+        moved = phi.hvp(theta, direction, self._solve(theta, phi.jvp(theta, vector)))
+        return moved - self._project(theta, moved)
 
-    def displacement(self, theta: Theta, target: Theta) -> Tangent:
-        """Lift the difference on the image horizontally, ∂φᵀ K⁺ (φ(target) − φ(θ))."""
-        gap = self.architecture.lift(target) - self.architecture.lift(theta)
-        return self.architecture.lift_vjp(theta, self._solve(theta, gap))
+    def _displacement(self, theta: Theta, target: Theta) -> Tangent:
+        phi = self.architecture.phi
+        return phi.vjp(theta, self._solve(theta, phi(target) - phi(theta)))
 
 
 class Cometric(Guarded, ABC):

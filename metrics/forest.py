@@ -7,79 +7,51 @@ as the edge of the forest that it cuts.
 """
 
 import numpy as np
-from scipy.cluster.hierarchy import DisjointSet
 
 from liftflow.architectures import ReLUNetwork
 from liftflow.errors import NotRecoverableError
-from liftflow.typing import FloatArray, refuse_beyond
+from liftflow.typing import FloatArray, OneTangent, OneTheta, refuse_beyond
 
 _PARTED = 1e3  # ratio of weights whose square costs the laws six digits
 _MAX_STEPS = 200
 
 
-def is_parted(network: ReLUNetwork, theta: FloatArray) -> bool:
-    """Whether a weight between hidden nodes is far larger than all that ties them to the ends.
-
-    Parameters
-    ----------
-    theta : array, shape=[dim]
-    """
-    dag, sizes = network.dag, np.abs(theta)
-    inner = sizes[(dag.head_hidden >= 0) & (dag.tail_hidden >= 0)]
+def is_parted(network: ReLUNetwork, theta: OneTheta) -> bool:
+    """Whether a weight between hidden nodes is far larger than what ties them to the ends."""
+    channels, sizes = network.channels, np.abs(theta)
+    inner = sizes[np.diff(channels.exponents.indptr) > 1]
     largest = np.max(inner, initial=0.0)
     if not largest > _PARTED * np.min(sizes):
         return False
-    # Of each hidden node the widest way from the inputs, or to the outputs.
-    parts = list(zip(dag.hidden_generations, dag.in_edges, dag.out_edges, strict=True))
-    widest = np.zeros(dag.n_hidden)
-    for order, near, far in ((parts, dag.head_hidden, 1), (parts[::-1], dag.tail_hidden, 2)):
-        ends = dag.tail_hidden if far == 1 else dag.head_hidden
-        reach = np.append(np.zeros(dag.n_hidden), np.inf)
-        for part in order:
-            edges = part[far]
-            np.maximum.at(reach, near[edges], np.minimum(sizes[edges], reach[ends[edges]]))
-        widest = np.maximum(widest, reach[:-1])
-    return bool(largest > _PARTED * np.min(widest))
+    ties = sizes[channels.strongest_anchors(theta).edges]
+    return bool(largest > _PARTED * np.min(ties))
 
 
 class Forest:
     """A spanning forest of largest weights at θ, and its fundamental cuts.
 
+    Its rescalings act on a forest's edge each, and on those that share its cut.
+
     Parameters
     ----------
-    theta : array, shape=[dim]
-        Without dead parameters.
+    network : ReLUNetwork
+        Without dead parameters at θ.
     """
 
-    def __init__(self, network: ReLUNetwork, theta: FloatArray) -> None:
-        dag = network.dag
-        refuse_beyond(float(dag.n_hidden) * dag.dim, "the cuts of a spanning forest")
-        joined = DisjointSet(range(-1, dag.n_hidden))
-        largest_first = np.argsort(-np.abs(theta), kind="stable")
-        ends = np.stack([dag.head_hidden, dag.tail_hidden], axis=1).clip(-1)
-        self.edges = np.array(
-            [edge for edge in largest_first if joined.merge(*ends[edge])], dtype=np.intp
-        )
-        incidence = dag.law_matrix.toarray()
-        # Totally unimodular, so that all entries are −1, 0 or 1.
-        self.cuts: FloatArray = np.rint(np.linalg.solve(incidence[:, self.edges], incidence))
-        self.theta = theta
+    def __init__(self, network: ReLUNetwork, theta: OneTheta) -> None:
+        channels = network.channels
+        refuse_beyond(float(channels.n_channels) * channels.dim, "the cuts of a spanning forest")
+        self.theta, self.edges = theta, channels.strongest_anchors(theta).edges
+        exponents = channels.exponents.toarray()
+        self.cuts: FloatArray = np.linalg.solve(exponents[self.edges].T, exponents.T)
 
     def _across(self, theta: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Rescalings of unit length along the forest, entries at most 1, and their Gram matrix."""
         fibre = self.cuts * theta / theta[self.edges, None]
         return fibre, fibre @ fibre.T
 
-    def settle(self, theta0: FloatArray) -> FloatArray:
+    def settle(self, theta0: OneTheta) -> OneTheta:
         """Move θ along its fibre to where the squares over each cut add up as they do at θ₀.
-
-        Parameters
-        ----------
-        theta0 : array, shape=[dim]
-
-        Returns
-        -------
-        theta : array, shape=[dim]
 
         Raises
         ------
@@ -106,19 +78,13 @@ class Forest:
             )
         return theta
 
-    def still(self, tangent: FloatArray, size: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def still(self, tangent: OneTangent, size: OneTangent) -> tuple[OneTangent, OneTangent]:
         """Add a rescaling to a velocity that stops the forest, and bound the rounding errors.
 
         Parameters
         ----------
-        tangent : array, shape=[dim]
-            Velocity of θ.
-        size : array, shape=[dim]
-            Of the terms that each entry is a sum of.
-
-        Returns
-        -------
-        tangent, noise : array, shape=[dim]
+        size : OneTangent
+            Of the terms that each entry of the velocity is a sum of.
         """
         along, theta = self.edges, self.theta
         moved = tangent - theta * (tangent[along] / theta[along] @ self.cuts)
@@ -126,16 +92,7 @@ class Forest:
         moved[along] = terms[along] = 0.0
         return moved, np.finfo(float).eps * terms
 
-    def project(self, tangent: FloatArray) -> FloatArray:
-        """Project a velocity that leaves the forest still orthogonally onto ker ∂h.
-
-        Parameters
-        ----------
-        tangent : array, shape=[dim]
-
-        Returns
-        -------
-        tangent : array, shape=[dim]
-        """
+    def project(self, tangent: OneTangent) -> OneTangent:
+        """Project a velocity that leaves the forest still orthogonally onto ker ∂h."""
         fibre, gram = self._across(self.theta)
-        return np.asarray(tangent - np.linalg.solve(gram, fibre @ tangent) @ fibre)
+        return tangent - np.linalg.solve(gram, fibre @ tangent) @ fibre

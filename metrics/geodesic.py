@@ -87,8 +87,10 @@ class GeodesicSolver(Guarded):
 
     def acceleration(self, theta: Theta, velocity: Tangent) -> Tangent:
         """Second derivative θ'' of the geodesic through θ, orthogonal to the invariant set."""
-        second = self.architecture.laws_hessian(theta, velocity, velocity)
-        return -self.architecture.solve_laws_jvp(theta, second)
+        shape, laws = (self.architecture.dim,), self.architecture.h
+        theta = as_array(theta, "theta", shape, differentiable=False)
+        velocity = as_array(velocity, "velocity", shape, differentiable=False)
+        return -laws.solve(theta, laws.hessian(theta, velocity, velocity))
 
     def end(self, theta: OneTheta, velocity: OneTangent) -> OneTheta:
         """Where a geodesic is after unit time.
@@ -144,7 +146,7 @@ class GeodesicSolver(Guarded):
         size = lengths(vector)
         found = self._integrate(theta, velocity, 1.0, passenger=vector / size)
         theta, _, vector = np.split(found.y[:, -1], 3)
-        return theta, size * self.spaces.project(theta, vector)
+        return theta, size * self.spaces._project(theta, vector)
 
     def _integrate(
         self,
@@ -173,7 +175,7 @@ class GeodesicSolver(Guarded):
             here, heading = state[:size], state[size : 2 * size]
             moves = [heading, self.acceleration(here, heading)]
             if passenger is not None:
-                moves.append(self.spaces.second_fundamental_form(here, heading, state[2 * size :]))
+                moves.append(self.spaces._form(here, heading, state[2 * size :]))
             return unit * np.concatenate(moves)
 
         if passenger is not None:
@@ -255,7 +257,7 @@ class GeodesicSolver(Guarded):
     def _chord(self, theta: FloatArray, target: FloatArray) -> FloatArray:
         """Horizontal part of the chord, of the chord's length."""
         chord = target - theta
-        velocity = self.spaces.project(theta, chord)
+        velocity = self.spaces._project(theta, chord)
         size = np.linalg.norm(velocity)
         return velocity * (np.linalg.norm(chord) / size) if size else velocity
 
@@ -275,16 +277,16 @@ class GeodesicSolver(Guarded):
                     points[i] = self.architecture.project_to_laws(middle, laws)
                 points[-1] = self.architecture.align(points[-1], points[-2])
         total = sum(np.linalg.norm(second - first) for first, second in pairwise(points))
-        velocity = self.spaces.project(theta, points[1] - theta)
+        velocity = self.spaces._project(theta, points[1] - theta)
         return velocity * (total / np.linalg.norm(velocity))
 
     def _miss(
         self, theta: FloatArray, target: FloatArray, velocity: FloatArray
     ) -> tuple[FloatArray, float]:
         """Minus the gap at the end, plus what is not horizontal at the start; size of the gap."""
-        horizontal = self.spaces.project(theta, velocity)
-        gap = self.spaces.displacement(self.end(theta, horizontal), target)
-        residual = velocity - horizontal - self.spaces.project(theta, gap)
+        horizontal = self.spaces._project(theta, velocity)
+        gap = self.spaces._displacement(self.end(theta, horizontal), target)
+        residual = velocity - horizontal - self.spaces._project(theta, gap)
         return residual, float(np.linalg.norm(gap))
 
     def _accept(
@@ -298,7 +300,7 @@ class GeodesicSolver(Guarded):
                 f"target, expected at most {tolerance:.1e}; are they joined in the invariant set, "
                 "and far from its singular points?"
             )
-        return self.spaces.project(theta, velocity)
+        return self.spaces._project(theta, velocity)
 
     def _tolerance(self, theta: FloatArray) -> float:
         return 10 * self.rtol * float(np.linalg.norm(theta))

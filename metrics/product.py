@@ -36,14 +36,14 @@ class ProductSpaces(HorizontalSpaces):
         parts = zip(self.factors, *map(self.architecture.unpack, vectors), strict=True)
         return self.architecture.pack(*[getattr(own, name)(*args) for own, *args in parts])
 
-    def project(self, theta: Theta, vector: Tangent) -> Tangent:
-        return self._over_factors("project", theta, vector)
+    def _project(self, theta: Theta, vector: Tangent) -> Tangent:
+        return self._over_factors("_project", theta, vector)
 
-    def second_fundamental_form(self, theta: Theta, direction: Tangent, vector: Tangent) -> Tangent:
-        return self._over_factors("second_fundamental_form", theta, direction, vector)
+    def _form(self, theta: Theta, direction: Tangent, vector: Tangent) -> Tangent:
+        return self._over_factors("_form", theta, direction, vector)
 
-    def displacement(self, theta: Theta, target: Theta) -> Tangent:
-        return self._over_factors("displacement", theta, target)
+    def _displacement(self, theta: Theta, target: Theta) -> Tangent:
+        return self._over_factors("_displacement", theta, target)
 
 
 class ProductCometric(Cometric):

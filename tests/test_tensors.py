@@ -127,5 +127,5 @@ def test_what_is_not_recoverable_is_refused_with_both_reasons(joined):
 
 def test_both_reasons_are_given_for_a_family_with_closed_forms():
     network = TwoLayerLinear(3, 2, 2)
-    with pytest.raises(NotIntrinsicError, match="not a multiple of I.* Nor can θ be recovered"):
+    with pytest.raises(NotIntrinsicError, match=r"not a multiple of I.* Nor can θ be recovered"):
         intrinsic_cometric(network, network.random_point(rng=0))
