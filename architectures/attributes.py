@@ -166,8 +166,10 @@ def _is_real(value: Any) -> bool:
 
 def _read_units(graph: Any, labels: list[Hashable], ends: set[Hashable]) -> Units:
     kinds = [graph.nodes[node].get("activation") for node in labels]
-    kinds = ["identity" if node in ends and kind in (None, "relu") else kind or "relu"
-             for node, kind in zip(labels, kinds, strict=True)]
+    kinds = [
+        "identity" if node in ends and kind in (None, "relu") else kind or "relu"
+        for node, kind in zip(labels, kinds, strict=True)
+    ]
     unknown = [node for node, kind in zip(labels, kinds, strict=True) if kind not in ACTIVATIONS]
     others = {repr(graph.nodes[node]["activation"]) for node in unknown}
     _refuse_if(
@@ -195,13 +197,13 @@ def _is_degree(value: Any) -> bool:
     return isinstance(value, numbers.Integral) and value >= 1
 
 
-def _number(
-    node: Hashable, data: dict[str, Any], name: str, fits: Callable[[Any], bool]
-) -> Any:
+def _number(node: Hashable, data: dict[str, Any], name: str, fits: Callable[[Any], bool]) -> Any:
     value = data.get(name)
     if not fits(value):
         kind = "an integer from 1" if name == "degree" else "a finite number"
-        raise ArchitectureError(f"the {name} of {node!r} must be {kind}, got {shown(value)}", [node])
+        raise ArchitectureError(
+            f"the {name} of {node!r} must be {kind}, got {shown(value)}", [node]
+        )
     return value
 
 

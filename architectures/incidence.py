@@ -293,7 +293,10 @@ def _reached(tails: IntArray, heads: IntArray, size: int) -> Any:
 def _colour(n_channels: int, tails: IntArray, heads: IntArray) -> tuple[IntArray, ...]:
     """Partition channels so that no parameter joins two of one part."""
     apart = tails != heads
-    ends = np.concatenate([tails[apart], heads[apart]]), np.concatenate([heads[apart], tails[apart]])
+    ends = (
+        np.concatenate([tails[apart], heads[apart]]),
+        np.concatenate([heads[apart], tails[apart]]),
+    )
     near = csr_array((np.ones(ends[0].size), ends), shape=(n_channels, n_channels))
     near.sum_duplicates()
     colours = np.full(n_channels, -1)

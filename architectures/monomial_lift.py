@@ -10,6 +10,7 @@ import scipy.linalg
 from liftflow.architectures.anchors import ChannelChart
 from liftflow.architectures.channels import ChannelGraph
 from liftflow.architectures.dag import CompiledDAG
+from liftflow.architectures.maps import SmoothMap
 from liftflow.architectures.monomials import Monomials, list_monomials
 from liftflow.architectures.path_lift import PathLift
 from liftflow.architectures.tying import Tying, Units
@@ -84,6 +85,12 @@ class MonomialLift(PathLift):
     def chart(self, theta: OneTheta) -> ChannelChart:
         """Coordinates of the image about φ(θ)."""
         return self.channels.chart(theta)
+
+    def rank(self, theta: OneTheta) -> int:
+        """Rank of ∂φ: D − C where no weight is zero."""
+        if np.all(theta):
+            return self.dim - self.channels.n_channels
+        return SmoothMap.rank(self, theta)
 
     def representative(self, z: OneLifted) -> OneTheta:
         """Find some θ̂ whose lift is z, or a point of the image near z."""

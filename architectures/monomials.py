@@ -111,8 +111,10 @@ class _Lister:
         joined = _Suffixes(
             _stack([part.parameters for part in parts], self.dim),
             _stack([part.edges for part in parts], self.n_edges),
-            *(np.concatenate([vars(part)[name] for part in parts])
-              for name in ("constants", "powers", "hashes")),
+            *(
+                np.concatenate([vars(part)[name] for part in parts])
+                for name in ("constants", "powers", "hashes")
+            ),
         )
         if self.merging and len(joined) > 1:
             marks = joined.hashes + joined.powers
@@ -137,7 +139,9 @@ class _Lister:
 
 def _stack(tables: list[IntArray], padding: int) -> IntArray:
     width = max(table.shape[1] for table in tables)
-    return np.vstack([
-        np.pad(table, ((0, 0), (0, width - table.shape[1])), constant_values=padding)
-        for table in tables
-    ])
+    return np.vstack(
+        [
+            np.pad(table, ((0, 0), (0, width - table.shape[1])), constant_values=padding)
+            for table in tables
+        ]
+    )

@@ -462,8 +462,12 @@ class TiedNetwork(ReLUNetwork):
                 theta[numbers[edge]] = value
         missing = [self.parameter_names[i] for i in np.flatnonzero(np.isnan(theta))]
         if missing or wrong:
-            what = "edges of one shared weight have different ones" if wrong else (
-                "network.write_weights(theta) gives a graph with all that are missing (weight, bias)"
+            what = (
+                "edges of one shared weight have different ones"
+                if wrong
+                else (
+                    "network.write_weights(theta) gives a graph with all that are missing (weight, bias)"
+                )
             )
             raise ArchitectureError(f"{what}: {shown(wrong or missing)}", wrong or missing)
         return self._theta(theta, "the weights of the graph")
