@@ -203,7 +203,14 @@ def write_arrays(path: Path, kind: str, values: dict[str, Any]) -> None:
             raise InputError(f"{name} must hold numbers or a text, got dtype {array.dtype}")
     arrays["format"] = np.asarray(_format(kind))
     with replacing(path) as file:  # given a path, numpy would append .npz to the name
-        np.savez(file, **{**arrays, "digest": np.asarray(_digest(arrays))})  # type: ignore[arg-type]
+        np.savez(_Stream(file), **{**arrays, "digest": np.asarray(_digest(arrays))})  # type: ignore[arg-type]
+
+
+class _Stream:
+    """A file without a place in it: to seek, as zipfile does three times an array, flushes it."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.read, self.write, self.flush = file.read, file.write, file.flush
 
 
 def read_arrays(path: Path, kind: str) -> dict[str, Any]:

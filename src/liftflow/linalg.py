@@ -7,7 +7,7 @@ from typing import Any
 import geomstats.backend as gs
 import numpy as np
 from autograd.extend import defjvp, defvjp, primitive
-from autograd.tracer import getval
+from autograd.tracer import getval, isbox
 from scipy.linalg.blas import dnrm2
 from scipy.sparse import csr_array
 from scipy.sparse.linalg import LinearOperator, lsmr
@@ -164,15 +164,15 @@ def scaled_rank(matrix: FloatArray) -> int:
         have length 1; rows that are rounding errors beside the others count as zero.
     """
     matrix = np.asarray(matrix)
-    if not np.all(np.isfinite(matrix)):
+    if not np.isfinite(matrix).all():
         raise NotFiniteError("a derivative is not finite, so no rank can be read off it")
     for axis, rounding in ((0, 0.0), (1, _ROUNDING)):
-        tops = np.max(np.abs(matrix), axis=axis, keepdims=True, initial=0.0)
-        kept = tops > rounding * np.max(tops, initial=0.0)
-        matrix = kept * matrix / np.where(kept, tops, 1.0)
-        matrix = matrix / np.where(kept, np.linalg.norm(matrix, axis=axis, keepdims=True), 1.0)
+        tops = np.abs(matrix).max(axis=axis, keepdims=True, initial=0.0)
+        kept = tops > rounding * tops.max(initial=0.0)
+        matrix = matrix / np.where(kept, tops, np.inf)
+        matrix = matrix / np.where(kept, np.sqrt((matrix**2).sum(axis, keepdims=True)), 1.0)
     singular = np.linalg.svd(matrix, compute_uv=False)
-    return int(np.sum(singular > RANK_RTOL * singular.max(initial=0.0)))
+    return int((singular > RANK_RTOL * singular.max(initial=0.0)).sum())
 
 
 def minimal_solution(operator: LinearOperator, right: FloatArray) -> FloatArray:
@@ -220,14 +220,13 @@ def _root_excess(gaps: FloatArray, target: FloatArray) -> FloatArray:
     safe_target = np.where(positive, target, 1.0)
     # ∏ (d_i + y) ≥ y^L, so this start lies right of the root; log ∏ is convex in log y with
     # slope at least 1, so Newton's method comes down to the root without ever passing it.
-    excess = safe_target ** (1.0 / n_factors)
+    excess = scale = safe_target ** (1.0 / n_factors)
     for _ in range(200):
         factors = gaps + excess[..., None]
-        slope = np.sum(excess[..., None] / factors, axis=-1)
-        scale = safe_target[..., None] ** (1.0 / n_factors)
-        step = np.log(np.prod(factors / scale, axis=-1)) / slope
+        slope = (excess[..., None] / factors).sum(axis=-1)
+        step = np.log((factors / scale[..., None]).prod(axis=-1)) / slope
         excess = excess * np.exp(-step)
-        if np.all(np.abs(step) <= 4e-16 * n_factors):
+        if (np.abs(step) <= 4e-16 * n_factors).all():
             break
     return np.where(positive, excess, 0.0)
 
@@ -266,9 +265,10 @@ def shifted_product_root(shifts: Any, target: Scalars) -> Any:
     if gs.any(target > 0):
         # The iteration above is a constant for autograd. Each Newton step from it doubles the
         # order to which the result follows a change of the arguments (implicit function theorem).
+        # The first also takes back what the logarithm rounded.
         safe_target = gs.where(target > 0, target, 1.0)
         safe_excess = gs.where(target > 0, excess, 1.0)
-        for _ in range(2):
+        for _ in range(2 if isbox(gaps) else 1):
             factors = gaps + safe_excess[..., None]
             slope = gs.sum(1.0 / factors, axis=-1)
             step = (gs.prod(factors, axis=-1) / safe_target - 1.0) / slope

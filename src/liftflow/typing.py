@@ -18,6 +18,7 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 from autograd.tracer import getval, isbox
 from numpy.typing import NDArray
+from scipy.linalg.blas import dasum
 from scipy.sparse import csr_array
 from typing_extensions import TypeAliasType
 
@@ -110,6 +111,9 @@ Block = TypeAliasType("Block", Any)
 """A named block of the parameter, shape=[..., *block_shape]."""
 T = TypeVar("T")
 
+_FLOAT64 = np.dtype(np.float64)
+_SHORT = 10**18  # which needs no shortening
+
 MEMORY_LIMIT = 8e9
 """Bytes of a network or a dense array, if the environment has no ``LIFTFLOW_MEMORY_LIMIT``."""
 
@@ -166,7 +170,7 @@ def as_array(
     NotDifferentiableError
         Traced by autograd where ``differentiable`` is False.
     """
-    if _is_sound(value, shape, batch):
+    if is_sound(value, shape, batch):
         return value
     traced = isbox(value)
     if traced and not differentiable:
@@ -204,18 +208,28 @@ def as_array(
     return value if traced else array
 
 
-def _is_sound(value: Any, shape: tuple[int | None, ...] | None, batch: bool) -> bool:
-    """Whether a value is plainly an array as wanted: what loops and inner calls hand on."""
-    if type(value) is not np.ndarray or value.dtype != np.float64:
+def is_sound(value: object, shape: tuple[int | None, ...] | None, batch: bool = True) -> bool:
+    """Whether a value is plainly an array as wanted: what loops and inner calls hand on.
+
+    Parameters
+    ----------
+    value : object
+        Anything.
+    shape : tuple of int or None, optional
+        As of :func:`as_array`.
+    batch : bool
+        As of :func:`as_array`.
+    """
+    if type(value) is not np.ndarray or value.dtype != _FLOAT64:
         return False
-    if shape is not None:
+    if shape is not None and value.shape != shape:
         lead = value.ndim - len(shape)
         if lead < 0 or (lead and not batch):
             return False
         own = value.shape[lead:]
         if own != shape and not all(w is None or w == s for w, s in zip(shape, own, strict=True)):
             return False
-    return math.isfinite(np.vdot(value, value))  # else it may be infinite, or just large
+    return not value.size or math.isfinite(dasum(value.ravel()))  # else it may just be large
 
 
 def as_vector(value: Any, name: str, size: int) -> FloatArray:
@@ -268,11 +282,11 @@ def freeze(value: T) -> T:
     """
     if isinstance(value, np.ndarray):
         value.setflags(write=False)
-    elif isinstance(value, csr_array):
-        freeze((value.data, value.indices, value.indptr))
     elif isinstance(value, list | tuple):
         for part in value:
             freeze(part)
+    elif isinstance(value, csr_array):
+        freeze((value.data, value.indices, value.indptr))
     return value
 
 
@@ -300,6 +314,8 @@ def shown(value: Any) -> str:
     text : str
         Shortened.
     """
+    if type(value) is int and abs(value) < _SHORT:
+        return str(value)
     try:
         return reprlib.repr(value)
     except Exception:  # integers of thousands of digits have none
@@ -393,6 +409,8 @@ def as_count(value: Any, name: str, minimum: int = 0) -> int:
     InputError
         Not an integer, or too small.
     """
+    if type(value) is int and value >= minimum:
+        return value
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < minimum:
         raise InputError(f"{name} must be an integer of at least {minimum}, got {shown(value)}")
     return int(value)
