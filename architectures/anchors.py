@@ -13,9 +13,20 @@ from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 
 from liftflow.architectures.incidence import Incidence
 from liftflow.architectures.laplacian import Laplacian
+from liftflow.doors import Guarded
 from liftflow.errors import NotRecoverableError, listed
 from liftflow.linalg import over_batch
-from liftflow.typing import FloatArray, IntArray, Laws, Tangent, Theta, as_array, as_vector
+from liftflow.typing import (
+    FloatArray,
+    IntArray,
+    Laws,
+    OneTangent,
+    OneTheta,
+    Tangent,
+    Theta,
+    as_array,
+    as_vector,
+)
 
 
 class ChannelAnchors(ABC):
@@ -170,8 +181,8 @@ class Pivots(ChannelAnchors):
 
 
 @primitive
-def _coordinates(theta: FloatArray, chart: "ChannelChart") -> FloatArray:
-    return over_batch(chart._divided, [theta], [1])
+def _coordinates(theta: FloatArray, chart: "Chart") -> FloatArray:
+    return over_batch(chart._value, [theta], [1], (chart.dim,))
 
 
 # First derivatives only: both functions are closed to autograd themselves and say so.
@@ -179,8 +190,123 @@ defvjp(_coordinates, lambda ans, theta, chart: lambda g: chart.pull_back(theta, 
 defjvp(_coordinates, lambda g, ans, theta, chart: chart.push_forward(theta, g))
 
 
+class Chart(Guarded, ABC):
+    """Local coordinates on φ(𝓜_θ₀): one for each parameter that is no anchor."""
+
+    laplacian: Laplacian
+
+    @property
+    def dim(self) -> int:
+        """Number of coordinates, D less the number of channels."""
+        return self.laplacian.dim - self.laplacian.n_channels
+
+    # What a kind of chart knows, at one θ, unchecked.
+
+    @abstractmethod
+    def _value(self, theta: FloatArray) -> FloatArray:
+        """Coordinates."""
+
+    @abstractmethod
+    def _push(self, theta: FloatArray, tangent: FloatArray) -> FloatArray:
+        """Push a velocity forward."""
+
+    @abstractmethod
+    def _pull(self, theta: FloatArray, form: FloatArray) -> FloatArray:
+        """Pull a covector back."""
+
+    @abstractmethod
+    def _bend(self, theta: FloatArray, a: FloatArray, b: FloatArray) -> FloatArray:
+        """Second derivative."""
+
+    @abstractmethod
+    def _lift(self, theta: FloatArray, velocity: FloatArray) -> FloatArray:
+        """Some velocity that is pushed forward to this one."""
+
+    @abstractmethod
+    def _recover(
+        self, coordinates: FloatArray, laws: FloatArray, near: FloatArray | None = None
+    ) -> FloatArray:
+        """The point with these coordinates and laws."""
+
+    # The door.
+
+    def _theta(self, theta: Any, name: str = "theta") -> FloatArray:
+        return as_array(theta, name, (self.laplacian.dim,), differentiable=False)
+
+    def _own(self, values: Any, name: str) -> FloatArray:
+        return as_array(values, name, (self.dim,), differentiable=False)
+
+    def coordinates(self, theta: Theta) -> Tangent:
+        """Evaluate the coordinates, differentiably to first order."""
+        return _coordinates(as_array(theta, "theta", (self.laplacian.dim,)), self)
+
+    def push_forward(self, theta: Theta, tangent: Tangent) -> Tangent:
+        """Push a velocity of θ forward to the coordinates, in O(D)."""
+        arrays = [self._theta(theta), self._theta(tangent, "tangent")]
+        return over_batch(self._push, arrays, [1, 1], (self.dim,))
+
+    def pull_back(self, theta: Theta, covector: Tangent) -> Tangent:
+        """Pull a covector on the coordinates back to θ: the transpose of :meth:`push_forward`."""
+        return over_batch(self._pull, [self._theta(theta), self._own(covector, "covector")], [1, 1])
+
+    def hessian(self, theta: Theta, tangent_a: Tangent, tangent_b: Tangent) -> Tangent:
+        """Evaluate the second derivative of the coordinates, in O(D).
+
+        Returns
+        -------
+        acceleration : Tangent
+            Symmetric in its two vectors.
+        """
+        vectors = [self._theta(tangent_a, "tangent_a"), self._theta(tangent_b, "tangent_b")]
+        return over_batch(self._bend, [self._theta(theta), *vectors], [1, 1, 1], (self.dim,))
+
+    def gram_apply(self, theta: Theta, covector: Tangent) -> Tangent:
+        """Apply the Gram operator in these coordinates, in O(D).
+
+        Returns
+        -------
+        image : Tangent
+            With θ on the invariant set, K_θ₀ times the covector: no path is listed.
+        """
+        return self.push_forward(theta, self.pull_back(theta, covector))
+
+    def lift_tangent(self, theta: Theta, velocity: Tangent) -> Tangent:
+        """Find some velocity of θ that pushes forward to ``velocity``: a section, in O(D)."""
+        theta, vector = self._theta(theta), self._own(velocity, "velocity")
+        if theta.ndim == 1:
+            return self._lift(theta, vector)
+        return over_batch(self._lift, [theta, vector], [1, 1])
+
+    def recover(self, coordinates: Tangent, laws: Laws, *, near: Theta | None = None) -> Theta:
+        """Recover Ψ(z, h) from the coordinates, the exact inverse of :meth:`coordinates` on 𝓜_θ₀.
+
+        Parameters
+        ----------
+        near : Theta, optional
+            A point to start Newton's method from; the result does not depend on it.
+
+        Returns
+        -------
+        theta : Theta
+            With the signs that the chart carries.
+
+        Raises
+        ------
+        NotRecoverableError
+            Outside the chart, or dead parameters.
+        """
+        size = self.laplacian.n_channels
+        arrays = [
+            self._own(coordinates, "coordinates"),
+            as_array(laws, "laws", (size,), differentiable=False),
+        ]
+        if near is not None:
+            arrays.append(self._theta(near, "near"))
+        return over_batch(self._recover, arrays, [1] * len(arrays), (self.laplacian.dim,))
+
+
 @dataclass(frozen=True, eq=False)
-class ChannelChart:
+class ChannelChart(Chart):
     r"""Local coordinates on φ(𝓜_θ₀): parameters, with one anchor per channel divided out.
 
     With τ such that :math:`(Xτ)_a = −\log|θ_a|` on the anchors, the point
@@ -224,11 +350,6 @@ class ChannelChart:
         own = theta[anchors.edges]
         return cls(graph, graph.laplacian, anchors, np.sign(own), np.abs(own))
 
-    @property
-    def dim(self) -> int:
-        """Number of coordinates, D − C."""
-        return self.graph.dim - self.graph.n_channels
-
     @cached_property
     def edges(self) -> IntArray:
         """The parameter behind each coordinate, shape=[dim]: all but the anchors."""
@@ -241,97 +362,44 @@ class ChannelChart:
         logs = np.log(np.abs(theta[self.anchors.edges]))
         return np.exp(-self.graph.along(self.anchors.solve(logs)))
 
-    def _divided(self, theta: FloatArray) -> FloatArray:
-        return (self._factors(theta) * theta)[self.edges]
-
     def _speeds(self, theta: FloatArray, tangent: FloatArray) -> FloatArray:
         """Xτ' at each parameter."""
         own = self.anchors.edges
         return -self.graph.along(self.anchors.solve(tangent[own] / theta[own]))
 
-    def coordinates(self, theta: Theta) -> Any:
-        """Evaluate the entries of θ̂ beside the anchors, differentiably to first order."""
-        return _coordinates(as_array(theta, "theta", (self.graph.dim,)), self)
+    def _value(self, theta: FloatArray) -> FloatArray:
+        return (self._factors(theta) * theta)[self.edges]
 
-    def push_forward(self, theta: Theta, tangent: Tangent) -> FloatArray:
-        r"""Push a velocity of θ forward: :math:`\hatθ' = e^{Xτ}θ' + \hatθ ∘ Xτ'`, in O(D)."""
+    def _push(self, theta: FloatArray, tangent: FloatArray) -> FloatArray:
+        moved = tangent + theta * self._speeds(theta, tangent)
+        return (self._factors(theta) * moved)[self.edges]
 
-        def push(point: FloatArray, vector: FloatArray) -> FloatArray:
-            moved = vector + point * self._speeds(point, vector)
-            return (self._factors(point) * moved)[self.edges]
+    def _pull(self, theta: FloatArray, form: FloatArray) -> FloatArray:
+        weight = np.zeros(self.graph.dim)
+        weight[self.edges] = form
+        weight *= self._factors(theta)
+        turned = self.anchors.solve_transposed(self.graph.law_matrix @ (weight * theta))
+        weight[self.anchors.edges] -= turned / theta[self.anchors.edges]
+        return weight
 
-        return over_batch(push, [self._numbers(theta), self._numbers(tangent)], [1, 1])
+    def _bend(self, theta: FloatArray, a: FloatArray, b: FloatArray) -> FloatArray:
+        own = self.anchors.edges
+        turn = self.graph.along(self.anchors.solve(a[own] * b[own] / theta[own] ** 2))
+        speed_a, speed_b = self._speeds(theta, a), self._speeds(theta, b)
+        bent = theta * (speed_a * speed_b + turn) + a * speed_b + b * speed_a
+        return (self._factors(theta) * bent)[self.edges]
 
-    def pull_back(self, theta: Theta, covector: Tangent) -> FloatArray:
-        """Pull a covector on the coordinates back to θ: the transpose of :meth:`push_forward`."""
+    def _lift(self, theta: FloatArray, velocity: FloatArray) -> FloatArray:
+        tangent = np.zeros((*velocity.shape[:-1], self.graph.dim))
+        tangent[..., self.edges] = velocity / self._factors(theta)[self.edges]
+        return tangent
 
-        def pull(point: FloatArray, form: FloatArray) -> FloatArray:
-            weight = np.zeros(self.graph.dim)
-            weight[self.edges] = form
-            weight *= self._factors(point)
-            turned = self.anchors.solve_transposed(self.graph.law_matrix @ (weight * point))
-            weight[self.anchors.edges] -= turned / point[self.anchors.edges]
-            return weight
-
-        form = as_array(covector, "covector", (self.dim,), differentiable=False)
-        return over_batch(pull, [self._numbers(theta), form], [1, 1])
-
-    def hessian(self, theta: Theta, tangent_a: Tangent, tangent_b: Tangent) -> FloatArray:
-        """Evaluate the second derivative of the coordinates, in O(D)."""
-
-        def bend(point: FloatArray, a: FloatArray, b: FloatArray) -> FloatArray:
-            own = self.anchors.edges
-            turn = self.graph.along(self.anchors.solve(a[own] * b[own] / point[own] ** 2))
-            speed_a, speed_b = self._speeds(point, a), self._speeds(point, b)
-            bent = point * (speed_a * speed_b + turn) + a * speed_b + b * speed_a
-            return (self._factors(point) * bent)[self.edges]
-
-        arrays = [self._numbers(each) for each in (theta, tangent_a, tangent_b)]
-        return over_batch(bend, arrays, [1, 1, 1])
-
-    def gram_apply(self, theta: Theta, covector: Tangent) -> FloatArray:
-        """Apply the Gram operator in these coordinates, K_θ₀ where θ is on the invariant set."""
-        return self.push_forward(theta, self.pull_back(theta, covector))
-
-    def lift_tangent(self, theta: Theta, velocity: Tangent) -> FloatArray:
-        """Find the velocity of θ that pushes forward to this one and keeps the anchors still."""
-
-        def lift(point: FloatArray, speed: FloatArray) -> FloatArray:
-            tangent = np.zeros(self.graph.dim)
-            tangent[self.edges] = speed / self._factors(point)[self.edges]
-            return tangent
-
-        speed = as_array(velocity, "velocity", (self.dim,), differentiable=False)
-        return over_batch(lift, [self._numbers(theta), speed], [1, 1])
-
-    def representative(self, coordinates: FloatArray) -> FloatArray:
-        """Rebuild θ̂, with anchors ±1, from one array of coordinates."""
+    def representative(self, coordinates: OneTangent) -> OneTheta:
+        """Rebuild θ̂, with anchors ±1."""
         theta = np.empty(self.graph.dim)
         theta[self.edges] = as_vector(coordinates, "coordinates", self.dim)
         theta[self.anchors.edges] = self.signs
         return theta
-
-    def recover(self, coordinates: Tangent, laws: Laws, *, near: Theta | None = None) -> FloatArray:
-        """Recover Ψ(z, h) from the coordinates, the inverse of :meth:`coordinates` on 𝓜_θ₀.
-
-        Parameters
-        ----------
-        near : array-like, shape=[..., dim], optional
-            A point to start Newton's method from; the result does not depend on it.
-
-        Raises
-        ------
-        NotRecoverableError
-            Dead parameters.
-        """
-        size = self.graph.n_channels
-        arrays = [
-            as_array(coordinates, "coordinates", (self.dim,), differentiable=False),
-            as_array(laws, "laws", (size,), differentiable=False),
-        ]
-        if near is None:
-            return over_batch(self._recover, arrays, [1, 1])
-        return over_batch(self._recover, [*arrays, self._numbers(near)], [1, 1, 1])
 
     def _recover(
         self, coordinates: FloatArray, laws: FloatArray, near: FloatArray | None = None
@@ -342,15 +410,12 @@ class ChannelChart:
         logs = self.laplacian.rescaling(theta**2, laws, warm=warm)
         return theta * np.exp(self.graph.along(logs / 2))
 
-    def deficit(self, theta: Theta) -> float:
+    def deficit(self, theta: OneTheta) -> float:
         """By how much an anchor has shrunk since it was chosen, at most, as a log-ratio."""
-        own = np.abs(self._numbers(theta)[self.anchors.edges])
+        own = np.abs(self._theta(theta)[self.anchors.edges])
         with np.errstate(divide="ignore"):
             return float(np.max(np.log(self.strength) - np.log(own), initial=0.0))
 
-    def reanchored(self, theta: Theta) -> "ChannelChart":
+    def reanchored(self, theta: OneTheta) -> "ChannelChart":
         """Change to the chart with the strongest anchors at θ, signs as there."""
-        return ChannelChart.at(self.graph, self._numbers(theta))
-
-    def _numbers(self, theta: Theta) -> FloatArray:
-        return as_array(theta, "theta", (self.graph.dim,), differentiable=False)
+        return ChannelChart.at(self.graph, self._theta(theta))

@@ -213,8 +213,9 @@ class Incidence:
 
     def walked(self, used: NDArray[np.bool_]) -> Any:
         """Whether the ends of each parameter are on walks from ground to ground over those used."""
-        fed = _reached(self.tails[used], self.heads[used], self.n_channels)
-        feeding = _reached(self.heads[used], self.tails[used], self.n_channels)
+        ground, size = np.array([GROUND]), self.n_channels + 1
+        fed = reached(self.tails[used], self.heads[used], ground, size)
+        feeding = reached(self.heads[used], self.tails[used], ground, size)
         return fed[self.tails] & feeding[self.heads]
 
     def scaled(
@@ -282,13 +283,25 @@ def refuse_idle(idle: NDArray[np.bool_], members: Sequence[Hashable]) -> None:
         )
 
 
-def _reached(tails: IntArray, heads: IntArray, size: int) -> Any:
-    """Whether each channel, and last the ground, is reached from the ground, [size + 1]."""
-    rows, columns = np.where(tails < 0, size, tails), np.where(heads < 0, size, heads)
+def reached(tails: IntArray, heads: IntArray, starts: IntArray, size: int) -> NDArray[np.bool_]:
+    """Tell which of some nodes are reached from ``starts``, themselves included.
+
+    Parameters
+    ----------
+    tails, heads, starts : array
+        Numbers from 0 to size − 1; −1 is the last.
+
+    Returns
+    -------
+    reached : array, shape=[size]
+    """
+    root = size  # a further node that leads to all starts
+    rows, columns = np.append(tails, np.full(len(starts), root)), np.append(heads, starts)
+    rows, columns = np.where(rows < 0, size - 1, rows), np.where(columns < 0, size - 1, columns)
     graph = csr_array((np.ones(rows.size), (rows, columns)), shape=(size + 1, size + 1))
-    reached = np.zeros(size + 1, dtype=bool)
-    reached[breadth_first_order(graph, size, return_predecessors=False)] = True
-    return reached
+    found = np.zeros(size + 1, dtype=bool)
+    found[breadth_first_order(graph, root, return_predecessors=False)] = True
+    return found[:-1]
 
 
 def _colour(n_channels: int, tails: IntArray, heads: IntArray) -> tuple[IntArray, ...]:

@@ -6,7 +6,6 @@ from itertools import combinations, pairwise, product
 from typing import Any
 
 import numpy as np
-from scipy.linalg import orthogonal_procrustes
 
 from liftflow.architectures.balance import BALANCE_RTOL as BALANCE_RTOL
 from liftflow.architectures.balance import (
@@ -595,5 +594,6 @@ class TwoLayerLinear(DeepLinear):
 
 
 def _turn(overlap: FloatArray) -> FloatArray:
-    """Orthogonal matrix Q with the largest ⟨Q, overlap⟩."""
-    return np.asarray(orthogonal_procrustes(np.eye(len(overlap)), overlap, check_finite=False)[0])
+    """Orthogonal matrix Q with the largest ⟨Q, overlap⟩; scipy's takes half as long again."""
+    left, _, right_t = np.linalg.svd(overlap)
+    return left @ right_t
