@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Self
+from typing import Protocol, Self
 
 import numpy as np
 import scipy.linalg
@@ -95,13 +95,7 @@ class SpanningTree(ChannelAnchors):
 
     @classmethod
     def strongest(cls, graph: Incidence, theta: FloatArray) -> Self:
-        """Find the spanning tree of the largest |θ_e|.
-
-        Raises
-        ------
-        NotRecoverableError
-            Zeros cut channels off from the ground; names them.
-        """
+        """Find the spanning tree of the largest |θ_e|."""
         used = np.flatnonzero((theta != 0) & (graph.tails != graph.heads))
         ground = graph.n_channels
         ends = np.stack([graph.tails[used], graph.heads[used]])
@@ -180,6 +174,23 @@ class Pivots(ChannelAnchors):
         return scipy.linalg.lu_solve(self._factors, values, trans=1)
 
 
+class _Anchored(Protocol):
+    """A channel graph, as far as its charts see it."""
+
+    dim: int
+    n_channels: int
+
+    @property
+    def laplacian(self) -> Laplacian: ...
+
+    @property
+    def law_matrix(self) -> csr_array: ...
+
+    def along(self, logs: FloatArray) -> FloatArray: ...
+
+    def strongest_anchors(self, theta: FloatArray) -> ChannelAnchors: ...
+
+
 @primitive
 def _coordinates(theta: FloatArray, chart: "Chart") -> FloatArray:
     return over_batch(chart._value, [theta], [1], (chart.dim,))
@@ -230,10 +241,10 @@ class Chart(Guarded, ABC):
 
     # The door.
 
-    def _theta(self, theta: Any, name: str = "theta") -> FloatArray:
+    def _theta(self, theta: Theta, name: str = "theta") -> FloatArray:
         return as_array(theta, name, (self.laplacian.dim,), differentiable=False)
 
-    def _own(self, values: Any, name: str) -> FloatArray:
+    def _own(self, values: Tangent, name: str) -> FloatArray:
         return as_array(values, name, (self.dim,), differentiable=False)
 
     def coordinates(self, theta: Theta) -> Tangent:
@@ -250,24 +261,12 @@ class Chart(Guarded, ABC):
         return over_batch(self._pull, [self._theta(theta), self._own(covector, "covector")], [1, 1])
 
     def hessian(self, theta: Theta, tangent_a: Tangent, tangent_b: Tangent) -> Tangent:
-        """Evaluate the second derivative of the coordinates, in O(D).
-
-        Returns
-        -------
-        acceleration : Tangent
-            Symmetric in its two vectors.
-        """
+        """Evaluate the second derivative of the coordinates, in O(D)."""
         vectors = [self._theta(tangent_a, "tangent_a"), self._theta(tangent_b, "tangent_b")]
         return over_batch(self._bend, [self._theta(theta), *vectors], [1, 1, 1], (self.dim,))
 
     def gram_apply(self, theta: Theta, covector: Tangent) -> Tangent:
-        """Apply the Gram operator in these coordinates, in O(D).
-
-        Returns
-        -------
-        image : Tangent
-            With θ on the invariant set, K_θ₀ times the covector: no path is listed.
-        """
+        """Apply the Gram operator in these coordinates, in O(D)."""
         return self.push_forward(theta, self.pull_back(theta, covector))
 
     def lift_tangent(self, theta: Theta, velocity: Tangent) -> Tangent:
@@ -331,21 +330,15 @@ class ChannelChart(Chart):
     Ours.
     """
 
-    graph: Any
+    graph: _Anchored
     laplacian: Laplacian
     anchors: ChannelAnchors
     signs: FloatArray
     strength: FloatArray
 
     @classmethod
-    def at(cls, graph: Any, theta: FloatArray) -> "ChannelChart":
-        """Take the chart whose anchors are the strongest at θ.
-
-        Parameters
-        ----------
-        graph : ChannelGraph
-            Whose parameters are the coordinates.
-        """
+    def at(cls, graph: _Anchored, theta: FloatArray) -> "ChannelChart":
+        """Take the chart whose anchors are the strongest at θ."""
         anchors = graph.strongest_anchors(theta)
         own = theta[anchors.edges]
         return cls(graph, graph.laplacian, anchors, np.sign(own), np.abs(own))

@@ -76,13 +76,7 @@ class ChannelLaws(SmoothMap):
         return over_batch(shortest, [theta, tangent], [1, 1], (self.dim,))
 
     def rank(self, theta: OneTheta) -> int:
-        """Number of channels, whose Laplacian is not singular.
-
-        Raises
-        ------
-        NotRecoverableError
-            Dead parameters; names them. The image has no chart there.
-        """
+        """Number of channels, whose Laplacian is not singular."""
         self.graph.refuse_dead(theta)
         return self.size
 
@@ -197,13 +191,7 @@ class ChannelGraph(Incidence, Guarded):
         return GroundedLaplacian(self)
 
     def solve(self, theta: Theta, laws_tangent: Laws) -> FloatArray:
-        """Solve ∂h(θ) v = w for the shortest v.
-
-        Raises
-        ------
-        NotRecoverableError
-            A channel is cut off from the ground by zeros.
-        """
+        """Solve ∂h(θ) v = w for the shortest v."""
         return self.h.solve(self._numbers(theta), self._on_channels(laws_tangent))
 
     def to_horizontal(self, theta: Theta, vector: Tangent) -> FloatArray:
@@ -231,11 +219,6 @@ class ChannelGraph(Incidence, Guarded):
         ----------
         warm : bool
             Whether θ is close to that point.
-
-        Raises
-        ------
-        NotRecoverableError
-            Dead parameters.
         """
 
         def slide(point: FloatArray, values: FloatArray) -> FloatArray:
@@ -257,13 +240,7 @@ class ChannelGraph(Incidence, Guarded):
         return np.flatnonzero(~self.walked(theta != 0))
 
     def refuse_dead(self, theta: OneTheta) -> None:
-        """Refuse a θ with dead parameters, unchecked.
-
-        Raises
-        ------
-        NotRecoverableError
-            Names them.
-        """
+        """Refuse a θ with dead parameters, unchecked."""
         dead = np.flatnonzero(~self.walked(theta != 0))
         if dead.size:
             names = [self.names[edge] for edge in dead]
@@ -275,13 +252,7 @@ class ChannelGraph(Incidence, Guarded):
             )
 
     def chart(self, theta: Theta) -> ChannelChart:
-        """Take the parameters beside a spanning tree of anchors for coordinates near θ.
-
-        Raises
-        ------
-        NotRecoverableError
-            Zeros cut channels off from the ground; names them.
-        """
+        """Take the parameters beside a spanning tree of anchors for coordinates near θ."""
         return ChannelChart.at(
             self, as_array(theta, "theta", (self.dim,), batch=False, differentiable=False)
         )

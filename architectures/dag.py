@@ -62,17 +62,7 @@ class Block:
         return self.edges.size >= _DENSE_FILL * self.shape[0] * self.shape[1]
 
     def matrix(self, values: OneTangent) -> Any:
-        """Return the matrix of the block for one value per parameter.
-
-        Parameters
-        ----------
-        values : OneTangent
-            One per parameter.
-
-        Returns
-        -------
-        matrix : array or scipy.sparse.csr_array, shape=[n_tails, n_heads]
-        """
+        """Return the matrix of the block for one value per parameter."""
         if self.contiguous:
             return values[self.edges[0] : self.edges[-1] + 1].reshape(self.shape)
         if not self.dense:
@@ -82,15 +72,7 @@ class Block:
         return matrix
 
     def outer_sum(self, left: FloatArray, right: FloatArray, out: OneTangent) -> None:
-        """Write Σ_s left[s, tail] right[s, head] into ``out`` at each edge of the block.
-
-        Parameters
-        ----------
-        left : array, shape=[n, n_tails]
-        right : array, shape=[n, n_heads]
-        out : OneTangent
-            Written to at the edges of the block alone.
-        """
+        """Write Σ_s left[s, tail] right[s, head] into ``out`` at each edge of the block."""
         if self.contiguous:
             target = out[self.edges[0] : self.edges[-1] + 1].reshape(self.shape)
             np.matmul(left.T, right, out=target)

@@ -42,13 +42,7 @@ class Grid:
     heads: slice | None
 
     def tiles(self) -> "Iterator[Grid]":
-        """Cut the grid into groups of rows that fit into the cache.
-
-        Yields
-        ------
-        tile : Grid
-            Rows in their order.
-        """
+        """Cut the grid into groups of rows that fit into the cache."""
         rows, width = self.shape
         size = max(1, _TILE // width)
         for start in range(0, rows, size):
@@ -76,12 +70,6 @@ class Incidence:
     stages : sequence of array, optional
         A partition of the channels, in the order in which a first guess of a rescaling sweeps over
         them. Channels of one stage share no parameter. By default found by colouring.
-
-    Raises
-    ------
-    ArchitectureError
-        An end that is neither a channel nor the ground, or a channel that no parameter rescales
-        with.
     """
 
     @door
@@ -268,13 +256,7 @@ def called(labels: Sequence[Hashable] | None, size: int, name: str) -> Sequence[
 
 
 def refuse_idle(idle: NDArray[np.bool_], members: Sequence[Hashable]) -> None:
-    """Refuse channels that no parameter rescales with.
-
-    Raises
-    ------
-    ArchitectureError
-        Names them.
-    """
+    """Refuse channels that no parameter rescales with."""
     wrong = [members[number] for number in np.flatnonzero(idle)]
     if wrong:
         raise ArchitectureError(

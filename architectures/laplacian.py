@@ -181,30 +181,14 @@ class Laplacian(Guarded, ABC):
         return self._weights(weights).at(zero, zero)
 
     def matrix(self, weights: OneTangent) -> FloatArray:
-        """Return the dense matrix.
-
-        Parameters
-        ----------
-        weights : OneTangent
-            Of the edges.
-
-        Returns
-        -------
-        matrix : array, shape=[n_channels, n_channels]
-        """
+        """Return the dense matrix."""
         size = self.n_channels
         refuse_beyond(float(size) ** 2, f"a dense matrix of {size} × {size} numbers")
         rescaled = self._at(as_vector(weights, "weights", self.dim))
         return np.diag(rescaled.diagonal) - rescaled.dense()
 
     def solve(self, weights: OneTangent, right: OnHidden) -> OnHidden:
-        """Solve L x = ``right``, by Cholesky when small, else by preconditioned CG.
-
-        Raises
-        ------
-        NotRecoverableError
-            L is singular, to rounding: weights of zero, or tiny ones, cut some hidden nodes off.
-        """
+        """Solve L x = ``right``, by Cholesky when small, else by preconditioned CG."""
         right = as_vector(right, "right", self.n_channels)
         weights, direct = as_vector(weights, "weights", self.dim), self.n_channels <= DENSE_LIMIT
         return self._solve(self._at(weights), right, self._factored if direct else self._iterated)
@@ -338,13 +322,7 @@ class Laplacian(Guarded, ABC):
 
 
 class GroundedLaplacian(Laplacian):
-    """The Laplacian of a channel graph, by the weights at each channel, never by a matrix.
-
-    Parameters
-    ----------
-    incidence : Incidence
-        Which channels each parameter joins.
-    """
+    """The Laplacian of a channel graph, by the weights at each channel, never by a matrix."""
 
     def __init__(self, incidence: Incidence) -> None:
         self.incidence = incidence = as_instance(incidence, Incidence, "incidence")
@@ -407,15 +385,7 @@ class GroundedLaplacian(Laplacian):
 
 
 class MatrixLaplacian(Laplacian):
-    """The Laplacian Xᵀ D_w X of a general matrix of exponents.
-
-    Parameters
-    ----------
-    matrix : scipy.sparse.csr_array, shape=[n_channels, dim]
-        The transpose of X.
-    members : sequence of hashable
-        What the channels are called in messages.
-    """
+    """The Laplacian Xᵀ D_w X of a general matrix of exponents."""
 
     def __init__(self, matrix: csr_array, members: Sequence[Hashable]) -> None:
         (self.n_channels, self.dim), self.members = matrix.shape, members

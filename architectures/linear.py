@@ -35,6 +35,7 @@ from liftflow.errors import (
 )
 from liftflow.linalg import ROUNDING, layer_squares, over_batch
 from liftflow.typing import (
+    Block,
     FloatArray,
     IntArray,
     Laws,
@@ -42,6 +43,7 @@ from liftflow.typing import (
     OneLaws,
     OneTheta,
     Rng,
+    Scalars,
     Tangent,
     Theta,
     as_array,
@@ -107,45 +109,29 @@ class DeepLinear(Architecture):
     law_scale: float = 1.0
     """Factor of the conservation laws."""
 
-    def layers(self, theta: Theta) -> list[Any]:
-        """Return the matrices U_1, …, U_L of the product, an affine function of θ.
-
-        Returns
-        -------
-        layers : list of array, shape=[..., widths[i], widths[i-1]]
-        """
+    def layers(self, theta: Theta) -> list[Block]:
+        """Return the matrices U_1, …, U_L of the product, an affine function of θ."""
         return self._layers(self._theta(theta))
 
-    def _layers(self, theta: Any) -> list[Any]:
+    def _layers(self, theta: Theta) -> list[Block]:
         return list(self._unpack(theta))
 
-    def layer_velocities(self, tangent: Tangent) -> list[Any]:
-        """Return the velocities of the layers, the linear part of :meth:`layers`.
-
-        Returns
-        -------
-        velocities : list of array, shape=[..., widths[i], widths[i-1]]
-        """
+    def layer_velocities(self, tangent: Tangent) -> list[Block]:
+        """Return the velocities of the layers, the linear part of :meth:`layers`."""
         return self._velocities(self._theta(tangent, "tangent"))
 
-    def _velocities(self, tangent: Any) -> list[Any]:
+    def _velocities(self, tangent: Tangent) -> list[Block]:
         return self._layers(tangent)
 
-    def _pull_layers(self, covectors: list[Any]) -> Any:
+    def _pull_layers(self, covectors: list[Block]) -> Tangent:
         """Transpose of :meth:`layer_velocities`."""
         return self._pack(covectors)
 
-    def from_layers(self, layers: Sequence[Any]) -> Theta:
-        """Find the θ with these layers.
-
-        Parameters
-        ----------
-        layers : sequence of array-like, shape=[..., widths[i], widths[i-1]]
-            The matrices U_1, …, U_L.
-        """
+    def from_layers(self, layers: Sequence[Block]) -> Theta:
+        """Find the θ with these layers."""
         return self.pack(*self._each_layer(layers))
 
-    def _each_layer(self, layers: Any) -> list[Any]:
+    def _each_layer(self, layers: Sequence[Block]) -> list[Block]:
         count = len(self.widths) - 1
         if not isinstance(layers, list | tuple) or len(layers) != count:
             raise InputError(f"layers must be a list of {count} matrices, got {shown(layers)}")
@@ -160,14 +146,8 @@ class DeepLinear(Architecture):
         """Evaluate the product U_L ⋯ U_1."""
         return self.phi.own("value")(self._theta(theta))
 
-    def project_to_image(self, z: Lifted, *, near: Any = None) -> Lifted:
-        """Find the nearest matrix of rank at most the smallest width.
-
-        Parameters
-        ----------
-        near : array-like, optional
-            Not used: nothing is iterated.
-        """
+    def project_to_image(self, z: Lifted, *, near: Theta | None = None) -> Lifted:
+        """Find the nearest matrix of rank at most the smallest width."""
         z, rank = self._lifted(z, differentiable=False), min(self.widths)
         if rank == min(self.lifted_shape):
             return z.copy()
@@ -179,13 +159,8 @@ class DeepLinear(Architecture):
     def _laws_map(self) -> BalanceLaws:
         return BalanceLaws(self)
 
-    def law_matrices(self, theta: Theta) -> list[Any]:
-        """Evaluate the symmetric matrices S_i of the laws, times ``law_scale``.
-
-        Returns
-        -------
-        matrices : list of array, shape=[..., widths[i], widths[i]]
-        """
+    def law_matrices(self, theta: Theta) -> list[Block]:
+        """Evaluate the symmetric matrices S_i of the laws, times ``law_scale``."""
         return self._laws_map().matrices(self._theta(theta))
 
     def conservation_laws(self, theta: Theta) -> Laws:
@@ -193,12 +168,7 @@ class DeepLinear(Architecture):
         return self.h.own("value")(self._theta(theta))
 
     def split_laws(self, laws: OneLaws) -> list[FloatArray]:
-        """Rebuild the symmetric matrices S_i, without ``law_scale``, from the flat laws.
-
-        Returns
-        -------
-        matrices : list of array, shape=[widths[i], widths[i]]
-        """
+        """Rebuild the symmetric matrices S_i, without ``law_scale``, from the flat laws."""
         flat = as_array(laws, "laws", (self.n_laws,), batch=False, differentiable=False)
         return self._laws_map().split(flat)
 
@@ -236,12 +206,7 @@ class DeepLinear(Architecture):
         return read_balance(matrices, mean_eigenvalues(matrices), sizes, tolerance, noise)
 
     def sizes(self, theta: OneTheta) -> FloatArray:
-        """Size ‖U_i‖² + ‖U_{i+1}‖² of the layers next to each S_i, the unit of distances from it.
-
-        Returns
-        -------
-        sizes : array, shape=[L - 1]
-        """
+        """Size ‖U_i‖² + ‖U_{i+1}‖² of the layers next to each S_i, the unit of distances."""
         squares = np.array([np.sum(layer**2) for layer in self.layers(theta)])
         return squares[:-1] + squares[1:]
 
@@ -278,20 +243,14 @@ class DeepLinear(Architecture):
     # Points.
 
     def random_point(self, n_samples: int = 1, rng: Rng = None) -> Theta:
-        """Draw layers with normal entries of variance 1/fan-in.
-
-        Parameters
-        ----------
-        n_samples : int
-            With one sample there is no sample axis.
-        """
+        """Draw layers with normal entries of variance 1/fan-in."""
         count, rng = as_count(n_samples, "n_samples", 1), as_rng(rng)
         refuse_beyond(count * self.dim, f"{count} points of {self.dim} numbers")
         layers = [rng.standard_normal((count, b, a)) / np.sqrt(a) for a, b in pairwise(self.widths)]
         points = self.from_layers(layers)
         return points[0] if count == 1 else points
 
-    def balanced_point(self, lams: Any, rng: Rng = None) -> OneTheta:
+    def balanced_point(self, lams: Scalars, rng: Rng = None) -> OneTheta:
         """Draw a relaxed balanced point, S_i = λ_i I.
 
         Parameters
@@ -312,7 +271,7 @@ class DeepLinear(Architecture):
         squares = values[:, None] + layer_shifts(lams)
         return self.from_layers(balanced_layers(self.widths, squares, lams, frames))
 
-    def _lams(self, lams: Any) -> FloatArray:
+    def _lams(self, lams: Scalars) -> FloatArray:
         array = as_array(lams, "lams", differentiable=False)
         count = len(self.widths) - 2
         if array.ndim > 1 or array.size not in (1, count):
@@ -491,21 +450,15 @@ class TwoLayerLinear(DeepLinear):
     def _block_shapes(self) -> list[tuple[int, ...]]:
         return [(self.n, self.r), (self.m, self.r)]
 
-    def _layers(self, theta: Any) -> list[Any]:
+    def _layers(self, theta: Theta) -> list[Block]:
         left, right = self._unpack(theta)
         return [transpose(right), left]
 
-    def _pull_layers(self, covectors: list[Any]) -> Any:
+    def _pull_layers(self, covectors: list[Block]) -> Tangent:
         return self._pack([covectors[1], transpose(covectors[0])])
 
-    def from_layers(self, layers: Sequence[Any]) -> Theta:
-        """Find the θ = (U, V) with the layers Vᵀ and U.
-
-        Parameters
-        ----------
-        layers : sequence of array-like
-            The matrices Vᵀ and U.
-        """
+    def from_layers(self, layers: Sequence[Block]) -> Theta:
+        """Find the θ = (U, V) with the layers Vᵀ and U."""
         first, last = self._each_layer(layers)
         if first.ndim < 2:
             raise ShapeError(f"a layer must be a matrix, got shape {first.shape}")

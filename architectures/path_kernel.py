@@ -88,12 +88,7 @@ class ParameterKernel:
         )
 
     def matrix(self) -> FloatArray:
-        """The full matrix, at the cost of writing it.
-
-        Returns
-        -------
-        matrix : array, shape=[dim, dim]
-        """
+        """The full matrix, at the cost of writing it."""
         size = self.dag.dim
         refuse_beyond(float(size) ** 2, f"a dense matrix of {size} × {size} numbers")
         before, after = self._before * self.theta, self.theta * self._after

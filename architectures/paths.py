@@ -43,11 +43,6 @@ class Anchors:
 
         Unlike the largest weight at each node, this choice is invariant under rescaling, so it
         depends on z alone, and the anchor paths vanish only where every path does.
-
-        Raises
-        ------
-        NotRecoverableError
-            All paths through some hidden node vanish; names the dead parameters.
         """
         logs = log_abs(theta)
         before, into = _best_prefix(dag, logs)
@@ -57,13 +52,7 @@ class Anchors:
         return cls(dag, into, out_of)
 
     def deficit(self, theta: OneTheta) -> float:
-        """Largest log-ratio, over hidden nodes, of the best path product to the anchor's.
-
-        Returns
-        -------
-        deficit : float
-            Infinite where an anchor has vanished, NaN where all paths through a node have.
-        """
+        """Largest log-ratio, over hidden nodes, of the best path product to the anchor's."""
         if self.dag.n_hidden == 0:
             return 0.0
         logs = log_abs(theta)
@@ -74,43 +63,19 @@ class Anchors:
             return float(np.max(best - own))
 
     def sums_before(self, values: OneTangent) -> OnHidden:
-        """Sum of ``values`` along the anchor path from a start to each hidden node.
-
-        Parameters
-        ----------
-        values : OneTangent
-            One per edge.
-        """
+        """Sum of ``values`` along the anchor path from a start to each hidden node."""
         return self._along(values, self.into, self.dag.tail_hidden, self._forward, np.add)
 
     def sums_after(self, values: OneTangent) -> OnHidden:
-        """Sum of ``values`` along the anchor path from each hidden node to an output.
-
-        Parameters
-        ----------
-        values : OneTangent
-            One per edge.
-        """
+        """Sum of ``values`` along the anchor path from each hidden node to an output."""
         return self._along(values, self.out_of, self.dag.head_hidden, self._backward, np.add)
 
     def products_before(self, values: OneTangent) -> OnHidden:
-        """Product of ``values`` along the anchor path from a start to each hidden node.
-
-        Parameters
-        ----------
-        values : OneTangent
-            One per edge.
-        """
+        """Product of ``values`` along the anchor path from a start to each hidden node."""
         return self._along(values, self.into, self.dag.tail_hidden, self._forward, np.multiply)
 
     def products_after(self, values: OneTangent) -> OnHidden:
-        """Product of ``values`` along the anchor path from each hidden node to an output.
-
-        Parameters
-        ----------
-        values : OneTangent
-            One per edge.
-        """
+        """Product of ``values`` along the anchor path from each hidden node to an output."""
         return self._along(values, self.out_of, self.dag.head_hidden, self._backward, np.multiply)
 
     @property
@@ -190,35 +155,6 @@ def _best(
         first = np.unique(owners[winners], return_index=True)[1]
         choice[hidden] = edges[winners[first]]
     return best[:-1], choice
-
-
-def follow_signs(dag: CompiledDAG, theta: OneTheta, near: OneTheta) -> OneTheta:
-    """Flip hidden nodes so that every edge has the sign of ``near``, but those that vanish.
-
-    Where all paths through a node vanish, either all its in-edges or all its out-edges change
-    sign, and φ does not say which; the edges that are not small do. A spanning tree of the
-    strongest ones, grounded at the inputs and outputs, decides for every node.
-
-    Returns
-    -------
-    theta : OneTheta
-        With the same φ and the same laws.
-    """
-    overlap = theta * near
-    if not np.any(overlap < 0):
-        return theta
-    tree, signs, left = np.arange(dag.n_hidden + 1), np.ones(dag.n_hidden + 1), dag.n_hidden
-    for edge in np.argsort(-np.abs(overlap), kind="stable"):
-        tail, head = dag.tail_hidden[edge], dag.head_hidden[edge]  # −1, the last, is the ground
-        if tree[tail] != tree[head]:
-            joined = tree == tree[head]
-            if signs[tail] * signs[head] * overlap[edge] < 0:
-                signs[joined] *= -1.0
-            tree[joined], left = tree[tail], left - 1
-        if not left:
-            break
-    signs *= signs[-1]
-    return theta * signs[dag.tail_hidden] * signs[dag.head_hidden]
 
 
 @dataclass(frozen=True, eq=False)
@@ -356,11 +292,6 @@ class BasisPathChart(Chart):
         One division per edge: :math:`θ̂_{u→v} = z_e / z_{a(v)}` for hidden v,
         :math:`θ̂_{u→o} = z_e` for an output o.
 
-        Parameters
-        ----------
-        coordinates : OneTangent
-            Products along the basis paths.
-
         Raises
         ------
         NotRecoverableError
@@ -410,14 +341,7 @@ class BasisPathChart(Chart):
         return (target - products * head_rate) / (before * after)
 
     def deficit(self, theta: OneTheta) -> float:
-        """How far the anchors have lost to their alternatives at θ, as a log-ratio.
-
-        Returns
-        -------
-        deficit : float
-            Largest log-ratio, over hidden nodes, of the best path product through the node to
-            that of its anchors: 0 at the θ the chart was made at, ∞ at the edge of the chart.
-        """
+        """How far the anchors have lost to their alternatives at θ, as a log-ratio."""
         return self.anchors.deficit(as_vector(theta, "theta", self.dag.dim))
 
     def reanchored(self, theta: OneTheta) -> "BasisPathChart":
