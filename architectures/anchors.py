@@ -1,6 +1,7 @@
 """Coordinates of an image by anchors: one parameter per channel is divided out of the others."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol, Self
@@ -49,6 +50,36 @@ class ChannelAnchors(ABC):
         """Solve X_Aᵀ y = values."""
 
 
+class Forest:
+    """Channels that hang on one another by one edge each, and at last on the ground.
+
+    Parameters
+    ----------
+    parents : array, shape=[n_channels]
+        What each channel hangs on, −1 for the ground.
+    levels : sequence of array
+        The channels, those that hang on others after them.
+    """
+
+    def __init__(self, parents: IntArray, levels: Sequence[IntArray]) -> None:
+        self.size = parents.size
+        self._levels = [(channels, parents[channels]) for channels in levels]
+
+    def along(self, values: FloatArray, combine: np.ufunc = np.add) -> FloatArray:
+        """Combine the values of all edges from the ground to each channel."""
+        total = np.full(self.size + 1, combine.identity, dtype=values.dtype)
+        for channels, parents in self._levels:
+            total[channels] = combine(total[parents], values[channels])
+        return total[:-1]
+
+    def behind(self, values: FloatArray) -> FloatArray:
+        """Add up the values of each channel and of all that hang on it: the transpose of sums."""
+        total = np.append(values, 0.0)
+        for channels, parents in reversed(self._levels):
+            np.add.at(total, parents, total[channels])
+        return total[:-1]
+
+
 class SpanningTree(ChannelAnchors):
     """Anchors that are a spanning tree of the channels and the ground: O(channels) to solve.
 
@@ -74,24 +105,23 @@ class SpanningTree(ChannelAnchors):
             shape=(ground + 1, ground + 1),
         )
         order, parents = breadth_first_order(number, ground, directed=False)
-        self.channels, self.parents = order[1:], parents[order[1:]]
-        if self.channels.size < ground:
-            lost = np.setdiff1d(np.arange(ground), self.channels)
+        lost = np.setdiff1d(np.arange(ground), order)
+        if lost.size:
             raise NotRecoverableError(
                 "no anchors join these channels to the ground: "
-                f"{listed(map(repr, [graph.members[c] for c in lost]))}",
-                [graph.members[c] for c in lost],
+                f"{listed(repr(graph.members[channel]) for channel in lost)}",
+                [graph.members[channel] for channel in lost],
             )
-        at = np.asarray(number[self.channels, self.parents]).ravel().astype(np.intp) - 1
+        channels, parents = np.arange(ground), parents[:-1]
+        at = np.asarray(number[channels, parents]).ravel().astype(np.intp) - 1
         self.edges = edges[at]
-        self.signs = np.where(heads[at] == self.channels, 1.0, -1.0)
+        self.signs = np.where(heads[at] == channels, 1.0, -1.0)
         depth = np.zeros(ground + 1, dtype=np.intp)
-        for channel, parent in zip(self.channels.tolist(), self.parents.tolist(), strict=True):
-            depth[channel] = depth[parent] + 1
-        cuts = np.flatnonzero(np.diff(depth[self.channels])) + 1
-        self._levels = [
-            slice(a, b) for a, b in zip(np.r_[0, cuts], np.r_[cuts, ground], strict=True)
-        ]
+        for channel in order[1:].tolist():
+            depth[channel] = depth[parents[channel]] + 1
+        cuts = np.flatnonzero(np.diff(depth[order])) + 1
+        parents = np.where(parents == ground, -1, parents)
+        self._forest = Forest(parents, np.split(order, cuts)[1:])
 
     @classmethod
     def strongest(cls, graph: Incidence, theta: FloatArray) -> Self:
@@ -117,17 +147,11 @@ class SpanningTree(ChannelAnchors):
 
     def solve(self, values: FloatArray) -> FloatArray:
         """Solve τ_head − τ_tail = values along the tree, from the ground on."""
-        tau = np.zeros(self.graph.n_channels + 1)
-        for level in self._levels:
-            tau[self.channels[level]] = tau[self.parents[level]] + (self.signs * values)[level]
-        return tau[:-1]
+        return self._forest.along(self.signs * values)
 
     def solve_transposed(self, values: FloatArray) -> FloatArray:
         """Add up the values of all channels behind each anchor."""
-        total = np.append(values, 0.0)
-        for level in self._levels[::-1]:
-            np.add.at(total, self.parents[level], total[self.channels[level]])
-        return self.signs * total[self.channels]
+        return self.signs * self._forest.behind(values)
 
 
 class Pivots(ChannelAnchors):

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from liftflow.architectures.anchors import Chart
+from liftflow.architectures.anchors import Chart, Forest
 from liftflow.architectures.dag import CompiledDAG
 from liftflow.architectures.laplacian import Laplacian
 from liftflow.errors import NotRecoverableError
@@ -62,64 +62,35 @@ class Anchors:
         with np.errstate(invalid="ignore"):
             return float(np.max(best - own))
 
+    @cached_property
+    def _before(self) -> Forest:
+        return Forest(self.dag.tail_hidden[self.into], self.dag.hidden_generations)
+
+    @cached_property
+    def _after(self) -> Forest:
+        return Forest(self.dag.head_hidden[self.out_of], self.dag.hidden_generations[::-1])
+
     def sums_before(self, values: OneTangent) -> OnHidden:
         """Sum of ``values`` along the anchor path from a start to each hidden node."""
-        return self._along(values, self.into, self.dag.tail_hidden, self._forward, np.add)
+        return self._before.along(values[self.into])
 
     def sums_after(self, values: OneTangent) -> OnHidden:
         """Sum of ``values`` along the anchor path from each hidden node to an output."""
-        return self._along(values, self.out_of, self.dag.head_hidden, self._backward, np.add)
+        return self._after.along(values[self.out_of])
 
     def products_before(self, values: OneTangent) -> OnHidden:
         """Product of ``values`` along the anchor path from a start to each hidden node."""
-        return self._along(values, self.into, self.dag.tail_hidden, self._forward, np.multiply)
+        return self._before.along(values[self.into], np.multiply)
 
     def products_after(self, values: OneTangent) -> OnHidden:
         """Product of ``values`` along the anchor path from each hidden node to an output."""
-        return self._along(values, self.out_of, self.dag.head_hidden, self._backward, np.multiply)
+        return self._after.along(values[self.out_of], np.multiply)
 
-    @property
-    def _forward(self) -> tuple[IntArray, ...]:
-        return self.dag.hidden_generations
-
-    @property
-    def _backward(self) -> tuple[IntArray, ...]:
-        return self.dag.hidden_generations[::-1]
-
-    @staticmethod
-    def _along(
-        values: Any,
-        anchors: IntArray,
-        neighbours: IntArray,
-        generations: tuple[IntArray, ...],
-        combine: np.ufunc,
-    ) -> Any:
-        total = np.full(anchors.size + 1, combine.identity, dtype=values.dtype)
-        for hidden in generations:
-            edges = anchors[hidden]
-            total[hidden] = combine(total[neighbours[edges]], values[edges])
-        return total[:-1]
-
-    def transposed_before(self, weights: OnHidden) -> OneTangent:
-        """Apply the transpose of :meth:`sums_before`, from hidden nodes to edges."""
-        return self._transposed(weights, self.into, self.dag.tail_hidden, self._backward)
-
-    def transposed_after(self, weights: OnHidden) -> OneTangent:
-        """Apply the transpose of :meth:`sums_after`, from hidden nodes to edges."""
-        return self._transposed(weights, self.out_of, self.dag.head_hidden, self._forward)
-
-    def _transposed(
-        self,
-        weights: FloatArray,
-        anchors: IntArray,
-        neighbours: IntArray,
-        generations: tuple[IntArray, ...],
-    ) -> FloatArray:
-        total = np.append(weights, 0.0)
-        for hidden in generations:
-            np.add.at(total, neighbours[anchors[hidden]], total[hidden])
+    def transposed(self, before: OnHidden, after: OnHidden) -> OneTangent:
+        """Apply the transposes of both sums, from hidden nodes to edges."""
         result = np.zeros(self.dag.dim)
-        result[anchors] = total[:-1]
+        result[self.into] = self._before.behind(before)
+        result[self.out_of] += self._after.behind(after)
         return result
 
 
@@ -283,7 +254,7 @@ class BasisPathChart(Chart):
         size, along = self.dag.n_hidden, weight * theta
         tails = np.bincount(self.dag.tail_hidden + 1, along, size + 1)[1:]
         heads = np.bincount(self.dag.head_hidden + 1, along, size + 1)[1:]
-        sums = self.anchors.transposed_before(tails) + self.anchors.transposed_after(heads)
+        sums = self.anchors.transposed(tails, heads)
         return weight + self._rates(theta, sums)
 
     def representative(self, coordinates: OneTangent) -> OneTangent:
