@@ -23,6 +23,7 @@ from liftflow.typing import (
     Laws,
     OneTangent,
     OneTheta,
+    OnHidden,
     Tangent,
     Theta,
     as_array,
@@ -189,11 +190,11 @@ class Pivots(ChannelAnchors):
         self.edges = np.array(edges, dtype=np.intp)
         self._factors = scipy.linalg.lu_factor(exponents[self.edges].toarray())
 
-    def solve(self, values: FloatArray) -> FloatArray:
+    def solve(self, values: FloatArray) -> OnHidden:
         """Solve X_A τ = values."""
         return scipy.linalg.lu_solve(self._factors, values)
 
-    def solve_transposed(self, values: FloatArray) -> FloatArray:
+    def solve_transposed(self, values: FloatArray) -> OnHidden:
         """Solve X_Aᵀ y = values."""
         return scipy.linalg.lu_solve(self._factors, values, trans=1)
 
@@ -215,11 +216,11 @@ class _Anchored(Protocol):
     def strongest_anchors(self, theta: FloatArray) -> ChannelAnchors: ...
 
 
-@primitive
-def _coordinates(theta: FloatArray, chart: "Chart") -> FloatArray:
+def _evaluate(theta: FloatArray, chart: "Chart") -> FloatArray:
     return over_batch(chart._value, [theta], [1], (chart.dim,))
 
 
+_coordinates = primitive(_evaluate)
 # First derivatives only: both functions are closed to autograd themselves and say so.
 defvjp(_coordinates, lambda ans, theta, chart: lambda g: chart.pull_back(theta, g))
 defjvp(_coordinates, lambda g, ans, theta, chart: chart.push_forward(theta, g))
@@ -265,10 +266,10 @@ class Chart(Guarded, ABC):
 
     # The door.
 
-    def _theta(self, theta: Theta, name: str = "theta") -> FloatArray:
+    def _theta(self, theta: Theta, name: str = "theta") -> Theta:
         return as_array(theta, name, (self.laplacian.dim,), differentiable=False)
 
-    def _own(self, values: Tangent, name: str) -> FloatArray:
+    def _own(self, values: Tangent, name: str) -> Tangent:
         return as_array(values, name, (self.dim,), differentiable=False)
 
     def coordinates(self, theta: Theta) -> Tangent:
@@ -420,7 +421,7 @@ class ChannelChart(Chart):
 
     def _recover(
         self, coordinates: FloatArray, laws: FloatArray, near: FloatArray | None = None
-    ) -> FloatArray:
+    ) -> OneTheta:
         theta, warm = self.representative(coordinates), False
         if near is not None and np.all(near[self.anchors.edges]):
             theta, warm = theta / self._factors(near), True

@@ -16,6 +16,7 @@ from liftflow.typing import (
     Block,
     FloatArray,
     Laws,
+    Matrix,
     OneLaws,
     Tangent,
     Theta,
@@ -124,7 +125,7 @@ class BalanceLaws(LawsMap):
             return super().solve(theta, tangent)
         return over_batch(self._solve, [theta, tangent], [1, 1])
 
-    def _solve(self, theta: FloatArray, tangent: FloatArray) -> FloatArray:
+    def _solve(self, theta: FloatArray, tangent: FloatArray) -> Tangent:
         layers, right = self.network._layers(theta), self.split(tangent)
         grams = [after.T @ after + before @ before.T for before, after in pairwise(layers)]
         spectra = [np.linalg.eigh(gram) for gram in grams]
@@ -310,7 +311,7 @@ def hyperbolic_gram(z: FloatArray, a: float) -> FloatArray:
     return np.block([[upper, z], [z.T, lower]])
 
 
-def square_root(matrix: FloatArray) -> FloatArray:
+def square_root(matrix: FloatArray) -> Matrix:
     """Square root of a symmetric positive matrix."""
     values, vectors = np.linalg.eigh(matrix)
     return (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
@@ -340,7 +341,7 @@ def _unravel(flat: FloatArray, like: Sequence[FloatArray]) -> list[FloatArray]:
     return [part.reshape(matrix.shape) for part, matrix in zip(parts, like, strict=True)]
 
 
-def _lyapunov(values: FloatArray, vectors: FloatArray, right: FloatArray) -> FloatArray:
+def _lyapunov(values: FloatArray, vectors: FloatArray, right: FloatArray) -> Matrix:
     """Solve A N + N A = ``right`` in the eigenvectors of A ≥ 0, least squares where singular."""
     sums = values[:, None] + values[None, :]
     regular = sums > RANK_RTOL * sums.max(initial=0.0)

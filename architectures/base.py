@@ -197,7 +197,7 @@ class Architecture(Guarded, metaclass=_Surface):
     def _laws(self, laws: Laws, name: str = "laws") -> Laws:
         return as_array(laws, name, (self.n_laws,), differentiable=False)
 
-    def _one_theta(self, theta: OneTheta, name: str = "theta") -> FloatArray:
+    def _one_theta(self, theta: OneTheta, name: str = "theta") -> OneTheta:
         return as_array(theta, name, (self.dim,), batch=False, differentiable=False)
 
     # Blocks.
@@ -287,7 +287,7 @@ class Architecture(Guarded, metaclass=_Surface):
 
     def lift_rank(self, theta: OneTheta) -> int:
         """Dimension of the image about φ(θ), the rank of ∂φ(θ)."""
-        return self.phi.own("rank")(self._one_theta(theta))
+        return int(self.phi.own("rank")(self._one_theta(theta)))
 
     def solve_jvp(self, theta: Theta, lifted_tangent: LiftedTangent) -> Tangent:
         """Solve ∂φ(θ) v = ζ for the shortest v, the horizontal lift, by least squares."""
@@ -325,7 +325,7 @@ class Architecture(Guarded, metaclass=_Surface):
         """Euclidean norm ‖φ(θ)‖ of a lifted point."""
         return self._lifted_length(self.lift(theta))
 
-    def _lifted_length(self, lifted: Lifted) -> FloatArray:
+    def _lifted_length(self, lifted: Lifted) -> Scalars:
         lead = lifted.shape[: lifted.ndim - len(self.lifted_shape)]
         return lengths(np.reshape(lifted, (*lead, self.lifted_dim)))
 
@@ -389,7 +389,7 @@ class Architecture(Guarded, metaclass=_Surface):
 
     def laws_rank(self, theta: OneTheta) -> int:
         """Number of independent laws at θ, the rank of ∂h(θ)."""
-        return self.h.own("rank")(self._one_theta(theta))
+        return int(self.h.own("rank")(self._one_theta(theta)))
 
     def laws_jvp(self, theta: Theta, tangent: Tangent) -> Laws:
         """Push a velocity of θ forward by the laws, ∂h(θ) v."""
@@ -472,7 +472,7 @@ class Architecture(Guarded, metaclass=_Surface):
             self._theta(near, "near", differentiable=False),
         ]
 
-        def find(point: FloatArray, values: FloatArray, start: FloatArray) -> FloatArray:
+        def find(point: FloatArray, values: FloatArray, start: FloatArray) -> OneTheta:
             return with_lift_and_laws(self.phi, self.h, point, values, start)
 
         return over_batch(find, arrays, [len(self.lifted_shape), 1, 1], shape=(self.dim,))
@@ -499,7 +499,7 @@ class Architecture(Guarded, metaclass=_Surface):
             return theta
         return min(theta, found, key=lambda point: float(lengths(point - base_point)))
 
-    def sheets(self, theta: OneTheta) -> FloatArray:
+    def sheets(self, theta: OneTheta) -> Theta:
         """Return θ, then what differs from it in signs alone, and φ and h do not tell from it."""
         theta = self._one_theta(theta)
         turned = self._signs()

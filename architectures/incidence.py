@@ -14,7 +14,15 @@ from scipy.sparse.csgraph import breadth_first_order
 
 from liftflow.doors import door
 from liftflow.errors import ArchitectureError, InputError, listed
-from liftflow.typing import FloatArray, IntArray, as_array, as_count, freeze, shown
+from liftflow.typing import (
+    FloatArray,
+    IntArray,
+    Tangent,
+    as_array,
+    as_count,
+    freeze,
+    shown,
+)
 
 GROUND = -1
 """Number of what does not rescale: inputs, the constant source of biases, and outputs."""
@@ -179,7 +187,7 @@ class Incidence:
         bounds = np.searchsorted(ranks[order], np.cumsum([0, *sizes]))
         return freeze(tuple(own[order[a:b]] for a, b in pairwise(bounds)))
 
-    def along(self, logs: FloatArray) -> FloatArray:
+    def along(self, logs: FloatArray) -> Tangent:
         """Evaluate Xτ, one number per parameter, unchecked."""
         if logs.ndim == 1 and self.grids:
             return self._along_grids(logs)
@@ -240,7 +248,7 @@ class Incidence:
 
 def _whole(value: Any, name: str) -> IntArray:
     array = as_array(value, name, differentiable=False)
-    whole = freeze(np.clip(array, -(2**53), 2**53).astype(np.intp))
+    whole: IntArray = freeze(np.clip(array, -(2**53), 2**53).astype(np.intp))
     if not np.array_equal(whole, array):
         raise InputError(f"{name} must be whole numbers, got {shown(value)}")
     return whole

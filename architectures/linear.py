@@ -40,6 +40,7 @@ from liftflow.typing import (
     IntArray,
     Laws,
     Lifted,
+    Matrix,
     OneLaws,
     OneTheta,
     Rng,
@@ -205,7 +206,7 @@ class DeepLinear(Architecture):
         sizes, noise = (np.broadcast_to(bound, (len(matrices),)) for bound in bounds)
         return read_balance(matrices, mean_eigenvalues(matrices), sizes, tolerance, noise)
 
-    def sizes(self, theta: OneTheta) -> FloatArray:
+    def sizes(self, theta: OneTheta) -> Scalars:
         """Size ‖U_i‖² + ‖U_{i+1}‖² of the layers next to each S_i, the unit of distances."""
         squares = np.array([np.sum(layer**2) for layer in self.layers(theta)])
         return squares[:-1] + squares[1:]
@@ -303,9 +304,7 @@ class DeepLinear(Architecture):
             arrays.append(self._theta(near, "near", differentiable=False))
         return over_batch(self._recover, arrays, [2, 1, 1][: len(arrays)], shape=(self.dim,))
 
-    def _recover(
-        self, z: FloatArray, laws: FloatArray, near: FloatArray | None = None
-    ) -> FloatArray:
+    def _recover(self, z: FloatArray, laws: FloatArray, near: FloatArray | None = None) -> OneTheta:
         matrices = self.split_laws(laws)
         # The laws are as precise as the layers that they were taken from were large.
         noise = np.zeros(len(matrices)) if near is None else ROUNDING * self.sizes(near)
@@ -333,10 +332,10 @@ class DeepLinear(Architecture):
 
     def _recover_unbalanced(
         self, z: FloatArray, laws: FloatArray, near: FloatArray | None
-    ) -> FloatArray:
+    ) -> OneTheta:
         return super().recover(z, laws, near=near)
 
-    def _section(self, z: FloatArray, lams: FloatArray) -> FloatArray:
+    def _section(self, z: FloatArray, lams: FloatArray) -> OneTheta:
         left, singular, right_t = np.linalg.svd(z)
         squares, frames = self._squares(singular, lams), self._frames(right_t.T, left)
         return self.from_layers(balanced_layers(self.widths, squares, lams, frames))
@@ -354,7 +353,7 @@ class DeepLinear(Architecture):
         """Frames of the hidden layers for a section, which φ forgets."""
         return [np.eye(width) for width in self.widths[1:-1]]
 
-    def _align(self, theta: FloatArray, base_point: FloatArray) -> FloatArray:
+    def _align(self, theta: FloatArray, base_point: FloatArray) -> OneTheta:
         """Turn the frames of the hidden layers, one after the other: Procrustes' problem in each.
 
         The laws allow what commutes with them, so one turn for each of their eigenspaces.
@@ -522,7 +521,7 @@ class TwoLayerLinear(DeepLinear):
 
     def _recover_unbalanced(
         self, z: FloatArray, laws: FloatArray, near: FloatArray | None
-    ) -> FloatArray:
+    ) -> OneTheta:
         """Build the point from WWᵀ, where z and the laws determine it: W = (WWᵀ)^½ Qᵀ."""
         (matrix,) = self.split_laws(laws)
         radius = self.hyperbolic_radius(laws)
@@ -546,7 +545,7 @@ class TwoLayerLinear(DeepLinear):
         return self._stacked(root @ frame @ basis.T)
 
 
-def _turn(overlap: FloatArray) -> FloatArray:
+def _turn(overlap: FloatArray) -> Matrix:
     """Orthogonal matrix Q with the largest ⟨Q, overlap⟩; scipy's takes half as long again."""
     left, _, right_t = np.linalg.svd(overlap)
     return left @ right_t

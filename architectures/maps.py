@@ -225,7 +225,7 @@ class SmoothMap:
     def project_to_range(self, theta: Theta, vector: LiftedTangent) -> LiftedTangent:
         """Project orthogonally onto range ∂f."""
 
-        def one(point: FloatArray, vector: FloatArray) -> FloatArray:
+        def one(point: FloatArray, vector: FloatArray) -> Tangent:
             if self.dense:
                 basis = range_basis(self.jacobian(point))
                 return (basis @ (basis.T @ vector.ravel())).reshape(vector.shape)

@@ -19,6 +19,7 @@ from liftflow.typing import (
     Block,
     FloatArray,
     IntArray,
+    Matrix,
     OneTheta,
     Rng,
     Scalars,
@@ -150,7 +151,7 @@ class LinearNeuralODE(DeepLinear):
         )
 
 
-def _rotation_root(turn: FloatArray, count: int) -> FloatArray:
+def _rotation_root(turn: FloatArray, count: int) -> Matrix:
     """The rotation that makes a turn in ``count`` steps, each by at most π / count."""
     form, basis = schur(turn)
     planes = [(i, i + 1) for i in range(len(turn) - 1) if form[i + 1, i] != 0.0]

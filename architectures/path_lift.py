@@ -165,7 +165,7 @@ class PathLift(SmoothMap):
         if not self.dense:
             return super().solve_transposed(theta, covector)
 
-        def solve(point: FloatArray, vector: FloatArray) -> FloatArray:
+        def solve(point: FloatArray, vector: FloatArray) -> Covector:
             basis = self._tangent_basis(point)
             rows = self.vjp(point, basis.T)  # all of range ∂φᵀ, so that Qᵀ g is unique
             sizes = lengths(rows)
@@ -264,7 +264,7 @@ class PathLift(SmoothMap):
         first = offsets + starts[self.dag.tails]
         before = np.append(anchors.sums_before(first), 0)[self.dag.tail_hidden]
         after = np.append(anchors.sums_after(offsets), 0)[self.dag.head_hidden]
-        return (before + first + after)[chart.edges]
+        return np.asarray((before + first + after)[chart.edges])
 
 
 def path_table(dag: CompiledDAG, limit: int) -> IntArray:

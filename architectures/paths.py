@@ -17,6 +17,7 @@ from liftflow.typing import (
     OneTangent,
     OneTheta,
     OnHidden,
+    Tangent,
     as_instance,
     as_vector,
     freeze,
@@ -196,7 +197,7 @@ class BasisPathChart(Chart):
         after = np.append(self.anchors.products_after(theta), 1.0)
         return before[self.dag.tail_hidden], after[self.dag.head_hidden]
 
-    def _end_sums(self, values: FloatArray) -> FloatArray:
+    def _end_sums(self, values: FloatArray) -> OneTangent:
         """Sum of ``values`` along the anchors before and after each edge, shape=[D]."""
         before = np.append(self.anchors.sums_before(values), 0.0)
         after = np.append(self.anchors.sums_after(values), 0.0)
@@ -227,7 +228,7 @@ class BasisPathChart(Chart):
         ends = anchors.products_before(theta), anchors.products_after(theta)
         return np.take(dag.channels.scaled(pushed, *ends, out=pushed), self.edges)
 
-    def _bend(self, theta: FloatArray, a: FloatArray, b: FloatArray) -> FloatArray:
+    def _bend(self, theta: FloatArray, a: FloatArray, b: FloatArray) -> Tangent:
         # With σ the sums of a b / θ² along the anchors, ω (θ (α_a α_b − σ) + a α_b + b α_a).
         before, after = self._ends(theta)
         rates_a, rates_b = self._rates(theta, a), self._rates(theta, b)

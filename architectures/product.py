@@ -121,7 +121,7 @@ class ProductArchitecture(Architecture):
         return np.asarray(self.pack(*parts))
 
     def _signs(self) -> IntArray:
-        return block_diag(*self._each("_signs")).astype(np.intp)
+        return np.asarray(block_diag(*self._each("_signs")), dtype=np.intp)
 
     def random_point(self, n_samples: int = 1, rng: Rng = None) -> Theta:
         """Draw the parameters of the factors."""

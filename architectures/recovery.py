@@ -11,7 +11,13 @@ import numpy as np
 from liftflow.architectures.maps import SmoothMap
 from liftflow.errors import NotRecoverableError
 from liftflow.linalg import RANK_RTOL, ROUNDING
-from liftflow.typing import FloatArray, OneLaws, OneLifted, OneTheta
+from liftflow.typing import (
+    FloatArray,
+    LiftedTangent,
+    OneLaws,
+    OneLifted,
+    OneTheta,
+)
 
 _MOST_STEPS = 100
 _RTOL = 1e-9
@@ -75,7 +81,7 @@ def _solve(
     """
     target = np.concatenate([np.ravel(z), laws])
 
-    def residual(point: FloatArray) -> FloatArray:
+    def residual(point: FloatArray) -> LiftedTangent:
         return np.append(phi(point), h(point)) - target
 
     gap = residual(theta)

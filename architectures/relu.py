@@ -377,7 +377,7 @@ class ReLUNetwork(Architecture):
     def kernel_apply(self, theta: Theta, tangent: Tangent) -> Tangent:
         """Multiply a vector by ∂φ(θ)ᵀ∂φ(θ) in O(edges), whatever the number of paths."""
 
-        def one(point: FloatArray, vector: FloatArray) -> FloatArray:
+        def one(point: FloatArray, vector: FloatArray) -> Tangent:
             return ParameterKernel(self.dag, point).apply(vector)
 
         theta = self._theta(theta, differentiable=False)
@@ -475,9 +475,7 @@ class ReLUNetwork(Architecture):
         if near is not None:
             arrays.append(self._theta(near, "near", differentiable=False))
 
-        def one(
-            point: FloatArray, values: FloatArray, start: FloatArray | None = None
-        ) -> FloatArray:
+        def one(point: FloatArray, values: FloatArray, start: FloatArray | None = None) -> Tangent:
             chart, coordinates = self._paths.chart_of(point)
             projected = self.phi(chart.representative(coordinates))
             residual = self._paths.residual(point, projected)
@@ -512,14 +510,14 @@ class ReLUNetwork(Architecture):
             raise InputError("chart must be a basis_chart of this network, got one of another")
         return self._paths.numbers(chart)
 
-    def _align(self, theta: FloatArray, base_point: FloatArray) -> FloatArray:
+    def _align(self, theta: FloatArray, base_point: FloatArray) -> OneTheta:
         followed = follow_signs(self.channels, theta, base_point)
         return turn_signs(self.channels, followed, base_point)
 
     def _signs(self) -> IntArray:
         if self.n_hidden > MOST_SIGNS:  # a dense matrix of all of them may be large
             return super()._signs()
-        return self.channels.law_sums.toarray().astype(np.intp)
+        return np.asarray(self.channels.law_sums.toarray(), dtype=np.intp)
 
     # The network's function.
 
