@@ -422,7 +422,10 @@ class ProductMap(SmoothMap):
 
 def _alike(arrays: Sequence[Theta]) -> list[Theta]:
     """Broadcast the leading axes of arrays against each other."""
-    lead = np.broadcast_shapes(*(array.shape[:-1] for array in arrays))
+    leads = {array.shape[:-1] for array in arrays}
+    if len(leads) == 1:
+        return list(arrays)
+    lead = np.broadcast_shapes(*leads)
     return [gs.broadcast_to(array, (*lead, array.shape[-1])) for array in arrays]
 
 
