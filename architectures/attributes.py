@@ -194,7 +194,7 @@ def _read_units(graph: Any, labels: list[Hashable], ends: set[Hashable]) -> Unit
 
 
 def _is_degree(value: Any) -> bool:
-    return isinstance(value, numbers.Integral) and value >= 1
+    return isinstance(value, numbers.Integral) and int(value) >= 1
 
 
 def _number(node: Hashable, data: dict[str, Any], name: str, fits: Callable[[Any], bool]) -> Any:

@@ -84,7 +84,7 @@ class Builder:
         self._biases.append((heads.ravel(), np.broadcast_to(shaped, heads.shape).ravel()))
 
     @staticmethod
-    def _flat(*arrays: object) -> tuple[IntArray, ...]:
+    def _flat(*arrays: IntArray | float) -> tuple[IntArray, ...]:
         return tuple(np.ravel(each) for each in np.broadcast_arrays(*arrays))
 
     def parts(self, inputs: IntArray, outputs: IntArray) -> Parts:

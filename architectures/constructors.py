@@ -123,8 +123,8 @@ class Constructors(Architecture):
             (in, out) each, then the biases.
         """
         sizes = {"n_inputs": n_inputs, "n_hidden": n_hidden, "n_outputs": n_outputs}
-        widths = [as_count(size, name, 1) for name, size in sizes.items()]
-        parts = recurrent_parts(*widths, as_count(n_steps, "n_steps", 2), bias)
+        n_in, n_mid, n_out = (as_count(size, name, 1) for name, size in sizes.items())
+        parts = recurrent_parts(n_in, n_mid, n_out, as_count(n_steps, "n_steps", 2), bias)
         return cls._assembled(parts, path_limit)
 
     @classmethod

@@ -184,8 +184,7 @@ class TiedFunction(DAGFunction):
         return self.sweep.run(*self._data(theta, inputs)).values
 
 
-@primitive
-def _evaluate(theta: FloatArray, inputs: FloatArray, function: DAGFunction) -> FloatArray:
+def _value(theta: FloatArray, inputs: FloatArray, function: DAGFunction) -> FloatArray:
     shape = len(inputs), function.dag.outputs.size
     return over_batch(lambda t: function.vjp(t, inputs)[0], [theta], [1], shape)
 
@@ -215,9 +214,10 @@ def _pull_to_inputs(
         form = as_array(cotangent, "the derivative of forward", differentiable=False)
         point = as_array(theta, "theta", (function.dim,), differentiable=False)
         pulled = over_batch(one, [point, form], [1, 2], shape=data.shape)
-        return pulled.reshape(-1, *data.shape).sum(axis=0)
+        return np.asarray(pulled.reshape(-1, *data.shape).sum(axis=0))
 
     return pull
 
 
+_evaluate = primitive(_value)
 defvjp(_evaluate, _pull, _pull_to_inputs, argnums=(0, 1))

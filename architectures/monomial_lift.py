@@ -211,4 +211,4 @@ def _signs_of(exponents: IntArray, negative: Any, wanted: Any) -> FloatArray:
     free = np.setdiff1d(np.arange(exponents.shape[1]), pivots)
     for place, column in enumerate(pivots):
         signs[column] = table[place, -1] ^ bool(np.sum(table[place, free] & signs[free]) % 2)
-    return signs.astype(float)
+    return np.asarray(signs, dtype=np.float64)

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from liftflow.architectures.dag import CompiledDAG, descendants
+from liftflow.architectures.dag import CompiledDAG
+from liftflow.architectures.incidence import reached
 from liftflow.architectures.tying import Tying, Units
 from liftflow.typing import IntArray, OneTheta
 
@@ -29,8 +30,8 @@ def pruned(
     inputs, outputs = np.arange(dag.n_inputs), dag.outputs
     ends = np.zeros(source + 1, dtype=bool)
     ends[inputs] = ends[outputs] = ends[source] = True
-    fed = descendants(tails, heads, [*inputs, source], ends.size)
-    alive = ends | (fed & descendants(heads, tails, outputs.tolist(), ends.size))
+    fed = reached(tails, heads, np.append(inputs, source), ends.size)
+    alive = ends | (fed & reached(heads, tails, outputs, ends.size))
     edges = np.flatnonzero(alive[dag.tails] & alive[dag.heads])
     nodes = np.flatnonzero(alive[:-1])
     number = np.full(source + 1, -1)

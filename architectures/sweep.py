@@ -37,7 +37,8 @@ class _Step(Protocol):
     gradient have one more entry, for what is no weight.
     """
 
-    size: int
+    @property
+    def size(self) -> int: ...
 
     def add(self, theta: FloatArray, values: FloatArray) -> None: ...
 
@@ -288,7 +289,7 @@ class Sweep:
         label = connected_components(joined, directed=False)[1][rows]
         order = np.lexsort((heads, own, label))
         cuts = np.flatnonzero(np.diff(label[order])) + 1
-        alike: dict[object, list[tuple[IntArray, IntArray, IntArray]]] = {}
+        alike: dict[object, list[tuple[IntArray, ...]]] = {}
         rest = []
         for part in np.split(order, cuts):
             found = self._filter(own[part], tails[part], heads[part])
@@ -312,7 +313,7 @@ class Sweep:
     def _filter(
         self, own: IntArray, tails: IntArray, heads: IntArray
     ) -> tuple[IntArray, IntArray, IntArray] | None:
-        """Parameters, taps and positions of one filter; None where a position has a weight twice."""
+        """Parameters, taps and positions of a filter; None where a position has a weight twice."""
         parameters, rows = np.unique(own, return_inverse=True)
         positions, columns = np.unique(heads, return_inverse=True)
         taps = np.full((parameters.size, positions.size), self.n_rows - 1)
@@ -355,7 +356,7 @@ class Sweep:
                 return np.ones((1, 1))
             if not np.any(below):
                 np.maximum(sums, 0.0, out=sums)
-                return sums > 0
+                return np.asarray(sums > 0, dtype=np.float64)
         slopes = np.where(sums > 0, 1.0, below[:, None])
         sums *= slopes
         if np.any(degrees > 1):

@@ -83,8 +83,8 @@ class TiedNetwork(ReLUNetwork):
     Ours.
     """
 
-    tying: Tying  # type: ignore[assignment]
-    units: Units  # type: ignore[assignment]
+    tying: Tying
+    units: Units
 
     @door
     def __init__(
@@ -178,7 +178,7 @@ class TiedNetwork(ReLUNetwork):
         return self.channels.n_channels
 
     @property
-    def laplacian(self) -> Laplacian:  # type: ignore[override]
+    def laplacian(self) -> Laplacian:
         """Solver for ∂h ∂hᵀ / 4 = Xᵀ D_θ² X."""
         return self.channels.laplacian
 
@@ -281,7 +281,7 @@ class TiedNetwork(ReLUNetwork):
     def _lifted_distance(self, a: FloatArray, b: FloatArray) -> FloatArray:
         if self._paths.listed:
             return np.asarray(self._lifted_length(self.lift(a) - self.lift(b)))
-        return path_distance(self.dag, self.tying.weights(a), self.tying.weights(b))
+        return np.asarray(path_distance(self.dag, self.tying.weights(a), self.tying.weights(b)))
 
     def kernel_apply(self, theta: Theta, tangent: Tangent) -> Tangent:
         """Multiply a vector by ∂φ(θ)ᵀ∂φ(θ)."""
@@ -325,9 +325,9 @@ class TiedNetwork(ReLUNetwork):
         def one(
             point: FloatArray, values: FloatArray, start: FloatArray | None = None
         ) -> FloatArray:
-            theta = self._paths.preimage(point, start)
+            theta: FloatArray = self._paths.preimage(point, start)
             if theta is self._recovered[0] and np.array_equal(values, self._recovered[1]):
-                return theta
+                return np.asarray(theta)
             residual = self._paths.residual(point, self.phi(theta))
             if not residual <= tolerance:
                 raise NotOnImageError(
@@ -370,7 +370,7 @@ class TiedNetwork(ReLUNetwork):
 
         def nearest(point: FloatArray, start: FloatArray) -> FloatArray:
             theta = self._paths.preimage(point, start)
-            projected = self.lift(theta)
+            projected: FloatArray = self.lift(theta)
             self._paths.remember(projected, theta)
             return projected
 
@@ -391,7 +391,7 @@ class TiedNetwork(ReLUNetwork):
 
     def _signs(self) -> IntArray:
         signs = np.abs(self.channels.law_matrix.toarray()).astype(np.intp) % 2
-        return signs[np.any(signs, axis=1)]
+        return np.asarray(signs[np.any(signs, axis=1)])
 
     # The network's function.
 
@@ -462,13 +462,8 @@ class TiedNetwork(ReLUNetwork):
                 theta[numbers[edge]] = value
         missing = [self.parameter_names[i] for i in np.flatnonzero(np.isnan(theta))]
         if missing or wrong:
-            what = (
-                "edges of one shared weight have different ones"
-                if wrong
-                else (
-                    "network.write_weights(theta) gives a graph with all that are missing (weight, bias)"
-                )
-            )
+            what = "write_weights(theta) gives a graph with all that are missing (weight, bias)"
+            what = "edges of one shared weight have different ones" if wrong else what
             raise ArchitectureError(f"{what}: {shown(wrong or missing)}", wrong or missing)
         return self._theta(theta, "the weights of the graph")
 
