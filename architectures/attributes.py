@@ -23,7 +23,13 @@ _OF_NODES, _PLAIN = ("activation", "bias_parameter", "bias_frozen"), (None, Fals
 
 
 def has_attributes(graph: Any) -> bool:
-    """Whether a graph is more than a DAG of ReLUs with a weight to each edge."""
+    """Tell whether a graph is more than a DAG of ReLUs with a weight to each edge.
+
+    Parameters
+    ----------
+    graph : object
+        Anything; what is no graph has none.
+    """
     if not isinstance(graph, nx.Graph):
         return False
     edges = (data for _, _, data in graph.edges(data=True) if data)

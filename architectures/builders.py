@@ -147,7 +147,7 @@ class Builder:
 
 
 def residual_parts(widths: Sequence[int], skips: Sequence[tuple[int, int]], bias: bool) -> Parts:
-    """Layers with skips that are the identity.
+    """Build layers with skips that are the identity.
 
     Raises
     ------
@@ -179,7 +179,7 @@ def residual_parts(widths: Sequence[int], skips: Sequence[tuple[int, int]], bias
 def recurrent_parts(
     n_inputs: int, n_hidden: int, n_outputs: int, n_steps: int, bias: bool
 ) -> Parts:
-    """A recurrent layer, unrolled over its steps, and a layer that reads the last of them."""
+    """Build a recurrent layer, unrolled over its steps, and a layer that reads the last of them."""
     built = Builder()
     inputs = built.nodes(("x",), (n_steps, n_inputs), "linear")
     hidden = built.nodes(("h",), (n_steps, n_hidden), "relu")

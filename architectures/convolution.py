@@ -82,7 +82,7 @@ class Pool:
 def convolutional_parts(
     image_shape: Sequence[int], layers: Sequence[Conv | Pool], n_outputs: int, bias: bool
 ) -> Parts:
-    """Convolutions and pooling, then a complete layer.
+    """Build convolutions and pooling, then a complete layer.
 
     Raises
     ------

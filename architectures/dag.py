@@ -430,6 +430,11 @@ def read_roles(
 ) -> tuple[list[Hashable], list[Hashable], list[Hashable]]:
     """List inputs, outputs and biases, distinct nodes of a directed graph.
 
+    Parameters
+    ----------
+    graph : object
+        Refused if it is none.
+
     Raises
     ------
     ArchitectureError

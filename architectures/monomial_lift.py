@@ -83,7 +83,7 @@ class MonomialLift(PathLift):
         return factors
 
     def chart(self, theta: OneTheta) -> ChannelChart:
-        """Coordinates of the image about φ(θ)."""
+        """Return coordinates of the image about φ(θ)."""
         return self.channels.chart(theta)
 
     def rank(self, theta: OneTheta) -> int:

@@ -150,7 +150,7 @@ class PathLift(SmoothMap):
         return int(self.chart(theta).dim)
 
     def chart(self, theta: OneTheta) -> Any:
-        """Coordinates of the image about φ(θ)."""
+        """Return coordinates of the image about φ(θ)."""
         return make_chart(self.dag, theta)
 
     def project_to_range(self, theta: Theta, vector: LiftedTangent) -> LiftedTangent:

@@ -139,7 +139,7 @@ class ReLUNetwork(Constructors):
         network._set_up(dag, _blocks_of(dag), self.path_limit)
         return network
 
-    def __new__(cls, graph: Any = None, *args: Any, **options: Any) -> Self:
+    def __new__(cls, graph: Any = None, *_: Any, **__: Any) -> Self:
         """Choose the class that a graph with attributes needs."""
         if not issubclass(cls, cls._tied) and has_attributes(graph):
             if cls is not ReLUNetwork:
