@@ -40,7 +40,7 @@ def transpose(matrix: LiftedTangent) -> Any:
     -------
     transposed : array, shape=[..., m, n]
     """
-    return gs.moveaxis(matrix, -1, -2)
+    return matrix.swapaxes(-1, -2)
 
 
 class Layered(Protocol):
