@@ -1,5 +1,7 @@
 """A point is looked at once, in floats where its scales do not part."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hierarchy_cases import TABLE, balanced, generic, verdicts
@@ -18,7 +20,7 @@ def look(network, theta):
 def spread(widths, ratio):
     """Draw layers whose singular values lie between 1 and 1/ratio, along random directions."""
     rng, layers = np.random.default_rng(0), []
-    for m, n in zip(widths[:-1], widths[1:], strict=True):
+    for m, n in itertools.pairwise(widths):
         left, right = (np.linalg.qr(rng.standard_normal((k, k)))[0] for k in (n, m))
         k = min(m, n)
         layers.append(left[:, :k] * np.geomspace(1, 1 / ratio, k) @ right[:k])
