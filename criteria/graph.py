@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array, hstack
 from scipy.sparse.linalg import eigsh, lsmr
 
-from liftflow.architectures import ReLUNetwork
+from liftflow.architectures import ReLUNetwork, TiedNetwork
 from liftflow.architectures.dag import CompiledDAG
 from liftflow.criteria.findings import Finding, Verdict, found
 from liftflow.criteria.precise import PreciseVectors, parted
@@ -213,7 +213,7 @@ class LargeGraphView(GraphView):
         if not self._is_recoverable:
             return super().dimension
         network, reason = self.architecture, f"D − |H| by the graph: {self.recoverable.reason}"
-        value = network.dim - network.n_hidden
+        value = network.dim - network.n_laws
         return found("dimension of the Lie algebra", True, value, reason, tolerance=0.0)
 
     @cached_property
@@ -227,10 +227,57 @@ class LargeGraphView(GraphView):
 
 def law_count(network: ReLUNetwork) -> Finding:
     """Count the laws of a generic point."""
-    reason = "from the graph: one law per hidden node, and rank ∂φ = D − |H|"
-    return found("conservation laws", True, network.n_hidden, reason, tolerance=0.0)
+    reason = "from the graph: one law per channel, and rank ∂φ = D − |H|"
+    return found("conservation laws", True, network.n_laws, reason, tolerance=0.0)
 
 
 @view_of.register
 def _(network: ReLUNetwork, theta: OneTheta, rng: np.random.Generator) -> View:
     return (LargeGraphView if by_graph(network) else GraphView)(network, theta, rng)
+
+
+class ChannelView(GraphView):
+    """The view of a network with shared or frozen weights, which its channels tell about.
+
+    The monomials have the exponents A, and ker A is the range of X: where no weight is zero,
+    rank ∂φ = D − C and the laws are complete (ours).
+    """
+
+    architecture: TiedNetwork
+
+    @cached_property
+    def parted(self) -> bool:
+        return View.parted.func(self)
+
+    @cached_property
+    def recoverable(self) -> Finding:
+        if not np.all(self.theta):
+            return View.recoverable.func(self)
+        channels = self.architecture.channels
+        value = channels.conditioning(self.theta) if channels.n_channels else 1.0
+        reason = (
+            f"the {channels.n_channels} channels tell apart all parameters that φ does not, and "
+        )
+        reason += (
+            f"their Laplacian, scaled to a unit diagonal, has the smallest eigenvalue {value:.2g}"
+        )
+        return found("recoverable", True, value, reason, tolerance=0.0)
+
+    @cached_property
+    def commuting(self) -> Finding:
+        network = self.architecture
+        if not np.all(self.theta):
+            return View.commuting.func(self)
+        # More monomials than parameters must share one.
+        shared = network.n_paths > network.dim or np.any(network.path_incidence.sum(axis=0) > 1)
+        reason = "two monomials share a parameter" if shared else "no monomials share a parameter"
+        return found("commuting", not shared, float(shared), reason, tolerance=0.0)
+
+
+class LargeChannelView(ChannelView, LargeGraphView):
+    """The view of such a network of more than ``GRAPH_LIMIT`` parameters."""
+
+
+@view_of.register
+def _(network: TiedNetwork, theta: OneTheta, rng: np.random.Generator) -> View:
+    return (LargeChannelView if by_graph(network) else ChannelView)(network, theta, rng)
