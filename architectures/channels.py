@@ -320,7 +320,7 @@ class MonomialSymmetry(ChannelGraph):
         return alive
 
     def _balanced(self, edges: IntArray, wanted: FloatArray) -> FloatArray:
-        """Weights ≥ 0 under which these rows add up to 0, those wanted up to 1 where they can be."""
+        """Weights ≥ 0 under which these rows add up to 0, the wanted up to 1 where they can be."""
         rows, count = self._exponents[edges], edges.size
         nothing = np.zeros(self.n_channels)
         # What is above 1 counts no more: then all that can be positive is.

@@ -247,7 +247,7 @@ class ChannelView(GraphView):
 
     @cached_property
     def parted(self) -> bool:
-        return View.parted.func(self)
+        return bool(parted(self.vectors.scale)) and not isinstance(self.vectors, PreciseVectors)
 
     @cached_property
     def recoverable(self) -> Finding:
@@ -256,11 +256,9 @@ class ChannelView(GraphView):
         channels = self.architecture.channels
         value = channels.conditioning(self.theta) if channels.n_channels else 1.0
         reason = (
-            f"the {channels.n_channels} channels tell apart all parameters that φ does not, and "
+            f"ker ∂φ is tangent to the rescalings of the {channels.n_channels} channels, whose "
         )
-        reason += (
-            f"their Laplacian, scaled to a unit diagonal, has the smallest eigenvalue {value:.2g}"
-        )
+        reason += f"Laplacian, scaled to a unit diagonal, has the smallest eigenvalue {value:.2g}"
         return found("recoverable", True, value, reason, tolerance=0.0)
 
     @cached_property
