@@ -29,6 +29,7 @@ from liftflow.typing import (
 
 _STEPS = 60
 _CONVERGED = 1e-14  # residual, in units of the terms
+_CLOSE = 1e-3  # a residual at which the steps have led to the point that they should
 _SMALL = 1e-11  # steps, relative to θ: the next one would be the square of it
 
 
@@ -109,10 +110,19 @@ class MonomialLift(PathLift):
             if np.array_equal(z, known) and np.all(found * near >= 0):
                 return found
             theta, left, settled = self._follow(z, near)
-            if settled:
-                return theta
-        other, rest, _ = self._follow(z, self._from_logarithms(z, near))
-        return theta if near is not None and left <= rest else other
+            if not settled or left > _CLOSE:  # perhaps only to a saddle
+                other, rest, _ = self._follow(z, self._from_logarithms(z, near))
+                theta = theta if left <= rest else other
+            return self._signed_as(theta, near)
+        return self._follow(z, self._from_logarithms(z, None))[0]
+
+    def _signed_as(self, theta: FloatArray, near: FloatArray) -> FloatArray:
+        """Take the signs of near over where φ does not tell them from those of θ."""
+        other = theta * near < 0
+        if not np.any(other):
+            return theta
+        odd = (self.incidence @ other.astype(np.float64)) % 2
+        return theta if np.any(odd[self.value(theta) != 0]) else np.where(other, -theta, theta)
 
     _last: tuple[FloatArray, FloatArray] = np.zeros(0), np.zeros(0)
 

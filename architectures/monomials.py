@@ -71,7 +71,34 @@ class _Lister:
         self.keys[-1] = 0
         self.merging = tying.repeats or tying.trained.size < self.n_edges
 
+    def _estimate(self) -> float:
+        """About how many there are, at least where no weight comes before itself on a path."""
+        dag, own = self.dag, self.tying.parameters
+        counts = np.zeros(len(dag.nodes) + 1)
+        counts[dag.outputs] = 1.0
+        labels = np.where(own < 0, self.dim + np.arange(own.size), own)
+        level = dag.generation[dag.tails]
+        order = np.lexsort((labels, dag.tails, -level))
+        cuts = np.flatnonzero(np.diff(level[order])) + 1
+        for edges in np.split(order, cuts):
+            if level[edges[0]] <= 0:
+                break
+            np.add.at(counts, *self._largest(dag.tails[edges], labels[edges], counts, edges))
+        starts = np.flatnonzero(level <= 0)
+        starts = starts[np.argsort(labels[starts], kind="stable")]
+        return float(np.sum(self._largest(0 * starts, labels[starts], counts, starts)[1]))
+
+    def _largest(
+        self, tails: IntArray, labels: IntArray, counts: FloatArray, edges: IntArray
+    ) -> tuple[IntArray, FloatArray]:
+        """Tails of sorted edges, and the largest count behind those of one tail and one weight."""
+        new = np.append(True, (np.diff(tails) != 0) | (np.diff(labels) != 0))
+        starts = np.flatnonzero(new)
+        return tails[starts], np.maximum.reduceat(counts[self.dag.heads[edges]], starts)
+
     def all(self) -> Monomials:
+        if self._estimate() > 4.0 * self.limit:
+            raise self._too_many()
         dag = self.dag
         nothing = np.zeros((1, 0), np.intp)
         one = np.ones(1, np.intp)

@@ -178,7 +178,7 @@ def edge(tail, head, **values):
         ),
         (
             {"nodes": [*NODES[:2], {"id": "b", "activation": "tanh"}, NODES[3]]},
-            "no other activation yet; remove the attribute of: 'b'",
+            "an activation is one of relu, abs, identity, max, relu_power, leaky_relu, got 'tanh'",
         ),
         ({"edges": [*EDGES, edge("a", "a")]}, "self-loops at: 'a'"),
         ({"edges": [*EDGES, edge("a", "b"), edge("b", "a")]}, "a cycle through"),
