@@ -12,7 +12,7 @@ from liftflow.criteria.fields import (
     gradient_fields,
 )
 from liftflow.criteria.findings import Finding, combine, found, undecided
-from liftflow.criteria.graph import by_graph, law_count
+from liftflow.criteria.graph import by_graph
 from liftflow.criteria.network_fields import NetworkFields
 from liftflow.criteria.traces import LieTrace, added, lie_trace
 from liftflow.criteria.vectors import SPARE, Vectors
@@ -54,14 +54,16 @@ def count_conservation_laws(
     if isinstance(architecture, ProductArchitecture):
         parts = [count_conservation_laws(f, exact, rng=rng) for f in architecture.factors]
         return combine(parts)
+    name = "conservation laws"
     large = isinstance(architecture, ReLUNetwork) and by_graph(architecture)
     fields = gradient_fields(architecture)
     if not large and (reason := too_large(architecture, fields, MATRIX_LIMIT)):
-        return undecided("conservation laws", reason)
+        return undecided(name, reason)
     if exact:
         return _exact_count(architecture, rng)
     if isinstance(architecture, ReLUNetwork) and large:
-        return law_count(architecture)
+        reason = "from the graph: one law per hidden node, and rank ∂φ = D − |H|"
+        return found(name, True, architecture.n_hidden, reason, tolerance=0.0)
     traces: list[LieTrace] = []
     points = np.asarray(architecture.random_point(_POINTS, rng=rng))
     for point in points:  # any generic one will do, so one that decides
@@ -71,10 +73,10 @@ def count_conservation_laws(
     trace = next((trace for trace in traces if trace.decided), traces[-1])
     dimensions = {trace.dimension for trace in traces if trace.decided}
     if len(dimensions) > 1:
-        found = " and ".join(str(architecture.dim - size) for size in sorted(dimensions))
-        objection = f"random points have {found} laws, so φ is not analytic"
+        numbers = " and ".join(str(architecture.dim - size) for size in sorted(dimensions))
+        objection = f"random points have {numbers} laws, so φ is not analytic"
         trace = replace(trace, objection=objection)
-    return trace.counted("conservation laws", architecture.dim - trace.dimension)
+    return trace.counted(name, architecture.dim - trace.dimension)
 
 
 def _exact_count(architecture: Architecture, rng: np.random.Generator) -> Finding:
