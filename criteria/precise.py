@@ -22,13 +22,7 @@ from typing_extensions import TypeAliasType
 from liftflow.criteria.fields import GradientFields
 from liftflow.criteria.findings import NONZERO, TOLERANCE, ZERO, Rank
 from liftflow.criteria.network_fields import NetworkForms
-from liftflow.criteria.vectors import (
-    N_PROBES,
-    Span,
-    Vectors,
-    column_lengths,
-    relative_gram_changes,
-)
+from liftflow.criteria.vectors import N_PROBES, Span, Vectors, column_lengths, relative_gram_changes
 from liftflow.typing import FloatArray, OneTheta
 
 PRECISE_LIMIT = 100
