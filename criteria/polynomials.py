@@ -308,7 +308,7 @@ def _sparser(rows: FloatArray) -> list[dict[int, Fraction]]:
     count, parts = connected_components(shares @ shares.T, directed=False)
     reduced = []
     for part in range(count):
-        own = rows[parts == part]
+        own = rows[parts == part][::-1]  # those of later monomials are more local
         columns = np.flatnonzero(np.any(own, axis=0))
         for row in fmpz_mat(own[:, columns].tolist()).lll().tolist():
             entries = {
