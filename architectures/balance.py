@@ -31,7 +31,7 @@ _DENSE_LAWS = 50
 
 def transpose(matrix: Block) -> Block:
     """Transpose the last two axes."""
-    return gs.moveaxis(matrix, -1, -2)
+    return matrix.swapaxes(-1, -2)
 
 
 class Layered(Protocol):

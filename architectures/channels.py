@@ -239,8 +239,15 @@ class ChannelGraph(Incidence, Guarded):
         theta = self._numbers(theta)
         return np.flatnonzero(~self.walked(theta != 0))
 
+    @cached_property
+    def _lives(self) -> bool:
+        """Whether no parameter is dead where none is zero."""
+        return bool(self.walked(np.ones(self.dim, dtype=bool)).all())
+
     def refuse_dead(self, theta: OneTheta) -> None:
         """Refuse a θ with dead parameters, unchecked."""
+        if theta.all() and self._lives:
+            return
         dead = np.flatnonzero(~self.walked(theta != 0))
         if dead.size:
             names = [self.names[edge] for edge in dead]

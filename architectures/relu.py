@@ -21,7 +21,7 @@ from liftflow.architectures.paths import BasisPathChart, make_chart
 from liftflow.architectures.signs import MOST_SIGNS, follow_signs, turn_signs
 from liftflow.doors import door
 from liftflow.errors import ArchitectureError, InputError, NotOnImageError
-from liftflow.linalg import over_batch
+from liftflow.linalg import ROUNDING, over_batch
 from liftflow.typing import (
     FloatArray,
     Inputs,
@@ -476,6 +476,8 @@ class ReLUNetwork(Architecture):
             arrays.append(self._theta(near, "near", differentiable=False))
 
         def one(point: FloatArray, values: FloatArray, start: FloatArray | None = None) -> Tangent:
+            if start is not None and self._is_above(start, point, values):
+                return start
             chart, coordinates = self._paths.chart_of(point)
             projected = self.phi(chart.representative(coordinates))
             residual = self._paths.residual(point, projected)
@@ -489,6 +491,12 @@ class ReLUNetwork(Architecture):
             return theta if start is None else follow_signs(self.channels, theta, start)
 
         return over_batch(one, arrays, [1] * len(arrays), shape=(self.dim,))
+
+    def _is_above(self, theta: FloatArray, z: FloatArray, laws: FloatArray) -> bool:
+        """Whether θ is all that could be recovered: what an inner loop hands on it recovered."""
+        if not np.all(np.abs(self.phi(theta) - z) <= ROUNDING * np.abs(z)):
+            return False
+        return bool(np.all(np.abs(self.h(theta) - laws) < ROUNDING * self.h.terms(theta)))
 
     def image_representative(self, z: Lifted) -> Theta:
         """Find some θ̂ whose lift is z, or a point of the image near z: a retraction."""
