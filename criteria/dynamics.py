@@ -297,7 +297,7 @@ def _flow(
         form = gradient(np.asarray(architecture.lift(theta)))
         if not fields.analytic:  # one pass back, not one for each parameter
             return -np.asarray(fields.field(form, theta)).ravel()
-        return -np.asarray(architecture.lift_vjp(theta, form)).ravel()
+        return -np.asarray(architecture.phi.vjp(theta, form)).ravel()
 
     return followed(velocity, 1.0, starts.ravel(), _RTOL, size).reshape(starts.shape)
 

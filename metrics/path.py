@@ -140,7 +140,7 @@ class PathCometric(RecoveredCometric):
         size = np.max(np.abs(vector), initial=0.0)
         vector = vector / (size or 1.0)  # its squares neither under- nor overflow
         lifted = chart.lift_tangent(theta, vector[numbers])
-        gap, own = lengths(np.stack([network.lift_jvp(theta, lifted) - vector, vector]))
+        gap, own = lengths(np.stack([network.phi.jvp(theta, lifted) - vector, vector]))
         if gap > TANGENT_RTOL * own:
             residual = float(gap / own)
             raise NotTangentError(
@@ -158,7 +158,7 @@ class PathCometric(RecoveredCometric):
             above, own = lifted, np.inf
             while lengths(above) < 0.3 * own:  # what rounding leaves of a long one is one as well
                 own = lengths(above)
-                above = network.project_to_tangent(theta, above)
+                above = network.h.project_to_kernel(theta, above)
             if lengths(noise) <= _PRODUCT_RTOL / 4 * own:
                 return size * above, size * noise
         forest = Forest(network, theta)
