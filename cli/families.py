@@ -40,6 +40,8 @@ _N_IMAGES = 500  # a few seconds of training instead of half a minute
 class Options:
     """What the command line can say about a problem; None leaves a thing to the family.
 
+    The last four say how to read a CSV file, as in :func:`liftflow.data.load`.
+
     Attributes
     ----------
     data : str or None
@@ -48,8 +50,6 @@ class Options:
         Sizes of the family, joined by dashes.
     lams : str or None
         One λ of relaxed balancedness, or several joined by commas.
-    target, header, index_column, labels
-        How to read a CSV file, as in :func:`liftflow.data.load`.
     """
 
     data: str | None = None
@@ -77,7 +77,13 @@ def _numbers(text: str, separator: str, name: str, kind: Callable[[str], Any]) -
 
 
 def balanced(network: Any, lams: str, seed: int) -> OneTheta:
-    """Draw a relaxed balanced point, of one λ for all or of several joined by commas."""
+    """Draw a relaxed balanced point, of one λ for all or of several joined by commas.
+
+    Parameters
+    ----------
+    network : Architecture
+        Of a family that has such points.
+    """
     numbers = _numbers(lams, ",", "λ", float)
     return network.balanced_point(numbers[0] if len(numbers) == 1 else numbers, seed)
 

@@ -268,12 +268,12 @@ def compare(
 ) -> Comparison:
     """Integrate the parameter flow and the intrinsic flow from θ₀, and compare them.
 
+    Both have the same settings, those of :class:`~liftflow.flows.Settings`.
+
     Parameters
     ----------
     invariant_set : InvariantSet
         Names the architecture and θ₀.
-    rtol, atol, method, progress, n_times, memory_limit
-        Of both flows, as in :class:`~liftflow.flows.Settings`; with their deviations in the limit.
     coordinates : {"auto", "full", "basis"}
         Coordinates of the intrinsic flow.
     cometric : Cometric, optional
@@ -287,8 +287,7 @@ def compare(
         again. Those of another flow, start, loss, metric or method, of other tolerances or times,
         and those that went beyond the end of ``t_span``, are refused.
     **options
-        ``max_step``, ``first_step``, ``t_eval`` and ``checkpoint_seconds``, as in
-        :class:`~liftflow.flows.Settings`.
+        ``max_step``, ``first_step``, ``t_eval`` and ``checkpoint_seconds``.
 
     Returns
     -------
