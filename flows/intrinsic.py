@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from liftflow.architectures.paths import Anchors, follow_signs
+from liftflow.architectures.paths import Anchors
+from liftflow.architectures.signs import follow_signs
 from liftflow.doors import Guarded, door
 from liftflow.errors import InputError
 from liftflow.flows.integrate import integrate
@@ -95,7 +96,7 @@ class _BasisState(TrainingState):
         used = np.concatenate([anchors.into, anchors.out_of])
         if np.any(theta[used] * self.settled[used] < 0):
             # This step leads past the edge of the chart, where anchors vanish.
-            theta = follow_signs(anchors.dag, theta, self.settled)
+            theta = follow_signs(anchors.dag.channels, theta, self.settled)
         return theta
 
     def _move(self, coordinates: FloatArray) -> None:
