@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from functools import singledispatch
+from functools import cached_property, singledispatch
 from typing import Any
 
 import geomstats.backend as gs
@@ -94,7 +94,6 @@ class LiftedImage(RandomVectors, Manifold):
     ) -> None:
         self.architecture = architecture
         self.theta0: FloatArray = as_own(theta0, "theta0", (architecture.dim,))
-        self._laws0: FloatArray = freeze(np.asarray(architecture.conservation_laws(self.theta0)))
         if dim is None:
             dim = architecture.lift_rank(self.theta0)
         super().__init__(dim=dim, shape=architecture.lifted_shape, intrinsic=False, equip=equip)
@@ -119,6 +118,10 @@ class LiftedImage(RandomVectors, Manifold):
     @property
     def _axes(self) -> tuple[int, ...]:
         return tuple(range(-len(self.shape), 0))
+
+    @cached_property
+    def _laws0(self) -> FloatArray:
+        return freeze(np.asarray(self.architecture.conservation_laws(self.theta0)))
 
     def _recovered(self, point: OneLifted) -> FloatArray:
         return np.asarray(self.architecture.recover(point, self._laws0, near=self.theta0))
