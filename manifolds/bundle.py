@@ -154,20 +154,14 @@ class LiftBundle(FiberBundle):
     def is_horizontal(
         self, tangent_vec: Tangent, base_point: Theta, atol: float = gs.atol
     ) -> Scalars:
-        """Check that the horizontal projection leaves a vector as it is.
-
-        Parameters
-        ----------
-        atol : float
-            Tolerance of the entries, relative to the largest of the vector.
-        """
+        """Check that a vector is its horizontal projection, relative to its largest entry."""
         gap = np.abs(tangent_vec - self.horizontal_projection(tangent_vec, base_point))
         return np.all(gap <= atol * _largest(tangent_vec), axis=-1)
 
     def is_vertical(
         self, tangent_vec: Tangent, base_point: Theta, atol: float = gs.atol
     ) -> Scalars:
-        """Check that a tangent vector has no horizontal part, with a tolerance as above."""
+        """Check that a tangent vector has no horizontal part, relative to its largest entry."""
         gap = np.abs(self.horizontal_projection(tangent_vec, base_point))
         return np.all(gap <= atol * _largest(tangent_vec), axis=-1)
 

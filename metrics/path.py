@@ -51,13 +51,7 @@ class PathCometric(RecoveredCometric):
         """Leave it to ``recover``, which refuses dead parameters: all others are recoverable."""
 
     def point(self, z: Lifted, *, near: Theta | None = None) -> Theta:
-        """Recover Ψ(z, h(θ₀)), in the sign gauge of ``near``.
-
-        Parameters
-        ----------
-        near : Theta, optional
-            By default θ₀.
-        """
+        """Recover Ψ(z, h(θ₀)), in the sign gauge of ``near``, by default of θ₀."""
         theta = super().point(z, near=near)
         return over_batch(self._settled, [theta], [1])
 
@@ -105,15 +99,11 @@ class PathCometric(RecoveredCometric):
     ) -> Tangent:
         """Lift a tangent vector to 𝓜_θ₀, in O(edges) and one solve with the Laplacian.
 
-        Parameters
-        ----------
-        theta : Theta, optional
-            A point of 𝓜_θ₀ over z; by default ``point(z)``.
-
         Raises
         ------
         NotTangentError
-            The vector is not tangent to the image at z; holds the relative residual.
+            The vector is not tangent to the image at z, or its rounding errors decide what lies
+            above it; holds how large they are.
         """
         arrays = self._above(z, theta, tangent_vec)
 
