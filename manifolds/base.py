@@ -96,6 +96,10 @@ class InducedMetric(HorizontalMetric):
         """Euclidean inner product of tangent vectors."""
         return (tangent_vec_a * tangent_vec_b).sum(axis=-1)
 
+    def squared_norm(self, vector: Tangent, base_point: Theta | None = None) -> Scalars:
+        """Euclidean square of tangent vectors."""
+        return (vector * vector).sum(axis=-1)
+
     def geodesic_equation(self, state: States) -> States:
         """Evaluate the geodesic equation, θ'' = −∂hᵀ(∂h∂hᵀ)⁻¹ ∂²h[θ', θ']."""
         shape = (2, *self._space.shape)

@@ -54,7 +54,7 @@ def _apply_in_frames(
     rows, columns = z.shape[-2:]
     half, other_half = form @ right, left_t @ form
     inside = left_t @ half
-    table = multiplier.pair(singular[..., :, None], singular[..., None, :]) ** power
+    table = multiplier.table(singular) ** power
     image = left @ (table * inside) @ right_t
     if rows > rank:
         scale = multiplier.hidden_left(singular)[..., None, :] ** power
@@ -74,7 +74,7 @@ def _table(
 ) -> FloatArray:
     """m^power for all pairs of left and right directions, hidden ones last."""
     rank, table = singular.size, np.zeros(shape)
-    table[:rank, :rank] = multiplier.pair(singular[:, None], singular[None, :]) ** power
+    table[:rank, :rank] = multiplier.table(singular) ** power
     if shape[0] > rank:
         table[rank:, :rank] = multiplier.hidden_left(singular) ** power
     if shape[1] > rank:
@@ -279,7 +279,7 @@ class SpectralCometric(Cometric):
         """Entries of m with their multiplicities, shape=[..., rank * (n + m - rank)]."""
         rows, columns = self.lifted_shape
         lead = singular.shape[:-1]
-        inside = self.multiplier.pair(singular[..., :, None], singular[..., None, :])
+        inside = self.multiplier.table(singular)
         parts = [gs.reshape(inside, (*lead, self.rank**2))]
         if rows > self.rank:
             parts += [self.multiplier.hidden_left(singular)] * (rows - self.rank)

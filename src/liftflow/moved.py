@@ -8,6 +8,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 MOVED = {
+    "liftflow.architectures.kernel": "liftflow.architectures.path_kernel",
     "liftflow.cli_criteria": "liftflow.cli.classify",
     "liftflow.gallery_cli": "liftflow.cli.gallery",
     "liftflow.manifolds.flat": "liftflow.manifolds.flattened",
