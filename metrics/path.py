@@ -207,15 +207,16 @@ def _require_accurate(
     above: FloatArray, noise: FloatArray, beside: FloatArray, own: FloatArray
 ) -> None:
     """Refuse two lifts whose inner product is decided by the noise in them."""
-    error = np.abs(above) @ own + noise @ np.abs(beside) + noise @ own
-    size = lengths(above) * lengths(beside)
-    if error > _PRODUCT_RTOL * size:
+    sizes = lengths(above) or 1.0, lengths(beside) or 1.0
+    own, noise = own / sizes[1], noise / sizes[0]
+    error = np.abs(above / sizes[0]) @ own + noise @ np.abs(beside / sizes[1]) + noise @ own
+    if error > _PRODUCT_RTOL:
         raise NotTangentError(
             "the sizes of the weights part so far that rounding errors of tangent_vec decide what "
-            f"lies above it: inner products may be off by {error / size:.1e} of the lengths, "
+            f"lies above it: inner products may be off by {error:.1e} of the lengths, "
             f"expected at most {_PRODUCT_RTOL:.0e}; take a θ₀ whose hidden nodes are closer to "
             "balance (architecture.rescale)",
-            float(error / size),
+            float(error),
         )
 
 
