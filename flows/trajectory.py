@@ -102,9 +102,7 @@ class Trajectory:
     loss : OnTimes
         The loss ℓ(θ), or f(z).
     success : bool
-        Whether the end of the time span was reached.
-    message : str
-        Why the flow ended.
+        Whether the end of the time span was reached; the message says why the flow ended.
     n_evaluations : int
         Number of evaluations of the right-hand side.
     n_charts : int
