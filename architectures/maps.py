@@ -260,8 +260,8 @@ class SmoothMap:
             By default of ∂f, block by block of θ.
         """
         jacobian = self.block_sizes(self.jacobian(theta))
-        other = self.block_sizes(theta if tangent is None else tangent)
-        size = np.einsum("...kb,...b->...k", jacobian, other)
+        vector = self.block_sizes(theta if tangent is None else tangent)
+        size = np.einsum("...kb,...b->...k", jacobian, vector)
         size = size.reshape(*size.shape[:-1], *self.shape)
         return size + np.abs(self.value(theta)) if tangent is None else size
 

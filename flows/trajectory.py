@@ -65,8 +65,6 @@ class Checkpoint:
         Length that the solver proposes for the next step; 0 where it keeps more than that.
     mark : float
         Time at which progress was last asked for.
-    n_steps, n_evaluations, n_charts : int
-        Counts so far.
     chart_times : FloatArray
         Times at which the chart was changed.
     memory : dict of str to array
