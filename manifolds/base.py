@@ -100,6 +100,10 @@ class InducedMetric(HorizontalMetric):
         """Euclidean square of tangent vectors."""
         return (vector * vector).sum(axis=-1)
 
+    def norm(self, vector: Tangent, base_point: Theta | None = None) -> Scalars:
+        """Euclidean length of tangent vectors."""
+        return gs.sqrt((vector * vector).sum(axis=-1))
+
     def geodesic_equation(self, state: States) -> States:
         """Evaluate the geodesic equation, θ'' = −∂hᵀ(∂h∂hᵀ)⁻¹ ∂²h[θ', θ']."""
         shape = (2, *self._space.shape)
