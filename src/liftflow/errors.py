@@ -63,13 +63,13 @@ class ArchitectureError(LiftflowError, ValueError):
         self.nodes = tuple(nodes)
 
 
-class _OffError(LiftflowError, ValueError):
+class _Residual(Exception):
     def __init__(self, message: str, residual: float) -> None:
         super().__init__(message)
         self.residual = residual
 
 
-class NotOnImageError(_OffError):
+class NotOnImageError(_Residual, LiftflowError, ValueError):
     """A lifted variable z is not in the image of the lift φ.
 
     Attributes
@@ -79,7 +79,7 @@ class NotOnImageError(_OffError):
     """
 
 
-class NotTangentError(_OffError):
+class NotTangentError(_Residual, LiftflowError, ValueError):
     """A vector is not tangent to the image of the lift at the point given.
 
     Attributes
