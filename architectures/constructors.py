@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, ClassVar, Self
 
@@ -21,6 +22,11 @@ PATH_LIMIT = 2_000_000
 """Default for the largest number of paths that are ever listed."""
 
 
+def flat_blocks(dag: CompiledDAG) -> list[tuple[int]]:
+    """Return the shapes of the weights and of the biases, as far as there are any."""
+    return [(n,) for n in (dag.n_edges, dag.dim - dag.n_edges) if n]
+
+
 class Constructors(Architecture):
     """What makes networks, apart from graphs."""
 
@@ -28,16 +34,37 @@ class Constructors(Architecture):
     """The class for graphs with shared or frozen weights, and other units."""
 
     dag: CompiledDAG
-    tying: Tying
-    units: Units
+    path_limit: int
+
+    @cached_property
+    def tying(self) -> Tying:
+        """The parameter of each edge; by default its own."""
+        return Tying(np.arange(self.dim), np.zeros(self.dim))
+
+    @cached_property
+    def units(self) -> Units:
+        """The function of each node; by default a ReLU where it is hidden."""
+        return Units.rectifiers(self.dag.hidden_number[:-1] >= 0)
 
     @abstractmethod
     def _set_up(
         self, dag: CompiledDAG, blocks: Sequence[tuple[int, ...]], path_limit: int
     ) -> None: ...
 
-    @abstractmethod
-    def _alike(self, dag: CompiledDAG, tying: Tying, units: Units) -> Self: ...
+    def _alike(self, dag: CompiledDAG, tying: Tying, units: Units) -> Self:
+        network = type(self).__new__(type(self))
+        network._set_up(dag, flat_blocks(dag), self.path_limit)
+        return network
+
+    def _change_class(self) -> None:
+        """Become what a graph with attributes needs."""
+        if self._tied.__base__ is not type(self):
+            raise ArchitectureError(
+                f"{type(self).__name__} is a ReLUNetwork with a weight to each edge; derive it "
+                "from TiedNetwork for graphs with shared or frozen weights, other activations or "
+                "parallel edges"
+            )
+        self.__class__ = self._tied
 
     @classmethod
     def _assembled(cls, parts: Parts, path_limit: int) -> Any:

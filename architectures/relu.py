@@ -12,7 +12,7 @@ from scipy.sparse import csr_array
 from liftflow.architectures.attributes import has_attributes
 from liftflow.architectures.builders import residual_parts
 from liftflow.architectures.channels import ChannelGraph, ChannelLaws
-from liftflow.architectures.constructors import PATH_LIMIT, Constructors
+from liftflow.architectures.constructors import PATH_LIMIT, Constructors, flat_blocks
 from liftflow.architectures.dag import CompiledDAG
 from liftflow.architectures.forward import DAGFunction
 from liftflow.architectures.laplacian import Laplacian
@@ -21,7 +21,6 @@ from liftflow.architectures.path_kernel import ParameterKernel, path_distance
 from liftflow.architectures.path_lift import PathLift
 from liftflow.architectures.paths import BasisPathChart, make_chart
 from liftflow.architectures.signs import MOST_SIGNS, follow_signs, turn_signs
-from liftflow.architectures.tying import Tying, Units
 from liftflow.doors import door
 from liftflow.errors import ArchitectureError, InputError, NotOnImageError
 from liftflow.linalg import ROUNDING, over_batch
@@ -51,10 +50,6 @@ from liftflow.typing import (
 _EDGE_BYTES, _GRAPH_BYTES = 150, 1500  # of one edge, with what a network and a graph keep of it
 
 
-def _blocks_of(dag: CompiledDAG) -> list[tuple[int]]:
-    return [(n,) for n in (dag.n_edges, dag.dim - dag.n_edges) if n]
-
-
 class ReLUNetwork(Constructors):
     r"""ReLU network on a directed acyclic graph, lifted to its path products.
 
@@ -66,9 +61,11 @@ class ReLUNetwork(Constructors):
 
     Parameters
     ----------
-    graph : networkx.DiGraph
+    graph : networkx.DiGraph or networkx.MultiDiGraph
         Copied and frozen. The optional edge attribute ``weight`` and node attribute ``bias`` are
-        read by :meth:`read_weights`.
+        read by :meth:`read_weights`. Further attributes, or parallel edges, make a
+        :class:`~liftflow.architectures.TiedNetwork`: ``parameter`` and ``frozen`` of edges,
+        ``activation``, ``bias_parameter`` and ``bias_frozen`` of nodes.
     inputs, outputs : iterable of nodes
         In the order of the columns of the data, so no sets. All other nodes are hidden.
     biases : iterable of nodes
@@ -79,8 +76,8 @@ class ReLUNetwork(Constructors):
     Raises
     ------
     ArchitectureError
-        The graph is not a network: a cycle, a self-loop, parallel edges, a node on no path, an
-        input with in-edges, an output with out-edges, an unknown or repeated node. Names them.
+        The graph is not a network: a cycle, a self-loop, a node on no path, an input with
+        in-edges, an output with out-edges, an unknown or repeated node. Names them.
     InputError
         Inputs, outputs or biases without an order.
 
@@ -124,34 +121,6 @@ class ReLUNetwork(Constructors):
         "rescale",
     }
 
-    @cached_property
-    def tying(self) -> Tying:  # type: ignore[override]
-        """The parameter of each edge: its own."""
-        return Tying(np.arange(self.dim), np.zeros(self.dim))
-
-    @cached_property
-    def units(self) -> Units:  # type: ignore[override]
-        """The function of each node: a ReLU where it is hidden."""
-        return Units.rectifiers(self.dag.hidden_number[:-1] >= 0)
-
-    def _alike(self, dag: CompiledDAG, tying: Tying, units: Units) -> Self:
-        network = type(self).__new__(type(self))
-        network._set_up(dag, _blocks_of(dag), self.path_limit)
-        return network
-
-    def __new__(cls, graph: Any = None, *_: Any, **__: Any) -> Self:
-        """Choose the class that a graph with attributes needs."""
-        if not issubclass(cls, cls._tied) and has_attributes(graph):
-            if cls is not ReLUNetwork:
-                raise ArchitectureError(
-                    f"{cls.__name__} is a ReLUNetwork with a weight to each edge; derive it from "
-                    "TiedNetwork for graphs with shared or frozen weights, other activations or "
-                    "parallel edges"
-                )
-            made: Self = object.__new__(cls._tied)
-            return made
-        return super().__new__(cls)
-
     _attributes: tuple[nx.DiGraph, dict[int, dict[str, Any]]] | None = None
     """The graph without its edges, and the attributes of those that have some, by number."""
 
@@ -165,8 +134,12 @@ class ReLUNetwork(Constructors):
         *,
         path_limit: int = PATH_LIMIT,
     ) -> None:
+        if has_attributes(graph):
+            self._change_class()
+            type(self).__init__(self, graph, inputs, outputs, biases, path_limit=path_limit)
+            return
         dag = CompiledDAG.from_graph(graph, inputs, outputs, biases)
-        self._set_up(dag, _blocks_of(dag), path_limit)
+        self._set_up(dag, flat_blocks(dag), path_limit)
         # A copy of 10⁶ edges takes seconds: kept is what the arrays lack, until somebody asks.
         parts = enumerate(graph.edges(data=True))
         edge_data = {number: dict(data) for number, (_, _, data) in parts if data}

@@ -258,7 +258,7 @@ class Family:
     fitting: str = ""
 
     def sizes_of(self, side: int, n_inputs: int, n_outputs: int) -> str:
-        """Sizes that fit data: images of this side, in so many features."""
+        """Return sizes that fit data: images of this side, in so many features."""
         steps = n_inputs // side
         return self.fitting.format(side=side, steps=steps, inputs=n_inputs, outputs=n_outputs)
 

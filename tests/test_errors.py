@@ -621,11 +621,6 @@ FAMILIES = {
         NotDifferentiableError,
         "theta is being differentiated by autograd",
     ),
-    "derivative in the data": (
-        lambda: autograd.grad(lambda x: anp.sum(NETWORK.forward(THETA, x)))(DATA),
-        NotDifferentiableError,
-        "inputs is being differentiated by autograd",
-    ),
     "second derivative of the network": (
         lambda: autograd.hessian(lambda t: anp.sum(NETWORK.forward(t, DATA) ** 2))(THETA),
         NotDifferentiableError,
