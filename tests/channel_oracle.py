@@ -1,4 +1,4 @@
-"""Networks on graphs by the book: function, monomials, gradients, ranks. Nothing here is liftflow's.
+"""Networks on graphs by the book: function, monomials, gradients, ranks; no line of liftflow.
 
 A graph is read as in issue 13: edges carry ``parameter`` (a name, shared by all edges that have it)
 or ``frozen`` and ``weight``; nodes carry ``activation`` with ``slope`` or ``degree``. Everything
@@ -202,7 +202,10 @@ def gradients_of(function, theta, data, n_outputs):
     """One backward pass per output: every sample has a θ of its own."""
     copies = np.tile(theta, (len(data), 1))
     return np.concatenate(
-        [autograd.grad(lambda t, o=o: np.sum(function(t, data)[:, o]))(copies) for o in range(n_outputs)]
+        [
+            autograd.grad(lambda t, o=o: np.sum(function(t, data)[:, o]))(copies)
+            for o in range(n_outputs)
+        ]
     )
 
 
@@ -256,7 +259,9 @@ def positions(size, kernel, stride, padding):
 
 def convolve(image, filters, bias, stride, padding, groups):
     """Cross-correlation of images [n, c, h, w] by filters [(n,) out, in / groups, h, w]."""
-    padded = np.pad(image, [(0, 0), (0, 0), (padding, padding), (padding, padding)], mode="constant")
+    padded = np.pad(
+        image, [(0, 0), (0, 0), (padding, padding), (padding, padding)], mode="constant"
+    )
     out, depth, high, wide = filters.shape[-4:]
     rows = positions(image.shape[2], high, stride, padding)
     columns = positions(image.shape[3], wide, stride, padding)
@@ -265,7 +270,9 @@ def convolve(image, filters, bias, stride, padding, groups):
         first = o // (out // groups) * depth
         total = 0.0
         for c, i, j in itertools.product(range(depth), range(high), range(wide)):
-            seen = padded[:, first + c, i : i + stride * rows : stride, j : j + stride * columns : stride]
+            seen = padded[
+                :, first + c, i : i + stride * rows : stride, j : j + stride * columns : stride
+            ]
             seen = seen[:, :rows, :columns]
             total = total + filters[..., o, c, i, j][..., None, None] * seen
         if bias is not None:
@@ -277,7 +284,9 @@ def convolve(image, filters, bias, stride, padding, groups):
 def pool(image, kind, size):
     rows, columns = image.shape[2] // size, image.shape[3] // size
     corners = [
-        image[:, :, i : i + size * rows : size, j : j + size * columns : size][:, :, :rows, :columns]
+        image[:, :, i : i + size * rows : size, j : j + size * columns : size][
+            :, :, :rows, :columns
+        ]
         for i, j in itertools.product(range(size), repeat=2)
     ]
     total = corners[0]
@@ -335,7 +344,7 @@ def apply(matrix, value):
 
 
 def recurrent(blocks, data, n_inputs, n_steps, bias):
-    """Blocks W_x, W_h, W_o (, b_h, b_o): h ← ReLU(W_h h + W_x x_t + b_h), y = W_o h + b_o at the end."""
+    """Blocks W_x, W_h, W_o (, b_h, b_o): h ← ReLU(W_h h + W_x x_t + b_h), at last W_o h + b_o."""
     w_x, w_h, w_o, *rest = blocks
     series = np.reshape(data, (len(data), n_steps, n_inputs))
     hidden = None
@@ -463,7 +472,7 @@ def residual_shapes(n_inputs, width, hidden, n_outputs, stem):
 
 
 def residual_graph(n_inputs, width, hidden, n_outputs, stem, thawed=False, middle="identity"):
-    """A stream of identity nodes with frozen skips of weight 1; ``thawed`` makes the skips weights."""
+    """A stream of identity nodes with frozen skips of weight 1; ``thawed`` makes them weights."""
     graph = nx.MultiDiGraph()
     shapes = residual_shapes(n_inputs, width, hidden, n_outputs, stem)
     inputs = [("x", i) for i in range(n_inputs)]
@@ -496,7 +505,7 @@ def residual_graph(n_inputs, width, hidden, n_outputs, stem, thawed=False, middl
 
 
 def sequence_graph(n_inputs, width, n_outputs, n_uses, untied=None, activation="relu"):
-    """x → W₀ → W → … → W → C, W used ``n_uses`` times; ``untied`` (use, i, j) has its own weight."""
+    """x → W₀ → W → … → W → C, W ``n_uses`` times; ``untied`` (use, i, j) has its own weight."""
     graph = nx.MultiDiGraph()
     inputs = [("x", i) for i in range(n_inputs)]
     outputs = [("y", o) for o in range(n_outputs)]

@@ -1,7 +1,6 @@
 """Networks with shared, frozen and recurrent weights, against an oracle that knows no channels."""
 
 import functools
-import itertools
 import re
 
 import autograd
@@ -11,7 +10,7 @@ import networkx as nx
 import numpy as np
 import pytest
 from channel_oracle import ONE, GraphOracle
-from numpy.testing import assert_allclose, assert_array_equal
+from numpy.testing import assert_allclose
 
 from liftflow.architectures import Conv, Pool, ReLUNetwork
 from liftflow.errors import ArchitectureError, LiftflowError, NotRecoverableError
@@ -297,15 +296,14 @@ def test_forty_networks_of_all_kinds():
     found = {("pool", kind) for own in layers for kind, *_ in own if kind != "conv"}
     for _, _, _, stride, padding, groups in (l for own in layers for l in own if l[0] == "conv"):
         found |= {("stride", stride), ("padding", padding), ("groups", groups > 1)}
-    assert {("pool", "max"), ("pool", "mean"), ("stride", 2), ("padding", 1), ("groups", True)} <= found
+    assert {("pool", "max"), ("pool", "mean"), ("stride", 2)} <= found
+    assert {("padding", 1), ("groups", True)} <= found
     assert {drawn(seed)[1][3] for seed in KINDS["recurrent"]} == {2, 3, 4, 5}
-    graphs = [
-        drawn(seed)[1][0] for seed in KIND if KIND[seed] not in ("conv", "recurrent")
-    ]
+    graphs = [drawn(seed)[1][0] for seed in KIND if KIND[seed] not in ("conv", "recurrent")]
     kinds = {kind for graph in graphs for _, kind in graph.nodes(data="activation")}
     assert {"leaky_relu", "abs", "max", "identity"} <= kinds
     assert any(data for graph in graphs for *_, data in graph.edges(data="frozen"))
-    assert any(nx.number_of_selfloops(g) == 0 and len(set(g.edges())) < len(g.edges) for g in graphs)
+    assert any(len(set(graph.edges())) < len(graph.edges) for graph in graphs)
 
 
 @every_network
@@ -505,7 +503,6 @@ def test_one_law_per_channel_of_a_convolution(image_shape, layers, n_laws, bias,
     own = convolutional_case(image_shape, layers, 2, bias)
     assert own.network.n_laws == own.oracle.n_laws == n_laws
     assert own.oracle.lift_rank(own.read(own.theta(rng))) == own.network.dim - n_laws
-    assert_array_equal(own.network.image_shape if hasattr(own.network, "image_shape") else image_shape, image_shape)
 
 
 @pytest.mark.parametrize(("bias", "n_laws"), [(False, 4), (True, 1)])
@@ -634,6 +631,32 @@ def test_convolutions_are_the_plain_function(image_shape, layers, bias, rng):
     blocks = oracles.split(theta[numbers], shapes)
     wanted = oracles.convolutional(blocks, data, image_shape, layers, bias)
     assert_allclose(network.forward(theta, data), wanted, rtol=1e-11, atol=1e-13)
+
+
+def test_the_network_of_the_digits(rng):
+    layers = [CONV(8, 3), CONV(16, 3), ("max", 2)]
+    network = ReLUNetwork.convolutional((1, 8, 8), library_layers(layers), 10)
+    assert (network.dim, network.n_laws, network.channels.n_channels) == (1898, 24, 24)
+    shapes = oracles.convolutional_shapes((1, 8, 8), layers, 10, True)
+    numbers = numbers_of_blocks(network, shapes)
+    theta, data = network.random_point(rng=rng), rng.standard_normal((5, 64))
+    targets = rng.standard_normal((5, 10))
+
+    def outputs(values):
+        return oracles.convolutional(
+            oracles.split(values, shapes), data, (1, 8, 8), layers, bias=True
+        )
+
+    assert_allclose(network.forward(theta, data), outputs(theta[numbers]), rtol=1e-10, atol=1e-12)
+    gradient = np.zeros(network.dim)
+    gradient[numbers] = autograd.grad(lambda t: oracles.half_squares(outputs(t) - targets))(
+        theta[numbers]
+    )
+    found = NetworkLoss(network, data, targets).parameter_gradient(theta, network)
+    assert_allclose(found, gradient, rtol=1e-9, atol=1e-12 * np.max(np.abs(gradient)))
+    laws = network.conservation_laws_jacobian(theta)
+    size = np.linalg.norm(laws, axis=1) * np.linalg.norm(gradient)
+    assert np.all(np.abs(laws @ gradient) <= 1e-12 * size)
 
 
 @pytest.mark.parametrize("bias", [False, True])
