@@ -141,8 +141,14 @@ class GraphOracle:
         return constants * np.prod(theta**self.powers, axis=1)
 
     def lift_jacobian(self, theta):
-        """D_z A D_θ⁻¹ at nonzero θ; autograd agrees (see the tests)."""
-        return self.lift(theta)[:, None] * self.powers / theta
+        """Product rule without a division: what is before times what is behind each factor."""
+        constants = np.array([constant for _, constant in self.monomials])
+        factors = theta**self.powers
+        ones = np.ones((len(factors), 1))
+        before = np.cumprod(np.hstack([ones, factors[:, :-1]]), axis=1)
+        behind = np.cumprod(np.hstack([ones, factors[:, :0:-1]]), axis=1)[:, ::-1]
+        slopes = self.powers * theta ** np.maximum(self.powers - 1, 0)
+        return constants[:, None] * before * behind * slopes
 
     # Counts.
 
@@ -211,7 +217,7 @@ def gradients_of(function, theta, data, n_outputs):
 
 def scaled_rank(jacobian, theta):
     """Rank by SVD after rows are scaled to unit length and columns by θ, as log-derivatives are."""
-    scaled = jacobian * theta
+    scaled = jacobian * np.where(theta == 0, 1.0, theta)
     size = np.linalg.norm(scaled, axis=1)
     scaled = scaled[size > 0] / size[size > 0, None]
     if not len(scaled):

@@ -461,6 +461,30 @@ def test_coordinates(seed, rng):
     assert manifold.dim == chart.dim
 
 
+@every_network
+def test_zeros_that_kill_nothing(seed, rng):
+    own = case(seed)
+    network = own.network
+    for number in rng.permutation(network.dim):
+        theta = own.theta(rng)
+        theta[number] = 0.0
+        jacobian = own.jacobian(theta)
+        alive = np.all(np.any(jacobian, axis=0))
+        if alive and own.oracle.lift_rank(own.read(theta)) == network.dim - network.n_laws:
+            break
+    else:
+        pytest.skip("every weight is needed")
+    z, laws = own.lift(theta)[own.order], network.conservation_laws(theta)
+    near = np.abs(own.theta(rng)) * np.where(theta < 0, -1, 1)
+    assert_allclose(network.recover(z, laws, near=near), theta, rtol=1e-9, atol=1e-12)
+    wanted = jacobian @ jacobian.T
+    found = intrinsic_cometric(network, theta).matrix(z)
+    assert np.max(np.abs(found - wanted)) <= 1e-10 * np.max(np.abs(wanted))
+    chart = network.basis_chart(theta)
+    assert chart.dim == network.dim - network.n_laws
+    assert_allclose(chart.recover(chart.coordinates(theta), laws), theta, rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize("coordinates", ["full", "basis"])
 @every_network
 def test_flows_agree(seed, coordinates):
@@ -736,6 +760,22 @@ def test_a_parameter_twice_side_by_side_is_one_monomial(rng):
     theta, data = own.theta(rng), rng.standard_normal((4, 1))
     assert_allclose(own.network.forward(theta, data), own.oracle.forward(own.read(theta), data))
     assert own.network.lift(theta).shape == (1,)
+
+
+@pytest.mark.parametrize("sign", [-1.0, 1.0])
+def test_a_square_forgets_a_sign_and_no_size(sign, rng):
+    graph = nx.DiGraph()
+    graph.add_edge("x", "a", parameter="w")
+    graph.add_edge("a", "y", parameter="w")
+    own = graph_case(graph, ["x"], ["y"])
+    assert (own.network.dim, own.network.n_laws) == (1, 0)
+    theta = sign * np.array([1.5])
+    assert_allclose(own.network.lift(theta), [2.25])
+    assert_allclose(own.network.lift_jacobian(theta), [[3.0 * sign]])
+    found = own.network.recover(np.array([2.25]), np.zeros(0), near=sign * np.ones(1))
+    assert_allclose(found, theta, rtol=1e-9)
+    data = rng.standard_normal((4, 1))
+    assert_allclose(own.network.forward(theta, data), own.oracle.forward(theta, data), rtol=1e-13)
 
 
 def test_a_tap_that_sees_only_padding_is_dead(rng):
