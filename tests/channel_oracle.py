@@ -1,8 +1,9 @@
 """Networks on graphs by the book: function, monomials, gradients, ranks; no line of liftflow.
 
 A graph is read as in issue 13: edges carry ``parameter`` (a name, shared by all edges that have it)
-or ``frozen`` and ``weight``; nodes carry ``activation`` with ``slope`` or ``degree``. Everything
-that walks over positions, steps or blocks is written out, neuron by neuron and use by use.
+or ``frozen`` and ``weight``; nodes carry ``activation`` with ``slope`` or ``degree``; the bias of a
+node is shared by ``bias_parameter``, or ``bias_frozen`` at the value ``bias``. Everything that
+walks over positions, steps or blocks is written out, neuron by neuron and use by use.
 """
 
 import functools
@@ -51,8 +52,13 @@ class GraphOracle:
                 labels.setdefault(label, len(labels))
                 self.into[edge[1]].append((edge[0], label, 1.0))
         for node in self.biases:
-            labels[("bias", node)] = len(labels)
-            self.into[node].append((None, ("bias", node), 1.0))
+            data = graph.nodes[node]
+            if data.get("bias_frozen"):
+                self.into[node].append((None, None, float(data["bias"])))
+            else:
+                label = data.get("bias_parameter", ("bias", node))
+                labels.setdefault(label, len(labels))
+                self.into[node].append((None, label, 1.0))
         self.number = labels
         self.labels = list(labels)
         self.dim = len(labels)
@@ -69,10 +75,18 @@ class GraphOracle:
     # The function.
 
     def forward(self, theta, data):
-        """Outputs, shape=[n_samples, n_outputs]; θ of shape [dim] or [n_samples, dim].
+        return self.nodes(theta, data)[0]
+
+    def pattern(self, theta, data):
+        """Which linear piece each unit is on, at every sample."""
+        return np.array(self.nodes(theta, data)[1])
+
+    def nodes(self, theta, data):
+        """Outputs, shape=[n_samples, n_outputs], and pieces; θ of shape [dim] or [n_samples, dim].
 
         ``ONE``, always the last input, needs no column of data.
         """
+        pieces = []
         value = {node: data[:, i] for i, node in enumerate(self.inputs) if node != ONE}
         value[ONE] = np.ones(len(data))
         for node in self.order:
@@ -86,12 +100,28 @@ class GraphOracle:
             if attributes.get("activation") == "max" and node not in self.outputs:
                 total = terms[0]
                 for term in terms[1:]:
+                    pieces.append(term > total)
                     total = np.where(term > total, term, total)
                 value[node] = total
             else:
                 total = sum(terms[1:], terms[0])
                 value[node] = total if self.is_linear(node) else activate(attributes, total)
-        return np.stack([value[node] for node in self.outputs], axis=-1)
+                if not self.is_linear(node) and attributes.get("activation") != "identity":
+                    pieces.append(total > 0)
+        return np.stack([value[node] for node in self.outputs], axis=-1), pieces
+
+    def smooth_time(self, theta, data, targets, time, n_steps=6):
+        """The longest of time, time / 2, … over which a rough flow stays on one linear piece."""
+        pattern = self.pattern(theta, data)
+        while True:
+            at = theta
+            for _ in range(n_steps):
+                at = at - time / n_steps * self.loss_gradient(at, data, targets)
+                if not np.array_equal(self.pattern(at, data), pattern):
+                    break
+            else:
+                return time
+            time = time / 2
 
     def data_gradients(self, theta, data):
         """Gradients of every output at every sample, shape=[n_samples · n_outputs, dim]."""
@@ -122,33 +152,30 @@ class GraphOracle:
         return sorted(key for key in dict.fromkeys(ends) if key[1] != 0)
 
     @functools.cached_property
-    def powers(self):
-        """Exponent of each parameter in each of ``monomials``."""
-        matrix = np.zeros((len(self.monomials), self.dim), dtype=int)
-        for row, (exponents, _) in enumerate(self.monomials):
-            for number, power in exponents:
-                matrix[row, number] = power
-        return matrix
+    def constants(self):
+        """Exponents → the constants of the paths with this monomial."""
+        found = defaultdict(list)
+        for exponents, constant in self.monomials:
+            powers = dict(exponents)
+            found[tuple(powers.get(number, 0) for number in range(self.dim))].append(constant)
+        return found
 
     @functools.cached_property
     def exponents(self):
         """The integer matrix A of the distinct monomials, whatever their constants."""
-        return np.unique(self.powers, axis=0)
+        return np.array(sorted(self.constants), dtype=int)
 
     def lift(self, theta):
-        """Value of each of ``monomials``, constants included."""
-        constants = np.array([constant for _, constant in self.monomials])
-        return constants * np.prod(theta**self.powers, axis=1)
+        """Value of each monomial, as in ``exponents``, for a constant of 1."""
+        return np.prod(theta**self.exponents, axis=1)
 
     def lift_jacobian(self, theta):
         """Product rule without a division: what is before times what is behind each factor."""
-        constants = np.array([constant for _, constant in self.monomials])
-        factors = theta**self.powers
+        factors = theta**self.exponents
         ones = np.ones((len(factors), 1))
         before = np.cumprod(np.hstack([ones, factors[:, :-1]]), axis=1)
         behind = np.cumprod(np.hstack([ones, factors[:, :0:-1]]), axis=1)[:, ::-1]
-        slopes = self.powers * theta ** np.maximum(self.powers - 1, 0)
-        return constants[:, None] * before * behind * slopes
+        return before * behind * self.exponents * theta ** np.maximum(self.exponents - 1, 0)
 
     # Counts.
 
