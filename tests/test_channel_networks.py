@@ -15,7 +15,7 @@ from numpy.testing import assert_allclose
 from liftflow.architectures import Conv, Pool, ReLUNetwork
 from liftflow.errors import ArchitectureError, LiftflowError
 from liftflow.flows import compare
-from liftflow.losses import NetworkLoss
+from liftflow.losses import NetworkLoss, loss_from_function
 from liftflow.manifolds import InvariantSet
 from liftflow.metrics import intrinsic_cometric
 
@@ -504,9 +504,9 @@ def test_zeros_that_kill_nothing(seed, rng):
 @every_network
 def test_flows_agree(seed, coordinates):
     own, rng = case(seed), np.random.default_rng(seed)
-    theta0 = own.theta(rng)
     # At a kink of ReLU the gradient jumps, and a flow may slide along: solvers lose their order.
     for _ in range(20):
+        theta0 = own.theta(rng)
         data, targets = own.problem(rng, 4)
         loss = NetworkLoss(own.network, own.feed(data), 0.3 * targets)
         longest = 0.5 / np.linalg.norm(loss.parameter_gradient(theta0, own.network))
@@ -812,6 +812,56 @@ def test_a_square_forgets_a_sign_and_no_size(sign, rng):
     assert_allclose(found, theta, rtol=1e-9)
     data = rng.standard_normal((4, 1))
     assert_allclose(own.network.forward(theta, data), own.oracle.forward(theta, data), rtol=1e-13)
+
+
+def skip_beside_a_neuron():
+    """x → a frozen, a → b → y and a → y: two monomials, and two weights in one of them."""
+    graph = nx.DiGraph([("a", "b"), ("a", "y"), ("b", "y")])
+    graph.add_edge("x", "a", frozen=True, weight=2.0)
+    return graph_case(graph, ["x"], ["y"])
+
+
+@pytest.mark.parametrize("flipped", range(3))
+def test_recovery_from_a_point_of_other_signs(flipped):
+    own = skip_beside_a_neuron()
+    near = np.array([1.2, 0.7, 0.4])
+    theta = near.copy()
+    theta[flipped] *= -1
+    laws = own.network.conservation_laws(theta)
+    found = own.network.recover(own.lift(theta), laws, near=near)
+    assert_allclose(own.lift(found), own.lift(theta), rtol=1e-12)
+    assert_allclose(np.abs(found), np.abs(theta), rtol=1e-9)
+
+
+@pytest.mark.parametrize("coordinates", ["full", "basis"])
+def test_flows_through_a_zero(coordinates):
+    own = skip_beside_a_neuron()
+    theta0 = np.array([1.2, 0.7, 0.4])
+    target = -own.network.lift(theta0)
+    loss = loss_from_function(lambda z: 0.5 * anp.sum((z - target) ** 2))
+    start = InvariantSet(own.network, theta0)
+    run = compare(start, loss, (0.0, 8.0), rtol=1e-7, atol=1e-10, coordinates=coordinates)
+    assert run.success
+    assert run.max_deviation < 1e-5
+
+
+def test_recovery_keeps_the_signs_of_near():
+    """Far from near, a step of Newton's method in θ itself may change the sign of a neuron."""
+    network = ReLUNetwork.recurrent(3, 1, 3, 5)
+    into, out, bias = (
+        [-0.93471, 0.420996, -0.738634],
+        [-0.573593, -1.145872, -1.228548],
+        [-1.122225],
+    )
+    theta = np.array([*into, -1.299169, *out, *bias, 1.018971, -0.487213, 0.789896])
+    into, out, bias = (
+        [-0.761382, 0.975196, -0.982396],
+        [-1.269009, -1.182187, -0.406353],
+        [-0.659164],
+    )
+    near = np.array([*into, -0.850719, *out, *bias, 1.051962, -0.611276, 0.676595])
+    z, laws = network.lift(theta), network.conservation_laws(theta)
+    assert_allclose(network.recover(z, laws, near=near), theta, rtol=1e-9)
 
 
 def test_a_tap_that_sees_only_padding_is_refused():
