@@ -13,6 +13,7 @@ from channel_oracle import ONE, GraphOracle
 from numpy.testing import assert_allclose
 
 from liftflow.architectures import Conv, Pool, ReLUNetwork
+from liftflow.criteria import Verdict, frobenius, laws_complete, recoverability
 from liftflow.errors import ArchitectureError, LiftflowError
 from liftflow.flows import compare
 from liftflow.losses import NetworkLoss, loss_from_function
@@ -474,6 +475,14 @@ def test_coordinates(seed, rng):
     assert InvariantSet(network, theta).dim == chart.dim
     manifold = InvariantSet(network, theta).image()
     assert manifold.dim == chart.dim
+
+
+@every_network
+def test_criteria(seed, rng):
+    own = case(seed)
+    theta = own.theta(rng)
+    for criterion in (recoverability, laws_complete, frobenius):
+        assert criterion(own.network, theta).verdict is Verdict.HOLDS, criterion.__name__
 
 
 @every_network
