@@ -854,6 +854,35 @@ def test_flows_through_a_zero(coordinates):
     assert run.max_deviation < 1e-5
 
 
+@pytest.mark.parametrize("coordinates", ["full", "basis"])
+def test_flows_through_zeros_of_a_recurrent_network(coordinates):
+    network, rng = ReLUNetwork.recurrent(2, 2, 1, 2, bias=False), np.random.default_rng(0)
+    theta0 = rng.uniform(0.4, 1.3, network.dim) * rng.choice([-1, 1], network.dim)
+    flips = np.where(rng.random(network.dim) < 0.4, -1, 1)
+    target = network.lift(theta0 * flips * rng.uniform(0.8, 1.4, network.dim))
+    loss = loss_from_function(lambda z: 0.5 * anp.sum((z - target) ** 2))
+    start = InvariantSet(network, theta0)
+    run = compare(start, loss, (0.0, 3.0), 1e-6, 1e-9, coordinates=coordinates, n_times=9)
+    assert np.sum(run.parameter.theta[-1] * theta0 < 0) == 3
+    assert run.max_deviation <= 100 * run.rtol
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-2, 1e-4, 0.0])
+@pytest.mark.parametrize("number", [0, 4])
+def test_recovery_beside_the_image_is_smooth_at_zeros(number, size, rng):
+    """Where ∂φ keeps its rank and its least singular value, θ moves as far as z does."""
+    own = recurrent_case(2, 2, 1, 2, False)
+    network, theta = own.network, own.theta(np.random.default_rng(1))
+    theta[number] *= size
+    singular = np.linalg.svd(own.jacobian(theta), compute_uv=False)
+    assert singular[network.dim - network.n_laws - 1] > 0.05
+    z, laws = network.lift(theta), network.conservation_laws(theta)
+    step = rng.standard_normal(z.shape)
+    step *= 1e-7 * np.linalg.norm(z) / np.linalg.norm(step)
+    found = network.recover(z + step, laws, near=theta)
+    assert np.linalg.norm(found - theta) < 100 * np.linalg.norm(step)
+
+
 def test_recovery_keeps_the_signs_of_near():
     """Far from near, a step of Newton's method in θ itself may change the sign of a neuron."""
     network = ReLUNetwork.recurrent(3, 1, 3, 5)
