@@ -15,7 +15,7 @@ from liftflow.architectures.monomials import Monomials, list_monomials
 from liftflow.architectures.path_lift import PathLift
 from liftflow.architectures.tying import Tying, Units
 from liftflow.errors import ArchitectureError
-from liftflow.linalg import RANK_RTOL, over_batch
+from liftflow.linalg import RANK_RTOL, lengths, over_batch
 from liftflow.typing import (
     Covector,
     FloatArray,
@@ -30,6 +30,7 @@ from liftflow.typing import (
 _STEPS = 60
 _CONVERGED = 1e-14  # residual, in units of the terms
 _CLOSE = 1e-3  # a residual at which the steps have led to the point that they should
+_ON_IMAGE = 1e-10  # a residual that is rounding
 _SMALL = 1e-11  # steps, relative to θ: the next one would be the square of it
 
 
@@ -109,12 +110,25 @@ class MonomialLift(PathLift):
             known, found = self._last
             if np.array_equal(z, known) and np.all(found * near >= 0):
                 return found
-            theta, left, settled = self._follow(z, near)
+            theta, left, settled = self._nearest(z, near)
             if not settled or left > _CLOSE:  # perhaps only to a saddle
-                other, rest, _ = self._follow(z, self._from_logarithms(z, near))
+                other, rest, _ = self._nearest(z, self._from_logarithms(z, near))
                 theta = theta if left <= rest else other
             return self._signed_as(theta, near)
-        return self._follow(z, self._from_logarithms(z, None))[0]
+        return self._nearest(z, self._from_logarithms(z, None))[0]
+
+    def _nearest(self, z: FloatArray, theta: FloatArray) -> tuple[FloatArray, float, bool]:
+        """Steps in units that all entries of one degree share, then, on the image, in their own.
+
+        Beside the image an entry that nearly vanishes has nothing to say: a weight near 0 would
+        follow the noise in it.
+        """
+        theta, left, settled = self._follow(z, theta, alike=True)
+        if left < _ON_IMAGE:
+            own, rest, _ = self._follow(z, theta, alike=False)
+            if rest <= _ON_IMAGE:
+                return own, rest, True
+        return theta, left, settled
 
     def _signed_as(self, theta: FloatArray, near: FloatArray) -> FloatArray:
         """Take the signs of near over where φ does not tell them from those of θ."""
@@ -131,26 +145,28 @@ class MonomialLift(PathLift):
         self._last = freeze((z.copy(), theta.copy()))
         return self._last[1]
 
-    def _follow(self, z: FloatArray, theta: FloatArray) -> tuple[FloatArray, float, bool]:
-        """Gauss–Newton steps on φ(θ) = z, each entry in units of its terms.
+    def _follow(
+        self, z: FloatArray, theta: FloatArray, *, alike: bool
+    ) -> tuple[FloatArray, float, bool]:
+        """Gauss–Newton steps on φ(θ) = z, each entry in units of its terms or of its degree.
 
         Returns the last point, the residual there, and whether a step from it is nothing.
         """
         gap, left = z - self.value(theta), np.inf
         for _ in range(_STEPS):
-            relative, own = self._relative(theta)
-            terms = np.sum(np.abs(relative), axis=1) + np.abs(z)
-            terms = np.where(terms > 0, terms, 1.0)
-            left = float(np.linalg.norm(gap / terms))
+            jacobian, units = self.jacobian(theta), self._units(z, theta, alike)
+            own = lengths((jacobian / units[:, None]).T)
+            own = np.where(own > 0, 1.0 / np.where(own > 0, own, 1.0), np.max(np.abs(theta)))
+            left = float(np.linalg.norm(gap / units))
             if left <= _CONVERGED:
                 return theta, left, True
-            inverse = np.linalg.pinv(relative / terms[:, None], rcond=RANK_RTOL)
-            step = inverse @ (gap / terms)
+            inverse = np.linalg.pinv(jacobian * own / units[:, None], rcond=RANK_RTOL)
+            step = inverse @ (gap / units)
             length, fraction = float(np.linalg.norm(step)), 1.0
             while True:
                 trial = theta + fraction * own * step
                 trial_gap = z - self.value(trial)
-                after = float(np.linalg.norm(trial_gap / terms))
+                after = float(np.linalg.norm(trial_gap / units))
                 if after < left or fraction * length < _CONVERGED:
                     break
                 fraction /= 2
@@ -159,6 +175,14 @@ class MonomialLift(PathLift):
             if fraction * length < _SMALL:
                 return theta, min(after, left), length < _SMALL
         return theta, left, False
+
+    def _units(self, z: FloatArray, theta: FloatArray, alike: bool) -> FloatArray:
+        """What each entry of z is measured in."""
+        terms = np.sum(np.abs(self._relative(theta)[0]), axis=1) + np.abs(z)
+        if alike:
+            for entries in self._paths_by_length:
+                terms[entries] = np.max(terms[entries], initial=0.0)
+        return np.where(terms > 0, terms, 1.0)
 
     def _relative(self, theta: FloatArray) -> tuple[FloatArray, FloatArray]:
         """∂φ with each column in units of its parameter, and these units."""
