@@ -15,7 +15,7 @@ from liftflow.architectures.monomials import Monomials, list_monomials
 from liftflow.architectures.path_lift import PathLift
 from liftflow.architectures.tying import Tying, Units
 from liftflow.errors import ArchitectureError
-from liftflow.linalg import RANK_RTOL, lengths, over_batch
+from liftflow.linalg import RANK_RTOL, ROUNDING, lengths, over_batch
 from liftflow.typing import (
     Covector,
     FloatArray,
@@ -179,9 +179,9 @@ class MonomialLift(PathLift):
     def _units(self, z: FloatArray, theta: FloatArray, alike: bool) -> FloatArray:
         """What each entry of z is measured in."""
         terms = np.sum(np.abs(self._relative(theta)[0]), axis=1) + np.abs(z)
-        if alike:
-            for entries in self._paths_by_length:
-                terms[entries] = np.max(terms[entries], initial=0.0)
+        for entries in self._paths_by_length:
+            largest = np.max(terms[entries], initial=0.0)
+            terms[entries] = largest if alike else np.maximum(terms[entries], ROUNDING * largest)
         return np.where(terms > 0, terms, 1.0)
 
     def _relative(self, theta: FloatArray) -> tuple[FloatArray, FloatArray]:
