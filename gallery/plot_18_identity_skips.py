@@ -44,7 +44,7 @@ start = thawed.read_weights(frozen.write_weights(theta0))
 runs = {}
 for name, network, theta in (("frozen", frozen, theta0), ("thawed", thawed, start)):
     loss = NetworkLoss(network, iris.inputs, iris.targets, kind="cross-entropy")
-    runs[name] = ParameterFlow(network, loss).integrate(theta, (0.0, 2.0), rtol=1e-5, atol=1e-8)
+    runs[name] = ParameterFlow(network, loss).integrate(theta, (0.0, 1.5), rtol=1e-5, atol=1e-8)
 
 # %%
 # The laws of single neurons, with the skips counted
