@@ -93,6 +93,11 @@ class MonomialLift(PathLift):
             return self.dim - self.channels.n_channels
         return SmoothMap.rank(self, theta)
 
+    def residual(self, z: OneLifted, projected: OneLifted) -> float:
+        """As of all paths; what is left of zeros by rounding errors is none."""
+        rounding = np.abs(projected - z) <= 1e-13 * np.max(np.abs(z), initial=0.0)
+        return super().residual(z, np.where(rounding, z, projected))
+
     def representative(self, z: OneLifted) -> OneTheta:
         """Find some θ̂ whose lift is z, or a point of the image near z."""
         return self.preimage(z, None)
@@ -140,7 +145,8 @@ class MonomialLift(PathLift):
         for _ in range(_STEPS):
             relative, own = self._relative(theta)
             terms = np.sum(np.abs(relative), axis=1) + np.abs(z)
-            terms = np.where(terms > 0, terms, 1.0)
+            for paths in self._paths_by_length:  # small entries have the errors of large ones
+                terms[paths] = np.max(terms[paths], initial=0.0) or 1.0
             left = float(np.linalg.norm(gap / terms))
             if left <= _CONVERGED:
                 return theta, left, True
@@ -162,10 +168,10 @@ class MonomialLift(PathLift):
 
     def _relative(self, theta: FloatArray) -> tuple[FloatArray, FloatArray]:
         """∂φ with each column in units of its parameter, and these units."""
-        own = np.abs(theta)
-        if np.all(own):
-            return self.value(theta)[:, None] * self._exponents * np.sign(theta), own
-        own = np.where(own > 0, own, np.max(own) or 1.0)
+        sizes = np.abs(theta)
+        own = np.maximum(sizes, 1e-3 * np.max(sizes)) if np.any(sizes) else np.ones_like(sizes)
+        if np.min(sizes) > 1e-9 * np.max(sizes):
+            return self.value(theta)[:, None] * self._exponents * (own / theta), own
         return self.jacobian(theta) * own, own
 
     @cached_property
