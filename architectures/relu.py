@@ -105,8 +105,10 @@ class ReLUNetwork(Constructors):
 
     _further = Constructors._further - {"basis_chart"} | {
         "activations",
+        "biases",
         "dag",
         "forward_vjp",
+        "hidden",
         "image_representative",
         "image_residual",
         "kernel_apply",
@@ -119,6 +121,8 @@ class ReLUNetwork(Constructors):
         "path_outputs",
         "path_tails",
         "rescale",
+        "tying",
+        "units",
     }
 
     _attributes: tuple[nx.DiGraph, dict[int, dict[str, Any]]] | None = None

@@ -248,6 +248,8 @@ class Family:
         Names of the sizes joined by dashes, where their number is fixed.
     fitting : str
         Sizes for data of some side, steps, inputs and outputs, by these names in braces.
+    instead : str
+        What to do where there are more or fewer sizes.
     """
 
     build: Callable[[list[int], bool], Any]
@@ -256,6 +258,7 @@ class Family:
     problem: Callable[["Family", Options], Problem]
     form: str = ""
     fitting: str = ""
+    instead: str = ""
 
     def sizes_of(self, side: int, n_inputs: int, n_outputs: int) -> str:
         """Return sizes that fit data: images of this side, in so many features."""
@@ -267,7 +270,9 @@ class Family:
         text = default if text is None else text
         sizes = _numbers(text, "-", "widths", int)
         if self.form and len(sizes) != self.form.count("-") + 1:
-            raise DataError(f"widths must be {self.form}, like {default}, got {text!r}")
+            raise DataError(
+                f"widths must be {self.form}, like {default}, got {text!r}{self.instead}"
+            )
         return [as_count(size, "a width", 1) for size in sizes]
 
 
@@ -280,6 +285,7 @@ FAMILIES = {
         (*_DATA, "task", "lams"),
         _layered,
         "input-hidden-output",
+        instead="; use deep for more layers",
     ),
     "deep": Family(
         lambda sizes, bias: DeepLinear(sizes), "3-3-3-3", (*_DATA, "task", "lams"), _layered

@@ -316,18 +316,17 @@ def integrate(state: FlowState, settings: Settings, label: str) -> Trajectory:
             if earlier.checkpoint.t == run.end:
                 run.record.passed(earlier, run.end)
                 message = "".join((_REACHED, *earlier.message.partition(_RESUMED)[1:]))
-                if not earlier.success:
-                    earlier = replace(earlier, success=True, message=message, interrupted=False)
+                done = replace(earlier, success=True, message=message, interrupted=False)
                 # Again, as whoever was stopped while he wrote it left a part of it aside.
-                return _saved(earlier, settings, warn=True)
+                return _saved(earlier if earlier.success else done, settings, warn=True)
             run.go_on(earlier, earlier.checkpoint)
         if settings.checkpoint is not None:  # before the hours of training, not after
             run.trajectory(False, f"started at t = {run.t:.4g}").save(settings.checkpoint)
         problem, unwritten = _advance(run, tick)
     interrupted = problem == _INTERRUPTED
-    done = run.whole is not None and bool(run.whole.t == run.end)
-    message = _REACHED if done else f"stopped after t = {run.t:.4g}: {problem}"
-    result = run.trajectory(done, message, interrupted)
+    reached = run.whole is not None and bool(run.whole.t == run.end)
+    message = _REACHED if reached else f"stopped after t = {run.t:.4g}: {problem}"
+    result = run.trajectory(reached, message, interrupted)
     return _saved(result, settings, warn=not unwritten)
 
 
