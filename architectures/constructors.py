@@ -68,7 +68,7 @@ class Constructors(Architecture):
 
     @classmethod
     def _assembled(cls, parts: Parts, path_limit: int) -> Any:
-        return cls._tied.assemble(*parts, path_limit)
+        return cls._tied._assemble(*parts, path_limit)
 
     @classmethod
     @door
@@ -199,7 +199,10 @@ class Constructors(Architecture):
         >>> print(network.forward(theta, [[1.0]]))
         [[11.]]
         """
-        matrices = [as_own(w, f"weights[{i}]", (None, None)) for i, w in enumerate(weights)]
+        matrices = [
+            as_own(w, f"weights[{i}]", (None, None))
+            for i, w in enumerate(as_ordered(weights, "weights"))
+        ]
         if not matrices:
             raise InputError("weights must hold one matrix per layer, got none")
         square = [i for i, matrix in enumerate(matrices) if matrix.shape[0] == matrix.shape[1]]

@@ -74,7 +74,7 @@ class Pool:
 
     def __post_init__(self) -> None:
         """Check the kind and the size."""
-        if self.kind not in ("max", "mean"):
+        if not isinstance(self.kind, str) or self.kind not in ("max", "mean"):
             raise InputError(f"kind must be max or mean, got {shown(self.kind)}")
         _pair(self.size, "size", 1)
 

@@ -12,14 +12,14 @@ from liftflow.architectures.channels import ChannelGraph
 from liftflow.architectures.dag import CompiledDAG
 from liftflow.architectures.maps import SmoothMap
 from liftflow.architectures.monomials import Monomials, list_monomials
-from liftflow.architectures.path_lift import PathLift
+from liftflow.architectures.path_lift import PathLift, qr_by_rows
 from liftflow.architectures.tying import Tying, Units
 from liftflow.errors import ArchitectureError
 from liftflow.linalg import RANK_RTOL, ROUNDING, lengths, over_batch
 from liftflow.typing import (
-    Covector,
     FloatArray,
     IntArray,
+    LiftedTangent,
     OneLifted,
     OneTheta,
     Tangent,
@@ -196,16 +196,24 @@ class MonomialLift(PathLift):
     def _exponents(self) -> FloatArray:
         return freeze(self.incidence.toarray())
 
-    def solve_transposed(self, theta: Theta, covector: Tangent) -> Covector:
-        """Solve ∂φᵀ g = v for the shortest g, in the sense of least squares."""
+    def solve(self, theta: Theta, tangent: LiftedTangent) -> Tangent:
+        """Solve ∂φ v = ζ for the shortest v, where ζ is tangent."""
         if not self.dense:
-            return super().solve_transposed(theta, covector)
+            return super().solve(theta, tangent)
 
-        def solve(point: FloatArray, vector: FloatArray) -> FloatArray:
-            relative, own = self._relative(point)
-            return np.linalg.pinv(relative.T, rcond=RANK_RTOL) @ (own * vector)
+        def one(point: FloatArray, vector: FloatArray) -> Tangent:
+            chart = self.chart(point)
+            lifts = chart.lift_tangent(point, np.eye(chart.dim))
+            # In units of each degree: the small entries tell what the large ones leave open.
+            units = self._units(self.value(point), point, alike=True)
+            columns = self.jvp(point, lifts).T / units[:, None]
+            sizes = lengths(columns.T)
+            frame, triangle, pivots = qr_by_rows(columns / sizes)
+            found = np.empty_like(sizes)
+            found[pivots] = scipy.linalg.solve_triangular(triangle, frame.T @ (vector / units))
+            return (found / sizes) @ lifts
 
-        return over_batch(solve, [theta, covector], [1, 1], shape=self.shape)
+        return over_batch(one, [theta, tangent], [1, 1], shape=(self.dim,))
 
     def _from_logarithms(self, z: FloatArray, near: FloatArray | None) -> FloatArray:
         """Solve for log |θ| and the signs from the largest entries of z that determine them."""

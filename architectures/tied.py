@@ -109,6 +109,12 @@ class TiedNetwork(ReLUNetwork):
     _source: Any = None
     """The graph without its edges; by number, what they have; and those that are left out."""
 
+    def _set_up(self, dag: CompiledDAG, blocks: Sequence[tuple[int, ...]], path_limit: int) -> None:
+        tying = Tying(np.arange(dag.dim), np.zeros(dag.dim))
+        self._compiled(
+            dag, tying, Units.rectifiers(dag.hidden_number[:-1] >= 0), blocks, path_limit
+        )
+
     def _compiled(
         self,
         dag: CompiledDAG,
@@ -129,7 +135,7 @@ class TiedNetwork(ReLUNetwork):
         return self
 
     @classmethod
-    def assemble(
+    def _assemble(
         cls,
         dag: CompiledDAG,
         tying: Tying,
@@ -137,25 +143,11 @@ class TiedNetwork(ReLUNetwork):
         blocks: Sequence[tuple[int, ...]] | None = None,
         path_limit: int = PATH_LIMIT,
     ) -> Self:
-        """Make a network from its compiled parts.
-
-        Parameters
-        ----------
-        dag : CompiledDAG
-            Its edges, parallel ones too.
-        tying : Tying
-            The parameter or constant of each edge.
-        units : Units
-            The function of each node.
-        blocks : sequence of tuple of int, optional
-            Shapes of the blocks of θ.
-        path_limit : int
-            Largest number of monomials that this network ever lists.
-        """
+        """Make a network from its compiled parts."""
         return cls.__new__(cls)._compiled(dag, tying, units, blocks, path_limit)
 
     def _alike(self, dag: CompiledDAG, tying: Tying, units: Units) -> Self:
-        return type(self).assemble(dag, tying, units, path_limit=self.path_limit)
+        return type(self)._assemble(dag, tying, units, path_limit=self.path_limit)
 
     # What the channel graph knows.
 
