@@ -12,7 +12,8 @@ from scipy.sparse.linalg import eigsh, lsmr
 from liftflow.architectures import ReLUNetwork, TiedNetwork
 from liftflow.architectures.dag import CompiledDAG
 from liftflow.criteria.findings import Finding, Verdict, found
-from liftflow.criteria.precise import PreciseVectors, parted
+from liftflow.criteria.precise import parted
+from liftflow.criteria.vectors import Vectors
 from liftflow.criteria.views import BRACKET_LIMIT, View, inclusion_of_nothing, view_of
 from liftflow.errors import listed
 from liftflow.typing import IntArray, OneTheta
@@ -152,12 +153,9 @@ class GraphView(View):
 
     architecture: ReLUNetwork
 
-    @cached_property
-    def parted(self) -> bool:
-        """Whether nonzero weights have such different scales that double precision hides some."""
-        vectors = self.vectors
-        scales = vectors.fields.scales(vectors.point)
-        return parted(scales) and not isinstance(vectors, PreciseVectors)
+    def _apart(self, vectors: Vectors) -> bool:
+        # Whether nonzero weights have such different scales: forms follow the rescalings.
+        return parted(vectors.fields.scales(vectors.point))
 
     @cached_property
     def recoverable(self) -> Finding:
@@ -239,9 +237,8 @@ class ChannelView(GraphView):
 
     architecture: TiedNetwork
 
-    @cached_property
-    def parted(self) -> bool:
-        return bool(parted(self.vectors.scale)) and not isinstance(self.vectors, PreciseVectors)
+    def _apart(self, vectors: Vectors) -> bool:
+        return View._apart(self, vectors)
 
     @cached_property
     def recoverable(self) -> Finding:
