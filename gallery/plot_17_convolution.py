@@ -9,7 +9,7 @@ vertex for each channel, and an edge for each tap of each filter.
 **Claims** (ours): each channel c has one conservation law, the sum of the squares of its own filter
 and bias minus that of all weights that read it, through ReLUs and max-pooling,
 
-.. math:: h_c = \sum_{i, s} W_{c i s}^2 + b_c^2 − \sum_{o, s} W'_{o c s}^2,
+.. math:: h_c = \sum_{i, s} W_{c i s}^2 + b_c^2 − \sum_{o, s} (W'_{o c s})^2,
 
 there are no more, and the flow of D − C coordinates of the image, which needs no path, follows
 that of the parameters.
