@@ -197,7 +197,7 @@ class MonomialLift(PathLift):
         return freeze(self.incidence.toarray())
 
     def solve(self, theta: Theta, tangent: LiftedTangent) -> Tangent:
-        """Solve ∂φ v = ζ for the shortest v, where ζ is tangent."""
+        """Solve ∂φ v = ζ for the shortest v, in the sense of least squares."""
         if not self.dense:
             return super().solve(theta, tangent)
 
@@ -206,12 +206,15 @@ class MonomialLift(PathLift):
             lifts = chart.lift_tangent(point, np.eye(chart.dim))
             # In units of each degree: the small entries tell what the large ones leave open.
             units = self._units(self.value(point), point, alike=True)
-            columns = self.jvp(point, lifts).T / units[:, None]
+            columns, own = self.jvp(point, lifts).T / units[:, None], vector / units
             sizes = lengths(columns.T)
             frame, triangle, pivots = qr_by_rows(columns / sizes)
             found = np.empty_like(sizes)
-            found[pivots] = scipy.linalg.solve_triangular(triangle, frame.T @ (vector / units))
-            return (found / sizes) @ lifts
+            found[pivots] = scipy.linalg.solve_triangular(triangle, frame.T @ own)
+            gap, size = lengths(np.stack([columns @ (found / sizes) - own, own]))
+            if gap > _CLOSE * size:  # what is not tangent is dropped, in the units of z
+                return SmoothMap.solve(self, point, vector)
+            return self.channels.to_horizontal(point, (found / sizes) @ lifts)
 
         return over_batch(one, [theta, tangent], [1, 1], shape=(self.dim,))
 
