@@ -227,8 +227,14 @@ class ChannelGraph(Incidence, Guarded):
         return over_batch(slide, [self._numbers(theta), self._on_channels(laws)], [1, 1])
 
     def conditioning(self, theta: Theta) -> float:
-        """Smallest eigenvalue of the Laplacian at θ, scaled to a unit diagonal."""
-        return self.laplacian.conditioning(self._numbers(theta) ** 2)
+        """Smallest eigenvalue of the Laplacian at θ, scaled to a unit diagonal: from 0 to 1.
+
+        1 without parameters between channels, 0 where a channel has no weight at all.
+        """
+        theta = self._numbers(theta)
+        if not self.n_channels:
+            return 1.0
+        return self.laplacian.conditioning((theta / (np.max(np.abs(theta)) or 1.0)) ** 2)
 
     def dead(self, theta: Theta) -> IntArray:
         """List the parameters that lie on no nonzero walk from the ground to the ground.

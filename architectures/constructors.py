@@ -39,7 +39,7 @@ class Constructors(Architecture):
     @cached_property
     def tying(self) -> Tying:
         """The parameter of each edge; by default its own."""
-        return Tying(np.arange(self.dim), np.zeros(self.dim))
+        return Tying.of_own(self.dim)
 
     @cached_property
     def units(self) -> Units:
@@ -68,7 +68,7 @@ class Constructors(Architecture):
 
     @classmethod
     def _assembled(cls, parts: Parts, path_limit: int) -> Any:
-        return cls._tied._assemble(*parts, path_limit)
+        return cls._tied.__new__(cls._tied)._compiled(*parts, path_limit)
 
     @classmethod
     @door

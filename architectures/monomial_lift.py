@@ -13,6 +13,7 @@ from liftflow.architectures.dag import CompiledDAG
 from liftflow.architectures.maps import SmoothMap
 from liftflow.architectures.monomials import Monomials, list_monomials
 from liftflow.architectures.path_lift import PathLift, qr_by_rows
+from liftflow.architectures.recovery import shortened
 from liftflow.architectures.tying import Tying, Units
 from liftflow.errors import ArchitectureError
 from liftflow.linalg import RANK_RTOL, ROUNDING, lengths, over_batch
@@ -152,9 +153,14 @@ class MonomialLift(PathLift):
 
         Returns the last point, the residual there, and whether a step from it is nothing.
         """
-        gap, left = z - self.value(theta), np.inf
+
+        def residual(point: FloatArray) -> OneLifted:
+            return z - self.value(point)
+
+        gap, left = residual(theta), np.inf
         for _ in range(_STEPS):
-            jacobian, units = self.jacobian(theta), self._units(z, theta, alike)
+            jacobian = self.jacobian(theta)
+            units = self._units(np.abs(jacobian) @ np.abs(theta) + np.abs(z), alike)
             own = lengths((jacobian / units[:, None]).T)
             own = np.where(own > 0, 1.0 / np.where(own > 0, own, 1.0), np.max(np.abs(theta)))
             left = float(np.linalg.norm(gap / units))
@@ -162,39 +168,23 @@ class MonomialLift(PathLift):
                 return theta, left, True
             inverse = np.linalg.pinv(jacobian * own / units[:, None], rcond=RANK_RTOL)
             step = inverse @ (gap / units)
-            length, fraction = float(np.linalg.norm(step)), 1.0
-            while True:
-                trial = theta + fraction * own * step
-                trial_gap = z - self.value(trial)
-                after = float(np.linalg.norm(trial_gap / units))
-                if after < left or fraction * length < _CONVERGED:
-                    break
-                fraction /= 2
-            if after < left:
-                theta, gap = trial, trial_gap
-            if fraction * length < _SMALL:
-                return theta, min(after, left), length < _SMALL
+            length = float(np.linalg.norm(step))
+            shortest = min(1.0, _CONVERGED / max(length, _CONVERGED))
+            moved = shortened(residual, theta, own * step, units, left, shortest)
+            if moved is None:
+                return theta, left, length < _SMALL
+            way = np.linalg.norm((moved[0] - theta) / own)
+            theta, gap = moved
+            if way < _SMALL:
+                return theta, float(np.linalg.norm(gap / units)), length < _SMALL
         return theta, left, False
 
-    def _units(self, z: FloatArray, theta: FloatArray, alike: bool) -> FloatArray:
-        """What each entry of z is measured in."""
-        terms = np.sum(np.abs(self._relative(theta)[0]), axis=1) + np.abs(z)
+    def _units(self, terms: FloatArray, alike: bool) -> FloatArray:
+        """What entries of z with terms of some sizes are measured in."""
         for entries in self._paths_by_length:
             largest = np.max(terms[entries], initial=0.0)
             terms[entries] = largest if alike else np.maximum(terms[entries], ROUNDING * largest)
         return np.where(terms > 0, terms, 1.0)
-
-    def _relative(self, theta: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """∂φ with each column in units of its parameter, and these units."""
-        own = np.abs(theta)
-        if np.all(own):
-            return self.value(theta)[:, None] * self._exponents * np.sign(theta), own
-        own = np.where(own > 0, own, np.max(own) or 1.0)
-        return self.jacobian(theta) * own, own
-
-    @cached_property
-    def _exponents(self) -> FloatArray:
-        return freeze(self.incidence.toarray())
 
     def solve(self, theta: Theta, tangent: LiftedTangent) -> Tangent:
         """Solve ∂φ v = ζ for the shortest v, in the sense of least squares."""
@@ -205,7 +195,7 @@ class MonomialLift(PathLift):
             chart = self.chart(point)
             lifts = chart.lift_tangent(point, np.eye(chart.dim))
             # In units of each degree: the small entries tell what the large ones leave open.
-            units = self._units(self.value(point), point, alike=True)
+            units = self._units(np.abs(self.value(point)), alike=True)
             columns, own = self.jvp(point, lifts).T / units[:, None], vector / units
             sizes = lengths(columns.T)
             frame, triangle, pivots = qr_by_rows(columns / sizes)
@@ -220,7 +210,7 @@ class MonomialLift(PathLift):
 
     def _from_logarithms(self, z: FloatArray, near: FloatArray | None) -> FloatArray:
         """Solve for log |θ| and the signs from the largest entries of z that determine them."""
-        exponents = self._exponents
+        exponents = self.incidence.toarray()
         seen = z != 0
         alive = np.any(exponents[seen] > 0, axis=0)
         rows = exponents[np.ix_(seen, alive)]

@@ -110,10 +110,8 @@ class TiedNetwork(ReLUNetwork):
     """The graph without its edges; by number, what they have; and those that are left out."""
 
     def _set_up(self, dag: CompiledDAG, blocks: Sequence[tuple[int, ...]], path_limit: int) -> None:
-        tying = Tying(np.arange(dag.dim), np.zeros(dag.dim))
-        self._compiled(
-            dag, tying, Units.rectifiers(dag.hidden_number[:-1] >= 0), blocks, path_limit
-        )
+        units = Units.rectifiers(dag.hidden_number[:-1] >= 0)
+        self._compiled(dag, Tying.of_own(dag.dim), units, blocks, path_limit)
 
     def _compiled(
         self,
@@ -134,20 +132,9 @@ class TiedNetwork(ReLUNetwork):
         self.block_shapes = self._blocks(blocks)
         return self
 
-    @classmethod
-    def _assemble(
-        cls,
-        dag: CompiledDAG,
-        tying: Tying,
-        units: Units,
-        blocks: Sequence[tuple[int, ...]] | None = None,
-        path_limit: int = PATH_LIMIT,
-    ) -> Self:
-        """Make a network from its compiled parts."""
-        return cls.__new__(cls)._compiled(dag, tying, units, blocks, path_limit)
-
     def _alike(self, dag: CompiledDAG, tying: Tying, units: Units) -> Self:
-        return type(self)._assemble(dag, tying, units, path_limit=self.path_limit)
+        network = type(self).__new__(type(self))
+        return network._compiled(dag, tying, units, path_limit=self.path_limit)
 
     # What the channel graph knows.
 

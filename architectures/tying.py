@@ -35,6 +35,11 @@ class Tying:
         """Freeze the arrays, which many share."""
         freeze((self.parameters, self.constants))
 
+    @classmethod
+    def of_own(cls, n_edges: int) -> "Tying":
+        """Give each edge a weight of its own."""
+        return cls(np.arange(n_edges), np.zeros(n_edges))
+
     @cached_property
     def dim(self) -> int:
         """Number of parameters."""

@@ -30,8 +30,8 @@ plt.style.use(style())
 # Digits
 # ------
 #
-# Four filters of 3 × 3, six more that read them, max-pooling, and ten scores. There are a million
-# paths or so; none is listed.
+# Four filters of 3 × 3, six more that read them, max-pooling, and ten scores. The image has D − C
+# = 502 coordinates; they take the place of the 86,650 monomials that z consists of.
 
 digits = load("digits")
 images, labels = digits.inputs[:150], digits.targets[:150]
@@ -71,7 +71,7 @@ nx.draw_networkx_nodes(
 )
 names = {c: f"{a:.2f}\n{b:.2f}" for c, a, b in zip([*first, *second], *laws, strict=True)}
 nx.draw_networkx_labels(graph, places, names | {"image": "image", "scores": "scores"}, 9, ax=left)
-left.set_title("Laws of the channels, before and after training")
+left.set_title("Digits: laws of the channels, before and after training")
 left.set_axis_off()
 
 times = run.parameter.t
@@ -85,8 +85,12 @@ right.legend()
 # The claims hold.
 
 assert network.n_laws == 10, "not one law per channel"
+assert network.basis_chart(theta0).dim == 502 and network.n_paths == 86_650, "other sizes"
+small = ReLUNetwork.convolutional((1, 4, 4), [Conv(2, 2), Conv(2, 2)], 2)
+rank = np.linalg.matrix_rank(small.lift_jacobian(small.random_point(rng=0)))
+assert rank == small.dim - small.n_laws, "there are more laws"
 assert run.parameter.loss[-1] < 0.7 * run.parameter.loss[0], "nothing was learned"
 drift = np.abs(laws[1] - laws[0]) / np.sum(theta0**2)
 assert drift.max() < 1e-3, "the laws drift"
-assert run.max_deviation < 2e-2, "the flows part"
+assert run.max_deviation < 1e-2, "the flows part"
 assert run.control_deviation > 0.05, "any laws would do"

@@ -60,11 +60,13 @@ for panel, name in zip(panels, own, strict=True):
     moved = own[name] - own[name][0]
     for member in range(3):
         columns = [channel[member] for channel in stream]
-        panel.plot(runs[name].t, moved[:, columns], color=BLUE, alpha=0.6)
+        panel.plot(runs[name].t, moved[:, columns], color=BLUE, alpha=0.6, label="single neurons")
     sums = np.stack([moved[:, channel].sum(axis=1) for channel in stream], axis=1)
-    panel.plot(runs[name].t, sums, color=PURPLE, linewidth=2.5)
-    panel.set(xlabel="time t", title=f"{name} skips")
-panels[0].set_ylabel("change of the laws of single neurons (thin), of channels (thick)")
+    panel.plot(runs[name].t, sums, color=PURPLE, linewidth=2.5, label="channels of the stream")
+    panel.set(xlabel="time t", title=f"Iris, {name} skips")
+panels[0].set_ylabel("change of the laws")
+lines, names = panels[0].get_legend_handles_labels()
+panels[1].legend([lines[0], lines[-1]], [names[0], names[-1]])
 
 # %%
 # The claims hold.

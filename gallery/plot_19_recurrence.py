@@ -49,9 +49,10 @@ along = np.array([network.unpack(point)[1] for point in theta])
 loops = np.diagonal(along, axis1=1, axis2=2) ** 2
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4))
-left.plot(times, laws - laws[0], color=BLUE)
-left.plot(times, laws + loops - laws[0] - loops[0], color=PURPLE, alpha=0.6)
-left.set(xlabel="time of training t", title="Change of the laws, and with loops counted in")
+counted = left.plot(times, laws + loops - laws[0] - loops[0], color=PURPLE, alpha=0.6)
+own = left.plot(times, laws - laws[0], color=BLUE)
+left.legend([own[0], counted[0]], ["laws", "with the loops counted in"])
+left.set(xlabel="time of training t", title="Change of the laws of the 12 units")
 right.semilogy(times[1:], run.deviation[1:], color=BLUE, label="distance of the two flows")
 right.semilogy(times, run.parameter.loss, color=GREY, label="loss")
 right.set(xlabel="time of training t", title="Both flows")
