@@ -509,9 +509,9 @@ class IntrinsicMetric(HorizontalMetric):
         smallest = float(np.min(ratios, initial=1.0, where=kept))
         if smallest < np.finfo(np.float64).eps / _INVERSE_RTOL:
             raise NotOnImageError(
-                f"K(z) is singular to rounding: eigenvalues of {smallest:.0e} beside 1; metric.norm "
-                "and metric.inner_product need no inverse matrix and keep their digits",
-                smallest,
+                f"K(z) is singular to rounding: eigenvalues of {smallest:.0e} beside 1; "
+                "metric.norm and metric.inner_product need no inverse and keep their digits",
+                0.0,
             )
         inverse = np.where(kept, 1.0 / np.where(kept, values, 1.0), 0.0)
         return np.einsum("...ik,...k,...jk->...ij", vectors, inverse, vectors)
