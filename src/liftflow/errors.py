@@ -125,3 +125,7 @@ class FlowError(LiftflowError, RuntimeError):
 
 class GeodesicError(LiftflowError, RuntimeError):
     """A geodesic cannot be continued, or none was found between two points."""
+
+
+class MissingExtraError(LiftflowError, ImportError):
+    """An optional package is not installed: the message says how to get it."""

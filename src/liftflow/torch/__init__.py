@@ -1,0 +1,23 @@
+"""The bridge to PyTorch, an extra: ``pip install 'liftflow[torch]'``.
+
+:func:`from_torch` reads any module whose units are positively homogeneous, channel by channel;
+:class:`TorchNetwork` is an architecture like any other, :class:`TorchLoss` a loss by torch's
+autograd, and :class:`LawMonitor` watches the laws of an ordinary training loop.
+"""
+
+from importlib.util import find_spec
+
+from liftflow.errors import MissingExtraError
+
+if find_spec("torch") is None:
+    raise MissingExtraError(
+        "liftflow.torch needs PyTorch, which is not installed: pip install 'liftflow[torch]'"
+    )
+
+from liftflow.torch.certificate import Certificate as Certificate
+from liftflow.torch.loss import TorchLoss as TorchLoss
+from liftflow.torch.monitor import LawMonitor as LawMonitor
+from liftflow.torch.network import TorchNetwork as TorchNetwork
+from liftflow.torch.network import from_torch as from_torch
+
+__all__ = ["Certificate", "LawMonitor", "TorchLoss", "TorchNetwork", "from_torch"]

@@ -1,0 +1,444 @@
+"""A module of PyTorch as an architecture."""
+
+import copy
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from autograd.extend import defjvp, defvjp, primitive
+
+from liftflow.architectures import Architecture, ChannelGraph
+from liftflow.architectures.anchors import ChannelChart
+from liftflow.doors import door
+from liftflow.errors import ArchitectureError, InputError, NotRecoverableError
+from liftflow.linalg import over_batch
+from liftflow.torch import rules as _  # noqa: F401 - registers what operations do
+from liftflow.torch.assembly import channel_graph, without_effect
+from liftflow.torch.certificate import Certificate, certify
+from liftflow.torch.trace import Reader
+from liftflow.torch.workbench import Workbench, as_inputs, in_double, same_randomness
+from liftflow.typing import (
+    Covector,
+    FloatArray,
+    Laws,
+    Lifted,
+    LiftedTangent,
+    OneTheta,
+    OnHidden,
+    Rng,
+    Tangent,
+    Theta,
+    as_array,
+    as_ordered,
+    as_rng,
+)
+
+
+@primitive
+def _lift(theta: FloatArray, network: "TorchNetwork") -> FloatArray:
+    return over_batch(network._settle, [theta], [1])
+
+
+# First derivatives only, as of a chart's coordinates.
+defvjp(_lift, lambda ans, theta, network: lambda g: network.lift_vjp(theta, g))
+defjvp(_lift, lambda g, ans, theta, network: network.lift_jvp(theta, g))
+
+
+@door
+def from_torch(
+    module: Any,
+    example_inputs: Any,
+    *,
+    opaque: Iterable[str] = (),
+    certified: bool = True,
+    batch_norm_eps: float | None = None,
+) -> "tuple[TorchNetwork, OneTheta]":
+    """Read a module of PyTorch, channel by channel.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Copied, in its mode of the moment: ``eval()`` and ``train()`` have different laws where
+        there is batch norm. Parameters with ``requires_grad=False`` are constants.
+    example_inputs : torch.Tensor, or a tuple of positional arguments
+        Of the shapes that the module takes; a batch of two or more.
+    opaque : iterable of str
+        Modules ("encoder.norm") or operations ("softmax", "encoder.softmax") that are not
+        positively homogeneous: the channels that meet there are grounded.
+    certified : bool
+        Whether to check on random data, in float64, that the function is invariant and the laws
+        are conserved.
+    batch_norm_eps : float, optional
+        The ε of batch norms in training mode, instead of their own. It fixes the scale of the
+        filters before it; with 1e-30, which is nothing in float64, each filter w has the law ‖w‖².
+
+    Returns
+    -------
+    network : TorchNetwork
+        Of the parameters that train and have an effect.
+    theta0 : OneTheta
+        Their values.
+
+    Raises
+    ------
+    ArchitectureError
+        An operation that cannot be read, or a check that fails: names the node or the layer, and
+        says what to do.
+
+    References
+    ----------
+    Ours.
+    """
+    network = TorchNetwork(module, example_inputs, opaque=opaque, certified=certified,
+        batch_norm_eps=batch_norm_eps)
+    return network, network.theta0.copy()
+
+
+class TorchNetwork(Architecture):
+    r"""A module of PyTorch by its channels, without a list of paths.
+
+    Its symmetries are the rescalings :math:`θ_e ↦ e^{(Xτ)_e} θ_e` of the channel graph, its laws
+    :math:`h = X^\top θ^2`. The lift takes θ to the point z of its orbit on which the laws have the
+    values that they have at import, :math:`z = Ψ(θ, h(θ_{import}))`: D numbers that determine the
+    orbit, as all products along paths do, of which there are far too many.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        As :func:`from_torch` takes it, like all that follows.
+    example_inputs : torch.Tensor, or a tuple of positional arguments
+        Of the shapes that the module takes.
+    opaque : iterable of str
+        Names of what is grounded.
+    certified : bool
+        Whether to check the result.
+    batch_norm_eps : float, optional
+        The ε of batch norms in training mode.
+
+    Attributes
+    ----------
+    channels : ChannelGraph
+        Which parameter rescales with which channel.
+    parameter_names : tuple of str
+        What the blocks of θ are called in the module.
+    without_effect : tuple of str
+        Parameters that train, but do not change the function: they are no part of θ.
+    certificate : Certificate or None
+        What the checks found.
+    """
+
+    coordinates: ClassVar[str] = "basis"
+
+    def __init__(
+        self,
+        module: torch.nn.Module,
+        example_inputs: Any,
+        *,
+        opaque: Iterable[str] = (),
+        certified: bool = True,
+        batch_norm_eps: float | None = None,
+    ) -> None:
+        self.workbench = bench = Workbench(module, batch_norm_eps)
+        inputs = in_double(as_inputs(example_inputs))
+        reader = Reader(bench.module, list(as_ordered(opaque, "opaque")))
+        with same_randomness():
+            reader.read(inputs)
+        idle = without_effect(reader)
+        used = [name for name in bench.names if name in reader.uses and name not in idle]
+        if not used:
+            raise ArchitectureError("no parameter of the module trains and has an effect")
+        self.without_effect = tuple(name for name in bench.names if name not in used)
+        self.drops_units = reader.drops_units
+        bench.lay_out(used)
+        self.channels: ChannelGraph = channel_graph(reader, bench.shapes)
+        self.parameter_names = tuple(bench.shapes)
+        super().__init__(
+            bench.theta.size,
+            (bench.theta.size,),
+            self.channels.n_channels,
+            list(bench.shapes.values()),
+        )
+        self.certificate: Certificate | None = None
+        if certified:
+            self.certificate = certify(bench, self.channels, inputs, self.without_effect)
+        self.theta0: FloatArray = bench.theta.copy()
+        self.theta0.setflags(write=False)
+
+    def __repr__(self) -> str:
+        """Say what it is in one line."""
+        kind = type(self.workbench.template).__name__
+        return f"TorchNetwork({kind}, dim={self.dim}, n_laws={self.n_laws})"
+
+    def describe(self) -> dict[str, int]:
+        """Return facts of the network for a summary, by name."""
+        return {"n_channels": self.n_laws, "image_dim": self.dim - self.n_laws}
+
+    # Modules and their states.
+
+    def to_module(self, theta: OneTheta) -> Any:
+        """Copy the module that was read, with the parameters θ, in its own dtype.
+
+        Returns
+        -------
+        module : torch.nn.Module
+            Nobody else's; in float32 it has θ to seven digits.
+        """
+        module = copy.deepcopy(self.workbench.template)
+        values = self._tensors(theta)
+        working = dict(self.workbench.module.named_parameters())
+        for name, parameter in module.named_parameters():
+            dtype = self.workbench.dtypes[name]
+            if name in values:
+                parameter.data = values[name].to(dtype)
+            elif name in self.without_effect:
+                parameter.data = working[name].detach().to(dtype).clone()
+        return module
+
+    def to_state_dict(self, theta: OneTheta) -> dict[str, Any]:
+        """Return θ as a ``state_dict`` that the module loads, in its own dtype."""
+        return dict(self.to_module(theta).state_dict())
+
+    def from_state_dict(self, state: Mapping[str, Any]) -> OneTheta:
+        """Read θ from a ``state_dict`` of the module, or from the module's named parameters.
+
+        Raises
+        ------
+        InputError
+            A parameter is missing, or has another shape.
+        """
+        parts = []
+        for name, shape in self.workbench.shapes.items():
+            value = state.get(name)
+            if value is None or tuple(value.shape) != shape:
+                got = "none" if value is None else f"shape {tuple(value.shape)}"
+                raise InputError(f"the state must hold {name} of shape {shape}, got {got}")
+            parts.append(value.detach().double().cpu().numpy().ravel())
+        return self._theta(np.concatenate(parts), "the state")
+
+    def from_module(self, module: Any) -> OneTheta:
+        """Read θ from a module like the one that was read."""
+        return self.from_state_dict(dict(module.named_parameters()))
+
+    def _tensors(self, theta: OneTheta) -> dict[str, torch.Tensor]:
+        point = as_array(theta, "theta", (self.dim,), batch=False, differentiable=False)
+        result, start = {}, 0
+        for name, shape in self.workbench.shapes.items():
+            stop = start + math.prod(shape)
+            result[name] = torch.tensor(point[start:stop]).reshape(shape)
+            start = stop
+        return result
+
+    # The laws.
+
+    def conservation_laws(self, theta: Theta) -> Laws:
+        """Evaluate the laws h = Xᵀθ², one per channel."""
+        return self.channels.laws(theta)
+
+    def laws_jvp(self, theta: Theta, tangent: Tangent) -> Laws:
+        """Push a velocity of θ forward by the laws, ∂h(θ) v = 2 Xᵀ(θ ∘ v)."""
+        return self.channels.laws_jvp(theta, tangent)
+
+    def laws_hessian(self, theta: Theta, tangent_a: Tangent, tangent_b: Tangent) -> Laws:
+        """Second derivative ∂²h[v, w] of the laws, the same at every θ."""
+        return self.laws_jvp(tangent_a, tangent_b)
+
+    def conservation_laws_jacobian(self, theta: Theta) -> Any:
+        """Jacobian ∂h(θ) = 2 Xᵀ D_θ as a dense matrix."""
+        theta = self._theta(theta)
+        self._refuse_dense(theta, self.n_laws, self.dim)
+        return 2.0 * self.channels.law_matrix.toarray() * theta[..., None, :]
+
+    def laws_size(self, theta: Theta, tangent: Tangent | None = None) -> Laws:
+        """Size of the terms of h(θ), or of ∂h(θ) v."""
+        point = self._theta(theta, differentiable=False)
+        other = point if tangent is None else self._theta(tangent, "tangent", differentiable=False)
+        factor = 1.0 if tangent is None else 2.0
+
+        def sizes(a: FloatArray, b: FloatArray) -> FloatArray:
+            return factor * (abs(self.channels.law_matrix) @ np.abs(a * b))
+
+        return over_batch(sizes, [point, other], [1, 1], shape=(self.n_laws,))
+
+    def laws_rank(self, theta: OneTheta) -> int:
+        """Number of independent laws at θ: its channels.
+
+        Raises
+        ------
+        NotRecoverableError
+            Zeros cut channels off from the ground; names them.
+        """
+        point = as_array(theta, "theta", (self.dim,), batch=False, differentiable=False)
+        self.channels.strongest_anchors(point)
+        return self.n_laws
+
+    def solve_laws_jvp(self, theta: Theta, laws_tangent: Laws) -> Tangent:
+        """Solve ∂h(θ) v = w for the shortest v, by a solve with the Laplacian."""
+        return self.channels.solve(theta, laws_tangent)
+
+    def project_to_laws(self, theta: Theta, laws: Laws, *, max_steps: int = 50) -> Theta:
+        """Slide θ along its orbit, by rescaling, to the one point where h has these values.
+
+        Parameters
+        ----------
+        max_steps : int
+            Not used: the problem is convex and always solved.
+        """
+        return self.channels.project_to_laws(theta, laws)
+
+    def rescale(self, theta: Theta, log_factors: OnHidden) -> Theta:
+        """Act by the symmetry, θ_e ↦ e^{(Xτ)_e} θ_e: the function stays."""
+        return self.channels.rescale(theta, log_factors)
+
+    # The lift.
+
+    @cached_property
+    def laws0(self) -> FloatArray:
+        """The values of the laws at which z lies."""
+        return np.asarray(self.conservation_laws(self.theta0))
+
+    def _settle(self, theta: FloatArray) -> FloatArray:
+        gap = np.abs(self.channels.laws(theta) - self.laws0)
+        if np.all(gap <= 1e-15 * np.max(np.abs(self.laws0), initial=0.0)):
+            return theta.copy()
+        return self.channels.project_to_laws(theta, self.laws0)
+
+    def _factors(self, theta: FloatArray, z: FloatArray) -> FloatArray:
+        """e^{Xτ}, which takes θ to z."""
+        own = np.ones(self.dim)
+        np.divide(z, theta, out=own, where=theta != 0)
+        if np.all(theta):
+            return own
+        tree = self.channels.strongest_anchors(theta)
+        return self.channels.rescale(np.ones(self.dim), tree.solve(np.log(own[tree.edges])))
+
+    def lift(self, theta: Theta) -> Lifted:
+        """Slide θ along its orbit to z, where the laws have their values at import."""
+        return _lift(self._theta(theta), self)
+
+    def lift_jvp(self, theta: Theta, tangent: Tangent) -> LiftedTangent:
+        r"""Push a velocity of θ forward, :math:`P_z e^{Xτ} v` with the projection onto ker ∂h."""
+
+        def push(point: FloatArray, vector: FloatArray) -> FloatArray:
+            z = self._settle(point)
+            return self.channels.to_horizontal(z, self._factors(point, z) * vector)
+
+        return self._over(push, theta, tangent, "tangent")
+
+    def lift_vjp(self, theta: Theta, covector: Covector) -> Tangent:
+        r"""Pull a covector on z back, :math:`e^{Xτ} P_z g`."""
+
+        def pull(point: FloatArray, form: FloatArray) -> FloatArray:
+            z = self._settle(point)
+            return self._factors(point, z) * self.channels.to_horizontal(z, form)
+
+        return self._over(pull, theta, covector, "covector")
+
+    def lift_hessian(self, theta: Theta, tangent_a: Tangent, tangent_b: Tangent) -> LiftedTangent:
+        """Evaluate the second derivative of the lift, by two solves with the Laplacian."""
+        graph = self.channels
+
+        def bend(point: FloatArray, a: FloatArray, b: FloatArray) -> FloatArray:
+            z = self._settle(point)
+            weight = self._factors(point, z)
+
+            def turn(right: FloatArray) -> FloatArray:
+                return graph.along(graph.laplacian.solve(z**2, -right))
+
+            along_a, along_b = (turn(graph.laws_jvp(z, weight * v) / 2) for v in (a, b))
+            moved_a, moved_b = (weight * v + z * w for v, w in ((a, along_a), (b, along_b)))
+            bent = weight * a * along_b + moved_b * along_a
+            right = graph.laws_jvp(moved_a, moved_b) / 2 + graph.laws_jvp(z, bent) / 2
+            return bent + z * turn(right)
+
+        arrays = [self._theta(each, differentiable=False) for each in (theta, tangent_a, tangent_b)]
+        return over_batch(bend, arrays, [1, 1, 1])
+
+    def lift_rank(self, theta: OneTheta) -> int:
+        """Dimension of the image about z, D − C."""
+        return self.dim - self.laws_rank(theta)
+
+    def _over(self, function: Any, theta: Any, vector: Any, name: str) -> FloatArray:
+        arrays = [
+            self._theta(theta, differentiable=False),
+            self._theta(vector, name, differentiable=False),
+        ]
+        return over_batch(function, arrays, [1, 1])
+
+    def project_to_image(self, z: Lifted, *, near: Theta | None = None) -> Lifted:
+        """Slide a nearby vector onto the image.
+
+        Parameters
+        ----------
+        near : Theta, optional
+            Not used.
+        """
+        return self.lift(self._lifted(z, differentiable=False))
+
+    def project_to_range(self, theta: Theta, lifted_vec: LiftedTangent) -> LiftedTangent:
+        """Project orthogonally onto range ∂φ(θ), which is ker ∂h at z."""
+
+        def project(point: FloatArray, vector: FloatArray) -> FloatArray:
+            return self.channels.to_horizontal(self._settle(point), vector)
+
+        return self._over(project, theta, lifted_vec, "vector")
+
+    def solve_vjp(self, theta: Theta, covector: Tangent) -> Covector:
+        """Solve ∂φ(θ)ᵀ g = v for the shortest g."""
+
+        def solve(point: FloatArray, vector: FloatArray) -> FloatArray:
+            z = self._settle(point)
+            return self.channels.to_horizontal(z, vector / self._factors(point, z))
+
+        return self._over(solve, theta, covector, "covector")
+
+    def solve_jvp(self, theta: Theta, lifted_tangent: LiftedTangent) -> Tangent:
+        """Solve ∂φ(θ) v = ζ for the shortest v, the horizontal lift."""
+
+        def solve(point: FloatArray, vector: FloatArray) -> FloatArray:
+            z = self._settle(point)
+            return self.channels.to_horizontal(point, vector / self._factors(point, z))
+
+        return self._over(solve, theta, lifted_tangent, "vector")
+
+    # Recovery.
+
+    def recover(self, z: Lifted, laws: Laws, *, near: Theta | None = None) -> Theta:
+        """Recover Ψ(z, h): slide z along its orbit to these laws.
+
+        Parameters
+        ----------
+        near : Theta, optional
+            Not used: z has the signs of θ.
+        """
+        return self.channels.project_to_laws(self._lifted(z, differentiable=False), laws)
+
+    def basis_chart(self, theta: OneTheta) -> ChannelChart:
+        """Chart of the image whose anchors are the strongest at θ: D − C coordinates, no path."""
+        return self.channels.chart(theta)
+
+    # Points.
+
+    def random_point(self, n_samples: int = 1, rng: Rng = None) -> Theta:
+        """Draw parameters about those at import: their sizes, normal numbers.
+
+        Parameters
+        ----------
+        n_samples : int
+            With one sample there is no sample axis.
+        """
+        points = np.reshape(super().random_point(n_samples, rng), (-1, self.dim))
+        start = 0
+        for shape in self.block_shapes:
+            own = slice(start, start + math.prod(shape))
+            points[:, own] *= np.sqrt(np.mean(self.theta0[own] ** 2)) or 1.0
+            start = own.stop
+        return points[0] if n_samples == 1 else points
+
+    def fibre_point(self, theta: Theta, rng: Rng = None) -> Theta:
+        """Draw another point of the orbit, on another invariant set."""
+        point = self._theta(theta, differentiable=False)
+        lead = point.shape[:-1]
+        return self.rescale(point, 0.5 * as_rng(rng).standard_normal((*lead, self.n_laws)))
