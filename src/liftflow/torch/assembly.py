@@ -1,7 +1,8 @@
 """From the uses of parameters that a run of a module leaves behind to its channel graph."""
 
+import math
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,14 +28,8 @@ class Ends:
 
 def without_effect(reader: Reader) -> set[str]:
     """Name the biases whose only effect a mean takes away again."""
-    if not reader.centred:
-        return set()
-    centred = np.concatenate(reader.centred)
-    return {
-        name
-        for name, uses in reader.uses.items()
-        if all(use.is_bias and np.isin(use.heads, centred).all() for use in uses)
-    }
+    found = reader.centred - reader.seen
+    return {name for name in found if all(use.is_bias for use in reader.uses[name])}
 
 
 def channel_graph(reader: Reader, shapes: dict[str, tuple[int, ...]]) -> ChannelGraph:
@@ -80,7 +75,7 @@ def _placed(uses: Sequence[Use], shape: tuple[int, ...]) -> tuple[Ends, list[Int
                 heads.flat[entries.ravel()] = np.broadcast_to(use.heads, entries.shape).ravel()
         leader = Ends(_narrow(tails), _narrow(heads))
     rows = []
-    for use in uses:
+    for use in uses[1:] if uses[0].entries is None else uses:
         own = leader.tails, leader.heads
         if use.entries is not None:
             own = tuple(np.broadcast_to(e, shape).ravel()[use.entries] for e in own)  # type: ignore
@@ -99,6 +94,26 @@ def _narrow(ends: IntArray) -> IntArray:
         if ends.shape[axis] and np.all(ends == first):
             ends = first
     return ends
+
+
+def _by_runs(block: Block) -> Block:
+    """Split axes along which ends change once in so many entries, as behind a flattened image."""
+    shape, tails, heads = block.shape, block.tails, block.heads
+    for axis in reversed(range(len(shape))):
+        size = shape[axis]
+        steps = [size]
+        for ends in (tails, heads):
+            if ends.shape[axis] > 1:
+                rest = tuple(a for a in range(ends.ndim) if a != axis)
+                steps += (1 + np.flatnonzero(np.any(np.diff(ends, axis=axis), axis=rest))).tolist()
+        length = math.gcd(*steps)
+        if 1 < length < size:
+            shape = (*shape[:axis], size // length, length, *shape[axis + 1 :])
+            tails, heads = (
+                np.expand_dims(e if e.shape[axis] == 1 else e.take(range(0, size, length), axis), axis + 1)
+                for e in (tails, heads)
+            )
+    return Block(block.start, shape, tails, heads)
 
 
 class _Classes:
@@ -148,23 +163,21 @@ def _by_blocks(
     leaders: dict[str, Ends], shapes: dict[str, tuple[int, ...]], classes: _Classes, reader: Reader
 ) -> BlockGraph:
     """Take the classes with a parameter that rescales for channels."""
-    number = classes.number
-    moved = np.zeros(classes.firsts.size, dtype=bool)
-    for ends in leaders.values():
-        tails, heads = np.broadcast_arrays(number[ends.tails], number[ends.heads])
-        moves = tails != heads
-        moved[tails[moves]] = moved[heads[moves]] = True
-    moved[0] = False
-    channel = np.where(moved, np.cumsum(moved) - 1, -1)[number]
     blocks, start = [], 0
     for name, shape in shapes.items():
         own = shape or (1,)
         tails, heads = (
-            _narrow(channel[e.reshape((1,) * (len(own) - e.ndim) + e.shape)])
+            _narrow(classes.number[e.reshape((1,) * (len(own) - e.ndim) + e.shape)])
             for e in (leaders[name].tails, leaders[name].heads)
         )
-        blocks.append(Block(start, own, tails, heads))
+        blocks.append(_by_runs(Block(start, own, tails, heads)))
         start = blocks[-1].part.stop
+    moved = np.zeros(classes.firsts.size, dtype=bool)
+    for block in blocks:
+        moved[block.moving] = True
+    moved[0] = False
+    channel = np.where(moved, np.cumsum(moved) - 1, -1)
+    blocks = [replace(b, tails=channel[b.tails], heads=channel[b.heads]) for b in blocks]
     members = _called(classes.firsts[moved], reader)
     return BlockGraph(blocks, len(members), members, list(shapes))
 

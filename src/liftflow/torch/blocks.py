@@ -90,6 +90,16 @@ class Block:
         both = zip(self.tails.shape, self.heads.shape, strict=True)
         return not any(a > 1 and b > 1 for a, b in both)
 
+    @property
+    def moving(self) -> IntArray:
+        """Channels, or the ground, that one of its entries leads to or from, loops apart."""
+        if self.is_matrix:
+            tails, heads = np.unique(self.tails)[:, None], np.unique(self.heads)
+        else:
+            tails, heads = np.broadcast_arrays(self.tails, self.heads)
+        tails, heads = np.broadcast_arrays(tails, heads)
+        return np.unique([tails[tails != heads], heads[tails != heads]])
+
 
 class BlockGraph(ChannelGraph):
     """The channel graph of tensors, which never lists its parameters one by one.
@@ -118,9 +128,7 @@ class BlockGraph(ChannelGraph):
         self.members, self.names, self.grids = members, names, ()
         touched = np.zeros(n_channels + 1, dtype=bool)
         for block in self.blocks:
-            moves = block.tails != block.heads
-            for ends in (block.tails, block.heads):
-                touched[np.broadcast_to(ends, moves.shape)[moves]] = True
+            touched[block.moving] = True
         refuse_idle(~touched[:-1], members)
 
     # What the rest of the library may ask for, and large networks had better not.
@@ -143,34 +151,36 @@ class BlockGraph(ChannelGraph):
 
     # Sums over the parameters of a channel, and factors from the channels of a parameter.
 
-    def at_ends(self, *values: FloatArray, absolute: bool = False) -> tuple[FloatArray, FloatArray]:
-        """Add up a product of numbers per parameter at the heads and at the tails.
+    def at_ends(self, *values: FloatArray) -> FloatArray:
+        """Add up a product of numbers per parameter, and their sizes, at both ends of each.
 
         Parameters
         ----------
         *values : array, shape=[dim]
             Factors.
-        absolute : bool
-            Whether to add up the sizes of the products.
 
         Returns
         -------
-        into, out_of : array, shape=[n_channels]
-            Loops count in both.
+        sums : array, shape=[2, 2, n_channels]
+            At heads and at tails, of the numbers and of their sizes. Loops count at both.
         """
-        into, out_of = np.zeros((2, self.n_channels + 1))
-        for block in self.blocks:
-            for piece in block.pieces():
-                product = values[0][piece.part]
-                for factor in values[1:]:
-                    product = product * factor[piece.part]
-                product = (np.abs(product) if absolute else product).reshape(piece.shape)
-                product = product.sum(axis=piece.idle_axes, keepdims=True)
-                for total, ends in ((into, piece.heads), (out_of, piece.tails)):
+        totals = np.zeros((2, 2, self.n_channels + 1))
+        for piece in self._pieces:
+            product = values[0][piece.part]
+            for factor in values[1:]:
+                product = product * factor[piece.part]
+            product = product.reshape(piece.shape)
+            for kind, numbers in enumerate((product, np.abs(product))):
+                small = numbers.sum(axis=piece.idle_axes, keepdims=True)
+                for end, ends in enumerate((piece.heads, piece.tails)):
                     still = tuple(a for a, n in enumerate(ends.shape) if n == 1)
-                    sums = np.broadcast_to(product.sum(axis=still, keepdims=True), ends.shape)
-                    np.add.at(total, ends.ravel(), sums.ravel())
-        return into[:-1], out_of[:-1]
+                    sums = np.broadcast_to(small.sum(axis=still, keepdims=True), ends.shape)
+                    np.add.at(totals[end, kind], ends.ravel(), sums.ravel())
+        return totals[..., :-1]
+
+    @cached_property
+    def _pieces(self) -> tuple[Block, ...]:
+        return tuple(piece for block in self.blocks for piece in block.pieces())
 
     def laws(self, theta: Theta) -> Laws:
         """Evaluate the laws h = Xᵀθ², differentiably."""
@@ -186,7 +196,7 @@ class BlockGraph(ChannelGraph):
         return over_batch(lambda t, v: 2.0 * self._sums(t, v), arrays, [1, 1])
 
     def _sums(self, *values: FloatArray) -> FloatArray:
-        into, out_of = self.at_ends(*values)
+        into, out_of = self.at_ends(*values)[:, 0]
         return into - out_of
 
     def along(self, logs: FloatArray) -> FloatArray:
@@ -217,17 +227,10 @@ class BlockGraph(ChannelGraph):
         """
         out = np.empty_like(values) if out is None else out
         at_tails, at_heads = np.append(tails, 1.0), np.append(heads, 1.0)
-        for block in self.blocks:
-            for piece in block.pieces():
-                target = out[piece.part].reshape(piece.shape)
-                factor, other = at_heads[piece.heads], at_tails[piece.tails]
-                if piece.is_matrix:
-                    np.multiply(values[piece.part].reshape(piece.shape), factor, out=target)
-                    target *= other
-                else:
-                    np.multiply(
-                        values[piece.part].reshape(piece.shape), factor * other, out=target
-                    )
+        for piece in self._pieces:
+            target = out[piece.part].reshape(piece.shape)
+            np.multiply(values[piece.part].reshape(piece.shape), at_heads[piece.heads], out=target)
+            target *= at_tails[piece.tails]
         return out
 
     def rescale(self, theta: Theta, logs: OnHidden) -> FloatArray:
@@ -246,8 +249,7 @@ class BlockGraph(ChannelGraph):
         *values : array, shape=[dim]
             Factors.
         """
-        into, out_of = self.at_ends(*values, absolute=True)
-        return into + out_of
+        return self.at_ends(*values)[:, 1].sum(axis=0)
 
     @cached_property
     def laplacian(self) -> Laplacian:

@@ -45,6 +45,7 @@ def certify(
     bench: Workbench,
     graph: ChannelGraph,
     inputs: tuple[Any, ...],
+    theta: FloatArray,
     idle: Sequence[str] = (),
     rng: Rng = 0,
 ) -> Certificate:
@@ -56,6 +57,8 @@ def certify(
         With the parameters of the graph laid out.
     inputs : tuple
         An example; floating tensors are replaced by random ones, others are kept.
+    theta : array, shape=[dim]
+        Where to look.
     idle : sequence of str
         Parameters that have no effect.
 
@@ -65,7 +68,6 @@ def certify(
         A check fails: names the layer.
     """
     rng = as_rng(rng)
-    theta = bench.theta.copy()
     draws = 1 if theta.size > _LARGE else _DRAWS
     data = [pytree.tree_map(lambda leaf: _random_like(leaf, rng), inputs) for _ in range(draws)]
     weights: list[torch.Tensor] = []
@@ -84,14 +86,14 @@ def certify(
     effects = {n: _largest(p.grad) / top for n, p in loose.items()}
     for parameter in loose.values():
         parameter.grad = None
+    bench.forget_gradient()
     if effects and max(effects.values()) > _TOLERANCE:
         name = max(effects, key=effects.__getitem__)
         raise ArchitectureError(_failure(f"the gradient of {name}, which is to have no effect,",
                                          effects[name], (name,)), (name,))
-    into, out_of = _sums(graph, theta, gradient)
-    sizes = _sizes(graph, theta, gradient)
+    sums, sizes = _sums(graph, theta, gradient)
     floor = 1e-6 * float(np.max(sizes, initial=0.0)) or 1.0
-    residual = np.abs(into - out_of) / np.maximum(sizes, floor)
+    residual = np.abs(sums) / np.maximum(sizes, floor)
     worst = int(np.argmax(residual)) if residual.size else -1
     conservation = float(residual[worst]) if residual.size else 0.0
     if not conservation <= _TOLERANCE:
@@ -99,6 +101,7 @@ def certify(
             _failure(f"∂h·∇ℓ of {_shown(graph.members[worst])}", conservation, ()),
             (graph.members[worst],),
         )
+    del gradient
     logs = _SPREAD * rng.standard_normal(graph.n_channels)
     invariance = _change(bench, graph, data, theta, logs)
     if not invariance <= _TOLERANCE:
@@ -140,16 +143,12 @@ def _largest(gradient: torch.Tensor | None) -> float:
 
 
 def _sums(graph: ChannelGraph, *values: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Xᵀ applied to a product of numbers per parameter, and the sizes of its terms."""
     if isinstance(graph, BlockGraph):
-        return graph.at_ends(*values)
-    product = graph.law_matrix @ np.multiply(*values)
-    return product, np.zeros_like(product)
-
-
-def _sizes(graph: ChannelGraph, *values: FloatArray) -> FloatArray:
-    if isinstance(graph, BlockGraph):
-        return graph.law_sizes(*values)
-    return abs(graph.law_matrix) @ np.abs(np.multiply(*values))
+        (into, into_sizes), (out_of, out_sizes) = graph.at_ends(*values)
+        return into - out_of, into_sizes + out_sizes
+    product = np.multiply(*values)
+    return graph.law_matrix @ product, abs(graph.law_matrix) @ np.abs(product)
 
 
 def _outputs(bench: Workbench, data: Any, theta: FloatArray) -> list[FloatArray]:

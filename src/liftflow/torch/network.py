@@ -3,7 +3,6 @@
 import copy
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,7 +13,7 @@ from liftflow.architectures import Architecture, ChannelGraph
 from liftflow.architectures.anchors import ChannelChart
 from liftflow.doors import door
 from liftflow.errors import ArchitectureError, InputError, NotRecoverableError
-from liftflow.linalg import over_batch
+from liftflow.linalg import lengths, over_batch
 from liftflow.torch import rules as _  # noqa: F401 - registers what operations do
 from liftflow.torch.assembly import channel_graph, without_effect
 from liftflow.torch.certificate import Certificate, certify
@@ -92,9 +91,14 @@ def from_torch(
     ----------
     Ours.
     """
-    network = TorchNetwork(module, example_inputs, opaque=opaque, certified=certified,
-        batch_norm_eps=batch_norm_eps)
-    return network, network.theta0.copy()
+    network = TorchNetwork(
+        module,
+        example_inputs,
+        opaque=opaque,
+        certified=certified,
+        batch_norm_eps=batch_norm_eps,
+    )
+    return network, network.workbench.theta.copy()
 
 
 class TorchNetwork(Architecture):
@@ -152,7 +156,8 @@ class TorchNetwork(Architecture):
             raise ArchitectureError("no parameter of the module trains and has an effect")
         self.without_effect = tuple(name for name in bench.names if name not in used)
         self.drops_units = reader.drops_units
-        bench.lay_out(used)
+        if used != bench.names:
+            bench.lay_out(used)
         self.channels: ChannelGraph = channel_graph(reader, bench.shapes)
         self.parameter_names = tuple(bench.shapes)
         super().__init__(
@@ -162,10 +167,14 @@ class TorchNetwork(Architecture):
             list(bench.shapes.values()),
         )
         self.certificate: Certificate | None = None
+        theta = bench.theta
+        self._laws0: FloatArray = np.asarray(self.channels.laws(theta))
+        parts = np.split(theta, np.cumsum([math.prod(s) for s in self.block_shapes])[:-1])
+        self._sizes = [float(lengths(part)) / math.sqrt(part.size) or 1.0 for part in parts]
         if certified:
-            self.certificate = certify(bench, self.channels, inputs, self.without_effect)
-        self.theta0: FloatArray = bench.theta.copy()
-        self.theta0.setflags(write=False)
+            self.certificate = certify(
+                bench, self.channels, inputs, theta.copy(), self.without_effect
+            )
 
     def __repr__(self) -> str:
         """Say what it is in one line."""
@@ -294,16 +303,11 @@ class TorchNetwork(Architecture):
 
     # The lift.
 
-    @cached_property
-    def laws0(self) -> FloatArray:
-        """The values of the laws at which z lies."""
-        return np.asarray(self.conservation_laws(self.theta0))
-
     def _settle(self, theta: FloatArray) -> FloatArray:
-        gap = np.abs(self.channels.laws(theta) - self.laws0)
-        if np.all(gap <= 1e-15 * np.max(np.abs(self.laws0), initial=0.0)):
+        gap = np.abs(self.channels.laws(theta) - self._laws0)
+        if np.all(gap <= 1e-15 * np.max(np.abs(self._laws0), initial=0.0)):
             return theta.copy()
-        return self.channels.project_to_laws(theta, self.laws0)
+        return self.channels.project_to_laws(theta, self._laws0)
 
     def _factors(self, theta: FloatArray, z: FloatArray) -> FloatArray:
         """e^{Xτ}, which takes θ to z."""
@@ -431,9 +435,9 @@ class TorchNetwork(Architecture):
         """
         points = np.reshape(super().random_point(n_samples, rng), (-1, self.dim))
         start = 0
-        for shape in self.block_shapes:
+        for shape, size in zip(self.block_shapes, self._sizes, strict=True):
             own = slice(start, start + math.prod(shape))
-            points[:, own] *= np.sqrt(np.mean(self.theta0[own] ** 2)) or 1.0
+            points[:, own] *= size
             start = own.stop
         return points[0] if n_samples == 1 else points
 

@@ -247,9 +247,11 @@ def reduce(
 # Layers.
 
 
-def _bias(reader: Reader, bias: Tensor | None, heads: IntArray) -> None:
+def _bias(reader: Reader, bias: Tensor | None, heads: IntArray, result: Tensor) -> None:
     if bias is not None:
         reader.use(bias, GROUND, heads, is_bias=True)
+        if reader.is_weight(bias):
+            reader.biased[id(result)] = reader.entries(bias)[0]
 
 
 @rule("linear")
@@ -270,7 +272,7 @@ def linear(
     for row in rows.numpy():
         own = reader.new(weight.shape[0], reader._origin(weight))
         reader.use(weight, row[None, :], own[:, None])
-        _bias(reader, bias, own)
+        _bias(reader, bias, own, result)
         heads.append(own)
     table = torch.from_numpy(np.stack(heads).astype(np.float64))
     reader._mark(result, table[places].reshape(result.shape))
@@ -333,7 +335,7 @@ def _convolution(n_axes: int) -> None:
             tails = np.repeat(tails, n_out // groups, axis=1)
         heads = reader.new(n_out, reader._origin(weight))
         reader.use(weight, tails.reshape(-1, n_in, *ones), heads.reshape(-1, 1, *ones))
-        _bias(reader, bias, heads)
+        _bias(reader, bias, heads, result)
         reader.put(result, heads, axis)
 
     @rule(f"conv_transpose{n_axes}d")
@@ -350,7 +352,7 @@ def _convolution(n_axes: int) -> None:
         if groups > 1:
             heads = np.repeat(heads, n_in // groups, axis=1)
         reader.use(weight, own.reshape(-1, 1, *ones), heads.reshape(-1, n_out, *ones))
-        _bias(reader, bias, new)
+        _bias(reader, bias, new, result)
         reader.put(result, new, axis)
 
 
@@ -380,13 +382,16 @@ def batch_norm(
     ε: that fixes the scale, unless it is negligible, and then it is a symmetry of its own. Biases
     before it have no effect. In both cases channels begin anew behind it.
     """
-    own = reader.per_channel(input, 1)
+    symbols, own = reader.symbols(input), reader.per_channel(input, 1)
     if training or running_mean is None:
         if eps > NEGLIGIBLE_EPS:
             reader.identify(own, GROUND)
-        reader.centred.append(own)
+        one_each = bool((symbols == symbols[:1, :, ...].amax(dim=(0, *range(2, symbols.ndim)), keepdim=True)).all())
+        if id(input) in reader.biased and one_each:
+            reader.centred.add(reader.biased[id(input)])
         hat = np.full(own.size, GROUND)
     else:
+        reader._see(input)
         hat = own
         reader.identify(own[(running_mean != 0).numpy()], GROUND)
     heads = hat
@@ -396,7 +401,7 @@ def batch_norm(
     elif bias is not None and hat is not own:
         heads = reader.new(own.size, reader._origin(bias))
         reader.identify(heads, hat)
-    _bias(reader, bias, heads)
+    _bias(reader, bias, heads, result)
     reader.put(result, heads, 1)
 
 

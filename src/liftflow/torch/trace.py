@@ -63,8 +63,8 @@ class Reader(TorchFunctionMode):
         Of each trainable parameter.
     equal : list of (array, array)
         Symbols that are one channel.
-    centred : list of array
-        Symbols from which the mean is taken: biases have no effect on them.
+    centred, seen : set of str
+        Biases whose mean is taken away at once, and biases that something else sees as well.
     drops_units : bool
         Whether units are dropped at random.
     """
@@ -75,7 +75,9 @@ class Reader(TorchFunctionMode):
         self.parameters = {id(p): n for n, p in module.named_parameters() if p.requires_grad}
         self.uses: dict[str, list[Use]] = {}
         self.equal: list[tuple[IntArray, IntArray]] = []
-        self.centred: list[IntArray] = []
+        self.centred: set[str] = set()
+        self.seen: set[str] = set()
+        self.biased: dict[int, str] = {}
         self.origins: list[tuple[int, str]] = [(0, "ground")]
         self.n_symbols, self.drops_units = 2, False
         self._symbols: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
@@ -103,6 +105,7 @@ class Reader(TorchFunctionMode):
         with self._hooks(), torch.enable_grad(), self:
             outputs = self.module(*inputs)
         for tensor in _tensors(outputs):
+            self._see(tensor)
             self._ground(self.symbols(tensor))
         if missed := sorted(self.opaque - self._met):
             raise ArchitectureError(
@@ -145,6 +148,8 @@ class Reader(TorchFunctionMode):
         if not known:
             return result
         name = _name(func)
+        for tensor in known if name != "batch_norm" else known[1:]:
+            self._see(tensor)
         if self._hidden or self.opaque & {name, self._here(name)}:
             self._met |= {name, self._here(name)}
             self._hide(known, result)
@@ -160,6 +165,10 @@ class Reader(TorchFunctionMode):
         else:
             raise self._refusal(name, "is not positively homogeneous, or not known to be")
         return result
+
+    def _see(self, tensor: torch.Tensor) -> None:
+        if id(tensor) in self.biased:
+            self.seen.add(self.biased[id(tensor)])
 
     def _hide(self, known: list[torch.Tensor], result: Any) -> None:
         for tensor in known:

@@ -90,6 +90,12 @@ class Workbench:
             parameters[name].grad, parameters[name].data = None, part
             start += part.numel()
 
+    def forget_gradient(self) -> None:
+        """Free the memory of the gradient until it is asked for again."""
+        self.gradient = None
+        for parameter in self.module.parameters():
+            parameter.grad = None
+
     @property
     def theta(self) -> FloatArray:
         """The numbers that are laid out, which are not copied."""
