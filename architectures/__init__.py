@@ -3,11 +3,11 @@
 from liftflow.architectures.attention import Attention as Attention
 from liftflow.architectures.base import Architecture as Architecture
 from liftflow.architectures.channels import ChannelGraph as ChannelGraph
-from liftflow.architectures.kernel import ParameterKernel as ParameterKernel
 from liftflow.architectures.laplacian import GroundedLaplacian as GroundedLaplacian
 from liftflow.architectures.linear import DeepLinear as DeepLinear
 from liftflow.architectures.linear import TwoLayerLinear as TwoLayerLinear
 from liftflow.architectures.neural_ode import LinearNeuralODE as LinearNeuralODE
+from liftflow.architectures.path_kernel import ParameterKernel as ParameterKernel
 from liftflow.architectures.paths import BasisPathChart as BasisPathChart
 from liftflow.architectures.product import ProductArchitecture as ProductArchitecture
 from liftflow.architectures.relu import ReLUNetwork as ReLUNetwork

@@ -11,11 +11,11 @@ from autograd.extend import defjvp, defvjp, primitive
 from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 
-from liftflow.architectures.incidence import Incidence, shown
+from liftflow.architectures.incidence import Incidence
 from liftflow.architectures.laplacian import Laplacian
-from liftflow.errors import NotRecoverableError
+from liftflow.errors import NotRecoverableError, listed
 from liftflow.linalg import over_batch
-from liftflow.typing import FloatArray, IntArray, Laws, Tangent, Theta, as_array
+from liftflow.typing import FloatArray, IntArray, Laws, Tangent, Theta, as_array, as_vector
 
 
 class ChannelAnchors(ABC):
@@ -68,7 +68,7 @@ class SpanningTree(ChannelAnchors):
             lost = np.setdiff1d(np.arange(ground), self.channels)
             raise NotRecoverableError(
                 "no anchors join these channels to the ground: "
-                f"{shown([graph.members[c] for c in lost])}",
+                f"{listed(map(repr, [graph.members[c] for c in lost]))}",
                 [graph.members[c] for c in lost],
             )
         at = np.asarray(number[self.channels, self.parents]).ravel().astype(np.intp) - 1
@@ -307,7 +307,7 @@ class ChannelChart:
     def representative(self, coordinates: FloatArray) -> FloatArray:
         """Rebuild θ̂, with anchors ±1, from one array of coordinates."""
         theta = np.empty(self.graph.dim)
-        theta[self.edges] = coordinates
+        theta[self.edges] = as_vector(coordinates, "coordinates", self.dim)
         theta[self.anchors.edges] = self.signs
         return theta
 

@@ -2,36 +2,20 @@
 
 import itertools
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from abc import ABCMeta, abstractmethod
+from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import autograd
 import geomstats.backend as gs
 import numpy as np
-from autograd.tracer import isbox
-from scipy.sparse.linalg import LinearOperator
 
+from liftflow.architectures.maps import LawsMap, SmoothMap, with_overrides
+from liftflow.architectures.maps import followed_by_autograd as followed_by_autograd
+from liftflow.architectures.maps import watched as watched
 from liftflow.doors import Guarded, door
-from liftflow.errors import (
-    ArchitectureError,
-    InputError,
-    LiftflowError,
-    NotDifferentiableError,
-    NotRecoverableError,
-    ShapeError,
-)
-from liftflow.linalg import (
-    RANK_RTOL,
-    ROUNDING,
-    lengths,
-    minimal_solution,
-    over_batch,
-    range_basis,
-    row_sizes,
-    scaled_rank,
-)
+from liftflow.errors import ArchitectureError, InputError, NotRecoverableError, ShapeError
+from liftflow.linalg import RANK_RTOL, ROUNDING, lengths, over_batch
 from liftflow.typing import (
     Covector,
     FloatArray,
@@ -52,7 +36,6 @@ from liftflow.typing import (
     got,
     refuse_beyond,
     shown,
-    untraced,
 )
 
 MOST_SIGNS = 6
@@ -61,81 +44,50 @@ MOST_SIGNS = 6
 _GAUSS_NEWTON_STEPS = 100
 _GAUSS_NEWTON_RTOL = 1e-9
 _LAWS_RTOL = 1e-10
-_NO_BATCH = (
-    "{} must broadcast over leading axes, theta of shape [..., dim] to an array of shape "
-    "[..., *{}]; write theta[..., i] for theta[i], axis=-1 for sums, and join a list by numpy.stack"
-)
+
+_PHI = {
+    "lift": "value",
+    "lift_jvp": "jvp",
+    "lift_vjp": "vjp",
+    "lift_jacobian": "jacobian",
+    "lift_hessian": "hessian",
+    "lift_hvp": "hvp",
+    "lift_rank": "rank",
+    "solve_jvp": "solve",
+    "solve_vjp": "solve_transposed",
+    "project_to_range": "project_to_range",
+}
+"""Verbs of φ by the names under which a class may write them itself; and those of h."""
+
+_H = {
+    "conservation_laws": "value",
+    "laws_jvp": "jvp",
+    "conservation_laws_jacobian": "jacobian",
+    "laws_hessian": "hessian",
+    "laws_rank": "rank",
+    "laws_size": "terms",
+    "solve_laws_jvp": "solve",
+    "project_to_tangent": "project_to_kernel",
+}
 
 
-@contextmanager
-def followed_by_autograd(what: str) -> Iterator[None]:
-    """Raise what helps where autograd cannot follow a function that a user wrote.
+class _Surface(ABCMeta):
+    """Leaves what few readers look for out of ``dir``: the names that a class calls further."""
 
-    Parameters
-    ----------
-    what : str
-        The function.
+    _further: frozenset[str]
 
-    Yields
-    ------
-    None
-        To the block that differentiates it.
-
-    Raises
-    ------
-    NotDifferentiableError
-        Autograd failed there.
-    """
-    try:
-        yield
-    except (LiftflowError, ArithmeticError, MemoryError):
-        raise
-    except Exception as error:  # whatever a function does with an array that is traced
-        raise NotDifferentiableError(
-            f"autograd cannot follow {what} ({error}); write it with autograd.numpy, or with "
-            "geomstats.backend and start Python with GEOMSTATS_BACKEND=autograd"
-        ) from error
+    def __dir__(cls) -> list[str]:
+        """List the names for tables of contents and for completion."""
+        return [name for name in super().__dir__() if name not in cls._further]
 
 
-def watched(function: Callable[[Any], Any], what: str) -> Callable[[Any], Any]:
-    """Let autograd differentiate a function, but not take one that left it for a constant.
-
-    Parameters
-    ----------
-    function : callable
-        Of one array.
-    what : str
-        What the error message calls it.
-
-    Returns
-    -------
-    watched : callable
-        The same, but it raises a ``NotDifferentiableError``.
-    """
-
-    def watching(point: Any) -> Any:
-        value = function(point)
-        if not isbox(value):
-            elsewhere = 1.01 * untraced(point) + 0.01
-            if np.asarray(value).dtype == object or not np.array_equal(
-                value, function(elsewhere), equal_nan=True
-            ):
-                raise NotDifferentiableError(
-                    f"autograd cannot follow {what}, which returns numbers out of its sight; do "
-                    "not pass its argument to numpy.array or numpy.asarray, nor return a list"
-                )
-            return value + 0.0 * gs.sum(point)  # a constant, for which autograd would warn
-        return value
-
-    return watching
-
-
-class Architecture(Guarded, ABC):
+class Architecture(Guarded, metaclass=_Surface):
     r"""A factorisation φ of the loss ℓ = f∘φ, with the conservation laws h of its flows.
 
     Only :meth:`lift` must be written; then every derivative comes from autograd. Writing
     :meth:`lift_jvp` as well replaces autograd, and writing :meth:`lift_vjp` replaces the dense
-    Jacobian: each method that is overridden only makes the others cheaper.
+    Jacobian: each method that is overridden only makes the others cheaper. The methods look at
+    what they are given, and then call the maps :attr:`phi` and :attr:`h`, which do not.
 
     Parameters
     ----------
@@ -163,8 +115,32 @@ class Architecture(Guarded, ABC):
     coordinates: ClassVar[str] = "full"
     """Coordinates in which the intrinsic flow of this family is integrated best."""
 
-    _lift_is_checked: bool = False
-    _laws_are_checked: bool = False
+    _further: ClassVar[frozenset[str]] = (
+        frozenset(_PHI)
+        - {
+            "lift",
+            "lift_jvp",
+            "lift_vjp",
+            "lift_jacobian",
+        }
+        | frozenset(_H) - {"conservation_laws", "conservation_laws_jacobian"}
+        | {
+            "align",
+            "basis_chart",
+            "describe",
+            "fibre_point",
+            "lifted_dim",
+            "lifted_distance",
+            "lifted_norm",
+            "project_to_image",
+            "project_to_laws",
+            "sheets",
+        }
+    )
+
+    def __dir__(self) -> list[str]:
+        """Leave the further names out, as the class does."""
+        return [name for name in super().__dir__() if name not in self._further]
 
     if not TYPE_CHECKING:
 
@@ -224,53 +200,8 @@ class Architecture(Guarded, ABC):
     def _laws(self, laws: Any, name: str = "laws") -> Any:
         return as_array(laws, name, (self.n_laws,), differentiable=False)
 
-    def _refuse_dense(self, points: Any, rows: int, columns: int) -> None:
-        lead = math.prod(points.shape[:-1])
-        refuse_beyond(float(lead) * rows * columns, f"a dense matrix of {rows} × {columns} numbers")
-
-    def _check_lift(self, theta: Any) -> None:
-        """Refuse a lift of another shape, or one that does not broadcast, when it is first used."""
-        by_autograd = type(self).lift_jvp is Architecture.lift_jvp  # else a family knows better
-        if not self._lift_is_checked and by_autograd and not isbox(theta) and np.size(theta):
-            self._check_shape(theta, self.lift, "lift", "lifted_shape", self.lifted_shape)
-            self._lift_is_checked = True
-
-    def _check_laws(self, theta: Any) -> None:
-        """Refuse laws as :meth:`_check_lift` does a lift."""
-        by_autograd = type(self).laws_jvp is Architecture.laws_jvp
-        if not self._laws_are_checked and by_autograd and not isbox(theta) and np.size(theta):
-            laws = self.conservation_laws
-            self._check_shape(theta, laws, "conservation_laws", "(n_laws,)", (self.n_laws,))
-            self._laws_are_checked = True
-
-    def _check_shape(
-        self, theta: Any, function: Any, what: str, given: str, shape: tuple[int, ...]
-    ) -> None:
-        one = np.reshape(theta, (-1, self.dim))[0]
-        points, name = np.stack([one, 1.01 * one]), f"the {what} of {type(self).__name__}"
-        each = [np.asarray(function(point)) for point in points]
-        if each[0].shape != shape:
-            raise ShapeError(
-                f"{name} takes θ to an array of shape {each[0].shape}, but {given} is {shape}; "
-                f"give super().__init__ what fits {what}(theta)"
-            )
-        kind = each[0].dtype
-        if kind.kind not in "iuf" or (kind.kind == "f" and not np.can_cast(np.float64, kind)):
-            raise InputError(f"{name} must return real numbers of float64, got {kind}")
-        try:
-            both = np.asarray(function(points))
-        except Exception as error:
-            raise ShapeError(f"{_NO_BATCH.format(name, given)}: {error}") from error
-        if not np.array_equal(both.shape, np.shape(each)) or not np.allclose(
-            both,
-            each,
-            rtol=1e-9,
-            atol=1e-9 * np.max(np.abs(each), initial=0.0),
-            equal_nan=True,
-        ):
-            raise ShapeError(
-                f"{_NO_BATCH.format(name, given)}: two θ at once give other numbers than each"
-            )
+    def _one_theta(self, theta: Any, name: str = "theta") -> FloatArray:
+        return as_array(theta, name, (self.dim,), batch=False, differentiable=False)
 
     # Blocks.
 
@@ -292,11 +223,14 @@ class Architecture(Guarded, ABC):
                 f"pack takes {len(self.block_shapes)} blocks of shapes {self.block_shapes}, "
                 f"got {len(blocks)}"
             )
+        rows = enumerate(zip(blocks, self.block_shapes, strict=True))
+        return self._pack([as_array(block, f"block {i}", shape) for i, (block, shape) in rows])
+
+    def _pack(self, blocks: Sequence[Any]) -> Any:
         flat = []
-        for number, (block, shape) in enumerate(zip(blocks, self.block_shapes, strict=True)):
-            array = as_array(block, f"block {number}", shape)
-            lead = array.shape[: len(array.shape) - len(shape)]
-            flat.append(gs.reshape(array, (*lead, math.prod(shape))))
+        for block, shape in zip(blocks, self.block_shapes, strict=True):
+            lead = block.shape[: len(block.shape) - len(shape)]
+            flat.append(gs.reshape(block, (*lead, math.prod(shape))))
         return gs.concatenate(flat, axis=-1)
 
     def unpack(self, theta: Theta) -> tuple[Any, ...]:
@@ -306,7 +240,9 @@ class Architecture(Guarded, ABC):
         -------
         *blocks : tuple of array, shape=[..., *block_shape]
         """
-        theta = self._theta(theta)
+        return self._unpack(self._theta(theta))
+
+    def _unpack(self, theta: Any) -> tuple[Any, ...]:
         blocks, start = [], 0
         for shape in self.block_shapes:
             stop = start + math.prod(shape)
@@ -316,28 +252,34 @@ class Architecture(Guarded, ABC):
 
     # The lift and its derivatives.
 
+    @cached_property
+    def phi(self) -> SmoothMap:
+        """The lift φ as a smooth map, unchecked: for inner loops."""
+        return with_overrides(self._lift_map(), self, "_lift_map", _PHI)
+
+    def _lift_map(self) -> SmoothMap:
+        name = f"the lift of {type(self).__name__}"
+        shapes = self.lifted_shape, self.block_shapes
+        return SmoothMap(self.lift, self.dim, *shapes, name, "lifted_shape")
+
     @abstractmethod
     def lift(self, theta: Theta) -> Lifted:
         """Evaluate the lift φ."""
 
     def lift_jvp(self, theta: Theta, tangent: Tangent) -> LiftedTangent:
         """Push a velocity of θ forward, ∂φ(θ) v."""
-        theta, tangent = _together(self._theta(theta), self._theta(tangent, "tangent"))
-        self._check_lift(theta)
-        name = f"the lift of {type(self).__name__}"
-        with followed_by_autograd(name):
-            return autograd.make_jvp(watched(self.lift, name))(theta)(tangent)[1]
+        return self.phi.own("jvp")(self._theta(theta), self._theta(tangent, "tangent"))
+
+    def lift_vjp(self, theta: Theta, covector: Covector) -> Tangent:
+        """Pull a covector on z back, ∂φ(θ)ᵀ g."""
+        return self.phi.own("vjp")(self._theta(theta), self._lifted(covector, "covector"))
 
     def lift_jacobian(self, theta: Theta) -> Jacobian:
-        """Jacobian ∂φ(θ) as a dense matrix, from one :meth:`lift_jvp` per parameter."""
-        theta = self._theta(theta)
-        self._refuse_dense(theta, self.lifted_dim, self.dim)
-        columns = self.lift_jvp(theta[..., None, :], gs.eye(self.dim))
-        columns = gs.reshape(columns, (*theta.shape[:-1], self.dim, self.lifted_dim))
-        return gs.moveaxis(columns, -1, -2)
+        """Jacobian ∂φ(θ) as a dense matrix."""
+        return self.phi.own("jacobian")(self._theta(theta))
 
     def lift_hessian(self, theta: Theta, tangent_a: Tangent, tangent_b: Tangent) -> LiftedTangent:
-        """Evaluate the second derivative of the lift, ∂²φ(θ)[a, b]; by autograd unless overridden.
+        """Evaluate the second derivative of the lift, ∂²φ(θ)[a, b].
 
         With a = b = θ̇ along a horizontal geodesic of 𝓜_θ₀ it is the acceleration of z, because
         that of θ lies in range ∂hᵀ, on which ∂φ vanishes.
@@ -347,36 +289,14 @@ class Architecture(Guarded, ABC):
         acceleration : LiftedTangent
             Symmetric in its two vectors.
         """
-        theta, a, b = gs.broadcast_arrays(
-            self._theta(theta, differentiable=False),
-            self._theta(tangent_a, "tangent_a", differentiable=False),
-            self._theta(tangent_b, "tangent_b", differentiable=False),
-        )
-        name = f"the lift of {type(self).__name__}"
-        with followed_by_autograd(name):
-            jvp = autograd.make_jvp(watched(self.lift, name))
-            return autograd.make_jvp(lambda t: jvp(t)(a)[1] + 0.0 * gs.sum(t))(theta)(b)[1]
-
-    def lift_vjp(self, theta: Theta, covector: Covector) -> Tangent:
-        """Pull a covector on z back, ∂φ(θ)ᵀ g."""
-        theta = self._theta(theta)
-        self._check_lift(theta)
-        covector = self._lifted(covector, "covector")
-        lead = covector.shape[: len(covector.shape) - len(self.lifted_shape)]
-        flat = gs.reshape(covector, (*lead, self.lifted_dim))
-        return gs.einsum("...ij,...i->...j", self.lift_jacobian(theta), flat)
+        named = {"theta": theta, "tangent_a": tangent_a, "tangent_b": tangent_b}
+        arrays = [self._theta(array, name, False) for name, array in named.items()]
+        return self.phi.own("hessian")(*arrays)
 
     def lift_hvp(self, theta: Theta, tangent: Tangent, covector: Covector) -> Tangent:
         """Differentiate the pullback, ∂²φ(θ)[v, ·]ᵀ g, the Hessian of ⟨g, φ⟩ times v."""
-        covector = self._lifted(covector, "covector")
-        theta, tangent = _together(self._theta(theta), self._theta(tangent, "tangent"))
-        lead = covector.shape[: covector.ndim - len(self.lifted_shape)]
-        theta = theta + np.zeros((*lead, 1))
-        # 0 t, because autograd warns where the derivative of a linear lift is constant.
-        with followed_by_autograd(f"the lift of {type(self).__name__}"):
-            return autograd.grad(
-                lambda t: gs.sum(covector * self.lift_jvp(t, tangent)) + 0.0 * gs.sum(t)
-            )(theta)
+        theta, tangent = self._theta(theta), self._theta(tangent, "tangent")
+        return self.phi.own("hvp")(theta, tangent, self._lifted(covector, "covector"))
 
     def lift_rank(self, theta: OneTheta) -> int:
         """Dimension of the image about φ(θ), the rank of ∂φ(θ).
@@ -386,22 +306,46 @@ class Architecture(Guarded, ABC):
         ArchitectureError
             ∂φ(θ) is too large for a dense matrix.
         """
-        if not self._dense_jacobian:
-            raise ArchitectureError(
-                f"the rank of ∂φ needs a dense matrix of {self.lifted_dim} × {self.dim} numbers, "
-                f"which is too large; {type(self).__name__} may write its own lift_rank(theta)"
-            )
-        return scaled_rank(self.lift_jacobian(theta))
+        return self.phi.own("rank")(self._one_theta(theta))
+
+    def solve_jvp(self, theta: Theta, lifted_tangent: LiftedTangent) -> Tangent:
+        """Solve ∂φ(θ) v = ζ for the shortest v, the horizontal lift, in the sense of least squares.
+
+        Returns
+        -------
+        horizontal_vec : Tangent
+            In range ∂φᵀ.
+        """
+        theta = self._theta(theta, differentiable=False)
+        return self.phi.own("solve")(theta, self._lifted(lifted_tangent, "vector", False))
+
+    def solve_vjp(self, theta: Theta, covector: Tangent) -> Covector:
+        """Solve ∂φ(θ)ᵀ g = v for the shortest g on z, in the sense of least squares."""
+        theta = self._theta(theta, differentiable=False)
+        return self.phi.own("solve_transposed")(theta, self._theta(covector, "covector", False))
+
+    def project_to_range(self, theta: Theta, lifted_vec: LiftedTangent) -> LiftedTangent:
+        """Project orthogonally onto range ∂φ(θ), the tangent space of the image at φ(θ).
+
+        Parameters
+        ----------
+        lifted_vec : LiftedTangent
+            Any vector of the lifted space.
+        """
+        theta = self._theta(theta, differentiable=False)
+        return self.phi.own("project_to_range")(theta, self._lifted(lifted_vec, "vector", False))
 
     def gram_apply(self, theta: Theta, covector: Covector) -> LiftedTangent:
         """Apply the lifted Gram operator, M(θ) g = ∂φ ∂φᵀ g, without forming it."""
-        return self.lift_jvp(theta, self.lift_vjp(theta, covector))
+        theta = self._theta(theta)
+        return self.phi.jvp(theta, self.phi.vjp(theta, self._lifted(covector, "covector")))
 
     def gram_matrix(self, theta: Theta) -> LiftedMatrix:
         """Lifted Gram operator M(θ) as a dense matrix."""
-        theta = self._theta(theta)
-        self._refuse_dense(theta, self.lifted_dim, self.lifted_dim)
-        jacobian = self.lift_jacobian(theta)
+        theta, size = self._theta(theta), self.lifted_dim
+        lead = float(math.prod(theta.shape[:-1]))
+        refuse_beyond(lead * size**2, f"a dense matrix of {size} × {size} numbers")
+        jacobian = self.phi.jacobian(theta)
         return gs.einsum("...ik,...jk->...ij", jacobian, jacobian)
 
     def lifted_distance(self, theta_a: Theta, theta_b: Theta) -> Scalars:
@@ -479,109 +423,38 @@ class Architecture(Guarded, ABC):
             f"the image is left after {_GAUSS_NEWTON_STEPS} steps; start from a closer near"
         )
 
-    def project_to_range(self, theta: Theta, lifted_vec: LiftedTangent) -> LiftedTangent:
-        """Project orthogonally onto range ∂φ(θ), the tangent space of the image at φ(θ).
-
-        Parameters
-        ----------
-        lifted_vec : LiftedTangent
-            Any vector of the lifted space.
-        """
-
-        def project(point: FloatArray, vector: FloatArray) -> FloatArray:
-            if self._dense_jacobian:
-                basis = range_basis(self.lift_jacobian(point))
-                return (basis @ (basis.T @ vector.ravel())).reshape(vector.shape)
-            return self.lift_jvp(point, minimal_solution(self._differential(point), vector))
-
-        return self._over_lifted(project, theta, lifted_vec, self.lifted_shape)
-
-    def solve_vjp(self, theta: Theta, covector: Tangent) -> Covector:
-        """Solve ∂φ(θ)ᵀ g = v for the shortest g on z, in the sense of least squares."""
-        arrays = [
-            self._theta(theta, differentiable=False),
-            self._theta(covector, "covector", differentiable=False),
-        ]
-
-        def solve(point: FloatArray, vector: FloatArray) -> FloatArray:
-            if self._dense_jacobian:
-                solution = np.linalg.pinv(self.lift_jacobian(point).T, rcond=RANK_RTOL) @ vector
-            else:
-                solution = minimal_solution(self._differential(point).T, vector)
-            return solution.reshape(self.lifted_shape)
-
-        return over_batch(solve, arrays, [1, 1], shape=self.lifted_shape)
-
-    def solve_jvp(self, theta: Theta, lifted_tangent: LiftedTangent) -> Tangent:
-        """Solve ∂φ(θ) v = ζ for the shortest v, the horizontal lift, in the sense of least squares.
-
-        Returns
-        -------
-        horizontal_vec : Tangent
-            In range ∂φᵀ.
-        """
-
-        def solve(point: FloatArray, vector: FloatArray) -> FloatArray:
-            if self._dense_jacobian:
-                return np.linalg.pinv(self.lift_jacobian(point), rcond=RANK_RTOL) @ vector.ravel()
-            return minimal_solution(self._differential(point), vector.ravel())
-
-        return self._over_lifted(solve, theta, lifted_tangent, (self.dim,))
-
-    @property
-    def _dense_jacobian(self) -> bool:
-        return self.lifted_dim * self.dim <= 4_000_000
-
-    def _differential(self, theta: FloatArray) -> LinearOperator:
-        """∂φ(θ) as an operator between flat vectors."""
-        return LinearOperator(
-            (self.lifted_dim, self.dim),
-            matvec=lambda v: self.lift_jvp(theta, v.ravel()).ravel(),
-            rmatvec=lambda g: self.lift_vjp(theta, g.reshape(self.lifted_shape)),
-            dtype=np.float64,
-        )
-
-    def _over_lifted(
-        self, function: Any, theta: Any, lifted: Any, shape: tuple[int, ...]
-    ) -> FloatArray:
-        arrays = [
-            self._theta(theta, differentiable=False),
-            self._lifted(lifted, "vector", differentiable=False),
-        ]
-        return over_batch(function, arrays, [1, len(self.lifted_shape)], shape)
-
     # The conservation laws.
+
+    @cached_property
+    def h(self) -> SmoothMap:
+        """The conservation laws h as a smooth map, unchecked: for inner loops."""
+        return with_overrides(self._laws_map(), self, "_laws_map", _H)
+
+    def _laws_map(self) -> SmoothMap:
+        name = f"the laws of {type(self).__name__}"
+        shapes = (self.n_laws,), self.block_shapes
+        return LawsMap(self.conservation_laws, self.dim, *shapes, name, "(n_laws,)")
 
     def conservation_laws(self, theta: Theta) -> Laws:
         """Evaluate the known conservation laws h; none are known unless a family says so."""
         return self._theta(theta)[..., :0]
 
     def conservation_laws_jacobian(self, theta: Theta) -> Any:
-        """Jacobian ∂h(θ) as a dense matrix, from one :meth:`laws_jvp` per parameter.
+        """Jacobian ∂h(θ) as a dense matrix.
 
         Returns
         -------
         jacobian : array, shape=[..., n_laws, dim]
         """
-        theta = self._theta(theta)
-        self._refuse_dense(theta, self.dim, self.dim)  # on the way
-        columns = self.laws_jvp(theta[..., None, :], gs.eye(self.dim))
-        return gs.moveaxis(columns, -1, -2)
+        return self.h.own("jacobian")(self._theta(theta))
 
     def laws_rank(self, theta: OneTheta) -> int:
         """Number of independent laws at θ, the rank of ∂h(θ)."""
-        point = as_array(theta, "theta", (self.dim,), batch=False, differentiable=False)
-        return scaled_rank(self.conservation_laws_jacobian(point))
+        return self.h.own("rank")(self._one_theta(theta))
 
     def laws_jvp(self, theta: Theta, tangent: Tangent) -> Laws:
-        """Push a velocity of θ forward by the laws, ∂h(θ) v; by autograd unless overridden."""
-        theta, tangent = _together(self._theta(theta), self._theta(tangent, "tangent"))
-        self._check_laws(theta)
-        if self.n_laws == 0:
-            return theta[..., :0]
-        name = f"the laws of {type(self).__name__}"
-        with followed_by_autograd(name):
-            return autograd.make_jvp(watched(self.conservation_laws, name))(theta)(tangent)[1]
+        """Push a velocity of θ forward by the laws, ∂h(θ) v."""
+        return self.h.own("jvp")(self._theta(theta), self._theta(tangent, "tangent"))
 
     def laws_size(self, theta: Theta, tangent: Tangent | None = None) -> Laws:
         """Size of the terms that h(θ), or ∂h(θ) v, is a sum of: the unit of tolerances for it.
@@ -590,39 +463,20 @@ class Architecture(Guarded, ABC):
         ----------
         tangent : Tangent, optional
             The vector v; without it the terms are those of h(θ).
-
-        Returns
-        -------
-        size : Laws
-            By default of ∂h, block by block of θ.
         """
         theta = self._theta(theta, differentiable=False)
-        jacobian = self._block_sizes(self.conservation_laws_jacobian(theta))
-        if tangent is None:
-            size = np.einsum("...kb,...b->...k", jacobian, self._block_sizes(theta))
-            return size + np.abs(self.conservation_laws(theta))
-        vector = self._theta(tangent, "tangent", differentiable=False)
-        return np.einsum("...kb,...b->...k", jacobian, self._block_sizes(vector))
-
-    def _block_sizes(self, vectors: Any) -> FloatArray:
-        """Largest entry of each block of θ, shape=[..., n_blocks]."""
-        starts = np.cumsum([0, *map(math.prod, self.block_shapes[:-1])])
-        return np.maximum.reduceat(np.abs(vectors), starts, axis=-1)
+        if tangent is not None:
+            tangent = self._theta(tangent, "tangent", differentiable=False)
+        return self.h.own("terms")(theta, tangent)
 
     def laws_hessian(self, theta: Theta, tangent_a: Tangent, tangent_b: Tangent) -> Laws:
-        """Second derivative ∂²h(θ)[v, w] of the laws; by autograd unless overridden."""
-        tangent_a = self._theta(tangent_a, "tangent_a")
-        theta, second = _together(self._theta(theta), self._theta(tangent_b, "tangent_b"))
-        theta, first = _together(theta, tangent_a)
-        if self.n_laws == 0:
-            return theta[..., :0]
-        with followed_by_autograd(f"the laws of {type(self).__name__}"):
-            return autograd.make_jvp(lambda t: self.laws_jvp(t, second))(theta)(first)[1]
+        """Second derivative ∂²h(θ)[v, w] of the laws."""
+        first, second = self._theta(tangent_a, "tangent_a"), self._theta(tangent_b, "tangent_b")
+        return self.h.own("hessian")(self._theta(theta), first, second)
 
     def project_to_tangent(self, theta: Theta, vector: Tangent) -> Tangent:
         """Project orthogonally onto ker ∂h(θ), v − ∂hᵀ(∂h∂hᵀ)⁺∂h v."""
-        theta, vector = self._theta(theta), self._theta(vector, "vector")
-        return vector - self.solve_laws_jvp(theta, self.laws_jvp(theta, vector))
+        return self.h.own("project_to_kernel")(self._theta(theta), self._theta(vector, "vector"))
 
     def solve_laws_jvp(self, theta: Theta, laws_tangent: Laws) -> Tangent:
         """Solve ∂h(θ) v = w for the shortest v, ∂hᵀ(∂h∂hᵀ)⁺ w.
@@ -632,10 +486,8 @@ class Architecture(Guarded, ABC):
         normal_vec : Tangent
             Orthogonal to ker ∂h; least squares where laws are dependent.
         """
-        jacobian = np.asarray(self.conservation_laws_jacobian(theta))
-        tangent, sizes = self._laws(laws_tangent, "laws_tangent"), row_sizes(jacobian)
-        inverse = np.linalg.pinv(jacobian / sizes[..., None], rcond=RANK_RTOL)
-        return np.einsum("...jk,...k->...j", inverse, tangent / sizes)
+        theta = self._theta(theta, differentiable=False)
+        return self.h.own("solve")(theta, self._laws(laws_tangent, "laws_tangent"))
 
     def project_to_laws(self, theta: Theta, laws: Laws, *, max_steps: int = 50) -> Theta:
         """Move θ to a nearby point of {h = laws}: Gauss–Newton steps along range ∂hᵀ.
@@ -657,14 +509,14 @@ class Architecture(Guarded, ABC):
         laws = self._laws(laws)
 
         def project(point: FloatArray, target: FloatArray) -> FloatArray:
-            gap, size = np.inf, self.laws_size(point) + np.abs(target)
+            gap, size = np.inf, self.h.terms(point) + np.abs(target)
             size = np.where(size > 0, size, 1.0)
             for _ in range(max_steps):
-                defect = target - self.conservation_laws(point)
+                defect = target - self.h(point)
                 previous, gap = gap, float(np.max(np.abs(defect) / size, initial=0.0))
                 if gap == 0.0 or (gap < _LAWS_RTOL and gap >= previous / 2):
                     return point
-                point = point + self.solve_laws_jvp(point, defect)
+                point = point + self.h.solve(point, defect)
             raise NotRecoverableError(
                 f"no point of the invariant set found near theta: the laws still differ by "
                 f"{gap:.2e} of their size after {max_steps} Gauss–Newton steps; start from a "
@@ -727,16 +579,16 @@ class Architecture(Guarded, ABC):
         target, n_lifted = np.concatenate([np.ravel(z), laws]), self.lifted_dim
 
         def residual(point: FloatArray) -> FloatArray:
-            return np.append(self.lift(point), self.conservation_laws(point)) - target
+            return np.append(self.phi(point), self.h(point)) - target
 
         counts = [math.prod(shape) for shape in self.block_shapes]
         gap = residual(theta)
         for _ in range(_GAUSS_NEWTON_STEPS):
             # Each block of θ in its own units too: no step, rank or tolerance depends on the units
             # of θ, or on those of one layer against another.
-            blocks = [self.lift_jacobian(theta), self.conservation_laws_jacobian(theta)]
-            jacobian, own = np.vstack(blocks), self._block_sizes(theta)
-            terms = self._block_sizes(jacobian) @ own + np.abs(target)
+            jacobian = np.vstack([self.phi.jacobian(theta), self.h.jacobian(theta)])
+            own = self.phi.block_sizes(theta)
+            terms = self.phi.block_sizes(jacobian) @ own + np.abs(target)
             terms = sizes = np.where(terms > 0, terms, 1.0)
             if alike:
                 parts = np.split(terms, [n_lifted])
@@ -783,7 +635,7 @@ class Architecture(Guarded, ABC):
         sheets : array, shape=[n_sheets, dim]
             The first is θ; the only one where φ forgets no signs, or more than ``MOST_SIGNS``.
         """
-        theta = as_array(theta, "theta", (self.dim,), batch=False, differentiable=False)
+        theta = self._one_theta(theta)
         turned = self._signs()
         if len(turned) > MOST_SIGNS:
             turned = turned[:0]
@@ -856,8 +708,3 @@ def architecture_of(thing: Any, name: str) -> Architecture:
     if isinstance(thing, type) or not isinstance(architecture, Architecture):
         raise InputError(f"{name} must have an architecture, as InvariantSet has, got {got(thing)}")
     return architecture
-
-
-def _together(first: Any, second: Any) -> tuple[Any, Any]:
-    """Broadcast two arrays against each other, differentiably, which gs.broadcast_arrays is not."""
-    return first + 0.0 * second, second + 0.0 * first

@@ -5,6 +5,7 @@ per parameter and one column per channel. Laws, recovery, tangent spaces and coo
 image follow from X alone: no path is known here, no forward pass, and no networkx graph.
 """
 
+import math
 from collections.abc import Hashable, Sequence
 from functools import cached_property
 from typing import Any
@@ -12,17 +13,86 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linprog
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, issparse
 
 from liftflow.architectures.anchors import ChannelAnchors, ChannelChart, Pivots, SpanningTree
-from liftflow.architectures.incidence import Incidence, ends_of, refuse_idle
+from liftflow.architectures.incidence import Incidence, called, ends_of, refuse_idle
 from liftflow.architectures.laplacian import GroundedLaplacian, Laplacian, MatrixLaplacian
-from liftflow.errors import ArchitectureError
+from liftflow.architectures.maps import SmoothMap
+from liftflow.doors import Guarded, door
+from liftflow.errors import ArchitectureError, NotRecoverableError, listed
 from liftflow.linalg import over_batch, sparse_apply
-from liftflow.typing import FloatArray, IntArray, Laws, OnHidden, Tangent, Theta, as_array
+from liftflow.typing import (
+    FloatArray,
+    IntArray,
+    Jacobian,
+    Laws,
+    OneTheta,
+    OnHidden,
+    Tangent,
+    Theta,
+    as_array,
+    refuse_beyond,
+)
 
 
-class ChannelGraph(Incidence):
+class ChannelLaws(SmoothMap):
+    """The laws h = Xᵀθ² of a channel graph as a smooth map."""
+
+    name = "the laws of channels"
+
+    def __init__(self, graph: "ChannelGraph", blocks: Sequence[tuple[int, ...]] = ()) -> None:
+        self.graph = graph
+        self._set_up(graph.dim, (graph.n_channels,), blocks)
+
+    def value(self, theta: Theta) -> Laws:
+        return sparse_apply(theta**2, self.graph.law_matrix)
+
+    def jvp(self, theta: Theta, tangent: Tangent) -> Laws:
+        return 2.0 * sparse_apply(theta * tangent, self.graph.law_matrix)
+
+    def hessian(self, theta: Theta, tangent_a: Tangent, tangent_b: Tangent) -> Laws:
+        """Second derivative ∂²h[v, w], the same at every θ."""
+        return self.jvp(tangent_a, tangent_b) + 0.0 * theta[..., :1]
+
+    def vjp(self, theta: Theta, covector: Laws) -> Tangent:
+        return 2.0 * theta * sparse_apply(covector, self.graph.exponents)
+
+    def hvp(self, theta: Theta, tangent: Tangent, covector: Laws) -> Tangent:
+        return self.vjp(tangent, covector) + 0.0 * theta
+
+    def jacobian(self, theta: Theta) -> Jacobian:
+        lead = float(math.prod(theta.shape[:-1]))
+        what = f"a dense matrix of {self.size} × {self.dim} numbers"
+        refuse_beyond(lead * self.size * self.dim, what)
+        return 2.0 * self.graph.law_matrix.toarray() * theta[..., None, :]
+
+    def solve(self, theta: Theta, tangent: Laws) -> Tangent:
+        """Solve ∂h v = w for the shortest v, by a solve with the Laplacian of the channels."""
+
+        def shortest(point: FloatArray, speed: FloatArray) -> FloatArray:
+            return point * self.graph.along(self.graph.laplacian.solve(point**2, speed / 2))
+
+        return over_batch(shortest, [theta, tangent], [1, 1], (self.dim,))
+
+    def rank(self, theta: OneTheta) -> int:
+        """Number of channels, whose Laplacian is not singular.
+
+        Raises
+        ------
+        NotRecoverableError
+            Dead parameters; names them. The image has no chart there.
+        """
+        self.graph.refuse_dead(theta)
+        return self.size
+
+    def terms(self, theta: Theta, tangent: Tangent | None = None) -> Laws:
+        """The same sums over parameters, all positive."""
+        factor, other = (1.0, theta) if tangent is None else (2.0, tangent)
+        return factor * sparse_apply(np.abs(theta * other), self.graph.law_sums)
+
+
+class ChannelGraph(Incidence, Guarded):
     r"""Channels and the ground, joined by parameters.
 
     A parameter e from channel u to channel v rescales by :math:`e^{τ_v − τ_u}`, in general by
@@ -65,6 +135,7 @@ class ChannelGraph(Incidence):
     """
 
     @classmethod
+    @door
     def from_matrix(
         cls,
         matrix: Any,
@@ -90,6 +161,8 @@ class ChannelGraph(Incidence):
         ArchitectureError
             Not integers, or a channel that no parameter rescales with.
         """
+        if not issparse(matrix):
+            matrix = as_array(matrix, "matrix", (None, None), batch=False, differentiable=False)
         sparse = csr_array(matrix, dtype=np.float64)
         sparse.eliminate_zeros()
         if not np.array_equal(sparse.data, np.round(sparse.data)):
@@ -101,18 +174,22 @@ class ChannelGraph(Incidence):
 
     # Laws and symmetries.
 
+    @cached_property
+    def h(self) -> ChannelLaws:
+        """The laws as a smooth map, unchecked."""
+        return ChannelLaws(self)
+
     def laws(self, theta: Theta) -> Any:
         """Evaluate the laws h = Xᵀθ², differentiably."""
-        return sparse_apply(self._theta(theta) ** 2, self.law_matrix)
+        return self.h(self._theta(theta))
 
     def laws_jvp(self, theta: Theta, tangent: Tangent) -> Any:
         """Push a velocity of θ forward by the laws, ∂h(θ) v = 2 Xᵀ(θ ∘ v)."""
-        product = self._theta(theta) * self._theta(tangent, "tangent")
-        return 2.0 * sparse_apply(product, self.law_matrix)
+        return self.h.jvp(self._theta(theta), self._theta(tangent, "tangent"))
 
     def laws_jacobian(self, theta: Theta) -> FloatArray:
         """Jacobian ∂h(θ) = 2 Xᵀ D_θ as a dense matrix, shape=[..., n_channels, dim]."""
-        return 2.0 * self.law_matrix.toarray() * self._theta(theta)[..., None, :]
+        return self.h.jacobian(self._theta(theta))
 
     @cached_property
     def laplacian(self) -> Laplacian:
@@ -127,19 +204,15 @@ class ChannelGraph(Incidence):
         NotRecoverableError
             A channel is cut off from the ground by zeros.
         """
-
-        def shortest(point: FloatArray, speed: FloatArray) -> FloatArray:
-            return point * self.along(self.laplacian.solve(point**2, speed / 2))
-
-        return over_batch(shortest, [self._numbers(theta), self._on_channels(laws_tangent)], [1, 1])
+        return self.h.solve(self._numbers(theta), self._on_channels(laws_tangent))
 
     def to_horizontal(self, theta: Theta, vector: Tangent) -> FloatArray:
         """Project orthogonally onto ker ∂h(θ), which is range ∂φ(θ)ᵀ at nonzero θ."""
-        return vector - self.to_vertical(theta, vector)
+        return self.h.project_to_kernel(self._numbers(theta), self._numbers(vector))
 
     def to_vertical(self, theta: Theta, vector: Tangent) -> FloatArray:
         """Project orthogonally onto the orbit of the symmetry through θ, D_θ range X."""
-        return self.solve(theta, self.laws_jvp(theta, vector))
+        return vector - self.to_horizontal(theta, vector)
 
     def rescale(self, theta: Theta, logs: OnHidden) -> FloatArray:
         """Act by the symmetry, θ_e ↦ e^{(Xτ)_e} θ_e.
@@ -183,6 +256,24 @@ class ChannelGraph(Incidence):
         theta = self._numbers(theta)
         return np.flatnonzero(~self.walked(theta != 0))
 
+    def refuse_dead(self, theta: OneTheta) -> None:
+        """Refuse a θ with dead parameters, unchecked.
+
+        Raises
+        ------
+        NotRecoverableError
+            Names them.
+        """
+        dead = np.flatnonzero(~self.walked(theta != 0))
+        if dead.size:
+            names = [self.names[edge] for edge in dead]
+            raise NotRecoverableError(
+                f"dead parameters: every path through {listed(map(repr, names))} passes through "
+                "another weight that is zero, so no velocity of them is seen in z, which has no "
+                "chart here; remove them from the graph or start from nonzero weights",
+                names,
+            )
+
     def chart(self, theta: Theta) -> ChannelChart:
         """Take the parameters beside a spanning tree of anchors for coordinates near θ.
 
@@ -221,8 +312,8 @@ class MonomialSymmetry(ChannelGraph):
         names: Sequence[Hashable] | None = None,
     ) -> None:
         self.dim, self.n_channels = matrix.shape
-        self.members = range(self.n_channels) if members is None else members
-        self.names = range(self.dim) if names is None else names
+        self.members = called(members, self.n_channels, "members")
+        self.names = called(names, self.dim, "names")
         self._exponents = matrix
         refuse_idle(np.diff(self.law_matrix.indptr) == 0, self.members)
 

@@ -13,7 +13,7 @@ from scipy.sparse.csgraph import breadth_first_order
 
 from liftflow.architectures.channels import ChannelGraph
 from liftflow.architectures.incidence import Grid
-from liftflow.errors import ArchitectureError
+from liftflow.errors import ArchitectureError, listed
 from liftflow.typing import FloatArray, IntArray, OneTangent, as_ordered, freeze
 
 BIAS = "⟨1⟩"
@@ -263,8 +263,7 @@ class CompiledDAG:
     @cached_property
     def parameter_names(self) -> tuple[tuple[Hashable, Hashable], ...]:
         """The edge (u, v) behind each parameter; (⟨1⟩, v) for a bias."""
-        labels = (*self.nodes, BIAS)
-        return tuple((labels[u], labels[v]) for u, v in zip(self.tails, self.heads, strict=True))
+        return tuple(_ParameterNames(self))
 
     @cached_property
     def members(self) -> tuple[IntArray, ...]:
@@ -334,6 +333,7 @@ class CompiledDAG:
             self.head_hidden,
             self.n_hidden,
             members=[self.nodes[node] for node in self.hidden_nodes],
+            names=_ParameterNames(self),
             grids=self.grids,
             stages=self.hidden_generations,
         )
@@ -344,6 +344,13 @@ class CompiledDAG:
         levels = (self.hidden_number[nodes] for nodes in self.members)
         levels = (numbers[numbers >= 0] for numbers in levels)
         return freeze(tuple(numbers for numbers in levels if numbers.size))
+
+    @cached_property
+    def edges_by_head_generation(self) -> list[IntArray]:
+        """Numbers of the edges, grouped by the generation of their head."""
+        levels = self.generation[self.heads]
+        order = np.argsort(levels, kind="stable")
+        return np.split(order, np.flatnonzero(np.diff(levels[order])) + 1)
 
     @cached_property
     def suffix_counts(self) -> list[int]:
@@ -364,9 +371,22 @@ class CompiledDAG:
         return sum(self.suffix_counts[: self.n_inputs]) + self.suffix_counts[-1]
 
 
+class _ParameterNames(Sequence[tuple[Hashable, Hashable]]):
+    """The edge behind each parameter, named when it is asked for."""
+
+    def __init__(self, dag: CompiledDAG) -> None:
+        self._ends, self._labels = (dag.tails, dag.heads), (*dag.nodes, BIAS)
+
+    def __len__(self) -> int:
+        return self._ends[0].size
+
+    def __getitem__(self, number: Any) -> Any:
+        tail, head = (ends[number] for ends in self._ends)
+        return self._labels[tail], self._labels[head]
+
+
 def _names(nodes: Iterable[Hashable]) -> str:
-    shown = [repr(node) for node in nodes]
-    return ", ".join(shown[:8]) + (f" and {len(shown) - 8} more" if len(shown) > 8 else "")
+    return listed(map(repr, nodes))
 
 
 def _refuse_if(nodes: Iterable[Hashable], what: str) -> None:

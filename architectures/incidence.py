@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import breadth_first_order
 
-from liftflow.errors import ArchitectureError
-from liftflow.typing import FloatArray, IntArray, freeze
+from liftflow.doors import door
+from liftflow.errors import ArchitectureError, InputError, listed
+from liftflow.typing import FloatArray, IntArray, as_array, as_count, freeze, shown
 
 GROUND = -1
 """Number of what does not rescale: inputs, the constant source of biases, and outputs."""
@@ -83,17 +84,19 @@ class Incidence:
         with.
     """
 
+    @door
     def __init__(
         self,
-        tails: Sequence[int] | IntArray,
-        heads: Sequence[int] | IntArray,
+        tails: Any,
+        heads: Any,
         n_channels: int,
         members: Sequence[Hashable] | None = None,
         names: Sequence[Hashable] | None = None,
         grids: Sequence[Grid] = (),
         stages: Sequence[IntArray] | None = None,
     ) -> None:
-        self.tails, self.heads = (freeze(np.array(ends, dtype=np.intp)) for ends in (tails, heads))
+        self.tails, self.heads = _whole(tails, "tails"), _whole(heads, "heads")
+        as_count(n_channels, "n_channels")
         if self.tails.shape != self.heads.shape or self.tails.ndim != 1:
             raise ArchitectureError(
                 "tails and heads must be two lists of the same length, got shapes "
@@ -106,8 +109,8 @@ class Incidence:
                     f"ground, got {ends.min()} to {ends.max()}"
                 )
         self.dim, self.n_channels, self.grids = self.tails.size, n_channels, tuple(grids)
-        self.members = range(n_channels) if members is None else members
-        self.names = range(self.dim) if names is None else names
+        self.members = called(members, n_channels, "members")
+        self.names = called(names, self.dim, "names")
         if stages is not None:
             self.stages = tuple(stages)
         touched = np.zeros(n_channels + 1, dtype=bool)
@@ -135,6 +138,11 @@ class Incidence:
     def exponents(self) -> csr_array:
         """The matrix X as floats, by rows, shape=[dim, n_channels]."""
         return self.law_matrix.T.tocsr()
+
+    @cached_property
+    def law_sums(self) -> csr_array:
+        """The matrix |X|ᵀ, by which the terms of the laws add up without a sign."""
+        return abs(self.law_matrix)
 
     @cached_property
     def tiles(self) -> tuple[Grid, ...]:
@@ -185,8 +193,23 @@ class Incidence:
 
     def along(self, logs: FloatArray) -> FloatArray:
         """Evaluate Xτ, one number per parameter, unchecked."""
+        if logs.ndim == 1 and self.grids:
+            return self._along_grids(logs)
         padded = np.concatenate([logs, np.zeros((*logs.shape[:-1], 1))], axis=-1)
         return padded[..., self.heads] - padded[..., self.tails]
+
+    def _along_grids(self, logs: FloatArray) -> FloatArray:
+        differences = np.empty(self.dim)
+        for tile in self.tiles:
+            target = differences[tile.part].reshape(tile.shape)
+            target[...] = 0.0 if tile.heads is None else logs[tile.heads]
+            if tile.tails is not None:
+                target -= logs[tile.tails, None]
+        if self.loose.size:
+            padded = np.append(logs, 0.0)
+            loose = self.loose
+            differences[loose] = padded[self.heads[loose]] - padded[self.tails[loose]]
+        return differences
 
     def walked(self, used: NDArray[np.bool_]) -> Any:
         """Whether the ends of each parameter are on walks from ground to ground over those used."""
@@ -226,6 +249,23 @@ class Incidence:
         return out
 
 
+def _whole(value: Any, name: str) -> IntArray:
+    array = as_array(value, name, differentiable=False)
+    whole = freeze(np.clip(array, -(2**53), 2**53).astype(np.intp))
+    if not np.array_equal(whole, array):
+        raise InputError(f"{name} must be whole numbers, got {shown(value)}")
+    return whole
+
+
+def called(labels: Sequence[Hashable] | None, size: int, name: str) -> Sequence[Hashable]:
+    """Return what channels or parameters are called in messages, by default their numbers."""
+    if labels is None:
+        return range(size)
+    if len(labels) != size:
+        raise InputError(f"{name} must be {size} labels, got {len(labels)}")
+    return labels
+
+
 def refuse_idle(idle: NDArray[np.bool_], members: Sequence[Hashable]) -> None:
     """Refuse channels that no parameter rescales with.
 
@@ -237,7 +277,8 @@ def refuse_idle(idle: NDArray[np.bool_], members: Sequence[Hashable]) -> None:
     wrong = [members[number] for number in np.flatnonzero(idle)]
     if wrong:
         raise ArchitectureError(
-            f"no parameter rescales with the channels {shown(wrong)}; leave them out", wrong
+            f"no parameter rescales with the channels {listed(map(repr, wrong))}; leave them out",
+            wrong,
         )
 
 
@@ -271,9 +312,3 @@ def ends_of(matrix: csr_array) -> tuple[IntArray, IntArray] | None:
             return None
         ends[rows[own]] = matrix.indices[own]
     return (tails, heads) if np.all(np.abs(matrix.data) == 1) else None
-
-
-def shown(things: Sequence[Hashable]) -> str:
-    """List the first of many things."""
-    first = ", ".join(map(repr, things[:8]))
-    return first + (f" and {len(things) - 8} more" if len(things) > 8 else "")

@@ -15,14 +15,15 @@ import numpy as np
 import scipy.linalg
 from scipy.sparse import csr_array
 
-from liftflow.architectures.incidence import Incidence, shown
+from liftflow.architectures.incidence import Incidence
 from liftflow.doors import Guarded
-from liftflow.errors import NotRecoverableError
+from liftflow.errors import NotRecoverableError, listed
 from liftflow.typing import (
     FloatArray,
     IntArray,
     OneTangent,
     OnHidden,
+    as_instance,
     as_vector,
     freeze,
     refuse_beyond,
@@ -193,7 +194,7 @@ class Laplacian(Guarded, ABC):
         """
         size = self.n_channels
         refuse_beyond(float(size) ** 2, f"a dense matrix of {size} × {size} numbers")
-        rescaled = self._at(weights)
+        rescaled = self._at(as_vector(weights, "weights", self.dim))
         return np.diag(rescaled.diagonal) - rescaled.dense()
 
     def solve(self, weights: OneTangent, right: OnHidden) -> OnHidden:
@@ -205,7 +206,7 @@ class Laplacian(Guarded, ABC):
             L is singular, to rounding: weights of zero, or tiny ones, cut some hidden nodes off.
         """
         right = as_vector(right, "right", self.n_channels)
-        direct = self.n_channels <= DENSE_LIMIT
+        weights, direct = as_vector(weights, "weights", self.dim), self.n_channels <= DENSE_LIMIT
         return self._solve(self._at(weights), right, self._factored if direct else self._iterated)
 
     def _solve(
@@ -257,8 +258,8 @@ class Laplacian(Guarded, ABC):
         names = [self.members[number] for number in channels]
         return NotRecoverableError(
             "the Laplacian of the channels is singular: the weights that tie some of "
-            f"{shown(names)} to the inputs and the outputs are zero, or nothing beside the others "
-            "in double precision",
+            f"{listed(map(repr, names))} to the inputs and the outputs are zero, or nothing beside "
+            "the others in double precision",
             names,
         )
 
@@ -289,7 +290,7 @@ class Laplacian(Guarded, ABC):
             L is singular, or no minimiser was found.
         """
         weights = as_vector(weights, "weights", self.dim)
-        laws = as_vector(laws, "laws", self.n_channels)
+        laws, warm = as_vector(laws, "laws", self.n_channels), warm is True
         start = np.zeros(self.n_channels) if warm else self._start(weights, laws)
         if not warm:  # from here on t counts from that start: no exponential overflows
             with np.errstate(over="ignore", invalid="ignore"):
@@ -346,7 +347,7 @@ class GroundedLaplacian(Laplacian):
     """
 
     def __init__(self, incidence: Incidence) -> None:
-        self.incidence = incidence
+        self.incidence = incidence = as_instance(incidence, Incidence, "incidence")
         self.dim, self.n_channels = incidence.dim, incidence.n_channels
         self.members = incidence.members
 

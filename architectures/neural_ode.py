@@ -7,15 +7,20 @@ import geomstats.backend as gs
 import numpy as np
 from scipy.linalg import expm, schur
 
+from liftflow.architectures.balance import (
+    balanced_layers,
+    layer_shifts,
+    random_orthogonal,
+    transpose,
+)
 from liftflow.architectures.base import Architecture
-from liftflow.architectures.linear import DeepLinear, layer_shifts, random_orthogonal, transpose
+from liftflow.architectures.linear import DeepLinear
 from liftflow.errors import ArchitectureError
 from liftflow.typing import (
     FloatArray,
     IntArray,
     OneTheta,
     Rng,
-    Tangent,
     Theta,
     as_array,
     as_count,
@@ -77,28 +82,15 @@ class LinearNeuralODE(DeepLinear):
         """
         return tuple(np.sqrt(self.n_steps) * block for block in super().unpack(theta))
 
-    def layers(self, theta: Theta) -> list[Any]:
-        """Return the layers I + A_i/N.
+    def _layers(self, theta: Any) -> list[Any]:
+        return [gs.eye(self.n) + layer for layer in self._velocities(theta)]
 
-        Returns
-        -------
-        layers : list of array, shape=[..., n, n]
-        """
-        return [gs.eye(self.n) + layer for layer in self.layer_velocities(theta)]
-
-    def layer_velocities(self, tangent: Tangent) -> list[Any]:
-        """Return the velocities A_i'/N of the layers.
-
-        Returns
-        -------
-        velocities : list of array, shape=[..., n, n]
-        """
-        (steps,) = self.unpack(tangent)
-        return [steps[..., i, :, :] / self.n_steps for i in range(self.n_steps)]
+    def _velocities(self, tangent: Any) -> list[Any]:
+        (steps,) = self._unpack(tangent)
+        return [steps[..., i, :, :] / np.sqrt(self.n_steps) for i in range(self.n_steps)]
 
     def _pull_layers(self, covectors: list[Any]) -> Any:
-        # The transpose of θ ↦ A/N = θ/√N.
-        return self.pack(gs.stack(covectors, axis=-3))
+        return self._pack([gs.stack(covectors, axis=-3) / np.sqrt(self.n_steps)])
 
     def from_layers(self, layers: Sequence[Any]) -> Theta:
         """Find the θ with these layers.
@@ -158,7 +150,7 @@ class LinearNeuralODE(DeepLinear):
         frames = [first]
         for _ in range(self.n_steps):
             frames.append(frames[-1] @ turn)
-        return self.from_layers(self._balanced_layers(squares, lams, frames))
+        return self.from_layers(balanced_layers(self.widths, squares, lams, frames))
 
     def _inner_frames(self, first: FloatArray, last: FloatArray) -> list[FloatArray]:
         # Turn from one end to the other evenly, so that A stays bounded as the grid is refined.

@@ -1,4 +1,4 @@
-"""Paths of a network: the table of all of them, and charts by a basis of D − |H| of them."""
+"""Charts of a network's image by a basis of D − |H| paths."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -6,12 +6,11 @@ from typing import Any
 
 import numpy as np
 from autograd.extend import defjvp, defvjp, primitive
-from scipy.sparse import csr_array
 
 from liftflow.architectures.dag import CompiledDAG
 from liftflow.architectures.laplacian import Laplacian
 from liftflow.doors import Guarded
-from liftflow.errors import ArchitectureError, NotRecoverableError
+from liftflow.errors import NotRecoverableError
 from liftflow.linalg import is_squarable, over_batch
 from liftflow.typing import (
     FloatArray,
@@ -25,82 +24,7 @@ from liftflow.typing import (
     as_instance,
     as_vector,
     freeze,
-    refuse_beyond,
 )
-
-
-def path_table(dag: CompiledDAG, limit: int) -> IntArray:
-    """List the edges of all paths, in lexicographic order.
-
-    Paths are ordered by their start (the inputs in the order given, then ⟨1⟩), then by their
-    first edge, second edge, …, compared by parameter number. For complete layers this is the
-    row-major order of ``(input, hidden, …, output)``.
-
-    Parameters
-    ----------
-    limit : int
-        Largest number of paths to list.
-
-    Returns
-    -------
-    edges : array, shape=[n_paths, longest path]
-        Parameter numbers, padded at the end by ``dag.dim``.
-
-    Raises
-    ------
-    ArchitectureError
-        More paths than ``limit``.
-    """
-    if dag.n_paths > limit:
-        raise ArchitectureError(
-            f"the network has {dag.n_paths} paths, more than the limit of {limit}; use "
-            "coordinates='basis', which lists none, or raise path_limit"
-        )
-    refuse_beyond(dag.n_paths * len(dag.members), f"a table of {dag.n_paths} paths")
-    suffixes: dict[int, IntArray] = {int(node): np.empty((1, 0), np.intp) for node in dag.outputs}
-    starts = [*range(dag.n_inputs), len(dag.nodes)]
-    by_tail = np.argsort(dag.tails, kind="stable")
-    bounds = np.searchsorted(dag.tails[by_tail], np.arange(len(dag.nodes) + 2))
-    inner = [*dag.hidden_nodes[::-1], *starts]
-    for node in inner:
-        out_of = by_tail[bounds[node] : bounds[node + 1]]
-        suffixes[int(node)] = _stack(
-            [_prepend(edge, suffixes[int(dag.heads[edge])]) for edge in out_of], dag.dim
-        )
-    return _stack([suffixes[node] for node in starts], dag.dim)
-
-
-def _prepend(edge: int, suffix: IntArray) -> IntArray:
-    return np.hstack([np.full((len(suffix), 1), edge), suffix])
-
-
-def _stack(tables: list[IntArray], padding: int) -> IntArray:
-    width = max((table.shape[1] for table in tables), default=0)
-    padded = [
-        np.pad(table, ((0, 0), (0, width - table.shape[1])), constant_values=padding)
-        for table in tables
-    ]
-    return np.vstack(padded) if padded else np.empty((0, 0), np.intp)
-
-
-def scatter_matrix(edges: IntArray, dim: int) -> csr_array:
-    """Return the matrix that adds one number per table entry up per parameter.
-
-    Parameters
-    ----------
-    edges : array, shape=[n_paths, length]
-        Parameter numbers, padded by ``dim``.
-    dim : int
-        Number of parameters.
-
-    Returns
-    -------
-    matrix : scipy.sparse.csr_array, shape=[dim, length * n_paths]
-        Columns run over the table column by column.
-    """
-    flat = edges.T.ravel()
-    used = np.flatnonzero(flat < dim)
-    return csr_array((np.ones(used.size), (flat[used], used)), shape=(dim, flat.size))
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +57,7 @@ class Anchors:
         before, into = _best_prefix(dag, logs)
         after, out_of = _best_suffix(dag, logs)
         if not np.all(np.isfinite(before + after)):
-            raise _dead(dag, theta, before, after)
+            dag.channels.refuse_dead(theta)
         return cls(dag, into, out_of)
 
     def deficit(self, theta: OneTheta) -> float:
@@ -270,23 +194,6 @@ def _best(
         first = np.unique(owners[winners], return_index=True)[1]
         choice[hidden] = edges[winners[first]]
     return best[:-1], choice
-
-
-def _dead(
-    dag: CompiledDAG, theta: FloatArray, before: FloatArray, after: FloatArray
-) -> NotRecoverableError:
-    """Name the parameters whose every path passes through another zero."""
-    before, after = np.append(before, 0.0), np.append(after, 0.0)
-    alive = np.isfinite(before[dag.tail_hidden]) & np.isfinite(after[dag.head_hidden])
-    names = [dag.parameter_names[edge] for edge in np.flatnonzero(~alive)]
-    shown = ", ".join(f"{u!r}→{v!r}" for u, v in names[:8])
-    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-    return NotRecoverableError(
-        f"dead parameters: every path through {shown}{more} passes through another weight that "
-        "is zero, so no velocity of them is seen in z, which has no chart here; remove them from "
-        "the graph or start from nonzero weights",
-        names,
-    )
 
 
 def follow_signs(dag: CompiledDAG, theta: OneTheta, near: OneTheta) -> OneTheta:

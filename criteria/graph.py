@@ -14,6 +14,7 @@ from scipy.sparse.linalg import eigsh, lsmr
 from liftflow.architectures import ReLUNetwork
 from liftflow.architectures.dag import CompiledDAG
 from liftflow.criteria.findings import Finding, Verdict
+from liftflow.errors import listed
 from liftflow.typing import OneTheta
 
 NEGLIGIBLE = 1e-10
@@ -195,8 +196,7 @@ def _names(dag: CompiledDAG, edges: NDArray[np.intp]) -> list[tuple[Hashable, Ha
 
 
 def _show(dag: CompiledDAG, edges: NDArray[np.intp]) -> str:
-    shown = ", ".join(f"{u!r}→{v!r}" for u, v in _names(dag, edges[:8]))
-    return shown + (f" and {edges.size - 8} more" if edges.size > 8 else "")
+    return listed(f"{u!r}→{v!r}" for u, v in _names(dag, edges))
 
 
 def shared_edge(dag: CompiledDAG) -> tuple[Hashable, ...]:

@@ -26,6 +26,7 @@ from liftflow.losses import Loss
 from liftflow.manifolds import InvariantSet
 from liftflow.metrics import Cometric
 from liftflow.typing import FloatArray, OnTimes
+from liftflow.version import __version__
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -374,8 +375,6 @@ class Plan:
             What is given, as it is. Architectures, losses and metrics have no such form: under
             ``computed`` are numbers that they lead to.
         """
-        from liftflow import __version__  # which imports this module
-
         architecture, theta0 = self.invariant_set.architecture, self.invariant_set.theta0
         settings, scale = self.settings, np.max(np.abs(theta0), initial=0.0)
         aside = theta0 + 0.1 * scale * np.random.default_rng(0).standard_normal(theta0.size)

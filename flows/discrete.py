@@ -12,7 +12,7 @@ from liftflow.doors import Guarded, door
 from liftflow.errors import FlowError, InputError, NotFiniteError
 from liftflow.flows.parameter import check_loss
 from liftflow.flows.trajectory import Trajectory
-from liftflow.losses import Loss, _as_value
+from liftflow.losses.base import Loss, as_value
 from liftflow.typing import (
     FloatArray,
     OneTangent,
@@ -148,7 +148,7 @@ class Optimizer(Guarded, ABC):
             value = self.loss.parameter_value(theta, self.architecture)
         except NotFiniteError:  # a θ that is not finite is refused at the door
             return np.nan
-        return _as_value(value, self.loss)
+        return as_value(value, self.loss)
 
 
 class GradientDescent(Optimizer):

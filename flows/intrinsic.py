@@ -11,7 +11,7 @@ from liftflow.errors import InputError
 from liftflow.flows.integrate import FlowState, Settings, integrate
 from liftflow.flows.parameter import check_loss, probe_loss
 from liftflow.flows.trajectory import Trajectory
-from liftflow.losses import Loss, _as_gradient, _as_value
+from liftflow.losses.base import Loss, as_gradient, as_value
 from liftflow.manifolds import InvariantSet
 from liftflow.metrics import Cometric, intrinsic_cometric
 from liftflow.typing import FloatArray, OneLifted, OnTimes, as_array
@@ -49,13 +49,13 @@ class _FullState(FlowState):
     def velocity(self, coordinates: FloatArray) -> FloatArray:
         z = self._on_image(coordinates, self.theta)
         theta = self.cometric.follow(z, self.theta)
-        gradient = _as_gradient(self.loss.gradient(z, theta), self.loss, z.shape)
+        gradient = as_gradient(self.loss.gradient(z, theta), self.loss, z.shape)
         return -np.ravel(self.cometric.apply(z, gradient, near=theta))
 
     def read(self, coordinates: FloatArray) -> tuple[FloatArray, FloatArray, float]:
         z = self._on_image(coordinates, self.theta)
         theta = self.cometric.point(z, near=self.theta)
-        value = _as_value(self.loss.value(z, theta), self.loss)
+        value = as_value(self.loss.value(z, theta), self.loss)
         state = coordinates.reshape(self.architecture.lifted_shape)
         return state, theta, value
 
@@ -112,12 +112,12 @@ class _BasisState(FlowState):
     def velocity(self, coordinates: FloatArray) -> FloatArray:
         self._move(coordinates)
         gradient = self.loss.parameter_gradient(self.theta, self.architecture)
-        gradient = _as_gradient(gradient, self.loss, self.theta.shape)
+        gradient = as_gradient(gradient, self.loss, self.theta.shape)
         return -self.chart.push_forward(self.theta, gradient)
 
     def read(self, coordinates: FloatArray) -> tuple[FloatArray, FloatArray, float]:
         theta = self._recover(coordinates)
-        value = _as_value(self.loss.parameter_value(theta, self.architecture), self.loss)
+        value = as_value(self.loss.parameter_value(theta, self.architecture), self.loss)
         return self.first_chart.coordinates(theta), theta, value
 
     def probe(self) -> FloatArray:

@@ -8,26 +8,26 @@ from liftflow.architectures import Architecture
 from liftflow.doors import Guarded, door
 from liftflow.flows.integrate import FlowState, Settings, integrate
 from liftflow.flows.trajectory import Trajectory
-from liftflow.losses import Loss, _as_gradient, _as_value
+from liftflow.losses.base import Loss, as_gradient, as_value
 from liftflow.typing import FloatArray, OneTheta, as_array, as_instance
 
 
 class _ParameterState(FlowState):
     def __init__(self, architecture: Architecture, loss: Loss, theta0: FloatArray) -> None:
         self.architecture, self.loss, self.theta0 = architecture, loss, theta0
-        architecture._check_lift(theta0)
-        architecture._check_laws(theta0)
+        architecture.phi.check(theta0)
+        architecture.h.check(theta0)
 
     def start(self) -> FloatArray:
         return self.theta0
 
     def velocity(self, coordinates: FloatArray) -> FloatArray:
         gradient = self.loss.parameter_gradient(coordinates, self.architecture)
-        return -_as_gradient(gradient, self.loss, self.theta0.shape)
+        return -as_gradient(gradient, self.loss, self.theta0.shape)
 
     def read(self, coordinates: FloatArray) -> tuple[FloatArray, FloatArray, float]:
         value = self.loss.parameter_value(coordinates, self.architecture)
-        return coordinates, coordinates, _as_value(value, self.loss)
+        return coordinates, coordinates, as_value(value, self.loss)
 
     def probe(self) -> FloatArray:
         return probe_loss(self.loss, self.architecture, self.theta0)

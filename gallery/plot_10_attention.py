@@ -18,7 +18,7 @@ from liftflow import InvariantSet, compare, intrinsic_cometric
 from liftflow.architectures import Attention
 from liftflow.criteria import frobenius, kernel_inclusion, recoverability
 from liftflow.figures import CONTROL, INTRINSIC, PARAMETER, SEQUENTIAL, style
-from liftflow.matrix_losses import attention_loss
+from liftflow.losses import attention_loss
 
 plt.style.use(style())
 

@@ -19,8 +19,7 @@ import numpy as np
 from liftflow import ParameterFlow, ReLUNetwork, intrinsic_cometric
 from liftflow.architectures import DeepLinear
 from liftflow.figures import BLUE, CONTROL, GREY, INTRINSIC, style
-from liftflow.losses import loss_from_function
-from liftflow.matrix_losses import matrix_completion_loss
+from liftflow.losses import loss_from_function, matrix_completion_loss
 
 plt.style.use(style())
 

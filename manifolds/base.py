@@ -84,7 +84,7 @@ class InducedMetric(HorizontalMetric):
         self, tangent_vec_a: Tangent, tangent_vec_b: Tangent, base_point: Theta | None = None
     ) -> Scalars:
         """Euclidean inner product of tangent vectors."""
-        return gs.sum(tangent_vec_a * tangent_vec_b, axis=-1)
+        return (tangent_vec_a * tangent_vec_b).sum(axis=-1)
 
     def geodesic_equation(self, state: Any) -> FloatArray:
         """Evaluate the geodesic equation, θ'' = −∂hᵀ(∂h∂hᵀ)⁻¹ ∂²h[θ', θ'].

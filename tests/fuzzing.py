@@ -260,7 +260,7 @@ class World:
         for case, kind, thing in self.objects:
             if callable(thing):
                 yield f"{case} {type(thing).__name__}.__call__", (thing, "__call__", kind), case
-            for name in dir(type(thing)):
+            for name in sorted({name for cls in type(thing).__mro__ for name in vars(cls)}):
                 if name.startswith("_") or name in ("print", "mro", *SLOW):
                     continue
                 static = inspect.getattr_static(type(thing), name)

@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-ROOMS = ["architectures", "criteria", "flows", "gallery", "manifolds", "metrics"]
+ROOMS = ["architectures", "cli", "criteria", "flows", "gallery", "losses", "manifolds", "metrics"]
 CHECKOUT = Path(__file__).resolve().parents[1]
 IMPORT_ALL = f"""
 import importlib, pkgutil, sys

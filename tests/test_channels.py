@@ -5,10 +5,11 @@ import itertools
 import numpy as np
 import pytest
 
-from liftflow.architectures import ChannelGraph
-from liftflow.errors import ArchitectureError, NotRecoverableError
+from liftflow.architectures import ChannelGraph, GroundedLaplacian
+from liftflow.errors import ArchitectureError, InputError, NotRecoverableError
 
 KINDS = "graph", "matrix"
+GRAPH = ChannelGraph([-1, 0], [0, -1], 1)
 
 
 def random_graph(seed, kind):
@@ -171,3 +172,20 @@ def test_a_million_parameters(rng):
     theta = rng.uniform(0.5, 1.5, dim)
     moved = graph.rescale(theta, 0.3 * rng.standard_normal(size))
     np.testing.assert_allclose(graph.project_to_laws(moved, graph.laws(theta)), theta, rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("act", "match"),
+    [
+        (lambda: ChannelGraph([0.5], [1], 2), "tails must be whole numbers, got"),
+        (lambda: ChannelGraph("a", [1], 2), "tails must hold real numbers"),
+        (lambda: ChannelGraph([-1], [0], 1, members=[0, 1]), "members must be 1 labels, got 2"),
+        (lambda: ChannelGraph.from_matrix("text"), "matrix must hold real numbers"),
+        (lambda: GroundedLaplacian(3), "must be an Incidence, got int"),
+        (lambda: GRAPH.laplacian.matrix("text"), "weights must hold real numbers"),
+        (lambda: GRAPH.laplacian.conditioning(np.ones(7)), r"weights must have shape \(2,\)"),
+    ],
+)
+def test_doors(act, match):
+    with pytest.raises(InputError, match=match):
+        act()

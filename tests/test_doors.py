@@ -113,6 +113,15 @@ def test_a_door_holds_to_annotations():
         scale(NETWORK, other=1)
 
     @door
+    def takes_more(a: int, **more: float):
+        return a, more
+
+    assert takes_more(1, b=2) == (1, {"b": 2})
+    for misfit in (lambda: takes_more(1, a=1), lambda: takes_more(1, 2), lambda: takes_more(b=1)):
+        with pytest.raises(CallError):
+            misfit()
+
+    @door
     def fails():
         return {}["a bug of ours"]
 
@@ -300,7 +309,7 @@ def frozen_arrays():
         ),
         *(part.edges for part in dag.blocks),
         *(NETWORK.laplacian.loose_ground + NETWORK.laplacian.loose_inner),
-        *NETWORK._path_offsets,
+        *NETWORK.phi._path_offsets,
         NETWORK.path_tails,
         NETWORK.path_outputs,
         NETWORK.path_incidence.data,

@@ -236,7 +236,7 @@ def test_many_paths_in_pieces(rng, monkeypatch):
     theta = mixed_point(network, rng)
     z = network.lift(theta)
     value, gradient = loss.value(z, near=theta), loss.gradient(z, near=theta)
-    monkeypatch.setattr("liftflow.losses._CHUNK", 5 * N_SAMPLES)  # five paths at a time
+    monkeypatch.setattr("liftflow.losses.network._CHUNK", 5 * N_SAMPLES)  # five paths at a time
     np.testing.assert_allclose(loss.value(z, near=theta), value, rtol=1e-13)
     np.testing.assert_allclose(loss.gradient(z, near=theta), gradient, rtol=1e-12, atol=1e-15)
 

@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 import liftflow
+from liftflow.moved import MOVED
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ["architectures", "criteria", "flows", "gallery", "manifolds", "metrics"]
+FOLDERS = ["architectures", "cli", "criteria", "flows", "gallery", "losses", "manifolds", "metrics"]
 
 
 @pytest.mark.parametrize("name", FOLDERS)
@@ -49,6 +50,36 @@ def test_every_module_imports():
     assert {f"liftflow.{name}" for name in FOLDERS} <= {*names}
     for name in names:
         importlib.import_module(name)
+
+
+@pytest.mark.parametrize(("old", "new"), MOVED.items())
+def test_what_moved_is_the_same_module_under_its_old_name(old, new):
+    module = importlib.import_module(old)
+    assert module is importlib.import_module(new)
+    assert module.__spec__.name == module.__name__ == new
+    assert (
+        getattr(importlib.import_module(old.rpartition(".")[0]), old.rpartition(".")[2]) is module
+    )
+
+
+def test_modules_that_never_were_are_not_found():
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("liftflow.matrix_loss")
+
+
+def test_what_moved_costs_nothing_until_it_is_asked_for():
+    code = "import sys, liftflow; sys.exit('typer' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    code = (
+        "from liftflow.matrix_losses import attention_loss; from liftflow.cli_criteria import laws"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_version_is_that_of_the_project():
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == (
+        liftflow.__version__
+    )
 
 
 def test_public_names_exist():

@@ -137,7 +137,7 @@ def test_norms_of_path_products(power):
     a, b = network.random_point(2, rng) * 10.0 ** rng.uniform(min(0, power), max(0, power), 1)
     a[3] = b[3] = a[7] = 0.0
     products = [
-        [math.prod(Fraction(x[e]) for e in row if e < network.dim) for row in network._path_edges]
+        [math.prod(Fraction(x[e]) for e in row if e < network.dim) for row in network.phi.table]
         for x in (a, b)
     ]
     mp.dps = 40

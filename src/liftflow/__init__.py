@@ -37,8 +37,10 @@ from liftflow.metrics import Cometric as Cometric
 from liftflow.metrics import IntrinsicMetric as IntrinsicMetric
 from liftflow.metrics import RecoveredCometric as RecoveredCometric
 from liftflow.metrics import intrinsic_cometric as intrinsic_cometric
+from liftflow.moved import install
+from liftflow.version import __version__ as __version__
 
-__version__ = "0.1.0"
+install()
 
 __all__ = [
     "Architecture",

@@ -72,19 +72,11 @@ class Dataset:
 
     @door
     def targets_for(self, loss: str) -> FloatArray:
-        """Return the targets in the form a loss takes them.
+        """Return the targets as a loss takes them, in one-hot rows where labels are regressed on.
 
         Returns
         -------
         targets : array, shape=[n_samples] or [n_samples, n_outputs]
-            One-hot rows where labels are regressed on.
-
-        Raises
-        ------
-        InputError
-            Another loss.
-        DataError
-            Cross-entropy on real targets.
         """
         if loss not in ("mse", "cross-entropy"):
             raise InputError(f"loss must be mse or cross-entropy, got {loss!r}")
@@ -208,32 +200,26 @@ class _Table:
             )
         self.path, self.has_header = path, header is not False
         try:
-            self.raw = path.read_bytes()
-            if b"\0" in self.raw:
+            raw = path.read_bytes()
+            if b"\0" in raw:
                 raise DataError(f"{path} cannot be read as a CSV file: it is not text in UTF-8")
-            if b'"' in self.raw:  # pandas would swallow rows where a quote is never closed
-                collections.deque(self._rows(), maxlen=0)
-            self.names = self._read_names(header)
-            self.cells = self._read_cells()
+            self.text = raw.decode("utf-8-sig")
         except OSError as error:
             raise DataError(f"{path} cannot be read as a CSV file: {error}") from error
-        except UnicodeDecodeError:
-            self._refuse_bytes()
-
-    def _refuse_bytes(self) -> None:
-        try:
-            self.raw.decode()
         except UnicodeDecodeError as error:
-            line = self.raw.count(b"\n", 0, error.start) + 1
+            line = raw.count(b"\n", 0, error.start) + 1
             raise DataError(
-                f"{self.path} cannot be read as a CSV file: {error}, in line {line}; save it as "
-                "text in UTF-8"
+                f"{path} cannot be read as a CSV file: {error}, in line {line}; save it as text in "
+                "UTF-8"
             ) from error
+        if '"' in self.text:  # pandas would swallow rows where a quote is never closed
+            collections.deque(self._rows(), maxlen=0)
+        self.names = self._read_names(header)
+        self.cells = self._read_cells()
 
     def _rows(self) -> Iterator[tuple[int, list[str]]]:
         """Yield each row that is not blank, the header first, and the line where it begins."""
-        text = io.TextIOWrapper(io.BytesIO(self.raw), encoding="utf-8-sig", newline="")
-        rows, line = csv.reader(text, strict=True), 1
+        rows, line = csv.reader(io.StringIO(self.text, newline=""), strict=True), 1
         try:
             for cells in rows:
                 if cells and not (len(cells) == 1 and cells[0].isspace()):
@@ -278,8 +264,7 @@ class _Table:
                 warnings.simplefilter("error", pd.errors.ParserWarning)
                 # Read in one piece, or a column could get two types.
                 cells = pd.read_csv(
-                    self.path,
-                    compression=None,  # never taken for an archive
+                    io.StringIO(self.text, newline=""),
                     header=0 if self.has_header else None,
                     names=range(len(self.names)),
                     index_col=False,
@@ -295,9 +280,8 @@ class _Table:
                 f"target, separated by commas; got {len(cells)} rows and {len(self.names)} columns"
             )
         unnamed = not self.has_header or not self.names[-1]
-        if unnamed and cells.iloc[:, -1].isna().all():
-            return cells.iloc[:, :-1]  # a comma at the end of every line
-        return cells
+        empty = unnamed and cells.iloc[:, -1].isna().all()
+        return cells.iloc[:, :-1] if empty else cells  # after a comma at the end of every line
 
     def _refuse_long_rows(self, error: Exception) -> None:
         width = len(self.names)
@@ -403,18 +387,14 @@ class _Table:
             texts = [next((t for t in c if len(self._called(t)) == 1), c[-1]) for c in calls]
             say = " ".join(f"--index-column {shlex.quote(text)}" for text in texts)
             numbers = [c + 1 for c in columns] if len(columns) > 1 else columns[0] + 1
-            data = (
-                "rename it if it is none"
-                if left_out
-                else "--no-index-column (index_column=False) if it is none"
-            )
+            none = "rename it" if left_out else "--no-index-column (index_column=False)"
             which = ", ".join(
                 self._column(c) if self.names[c] else f"{c + 1}, the one without a name"
                 for c in found
             )
             raise DataError(
                 f"{self.path} seems to name or number its rows in column {which}; say {say} "
-                f"(index_column={numbers}) to leave it out, {data}"
+                f"(index_column={numbers}) to leave it out, {none} if it is none"
             )
 
     def _complete(self, cells: pd.DataFrame, chosen: int) -> tuple[FloatArray, pd.Series]:

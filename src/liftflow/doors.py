@@ -10,7 +10,7 @@ import math
 import numbers
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
-from functools import wraps
+from functools import cache, partial, wraps
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin
@@ -35,18 +35,21 @@ from liftflow.typing import (
     as_function,
     as_instance,
     got,
+    is_sound,
     refuse_beyond,
     shown,
 )
 
-_BY_PLACE = inspect.Parameter.POSITIONAL_OR_KEYWORD
-
 T = TypeVar("T")
-F = TypeVar("F", bound=Callable[..., Any])
+F = TypeVar("F", bound=Callable[..., object])
+Check = Callable[[Any, object], object]  # of a value and the owner of the method: what goes in
 
 
 def door(function: F) -> F:
     """Hold the callers of a function to its annotations, before anything is computed.
+
+    The annotations are made checks at the first call, one list of them for each number of arguments
+    that are given by place.
 
     Parameters
     ----------
@@ -62,42 +65,61 @@ def door(function: F) -> F:
     """
     signature = inspect.signature(function)
     parameters = list(signature.parameters.values())
-    names = [each.name for each in parameters if each.kind is _BY_PLACE]
-    known = {each.name for each in parameters if each.kind in (each.KEYWORD_ONLY, _BY_PLACE)}
-    required = {each.name for each in parameters if each.default is each.empty}
-    plain = len(known) == len(parameters)  # no *args, no **kwargs
-    kinds: dict[inspect.Parameter, Any] | None = None
+    places = [each for each in parameters if each.kind in _BY_PLACE]
+    more = next((each for each in parameters if each.kind is each.VAR_POSITIONAL), None)
+    is_open = any(each.kind is each.VAR_KEYWORD for each in parameters)
+    is_method = bool(places) and places[0].name == "self"
+
+    @cache
+    def checks() -> dict[str, Check]:  # late, when all rooms can be named
+        found = {each.name: _check_of(each, function) for each in parameters}
+        return {name: check for name, check in found.items() if check is not None}
+
+    @cache
+    def plan(n_places: int) -> tuple[list[tuple[int, Check]], set[str], set[str], bool]:
+        """Checks by place, the names that then must and may be given, and whether a point may."""
+        if n_places > len(places) and more is None:
+            return [], {""}, set(), False  # which fits nothing
+        given = [each.name for each in places[:n_places]]
+        given += [more.name] * (n_places - len(given)) if more else []
+        rest = [each for each in parameters if each.name not in given and each.kind in _BY_NAME]
+        must = {each.name for each in rest if each.default is each.empty}
+        found = [(place, checks()[name]) for place, name in enumerate(given) if name in checks()]
+        may = {each.name for each in rest}
+        return found, must, may, is_method and "base_point" in may
 
     @wraps(function)
-    def checked(*args: Any, **kwargs: Any) -> Any:
-        nonlocal kinds
-        given = dict(zip(names, args, strict=False))
-        fits = plain and len(args) <= len(names) and not given.keys() & kwargs.keys()
-        given.update(kwargs)
-        bound = None
-        if not fits or not required <= given.keys() <= known:
-            try:
-                bound = signature.bind(*args, **kwargs)
-            except TypeError as error:
-                raise CallError(f"{function.__qualname__}: {error}") from None
-            given = bound.arguments
-        if kinds is None:  # late, when all rooms can be named
-            found = {each: _kind(each, function) for each in parameters}
-            kinds = {each: kind for each, kind in found.items() if kind is not Any}
-        owner = given.get("self")
-        for parameter, kind in kinds.items():
-            _hold(given, parameter, kind, owner)
+    def checked(*args: object, **kwargs: object) -> object:
+        found, must, may, nowhere = plan(len(args))
+        if kwargs or must:
+            names = kwargs.keys()
+            if not must <= names or not (is_open or names <= may):
+                try:
+                    signature.bind(*args, **kwargs)
+                except TypeError as error:
+                    raise CallError(f"{function.__qualname__}: {error}") from None
+        owner, values = args[0] if is_method else None, list(args)
+        if nowhere and "base_point" not in kwargs:
+            _refuse_nowhere(None, owner)
+        for place, check in found:
+            values[place] = check(values[place], owner)
+        if kwargs:
+            named = checks()
+            for name, value in kwargs.items():
+                if name in named:
+                    kwargs[name] = named[name](value, owner)
         try:
-            if bound is None:
-                places = [given.pop(name) for name in names[: len(args)]]
-                return function(*places, **given)
-            return function(*bound.args, **bound.kwargs)
+            return function(*values, **kwargs)
         except Exception as error:
             _explain(error, function)
             raise
 
     checked.__liftflow_door__ = True  # type: ignore[attr-defined]
     return checked  # type: ignore[return-value]
+
+
+_BY_PLACE = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
+_BY_NAME = inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
 
 
 class Guarded:
@@ -107,7 +129,7 @@ class Guarded:
     fails. What inherits from it is guarded, too.
     """
 
-    def __init_subclass__(cls, **options: Any) -> None:
+    def __init_subclass__(cls, **options: object) -> None:
         """Guard the methods that a class defines."""
         super().__init_subclass__(**options)
         for name, method in list(vars(cls).items()):
@@ -117,7 +139,7 @@ class Guarded:
 
 def _guarded(method: F) -> F:
     @wraps(method)
-    def guarded(*args: Any, **kwargs: Any) -> Any:
+    def guarded(*args: object, **kwargs: object) -> object:
         try:
             return method(*args, **kwargs)
         except Exception as error:
@@ -128,12 +150,12 @@ def _guarded(method: F) -> F:
     return guarded  # type: ignore[return-value]
 
 
-def _guardable(name: str, method: Any) -> bool:
+def _guardable(name: str, method: object) -> bool:
     public = not name.startswith("_") or name in ("__init__", "__call__")
     return public and inspect.isfunction(method) and not hasattr(method, "__liftflow_door__")
 
 
-def _explain(error: Exception, function: Any) -> None:
+def _explain(error: Exception, function: Callable[..., object]) -> None:
     """Raise what an error of Python, numpy or geomstats means for the caller of a function."""
     if isinstance(error, LiftflowError):
         return
@@ -211,7 +233,7 @@ _NAMES = {bool: "True or False", int: "an integer", float: "a real number", None
 _Point = object()  # stands for an array of the shape of the space
 
 
-def _kind(parameter: inspect.Parameter, function: Any) -> Any:
+def _kind(parameter: inspect.Parameter, function: Callable[..., object]) -> Any:
     """What a parameter is annotated as, or known as by its name."""
     kind = parameter.annotation
     if isinstance(kind, str):  # Any, if it is imported for type checkers only
@@ -236,54 +258,85 @@ def _unnamed(kind: Any) -> Any:
     return kind
 
 
-def _hold(given: dict[str, Any], parameter: inspect.Parameter, kind: Any, owner: Any) -> None:
-    """Check one argument among those given, in its place there."""
-    name, value = parameter.name, given.get(parameter.name)
-    if value is None and parameter.default is None:
-        if name == "base_point" and kind is _Point and getattr(owner, "_varies", False):
-            raise InputError("base_point is missing; the metric changes from point to point")
-    elif name in given and parameter.kind is parameter.VAR_POSITIONAL:
-        given[name] = tuple(_checked(each, name, kind, owner) for each in value or ())
-    elif name in given and kind is bool and (value is None or _is_flag(value)):
-        given[name] = bool(value)
-    elif name in given and parameter.kind is not parameter.VAR_KEYWORD:
-        given[name] = _checked(value, name, kind, owner)
+def _check_of(parameter: inspect.Parameter, function: Callable[..., object]) -> Check | None:
+    kind = _kind(parameter, function)
+    if kind is bool:
+        return lambda value, owner: _flag(value, parameter.name)
+    check = None if parameter.kind is parameter.VAR_KEYWORD else _check(kind, parameter.name)
+    if check is None or parameter.default is not None:
+        return check
+    by_none = _refuse_nowhere if kind is _Point and parameter.name == "base_point" else _as_it_is
+    return lambda value, owner: (by_none if value is None else check)(value, owner)
 
 
-def _checked(value: Any, name: str, kind: Any, owner: Any) -> Any:
-    """The value, made an array where one is meant, or an error that says what was meant."""
-    if kind is int and name in _COUNTS:
-        refuse_beyond(as_count(value, name, 1), f"{name} = {shown(value)}")
-        return int(value)
-    if isinstance(kind, type) and kind is not NoneType and get_origin(kind) is None:
-        if kind in (bool, int, float):
-            return _number(value, name, kind)
-        if kind is Path and isinstance(value, os.PathLike):  # pure ones will do
-            return value
-        return as_instance(value, kind, name)
-    origin, parts = get_origin(kind), get_args(kind)
-    if kind is _Point:
-        space = getattr(owner, "_space", owner)
-        return as_array(value, name, getattr(space, "shape", None))
-    if origin is np.ndarray:
-        return as_array(value, name)
-    if origin in (Union, UnionType):
-        return _one_of(value, name, parts, owner)
-    if origin is Callable or kind is Callable:
-        return as_function(value, name)
-    if origin in (tuple, list, Sequence, Iterable, Collection):
-        unordered = () if origin is Iterable else (str, bytes, Mapping, Set)
-        single = isinstance(value, np.ndarray) and value.ndim == 0
-        if single or not isinstance(value, Iterable) or isinstance(value, unordered):
-            raise InputError(f"{name} must be a sequence, got {got(value)}")
+def _refuse_nowhere(value: None, owner: object) -> None:
+    if getattr(owner, "_varies", False):
+        raise InputError("base_point is missing; the metric changes from point to point")
+
+
+def _as_it_is(value: object, owner: object) -> object:
     return value
 
 
-def _is_flag(value: Any) -> bool:
-    return isinstance(value, numbers.Integral) and value in (0, 1)
+def _check(kind: Any, name: str) -> Check | None:
+    """Find what returns a value of a kind, made an array where one is meant, or raises."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return None
+    if kind is _Point:
+        return lambda value, owner: _point(value, name, owner)
+    if kind is int and name in _COUNTS:
+        return lambda value, owner: _n_samples(value, name)
+    if kind in (bool, int, float):
+        return lambda value, owner: _number(value, name, kind)
+    if kind is NoneType:
+        return _as_it_is
+    if origin is np.ndarray:
+        return lambda value, owner: as_array(value, name)
+    if origin in (Union, UnionType):
+        return partial(_one_of, name, [(part, _check(part, name)) for part in parts])
+    if origin is Callable or kind is Callable:
+        return lambda value, owner: as_function(value, name)
+    if origin in (tuple, list, Sequence, Iterable, Collection):
+        unordered = () if origin is Iterable else (str, bytes, Mapping, Set)
+        return lambda value, owner: _sequence(value, name, unordered)
+    if isinstance(kind, type) and origin is None:
+        wanted = (Path, os.PathLike) if kind is Path else kind  # pure ones will do
+        return lambda value, owner: (
+            value if isinstance(value, wanted) else as_instance(value, kind, name)
+        )
+    return None
+
+
+def _point(value: object, name: str, owner: object) -> object:
+    shape = getattr(getattr(owner, "_space", owner), "shape", None)
+    return value if is_sound(value, shape) else as_array(value, name, shape)
+
+
+def _n_samples(value: object, name: str) -> int:
+    count = as_count(value, name, 1)
+    refuse_beyond(count, f"{name} = {shown(count)}")
+    return count
+
+
+def _flag(value: Any, name: str) -> bool:
+    if value is None or (isinstance(value, numbers.Integral) and value in (0, 1)):
+        return bool(value)
+    return _number(value, name, bool)
+
+
+def _sequence(value: object, name: str, unordered: tuple[type, ...]) -> object:
+    if type(value) in (list, tuple):
+        return value
+    single = isinstance(value, np.ndarray) and value.ndim == 0
+    if single or not isinstance(value, Iterable) or isinstance(value, unordered):
+        raise InputError(f"{name} must be a sequence, got {got(value)}")
+    return value
 
 
 def _number(value: Any, name: str, kind: type) -> Any:
+    if type(value) is kind and value == value:  # no NaN
+        return value
     scalar = isinstance(value, np.generic | np.ndarray) and value.size == 1
     plain: Any = value.item() if scalar else value
     wanted = {bool: bool, int: numbers.Integral, float: numbers.Real}[kind]
@@ -299,18 +352,20 @@ def _number(value: Any, name: str, kind: type) -> Any:
     return number
 
 
-def _one_of(value: Any, name: str, kinds: tuple[Any, ...], owner: Any) -> Any:
+def _one_of(
+    name: str, choices: list[tuple[Any, Check | None]], value: object, owner: object
+) -> object:
     problems = []
-    for kind in kinds:
+    for kind, check in choices:
         if kind is NoneType:
             if value is None:
                 return value
             continue
         try:
-            return _checked(value, name, kind, owner)
+            return value if check is None else check(value, owner)
         except InputError as error:
             problems.append(error)
     if len(problems) == 1:
         raise problems[0]
-    wanted = " or ".join(_NAMES.get(kind, getattr(kind, "__name__", str(kind))) for kind in kinds)
-    raise InputError(f"{name} must be {wanted}, got {shown(value)}")
+    kinds = [_NAMES.get(kind, getattr(kind, "__name__", str(kind))) for kind, _ in choices]
+    raise InputError(f"{name} must be {' or '.join(kinds)}, got {shown(value)}")

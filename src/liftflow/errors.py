@@ -5,7 +5,7 @@ got, what was expected and, where there is one, the call that mends it.
 """
 
 import copyreg
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
 
@@ -13,13 +13,7 @@ class LiftflowError(Exception):
     """Root of every error that liftflow raises on purpose."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle what the error is, not how it was made: a constructor may ask for more.
-
-        Returns
-        -------
-        parts : tuple
-            For pickle, by which workers send their errors back.
-        """
+        """Pickle what the error is, not how it was made: a constructor may ask for more."""
         return copyreg.__newobj__, (type(self), *self.args), vars(self)  # type: ignore[attr-defined]
 
 
@@ -69,7 +63,13 @@ class ArchitectureError(LiftflowError, ValueError):
         self.nodes = tuple(nodes)
 
 
-class NotOnImageError(LiftflowError, ValueError):
+class _OffError(LiftflowError, ValueError):
+    def __init__(self, message: str, residual: float) -> None:
+        super().__init__(message)
+        self.residual = residual
+
+
+class NotOnImageError(_OffError):
     """A lifted variable z is not in the image of the lift φ.
 
     Attributes
@@ -78,12 +78,8 @@ class NotOnImageError(LiftflowError, ValueError):
         Relative distance from z to the point of the image that was found for it.
     """
 
-    def __init__(self, message: str, residual: float) -> None:
-        super().__init__(message)
-        self.residual = residual
 
-
-class NotTangentError(LiftflowError, ValueError):
+class NotTangentError(_OffError):
     """A vector is not tangent to the image of the lift at the point given.
 
     Attributes
@@ -91,10 +87,6 @@ class NotTangentError(LiftflowError, ValueError):
     residual : float
         Relative distance from the vector to the tangent space.
     """
-
-    def __init__(self, message: str, residual: float) -> None:
-        super().__init__(message)
-        self.residual = residual
 
 
 class NotRecoverableError(LiftflowError, ValueError):
@@ -125,6 +117,12 @@ class FlowError(LiftflowError, RuntimeError):
 
 class GeodesicError(LiftflowError, RuntimeError):
     """A geodesic cannot be continued, or none was found between two points."""
+
+
+def listed(names: Iterable[object]) -> str:
+    """Write out the first eight of some names, and how many more there are."""
+    shown = [*map(str, names)]
+    return ", ".join(shown[:8]) + (f" and {len(shown) - 8} more" if len(shown) > 8 else "")
 
 
 class MissingExtraError(LiftflowError, ImportError):

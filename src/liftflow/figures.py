@@ -10,7 +10,7 @@ import itertools
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -26,10 +26,12 @@ from mpl_toolkits.mplot3d.proj3d import proj_transform
 
 from liftflow.doors import door
 from liftflow.errors import ShapeError
-from liftflow.typing import FloatArray, as_array
+from liftflow.typing import FloatArray, Point, as_array
 
 if TYPE_CHECKING:
     from liftflow.manifolds import InvariantSet
+
+Colour: TypeAlias = Any  # whatever matplotlib reads as one
 
 # Okabe and Ito's palette, safe for the common kinds of colour blindness. All but the last two have
 # a contrast of 3 or more to the light ground, and all of them to the dark one.
@@ -51,7 +53,7 @@ _DARK = {"ground": "#15181E", "ink": "#E8E8E8", "grid": "#5A6068"}
 
 
 @door
-def style(dark: bool | None = None) -> dict[str, Any]:
+def style(dark: bool | None = None) -> dict[str, object]:
     """Return the style as settings for ``plt.style.use`` or ``plt.style.context``.
 
     Labels stay legible at half the size of the figure.
@@ -61,11 +63,6 @@ def style(dark: bool | None = None) -> dict[str, Any]:
     dark : bool, optional
         Light ink on a dark ground. By default as the environment variable ``LIFTFLOW_DARK`` says,
         which ``liftflow gallery --dark`` sets; light without it.
-
-    Returns
-    -------
-    settings : dict
-        Of matplotlib's rcParams.
     """
     if dark is None:
         dark = os.environ.get("LIFTFLOW_DARK", "") not in ("", "0")
@@ -94,7 +91,7 @@ def style(dark: bool | None = None) -> dict[str, Any]:
     }
 
 
-def ink() -> Any:
+def ink() -> Colour:
     """Return the colour of the text: black on light ground, white on dark."""
     return mpl.rcParams["text.color"]
 
@@ -114,12 +111,8 @@ def add_space(
 
     Parameters
     ----------
-    figure : matplotlib.figure.Figure
-        Where to add them.
     position : matplotlib.gridspec.SubplotSpec or int
         As in ``figure.add_subplot``.
-    labels : sequence of str
-        Of the three axes.
     elevation, azimuth : float
         Where the eye is, in degrees.
     """
@@ -187,7 +180,7 @@ def draw_level_set(
     invariant_set: "InvariantSet",
     bounds: Sequence[tuple[float, float]],
     *,
-    colour: Any = SURFACE,
+    colour: Colour = SURFACE,
     strength: float = 0.3,
     rings: int = 6,
     resolution: int = 32,
@@ -196,8 +189,6 @@ def draw_level_set(
 
     Parameters
     ----------
-    axes : mpl_toolkits.mplot3d.Axes3D
-        As from ``add_space``.
     invariant_set : InvariantSet
         With D = 3 and one law, like that of a neuron with two inputs and one output.
     bounds : sequence of three pairs of float
@@ -210,11 +201,6 @@ def draw_level_set(
         Number of lines of equal height.
     resolution : int
         Number of grid points along each axis.
-
-    Raises
-    ------
-    ShapeError
-        The set is no surface in space, or does not meet the box.
     """
     architecture = invariant_set.architecture
     if (architecture.dim, architecture.n_laws) != (3, 1):
@@ -253,7 +239,7 @@ class _ArrowInSpace(FancyArrowPatch):
         super().__init__((0, 0), (0, 0), **settings)
         self.ends = np.transpose([tail, tip])
 
-    def do_3d_projection(self, renderer: Any = None) -> float:
+    def do_3d_projection(self, renderer: object = None) -> float:
         """Place the arrow on the page; called by matplotlib, which wants a depth."""
         x, y, depth = proj_transform(*self.ends, self.axes.M)  # type: ignore[union-attr]
         self.set_positions((x[0], y[0]), (x[1], y[1]))
@@ -263,9 +249,9 @@ class _ArrowInSpace(FancyArrowPatch):
 @door
 def draw_trajectory(
     axes: Axes,
-    points: Any,
+    points: Point,
     *,
-    colour: Any = PARAMETER,
+    colour: Colour = PARAMETER,
     arrows: int = 1,
     linestyle: str = "-",
     linewidth: float = 2.0,
@@ -276,26 +262,15 @@ def draw_trajectory(
 
     Parameters
     ----------
-    axes : matplotlib.axes.Axes
-        In space for points in space.
     points : array-like, shape=[n_times, 2 or 3]
     colour : matplotlib colour
         Of line and arrows.
     arrows : int
         Number of arrow heads, evenly along its length.
-    linestyle : str
-        As in ``axes.plot``.
-    linewidth : float
+    linestyle, linewidth : str, float
         As in ``axes.plot``.
     start : bool
         Whether to mark the first point.
-    label : str, optional
-        For the legend.
-
-    Raises
-    ------
-    ShapeError
-        The points are not in the plane or in space.
     """
     points = as_array(points, "points", differentiable=False)
     if points.ndim != 2 or points.shape[1] not in (2, 3) or len(points) < 2:
@@ -323,15 +298,13 @@ def draw_trajectory(
 
 @door
 def save_animation(animation: Animation, path: str | Path, *, fps: int = 20) -> None:
-    """Write an animation as a GIF, by Pillow.
+    """Write an animation that is not yet closed as a GIF, by Pillow.
 
     A gallery script need not call it: it makes a ``matplotlib.animation.FuncAnimation`` under a
     name of its own, and ``liftflow gallery`` and the documentation write the GIF.
 
     Parameters
     ----------
-    animation : matplotlib.animation.Animation
-        One that is not yet closed.
     fps : int
         Frames per second.
     """

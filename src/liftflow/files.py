@@ -31,20 +31,13 @@ _HEADER = re.compile(  # what numpy writes before plain numbers and texts, and n
 )
 
 
-def as_path(path: Any, name: str = "path") -> Path:
+def as_path(path: object, name: str = "path") -> Path:
     """Return the path that a text or a path names, or say why not.
 
     Parameters
     ----------
     path : str or PathLike
-        What is to be one.
-    name : str
-        What the error message calls it.
-
-    Raises
-    ------
-    InputError
-        Something else, or nothing.
+        What is to be one; an ``InputError`` says if it is not.
     """
     if not isinstance(path, str | Path) or not str(path) or "\0" in str(path):
         raise InputError(f"{name} must be str or Path, got {path!r}")
@@ -52,23 +45,18 @@ def as_path(path: Any, name: str = "path") -> Path:
 
 
 def make_folder(folder: Path) -> Path:
-    """Make a folder where there is none yet.
-
-    Parameters
-    ----------
-    folder : Path
-        Those above it are made, too.
-
-    Raises
-    ------
-    OutputError
-        It cannot be made.
-    """
-    try:
+    """Make a folder, and those above it, where there is none yet."""
+    with _writing(f"to the folder {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot write to the folder {folder}: {error}") from error
     return folder
+
+
+@contextmanager
+def _writing(where: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"cannot write {where}: {error}") from error
 
 
 @contextmanager
@@ -77,19 +65,9 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
     Who is killed while writing leaves the earlier file whole. What he left aside is removed by the
     next one who writes the same file; it is told from that of a living writer by its lock.
-
-    Yields
-    ------
-    file : file
-        To write bytes to.
-
-    Raises
-    ------
-    OutputError
-        The file cannot be written.
     """
     stem = f".liftflow-{zlib.crc32(os.fsencode(path.name)):08x}-"
-    try:
+    with _writing(str(path)):
         if path.exists() and not path.is_file():
             raise OSError("it is there, and is no file")
         _remove_stale(path.parent, stem)
@@ -108,8 +86,6 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
                 raise
         with suppress(OSError), _folder_handle(path.parent) as handle:
             os.fsync(handle)  # the name, too, is on the disk now
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error}") from error
 
 
 @contextmanager
@@ -117,23 +93,11 @@ def locked(folder: Path) -> Iterator[None]:
     """Be the only process in a folder, after waiting for the one that is there now.
 
     The lock goes with the process that holds it, however that ends.
-
-    Parameters
-    ----------
-    folder : Path
-        It must be there.
-
-    Raises
-    ------
-    OutputError
-        The folder cannot be written to.
     """
     path = folder / ".lock"
     with ExitStack() as stack:
-        try:
+        with _writing(f"to the folder {folder}"):
             stack.enter_context(_owned(lambda: path, "ab"))
-        except OSError as error:
-            raise OutputError(f"cannot write to the folder {folder}: {error}") from error
         try:
             yield
         finally:
@@ -187,15 +151,6 @@ def write_arrays(path: Path, kind: str, values: dict[str, Any]) -> None:
     ----------
     kind : str
         What the file holds.
-    values : dict of str to array
-        By the names they get in the file.
-
-    Raises
-    ------
-    InputError
-        Something else than numbers and texts.
-    OutputError
-        The file cannot be written.
     """
     arrays = {name: np.asarray(value) for name, value in values.items()}
     for name, array in arrays.items():
@@ -203,23 +158,20 @@ def write_arrays(path: Path, kind: str, values: dict[str, Any]) -> None:
             raise InputError(f"{name} must hold numbers or a text, got dtype {array.dtype}")
     arrays["format"] = np.asarray(_format(kind))
     with replacing(path) as file:  # given a path, numpy would append .npz to the name
-        np.savez(file, **{**arrays, "digest": np.asarray(_digest(arrays))})  # type: ignore[arg-type]
+        np.savez(_Stream(file), **{**arrays, "digest": np.asarray(_digest(arrays))})  # type: ignore[arg-type]
+
+
+class _Stream:
+    """A file without a place in it: to seek, as zipfile does three times an array, flushes it."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.read, self.write, self.flush = file.read, file.write, file.flush
 
 
 def read_arrays(path: Path, kind: str) -> dict[str, Any]:
     """Read a file that :func:`write_arrays` wrote, once it is seen to be the same to the last bit.
 
-    Nothing larger than the file is ever held.
-
-    Parameters
-    ----------
-    kind : str
-        What the file should hold.
-
-    Returns
-    -------
-    values : dict of str to array
-        Arrays without axes as numbers and texts.
+    Nothing larger than the file is ever held. Arrays without axes come as numbers and texts.
 
     Raises
     ------
@@ -242,12 +194,7 @@ def read_arrays(path: Path, kind: str) -> dict[str, Any]:
 
 
 def read_text(path: Path, limit: int) -> str:
-    """Read a small file.
-
-    Parameters
-    ----------
-    limit : int
-        Most bytes.
+    """Read a small file of at most ``limit`` bytes.
 
     Raises
     ------

@@ -2,12 +2,11 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import geomstats.backend as gs
 import numpy as np
 from autograd.extend import defjvp, defvjp, primitive
-from autograd.tracer import getval
+from autograd.tracer import getval, isbox
 from scipy.linalg.blas import dnrm2
 from scipy.sparse import csr_array
 from scipy.sparse.linalg import LinearOperator, lsmr
@@ -34,18 +33,10 @@ def over_batch(
 
     Parameters
     ----------
-    function : callable
-        Takes one array per entry of ``arrays``, without leading axes, and returns one array.
-    arrays : sequence of array, shape=[..., *core_shape]
-        Their leading axes broadcast against each other.
     core_ndims : sequence of int
         Number of trailing axes that belong to one item of each array.
     shape : tuple of int, optional
         Shape of one result, for a batch of none; by default that of an item of the first array.
-
-    Returns
-    -------
-    result : array, shape=[..., *result_shape]
     """
     leads = [a.shape[: a.ndim - n] for a, n in zip(arrays, core_ndims, strict=True)]
     try:
@@ -69,13 +60,7 @@ def over_batch(
 
 
 def lengths(vectors: FloatArray) -> Scalars:
-    """Euclidean norms along the last axis, which neither under- nor overflow on the way.
-
-    Parameters
-    ----------
-    vectors : array, shape=[..., n]
-        Of numbers of any size.
-    """
+    """Euclidean norms along the last axis, which neither under- nor overflow on the way."""
     if vectors.ndim == 1 and vectors.size:
         return np.asarray(dnrm2(vectors))
     unit = units(np.max(np.abs(vectors), axis=-1, initial=0.0, keepdims=True))
@@ -83,13 +68,7 @@ def lengths(vectors: FloatArray) -> Scalars:
 
 
 def is_squarable(sizes: Scalars) -> bool:
-    """Whether no square of some numbers can under- or overflow.
-
-    Parameters
-    ----------
-    sizes : Scalars
-        Not negative.
-    """
+    """Whether no square of some sizes, which are not negative, can under- or overflow."""
     if sizes.size and sizes.min() == 0:
         sizes = sizes[sizes > 0]
     return sizes.size == 0 or bool(sizes.min() > 1e-140 and sizes.max() < 1e140)
@@ -98,15 +77,7 @@ def is_squarable(sizes: Scalars) -> bool:
 def units(sizes: Scalars) -> Scalars:
     """Find powers of two of the order of some sizes: dividing by them rounds nothing.
 
-    Parameters
-    ----------
-    sizes : Scalars
-        Not negative.
-
-    Returns
-    -------
-    units : Scalars
-        1 where a size is 0 or not finite.
+    It is 1 where a size is 0 or not finite.
     """
     regular = (sizes > 0) & np.isfinite(sizes)
     return np.ldexp(1.0, np.frexp(np.where(regular, sizes, 1.0))[1] - 1)
@@ -115,15 +86,7 @@ def units(sizes: Scalars) -> Scalars:
 def row_sizes(matrix: FloatArray) -> FloatArray:
     """Measure the rows, to divide them by it, so that no rank depends on the units of a row.
 
-    Parameters
-    ----------
-    matrix : array, shape=[..., m, n]
-        Its rows may have units of their own.
-
-    Returns
-    -------
-    sizes : array, shape=[..., m]
-        Rows of rounding errors count as zeros: they get the size of the largest row.
+    Rows of rounding errors count as zeros: they get the size of the largest row.
     """
     sizes = lengths(matrix)
     largest = np.max(sizes, axis=-1, initial=0.0, keepdims=True)
@@ -134,16 +97,8 @@ def row_sizes(matrix: FloatArray) -> FloatArray:
 def range_basis(matrix: FloatArray) -> FloatArray:
     """Orthonormal basis of the range of a matrix, whatever the units of its columns.
 
-    Parameters
-    ----------
-    matrix : array, shape=[m, n]
-        Of any rank.
-
-    Returns
-    -------
-    basis : array, shape=[m, rank]
-        Left singular vectors of the matrix with columns of length 1, whose singular value exceeds
-        ``RANK_RTOL`` times the largest.
+    Left singular vectors of the matrix with columns of length 1, whose singular value exceeds
+    ``RANK_RTOL`` times the largest.
     """
     left, singular, _ = np.linalg.svd(matrix / row_sizes(matrix.T), full_matrices=False)
     return left[:, singular > RANK_RTOL * singular.max(initial=0.0)]
@@ -152,58 +107,29 @@ def range_basis(matrix: FloatArray) -> FloatArray:
 def scaled_rank(matrix: FloatArray) -> int:
     """Rank of a matrix whose rows and columns may have units of their own.
 
-    Parameters
-    ----------
-    matrix : array, shape=[m, n]
-        Of any rank.
-
-    Returns
-    -------
-    rank : int
-        Number of singular values above ``RANK_RTOL`` times the largest, once columns and then rows
-        have length 1; rows that are rounding errors beside the others count as zero.
+    Number of singular values above ``RANK_RTOL`` times the largest, once columns and then rows
+    have length 1; rows that are rounding errors beside the others count as zero.
     """
     matrix = np.asarray(matrix)
-    if not np.all(np.isfinite(matrix)):
+    if not np.isfinite(matrix).all():
         raise NotFiniteError("a derivative is not finite, so no rank can be read off it")
     for axis, rounding in ((0, 0.0), (1, _ROUNDING)):
-        tops = np.max(np.abs(matrix), axis=axis, keepdims=True, initial=0.0)
-        kept = tops > rounding * np.max(tops, initial=0.0)
-        matrix = kept * matrix / np.where(kept, tops, 1.0)
-        matrix = matrix / np.where(kept, np.linalg.norm(matrix, axis=axis, keepdims=True), 1.0)
+        tops = np.abs(matrix).max(axis=axis, keepdims=True, initial=0.0)
+        kept = tops > rounding * tops.max(initial=0.0)
+        matrix = matrix / np.where(kept, tops, np.inf)
+        matrix = matrix / np.where(kept, np.sqrt((matrix**2).sum(axis, keepdims=True)), 1.0)
     singular = np.linalg.svd(matrix, compute_uv=False)
-    return int(np.sum(singular > RANK_RTOL * singular.max(initial=0.0)))
+    return int((singular > RANK_RTOL * singular.max(initial=0.0)).sum())
 
 
 def minimal_solution(operator: LinearOperator, right: FloatArray) -> FloatArray:
-    """Shortest least-squares solution of an operator that is too large to be dense, by LSMR.
-
-    Parameters
-    ----------
-    operator : scipy.sparse.linalg.LinearOperator, shape=[m, n]
-        Of any rank.
-    right : array, shape=[m]
-
-    Returns
-    -------
-    solution : array, shape=[n]
-    """
+    """Shortest least-squares solution of an operator that is too large to be dense, by LSMR."""
     return lsmr(operator, right, atol=1e-14, btol=1e-14, maxiter=10 * max(operator.shape))[0]
 
 
 @primitive
 def sparse_apply(values: FloatArray, matrix: csr_array) -> FloatArray:
-    """Apply a constant sparse matrix along the last axis, differentiably.
-
-    Parameters
-    ----------
-    values : array, shape=[..., n]
-    matrix : scipy.sparse.csr_array, shape=[m, n]
-
-    Returns
-    -------
-    image : array, shape=[..., m]
-    """
+    """Apply a constant sparse matrix along the last axis, differentiably."""
     flat = values.reshape(-1, matrix.shape[1])
     return np.ascontiguousarray((matrix @ flat.T).T).reshape(*values.shape[:-1], matrix.shape[0])
 
@@ -220,14 +146,13 @@ def _root_excess(gaps: FloatArray, target: FloatArray) -> FloatArray:
     safe_target = np.where(positive, target, 1.0)
     # ∏ (d_i + y) ≥ y^L, so this start lies right of the root; log ∏ is convex in log y with
     # slope at least 1, so Newton's method comes down to the root without ever passing it.
-    excess = safe_target ** (1.0 / n_factors)
+    excess = scale = safe_target ** (1.0 / n_factors)
     for _ in range(200):
         factors = gaps + excess[..., None]
-        slope = np.sum(excess[..., None] / factors, axis=-1)
-        scale = safe_target[..., None] ** (1.0 / n_factors)
-        step = np.log(np.prod(factors / scale, axis=-1)) / slope
+        slope = (excess[..., None] / factors).sum(axis=-1)
+        step = np.log((factors / scale[..., None]).prod(axis=-1)) / slope
         excess = excess * np.exp(-step)
-        if np.all(np.abs(step) <= 4e-16 * n_factors):
+        if (np.abs(step) <= 4e-16 * n_factors).all():
             break
     return np.where(positive, excess, 0.0)
 
@@ -236,11 +161,12 @@ defvjp(_root_excess, None, None)
 defjvp(_root_excess, None, None)
 
 
-def shifted_product_root(shifts: Any, target: Scalars) -> Any:
+def shifted_product_root(shifts: Scalars, target: Scalars) -> Scalars:
     r"""Solve ∏_i (x + c_i) = T on the ray x ≥ −min c, where the left side increases from 0.
 
-    The factors themselves are returned, not x, because x + c_i loses digits to cancellation
-    where x is close to −c_i.
+    The factors :math:`x + c_i \geq 0` themselves are returned, not x, because x + c_i loses digits
+    to cancellation where x is close to −c_i. They are right to a few units in the last place, and
+    differentiable up to order 3 in both arguments where T > 0.
 
     Parameters
     ----------
@@ -248,12 +174,6 @@ def shifted_product_root(shifts: Any, target: Scalars) -> Any:
         The constants :math:`c_i`.
     target : Scalars
         The non-negative number :math:`T`.
-
-    Returns
-    -------
-    factors : array, shape=[..., n_factors]
-        :math:`x + c_i \geq 0`, to a few units in the last place. Differentiable up to order 3
-        in both arguments where T > 0.
 
     References
     ----------
@@ -266,9 +186,10 @@ def shifted_product_root(shifts: Any, target: Scalars) -> Any:
     if gs.any(target > 0):
         # The iteration above is a constant for autograd. Each Newton step from it doubles the
         # order to which the result follows a change of the arguments (implicit function theorem).
+        # The first also takes back what the logarithm rounded.
         safe_target = gs.where(target > 0, target, 1.0)
         safe_excess = gs.where(target > 0, excess, 1.0)
-        for _ in range(2):
+        for _ in range(2 if isbox(gaps) else 1):
             factors = gaps + safe_excess[..., None]
             slope = gs.sum(1.0 / factors, axis=-1)
             step = (gs.prod(factors, axis=-1) / safe_target - 1.0) / slope
@@ -277,20 +198,15 @@ def shifted_product_root(shifts: Any, target: Scalars) -> Any:
     return gaps + excess[..., None]
 
 
-def layer_squares(shifts: Any, singular: Scalars) -> Any:
+def layer_squares(shifts: Scalars, singular: Scalars) -> Scalars:
     r"""Solve ∏_i (x + c_i) = σ² in units of the solution, so that σ² may under- or overflow.
 
     Parameters
     ----------
     shifts : array-like, shape=[..., n_factors]
-        The constants :math:`c_i`.
+        As of :func:`shifted_product_root`, which returns the same.
     singular : Scalars
         The numbers σ ≥ 0.
-
-    Returns
-    -------
-    squares : array, shape=[..., n_factors]
-        :math:`x + c_i`, as :func:`shifted_product_root`.
     """
     if is_squarable(getval(singular)):
         return shifted_product_root(shifts, singular**2)

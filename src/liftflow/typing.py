@@ -5,7 +5,7 @@ finite and of the promised trailing shape. Arrays traced by autograd pass unchan
 function behind the door stays differentiable; one that is not asks for ``differentiable=False``
 and is refused instead of returning a silent zero. Objects pass through :func:`as_instance`, sizes
 through :func:`refuse_beyond`. What an object keeps it owns and cannot be written to:
-:func:`as_own`, :func:`freeze`.
+:func:`as_own`, :func:`freeze`. ``name`` is what error messages call a value.
 """
 
 import math
@@ -18,6 +18,7 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 from autograd.tracer import getval, isbox
 from numpy.typing import NDArray
+from scipy.linalg.blas import dasum
 from scipy.sparse import csr_array
 from typing_extensions import TypeAliasType
 
@@ -31,90 +32,72 @@ from liftflow.errors import (
 
 FloatArray = TypeAliasType("FloatArray", NDArray[np.float64])
 """An array of float64."""
-
 IntArray = TypeAliasType("IntArray", NDArray[np.intp])
 """An array of indices."""
-
 Rng: TypeAlias = np.random.Generator | int | None
 
 # Named shapes. A leading ... stands for any axes of a batch. Each is an array, a nested sequence of
 # numbers where it comes in, or an array that autograd follows: no static type of numpy says that.
+_Numbers: TypeAlias = Any
 
-Theta = TypeAliasType("Theta", Any)
+Theta = TypeAliasType("Theta", _Numbers)
 """A parameter θ or a batch of them, shape=[..., dim]."""
-
-Tangent = TypeAliasType("Tangent", Any)
+Tangent = TypeAliasType("Tangent", _Numbers)
 """A velocity or a covector of the parameter, shape=[..., dim]."""
-
-OneTheta = TypeAliasType("OneTheta", Any)
+OneTheta = TypeAliasType("OneTheta", _Numbers)
 """One parameter θ, shape=[dim]."""
-
-OneTangent = TypeAliasType("OneTangent", Any)
+OneTangent = TypeAliasType("OneTangent", _Numbers)
 """One velocity or covector of the parameter, shape=[dim]."""
-
-Lifted = TypeAliasType("Lifted", Any)
+Lifted = TypeAliasType("Lifted", _Numbers)
 """A lifted variable z, shape=[..., *lifted_shape]."""
-
-LiftedTangent = TypeAliasType("LiftedTangent", Any)
+LiftedTangent = TypeAliasType("LiftedTangent", _Numbers)
 """A velocity of z, shape=[..., *lifted_shape]."""
-
-Covector = TypeAliasType("Covector", Any)
+Covector = TypeAliasType("Covector", _Numbers)
 """A covector on z, such as ∇f(z), shape=[..., *lifted_shape]."""
-
-OneLifted = TypeAliasType("OneLifted", Any)
+OneLifted = TypeAliasType("OneLifted", _Numbers)
 """One lifted variable z, shape=[*lifted_shape]."""
-
-OneLiftedTangent = TypeAliasType("OneLiftedTangent", Any)
+OneLiftedTangent = TypeAliasType("OneLiftedTangent", _Numbers)
 """One velocity of z or covector on it, shape=[*lifted_shape]."""
-
-Laws = TypeAliasType("Laws", Any)
+Laws = TypeAliasType("Laws", _Numbers)
 """Values of the conservation laws h, or a velocity of them, shape=[..., n_laws]."""
-
-OneLaws = TypeAliasType("OneLaws", Any)
+OneLaws = TypeAliasType("OneLaws", _Numbers)
 """One value of the conservation laws, shape=[n_laws]."""
-
-Scalars = TypeAliasType("Scalars", Any)
+Scalars = TypeAliasType("Scalars", _Numbers)
 """One number for each member of a batch, shape=[...]."""
-
-Point = TypeAliasType("Point", Any)
+Point = TypeAliasType("Point", _Numbers)
 """A point of a manifold, shape=[..., *point_shape]."""
-
-TangentVec = TypeAliasType("TangentVec", Any)
+TangentVec = TypeAliasType("TangentVec", _Numbers)
 """A vector at a point of a manifold, shape=[..., *point_shape]."""
-
-Jacobian = TypeAliasType("Jacobian", Any)
+Jacobian = TypeAliasType("Jacobian", _Numbers)
 """The Jacobian ∂φ, shape=[..., lifted_dim, dim]."""
-
-LiftedMatrix = TypeAliasType("LiftedMatrix", Any)
+LiftedMatrix = TypeAliasType("LiftedMatrix", _Numbers)
 """A bilinear form on z, such as K(z), shape=[..., lifted_dim, lifted_dim]."""
-
-Matrix = TypeAliasType("Matrix", Any)
+Matrix = TypeAliasType("Matrix", _Numbers)
 """A bilinear form on parameters or coordinates, shape=[..., dim, dim]."""
-
-Symbols = TypeAliasType("Symbols", Any)
+Symbols = TypeAliasType("Symbols", _Numbers)
 """Christoffel symbols, the contravariant index first, shape=[..., dim, dim, dim]."""
-
-Inputs = TypeAliasType("Inputs", Any)
+Inputs = TypeAliasType("Inputs", _Numbers)
 """Samples that a network is fed, shape=[..., n_samples, n_inputs]."""
-
-OnHidden = TypeAliasType("OnHidden", Any)
+OnHidden = TypeAliasType("OnHidden", _Numbers)
 """One number per hidden node, shape=[..., n_hidden]."""
-
-OnTimes = TypeAliasType("OnTimes", Any)
+OnTimes = TypeAliasType("OnTimes", _Numbers)
 """One number per kept time, shape=[n_times]."""
-
-Forms = TypeAliasType("Forms", Any)
+Forms = TypeAliasType("Forms", _Numbers)
 """Covectors on z, or what a family keeps instead of them; each names a gradient field."""
-
-Block = TypeAliasType("Block", Any)
+Block = TypeAliasType("Block", _Numbers)
 """A named block of the parameter, shape=[..., *block_shape]."""
+
 T = TypeVar("T")
+Shape: TypeAlias = tuple[int | None, ...]  # None stands for any length
 
 MEMORY_LIMIT = 8e9
 """Bytes of a network or a dense array, if the environment has no ``LIFTFLOW_MEMORY_LIMIT``."""
 
+_FLOAT64 = np.dtype(np.float64)
+_SHORT = 10**18  # which needs no shortening
 
-def untraced(value: Any) -> Any:
+
+def untraced(value: _Numbers) -> _Numbers:
     """Take an array out of autograd's sight.
 
     Parameters
@@ -128,21 +111,19 @@ def untraced(value: Any) -> Any:
 
 
 def as_array(
-    value: TangentVec,
+    value: _Numbers,
     name: str,
-    shape: tuple[int | None, ...] | None = None,
+    shape: Shape | None = None,
     *,
     batch: bool = True,
     differentiable: bool = True,
-) -> TangentVec:
+) -> _Numbers:
     """Return ``value`` as a finite float64 array of the promised shape, or say why not.
 
     Parameters
     ----------
-    value : TangentVec
-        Real numbers.
-    name : str
-        What the error message calls it.
+    value : array-like
+        Real numbers. Traced ones are returned as they are.
     shape : tuple of int or None, optional
         Trailing shape; None stands for any length. Without it, any shape is let through.
     batch : bool
@@ -150,23 +131,15 @@ def as_array(
     differentiable : bool
         Whether the caller can be differentiated by autograd.
 
-    Returns
-    -------
-    array : TangentVec
-        Of float64; the traced array itself where autograd is at work.
-
     Raises
     ------
     InputError
-        Not numbers.
-    ShapeError
-        Another trailing shape.
-    NotFiniteError
-        NaN, infinity or masked entries inside.
+        Not numbers. A ``ShapeError`` for another trailing shape, a ``NotFiniteError`` for NaN,
+        infinity or masked entries inside.
     NotDifferentiableError
         Traced by autograd where ``differentiable`` is False.
     """
-    if _is_sound(value, shape, batch):
+    if is_sound(value, shape, batch):
         return value
     traced = isbox(value)
     if traced and not differentiable:
@@ -186,16 +159,11 @@ def as_array(
         ) from error
     if plain.dtype.kind not in "fiu":
         raise InputError(f"{name} must hold real numbers, got dtype {plain.dtype}")
-    if shape is not None:
-        tail = plain.shape[max(plain.ndim - len(shape), 0) :]
-        fits = len(tail) == len(shape) and all(
-            want is None or want == got for want, got in zip(shape, tail, strict=True)
-        )
-        if not fits or (not batch and plain.ndim != len(shape)):
-            wanted = ", ".join("n" if size is None else str(size) for size in shape)
-            lead = "..., " if batch else ""
-            comma = "," if len(shape) == 1 and not batch else ""
-            raise ShapeError(f"{name} must have shape ({lead}{wanted}{comma}), got {plain.shape}")
+    if not _fits(plain.shape, shape, batch):
+        wanted = ", ".join("n" if size is None else str(size) for size in shape or ())
+        lead = "..., " if batch else ""
+        comma = "," if len(shape or ()) == 1 and not batch else ""
+        raise ShapeError(f"{name} must have shape ({lead}{wanted}{comma}), got {plain.shape}")
     with np.errstate(over="ignore"):  # longer floats may overflow
         array = plain.astype(np.float64, copy=False)
     if not np.isfinite(array).all():
@@ -204,56 +172,47 @@ def as_array(
     return value if traced else array
 
 
-def _is_sound(value: Any, shape: tuple[int | None, ...] | None, batch: bool) -> bool:
+def is_sound(value: object, shape: Shape | None, batch: bool = True) -> bool:
     """Whether a value is plainly an array as wanted: what loops and inner calls hand on."""
-    if type(value) is not np.ndarray or value.dtype != np.float64:
+    return (
+        type(value) is np.ndarray
+        and value.dtype == _FLOAT64
+        and (value.shape == shape or _fits(value.shape, shape, batch))
+        and (not value.size or math.isfinite(dasum(value.ravel())))  # else it may just be large
+    )
+
+
+def _fits(own: tuple[int, ...], shape: Shape | None, batch: bool) -> bool:
+    if shape is None:
+        return True
+    lead = len(own) - len(shape)
+    if lead < 0 or (lead and not batch):
         return False
-    if shape is not None:
-        lead = value.ndim - len(shape)
-        if lead < 0 or (lead and not batch):
-            return False
-        own = value.shape[lead:]
-        if own != shape and not all(w is None or w == s for w, s in zip(shape, own, strict=True)):
-            return False
-    return math.isfinite(np.vdot(value, value))  # else it may be infinite, or just large
+    return own[lead:] == shape or all(
+        want in (None, size) for want, size in zip(shape, own[lead:], strict=True)
+    )
 
 
-def as_vector(value: Any, name: str, size: int) -> FloatArray:
+def as_vector(value: _Numbers, name: str, size: int) -> FloatArray:
     """Return a vector, checked as by :func:`as_array` unless it looks like one of our own.
 
     Parameters
     ----------
     value : array-like, shape=[size]
         What comes from inside a loop passes at once: its numbers are not looked at.
-    name : str
-        What the error message calls it.
-    size : int
-        Its length.
-
-    Returns
-    -------
-    vector : array, shape=[size]
     """
-    if type(value) is np.ndarray and value.shape == (size,) and value.dtype == np.float64:
+    if type(value) is np.ndarray and value.shape == (size,) and value.dtype == _FLOAT64:
         return value
     return as_array(value, name, (size,), batch=False, differentiable=False)
 
 
-def as_own(value: Any, name: str, shape: tuple[int | None, ...] | None = None) -> FloatArray:
+def as_own(value: _Numbers, name: str, shape: Shape | None = None) -> FloatArray:
     """Return a read-only copy of an array without leading axes: what an object keeps of it.
 
     Parameters
     ----------
     value : array-like, shape=[*shape]
-        Real numbers.
-    name : str
-        What the error message calls it.
-    shape : tuple of int or None, optional
-        As of :func:`as_array`.
-
-    Returns
-    -------
-    array : array, shape=[*shape]
+        Checked as by :func:`as_array`.
     """
     return freeze(as_array(value, name, shape, batch=False, differentiable=False).copy())
 
@@ -268,38 +227,23 @@ def freeze(value: T) -> T:
     """
     if isinstance(value, np.ndarray):
         value.setflags(write=False)
-    elif isinstance(value, csr_array):
-        freeze((value.data, value.indices, value.indptr))
     elif isinstance(value, list | tuple):
         for part in value:
             freeze(part)
+    elif isinstance(value, csr_array):
+        freeze((value.data, value.indices, value.indptr))
     return value
 
 
-def got(value: Any) -> str:
-    """Name the type of a value for an error message, or say which class it is.
-
-    Parameters
-    ----------
-    value : object
-        Of any type.
-    """
+def got(value: object) -> str:
+    """Name the type of a value for an error message, or say which class it is."""
     return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
 
 
-def shown(value: Any) -> str:
-    """Write a value into an error message, however large it is.
-
-    Parameters
-    ----------
-    value : object
-        Of any type.
-
-    Returns
-    -------
-    text : str
-        Shortened.
-    """
+def shown(value: object) -> str:
+    """Write a value into an error message, shortened however large it is."""
+    if type(value) is int and abs(value) < _SHORT:
+        return str(value)
     try:
         return reprlib.repr(value)
     except Exception:  # integers of thousands of digits have none
@@ -315,13 +259,6 @@ def as_instance(value: Any, cls: type, name: str) -> Any:
         Often an argument in another's place, or a class where an instance is meant.
     cls : type
         Its ``_usual_fix``, if it has one, ends the message.
-    name : str
-        What the error message calls it.
-
-    Raises
-    ------
-    InputError
-        Of another class.
     """
     if isinstance(value, cls):
         return value
@@ -331,43 +268,15 @@ def as_instance(value: Any, cls: type, name: str) -> Any:
     raise InputError(f"{name} must be {article} {cls.__name__}, got {got(value)}{end}")
 
 
-def as_function(value: Any, name: str) -> Callable[..., Any]:
-    """Return ``value`` if it can be called, or say what it is.
-
-    Parameters
-    ----------
-    value : callable
-        Of any signature.
-    name : str
-        What the error message calls it.
-
-    Raises
-    ------
-    InputError
-        It cannot be called.
-    """
+def as_function(value: object, name: str) -> Callable[..., Any]:
+    """Return ``value`` if it can be called, or say what it is."""
     if not callable(value):
         raise InputError(f"{name} must be a function, got {got(value)}")
     return value
 
 
-def as_number(value: Any, name: str, low: float = -math.inf, high: float = math.inf) -> float:
-    """Return one real number from ``low`` to ``high``, or say why not.
-
-    Parameters
-    ----------
-    value : float
-        Any real type.
-    name : str
-        What the error message calls it.
-    low, high : float
-        Bounds, themselves let through.
-
-    Raises
-    ------
-    InputError
-        Not a number, or out of bounds.
-    """
+def as_number(value: object, name: str, low: float = -math.inf, high: float = math.inf) -> float:
+    """Return one real number from ``low`` to ``high``, both let through, or say why not."""
     if isinstance(value, float) and low <= value <= high:
         return float(value)
     number = float(as_array(value, name, (), batch=False, differentiable=False))
@@ -376,43 +285,17 @@ def as_number(value: Any, name: str, low: float = -math.inf, high: float = math.
     return number
 
 
-def as_count(value: Any, name: str, minimum: int = 0) -> int:
-    """Return an integer of at least ``minimum``, or say why not.
-
-    Parameters
-    ----------
-    value : int
-        Any integer type.
-    name : str
-        What the error message calls it.
-    minimum : int
-        Smallest value let through.
-
-    Raises
-    ------
-    InputError
-        Not an integer, or too small.
-    """
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < minimum:
+def as_count(value: object, name: str, minimum: int = 0) -> int:
+    """Return an integer of at least ``minimum``, or say why not."""
+    if type(value) is int and value >= minimum:
+        return value
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < minimum:
         raise InputError(f"{name} must be an integer of at least {minimum}, got {shown(value)}")
     return int(value)
 
 
-def as_ordered(values: Any, name: str) -> list[Any]:
-    """Return the values of an iterable as a list, where their order counts.
-
-    Parameters
-    ----------
-    values : iterable
-        A list, a tuple or whatever else yields the same in every process.
-    name : str
-        What the error message calls it.
-
-    Raises
-    ------
-    InputError
-        A set, which has another order in every process, or no iterable.
-    """
+def as_ordered(values: object, name: str) -> list[Any]:
+    """Return the values of an iterable as a list; a set has another order in every process."""
     if isinstance(values, set | frozenset) or not isinstance(values, Iterable):
         raise InputError(
             f"{name} must come in an order, got {type(values).__name__}; give a list or a tuple"
@@ -427,11 +310,6 @@ def as_rng(rng: Rng) -> np.random.Generator:
     ----------
     rng : numpy.random.Generator or int or None
         None draws a fresh seed from the operating system.
-
-    Raises
-    ------
-    InputError
-        Anything else.
     """
     if isinstance(rng, np.random.Generator):
         return rng
@@ -446,21 +324,12 @@ def as_rng(rng: Rng) -> np.random.Generator:
 
 
 def refuse_beyond(n_numbers: float, what: str, n_bytes: int = 8) -> None:
-    """Refuse what cannot fit into memory before any of it is taken.
+    """Refuse what would take more than ``MEMORY_LIMIT`` before any of it is taken.
 
     Parameters
     ----------
-    n_numbers : float
-        How many numbers it takes.
-    what : str
-        What the error message calls it.
     n_bytes : int
-        What one of them takes.
-
-    Raises
-    ------
-    ArchitectureError
-        It takes more than ``MEMORY_LIMIT``.
+        What one of the numbers takes.
     """
     limit = float(os.environ.get("LIFTFLOW_MEMORY_LIMIT", MEMORY_LIMIT))
     if n_numbers * n_bytes > limit:

@@ -1,99 +1,24 @@
-"""The command line: train both ways on real data, and see that the two flows are one."""
+"""Train both ways on real data, and see that the two flows are one."""
 
-import io
 import json
 import math
-import os
-import re
-import sys
 import tempfile
 from contextlib import suppress
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 from rich.console import Console
 from rich.text import Text
-from typer.core import TyperGroup
 
-from liftflow import __version__, cli_criteria
+from liftflow.cli.families import FAMILIES, TASKS, Options, build
 from liftflow.data import NAMES
-from liftflow.errors import LiftflowError, OutputError
-from liftflow.files import make_folder, replacing
+from liftflow.errors import OutputError
+from liftflow.files import make_folder, replacing, write_arrays
 from liftflow.flows import Comparison
 from liftflow.flows import compare as compare_flows
-from liftflow.gallery_cli import gallery
-from liftflow.problems import FAMILIES, TASKS, Options, build
 
-
-class _Commands(TyperGroup):
-    """What all commands share: how they take options, print and end."""
-
-    def main(self, *args: Any, **settings: Any) -> Any:
-        """Make ready for any terminal, and for a backend of figures that may not be there."""
-        if "matplotlib" not in sys.modules:
-            os.environ["MPLBACKEND"] = "Agg"  # figures go to files
-        for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, io.TextIOWrapper):
-                stream.reconfigure(errors="backslashreplace")
-        return super().main(*args, **settings)
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Refuse options without a value, for a default was not asked for, and contradictions."""
-        for before, argument in pairwise(["liftflow", *args]):
-            if re.fullmatch(r"(--[\w-]+=)?\s*", argument):
-                name = argument.strip() or before
-                raise typer.BadParameter(f"nothing is given after {name}; leave it out")
-        names = {argument.partition("=")[0] for argument in args}
-        opposites = {f"--{name[5:]}": name for name in names if name.startswith("--no-")}
-        for name, other in [("--labels", "--numbers"), *opposites.items()]:
-            if {name, other} <= names:
-                raise typer.BadParameter(f"give {name} or {other}, not both")
-        return super().parse_args(ctx, args)
-
-    def invoke(self, ctx: Any) -> Any:
-        """Turn what went wrong into a message and an exit code."""
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
-            raise typer.Exit(130) from None
-        except (LiftflowError, MemoryError, OSError) as error:
-            if isinstance(error, BrokenPipeError):  # typer ends quietly
-                raise
-            message = Text.assemble((f"{type(error).__name__}:", "red"), f" {error}")
-            with suppress(OSError):
-                Console(stderr=True).print(message, soft_wrap=True)
-            with suppress(OSError):  # what cannot be printed would fail once more at the very end
-                sys.stdout.flush()
-            raise typer.Exit(2) from None
-
-
-app = typer.Typer(
-    cls=_Commands,
-    add_completion=False,
-    no_args_is_help=True,
-    help="Intrinsic training dynamics of networks.",
-)
 console = Console()
-app.command()(gallery)
-
-app.command()(cli_criteria.classify)
-app.command()(cli_criteria.laws)
-
-
-@app.callback()
-def main() -> None:
-    """Intrinsic training dynamics of neural networks."""
-
-
-@app.command()
-def version() -> None:
-    """Print the version."""
-    console.print(__version__)
-
-
 _FILES = ("trajectories.npz", "summary.json", "comparison.png")
 
 
@@ -111,7 +36,6 @@ def _folder(path: Path, *names: str) -> Path:
         raise OutputError(f"cannot write to the folder {path}: {error}") from error
 
 
-@app.command()
 def compare(
     family: Annotated[str, typer.Option(help=f"{', '.join(FAMILIES)}.")] = "relu",
     data: Annotated[
@@ -257,8 +181,8 @@ def _write(comparison: Comparison, folder: Path, about: dict[str, Any]) -> None:
         for name, flow in flows.items()
         for part in ("t", "y", "theta", "loss")
     }
-    with replacing(folder / "trajectories.npz") as file:
-        np.savez_compressed(file, deviation=comparison.deviation, **arrays)
+    arrays["deviation"] = comparison.deviation
+    write_arrays(folder / "trajectories.npz", "comparison", arrays)
     summary = {key: _strict(value) for key, value in {**about, **comparison.summary()}.items()}
     with replacing(folder / "summary.json") as file:
         file.write((json.dumps(summary, indent=2, allow_nan=False) + "\n").encode())

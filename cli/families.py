@@ -1,4 +1,4 @@
-"""Training problems by name, for the command line: a family, a task and real or sensed data."""
+"""The families of networks that the commands know, and the problems they can be trained for."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -17,14 +17,15 @@ from liftflow.architectures import (
 )
 from liftflow.data import Dataset, load
 from liftflow.errors import DataError, InputError
-from liftflow.losses import Loss, NetworkLoss
-from liftflow.manifolds import InvariantSet
-from liftflow.matrix_losses import (
+from liftflow.losses import (
+    Loss,
+    NetworkLoss,
     attention_loss,
     least_squares_loss,
     matrix_completion_loss,
     matrix_sensing_loss,
 )
+from liftflow.manifolds import InvariantSet
 from liftflow.typing import FloatArray, OneTheta, as_count
 
 TASKS = ("regression", "sensing", "completion")
@@ -90,32 +91,6 @@ def _numbers(text: str, separator: str, name: str, kind: Callable[[str], Any]) -
         raise DataError(f"{name} must be numbers joined by {separator!r}, got {text!r}") from None
 
 
-def read_widths(text: str | None, default: str, form: str = "") -> list[int]:
-    """Read positive numbers joined by dashes.
-
-    Parameters
-    ----------
-    text : str or None
-        As given on the command line.
-    default : str
-        In place of None.
-    form : str
-        Names of the numbers, joined by dashes, where their count is fixed.
-
-    Raises
-    ------
-    DataError
-        Something else, or another count.
-    InputError
-        A number below 1.
-    """
-    text = default if text is None else text
-    widths = _numbers(text, "-", "widths", int)
-    if form and len(widths) != form.count("-") + 1:
-        raise DataError(f"widths must be {form}, like {default}, got {text!r}")
-    return [as_count(width, "a width", 1) for width in widths]
-
-
 def balanced(network: Any, lams: str, seed: int) -> OneTheta:
     """Draw a relaxed balanced point.
 
@@ -149,9 +124,11 @@ def _load(options: Options, default: str) -> Dataset:
     )
 
 
-def _layer_widths(options: Options, n_inputs: int, n_outputs: int, hidden: int) -> list[int]:
+def _layer_widths(
+    family: "Family", options: Options, n_inputs: int, n_outputs: int, hidden: int
+) -> list[int]:
     default = f"{n_inputs}-{hidden}-{n_outputs}"
-    widths = read_widths(options.widths, default)
+    widths = family.read(options.widths, default)
     if widths[0] != n_inputs or widths[-1] != n_outputs:
         raise DataError(
             f"the data have {n_inputs} features and need {n_outputs} outputs, got widths "
@@ -160,39 +137,29 @@ def _layer_widths(options: Options, n_inputs: int, n_outputs: int, hidden: int) 
     return widths
 
 
-def _relu(options: Options) -> Problem:
+def _relu(family: "Family", options: Options) -> Problem:
     dataset = _load(options, "iris")
-    widths = _layer_widths(options, dataset.inputs.shape[1], dataset.n_outputs, 32)
+    widths = _layer_widths(family, options, dataset.inputs.shape[1], dataset.n_outputs, 32)
     kind = dataset.default_loss if options.loss is None else options.loss
-    network = ReLUNetwork.from_widths(widths, options.bias)
+    network = family.build(widths, options.bias)
     loss = NetworkLoss(network, dataset.inputs, dataset.targets_for(kind), kind)
     return network, network.random_point(rng=options.seed), loss, str(dataset)
 
 
-def _rows(dataset: Dataset) -> FloatArray:
-    """Targets as rows, one-hot for labels."""
-    return np.reshape(dataset.targets_for("mse"), (len(dataset.inputs), -1))
-
-
-def _layered(options: Options, build: Callable[[list[int]], DeepLinear]) -> Problem:
+def _layered(family: "Family", options: Options) -> Problem:
     if options.task in (None, "regression"):
         dataset = _load(options, "diabetes")
         n_inputs, n_outputs = dataset.inputs.shape[1], dataset.n_outputs
-        widths = _layer_widths(options, n_inputs, n_outputs, min(n_inputs, n_outputs))
-        network = build(widths)
-        loss: Loss = least_squares_loss(dataset.inputs, _rows(dataset))
+        widths = _layer_widths(family, options, n_inputs, n_outputs, min(n_inputs, n_outputs))
+        network = family.build(widths, False)
+        rows = np.reshape(dataset.targets_for("mse"), (len(dataset.inputs), -1))  # or one-hot
+        loss: Loss = least_squares_loss(dataset.inputs, rows)
         data = str(dataset)
     else:
         _refuse(options, _DATA, f"the task {options.task}")
-        network = build(read_widths(options.widths, "8-4-10"))
+        network = family.build(family.read(options.widths, "8-4-10"), False)
         loss, data = _sensed(options, network.lifted_shape)
     return network, _balanced(network, options), loss, data
-
-
-def _two_layers(widths: list[int]) -> TwoLayerLinear:
-    if len(widths) != 3:
-        raise DataError(f"two layers have three widths, like 8-4-10, got {widths}; use deep")
-    return TwoLayerLinear(widths[2], widths[0], widths[1])
 
 
 def _balanced(network: Any, options: Options) -> FloatArray:
@@ -221,49 +188,118 @@ def _sensed(options: Options, shape: tuple[int, ...]) -> tuple[Loss, str]:
     return loss, f"{data} from {count:,} random products"
 
 
-def _ode(options: Options) -> Problem:
-    size, steps = read_widths(options.widths, "4-40", "size-steps")
+def _ode(family: "Family", options: Options) -> Problem:
+    sizes = family.read(options.widths, "4-40")
     if options.task == "regression":
         raise DataError(
             "a neural ODE maps a space to itself, which no data set here asks for; use the task "
             "sensing or completion"
         )
-    network = LinearNeuralODE(size, steps)
-    return network, _balanced(network, options), *_sensed(options, (size, size))
+    network = family.build(sizes, False)
+    return network, _balanced(network, options), *_sensed(options, network.lifted_shape)
 
 
-def _attention(options: Options) -> Problem:
-    form = "d_model-d_head-heads"
-    d_model, d_head, n_heads = read_widths(options.widths, "8-4-2", form)
-    if d_model != 8:
+def _attention(family: "Family", options: Options) -> Problem:
+    sizes = family.read(options.widths, "8-4-2")
+    if sizes[0] != 8:
         raise DataError(
             f"attention is trained on the rows of {_N_IMAGES} digits, tokens of 8 pixels, to "
             f"predict each next row, so d_model is 8; got widths {options.widths!r}"
         )
     # Each row of an image is to be predicted from the rows up to the last.
     images = load_digits().images[:_N_IMAGES] / 16.0
-    network = Attention(d_model, d_head, n_heads)
-    loss = attention_loss(images[:, :-1], images[:, 1:], d_head)
+    network = family.build(sizes, False)
+    loss = attention_loss(images[:, :-1], images[:, 1:], sizes[1])
     data = f"digits: the first {_N_IMAGES}, each row of pixels from those above it"
     return network, _balanced(network, options), loss, data
 
 
 @dataclass(frozen=True)
-class _Family:
+class Family:
+    """What the commands know of a family of networks.
+
+    Attributes
+    ----------
+    build : callable
+        Takes sizes, and whether there are biases, to a network.
+    sizes : str
+        Those of a network that the criteria look at, by default.
+    reads : tuple of str
+        The options that a problem of the family reads.
+    problem : callable
+        Takes the family and the options to a training problem.
+    form : str
+        Names of the sizes joined by dashes, where their number is fixed.
+    """
+
+    build: Callable[[list[int], bool], Any]
+    sizes: str
     reads: tuple[str, ...]
-    build: Callable[[Options], Problem]
+    problem: Callable[["Family", Options], Problem]
+    form: str = ""
+
+    def read(self, text: str | None, default: str) -> list[int]:
+        """Read sizes, positive numbers joined by dashes.
+
+        Parameters
+        ----------
+        text : str or None
+            As given on the command line.
+        default : str
+            In place of None.
+
+        Raises
+        ------
+        DataError
+            Something else, or another count.
+        InputError
+            A number below 1.
+        """
+        text = default if text is None else text
+        sizes = _numbers(text, "-", "widths", int)
+        if self.form and len(sizes) != self.form.count("-") + 1:
+            raise DataError(f"widths must be {self.form}, like {default}, got {text!r}")
+        return [as_count(size, "a width", 1) for size in sizes]
 
 
 _DATA = ("data", "target", "header", "index_column", "labels")
-_FAMILIES = {
-    "relu": _Family((*_DATA, "bias", "loss"), _relu),
-    "two-layer": _Family((*_DATA, "task", "lams"), lambda options: _layered(options, _two_layers)),
-    "deep": _Family((*_DATA, "task", "lams"), lambda options: _layered(options, DeepLinear)),
-    "ode": _Family(("task", "lams"), _ode),
-    "attention": _Family(("lams",), _attention),
+FAMILIES = {
+    "relu": Family(ReLUNetwork.from_widths, "4-6-3", (*_DATA, "bias", "loss"), _relu),
+    "two-layer": Family(
+        lambda sizes, bias: TwoLayerLinear(sizes[2], sizes[0], sizes[1]),
+        "3-2-3",
+        (*_DATA, "task", "lams"),
+        _layered,
+        "input-hidden-output",
+    ),
+    "deep": Family(
+        lambda sizes, bias: DeepLinear(sizes), "3-3-3-3", (*_DATA, "task", "lams"), _layered
+    ),
+    "ode": Family(
+        lambda sizes, bias: LinearNeuralODE(*sizes), "2-5", ("task", "lams"), _ode, "size-steps"
+    ),
+    "attention": Family(
+        lambda sizes, bias: Attention(*sizes),
+        "3-2-1",
+        ("lams",),
+        _attention,
+        "d_model-d_head-heads",
+    ),
 }
-FAMILIES = tuple(_FAMILIES)
-"""Names of the families."""
+"""All families, by the names that the commands have for them."""
+
+
+def find(name: str) -> Family:
+    """Return the family of a name.
+
+    Raises
+    ------
+    InputError
+        There is none.
+    """
+    if name not in FAMILIES:
+        raise InputError(f"family must be one of {', '.join(FAMILIES)}, got {name!r}")
+    return FAMILIES[name]
 
 
 def _refuse(options: Options, names: Iterable[str], what: str) -> None:
@@ -301,13 +337,12 @@ def build(
     ArchitectureError
         No relaxed balanced point for these widths and λ.
     """
-    if family not in _FAMILIES:
-        raise InputError(f"family must be one of {', '.join(FAMILIES)}, got {family!r}")
+    own = find(family)
     if options.task not in (None, *TASKS):
         raise InputError(f"task must be one of {', '.join(TASKS)}, got {options.task!r}")
     as_count(options.seed, "seed")
-    unread = {*_DATA, "task", "lams", "bias", "loss"}.difference(_FAMILIES[family].reads)
+    unread = {*_DATA, "task", "lams", "bias", "loss"}.difference(own.reads)
     _refuse(options, sorted(unread), f"the family {family}")
-    architecture, theta0, loss, data = _FAMILIES[family].build(options)
+    architecture, theta0, loss, data = own.problem(own, options)
     say(data)
     return InvariantSet(architecture, theta0), loss

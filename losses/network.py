@@ -1,262 +1,29 @@
-"""Losses: a function f of the lifted variable z, and ℓ = f∘φ of the parameter θ."""
+"""The training loss of a ReLU network on data, by its path products or by backpropagation."""
 
-import inspect
-from abc import ABC, abstractmethod
-from collections.abc import Callable
-from functools import wraps
-from typing import Any, ClassVar
+from typing import Any
 
-import autograd
 import numpy as np
 from scipy.special import log_softmax, softmax
 
 from liftflow.architectures import Architecture, ReLUNetwork
-from liftflow.architectures.base import watched
-from liftflow.doors import Guarded
-from liftflow.errors import DataError, InputError, LiftflowError, NotDifferentiableError, ShapeError
+from liftflow.errors import DataError, InputError, ShapeError
 from liftflow.linalg import over_batch
+from liftflow.losses.base import Loss
 from liftflow.typing import (
     Covector,
     FloatArray,
     Inputs,
     Lifted,
-    OneLifted,
-    OneLiftedTangent,
     OneTheta,
     Scalars,
     Tangent,
     Theta,
     as_array,
-    as_instance,
     as_own,
     as_vector,
     freeze,
-    got,
     shown,
-    untraced,
 )
-
-
-class Loss(Guarded, ABC):
-    """A function f of z, with the parameter loss ℓ = f∘φ that it induces.
-
-    Some losses need more than z: a ReLU network's function also depends on one sign per hidden
-    neuron, which φ forgets. Such a loss reads them from the argument ``near``, a parameter in the
-    same sign gauge; others ignore it.
-    """
-
-    _usual_fix: ClassVar[str] = "use loss_from_function(f) or NetworkLoss(network, inputs, targets)"
-
-    def __init_subclass__(cls, **options: Any) -> None:
-        """Let the methods that a class defines write into their arguments: they get copies."""
-        super().__init_subclass__(**options)
-        for name in ("value", "gradient", "parameter_value", "parameter_gradient"):
-            if inspect.isfunction(vars(cls).get(name)):
-                setattr(cls, name, _on_copies(vars(cls)[name]))
-
-    @abstractmethod
-    def value(self, z: Lifted, near: OneTheta | None = None) -> Scalars:
-        """Evaluate f(z).
-
-        Parameters
-        ----------
-        near : OneTheta, optional
-            A parameter in the sign gauge of z.
-        """
-
-    @abstractmethod
-    def gradient(self, z: Lifted, near: OneTheta | None = None) -> Covector:
-        """Evaluate the Euclidean gradient ∇f(z).
-
-        Parameters
-        ----------
-        near : OneTheta, optional
-            A parameter in the sign gauge of z.
-        """
-
-    def parameter_value(self, theta: Theta, architecture: Architecture) -> Scalars:
-        """Evaluate ℓ(θ) = f(φ(θ))."""
-        as_instance(architecture, Architecture, "architecture")
-        return self.value(architecture.lift(theta))
-
-    def parameter_gradient(self, theta: Theta, architecture: Architecture) -> Tangent:
-        """Evaluate ∇ℓ(θ) = ∂φ(θ)ᵀ∇f(φ(θ))."""
-        as_instance(architecture, Architecture, "architecture")
-        return architecture.lift_vjp(theta, self.gradient(architecture.lift(theta)))
-
-    def scores(self, theta: OneTheta, architecture: Architecture) -> dict[str, float]:
-        """Return figures of merit at θ besides the loss, by name."""
-        return {}
-
-
-def _on_copies(method: Callable[..., Any]) -> Callable[..., Any]:
-    def own(value: Any) -> Any:
-        return value.copy(order="K") if isinstance(value, np.ndarray) else value
-
-    @wraps(method)
-    def on_copies(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return method(self, *map(own, args), **{name: own(value) for name, value in kwargs.items()})
-
-    return on_copies
-
-
-class FunctionLoss(Loss):
-    """A loss given by f alone; build it with :func:`loss_from_function`.
-
-    Parameters
-    ----------
-    function : callable
-        One z to one number.
-    """
-
-    def __init__(self, function: Callable[[Any], Any]) -> None:
-        self.function = function
-        self._gradient = autograd.grad(
-            watched(lambda z: _number(function(z), _FUNCTION), _FUNCTION)
-        )
-
-    def value(self, z: OneLifted, near: Any = None) -> Any:
-        """Evaluate f(z).
-
-        Parameters
-        ----------
-        near : None
-            Not used.
-
-        Raises
-        ------
-        InputError
-            The function returns something else than one number.
-        """
-        return _number(self.function(as_array(z, "z")), _FUNCTION)
-
-    def gradient(self, z: OneLifted, near: Any = None) -> OneLiftedTangent:
-        """Evaluate ∇f(z) by autograd.
-
-        Parameters
-        ----------
-        near : None
-            Not used.
-
-        Raises
-        ------
-        InputError
-            The function returns something else than one number.
-        NotDifferentiableError
-            Autograd cannot follow the function.
-        """
-        z = as_array(z, "z")
-        try:
-            return self._gradient(z)
-        except LiftflowError:
-            raise
-        except Exception as error:
-            self.function(z + 0.0)  # is it the function itself that fails?
-            raise NotDifferentiableError(
-                "the function of a loss must take z to one number by operations of "
-                f"autograd.numpy; autograd says: {error}"
-            ) from error
-
-    def parameter_value(self, theta: Theta, architecture: Architecture) -> Scalars:
-        """Evaluate ℓ(θ) = f(φ(θ))."""
-        as_instance(architecture, Architecture, "architecture")
-        theta = as_array(theta, "theta", (architecture.dim,), differentiable=False)
-        return over_batch(lambda t: self.value(architecture.lift(t)), [theta], [1], shape=())
-
-    def parameter_gradient(self, theta: Theta, architecture: Architecture) -> Tangent:
-        """Evaluate ∇ℓ(θ) = ∂φ(θ)ᵀ∇f(φ(θ))."""
-        as_instance(architecture, Architecture, "architecture")
-        theta = as_array(theta, "theta", (architecture.dim,), differentiable=False)
-        parent = super().parameter_gradient
-        return over_batch(lambda t: parent(t, architecture), [theta], [1])
-
-
-def loss_from_function(function: Callable[[Any], Any]) -> FunctionLoss:
-    """Turn a function of z, written with autograd.numpy, into a loss.
-
-    Parameters
-    ----------
-    function : callable
-        Takes one z of shape ``lifted_shape`` to one number.
-
-    Raises
-    ------
-    InputError
-        Not callable.
-
-    Examples
-    --------
-    >>> import autograd.numpy as anp
-    >>> from liftflow.losses import loss_from_function
-    >>> loss = loss_from_function(lambda z: anp.sum(z**2))
-    >>> print(loss.gradient([1.0, 2.0]))
-    [2. 4.]
-    """
-    if not callable(function):
-        raise InputError(f"function must take z to a number, got {shown(function)}")
-    return FunctionLoss(function)
-
-
-_FUNCTION = "the function of a loss"
-
-
-def _array(value: Any, what: str) -> Any:
-    try:
-        return np.asarray(value)
-    except Exception as error:  # whatever the conversion of a foreign object raises
-        raise InputError(f"{what} must return real numbers, got {got(value)}: {error}") from error
-
-
-def _number(value: Any, what: str) -> Any:
-    plain = _array(untraced(value), what)
-    if plain.shape == () and plain.dtype.kind in "fiub":
-        return value
-    what_kind = "None" if value is None else got(value)
-    given = f"an array of shape {plain.shape}" if plain.shape else what_kind
-    raise InputError(f"{what} must take z to one number, got {given}")
-
-
-def _as_value(value: Any, loss: Loss) -> float:
-    """Return the value of a loss, which may be a user's own, if it is one number.
-
-    Parameters
-    ----------
-    value : object
-        What the loss returned.
-
-    Raises
-    ------
-    InputError
-        Anything else.
-    """
-    return float(_number(value, f"{type(loss).__name__}.value"))
-
-
-def _as_gradient(value: Any, loss: Loss, shape: tuple[int, ...]) -> FloatArray:
-    """Return the gradient of a loss, which may be a user's own, if it has the right shape.
-
-    Parameters
-    ----------
-    value : object
-        What the loss returned.
-    shape : tuple of int
-        That of z, or of θ.
-
-    Raises
-    ------
-    InputError
-        No array of real numbers.
-    ShapeError
-        Another shape.
-    """
-    name = f"{type(loss).__name__}.gradient"
-    gradient = _array(value, name)
-    if gradient.dtype.kind not in "fiu":
-        raise InputError(f"{name} must return an array of real numbers, got {gradient.dtype}")
-    if gradient.shape != shape:
-        raise ShapeError(f"{name} must return an array of shape {shape}, got {gradient.shape}")
-    return gradient
-
 
 _KINDS = ("mse", "cross-entropy")
 _CHUNK = 2**22  # numbers held at once when path gradients are summed over samples

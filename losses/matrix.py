@@ -7,7 +7,7 @@ import numpy as np
 
 from liftflow.doors import door
 from liftflow.errors import DataError, ShapeError
-from liftflow.losses import FunctionLoss, loss_from_function
+from liftflow.losses.base import FunctionLoss, loss_from_function
 from liftflow.typing import as_array, as_own
 
 

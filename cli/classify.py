@@ -13,34 +13,12 @@ from rich.console import Console
 from rich.text import Text
 
 from liftflow import criteria
-from liftflow.architectures import (
-    Architecture,
-    Attention,
-    DeepLinear,
-    LinearNeuralODE,
-    ReLUNetwork,
-    TwoLayerLinear,
-)
-from liftflow.errors import DataError, InputError
-from liftflow.problems import balanced, read_widths
+from liftflow.architectures import Architecture, ReLUNetwork
+from liftflow.cli.families import FAMILIES, balanced, find
+from liftflow.errors import DataError, InputError, listed
 from liftflow.typing import FloatArray
 
-_SIZES = {
-    "relu": "4-6-3",
-    "two-layer": "3-2-3",
-    "deep": "3-3-3-3",
-    "ode": "2-5",
-    "attention": "3-2-1",
-}
-"""Families, with their sizes by default."""
-
-_FORMS = {
-    "two-layer": "input-hidden-output",
-    "ode": "size-steps",
-    "attention": "d_model-d_head-heads",
-}
-
-Family = Annotated[str | None, typer.Option(help=f"{', '.join(_SIZES)}.", show_default="relu")]
+Family = Annotated[str | None, typer.Option(help=f"{', '.join(FAMILIES)}.", show_default="relu")]
 Widths = Annotated[
     str | None,
     typer.Option(
@@ -144,21 +122,13 @@ def _architecture(
         network, theta = _read_graph(graph)
         nodes, edges = len(network.dag.nodes), network.dag.n_edges
         return network, theta, f"{graph} with {nodes:,} nodes and {edges:,} edges"
-    family = "relu" if family is None else family
-    if family not in _SIZES:
-        raise InputError(f"family must be one of {', '.join(_SIZES)}, got {family!r}")
-    if bias and family != "relu":
-        raise InputError(f"the family {family} has no biases; leave --bias")
-    sizes = read_widths(widths, _SIZES[family], _FORMS.get(family, ""))
-    what = f"{family} {'-'.join(map(str, sizes))}{' with biases' if bias else ''}"
-    builders: dict[str, Any] = {
-        "relu": lambda *widths: ReLUNetwork.from_widths(widths, bias),
-        "two-layer": lambda m, r, n: TwoLayerLinear(n, m, r),
-        "deep": lambda *widths: DeepLinear(widths),
-        "ode": LinearNeuralODE,
-        "attention": Attention,
-    }
-    return builders[family](*sizes), None, what
+    name = "relu" if family is None else family
+    known = find(name)
+    if bias and "bias" not in known.reads:
+        raise InputError(f"the family {name} has no biases; leave --bias")
+    sizes = known.read(widths, known.sizes)
+    what = f"{name} {'-'.join(map(str, sizes))}{' with biases' if bias else ''}"
+    return known.build(sizes, bias), None, what
 
 
 def _read_graph(path: Path) -> tuple[ReLUNetwork, FloatArray | None]:
@@ -187,10 +157,8 @@ def _read_graph(path: Path) -> tuple[ReLUNetwork, FloatArray | None]:
         raise DataError(f"{path} holds an undirected graph; a network is a networkx.DiGraph")
 
     def refuse_if(names: Iterable[Any], what: str) -> None:
-        shown = [*map(repr, names)]
-        if shown:
-            more = f" and {len(shown) - 8} more" if len(shown) > 8 else ""
-            raise DataError(f"{path} has {what}: {', '.join(shown[:8])}{more}")
+        if shown := listed(map(repr, names)):
+            raise DataError(f"{path} has {what}: {shown}")
 
     pairs = [(tail, head) for tail, head, _ in edges]
     misspelt = [(node, key) for node, values in nodes for key in values if _misspelt(key)]

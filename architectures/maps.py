@@ -1,0 +1,455 @@
+"""One vocabulary for smooth maps: the lift φ, the laws h, and products of maps.
+
+Maps are unchecked, for inner loops: float64 arrays in and out, broadcasting over leading axes. The
+door to them are the methods of an architecture.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import autograd
+import geomstats.backend as gs
+import numpy as np
+from autograd.tracer import isbox
+from scipy.sparse.linalg import LinearOperator
+
+from liftflow.errors import (
+    ArchitectureError,
+    InputError,
+    LiftflowError,
+    NotDifferentiableError,
+    ShapeError,
+)
+from liftflow.linalg import (
+    RANK_RTOL,
+    minimal_solution,
+    over_batch,
+    range_basis,
+    row_sizes,
+    scaled_rank,
+)
+from liftflow.typing import (
+    Covector,
+    FloatArray,
+    Jacobian,
+    Lifted,
+    LiftedTangent,
+    OneTheta,
+    Tangent,
+    Theta,
+    refuse_beyond,
+    untraced,
+)
+
+_NO_BATCH = (
+    "{} must broadcast over leading axes, theta of shape [..., dim] to an array of shape "
+    "[..., *{}]; write theta[..., i] for theta[i], axis=-1 for sums, and join a list by numpy.stack"
+)
+
+
+@contextmanager
+def followed_by_autograd(what: str) -> Iterator[None]:
+    """Raise what helps where autograd cannot follow a function that a user wrote.
+
+    Yields
+    ------
+    None
+        To the block that differentiates it.
+
+    Raises
+    ------
+    NotDifferentiableError
+        Autograd failed there.
+    """
+    try:
+        yield
+    except (LiftflowError, ArithmeticError, MemoryError):
+        raise
+    except Exception as error:  # whatever a function does with an array that is traced
+        raise NotDifferentiableError(
+            f"autograd cannot follow {what} ({error}); write it with autograd.numpy, or with "
+            "geomstats.backend and start Python with GEOMSTATS_BACKEND=autograd"
+        ) from error
+
+
+def watched(function: Callable[[Any], Any], what: str) -> Callable[[Any], Any]:
+    """Let autograd differentiate a function, but not take one that left it for a constant.
+
+    Parameters
+    ----------
+    what : str
+        What the ``NotDifferentiableError`` calls the function.
+    """
+
+    def watching(point: Any) -> Any:
+        value = function(point)
+        if not isbox(value):
+            elsewhere = 1.01 * untraced(point) + 0.01
+            if np.asarray(value).dtype == object or not np.array_equal(
+                value, function(elsewhere), equal_nan=True
+            ):
+                raise NotDifferentiableError(
+                    f"autograd cannot follow {what}, which returns numbers out of its sight; do "
+                    "not pass its argument to numpy.array or numpy.asarray, nor return a list"
+                )
+            return value + 0.0 * gs.sum(point)  # a constant, for which autograd would warn
+        return value
+
+    return watching
+
+
+def _together(first: Any, second: Any) -> tuple[Any, Any]:
+    """Broadcast two arrays against each other, differentiably, which gs.broadcast_arrays is not."""
+    return first + 0.0 * second, second + 0.0 * first
+
+
+class SmoothMap:
+    """A smooth map f from flat vectors to arrays, with its derivatives by autograd.
+
+    A subclass with a closed form overrides ``value`` and whatever it knows better: each verb that
+    is overridden only makes the others cheaper.
+
+    Parameters
+    ----------
+    function : callable
+        Evaluates f. It broadcasts over leading axes.
+    dim : int
+        Size of the vectors.
+    shape : tuple of int
+        Shape of the values.
+    blocks : sequence of tuple of int, optional
+        Shapes of the parts of the vectors that have units of their own.
+    name, given : str
+        What error messages call the function, and ``shape``.
+    """
+
+    function: Callable[[Any], Any]
+    name = "a map"
+    _given = "shape"
+    _is_checked = False
+
+    def __init__(
+        self,
+        function: Callable[[Any], Any],
+        dim: int,
+        shape: tuple[int, ...],
+        blocks: Sequence[tuple[int, ...]] = (),
+        name: str = "a function",
+        given: str = "shape",
+    ) -> None:
+        self.function, self.name, self._given = function, name, given
+        self._set_up(dim, shape, blocks)
+
+    def _set_up(
+        self, dim: int, shape: tuple[int, ...], blocks: Sequence[tuple[int, ...]] = ()
+    ) -> None:
+        self.dim, self.shape, self.size = dim, shape, math.prod(shape)
+        self.counts = [math.prod(block) for block in blocks] or [dim]
+
+    def own(self, verb: str) -> Callable[..., Any]:
+        """Return a verb of the class, where the instance has the override of a user."""
+        return partial(getattr(type(self), verb), self)
+
+    def __call__(self, theta: Theta) -> Lifted:
+        """Evaluate f."""
+        return self.value(theta)
+
+    def value(self, theta: Theta) -> Lifted:
+        """Evaluate f."""
+        return self.function(theta)
+
+    def jvp(self, theta: Theta, tangent: Tangent) -> LiftedTangent:
+        """Push a vector forward, ∂f v."""
+        theta, tangent = _together(theta, tangent)
+        self.check(theta)
+        if self.shape == (0,):
+            return theta[..., :0]
+        with followed_by_autograd(self.name):
+            return autograd.make_jvp(watched(self.value, self.name))(theta)(tangent)[1]
+
+    def jacobian(self, theta: Theta) -> Jacobian:
+        """Jacobian ∂f as a dense matrix, from one :meth:`jvp` per column."""
+        lead = theta.shape[:-1]
+        for rows in (self.size, self.dim):  # the vectors on the way, too
+            what = f"a dense matrix of {rows} × {self.dim} numbers"
+            refuse_beyond(float(math.prod(lead)) * rows * self.dim, what)
+        columns = self.jvp(theta[..., None, :], gs.eye(self.dim))
+        return gs.moveaxis(gs.reshape(columns, (*lead, self.dim, self.size)), -1, -2)
+
+    def vjp(self, theta: Theta, covector: Covector) -> Tangent:
+        """Pull a covector back, ∂fᵀ g."""
+        self.check(theta)
+        flat = gs.reshape(covector, (*self._lead(covector), self.size))
+        return gs.einsum("...ij,...i->...j", self.jacobian(theta), flat)
+
+    def hessian(self, theta: Theta, tangent_a: Tangent, tangent_b: Tangent) -> LiftedTangent:
+        """Second derivative ∂²f[a, b]."""
+        theta, a, b = gs.broadcast_arrays(theta, tangent_a, tangent_b)
+        if self.shape == (0,):
+            return theta[..., :0]
+        with followed_by_autograd(self.name):
+            jvp = autograd.make_jvp(watched(self.value, self.name))
+            # 0 t, because autograd warns where the derivative of a linear map is constant.
+            return autograd.make_jvp(lambda t: jvp(t)(a)[1] + 0.0 * gs.sum(t))(theta)(b)[1]
+
+    def hvp(self, theta: Theta, tangent: Tangent, covector: Covector) -> Tangent:
+        """Differentiate the pullback, ∂²f[v, ·]ᵀ g, the Hessian of ⟨g, f⟩ times v."""
+        theta, tangent = _together(theta, tangent)
+        theta = theta + np.zeros((*self._lead(covector), 1))
+        with followed_by_autograd(self.name):
+            return autograd.grad(
+                lambda t: gs.sum(covector * self.jvp(t, tangent)) + 0.0 * gs.sum(t)
+            )(theta)
+
+    def solve(self, theta: Theta, tangent: LiftedTangent) -> Tangent:
+        """Solve ∂f v = w for the shortest v, in the sense of least squares."""
+
+        def one(point: FloatArray, vector: FloatArray) -> FloatArray:
+            if self.dense:
+                return np.linalg.pinv(self.jacobian(point), rcond=RANK_RTOL) @ vector.ravel()
+            return minimal_solution(self._operator(point), vector.ravel())
+
+        return over_batch(one, [theta, tangent], [1, len(self.shape)], (self.dim,))
+
+    def solve_transposed(self, theta: Theta, covector: Tangent) -> Covector:
+        """Solve ∂fᵀ g = v for the shortest g, in the sense of least squares."""
+
+        def one(point: FloatArray, vector: FloatArray) -> FloatArray:
+            if self.dense:
+                found = np.linalg.pinv(self.jacobian(point).T, rcond=RANK_RTOL) @ vector
+            else:
+                found = minimal_solution(self._operator(point).T, vector)
+            return found.reshape(self.shape)
+
+        return over_batch(one, [theta, covector], [1, 1], self.shape)
+
+    def project_to_range(self, theta: Theta, vector: LiftedTangent) -> LiftedTangent:
+        """Project orthogonally onto range ∂f."""
+
+        def one(point: FloatArray, vector: FloatArray) -> FloatArray:
+            if self.dense:
+                basis = range_basis(self.jacobian(point))
+                return (basis @ (basis.T @ vector.ravel())).reshape(vector.shape)
+            return self.jvp(point, minimal_solution(self._operator(point), vector.ravel()))
+
+        return over_batch(one, [theta, vector], [1, len(self.shape)], self.shape)
+
+    def project_to_kernel(self, theta: Theta, vector: Tangent) -> Tangent:
+        """Project orthogonally onto ker ∂f, v − ∂fᵀ(∂f∂fᵀ)⁺∂f v."""
+        return vector - self.solve(theta, self.jvp(theta, vector))
+
+    def rank(self, theta: OneTheta) -> int:
+        """Rank of ∂f.
+
+        Raises
+        ------
+        ArchitectureError
+            ∂f is too large for a dense matrix.
+        """
+        if not self.dense:
+            raise ArchitectureError(
+                f"the rank of ∂φ needs a dense matrix of {self.size} × {self.dim} numbers, which "
+                f"is too large for {self.name}; an architecture may write its own lift_rank(theta)"
+            )
+        return scaled_rank(self.jacobian(theta))
+
+    def terms(self, theta: Theta, tangent: Tangent | None = None) -> Lifted:
+        """Size of the terms that f(θ), or ∂f(θ) v, is a sum of: the unit of tolerances for it.
+
+        Parameters
+        ----------
+        tangent : Tangent, optional
+            The vector v; without it the terms are those of f(θ).
+
+        Returns
+        -------
+        size : Lifted
+            By default of ∂f, block by block of θ.
+        """
+        jacobian = self.block_sizes(self.jacobian(theta))
+        if tangent is None:
+            size = np.einsum("...kb,...b->...k", jacobian, self.block_sizes(theta))
+            return size + np.abs(self.value(theta))
+        return np.einsum("...kb,...b->...k", jacobian, self.block_sizes(tangent))
+
+    def block_sizes(self, vectors: Tangent) -> FloatArray:
+        """Largest entry of each block of θ, shape=[..., n_blocks]."""
+        starts = np.cumsum([0, *self.counts[:-1]])
+        return np.maximum.reduceat(np.abs(vectors), starts, axis=-1)
+
+    @property
+    def dense(self) -> bool:
+        """Whether the Jacobian is worked with as a matrix."""
+        return self.size * self.dim <= 4_000_000
+
+    def _operator(self, theta: FloatArray) -> LinearOperator:
+        """∂f(θ) between flat vectors."""
+        return LinearOperator(
+            (self.size, self.dim),
+            matvec=lambda v: self.jvp(theta, v.ravel()).ravel(),
+            rmatvec=lambda g: self.vjp(theta, g.reshape(self.shape)),
+            dtype=np.float64,
+        )
+
+    def _lead(self, lifted: Any) -> tuple[int, ...]:
+        return tuple(lifted.shape[: lifted.ndim - len(self.shape)])
+
+    def check(self, theta: Theta) -> None:
+        """Refuse a function of another shape, or one that does not broadcast, when first used."""
+        by_autograd = type(self).jvp is SmoothMap.jvp and "jvp" not in vars(self)
+        if self._is_checked or not by_autograd or isbox(theta) or not np.size(theta):
+            return  # a closed form knows better
+        one = np.reshape(theta, (-1, self.dim))[0]
+        points = np.stack([one, 1.01 * one])
+        each = [np.asarray(self.value(point)) for point in points]
+        if each[0].shape != self.shape:
+            raise ShapeError(
+                f"{self.name} takes θ to an array of shape {each[0].shape}, but {self._given} is "
+                f"{self.shape}; give super().__init__ what fits"
+            )
+        kind = each[0].dtype
+        if kind.kind not in "iuf" or (kind.kind == "f" and not np.can_cast(np.float64, kind)):
+            raise InputError(f"{self.name} must return real numbers of float64, got {kind}")
+        problem = _NO_BATCH.format(self.name, self._given)
+        try:
+            both = np.asarray(self.value(points))
+        except Exception as error:
+            raise ShapeError(f"{problem}: {error}") from error
+        size = np.max(np.abs(each), initial=0.0)
+        if both.shape != np.shape(each) or not np.allclose(
+            both, each, rtol=1e-9, atol=1e-9 * size, equal_nan=True
+        ):
+            raise ShapeError(f"{problem}: two θ at once give other numbers than each")
+        self._is_checked = True
+
+
+class LawsMap(SmoothMap):
+    """Laws: few rows, each of which may have units of its own."""
+
+    dense = True
+
+    def solve(self, theta: Theta, tangent: LiftedTangent) -> Tangent:
+        """Solve ∂h v = w for the shortest v; least squares where laws are dependent."""
+        jacobian = np.asarray(self.jacobian(theta))
+        sizes = row_sizes(jacobian)
+        inverse = np.linalg.pinv(jacobian / sizes[..., None], rcond=RANK_RTOL)
+        return np.einsum("...jk,...k->...j", inverse, tangent / sizes)
+
+
+class ProductMap(SmoothMap):
+    """Product of maps: vectors and values are those of the factors, one after the other.
+
+    Parameters
+    ----------
+    factors : sequence of SmoothMap
+        Also each part of a vector is one factor's.
+    shape : tuple of int
+        Shape of the joined values.
+    """
+
+    def __init__(self, factors: Sequence[SmoothMap], shape: tuple[int, ...]) -> None:
+        self.factors = factors
+        dims = [factor.dim for factor in factors]
+        self._set_up(sum(dims), shape, [(dim,) for dim in dims])
+
+    def split(self, theta: Tangent) -> list[Any]:
+        """Split a vector, shape=[..., dim], into those of the factors."""
+        ends = np.cumsum([0, *self.counts])
+        return [theta[..., a:b] for a, b in pairwise(ends)]
+
+    def split_values(self, values: Lifted) -> list[Any]:
+        """Split a value, shape=[..., *shape], into those of the factors."""
+        lead = self._lead(values)
+        flat = gs.reshape(values, (*lead, self.size))
+        parts, start = [], 0
+        for factor in self.factors:
+            part = flat[..., start : start + factor.size]
+            parts.append(gs.reshape(part, (*lead, *factor.shape)))
+            start += factor.size
+        return parts
+
+    def join(self, parts: Sequence[Any]) -> Tangent:
+        """Join vectors of the factors."""
+        return gs.concatenate(_alike(parts), axis=-1)
+
+    def join_values(self, parts: Sequence[Any]) -> Lifted:
+        """Join values of the factors."""
+        flat = [
+            gs.reshape(part, (*factor._lead(part), factor.size))
+            for factor, part in zip(self.factors, parts, strict=True)
+        ]
+        joined = gs.concatenate(_alike(flat), axis=-1)
+        return gs.reshape(joined, (*joined.shape[:-1], *self.shape))
+
+    def each(self, verb: str, *parts: Sequence[Any]) -> list[Any]:
+        """Apply a verb of every factor to its own parts."""
+        rows = zip(self.factors, *parts, strict=True)
+        return [getattr(factor, verb)(*own) for factor, *own in rows]
+
+    def value(self, theta: Theta) -> Lifted:
+        return self.join_values(self.each("value", self.split(theta)))
+
+    def jvp(self, theta: Theta, tangent: Tangent) -> LiftedTangent:
+        return self.join_values(self.each("jvp", *map(self.split, (theta, tangent))))
+
+    def hessian(self, theta: Theta, tangent_a: Tangent, tangent_b: Tangent) -> LiftedTangent:
+        parts = map(self.split, (theta, tangent_a, tangent_b))
+        return self.join_values(self.each("hessian", *parts))
+
+    def vjp(self, theta: Theta, covector: Covector) -> Tangent:
+        return self.join(self.each("vjp", self.split(theta), self.split_values(covector)))
+
+    def hvp(self, theta: Theta, tangent: Tangent, covector: Covector) -> Tangent:
+        parts = [*map(self.split, (theta, tangent)), self.split_values(covector)]
+        return self.join(self.each("hvp", *parts))
+
+    def solve(self, theta: Theta, tangent: LiftedTangent) -> Tangent:
+        return self.join(self.each("solve", self.split(theta), self.split_values(tangent)))
+
+    def solve_transposed(self, theta: Theta, covector: Tangent) -> Covector:
+        parts = map(self.split, (theta, covector))
+        return self.join_values(self.each("solve_transposed", *parts))
+
+    def project_to_range(self, theta: Theta, vector: LiftedTangent) -> LiftedTangent:
+        parts = self.split(theta), self.split_values(vector)
+        return self.join_values(self.each("project_to_range", *parts))
+
+    def rank(self, theta: OneTheta) -> int:
+        return sum(self.each("rank", self.split(theta)))
+
+    def terms(self, theta: Theta, tangent: Tangent | None = None) -> Lifted:
+        vectors = [theta] if tangent is None else [theta, tangent]
+        return self.join_values(self.each("terms", *map(self.split, vectors)))
+
+
+def _alike(arrays: Sequence[Any]) -> list[Any]:
+    """Broadcast the leading axes of arrays against each other."""
+    lead = np.broadcast_shapes(*(array.shape[:-1] for array in arrays))
+    return [gs.broadcast_to(array, (*lead, array.shape[-1])) for array in arrays]
+
+
+def with_overrides(
+    made: SmoothMap, owner: object, hook: str, verbs: Mapping[str, str]
+) -> SmoothMap:
+    """Let a map use the methods that a class wrote itself, below the class that made the map.
+
+    Parameters
+    ----------
+    made : SmoothMap
+        What ``hook``, a method of the class, has made.
+    verbs : mapping of str to str
+        Verb of the map by the name of the method.
+    """
+    names = [vars(cls) for cls in type(owner).__mro__]
+
+    def depth(name: str) -> int:
+        return next(number for number, own in enumerate(names) if name in own)
+
+    for name, verb in verbs.items():
+        if depth(name) < depth(hook):
+            setattr(made, verb, getattr(owner, name))
+    return made
