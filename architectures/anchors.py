@@ -1,6 +1,7 @@
 """Coordinates of an image by anchors: one parameter per channel is divided out of the others."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
@@ -15,7 +16,7 @@ from liftflow.architectures.incidence import Incidence
 from liftflow.architectures.laplacian import Laplacian
 from liftflow.errors import NotRecoverableError, listed
 from liftflow.linalg import over_batch
-from liftflow.typing import FloatArray, IntArray, Laws, Tangent, Theta, as_array, as_vector
+from liftflow.typing import FloatArray, IntArray, Laws, OneTheta, Tangent, Theta, as_array, as_vector
 
 
 class ChannelAnchors(ABC):
@@ -236,13 +237,12 @@ class ChannelChart:
         kept[self.anchors.edges] = False
         return np.flatnonzero(kept)
 
-    def _factors(self, theta: FloatArray) -> FloatArray:
-        """e^{Xτ} at each parameter."""
-        logs = np.log(np.abs(theta[self.anchors.edges]))
-        return np.exp(-self.graph.along(self.anchors.solve(logs)))
+    def _gauge(self, theta: FloatArray) -> FloatArray:
+        """The τ that takes the anchors to ±1."""
+        return -self.anchors.solve(np.log(np.abs(theta[self.anchors.edges])))
 
     def _divided(self, theta: FloatArray) -> FloatArray:
-        return (self._factors(theta) * theta)[self.edges]
+        return self.graph.moved(theta, self._gauge(theta))[self.edges]
 
     def _speeds(self, theta: FloatArray, tangent: FloatArray) -> FloatArray:
         """Xτ' at each parameter."""
@@ -258,7 +258,7 @@ class ChannelChart:
 
         def push(point: FloatArray, vector: FloatArray) -> FloatArray:
             moved = vector + point * self._speeds(point, vector)
-            return (self._factors(point) * moved)[self.edges]
+            return self.graph.moved(moved, self._gauge(point))[self.edges]
 
         return over_batch(push, [self._numbers(theta), self._numbers(tangent)], [1, 1])
 
@@ -268,8 +268,8 @@ class ChannelChart:
         def pull(point: FloatArray, form: FloatArray) -> FloatArray:
             weight = np.zeros(self.graph.dim)
             weight[self.edges] = form
-            weight *= self._factors(point)
-            turned = self.anchors.solve_transposed(self.graph.law_matrix @ (weight * point))
+            weight = self.graph.moved(weight, self._gauge(point))
+            turned = self.anchors.solve_transposed(self.graph.h.jvp(point, weight) / 2)
             weight[self.anchors.edges] -= turned / point[self.anchors.edges]
             return weight
 
@@ -284,7 +284,7 @@ class ChannelChart:
             turn = self.graph.along(self.anchors.solve(a[own] * b[own] / point[own] ** 2))
             speed_a, speed_b = self._speeds(point, a), self._speeds(point, b)
             bent = point * (speed_a * speed_b + turn) + a * speed_b + b * speed_a
-            return (self._factors(point) * bent)[self.edges]
+            return self.graph.moved(bent, self._gauge(point))[self.edges]
 
         arrays = [self._numbers(each) for each in (theta, tangent_a, tangent_b)]
         return over_batch(bend, arrays, [1, 1, 1])
@@ -298,8 +298,8 @@ class ChannelChart:
 
         def lift(point: FloatArray, speed: FloatArray) -> FloatArray:
             tangent = np.zeros(self.graph.dim)
-            tangent[self.edges] = speed / self._factors(point)[self.edges]
-            return tangent
+            tangent[self.edges] = speed
+            return self.graph.moved(tangent, -self._gauge(point))
 
         speed = as_array(velocity, "velocity", (self.dim,), differentiable=False)
         return over_batch(lift, [self._numbers(theta), speed], [1, 1])
@@ -338,9 +338,9 @@ class ChannelChart:
     ) -> FloatArray:
         theta, warm = self.representative(coordinates), False
         if near is not None and np.all(near[self.anchors.edges]):
-            theta, warm = theta / self._factors(near), True
+            theta, warm = self.graph.moved(theta, -self._gauge(near)), True
         logs = self.laplacian.rescaling(theta**2, laws, warm=warm)
-        return theta * np.exp(self.graph.along(logs / 2))
+        return self.graph.moved(theta, logs / 2)
 
     def deficit(self, theta: Theta) -> float:
         """By how much an anchor has shrunk since it was chosen, at most, as a log-ratio."""
@@ -351,6 +351,24 @@ class ChannelChart:
     def reanchored(self, theta: Theta) -> "ChannelChart":
         """Change to the chart with the strongest anchors at θ, signs as there."""
         return ChannelChart.at(self.graph, self._numbers(theta))
+
+    def follow(self, theta: OneTheta, settled: OneTheta) -> OneTheta:
+        """Return θ itself: anchors do not vanish where coordinates are finite."""
+        return theta
+
+    def handed_on(self, theta: OneTheta) -> "ChannelChart":
+        """Return the chart itself, whose signs cannot change."""
+        return self
+
+    def memory(self) -> dict[str, Any]:
+        """Arrays that :meth:`restored` makes the chart from."""
+        return {"anchors": self.anchors.edges, "anchor_values": self.signs * self.strength}
+
+    def restored(self, memory: Mapping[str, Any]) -> "ChannelChart":
+        """Return the chart of the same graph whose :meth:`memory` this is."""
+        theta = np.zeros(self.graph.dim)
+        theta[memory["anchors"]] = memory["anchor_values"]
+        return ChannelChart.at(self.graph, theta)
 
     def _numbers(self, theta: Theta) -> FloatArray:
         return as_array(theta, "theta", (self.graph.dim,), differentiable=False)

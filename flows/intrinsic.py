@@ -1,11 +1,9 @@
 """The gradient flow of the lifted variable in its intrinsic metric."""
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from liftflow.architectures.paths import Anchors, follow_signs
 from liftflow.doors import Guarded, door
 from liftflow.errors import InputError
 from liftflow.flows.integrate import FlowState, Settings, integrate
@@ -99,12 +97,7 @@ class _BasisState(FlowState):
         if np.array_equal(coordinates, self.known):  # the last stage of a step is its end
             return self.theta
         theta = self.chart.recover(coordinates, self.laws, near=self.theta)
-        anchors = self.chart.anchors
-        used = np.concatenate([anchors.into, anchors.out_of])
-        if np.any(theta[used] * self.settled[used] < 0):
-            # This step leads past the edge of the chart, where anchors vanish.
-            theta = follow_signs(anchors.dag, theta, self.settled)
-        return theta
+        return self.chart.follow(theta, self.settled)
 
     def _move(self, coordinates: FloatArray) -> None:
         self.theta, self.known = self._recover(coordinates), coordinates.copy()
@@ -126,9 +119,7 @@ class _BasisState(FlowState):
     def settle(self, coordinates: FloatArray) -> FloatArray:
         self._move(coordinates)
         self.settled = self.theta
-        signs = self.chart.anchors.products_before(np.sign(self.theta))
-        if not np.array_equal(signs, self.chart.signs):
-            self.chart = replace(self.chart, signs=signs)
+        self.chart = self.chart.handed_on(self.theta)
         if self.chart.deficit(self.theta) < np.log(REANCHOR_RATIO):
             return coordinates
         self.chart = self.chart.reanchored(self.theta)
@@ -137,20 +128,12 @@ class _BasisState(FlowState):
         return self.known.copy()
 
     def memory(self) -> dict[str, Any]:
-        anchors = self.chart.anchors
-        return {
-            "theta": self.theta,
-            "known": self.known,
-            "into": anchors.into,
-            "out_of": anchors.out_of,
-            "signs": self.chart.signs,
-        }
+        return {"theta": self.theta, "known": self.known, **self.chart.memory()}
 
     def restore(self, memory: dict[str, Any]) -> None:
         self.theta = self.settled = memory["theta"]
         self.known = memory["known"]
-        anchors = Anchors(self.chart.dag, memory["into"], memory["out_of"])
-        self.chart = replace(self.chart, anchors=anchors, signs=memory["signs"])
+        self.chart = self.chart.restored(memory)
 
 
 _STATES: dict[str, Any] = {"full": _FullState, "basis": _BasisState}

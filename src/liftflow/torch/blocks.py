@@ -16,10 +16,11 @@ from scipy.sparse import csr_array
 
 from liftflow.architectures import ChannelGraph
 from liftflow.architectures.anchors import SpanningTree
+from liftflow.architectures.channels import ChannelLaws
 from liftflow.architectures.incidence import Incidence, refuse_idle
 from liftflow.architectures.laplacian import GroundedLaplacian, Laplacian, _Rescaled
 from liftflow.linalg import over_batch
-from liftflow.typing import FloatArray, IntArray, Laws, OnHidden, Tangent, Theta, freeze
+from liftflow.typing import FloatArray, IntArray, Laws, OneTheta, Tangent, Theta, freeze
 
 _CHUNK = 2**22  # entries of a tensor that are worked on at once
 _SWEEPS = 30  # of a first guess of a rescaling
@@ -182,22 +183,20 @@ class BlockGraph(ChannelGraph):
     def _pieces(self) -> tuple[Block, ...]:
         return tuple(piece for block in self.blocks for piece in block.pieces())
 
-    def laws(self, theta: Theta) -> Laws:
-        """Evaluate the laws h = Xᵀθ², differentiably."""
-        if isbox(theta):
-            return super().laws(theta)
-        return over_batch(lambda t: self._sums(t, t), [self._numbers(theta)], [1])
+    @cached_property
+    def h(self) -> "BlockLaws":
+        """The laws as a smooth map, unchecked."""
+        return BlockLaws(self)
 
-    def laws_jvp(self, theta: Theta, tangent: Tangent) -> Laws:
-        """Push a velocity of θ forward by the laws, ∂h(θ) v = 2 Xᵀ(θ ∘ v)."""
-        if isbox(theta) or isbox(tangent):
-            return super().laws_jvp(theta, tangent)
-        arrays = [self._numbers(theta), self._numbers(tangent, "tangent")]
-        return over_batch(lambda t, v: 2.0 * self._sums(t, v), arrays, [1, 1])
+    def refuse_dead(self, theta: OneTheta) -> None:
+        """Refuse a θ whose zeros cut channels off from the ground, unchecked.
 
-    def _sums(self, *values: FloatArray) -> FloatArray:
-        into, out_of = self.at_ends(*values)[:, 0]
-        return into - out_of
+        Raises
+        ------
+        NotRecoverableError
+            Names them.
+        """
+        self.strongest_anchors(theta)
 
     def along(self, logs: FloatArray) -> FloatArray:
         """Evaluate Xτ, one number per parameter, unchecked."""
@@ -233,23 +232,9 @@ class BlockGraph(ChannelGraph):
             target *= at_tails[piece.tails]
         return out
 
-    def rescale(self, theta: Theta, logs: OnHidden) -> FloatArray:
-        """Act by the symmetry, θ_e ↦ e^{(Xτ)_e} θ_e."""
-
-        def act(point: FloatArray, tau: FloatArray) -> FloatArray:
-            return self.scaled(point, np.exp(-tau), np.exp(tau))
-
-        return over_batch(act, [self._numbers(theta), self._on_channels(logs)], [1, 1])
-
-    def law_sizes(self, *values: FloatArray) -> FloatArray:
-        """Sum the sizes of the terms of Xᵀ applied to a product of numbers per parameter.
-
-        Parameters
-        ----------
-        *values : array, shape=[dim]
-            Factors.
-        """
-        return self.at_ends(*values)[:, 1].sum(axis=0)
+    def moved(self, values: FloatArray, logs: FloatArray) -> FloatArray:
+        """Multiply one number per parameter by e^{(Xτ)_e}, unchecked."""
+        return self.scaled(values, np.exp(-logs), np.exp(logs))
 
     @cached_property
     def laplacian(self) -> Laplacian:
@@ -288,6 +273,37 @@ class BlockGraph(ChannelGraph):
                 for each in (block.tails, block.heads)
             )
             yield edges.ravel(), *ends
+
+
+class BlockLaws(ChannelLaws):
+    """The laws of tensors, by sums over their axes."""
+
+    graph: BlockGraph
+
+    def value(self, theta: Theta) -> Laws:
+        return super().value(theta) if isbox(theta) else self._sums(theta, theta)
+
+    def jvp(self, theta: Theta, tangent: Tangent) -> Laws:
+        if isbox(theta) or isbox(tangent):
+            return super().jvp(theta, tangent)
+        return 2.0 * self._sums(theta, tangent)
+
+    def vjp(self, theta: Theta, covector: Laws) -> Tangent:
+        if isbox(theta) or isbox(covector):
+            return super().vjp(theta, covector)
+        return 2.0 * theta * self.graph.along(covector)
+
+    def terms(self, theta: Theta, tangent: Tangent | None = None) -> Laws:
+        other = theta if tangent is None else tangent
+        sizes = over_batch(lambda a, b: self.graph.at_ends(a, b)[:, 1].sum(0), [theta, other], [1, 1], self.shape)
+        return sizes if tangent is None else 2.0 * sizes
+
+    def _sums(self, *values: FloatArray) -> FloatArray:
+        def one(a: FloatArray, b: FloatArray) -> FloatArray:
+            into, out_of = self.graph.at_ends(a, b)[:, 0]
+            return into - out_of
+
+        return over_batch(one, values, [1, 1], self.shape)
 
 
 class BlockLaplacian(GroundedLaplacian):

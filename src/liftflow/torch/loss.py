@@ -8,7 +8,7 @@ import torch
 from liftflow.architectures import Architecture
 from liftflow.errors import InputError
 from liftflow.linalg import over_batch
-from liftflow.losses import Loss
+from liftflow.losses.base import Loss
 from liftflow.torch.network import TorchNetwork
 from liftflow.typing import (
     Covector,

@@ -7,16 +7,17 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from autograd.extend import defjvp, defvjp, primitive
 
 from liftflow.architectures import Architecture, ChannelGraph
 from liftflow.architectures.anchors import ChannelChart
+from liftflow.architectures.maps import SmoothMap
 from liftflow.doors import door
 from liftflow.errors import ArchitectureError, InputError, NotRecoverableError
-from liftflow.linalg import lengths, over_batch
+from liftflow.linalg import lengths
 from liftflow.torch import rules as _  # noqa: F401 - registers what operations do
 from liftflow.torch.assembly import channel_graph, without_effect
 from liftflow.torch.certificate import Certificate, certify
+from liftflow.torch.orbits import OrbitLift
 from liftflow.torch.trace import Reader
 from liftflow.torch.workbench import Workbench, as_inputs, in_double, same_randomness
 from liftflow.typing import (
@@ -34,16 +35,6 @@ from liftflow.typing import (
     as_ordered,
     as_rng,
 )
-
-
-@primitive
-def _lift(theta: FloatArray, network: "TorchNetwork") -> FloatArray:
-    return over_batch(network._settle, [theta], [1])
-
-
-# First derivatives only, as of a chart's coordinates.
-defvjp(_lift, lambda ans, theta, network: lambda g: network.lift_vjp(theta, g))
-defjvp(_lift, lambda g, ans, theta, network: network.lift_jvp(theta, g))
 
 
 @door
@@ -240,52 +231,21 @@ class TorchNetwork(Architecture):
             start = stop
         return result
 
-    # The laws.
+    # The lift and the laws.
+
+    def _lift_map(self) -> OrbitLift:
+        return OrbitLift(self.channels, self._laws0, self.block_shapes)
+
+    def _laws_map(self) -> SmoothMap:
+        return self.channels.h
+
+    def lift(self, theta: Theta) -> Lifted:
+        """Slide θ along its orbit to z, where the laws have their values at import."""
+        return self.phi(self._theta(theta))
 
     def conservation_laws(self, theta: Theta) -> Laws:
         """Evaluate the laws h = Xᵀθ², one per channel."""
-        return self.channels.laws(theta)
-
-    def laws_jvp(self, theta: Theta, tangent: Tangent) -> Laws:
-        """Push a velocity of θ forward by the laws, ∂h(θ) v = 2 Xᵀ(θ ∘ v)."""
-        return self.channels.laws_jvp(theta, tangent)
-
-    def laws_hessian(self, theta: Theta, tangent_a: Tangent, tangent_b: Tangent) -> Laws:
-        """Second derivative ∂²h[v, w] of the laws, the same at every θ."""
-        return self.laws_jvp(tangent_a, tangent_b)
-
-    def conservation_laws_jacobian(self, theta: Theta) -> Any:
-        """Jacobian ∂h(θ) = 2 Xᵀ D_θ as a dense matrix."""
-        theta = self._theta(theta)
-        self._refuse_dense(theta, self.n_laws, self.dim)
-        return 2.0 * self.channels.law_matrix.toarray() * theta[..., None, :]
-
-    def laws_size(self, theta: Theta, tangent: Tangent | None = None) -> Laws:
-        """Size of the terms of h(θ), or of ∂h(θ) v."""
-        point = self._theta(theta, differentiable=False)
-        other = point if tangent is None else self._theta(tangent, "tangent", differentiable=False)
-        factor = 1.0 if tangent is None else 2.0
-
-        def sizes(a: FloatArray, b: FloatArray) -> FloatArray:
-            return factor * (abs(self.channels.law_matrix) @ np.abs(a * b))
-
-        return over_batch(sizes, [point, other], [1, 1], shape=(self.n_laws,))
-
-    def laws_rank(self, theta: OneTheta) -> int:
-        """Number of independent laws at θ: its channels.
-
-        Raises
-        ------
-        NotRecoverableError
-            Zeros cut channels off from the ground; names them.
-        """
-        point = as_array(theta, "theta", (self.dim,), batch=False, differentiable=False)
-        self.channels.strongest_anchors(point)
-        return self.n_laws
-
-    def solve_laws_jvp(self, theta: Theta, laws_tangent: Laws) -> Tangent:
-        """Solve ∂h(θ) v = w for the shortest v, by a solve with the Laplacian."""
-        return self.channels.solve(theta, laws_tangent)
+        return self.h(self._theta(theta))
 
     def project_to_laws(self, theta: Theta, laws: Laws, *, max_steps: int = 50) -> Theta:
         """Slide θ along its orbit, by rescaling, to the one point where h has these values.
@@ -301,76 +261,6 @@ class TorchNetwork(Architecture):
         """Act by the symmetry, θ_e ↦ e^{(Xτ)_e} θ_e: the function stays."""
         return self.channels.rescale(theta, log_factors)
 
-    # The lift.
-
-    def _settle(self, theta: FloatArray) -> FloatArray:
-        gap = np.abs(self.channels.laws(theta) - self._laws0)
-        if np.all(gap <= 1e-15 * np.max(np.abs(self._laws0), initial=0.0)):
-            return theta.copy()
-        return self.channels.project_to_laws(theta, self._laws0)
-
-    def _factors(self, theta: FloatArray, z: FloatArray) -> FloatArray:
-        """e^{Xτ}, which takes θ to z."""
-        own = np.ones(self.dim)
-        np.divide(z, theta, out=own, where=theta != 0)
-        if np.all(theta):
-            return own
-        tree = self.channels.strongest_anchors(theta)
-        return self.channels.rescale(np.ones(self.dim), tree.solve(np.log(own[tree.edges])))
-
-    def lift(self, theta: Theta) -> Lifted:
-        """Slide θ along its orbit to z, where the laws have their values at import."""
-        return _lift(self._theta(theta), self)
-
-    def lift_jvp(self, theta: Theta, tangent: Tangent) -> LiftedTangent:
-        r"""Push a velocity of θ forward, :math:`P_z e^{Xτ} v` with the projection onto ker ∂h."""
-
-        def push(point: FloatArray, vector: FloatArray) -> FloatArray:
-            z = self._settle(point)
-            return self.channels.to_horizontal(z, self._factors(point, z) * vector)
-
-        return self._over(push, theta, tangent, "tangent")
-
-    def lift_vjp(self, theta: Theta, covector: Covector) -> Tangent:
-        r"""Pull a covector on z back, :math:`e^{Xτ} P_z g`."""
-
-        def pull(point: FloatArray, form: FloatArray) -> FloatArray:
-            z = self._settle(point)
-            return self._factors(point, z) * self.channels.to_horizontal(z, form)
-
-        return self._over(pull, theta, covector, "covector")
-
-    def lift_hessian(self, theta: Theta, tangent_a: Tangent, tangent_b: Tangent) -> LiftedTangent:
-        """Evaluate the second derivative of the lift, by two solves with the Laplacian."""
-        graph = self.channels
-
-        def bend(point: FloatArray, a: FloatArray, b: FloatArray) -> FloatArray:
-            z = self._settle(point)
-            weight = self._factors(point, z)
-
-            def turn(right: FloatArray) -> FloatArray:
-                return graph.along(graph.laplacian.solve(z**2, -right))
-
-            along_a, along_b = (turn(graph.laws_jvp(z, weight * v) / 2) for v in (a, b))
-            moved_a, moved_b = (weight * v + z * w for v, w in ((a, along_a), (b, along_b)))
-            bent = weight * a * along_b + moved_b * along_a
-            right = graph.laws_jvp(moved_a, moved_b) / 2 + graph.laws_jvp(z, bent) / 2
-            return bent + z * turn(right)
-
-        arrays = [self._theta(each, differentiable=False) for each in (theta, tangent_a, tangent_b)]
-        return over_batch(bend, arrays, [1, 1, 1])
-
-    def lift_rank(self, theta: OneTheta) -> int:
-        """Dimension of the image about z, D − C."""
-        return self.dim - self.laws_rank(theta)
-
-    def _over(self, function: Any, theta: Any, vector: Any, name: str) -> FloatArray:
-        arrays = [
-            self._theta(theta, differentiable=False),
-            self._theta(vector, name, differentiable=False),
-        ]
-        return over_batch(function, arrays, [1, 1])
-
     def project_to_image(self, z: Lifted, *, near: Theta | None = None) -> Lifted:
         """Slide a nearby vector onto the image.
 
@@ -379,33 +269,7 @@ class TorchNetwork(Architecture):
         near : Theta, optional
             Not used.
         """
-        return self.lift(self._lifted(z, differentiable=False))
-
-    def project_to_range(self, theta: Theta, lifted_vec: LiftedTangent) -> LiftedTangent:
-        """Project orthogonally onto range ∂φ(θ), which is ker ∂h at z."""
-
-        def project(point: FloatArray, vector: FloatArray) -> FloatArray:
-            return self.channels.to_horizontal(self._settle(point), vector)
-
-        return self._over(project, theta, lifted_vec, "vector")
-
-    def solve_vjp(self, theta: Theta, covector: Tangent) -> Covector:
-        """Solve ∂φ(θ)ᵀ g = v for the shortest g."""
-
-        def solve(point: FloatArray, vector: FloatArray) -> FloatArray:
-            z = self._settle(point)
-            return self.channels.to_horizontal(z, vector / self._factors(point, z))
-
-        return self._over(solve, theta, covector, "covector")
-
-    def solve_jvp(self, theta: Theta, lifted_tangent: LiftedTangent) -> Tangent:
-        """Solve ∂φ(θ) v = ζ for the shortest v, the horizontal lift."""
-
-        def solve(point: FloatArray, vector: FloatArray) -> FloatArray:
-            z = self._settle(point)
-            return self.channels.to_horizontal(point, vector / self._factors(point, z))
-
-        return self._over(solve, theta, lifted_tangent, "vector")
+        return self.phi(self._lifted(z, differentiable=False))
 
     # Recovery.
 
