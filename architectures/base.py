@@ -616,7 +616,7 @@ class Architecture(Guarded, metaclass=_Surface):
         Returns
         -------
         theta : Theta
-            With the same φ and h; by default θ itself, as if they determined it.
+            With the same φ and h; by default what recovery from the other point leads to.
         """
         theta, base_point = (
             self._theta(point, name, differentiable=False)
@@ -625,7 +625,12 @@ class Architecture(Guarded, metaclass=_Surface):
         return over_batch(self._align, [theta, base_point], [1, 1])
 
     def _align(self, theta: FloatArray, base_point: FloatArray) -> FloatArray:
-        return theta
+        """The point that recovery from the other one leads to, if it is closer."""
+        try:
+            found = self.recover(self.lift(theta), self.conservation_laws(theta), near=base_point)
+        except NotRecoverableError:
+            return theta
+        return min(theta, found, key=lambda point: float(lengths(point - base_point)))
 
     def sheets(self, theta: OneTheta) -> FloatArray:
         """Return the points that φ and h do not tell from θ and that differ from it in signs alone.

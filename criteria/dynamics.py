@@ -4,29 +4,25 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
-from typing import Any
 
 import numpy as np
-from scipy.integrate import solve_ivp
 from scipy.optimize import least_squares
 
 from liftflow.architectures import Architecture
-from liftflow.criteria.doubts import FORM_LIMIT, too_large
-from liftflow.criteria.fields import AutogradFields, gradient_fields
+from liftflow.criteria.fields import GradientFields, gradient_fields
 from liftflow.criteria.findings import (
     TOLERANCE,
     Finding,
     Verdict,
     decide,
+    found,
     margin_to_zero,
     undecided,
-    verdict_of,
 )
-from liftflow.criteria.kernels import in_orbit, kernel_inclusion, recoverability
-from liftflow.criteria.orbits import STEPS, flow_end
-from liftflow.criteria.products import over_factors
-from liftflow.criteria.views import view_of
+from liftflow.criteria.traces import FAR, MAX_EVALUATIONS, STEPS, FlowLost, flow_end, followed
+from liftflow.criteria.views import FORM_LIMIT, View
 from liftflow.doors import door
+from liftflow.errors import NotRecoverableError
 from liftflow.typing import FloatArray, OneLiftedTangent, OneTheta, Rng, as_array, as_rng
 
 SEARCH_LIMIT = 100
@@ -39,147 +35,74 @@ _RTOL = 1e-11
 _MATCH = 1e-8  # distance of two z, in units of their terms and way, up to which they are the same
 _N_POINTS = 3
 _MAX_STEPS = 20
-_MAX_EVALUATIONS = 1500
-_FAR = 1e3  # a flow that makes θ this much larger is not followed
 
 
-@over_factors
-def metric_property(architecture: Architecture, theta: OneTheta, *, rng: Rng = 0) -> Finding:
-    """Decide the intrinsic metric property of θ₀: M(θ) = K_θ₀(φ(θ)) for all θ in 𝓜_θ₀.
-
-    Close to θ₀ it holds where θ₀ is recoverable. Else two things are checked at θ₀ and at points
-    of 𝓜_θ₀ that random flows lead to: the kernel inclusion, necessary, and sufficient where the
-    fibres of φ in 𝓜_θ₀ are connected and of constant dimension; and that M is the same at the
-    end of a walk inside the fibre.
-
-    Returns
-    -------
-    finding : Finding
-        The value is the largest change of M that was found, relative to its terms.
-
-    References
-    ----------
-    [MPG]_; the check along fibres: ours.
-    """
-    rng = as_rng(rng)
-    recoverable = recoverability(architecture, theta, rng=rng)
-    return metric_given_recoverability(architecture, theta, recoverable, rng)
-
-
-def metric_given_recoverability(
-    architecture: Architecture, theta: OneTheta, recoverable: Finding, rng: np.random.Generator
-) -> Finding:
-    """Decide the metric property where recoverability is decided already.
-
-    Parameters
-    ----------
-    architecture : Architecture
-        Not a product.
-    """
+def metric(view: View) -> Finding:
+    """Decide the metric property, by recoverability or at points that random flows lead to."""
+    recoverable = view.recoverable
     if recoverable.verdict is not Verdict.FAILS:
-        return Finding(
-            "metric",
-            recoverable.verdict,
-            value=0.0,
-            margin=recoverable.margin,
-            tolerance=recoverable.tolerance,
-            reason="implied by recoverability, and so for θ close to θ₀: what other points of 𝓜_θ₀ "
-            "have the same z is not looked at"
-            if recoverable.verdict is Verdict.HOLDS
-            else f"recoverability is undecided: {recoverable.reason}",
-        )
-    points, inclusions = [], []
+        reason = f"recoverability is undecided: {recoverable.reason}"
+        if recoverable.verdict is Verdict.HOLDS:
+            reason = "implied by recoverability, and so for θ close to θ₀: what other points of "
+            reason += "𝓜_θ₀ have the same z is not looked at"
+        return replace(recoverable, name="metric", value=0.0, reason=reason)
+    points: list[View] = []
     for number in range(_N_POINTS + 1):
-        if number and (reason := too_large(architecture)):
+        if number and (reason := view.too_large()):
             return undecided("metric", f"the kernel inclusion holds at θ₀; elsewhere, {reason}")
-        end = flow_end(view_of(architecture, theta, rng)) if number else theta
+        end = flow_end(view.vectors) if number else view.theta
         if end is None:
             continue
-        points.append(end)
-        inclusions.append(kernel_inclusion(architecture, points[-1], rng=rng))
-        finding = inclusions[-1]
+        points.append(view.at(end) if number else view)
+        finding = points[-1].inclusion
         if finding.verdict is not Verdict.HOLDS:
             where = "at a point of 𝓜_θ₀ that a flow leads to" if number else "at θ₀"
-            witness = {**finding.witness, "point": points[-1]} if finding.witness else {}
+            witness = {**finding.witness, "point": end} if finding.witness else {}
             reason = f"the kernel inclusion {where}: {finding.reason}"
             return replace(finding, name="metric", reason=reason, witness=witness)
-    worst = max(inclusions, key=lambda finding: finding.value)
-    walks = [end for point in points for end in _fibre_walk(architecture, point, rng)]
-    change = max((_gram_difference(architecture, *ends, rng) for ends in walks), default=0.0)
+    worst = max((point.inclusion for point in points), key=lambda finding: finding.value)
+    walks = [end for point in points for end in _fibre_walk(point)]
+    fields, rng = view.vectors.fields, view.rng
+    change = max((_gram_difference(fields, *ends, rng) for ends in walks), default=0.0)
     same = decide(change, zero=SAME, nonzero=OTHER)
-    found = f"kernel inclusion at {len(points)} points of 𝓜_θ₀"
-    if architecture.n_laws:
-        found += f"; M changes by {change:.0e} along {len(walks)} walks inside the fibre"
-    return Finding(
+    reason = f"kernel inclusion at {len(points)} points of 𝓜_θ₀"
+    if view.architecture.n_laws:
+        reason += f"; M changes by {change:.0e} along {len(walks)} walks inside the fibre"
+    return found(
         "metric",
-        verdict_of(same),
-        value=max(worst.value, change),
+        same,
+        max(worst.value, change),
+        reason,
         margin=worst.margin if same else margin_to_zero(change),
         tolerance=TOLERANCE if same else OTHER,
-        reason=found,
-        witness={"points": walks[-1]} if same is False else {},
+        witness={"points": walks[-1]} if walks else {},
     )
 
 
-@over_factors
-def dynamic_property(architecture: Architecture, theta: OneTheta, *, rng: Rng = 0) -> Finding:
-    """Decide the intrinsic dynamic property of θ₀: along every flow from it, M depends on z alone.
-
-    Implied by the metric property. Where that fails, what flows can reach decides, the orbit of
-    θ₀ under the fields ∇φ_i, whose tangents are the trace of the Lie algebra they generate. If ∂φ
-    is injective on them, z determines θ in the orbit, at least locally, and the property holds as
-    far as points tell, like the metric property where θ₀ is recoverable. If M changes along a
-    kernel of ∂φ in them, at a point where the rank of ∂φ is maximal, it fails: the flows fill an
-    open part of the orbit [Krener1974]_, so they reach points of one fibre with different M. Both
-    hold for an analytic φ. To show such a pair, two losses are searched for.
-
-    Returns
-    -------
-    finding : Finding
-        The value is the relative difference of M; the witness has the two losses, or where none
-        were found a direction along which M changes.
-
-    References
-    ----------
-    [MPG]_; the argument by orbits, and the search: ours.
-    """
-    rng = as_rng(rng)
-    metric = metric_property(architecture, theta, rng=rng)
-    return dynamic_given_metric(architecture, theta, metric, rng)
-
-
-def dynamic_given_metric(
-    architecture: Architecture, theta: OneTheta, metric: Finding, rng: np.random.Generator
-) -> Finding:
-    """Decide the dynamic property where the metric property is decided already.
-
-    Parameters
-    ----------
-    architecture : Architecture
-        Not a product.
-    """
+def dynamic(view: View, metric: Finding) -> Finding:
+    """Decide the dynamic property where the metric property is decided already."""
     if metric.verdict is Verdict.HOLDS:
         reason = f"implied by the metric property: {metric.reason}"
         return replace(metric, name="dynamic", reason=reason)
-    recoverable, inclusion = in_orbit(architecture, theta, rng)
+    recoverable, inclusion = view.in_orbit
     if recoverable.verdict is Verdict.HOLDS:
         reason = "z determines θ in its orbit, locally, though not among all points with its laws"
         return replace(recoverable, name="dynamic", value=0.0, reason=reason)
-    example = find_counter_example(architecture, theta, rng=rng)
+    example = find_counter_example(view.architecture, view.theta, rng=view.rng)
     if not example.found and inclusion.verdict is Verdict.FAILS:
         reason = (
             "M changes inside the fibres of φ in the orbit of θ, of which flows reach an open part "
             f"({example.describe()})"
         )
         return replace(inclusion, name="dynamic", reason=reason)
-    return Finding(
+    return found(
         "dynamic",
-        Verdict.FAILS if example.found else Verdict.UNDECIDED,
-        value=example.gap,
+        False if example.found else None,
+        example.gap,
+        example.describe(),
         margin=example.gap / OTHER if example.found else 1.0,
         tolerance=OTHER,
-        reason=example.describe(),
-        witness=example.losses() if example.found else {},
+        witness=example.losses(),
     )
 
 
@@ -234,7 +157,7 @@ class CounterExample:
             f"{self.mismatch:.0e}) with M apart by {self.gap:.1g}, relatively ({effort})"
         )
 
-    def losses(self) -> dict[str, Any]:
+    def losses(self) -> dict[str, object]:
         """Return the two losses, by name."""
         return {
             "c1": self.slope1,
@@ -256,15 +179,8 @@ def find_counter_example(
     The first flow is that of a random linear loss. The second has a random curved part, and its
     linear part is solved for, so that both end at the same z.
 
-    Parameters
-    ----------
-    max_tries : int
-        Number of random pairs of losses.
-
-    Returns
-    -------
-    example : CounterExample
-        The first that refutes the dynamic property, else the one with the largest gap.
+    Of ``max_tries`` random pairs of losses, the first that refutes the dynamic property is
+    returned, else the one with the largest gap.
     """
     theta = as_array(theta, "theta", (architecture.dim,), batch=False, differentiable=False)
     rng = as_rng(rng)
@@ -277,7 +193,7 @@ def find_counter_example(
     while number < max_tries and not best.found and steps:
         try:
             example = _shoot(architecture, theta, rng, steps[0])
-        except _FlowLost:
+        except FlowLost:
             del steps[0]
             continue
         number, flows = number + 1, flows + example.evaluations
@@ -301,14 +217,16 @@ def _shoot(
     axis /= np.linalg.norm(axis)
     # Half-way, the curved part is about as strong as the linear one.
     curvature = 2 * np.linalg.norm(slope1) / (abs(float(np.sum(axis * speed))) or 1.0)
-    (theta1,) = _flow(architecture, theta[None], partial(_constant, slope1))
+    fields = gradient_fields(architecture)
+    flow = partial(_flow, architecture, fields)
+    (theta1,) = flow(theta[None], lambda z: np.broadcast_to(slope1, z.shape))
     target, length = np.asarray(architecture.lift(theta1)), np.linalg.norm(slope1)
     # Entry by entry, as M may change with the smallest of z: relative to all terms of each.
     units = np.abs(architecture.lift_jacobian(theta1)) @ np.abs(theta1)
     units = np.where(units > 0, units, units.max() or 1.0).reshape(shape)
     way = np.linalg.norm((target - z0) / units)
     if not way > 0:
-        raise _FlowLost
+        raise FlowLost
     flows = 1
 
     def ends(unknowns: FloatArray) -> FloatArray:
@@ -320,7 +238,7 @@ def _shoot(
             along = np.sum(axis * (z - z0), axis=tuple(range(1, z.ndim)), keepdims=True)
             return slopes + curvature * along * axis
 
-        return _flow(architecture, np.repeat(theta[None], len(unknowns), axis=0), gradient)
+        return flow(np.repeat(theta[None], len(unknowns), axis=0), gradient)
 
     def misses(thetas: FloatArray) -> FloatArray:
         gaps = (np.asarray(architecture.lift(thetas)) - target) / units
@@ -345,7 +263,7 @@ def _shoot(
     )
     (theta2,) = ends(solution.x[None])
     mismatch = float(np.linalg.norm(misses(theta2[None])))
-    gap = _gram_difference(architecture, theta1, theta2, rng)
+    gap = _gram_difference(fields, theta1, theta2, rng)
     return CounterExample(
         found=mismatch <= _MATCH and gap >= OTHER,
         gap=gap,
@@ -370,81 +288,46 @@ def _random_form(
     return form * (np.linalg.norm(theta) / (length or 1.0))
 
 
-class _FlowLost(Exception):
-    """A flow ran away, became too stiff to be followed, or did not move z."""
-
-
 def _flow(
-    architecture: Architecture, starts: FloatArray, gradient: Callable[[FloatArray], FloatArray]
+    architecture: Architecture,
+    fields: GradientFields,
+    starts: FloatArray,
+    gradient: Callable[[FloatArray], FloatArray],
 ) -> FloatArray:
-    """Follow θ' = −∂φ(θ)ᵀ ∇f(φ(θ)) from several points at once, to time 1, or raise _FlowLost."""
-    evaluations = count()
+    """Follow θ' = −∂φ(θ)ᵀ ∇f(φ(θ)) from several points at once, to time 1, or raise FlowLost."""
+    evaluations, size = count(), float(np.max(np.abs(starts)))
 
     def velocity(_: float, flat: FloatArray) -> FloatArray:
-        if not np.max(np.abs(flat)) < _FAR * size or next(evaluations) > _MAX_EVALUATIONS:
-            raise _FlowLost
+        if not np.max(np.abs(flat)) < FAR * size or next(evaluations) > MAX_EVALUATIONS:
+            raise FlowLost
         theta = flat.reshape(starts.shape)
         form = gradient(np.asarray(architecture.lift(theta)))
-        if isinstance(fields, AutogradFields):  # one pass back, not one for each parameter
+        if not fields.analytic:  # one pass back, not one for each parameter
             return -np.asarray(fields.field(form, theta)).ravel()
         return -np.asarray(architecture.lift_vjp(theta, form)).ravel()
 
-    fields = gradient_fields(architecture)
-    size = float(np.max(np.abs(starts)))
-    start = starts.ravel()
-    natural = np.maximum(np.abs(start), np.abs(velocity(0.0, start)))
-    tolerance = _RTOL * np.where(natural > 0, natural, size)
-    solution = solve_ivp(velocity, (0.0, 1.0), start, method="DOP853", rtol=_RTOL, atol=tolerance)
-    return solution.y[:, -1].reshape(starts.shape)
+    return followed(velocity, 1.0, starts.ravel(), _RTOL, size).reshape(starts.shape)
 
 
-def _constant(slope: FloatArray, z: FloatArray) -> FloatArray:
-    """Gradient of the loss ⟨slope, z⟩."""
-    return np.broadcast_to(slope, z.shape)
-
-
-def _fibre_walk(
-    architecture: Architecture, theta: FloatArray, rng: np.random.Generator
-) -> list[tuple[FloatArray, FloatArray]]:
+def _fibre_walk(view: View) -> list[tuple[FloatArray, FloatArray]]:
     """Step along the kernel and come back to the same (φ, h); without known laws, no walk."""
-    if not architecture.n_laws:
+    if not view.architecture.n_laws or not len(view.kernel.basis):
         return []
-    kernel = view_of(architecture, theta, rng).kernel().basis
-    if not len(kernel):
-        return []
-    direction = rng.standard_normal(len(kernel)) @ kernel
+    basis, theta = view.kernel.basis, view.theta
+    direction = view.rng.standard_normal(len(basis)) @ basis
     moved = theta + STEPS[0] * np.linalg.norm(theta) / np.linalg.norm(direction) * direction
-    end = _return_to(architecture, moved, theta)
-    return [] if end is None else [(theta, end)]
-
-
-def _return_to(
-    architecture: Architecture, point: FloatArray, theta: FloatArray
-) -> FloatArray | None:
-    """Move a point to the same (φ, h) as θ, by Gauss–Newton steps; None where they fail."""
+    architecture = view.architecture
     z, laws = architecture.lift(theta), architecture.conservation_laws(theta)
-    for _ in range(50):
-        rows = np.asarray(architecture.lift_jacobian(point))
-        law_rows = np.asarray(architecture.conservation_laws_jacobian(point))
-        gap = np.ravel(architecture.lift(point) - z)
-        law_gap = np.asarray(architecture.conservation_laws(point) - laws)
-        size, law_size = (np.linalg.norm(part) or 1.0 for part in (rows, law_rows))
-        step = np.linalg.lstsq(
-            np.vstack([rows / size, law_rows / law_size]),
-            np.concatenate([gap / size, law_gap / law_size]),
-            rcond=TOLERANCE,
-        )[0]
-        point = point - step
-        if np.linalg.norm(step) <= 1e-12 * np.linalg.norm(point):
-            return point
-    return None
+    try:
+        return [(theta, Architecture.recover(architecture, z, laws, near=moved))]
+    except NotRecoverableError:
+        return []
 
 
 def _gram_difference(
-    architecture: Architecture, theta1: FloatArray, theta2: FloatArray, rng: np.random.Generator
+    fields: GradientFields, theta1: FloatArray, theta2: FloatArray, rng: np.random.Generator
 ) -> float:
     """Largest relative difference of ⟨X_g', X_g⟩ between two points, over random forms."""
-    fields = gradient_fields(architecture)
     points = [fields.point(theta1), fields.point(theta2)]
     forms = fields.random_forms(8, points[0], rng)
     one, two = (fields.values(forms, point, 8) for point in points)

@@ -7,226 +7,95 @@ of taking all of a basis: brackets are multilinear in them, so random ones span 
 Where φ has a structure, forms of rank one do, which cost one pass through the network each.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import singledispatch
 from typing import Any
 
 import autograd
 import autograd.numpy as anp
 import numpy as np
+from typing_extensions import TypeAliasType
 
 from liftflow.architectures import Architecture
 from liftflow.architectures.base import followed_by_autograd
-from liftflow.criteria.jets import Arithmetic
-from liftflow.criteria.scaling import entry_units, finite
-from liftflow.errors import InputError
-from liftflow.typing import FloatArray, Forms, IntArray, OneTheta
+from liftflow.errors import InputError, NotFiniteError
+from liftflow.linalg import row_sizes
+from liftflow.typing import FloatArray, Forms, IntArray, OneLifted, OneTangent, OneTheta
+
+Coordinates = TypeAliasType("Coordinates", Any)
+"""Points or vectors, each with forms of its own, in the numbers that fields are evaluated in."""
+
+Push = tuple[Coordinates, Coordinates]
+"""A value and its derivative along a velocity."""
+
+Combine = Callable[[Coordinates, Coordinates], Coordinates]
+"""What is made of the two terms of a bracket."""
+
+Map = Callable[[Coordinates], Coordinates]
+"""A function of the point."""
 
 _CHANGE = 0.1  # of a field, relative to it, that shows its unit of length
 
 
-class GradientFields(ABC):
-    """Fields X_g of an architecture, in Euclidean coordinates of its choice.
+@dataclass(frozen=True)
+class Arithmetic:
+    """Floats, or integers modulo a prime below 2^31, whose products fit into 64 bits.
 
-    Points, velocities and fields are arrays whose last axis runs over coordinates that an
-    isometry, up to one factor, relates to θ.
+    A *jet* over ε_1, …, ε_k with ε_i² = 0 is an array whose first axis, of length 2^k, runs over
+    the products of them; one of length 1 stands for a constant. Evaluated at x + ε v, a polynomial
+    gives its value and its derivative along v, without truncation, in any arithmetic.
+
+    Attributes
+    ----------
+    prime : int
+        0 stands for floats.
     """
 
-    def point(self, theta: OneTheta) -> FloatArray:
-        """Return the coordinates of a parameter; θ itself unless a family has better ones.
+    prime: int = 0
 
-        Returns
-        -------
-        point : array, shape=[n_coordinates]
-        """
-        return np.asarray(theta)
+    @property
+    def exact(self) -> bool:
+        """Whether this is a prime field."""
+        return self.prime > 0
 
-    def velocities(self, tangents: FloatArray) -> FloatArray:
-        """Return the coordinates of velocities of θ.
+    def reduce(self, values: Coordinates, out: FloatArray | None = None) -> Coordinates:
+        """Bring integers back to 0 … p − 1; floats stay."""
+        return np.remainder(values, self.prime, out=out) if self.exact else values
 
-        Parameters
-        ----------
-        tangents : array, shape=[n, dim]
-            Velocities of θ.
+    def draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> Coordinates:
+        """Draw an array: normal floats, or uniform residues."""
+        if self.exact:
+            return rng.integers(self.prime, size=shape)
+        return rng.standard_normal(shape)
 
-        Returns
-        -------
-        velocities : array, shape=[n, n_coordinates]
-        """
-        return np.asarray(tangents)
+    def multiply(self, a: Coordinates, b: Coordinates) -> Coordinates:
+        """Multiply two jets entry by entry."""
+        if len(a) == 1 or len(b) == 1:
+            return self.reduce(a * b)
+        (a0, a1), (b0, b1) = halves(a), halves(b)
+        mixed = self.multiply(a0, b1) + self.multiply(a1, b0)
+        return np.concatenate([self.multiply(a0, b0), self.reduce(mixed)])
 
-    def unit(self, point: FloatArray) -> float:
-        """Return the length over which the fields change: that of the point, if it is not zero.
-
-        Parameters
-        ----------
-        point : array, shape=[n_coordinates]
-        """
-        return float(np.linalg.norm(point)) or 1.0
-
-    @abstractmethod
-    def random_forms(self, count: int, point: FloatArray, rng: np.random.Generator) -> Any:
-        """Draw forms whose fields are about as long as the unit.
-
-        Parameters
-        ----------
-        count : int
-            Number of forms.
-        point : array, shape=[n_coordinates]
-        """
-
-    @abstractmethod
-    def basis_forms(self, numbers: IntArray) -> Any:
-        """Return the forms that read single entries of z.
-
-        Parameters
-        ----------
-        numbers : array, shape=[n]
-            Flat numbers of the entries.
-        """
-
-    @abstractmethod
-    def field(self, forms: Forms, point: Any) -> Any:
-        """Evaluate the fields of all forms.
-
-        Parameters
-        ----------
-        point : array, shape=[n_forms, n_coordinates]
-            In the form of :meth:`start`.
-
-        Returns
-        -------
-        values : array, shape=[n_forms, n_coordinates]
-            In the same form.
-        """
-
-    @abstractmethod
-    def push(self, function: Callable[[Any], Any], point: Any, velocity: Any) -> tuple[Any, Any]:
-        """Evaluate a function of the point and its derivative along a velocity.
-
-        Parameters
-        ----------
-        function : callable
-            Takes an array like the point to one like it.
-        point, velocity : array, shape=[n, n_coordinates]
-            In the form of :meth:`start`.
-
-        Returns
-        -------
-        value, derivative : array, shape=[n, n_coordinates]
-            In the same form.
-        """
-
-    def start(self, point: FloatArray, count: int) -> Any:
-        """Repeat a point for ``count`` forms, in the form that :meth:`field` works on.
-
-        Parameters
-        ----------
-        point : array, shape=[n_coordinates]
-        count : int
-            Number of forms.
-
-        Returns
-        -------
-        point : array, shape=[count, n_coordinates]
-        """
-        return np.broadcast_to(point, (count, point.shape[-1]))
-
-    def finish(self, values: Any) -> FloatArray:
-        """Return plain arrays from the form that :meth:`field` works on.
-
-        Parameters
-        ----------
-        values : array, shape=[n_forms, n_coordinates]
-            In the form of :meth:`start`.
-
-        Returns
-        -------
-        values : array, shape=[n_forms, n_coordinates]
-        """
-        return np.asarray(values)
-
-    def values(self, forms: Forms, point: FloatArray, count: int) -> FloatArray:
-        """Evaluate the fields at a plain point.
-
-        Parameters
-        ----------
-        point : array, shape=[n_coordinates]
-        count : int
-            Number of forms.
-
-        Returns
-        -------
-        vectors : array, shape=[count, n_coordinates]
-        """
-        return self.finish(self.field(forms, self.start(point, count)))
-
-    def derivatives(self, forms: Forms, point: FloatArray, velocities: FloatArray) -> FloatArray:
-        """Differentiate each field along the velocity of the same number, ∂X_i v_i.
-
-        Parameters
-        ----------
-        point : array, shape=[n_coordinates]
-        velocities : array, shape=[n, n_coordinates]
-            One for each form.
-
-        Returns
-        -------
-        derivatives : array, shape=[n, n_coordinates]
-        """
-        start = self.start(point, len(velocities))
-        direction = self.start(velocities, len(velocities))
-        return self.finish(self.push(lambda at: self.field(forms, at), start, direction)[1])
-
-    def brackets(self, forms: Sequence[Any], point: FloatArray, count: int) -> FloatArray:
-        """Evaluate nested brackets [X_k, […, [X_2, X_1]]].
-
-        Parameters
-        ----------
-        forms : sequence of forms
-            For X_1, …, X_k, each for ``count`` brackets.
-        point : array, shape=[n_coordinates]
-
-        Returns
-        -------
-        brackets : array, shape=[count, n_coordinates]
-        """
-        return self.finish(self._nested(forms, self.start(point, count), self._difference))
-
-    @abstractmethod
-    def majorants(self, forms: Sequence[Any], point: FloatArray, count: int) -> FloatArray:
-        """Bound what brackets are made of, before anything cancels: the units of rounding.
-
-        Parameters
-        ----------
-        point : array, shape=[n_coordinates]
-
-        Returns
-        -------
-        sizes : array, shape=[count, n_coordinates]
-        """
-
-    def _difference(self, along: Any, other: Any) -> Any:
-        return along - other
-
-    def _nested(self, forms: Sequence[Any], point: Any, combine: Callable[[Any, Any], Any]) -> Any:
-        *inner, outer = forms
-        own = self.field(outer, point)
-        if not inner:
-            return own
-        value, along = self.push(lambda at: self._nested(inner, at, combine), point, own)
-        _, other = self.push(lambda at: self.field(outer, at), point, value)
-        return combine(along, other)
+    def inner_sum(self, a: Coordinates, b: Coordinates, axis: int) -> Coordinates:
+        """Multiply two jets entry by entry, and add up along an axis counted from the end."""
+        return self.reduce(np.sum(self.multiply(a, b), axis=axis))
 
 
-class AutogradFields(GradientFields):
-    """Fields of any lift that autograd can differentiate, as often as brackets need.
+def halves(jet: Coordinates) -> Push:
+    """Return value and derivative in the last nilpotent, as jets over the others."""
+    half = len(jet) // 2
+    return jet[:half], jet[half:]
 
-    Parameters
-    ----------
-    architecture : Architecture
-        Only its ``lift`` is used.
+
+FLOATS = Arithmetic()
+"""float64."""
+
+
+class GradientFields:
+    """Fields X_g of a lift, in coordinates that an isometry, up to a factor, relates to θ.
+
+    By default θ itself, and any lift that autograd can differentiate as often as brackets need.
 
     Raises
     ------
@@ -236,92 +105,63 @@ class AutogradFields(GradientFields):
         When evaluated: a derivative is NaN or infinite.
     """
 
+    analytic = False
+    """Whether φ is known to be, and not only evaluated."""
+
     def __init__(self, architecture: Architecture) -> None:
         self.architecture = architecture
-        self._units: dict[bytes, float] = {}
+        self._units: dict[bytes, tuple[OneLifted, float]] = {}
 
-    def unit(self, point: OneTheta) -> float:
+    def point(self, theta: OneTheta) -> FloatArray:
+        """Return the coordinates of a parameter."""
+        return np.asarray(theta)
+
+    def velocities(self, tangents: FloatArray) -> FloatArray:
+        """Return the coordinates of velocities of θ."""
+        return np.asarray(tangents)
+
+    def unit(self, point: FloatArray) -> float:
         """Return the shortest length, but that of the point, over which a random field changes.
 
-        Returns
-        -------
-        unit : float
-            Small beside the point where φ knows no scale but θ.
+        It is small beside the point where φ knows no scale but θ.
         """
+        return self._units_at(point)[1]
+
+    def _units_at(self, point: FloatArray) -> tuple[OneLifted, float]:
         key = point.tobytes()
         if key not in self._units:
-            self._units[key] = self._search_unit(point)
+            units = entry_units(self.architecture, point)
+            self._units[key] = units, self._search_unit(point, units)
         return self._units[key]
 
-    def _search_unit(self, point: FloatArray) -> float:
-        size, rng = super().unit(point), np.random.default_rng(0)
+    def _search_unit(self, point: FloatArray, units: OneLifted) -> float:
+        size, rng = length_of(point), np.random.default_rng(0)
         lengths = size * 10.0 ** np.arange(0 if np.any(point) else -8, 16)
         way = rng.standard_normal(point.size) / np.sqrt(point.size)
         points = np.vstack([point, point + lengths[:, None] * way])
-        form = rng.standard_normal((1, *self.architecture.lifted_shape))
-        form = form / entry_units(self.architecture, point)
+        form = rng.standard_normal((1, *self.architecture.lifted_shape)) / units
         with np.errstate(all="ignore"):  # far from θ anything may happen
             here, *moved = np.asarray(self.field(form, points))
             change = np.linalg.norm(np.asarray(moved) - here, axis=1)
         changed = ~(change < _CHANGE * np.linalg.norm(here))
         return float(lengths[np.argmax(changed)]) if np.any(changed) and np.any(here) else size
 
-    def finish(self, values: Any) -> FloatArray:
-        """Return plain arrays, or refuse those that are not finite.
-
-        Parameters
-        ----------
-        values : array
-            Fields, their derivatives or brackets.
-
-        Returns
-        -------
-        array : array
-            The same.
-        """
-        return finite(values, self.architecture)
-
-    def random_forms(self, count: int, point: OneTheta, rng: np.random.Generator) -> FloatArray:
-        """Draw covectors, normal in the units of the entries of z.
-
-        Returns
-        -------
-        forms : array, shape=[count, *lifted_shape]
-        """
-        forms = rng.standard_normal((count, *self.architecture.lifted_shape))
-        forms = forms / entry_units(self.architecture, point)
+    def random_forms(self, count: int, point: FloatArray, rng: np.random.Generator) -> Forms:
+        """Draw forms whose fields are about as long as the unit, normal in those of z."""
+        units, size = self._units_at(point)
+        forms = rng.standard_normal((count, *self.architecture.lifted_shape)) / units
         lengths = np.linalg.norm(self.values(forms, point, count), axis=1)
-        factor = self.unit(point) / np.where(lengths > 0, lengths, 1.0)
+        factor = size / np.where(lengths > 0, lengths, 1.0)
         return forms * factor.reshape(-1, *[1] * (forms.ndim - 1))
 
-    def basis_forms(self, numbers: IntArray) -> FloatArray:
-        """Return the covectors that read single entries of z.
-
-        Parameters
-        ----------
-        numbers : array, shape=[n]
-            Flat numbers of the entries.
-
-        Returns
-        -------
-        forms : array, shape=[n, *lifted_shape]
-        """
+    def basis_forms(self, numbers: IntArray) -> Forms:
+        """Return the forms that read single entries of z, by their flat numbers."""
         rows = np.zeros((len(numbers), self.architecture.lifted_dim))
         rows[np.arange(len(numbers)), numbers] = 1.0
         return rows.reshape(-1, *self.architecture.lifted_shape)
 
-    def field(self, forms: FloatArray, point: Any) -> Any:
-        """Evaluate the fields by reverse-mode differentiation of the lift.
-
-        Parameters
-        ----------
-        forms : array, shape=[n, *lifted_shape]
-        point : array, shape=[n, dim]
-
-        Returns
-        -------
-        vectors : array, shape=[n, dim]
-        """
+    def field(self, forms: Forms, point: Coordinates) -> Coordinates:
+        """Evaluate the fields of all forms, each at a point of its own from :meth:`start`."""
         # 0 θ, because autograd warns where a lift or its derivative is constant.
         with followed_by_autograd(f"the lift of {type(self.architecture).__name__}"):
             slope = autograd.grad(
@@ -329,51 +169,68 @@ class AutogradFields(GradientFields):
             )
             return slope(point) + 0.0 * point
 
-    def majorants(self, forms: Sequence[Any], point: OneTheta, count: int) -> FloatArray:
-        """Add up the sizes of the two terms of the brackets and of the fields.
+    def push(self, function: Map, point: Coordinates, velocity: Coordinates) -> Push:
+        """Evaluate a function of the point and its derivative along a velocity."""
+        value, derivative = autograd.make_jvp(function)(point)(velocity)
+        return value, derivative
 
-        Returns
-        -------
-        sizes : array, shape=[count, dim]
-            An estimate: of a lift that is only evaluated, no partial sums are known.
+    def start(self, point: FloatArray, count: int) -> Coordinates:
+        """Repeat a point for ``count`` forms, in the numbers that :meth:`field` works on."""
+        return np.broadcast_to(point, (count, point.shape[-1]))
+
+    def finish(self, values: Coordinates) -> FloatArray:
+        """Return plain arrays from the numbers that :meth:`field` works on."""
+        return finite(values, self.architecture)
+
+    def values(self, forms: Forms, point: FloatArray, count: int) -> FloatArray:
+        """Evaluate the fields of ``count`` forms at one point."""
+        return self.finish(self.field(forms, self.start(point, count)))
+
+    def derivatives(self, forms: Forms, point: FloatArray, velocities: FloatArray) -> FloatArray:
+        """Differentiate each field along the velocity of the same number, ∂X_i v_i."""
+        start = self.start(point, len(velocities))
+        direction = self.start(velocities, len(velocities))
+        return self.finish(self.push(lambda at: self.field(forms, at), start, direction)[1])
+
+    def brackets(self, forms: Sequence[Forms], point: FloatArray, count: int) -> FloatArray:
+        """Evaluate nested brackets [X_k, […, [X_2, X_1]]], ``count`` of them, X_1 first."""
+        return self.finish(self._nested(forms, self.start(point, count), self._difference))
+
+    def majorants(self, forms: Sequence[Forms], point: FloatArray, count: int) -> FloatArray:
+        """Bound what brackets are made of, before anything cancels: the units of rounding.
+
+        By the sizes of their two terms and of the last fields, an estimate.
         """
+        terms = self._terms(forms, self.start(point, count), self._difference)
+        return np.sum(np.abs(terms), axis=0)
+
+    def _difference(self, along: Coordinates, other: Coordinates) -> Coordinates:
+        return along - other
+
+    def _terms(
+        self, forms: Sequence[Forms], point: Coordinates, combine: Combine
+    ) -> tuple[Coordinates, Coordinates, Coordinates]:
+        """Return the last field X, and the two terms of its bracket with the others, Y."""
         *inner, outer = forms
-        start = self.start(point, count)
-        own = self.field(outer, start)
-        value, along = self.push(lambda at: self._nested(inner, at, self._difference), start, own)
-        _, other = self.push(lambda at: self.field(outer, at), start, value)
-        return np.abs(along) + np.abs(other) + np.abs(own)
+        own = self.field(outer, point)
+        value, along = self.push(lambda at: self._nested(inner, at, combine), point, own)
+        return own, along, self.push(lambda at: self.field(outer, at), point, value)[1]
 
-    def push(self, function: Callable[[Any], Any], point: Any, velocity: Any) -> tuple[Any, Any]:
-        """Differentiate forward.
-
-        Parameters
-        ----------
-        function : callable
-            Takes an array like the point to one like it.
-        point, velocity : array, shape=[n, dim]
-
-        Returns
-        -------
-        value, derivative : array, shape=[n, dim]
-        """
-        return autograd.make_jvp(function)(point)(velocity)
+    def _nested(self, forms: Sequence[Forms], point: Coordinates, combine: Combine) -> Coordinates:
+        if len(forms) == 1:
+            return self.field(forms[0], point)
+        return combine(*self._terms(forms, point, combine)[1:])
 
 
 @singledispatch
 def gradient_fields(architecture: Architecture) -> GradientFields:
     """Return the gradient fields of an architecture; a family can register its own."""
-    return AutogradFields(architecture)
+    return GradientFields(architecture)
 
 
 @singledispatch
 def exact_fields(architecture: Architecture, arithmetic: Arithmetic) -> Any:
     """Return the gradient fields of an architecture over a prime field.
-
-    Parameters
-    ----------
-    arithmetic : Arithmetic
-        Integers modulo a prime.
 
     Raises
     ------
@@ -385,3 +242,45 @@ def exact_fields(architecture: Architecture, arithmetic: Arithmetic) -> Any:
         f"{type(architecture).__name__} is known only as a function of floats; use exact=False, or "
         "register its fields with liftflow.criteria.fields.exact_fields"
     )
+
+
+def finite(derivatives: Coordinates, architecture: Architecture) -> FloatArray:
+    """Return derivatives of a lift as an array, or refuse them: no rank can be read off a NaN.
+
+    Raises
+    ------
+    NotFiniteError
+        One is NaN or infinite.
+    """
+    array = np.asarray(derivatives)
+    if not np.all(np.isfinite(array)):
+        raise NotFiniteError(
+            f"the derivatives of the lift of {type(architecture).__name__} at θ must be finite, "
+            f"got {np.sum(~np.isfinite(array))} NaN or infinite of {array.size}; autograd divides "
+            "by the factors of a prod and by roots: write the lift so that it need not at zeros"
+        )
+    return array
+
+
+def entry_units(architecture: Architecture, theta: OneTheta) -> OneLifted:
+    """Measure by how much each entry of φ changes about θ, so that no rank depends on its unit.
+
+    Units are positive; an entry that changes by rounding errors beside the others has theirs.
+    """
+    steps = 0.1 * np.random.default_rng(0).standard_normal((8, theta.size))
+    with np.errstate(all="ignore"):  # the neighbours of θ need not all be where φ is defined
+        lifted = np.asarray(architecture.lift(theta + steps * sizes_of(theta)))
+    flat = lifted.reshape(len(steps), architecture.lifted_dim)
+    changes = np.where(np.all(np.isfinite(flat), axis=0), flat - flat[0], 0.0)
+    return row_sizes(changes.T).reshape(architecture.lifted_shape)
+
+
+def length_of(point: FloatArray) -> float:
+    """Length of a point, 1 if it is zero: over that the fields of networks change."""
+    return float(np.linalg.norm(point)) or 1.0
+
+
+def sizes_of(theta: OneTheta) -> OneTangent:
+    """Absolute values, the median one where they are zero."""
+    sizes = np.abs(theta)
+    return np.where(sizes > 0, sizes, np.median(sizes[sizes > 0]) if np.any(sizes > 0) else 1.0)

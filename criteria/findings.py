@@ -1,7 +1,7 @@
 """Verdicts: what a criterion found, by what number, and how far that is from the other answer."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -82,26 +82,13 @@ class Finding:
             )
         return self.verdict is Verdict.HOLDS
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return everything as numbers, strings and lists that JSON can hold."""
-        return {
-            "verdict": str(self.verdict),
-            "value": plain(self.value),
-            "margin": plain(self.margin),
-            "tolerance": self.tolerance,
-            "reason": self.reason,
-            "witness": plain(dict(self.witness)),
-        }
+        return {key: plain(value) for key, value in vars(self).items() if key != "name"}
 
 
-def plain(value: Any) -> Any:
-    """Return a value in the types of JSON: arrays as lists, infinity and NaN as None.
-
-    Parameters
-    ----------
-    value : Any
-        Anything; what JSON has no type for becomes its text.
-    """
+def plain(value: object) -> object:
+    """Return a value in the types of JSON: arrays as lists, infinity and NaN as None."""
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, np.ndarray | np.generic):
@@ -110,88 +97,98 @@ def plain(value: Any) -> Any:
         return [plain(item) for item in value]
     if isinstance(value, float):
         return value if np.isfinite(value) else None
-    return value if isinstance(value, str | int | None) else str(value)
+    return value if isinstance(value, int | None) else str(value)
+
+
+def found(
+    name: str,
+    holds: bool | None,
+    value: float,
+    reason: str,
+    *,
+    margin: float = np.inf,
+    tolerance: float = TOLERANCE,
+    witness: Mapping[str, Any] | None = None,
+) -> Finding:
+    """Return the finding for yes, no, or None where nothing is decided; a no shows its witness."""
+    verdict = {True: Verdict.HOLDS, False: Verdict.FAILS, None: Verdict.UNDECIDED}[holds]
+    shown = witness if witness and holds is False else {}
+    return Finding(name, verdict, value, margin, tolerance, reason, shown)
 
 
 def undecided(name: str, reason: str) -> Finding:
-    """Return the finding that nothing is decided.
+    """Return the finding that nothing is decided, without a value."""
+    return found(name, None, np.nan, reason, margin=1.0)
 
-    Parameters
-    ----------
-    name : str
-        The property.
-    reason : str
-        One sentence.
 
-    Returns
-    -------
-    finding : Finding
-        Without a value: NaN.
-    """
-    return Finding(name, Verdict.UNDECIDED, np.nan, margin=1.0, tolerance=TOLERANCE, reason=reason)
+def doubted(finding: Finding, reason: str) -> Finding:
+    """Return a finding that is undecided after all, without a witness."""
+    return replace(finding, verdict=Verdict.UNDECIDED, margin=1.0, reason=reason, witness={})
 
 
 def decide(size: float, *, zero: float = ZERO, nonzero: float = NONZERO) -> bool | None:
-    """Tell whether a relative size is zero (True), nonzero (False) or in between (None).
-
-    Parameters
-    ----------
-    size : float
-        A relative size, at least 0.
-    zero, nonzero : float
-        Ends of the gap.
-    """
+    """Tell whether a relative size is zero (True), nonzero (False) or in between (None)."""
     return True if size <= zero else False if size >= nonzero else None
 
 
-def verdict_of(holds: bool | None) -> Verdict:
-    """Return the verdict for yes, no or None.
-
-    Parameters
-    ----------
-    holds : bool or None
-        None where nothing is decided.
-    """
-    if holds is None:
-        return Verdict.UNDECIDED
-    return Verdict.HOLDS if holds else Verdict.FAILS
-
-
 def margin_to_zero(size: float) -> float:
-    """Ratio, at least 1, of a size to the tolerance, whichever side of it the size is on.
-
-    Parameters
-    ----------
-    size : float
-        A relative size, at least 0.
-    """
+    """Ratio, at least 1, of a relative size to the tolerance, whichever side of it that is on."""
     return max(size / TOLERANCE, TOLERANCE / size) if size > 0 else np.inf
+
+
+def vanishing(
+    name: str,
+    decisive: float,
+    value: float,
+    reasons: tuple[str, str, str],
+    witness: Mapping[str, Any],
+) -> Finding:
+    """Return the finding that holds where a number is zero; reasons are for yes, no and neither."""
+    holds, margin = decide(decisive), margin_to_zero(decisive)
+    reason = dict(zip((True, False, None), reasons, strict=True))[holds]
+    return found(name, holds, value, reason, margin=margin, witness=witness)
+
+
+_WORST = (Verdict.FAILS, Verdict.UNDECIDED, Verdict.HOLDS)
+
+
+def combine(findings: list[Finding]) -> Finding:
+    """Return the finding of a product from those of its factors.
+
+    It is that of the factor that decides: one that fails, else one that is undecided, else the one
+    with the smallest margin. Counts are added up.
+    """
+    number, worst = min(
+        enumerate(findings), key=lambda item: (_WORST.index(item[1].verdict), item[1].margin)
+    )
+    if isinstance(worst.value, int):
+        total = sum(finding.value for finding in findings)
+        parts = " + ".join(str(finding.value) for finding in findings)
+        return replace(worst, value=total, reason=f"{parts}, factor by factor: {worst.reason}")
+    witness = {"factor": number, **worst.witness} if worst.witness else {}
+    return replace(worst, reason=f"factor {number}: {worst.reason}", witness=witness)
 
 
 @dataclass(frozen=True)
 class Rank:
-    """Rank of a matrix, read off its singular values.
+    """Rank of a matrix, read off its singular values relative to a scale; NaN where none is."""
 
-    Attributes
-    ----------
-    value : int
-        Number of singular values above the tolerance.
-    doubtful : float
-        The largest one in the gap between zero and nonzero; NaN where there is none.
-    kept, dropped : float
-        The last singular value that counts as nonzero and the first that counts as zero, relative
-        to the scale; NaN where there is none.
-    """
-
-    value: int
-    doubtful: float
-    kept: float
-    dropped: float
+    value: int  # number of those above the tolerance
+    doubtful: float  # the largest in the gap between zero and nonzero
+    kept: float  # the last that counts as nonzero
+    dropped: float  # the first that counts as zero
 
     @property
     def decided(self) -> bool:
         """Whether no singular value lies in the gap between zero and nonzero."""
         return bool(np.isnan(self.doubtful))
+
+    @property
+    def doubt(self) -> str:
+        """What leaves it undecided; empty where nothing does."""
+        if self.decided:
+            return ""
+        return f"a size of {self.doubtful:.1e} is neither zero nor clearly not"
 
     @property
     def margin(self) -> float:
@@ -201,16 +198,8 @@ class Rank:
         return self.kept / self.dropped
 
 
-def rank_of(singular: FloatArray, scale: float) -> Rank:
-    """Read a rank off singular values, relative to ``scale``.
-
-    Parameters
-    ----------
-    singular : array, shape=[n]
-        Descending.
-    scale : float
-        What the singular values are relative to.
-    """
+def rank_of(singular: FloatArray, scale: float = 1.0) -> Rank:
+    """Read a rank off descending singular values, relative to a scale."""
     relative = singular / scale if scale > 0 else np.zeros_like(singular)
     value = int(np.sum(relative > TOLERANCE))
     between = relative[(relative > ZERO) & (relative < NONZERO)]

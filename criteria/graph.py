@@ -1,26 +1,26 @@
-"""Recoverability of ReLU networks from their graph alone: no path, no Jacobian."""
+"""What the graph of a ReLU network tells alone: no path, no Jacobian."""
 
 from collections.abc import Hashable
-from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
 
 import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array, csr_array, hstack
-from scipy.sparse.csgraph import breadth_first_order, connected_components
+from scipy.sparse import csr_array, hstack
 from scipy.sparse.linalg import eigsh, lsmr
 
 from liftflow.architectures import ReLUNetwork
 from liftflow.architectures.dag import CompiledDAG
-from liftflow.criteria.findings import Finding, Verdict
+from liftflow.criteria.findings import Finding, Verdict, found
+from liftflow.criteria.precise import PreciseVectors, parted_zeros
+from liftflow.criteria.views import BRACKET_LIMIT, View, inclusion_of_nothing, view_of
 from liftflow.errors import listed
-from liftflow.typing import OneTheta
+from liftflow.typing import IntArray, OneTheta
 
 NEGLIGIBLE = 1e-10
 """Weights below this fraction of the typical one, in the flattest gauge, may as well be zero."""
 
-GRAPH_LIMIT = 600
+GRAPH_LIMIT = BRACKET_LIMIT
 """Number of parameters of a ReLU network up to which brackets are computed; then the graph."""
 
 _DENSE_LIMIT = 200  # hidden nodes up to which an eigenvalue comes from a dense matrix
@@ -41,10 +41,7 @@ def graph_recoverability(network: ReLUNetwork, theta: OneTheta) -> Finding:
     everything else merged into one ground node. The value is the conditioning of Ψ, the smallest
     eigenvalue of the graph Laplacian scaled to a unit diagonal.
 
-    Returns
-    -------
-    finding : Finding
-        Undecided where the answer hinges on weights that are negligible whatever the rescaling.
+    Undecided where the answer hinges on weights that are negligible whatever the rescaling.
 
     References
     ----------
@@ -52,50 +49,26 @@ def graph_recoverability(network: ReLUNetwork, theta: OneTheta) -> Finding:
     """
     dag = network.dag
     dead = _lost_parameters(dag, theta != 0)
-    tiny = negligible(dag, theta)
-    if dead.size == 0 and np.any(tiny):
-        hinge = _lost_parameters(dag, (theta != 0) & ~tiny)
-        if hinge.size:
-            return Finding(
-                "recoverable",
-                Verdict.UNDECIDED,
-                value=conditioning(dag, theta),
-                margin=1.0,
-                tolerance=NEGLIGIBLE,
-                reason="it hinges on weights that no rescaling brings above "
-                f"{NEGLIGIBLE:.0e} of the typical one: {_show(dag, np.flatnonzero(tiny))}",
-            )
     if dead.size:
-        return Finding(
-            "recoverable",
-            Verdict.FAILS,
-            value=0.0,
-            margin=np.inf,
-            tolerance=0.0,
-            reason="neither z nor the laws determine the dead parameters "
-            f"{_show(dag, dead)}: every path through them passes through another zero",
-            witness={"parameters": _names(dag, dead)},
-        )
-    value = conditioning(dag, theta)
-    return Finding(
-        "recoverable",
-        Verdict.HOLDS,
-        value=value,
-        margin=np.inf,
-        tolerance=0.0,
-        reason=f"every one of the {dag.n_hidden} hidden nodes is tied to the ground; the graph "
-        f"Laplacian, scaled to a unit diagonal, has the smallest eigenvalue {value:.2g}",
-    )
+        reason = f"neither z nor the laws determine the dead parameters {_show(dag, dead)}: every "
+        reason += "path through them passes through another zero"
+        witness = {"parameters": _names(dag, dead)}
+        return found("recoverable", False, 0.0, reason, tolerance=0.0, witness=witness)
+    value, tiny = conditioning(dag, theta), negligible(dag, theta)
+    if np.any(tiny) and _lost_parameters(dag, (theta != 0) & ~tiny).size:
+        reason = f"it hinges on weights that no rescaling brings above {NEGLIGIBLE:.0e} of the "
+        reason += f"typical one: {_show(dag, np.flatnonzero(tiny))}"
+        return found("recoverable", None, value, reason, margin=1.0, tolerance=NEGLIGIBLE)
+    reason = f"every one of the {dag.n_hidden} hidden nodes is tied to the ground; the graph "
+    reason += f"Laplacian, scaled to a unit diagonal, has the smallest eigenvalue {value:.2g}"
+    return found("recoverable", True, value, reason, tolerance=0.0)
 
 
 def conditioning(dag: CompiledDAG, theta: OneTheta) -> float:
     """Smallest eigenvalue of the grounded Laplacian A D_θ² Aᵀ scaled to a unit diagonal.
 
-    Returns
-    -------
-    eigenvalue : float
-        Between 0 and 1; to about 1e-15, absolute. 1 without edges between hidden nodes; 0 where a
-        hidden node has no weight at all.
+    Between 0 and 1; to about 1e-15, absolute. 1 without edges between hidden nodes; 0 where a
+    hidden node has no weight at all.
     """
     size = dag.n_hidden
     weights = theta**2
@@ -138,83 +111,124 @@ def negligible(dag: CompiledDAG, theta: OneTheta) -> NDArray[np.bool_]:
     return tiny
 
 
-@dataclass(frozen=True)
-class _Reach:
-    """Which nodes a nonzero path from the inputs leads to, and from which one leads on."""
-
-    before: NDArray[np.bool_]
-    after: NDArray[np.bool_]
-
-
-def _reach(dag: CompiledDAG, nonzero: NDArray[np.bool_]) -> _Reach:
-    n_nodes = len(dag.nodes) + 1
-    starts = np.append(np.arange(dag.n_inputs), n_nodes - 1)
-    tails, heads = dag.tails[nonzero], dag.heads[nonzero]
-    return _Reach(
-        before=_reached(n_nodes, tails, heads, starts),
-        after=_reached(n_nodes, heads, tails, dag.outputs),
-    )
-
-
-def _reached(n_nodes: int, tails: Any, heads: Any, starts: Any) -> NDArray[np.bool_]:
-    root = n_nodes  # a further node that leads to all starts
-    rows = np.concatenate([tails, np.full(starts.size, root)])
-    columns = np.concatenate([heads, starts])
-    graph = coo_array((np.ones(rows.size), (rows, columns)), shape=(root + 1, root + 1)).tocsr()
-    mask = np.zeros(n_nodes + 1, dtype=bool)
-    mask[breadth_first_order(graph, root, return_predecessors=False)] = True
-    return mask[:-1]
-
-
-def _lost_parameters(dag: CompiledDAG, nonzero: NDArray[np.bool_]) -> NDArray[np.intp]:
+def _lost_parameters(dag: CompiledDAG, nonzero: NDArray[np.bool_]) -> IntArray:
     """Return the parameters that neither φ nor h determines."""
-    reach = _reach(dag, nonzero)
-    dead = ~(reach.before[dag.tails] & reach.after[dag.heads])
-    lost = dead & ~nonzero
-    free = np.flatnonzero(dead & nonzero)
-    if free.size:
-        live = reach.before & reach.after
-        number = np.zeros(len(dag.nodes) + 1, dtype=np.intp)  # 0 is the ground
-        idle = dag.hidden_nodes[~live[dag.hidden_nodes]]
-        number[idle] = 1 + np.arange(idle.size)
-        tails, heads = number[dag.tails[free]], number[dag.heads[free]]
-        size = idle.size + 1
-        graph = coo_array((np.ones(free.size), (tails, heads)), shape=(size, size))
-        n_components, _ = connected_components(graph, directed=False)
-        if free.size > size - n_components:
-            bridges = nx.MultiGraph()
-            bridges.add_edges_from(zip(tails.tolist(), heads.tolist(), free.tolist(), strict=True))
-            ends = set(nx.bridges(bridges))
-            for tail, head, edge in bridges.edges(keys=True):
-                lost[edge] |= (tail, head) not in ends and (head, tail) not in ends
+    alive = dag.channels.walked(nonzero)
+    lost, used, free = ~alive & ~nonzero, alive & nonzero, np.flatnonzero(~alive & nonzero)
+    number = np.arange(1, dag.n_hidden + 2)
+    number[dag.tail_hidden[used]] = number[dag.head_hidden[used]] = number[-1] = 0  # the ground
+    tails, heads = number[dag.tail_hidden[free]], number[dag.head_hidden[free]]
+    graph = nx.MultiGraph()
+    graph.add_edges_from(zip(tails.tolist(), heads.tolist(), free.tolist(), strict=True))
+    bridges = set(nx.bridges(graph))
+    for tail, head, edge in graph.edges(keys=True):
+        lost[edge] |= (tail, head) not in bridges and (head, tail) not in bridges
     return np.flatnonzero(lost)
 
 
-def _names(dag: CompiledDAG, edges: NDArray[np.intp]) -> list[tuple[Hashable, Hashable]]:
+def _names(dag: CompiledDAG, edges: IntArray) -> list[tuple[Hashable, Hashable]]:
     labels = (*dag.nodes, "⟨1⟩")
     return [(labels[dag.tails[edge]], labels[dag.heads[edge]]) for edge in edges]
 
 
-def _show(dag: CompiledDAG, edges: NDArray[np.intp]) -> str:
+def _show(dag: CompiledDAG, edges: IntArray) -> str:
     return listed(f"{u!r}→{v!r}" for u, v in _names(dag, edges))
 
 
 def shared_edge(dag: CompiledDAG) -> tuple[Hashable, ...]:
-    """Find a hidden node with two edges in or out, so that two paths share an edge.
+    """Find a hidden node, one or none, with two edges in or out: then two paths share an edge.
 
     At nonzero θ the fields of two different paths commute if and only if they share no edge, and
-    none do exactly where every hidden node has one edge in and one out.
-
-    Returns
-    -------
-    nodes : tuple of nodes
-        One, or none.
-
-    References
-    ----------
-    Ours.
+    none do exactly where every hidden node has one edge in and one out (ours).
     """
     into = np.bincount(dag.head_hidden + 1, minlength=dag.n_hidden + 1)[1:]
     out_of = np.bincount(dag.tail_hidden + 1, minlength=dag.n_hidden + 1)[1:]
     several = np.flatnonzero((into > 1) | (out_of > 1))
     return tuple(dag.nodes[dag.hidden_nodes[hidden]] for hidden in several[:1])
+
+
+class GraphView(View):
+    """The view of a ReLU network, whose graph tells what can be recovered."""
+
+    architecture: ReLUNetwork
+
+    @cached_property
+    def parted(self) -> bool:
+        """Whether nonzero weights have such different scales that double precision hides some."""
+        return parted_zeros(self.theta) and not isinstance(self.vectors, PreciseVectors)
+
+    @cached_property
+    def recoverable(self) -> Finding:
+        """Whether ker ∂φ ∩ ker ∂h = {0}."""
+        return graph_recoverability(self.architecture, self.theta)
+
+    @cached_property
+    def inclusion(self) -> Finding:
+        """Whether M does not change along ker ∂φ ∩ ker ∂h."""
+        if self.recoverable.verdict is Verdict.FAILS:
+            return super().inclusion
+        return inclusion_of_nothing(self.recoverable)
+
+    @cached_property
+    def commuting(self) -> Finding:
+        """Whether brackets vanish."""
+        if not np.all(self.theta):
+            return super().commuting
+        nodes = shared_edge(self.architecture.dag)
+        reason = f"paths through {nodes[0]!r} share an edge" if nodes else "no paths share an edge"
+        witness = {"node": nodes[0]} if nodes else {}
+        value = float(bool(nodes))
+        return found("commuting", not nodes, value, reason, tolerance=0.0, witness=witness)
+
+
+class LargeGraphView(GraphView):
+    """The view of a ReLU network of more than ``GRAPH_LIMIT`` parameters: the graph tells all.
+
+    Where θ is recoverable, the spans of ∂φ and ∂h fill ℝᴰ together; else nothing is told.
+    """
+
+    def too_large(self, limit: int = BRACKET_LIMIT) -> str:
+        return (
+            "the network has too many parameters to look at its kernel or at brackets, and the "
+            f"graph does not tell where weights are zero ({self.recoverable.reason})"
+        )
+
+    @property
+    def _is_recoverable(self) -> bool:
+        return self.recoverable.verdict is Verdict.HOLDS
+
+    @cached_property
+    def frobenius(self) -> Finding:
+        """Whether brackets lie in the span of the fields: they are tangent to the laws."""
+        if not self._is_recoverable:
+            return super().frobenius
+        reason = "θ is recoverable, so range ∂φᵀ is ker ∂h, which holds all brackets"
+        return found("frobenius", True, 0.0, reason, tolerance=0.0)
+
+    @cached_property
+    def dimension(self) -> Finding:
+        """Dimension of the trace of the Lie algebra."""
+        if not self._is_recoverable:
+            return super().dimension
+        network, reason = self.architecture, f"D − |H| by the graph: {self.recoverable.reason}"
+        value = network.dim - network.n_hidden
+        return found("dimension of the Lie algebra", True, value, reason, tolerance=0.0)
+
+    @cached_property
+    def complete(self) -> Finding:
+        """Whether rank ∂h = D − dim Lie."""
+        if not self._is_recoverable:
+            return super().complete
+        reason = f"|H| laws of D − dim Lie = |H| by the graph: {self.recoverable.reason}"
+        return found("laws complete", True, 0, reason, tolerance=0.0)
+
+
+def law_count(network: ReLUNetwork) -> Finding:
+    """Count the laws of a generic point."""
+    reason = "from the graph: one law per hidden node, and rank ∂φ = D − |H|"
+    return found("conservation laws", True, network.n_hidden, reason, tolerance=0.0)
+
+
+@view_of.register
+def _(network: ReLUNetwork, theta: OneTheta, rng: np.random.Generator) -> View:
+    return (LargeGraphView if by_graph(network) else GraphView)(network, theta, rng)

@@ -1,19 +1,21 @@
-"""The whole hierarchy at one point, in one table."""
+"""Which properties hold at a point: each criterion by itself, and the whole hierarchy in a table.
+
+Every criterion reads what it asks for off the view of an architecture at a point.
+"""
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any
+from functools import wraps
 
 from rich.console import Console
 from rich.table import Table
 
 from liftflow.architectures import Architecture, ProductArchitecture
-from liftflow.criteria.brackets import commuting, frobenius
-from liftflow.criteria.counts import count_conservation_laws, laws_complete
-from liftflow.criteria.dynamics import dynamic_given_metric, metric_given_recoverability
-from liftflow.criteria.findings import Finding
-from liftflow.criteria.kernels import kernel_inclusion, recoverability
-from liftflow.criteria.products import combine
+from liftflow.criteria.counts import count_conservation_laws
+from liftflow.criteria.dynamics import dynamic, metric
+from liftflow.criteria.findings import Finding, Verdict, combine
+from liftflow.criteria.views import View, view_of
 from liftflow.doors import door
 from liftflow.typing import OneTheta, Rng, as_array, as_rng
 
@@ -50,7 +52,7 @@ class Classification:
     complete: Finding
     n_laws: Finding
 
-    def to_dict(self) -> dict[str, dict[str, Any]]:
+    def to_dict(self) -> dict[str, dict[str, object]]:
         """Return all findings in the types of JSON, by name."""
         return {field.name: getattr(self, field.name).to_dict() for field in fields(self)}
 
@@ -87,6 +89,163 @@ class Classification:
         return console.export_html(inline_styles=True, code_format=page)
 
 
+def over_factors(criterion: Callable[..., Finding]) -> Callable[..., Finding]:
+    """Let a criterion take products: ∂φ, ∂h and all brackets are block diagonal there.
+
+    It also becomes the door: θ is checked here, once. On a product it answers for the factor that
+    decides, or adds counts up.
+    """
+
+    @door
+    @wraps(criterion)
+    def decided(architecture: Architecture, theta: OneTheta, **options: object) -> Finding:
+        point = as_array(theta, "theta", (architecture.dim,), batch=False, differentiable=False)
+        if not isinstance(architecture, ProductArchitecture):
+            return criterion(architecture, point, **options)
+        findings: list[Finding] = []
+        for factor, part in zip(architecture.factors, architecture.unpack(point), strict=True):
+            findings.append(decided(factor, part, **options))
+            if findings[-1].verdict is Verdict.FAILS and not isinstance(findings[-1].value, int):
+                break  # one factor refutes it
+        return combine(findings)
+
+    return decided
+
+
+def look(architecture: Architecture, theta: OneTheta, rng: Rng) -> View:
+    """Look at a point, drawing random fields where they stand for all."""
+    return view_of(architecture, theta, as_rng(rng))
+
+
+@over_factors
+def recoverability(architecture: Architecture, theta: OneTheta, *, rng: Rng = 0) -> Finding:
+    """Decide intrinsic recoverability at θ: ker ∂φ(θ) ∩ ker ∂h(θ) = {0}.
+
+    The value is the smallest singular value of ∂φ and ∂h, stacked and balanced; the witness a
+    common direction of the kernels. For a ReLU network the graph alone decides, whatever its
+    size: then the value is the smallest eigenvalue of its Laplacian scaled to a unit diagonal,
+    and the witness names the dead parameters.
+
+    References
+    ----------
+    [MPG]_.
+    """
+    return look(architecture, theta, rng).recoverable
+
+
+@over_factors
+def kernel_inclusion(architecture: Architecture, theta: OneTheta, *, rng: Rng = 0) -> Finding:
+    r"""Decide ker ∂φ(θ) ∩ ker ∂h(θ) ⊆ ker ∂M(θ), which the metric property needs.
+
+    Matrix-free: :math:`⟨g', M g⟩ = ⟨X_{g'}, X_g⟩` with the fields :math:`X_g = ∂φ^\top g`, so ∂M
+    along a direction takes the derivatives of random fields along it, never M.
+
+    The value is the largest change of ⟨X_g', X_g⟩ along the kernel, relative to its terms;
+    the witness a direction along which M changes.
+
+    References
+    ----------
+    [MPG]_.
+    """
+    return look(architecture, theta, rng).inclusion
+
+
+@over_factors
+def frobenius(architecture: Architecture, theta: OneTheta, *, rng: Rng = 0) -> Finding:
+    """Decide the Frobenius property at θ: [∇φ_i, ∇φ_j](θ) ∈ span{∇φ_k(θ)} for all i and j.
+
+    The value is the largest distance of a bracket to the span, relative to its terms; the
+    witness two entries of z whose fields have a bracket outside.
+
+    References
+    ----------
+    [MPG]_.
+    """
+    return look(architecture, theta, rng).frobenius
+
+
+@over_factors
+def commuting(architecture: Architecture, theta: OneTheta, *, rng: Rng = 0) -> Finding:
+    """Decide whether the fields commute at θ: [∇φ_i, ∇φ_j](θ) = 0 for all i and j.
+
+    The value is the size of the largest bracket, relative to its terms; the witness two
+    entries of z whose fields do not commute.
+
+    References
+    ----------
+    [Li2022]_.
+    """
+    return look(architecture, theta, rng).commuting
+
+
+@over_factors
+def lie_algebra_dimension(architecture: Architecture, theta: OneTheta, *, rng: Rng = 0) -> Finding:
+    """Dimension of the trace at θ of the Lie algebra generated by the fields ∇φ_i.
+
+    The value is the dimension, an int; it holds where all ranks are clear. The witness has
+    the dimensions that each level of brackets adds.
+
+    References
+    ----------
+    [Marcotte2023]_.
+    """
+    return look(architecture, theta, rng).dimension
+
+
+@over_factors
+def laws_complete(architecture: Architecture, theta: OneTheta, *, rng: Rng = 0) -> Finding:
+    """Decide whether the known laws are all there are at θ: rank ∂h(θ) = D − dim Lie(∇φ)(θ).
+
+    The value is the number of missing laws, an int.
+
+    References
+    ----------
+    [Marcotte2023]_.
+    """
+    return look(architecture, theta, rng).complete
+
+
+@over_factors
+def metric_property(architecture: Architecture, theta: OneTheta, *, rng: Rng = 0) -> Finding:
+    """Decide the intrinsic metric property of θ₀: M(θ) = K_θ₀(φ(θ)) for all θ in 𝓜_θ₀.
+
+    Close to θ₀ it holds where θ₀ is recoverable. Else two things are checked at θ₀ and at points
+    of 𝓜_θ₀ that random flows lead to: the kernel inclusion, necessary, and sufficient where the
+    fibres of φ in 𝓜_θ₀ are connected and of constant dimension; and that M is the same at the
+    end of a walk inside the fibre.
+
+    The value is the largest change of M that was found, relative to its terms.
+
+    References
+    ----------
+    [MPG]_; the check along fibres: ours.
+    """
+    return metric(look(architecture, theta, rng))
+
+
+@over_factors
+def dynamic_property(architecture: Architecture, theta: OneTheta, *, rng: Rng = 0) -> Finding:
+    """Decide the intrinsic dynamic property of θ₀: along every flow from it, M depends on z alone.
+
+    Implied by the metric property. Where that fails, what flows can reach decides, the orbit of
+    θ₀ under the fields ∇φ_i, whose tangents are the trace of the Lie algebra they generate. If ∂φ
+    is injective on them, z determines θ in the orbit, at least locally, and the property holds as
+    far as points tell, like the metric property where θ₀ is recoverable. If M changes along a
+    kernel of ∂φ in them, at a point where the rank of ∂φ is maximal, it fails: the flows fill an
+    open part of the orbit [Krener1974]_, so they reach points of one fibre with different M. Both
+    hold for an analytic φ. To show such a pair, two losses are searched for.
+
+    The value is the relative difference of M; the witness has the two losses, or where none
+    were found a direction along which M changes.
+
+    References
+    ----------
+    [MPG]_; the argument by orbits, and the search: ours.
+    """
+    view = look(architecture, theta, rng)
+    return dynamic(view, metric(view))
+
+
 @door
 def classify(
     architecture: Architecture, theta: OneTheta, exact: bool = False, *, rng: Rng = 0
@@ -100,8 +259,6 @@ def classify(
         that the Lie algebra of its fields leaves.
     exact : bool
         Count the laws over prime fields instead of floats.
-    rng : numpy.random.Generator or int, optional
-        For random combinations of fields, and for the search for a counter-example.
 
     Raises
     ------
@@ -127,18 +284,18 @@ def classify(
     theta = as_array(theta, "theta", (architecture.dim,), batch=False, differentiable=False)
     if isinstance(architecture, ProductArchitecture):
         parts = zip(architecture.factors, architecture.unpack(theta), strict=True)
-        found = [classify(factor, part, exact, rng=rng) for factor, part in parts]
+        each = [classify(factor, part, exact, rng=rng) for factor, part in parts]
         names = [field.name for field in fields(Classification)]
-        return Classification(*[combine([getattr(one, name) for one in found]) for name in names])
-    recoverable = recoverability(architecture, theta, rng=rng)
-    metric = metric_given_recoverability(architecture, theta, recoverable, rng)
+        return Classification(*[combine([getattr(one, name) for one in each]) for name in names])
+    view = view_of(architecture, theta, rng)
+    found = metric(view)
     return Classification(
-        recoverable=recoverable,
-        metric=metric,
-        dynamic=dynamic_given_metric(architecture, theta, metric, rng),
-        inclusion=kernel_inclusion(architecture, theta, rng=rng),
-        frobenius=frobenius(architecture, theta, rng=rng),
-        commuting=commuting(architecture, theta, rng=rng),
-        complete=laws_complete(architecture, theta, rng=rng),
+        recoverable=view.recoverable,
+        metric=found,
+        dynamic=dynamic(view, found),
+        inclusion=view.inclusion,
+        frobenius=view.frobenius,
+        commuting=view.commuting,
+        complete=view.complete,
         n_laws=count_conservation_laws(architecture, exact, rng=rng),
     )

@@ -1,15 +1,26 @@
 """Gradient fields of linear and ReLU networks, by one pass forward and one backward each."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from liftflow.architectures import DeepLinear, ReLUNetwork
-from liftflow.architectures.dag import CompiledDAG
-from liftflow.criteria.fields import GradientFields, exact_fields, gradient_fields
-from liftflow.criteria.jets import FLOATS, Arithmetic, constant, inner_sum, multiply, seed, split
+from liftflow.architectures.dag import Block, CompiledDAG
+from liftflow.criteria.fields import (
+    FLOATS,
+    Arithmetic,
+    Coordinates,
+    GradientFields,
+    Map,
+    Push,
+    exact_fields,
+    gradient_fields,
+    halves,
+    length_of,
+    sizes_of,
+)
 from liftflow.typing import FloatArray, IntArray, OneTheta
 
 
@@ -37,126 +48,76 @@ class NetworkForms:
 
 
 class NetworkFields(GradientFields):
-    """Fields of a lift made of paths through a graph: linear and ReLU networks.
+    """Fields of a lift made of paths through a graph, on jets: linear and ReLU networks.
 
     One pass forward and one backward give the field of a form, ∂/∂θ_e = c_e f_tail(e) b_head(e).
-
-    Parameters
-    ----------
-    arithmetic : Arithmetic
-        Floats, or integers modulo a prime.
     """
+
+    analytic = True
 
     def __init__(self, dag: CompiledDAG, arithmetic: Arithmetic) -> None:
         self.dag = dag
         self.arithmetic = arithmetic
 
-    def start(self, point: FloatArray, count: int) -> Any:
-        """Return the point as a constant jet.
+    def unit(self, point: FloatArray) -> float:
+        return length_of(point)
 
-        Parameters
-        ----------
-        point : array, shape=[n_coordinates]
-        count : int
-            Not used: a constant broadcasts.
-        """
-        return seed(np.atleast_2d(point))
+    def start(self, point: FloatArray, count: int) -> Coordinates:
+        return np.atleast_2d(point)[None]  # a constant broadcasts
 
-    def finish(self, values: Any) -> FloatArray:
-        """Return the constant part of a jet.
+    def finish(self, values: Coordinates) -> FloatArray:
+        constant: FloatArray = values[0]
+        return constant
 
-        Parameters
-        ----------
-        values : jet
-            From :meth:`field`.
-
-        Returns
-        -------
-        values : array, shape=[n, n_coordinates]
-        """
-        return constant(values)
-
-    def push(self, function: Callable[[Any], Any], point: Any, velocity: Any) -> tuple[Any, Any]:
-        """Differentiate by one more nilpotent variable.
-
-        Parameters
-        ----------
-        function : callable
-            Takes a jet to a jet.
-        point, velocity : jet
-            Of the same shape.
-        """
+    def push(self, function: Map, point: Coordinates, velocity: Coordinates) -> Push:
         count = max(point.shape[1], velocity.shape[1])
         parts = [
             np.broadcast_to(part, (len(part), count, part.shape[-1])) for part in (point, velocity)
         ]
-        return split(function(np.concatenate(parts)))
+        return halves(function(np.concatenate(parts)))
 
-    def _difference(self, along: Any, other: Any) -> Any:
+    def _difference(self, along: Coordinates, other: Coordinates) -> Coordinates:
         return self.arithmetic.reduce(along - other)
 
-    def majorants(self, forms: Sequence[Any], point: FloatArray, count: int) -> FloatArray:
+    def majorants(self, forms: Sequence[NetworkForms], point: FloatArray, count: int) -> FloatArray:
         """Evaluate brackets with absolute values and sums in place of differences.
 
-        Parameters
-        ----------
-        point : array, shape=[n_coordinates]
-
-        Returns
-        -------
-        sizes : array, shape=[count, n_coordinates]
-            All coefficients of the fields are positive, so these bound every partial sum.
+        All coefficients of the fields are positive, so these bound every partial sum.
         """
         sizes = [abs(form) for form in forms]
         return self.finish(self._nested(sizes, self.start(np.abs(point), count), np.add))
 
-    def field(self, forms: NetworkForms, point: Any) -> Any:
-        """Evaluate the fields by backpropagation on jets.
-
-        Parameters
-        ----------
-        point : jet, shape=[2^k, n or 1, n_edges]
-
-        Returns
-        -------
-        vectors : jet, shape=[2^k, n, n_edges]
-        """
+    def field(self, forms: NetworkForms, point: Coordinates) -> Coordinates:
+        """Evaluate the fields by backpropagation."""
         dag, arithmetic = self.dag, self.arithmetic
-        multipliers = seed(forms.multipliers)
-        weights = multiply(point, multipliers, arithmetic)
-        matrices = [self._matrix(block, weights) for block in dag.blocks]
-        count, n_nodes = len(forms.sources), len(dag.nodes) + 1
-        shape = (len(weights), count)
-        forward = [np.zeros((*shape, nodes.size), weights.dtype) for nodes in dag.members]
-        backward = [np.zeros((*shape, nodes.size), weights.dtype) for nodes in dag.members]
-        forward[0][0] = forms.sources
-        levels, columns = dag.generation[dag.outputs], dag.position[dag.outputs]
-        for number, (level, column) in enumerate(zip(levels, columns, strict=True)):
-            backward[level][0, :, column] = forms.sinks[:, number]
-        one = np.ones((1, count, 1), weights.dtype)
-        blocks = list(zip(dag.blocks, matrices, strict=True))
-        for block, matrix in blocks:
-            tail = one if block.tail_generation < 0 else forward[block.tail_generation]
-            head = forward[block.head_generation]
-            head += inner_sum(matrix, tail[..., None], -2, arithmetic)
-            arithmetic.reduce(head, out=head)
-        for block, matrix in reversed(blocks):
-            if block.tail_generation > 0:
-                tail = backward[block.tail_generation]
-                tail += inner_sum(
-                    matrix, backward[block.head_generation][..., None, :], -1, arithmetic
-                )
-                arithmetic.reduce(tail, out=tail)
-        before = np.zeros((*shape, n_nodes), weights.dtype)
-        after = np.zeros((*shape, n_nodes), weights.dtype)
-        for nodes, own, back in zip(dag.members, forward, backward, strict=True):
-            before[..., nodes], after[..., nodes] = own, back
+        multipliers = forms.multipliers[None]
+        weights = arithmetic.multiply(point, multipliers)
+        shape = (len(weights), len(forms.sources), len(dag.nodes) + 1)
+        before, after = np.zeros((2, *shape), weights.dtype)
+        before[0, :, : dag.n_inputs] = forms.sources
         before[0, :, -1] = 1
-        product = multiply(before[..., dag.tails], after[..., dag.heads], arithmetic)
-        return multiply(product, multipliers, arithmetic)
+        after[0, :, dag.outputs] = forms.sinks.T
+        matrices = [self._matrix(block, weights) for block in dag.blocks]
+        ends = [(dag.members[block.head_generation], self._tails(block)) for block in dag.blocks]
+        for matrix, (heads, tails) in zip(matrices, ends, strict=True):
+            sums = arithmetic.inner_sum(matrix, before[..., tails, None], -2)
+            before[..., heads] = arithmetic.reduce(before[..., heads] + sums)
+        for matrix, (heads, tails) in zip(reversed(matrices), reversed(ends), strict=True):
+            if tails[0] < dag.n_inputs:
+                continue  # what is after inputs is not asked for
+            sums = arithmetic.inner_sum(matrix, after[..., None, heads], -1)
+            after[..., tails] = arithmetic.reduce(after[..., tails] + sums)
+        product = arithmetic.multiply(before[..., dag.tails], after[..., dag.heads])
+        return arithmetic.multiply(product, multipliers)
+
+    def _tails(self, block: Block) -> IntArray:
+        """Nodes that the edges of a block start from; of generation −1 is the source of biases."""
+        if block.tail_generation < 0:
+            return np.array([len(self.dag.nodes)])
+        return self.dag.members[block.tail_generation]
 
     @staticmethod
-    def _matrix(block: Any, weights: Any) -> Any:
+    def _matrix(block: Block, weights: Coordinates) -> Coordinates:
         matrix = np.zeros((*weights.shape[:-1], *block.shape), weights.dtype)
         matrix[..., block.rows, block.columns] = weights[..., block.edges]
         return matrix
@@ -171,35 +132,20 @@ class NetworkFields(GradientFields):
 class LinearFields(NetworkFields):
     """Fields of a product of matrices; the coordinates are the entries of its layers."""
 
+    architecture: DeepLinear
+
     def __init__(self, architecture: DeepLinear, arithmetic: Arithmetic) -> None:
         super().__init__(CompiledDAG.layered(architecture.widths, (), False), arithmetic)
         self.architecture = architecture
 
     def point(self, theta: OneTheta) -> FloatArray:
-        """Return the entries of the layers, by input and then output.
-
-        Returns
-        -------
-        weights : array, shape=[n_coordinates]
-        """
         return self._flat(self.architecture.layers(theta))
 
     def velocities(self, tangents: FloatArray) -> FloatArray:
-        """Return the velocities of the layers.
-
-        Parameters
-        ----------
-        tangents : array, shape=[n, dim]
-            Velocities of θ.
-
-        Returns
-        -------
-        velocities : array, shape=[n, n_coordinates]
-        """
         return self._flat(self.architecture.layer_velocities(tangents))
 
     @staticmethod
-    def _flat(layers: list[Any]) -> FloatArray:
+    def _flat(layers: Sequence[FloatArray]) -> FloatArray:
         moved = [np.moveaxis(np.asarray(layer), -1, -2) for layer in layers]
         return np.concatenate(
             [layer.reshape(*layer.shape[:-2], np.prod(layer.shape[-2:])) for layer in moved],
@@ -207,28 +153,15 @@ class LinearFields(NetworkFields):
         )
 
     def random_forms(self, count: int, point: FloatArray, rng: np.random.Generator) -> NetworkForms:
-        """Draw matrices of rank one, as forms on the product.
-
-        Parameters
-        ----------
-        point : array, shape=[n_coordinates]
-        """
         widths = self.architecture.widths
         sources, sinks = (self.arithmetic.draw((count, n), rng) for n in (widths[0], widths[-1]))
-        forms = NetworkForms(self.arithmetic.ones((1, self.dag.dim)), sources, sinks)
+        forms = NetworkForms(np.ones((1, self.dag.dim), int), sources, sinks)
         return forms if self.arithmetic.exact else self._normalised(forms, point)
 
     def basis_forms(self, numbers: IntArray) -> NetworkForms:
-        """Return the forms that read single entries of the product.
-
-        Parameters
-        ----------
-        numbers : array, shape=[n]
-            Flat numbers of the entries.
-        """
         widths = self.architecture.widths
         sinks, sources = np.divmod(numbers, widths[0])
-        ones = self.arithmetic.ones((1, self.dag.dim))
+        ones = np.ones((1, self.dag.dim), int)
         return NetworkForms(ones, np.eye(widths[0])[sources], np.eye(widths[-1])[sinks])
 
 
@@ -245,26 +178,16 @@ class ReLUFields(NetworkFields):
         self.network = network
 
     def random_forms(self, count: int, point: OneTheta, rng: np.random.Generator) -> NetworkForms:
-        """Draw a multiplier for every edge."""
         arithmetic = self.arithmetic
-        sources = arithmetic.ones((count, self.dag.n_inputs))
-        sinks = arithmetic.ones((count, self.dag.outputs.size))
+        sources = np.ones((count, self.dag.n_inputs), int)
+        sinks = np.ones((count, self.dag.outputs.size), int)
         multipliers = arithmetic.draw((count, self.dag.dim), rng)
         if arithmetic.exact:
             return NetworkForms(multipliers, sources, sinks)
-        sizes = np.abs(point)
-        typical = np.median(sizes[sizes > 0]) if np.any(sizes > 0) else 1.0
-        multipliers /= np.where(sizes > 0, sizes, typical)
-        return self._normalised(NetworkForms(multipliers, sources, sinks), point)
+        forms = NetworkForms(multipliers / sizes_of(point), sources, sinks)
+        return self._normalised(forms, point)
 
     def basis_forms(self, numbers: IntArray) -> NetworkForms:
-        """Return the forms that read single paths, with the multiplier 1 on their edges and 0 off.
-
-        Parameters
-        ----------
-        numbers : array, shape=[n]
-            Numbers of the paths.
-        """
         on_path = self.network.path_incidence[np.asarray(numbers)].toarray()
         sources = np.ones((len(numbers), self.dag.n_inputs))
         return NetworkForms(on_path, sources, np.ones((len(numbers), self.dag.outputs.size)))

@@ -3,16 +3,25 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import singledispatch
 from itertools import combinations_with_replacement
-from math import comb
-from typing import Any
+from math import comb, lcm
 
 import numpy as np
+from flint import fmpz, fmpz_mat
 
-from liftflow.architectures import Architecture
-from liftflow.criteria.findings import Verdict, rank_of
-from liftflow.criteria.labels import parameter_labels
-from liftflow.criteria.scaling import entry_units, finite, unit_rows
+from liftflow.architectures import (
+    Architecture,
+    Attention,
+    DeepLinear,
+    LinearNeuralODE,
+    ProductArchitecture,
+    ReLUNetwork,
+    TwoLayerLinear,
+)
+from liftflow.criteria.fields import entry_units, finite
+from liftflow.criteria.findings import Verdict, plain, rank_of
+from liftflow.criteria.vectors import unit_rows
 from liftflow.doors import door
 from liftflow.errors import InputError, ShapeError
 from liftflow.typing import FloatArray, Rng, Scalars, Tangent, Theta, as_array, as_count, as_rng
@@ -21,6 +30,8 @@ MONOMIAL_LIMIT = 2500
 """Largest number of monomials: the matrix of conditions has as many columns."""
 
 _SPARE = 20
+_ROUNDING = 1e-7  # of coefficients
+_RESIDUAL = 1e-9
 _ROUNDS = 10  # of drawing points anew where all fields vanish
 _CHUNK = 10**7  # numbers in the Jacobians that are held at once
 _LARGEST_DENOMINATOR = 64
@@ -125,18 +136,10 @@ class DiscoveredLaws:
         """Write all laws down, one per line."""
         return "\n".join([self.reason, *(f"  {law}" for law in self.laws)])
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return everything in the types of JSON."""
-        return {
-            "laws": [str(law) for law in self.laws],
-            "verdict": str(self.verdict),
-            "degree": self.degree,
-            "n_monomials": self.n_monomials,
-            "n_independent": self.n_independent,
-            "margin": self.margin if np.isfinite(self.margin) else None,
-            "residual": self.residual,
-            "reason": self.reason,
-        }
+        record = {**vars(self), "laws": [str(law) for law in self.laws]}
+        return {key: plain(value) for key, value in record.items()}
 
 
 @door
@@ -198,59 +201,50 @@ def discover_laws(
     monomials = [
         m for d in range(1, degree + 1) for m in combinations_with_replacement(range(dim), d)
     ]
-    conditions = _derivatives(architecture, monomials, n_monomials + _SPARE, rng)
+    conditions = _derivatives(monomials, *_unit_fields(architecture, n_monomials + _SPARE, rng))
     singular, right = np.linalg.svd(unit_rows(conditions), full_matrices=False)[1:]
     rank = rank_of(singular, float(singular[0]))
-    basis = _echelon(right[rank.value :])
-    rows = [_rational(row) for row in basis]
+    basis = _rational(_echelon(right[rank.value :]))
     moved = np.any(conditions, axis=1)
     doubts = {
         "the fields vanish at most points": np.any(moved) and not np.all(moved),
         "the null space is not clear": not rank.decided,
-        "not rational": None in rows,
+        "not rational": basis is None,
     }
-    if any(doubts.values()):
-        reason = next(text for text, doubtful in doubts.items() if doubtful)
-        return DiscoveredLaws(
-            (),
-            Verdict.UNDECIDED,
-            degree,
-            n_monomials,
-            0,
-            rank.margin,
-            np.nan,
-            f"nothing is decided up to degree {degree}: {reason}",
+    laws: tuple[PolynomialLaw, ...] = ()
+    n_independent, residual = 0, np.nan
+    if basis is None or any(doubts.values()):
+        doubt = next(text for text, doubtful in doubts.items() if doubtful)
+        reason = f"nothing is decided up to degree {degree}: {doubt}"
+    else:
+        rows = sorted((_leading_one(row) for row in basis.lll().tolist()), key=tuple)
+        laws = tuple(
+            PolynomialLaw(tuple((monomials[i], row[i]) for i in row), labels) for row in rows
         )
-    sparse = _sparser([row for row in rows if row is not None])
-    laws = tuple(
-        PolynomialLaw(tuple((monomials[i], row[i]) for i in sorted(row)), labels) for row in sparse
-    )
-    residual = _residual(architecture, laws, rng)
-    point = rng.standard_normal(dim)
-    gradients = np.array([law.gradient(point) for law in laws]).reshape(-1, dim)
-    n_independent = int(np.linalg.matrix_rank(gradients)) if laws else 0
-    holds = residual < 1e-9
+        residual = _residual(laws, *_unit_fields(architecture, 10, rng))
+        point = rng.standard_normal(dim)
+        gradients = np.reshape([law.gradient(point) for law in laws], (-1, dim))
+        n_independent = int(np.linalg.matrix_rank(gradients)) if laws else 0
+        reason = f"{len(laws)} polynomial laws up to degree {degree}, {n_independent} of them "
+        reason += "independent"
     return DiscoveredLaws(
         laws,
-        Verdict.HOLDS if holds else Verdict.UNDECIDED,
+        Verdict.HOLDS if residual < _RESIDUAL else Verdict.UNDECIDED,
         degree,
         n_monomials,
         n_independent,
         rank.margin,
         residual,
-        f"{len(laws)} polynomial laws up to degree {degree}, {n_independent} of them independent",
+        reason,
     )
 
 
-def _derivatives(
-    architecture: Architecture, monomials: list[Monomial], count: int, rng: np.random.Generator
-) -> FloatArray:
-    """Derivative of every monomial along a random field at each of ``count`` random points."""
-    theta, fields = _unit_fields(architecture, count, rng)
+def _derivatives(monomials: list[Monomial], theta: FloatArray, fields: FloatArray) -> FloatArray:
+    """Derivative of every monomial along a field at each of several points."""
     columns = []
     for size in sorted({len(monomial) for monomial in monomials}):
         numbers = np.array([m for m in monomials if len(m) == size])
-        total = np.zeros((count, len(numbers)))
+        total = np.zeros((len(theta), len(numbers)))
         for position in range(size):
             others = np.delete(numbers, position, axis=1)
             total += fields[:, numbers[:, position]] * np.prod(theta[:, others], axis=-1)
@@ -293,49 +287,85 @@ def _echelon(rows: FloatArray, tolerance: float = 1e-6) -> FloatArray:
     return rows
 
 
-def _rational(row: FloatArray) -> dict[int, Fraction] | None:
-    """Return the nonzero entries as small fractions, or None where they are none."""
-    fractions = {}
-    for number in np.flatnonzero(np.abs(row) > 1e-7).tolist():
-        fractions[number] = Fraction(row[number]).limit_denominator(_LARGEST_DENOMINATOR)
-        if abs(row[number] - fractions[number]) > 1e-7 or not fractions[number]:
+def _rational(rows: FloatArray) -> fmpz_mat | None:
+    """Return multiples of rows of small fractions that are integers, or None."""
+    found = []
+    for row in rows:
+        fractions = [Fraction(entry).limit_denominator(_LARGEST_DENOMINATOR) for entry in row]
+        rest = np.abs(row - np.array(fractions, float))
+        if np.any(rest > _ROUNDING):
             return None
-    return fractions
+        common = lcm(*[fraction.denominator for fraction in fractions])
+        found.append([int(common * fraction) for fraction in fractions])
+    return fmpz_mat(len(found), rows.shape[1], [entry for row in found for entry in row])
 
 
-def _sparser(rows: list[dict[int, Fraction]]) -> list[dict[int, Fraction]]:
-    """Subtract rows from each other as long as that leaves fewer terms."""
-    improved = True
-    while improved:
-        improved = False
-        for i, own in enumerate(rows):
-            for j, other in enumerate(rows):
-                if i == j:
-                    continue
-                for ratio in {own[k] / other[k] for k in own.keys() & other.keys()}:
-                    reduced = {
-                        k: value
-                        for k in own.keys() | other.keys()
-                        if (value := own.get(k, Fraction(0)) - ratio * other.get(k, Fraction(0)))
-                    }
-                    if len(reduced) < len(own):
-                        rows[i] = own = reduced
-                        improved = True
-    return [_leading_one(row) for row in rows]
+def _leading_one(row: list[fmpz]) -> dict[int, Fraction]:
+    """Return the nonzero entries of a row, relative to the first."""
+    entries = {number: int(entry) for number, entry in enumerate(row) if entry}
+    first = next(iter(entries.values()))
+    return {number: Fraction(entry, first) for number, entry in entries.items()}
 
 
-def _leading_one(row: dict[int, Fraction]) -> dict[int, Fraction]:
-    first = row[min(row)]
-    return {number: value / first for number, value in row.items()}
-
-
-def _residual(
-    architecture: Architecture, laws: tuple[PolynomialLaw, ...], rng: np.random.Generator
-) -> float:
-    theta, fields = _unit_fields(architecture, 10, rng)
+def _residual(laws: tuple[PolynomialLaw, ...], theta: FloatArray, fields: FloatArray) -> float:
+    """Largest derivative of a law along the fields, relative to its terms."""
     worst = 0.0
     for law in laws:
         terms = law.gradient(theta) * fields
         sizes = np.abs(terms).sum(axis=1)
         worst = max(worst, float(np.max(np.abs(terms.sum(axis=1)) / np.where(sizes > 0, sizes, 1))))
     return worst
+
+
+def _entries(name: str, shape: tuple[int, ...]) -> list[str]:
+    return [f"{name}[{','.join(map(str, index))}]" for index in np.ndindex(*shape)]
+
+
+def _blocks(architecture: Architecture, names: list[str]) -> list[str]:
+    pairs = zip(names, architecture.block_shapes, strict=True)
+    return [label for name, shape in pairs for label in _entries(name, shape)]
+
+
+@singledispatch
+def parameter_labels(architecture: Architecture) -> list[str]:
+    """Return one name per entry of θ, such as ``θ[i]``; a family registers names of its own."""
+    count = len(architecture.block_shapes)
+    return _blocks(architecture, ["θ"] if count == 1 else [f"θ{i}" for i in range(count)])
+
+
+@parameter_labels.register
+def _(architecture: DeepLinear) -> list[str]:
+    return _blocks(architecture, [f"U{i + 1}" for i in range(len(architecture.block_shapes))])
+
+
+@parameter_labels.register
+def _(architecture: LinearNeuralODE) -> list[str]:
+    return _blocks(architecture, ["θ"])
+
+
+@parameter_labels.register
+def _(architecture: TwoLayerLinear) -> list[str]:
+    return _blocks(architecture, ["U", "V"])
+
+
+@parameter_labels.register
+def _(network: ReLUNetwork) -> list[str]:
+    return [f"θ[{tail}→{head}]" for tail, head in network.parameter_names]
+
+
+@parameter_labels.register
+def _(architecture: ProductArchitecture) -> list[str]:
+    return [
+        f"{label}.{number}"
+        for number, factor in enumerate(architecture.factors)
+        for label in parameter_labels(factor)
+    ]
+
+
+@parameter_labels.register
+def _(attention: Attention) -> list[str]:
+    shape = (attention.d_model, attention.d_head)
+    heads = range(attention.n_heads)
+    return [
+        label for head in heads for name in "QKVO" for label in _entries(f"{name}{head}", shape)
+    ]

@@ -1,43 +1,48 @@
-"""The Lie algebra that the gradient fields generate, level by level of brackets."""
+"""The Lie algebra that the gradient fields generate, level by level of brackets, at any point.
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+At a special point brackets of one level may vanish and those of the next not, so that a level that
+adds nothing is not the last. At a generic one it is. Two facts decide for analytic fields: nowhere
+is the Lie algebra larger than at generic points, and along an orbit its dimension is constant.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import count
 
 import numpy as np
+from scipy.integrate import solve_ivp
 
-from liftflow.criteria.findings import TOLERANCE, Rank
-from liftflow.criteria.scaling import SPARE
-
-if TYPE_CHECKING:
-    from liftflow.criteria.views import Span, View
+from liftflow.criteria.findings import TOLERANCE, Finding, Rank, found
+from liftflow.criteria.vectors import SPARE, Span, Vectors
+from liftflow.errors import NotFiniteError
+from liftflow.typing import FloatArray, OneTheta
 
 MAX_LEVELS = 8
 """Depth of brackets at which the search for the whole Lie algebra is given up."""
 
+STEPS = (0.3, 0.1, 0.03, 3e-3, 3e-4, 3e-5, 3e-6, 3e-8, 3e-10)
+"""Lengths of flows in units, at their first speed: shorter ones where those run away."""
+
+MAX_EVALUATIONS = 1500
+"""Evaluations of the fields after which a flow is too stiff to be followed."""
+
+FAR = 1e3
+"""A flow that leads so many units away is not followed."""
+
+_RTOL = 1e-13
+_CONTROLS = 5  # random fields whose combination changes along a flow
+_RANDOM_WAYS = 3  # of STEPS that a point aside of θ is tried at
+
 
 @dataclass(frozen=True, eq=False)
 class LieTrace:
-    """Trace at a point of the Lie algebra that the gradient fields generate.
+    """Trace at a point of the Lie algebra that the gradient fields generate."""
 
-    Attributes
-    ----------
-    span : Span
-        The trace.
-    ranks : tuple of Rank
-        One per level: of the fields, then of what each depth of brackets adds.
-    settled : bool
-        Whether the last levels added nothing, or there is nothing left to add.
-    generic : int, optional
-        Dimension at generic points close by, where it is known.
-    objection : str
-        Why other points leave it undecided, if they do.
-    """
-
-    span: "Span"
-    ranks: tuple[Rank, ...]
-    settled: bool
-    generic: int | None = None
-    objection: str = ""
+    span: Span
+    ranks: tuple[Rank, ...]  # one per level: of the fields, then of what each depth adds
+    settled: bool  # the last levels added nothing, or there is nothing left to add
+    generic: int | None = None  # dimension at generic points close by, where it is known
+    objection: str = ""  # why other points leave it undecided, if they do
 
     @property
     def dimension(self) -> int:
@@ -52,9 +57,9 @@ class LieTrace:
     @property
     def doubt(self) -> str:
         """What leaves it undecided; empty where nothing does."""
-        sizes = [rank.doubtful for rank in self.ranks if not rank.decided]
-        if sizes:
-            return f"a size of {sizes[0]:.1e} is neither zero nor clearly not"
+        unclear = [rank.doubt for rank in self.ranks if rank.doubt]
+        if unclear:
+            return unclear[0]
         if not self.settled:
             return f"{len(self.ranks)} levels did not settle it"
         return self.objection
@@ -66,8 +71,23 @@ class LieTrace:
         dropped = [max(rank.dropped, 1e-16) for rank in self.ranks if rank.dropped >= 0]
         return min(kept, default=np.inf) / max(dropped, default=TOLERANCE)
 
+    def counted(self, name: str, value: int) -> Finding:
+        """Return the finding that a number, which the trace tells, is a value."""
+        levels = [rank.value for rank in self.ranks]
+        holds = True if self.decided else None
+        reason = added(levels) + (f"; {self.doubt}" if self.doubt else "")
+        return replace(
+            found(name, holds, value, reason, margin=self.margin), witness={"levels": levels}
+        )
 
-def lie_trace(view: "View", *, patience: int = 1, least: int = 0) -> LieTrace:
+
+def added(levels: list[int]) -> str:
+    """Say how many dimensions the fields span, and what each depth of brackets adds."""
+    more = " + ".join(map(str, levels[1:])) or "none"
+    return f"the fields span {levels[0]} dimensions, brackets add {more}"
+
+
+def lie_trace(vectors: Vectors, *, patience: int = 1, least: int = 0) -> LieTrace:
     """Grow the span of the fields by brackets, level by level, until nothing is added.
 
     Level k has the brackets [X_k, […, [X_2, X_1]]] of random fields, as many as dimensions are
@@ -85,15 +105,107 @@ def lie_trace(view: "View", *, patience: int = 1, least: int = 0) -> LieTrace:
     ----------
     [Marcotte2023]_.
     """
-    span = view.span()
-    ranks, idle = [span.extend(view.field_vectors())], 0
+    span, rank = vectors.field_span()
+    ranks, idle = [rank], 0
 
     def settled() -> bool:
-        return span.dimension == view.size or (idle >= patience and span.dimension >= least)
+        return span.dimension == vectors.size or (idle >= patience and span.dimension >= least)
 
     while not settled() and len(ranks) < MAX_LEVELS:
-        count = view.size - span.dimension + SPARE
-        forms = [view.random_forms(count) for _ in range(len(ranks) + 1)]
-        ranks.append(span.extend(view.brackets(forms, count)))
+        if len(ranks) == 1:
+            brackets = vectors.simple_brackets
+        else:
+            size = vectors.size - span.dimension + SPARE
+            forms = [vectors.random_forms(size) for _ in range(len(ranks) + 1)]
+            brackets = vectors.brackets(forms, size)
+        ranks.append(span.extend(brackets))
         idle = 0 if ranks[-1].value else idle + 1
     return LieTrace(span, tuple(ranks), settled())
+
+
+class FlowLost(Exception):
+    """A flow ran away, became too stiff to be followed, or did not move."""
+
+
+def orbit_trace(vectors: Vectors) -> LieTrace:
+    """Trace at θ of the Lie algebra of the fields, at special points, too.
+
+    It has an objection where the dimension found is not that at another point of the orbit.
+
+    References
+    ----------
+    Orbits of analytic fields: [Nagano1966]_; random points of them: ours.
+    """
+    trace = lie_trace(vectors)
+    if not trace.decided or trace.dimension == vectors.size:
+        return trace
+    aside = _trace_aside(vectors)
+    if aside is not None and aside.decided:
+        if aside.dimension < trace.dimension:
+            return replace(trace, objection="beside θ the fields span less, so φ is not analytic")
+        trace = replace(trace, generic=aside.dimension)
+    if trace.dimension in (0, trace.generic):
+        return trace
+    end = flow_end(vectors)
+    if end is None:
+        return replace(trace, objection="no flow could be followed to another point of its orbit")
+    there = lie_trace(vectors.at(end))
+    if there.dimension == vectors.size and there.decided:  # brackets of some level span the rest
+        deeper = trace.span.extend(np.eye(vectors.size))
+        trace = replace(trace, ranks=(*trace.ranks, deeper))
+    elif there.dimension > trace.dimension:
+        trace = replace(lie_trace(vectors, least=there.dimension), generic=trace.generic)
+    if not there.decided or there.dimension != trace.dimension:
+        text = f"{trace.dimension} dimensions were found, and {there.dimension} along its orbit"
+        return replace(trace, objection=text)
+    return trace
+
+
+def _trace_aside(vectors: Vectors) -> LieTrace | None:
+    unit = vectors.unit / np.sqrt(vectors.theta.size)
+    for length in STEPS[:_RANDOM_WAYS]:
+        try:
+            way = length * unit * vectors.rng.standard_normal(vectors.theta.size)
+            return lie_trace(vectors.at(vectors.theta + way))
+        except NotFiniteError:
+            continue
+    return None
+
+
+def followed(
+    velocity: Callable[[float, FloatArray], FloatArray],
+    time: float,
+    start: FloatArray,
+    rtol: float,
+    unit: float,
+) -> FloatArray:
+    """Follow a flow to a time, each coordinate as exactly as its size or speed at the start."""
+    natural = np.maximum(np.abs(start), np.abs(velocity(0.0, start)))
+    atol = rtol * np.where(natural > 0, natural, unit)
+    flow = solve_ivp(velocity, (0.0, time), start, method="DOP853", rtol=rtol, atol=atol)
+    end: FloatArray = flow.y[:, -1]
+    return end
+
+
+def flow_end(vectors: Vectors) -> OneTheta | None:
+    """Follow a random combination of the fields, which changes with time, to a point of the orbit.
+
+    Returns None where no flow could be followed.
+    """
+    fields, start, evaluations = vectors.fields, vectors.point, count()
+    forms, tones = vectors.random_forms(_CONTROLS), np.pi * np.arange(_CONTROLS)
+
+    def velocity(time: float, point: FloatArray) -> FloatArray:
+        away = np.max(np.abs(point - start))
+        if not away < FAR * vectors.unit or next(evaluations) > MAX_EVALUATIONS:
+            raise FlowLost
+        return np.asarray(np.cos(tones * time) @ fields.values(forms, point, _CONTROLS))
+
+    for length in STEPS:
+        try:
+            end = followed(velocity, length, start, _RTOL, vectors.unit)
+        except (FlowLost, NotFiniteError):
+            evaluations = count()
+            continue
+        return vectors.theta + vectors.tangents((end - start)[None])[0]
+    return None

@@ -1,110 +1,114 @@
-"""A parameter as the criteria see it: vectors of its fields and laws, and what these span.
+"""A parameter as the criteria see it: what is known at one point, found once, and its doubts."""
 
-The criteria ask how many dimensions vectors span and whether a part of them vanishes. A view
-answers; it hides in which arithmetic, and by which number zero is told from nonzero. Families
-whose scales may part register a view of their own.
-"""
-
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property, singledispatch
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property, singledispatch, wraps
 
 import numpy as np
 
 from liftflow.architectures import Architecture
-from liftflow.criteria.fields import GradientFields, gradient_fields
-from liftflow.criteria.findings import DROP, Rank, rank_of
-from liftflow.criteria.orbits import orbit_trace
-from liftflow.criteria.scaling import SPARE, column_lengths, entry_units, finite, unit_rows
-from liftflow.criteria.traces import LieTrace
-from liftflow.typing import FloatArray, IntArray, OneTheta, refuse_beyond
+from liftflow.criteria.fields import GradientFields
+from liftflow.criteria.findings import (
+    TOLERANCE,
+    Finding,
+    Rank,
+    Verdict,
+    decide,
+    doubted,
+    found,
+    undecided,
+    vanishing,
+)
+from liftflow.criteria.precise import PreciseVectors, needs_precision, parted
+from liftflow.criteria.traces import LieTrace, lie_trace, orbit_trace
+from liftflow.criteria.vectors import Rows, Span, Vectors
+from liftflow.typing import FloatArray, OneTheta
 
-_SHORTEST = 1e-3  # relative length down to which vectors are made to unit vectors
+BRACKET_LIMIT, MATRIX_LIMIT = 600, 1200
+"""Numbers of parameters up to which brackets, and single matrices, are computed."""
 
+FORM_LIMIT = 4_000_000
+"""Number of entries of as many covectors on z as there are parameters."""
 
-class Span(ABC):
-    """Span of vectors of a view, which grows."""
-
-    @property
-    @abstractmethod
-    def dimension(self) -> int:
-        """Number of independent vectors so far."""
-
-    @abstractmethod
-    def extend(self, vectors: Any) -> Rank:
-        """Add vectors, and tell how many dimensions they add.
-
-        Parameters
-        ----------
-        vectors : Any
-            Of the view.
-        """
-
-    @abstractmethod
-    def outside(self, vectors: Any) -> Any:
-        """Project vectors onto the orthogonal complement.
-
-        Parameters
-        ----------
-        vectors : Any
-            Of the view.
-
-        Returns
-        -------
-        rest : Any
-            As many vectors.
-        """
-
-    @abstractmethod
-    def complement(self) -> Any:
-        """Orthonormal basis of all that is orthogonal to the span."""
+_ARRAYS = 50  # of that size, that automatic differentiation of brackets keeps
+_SIDES = np.array([0.0, 1e-7, -1e-7, 1e-8, -1e-8, 1.0])  # in units, along a random way
 
 
 @dataclass(frozen=True, eq=False)
 class Kernel:
-    """The kernel ker ∂φ(θ) ∩ ker ∂h(θ).
+    """The kernel of ∂φ(θ) and other covectors: those of the laws, or of the orbit."""
 
-    Attributes
-    ----------
-    basis : array, shape=[dimension, dim]
-        Unit vectors.
-    velocities : Any
-        A basis in the terms of the view.
-    rank : Rank
-        Of ∂φ and ∂h together.
-    smallest : float
-        Their smallest singular value, scaled and relative to the largest, as far as a view knows.
-    objection : str
-        What leaves it undecided beside the rank, if anything does.
-    """
-
-    basis: FloatArray
-    velocities: Any
-    rank: Rank
-    smallest: float
-    objection: str = ""
+    covectors: str  # what the others are
+    velocities: Rows  # a basis, in the coordinates of the fields
+    basis: FloatArray  # the same as unit vectors of ℝᴰ
+    rank: Rank  # of all covectors together
+    smallest: float  # of as many singular values or pivots as there are parameters
+    objection: str = ""  # what leaves it undecided beside the rank, if anything does
 
     @property
-    def doubt(self) -> str:
-        """What leaves it undecided; empty where nothing does."""
-        if not self.rank.decided:
-            return f"a size of {self.rank.doubtful:.1e} is neither zero nor clearly not"
-        return self.objection
+    def recoverable(self) -> Finding:
+        """Whether the kernel is zero."""
+        (dimension, dim), covectors = self.basis.shape, f"∂φ and {self.covectors}"
+        holds: bool | None = not dimension
+        reason = f"{covectors} determine all {dim} directions"
+        margin = self.rank.kept / TOLERANCE
+        if dimension:
+            reason = f"{covectors} leave {dimension} directions of {dim} free"
+            margin = self.rank.margin
+        if doubt := self.rank.doubt or self.objection:
+            holds, reason = None, doubt
+        witness = {"dimension": dimension, "direction": self.basis[-1]} if dimension else {}
+        return found("recoverable", holds, self.smallest, reason, margin=margin, witness=witness)
 
 
-class View(ABC):
-    """What the criteria see of an architecture at one point.
+Fact = Callable[["View"], Finding]
 
-    Vectors are opaque to them. They are scaled coordinate by coordinate with the typical size of
-    the fields, and to lengths of about 1.
+
+def fact(name: str, limit: int = BRACKET_LIMIT) -> Callable[[Fact], cached_property[Finding]]:
+    """Let a view find something once, and leave it undecided where it cannot tell it from rounding.
+
+    Where the scales of θ part, a verdict that generic points share is believed: there ranks are
+    the largest there are. Another one may be due to a singular value lost in rounding.
 
     Parameters
     ----------
-    rng : numpy.random.Generator
-        For random combinations of the fields.
+    name : str
+        What is decided.
+    limit : int
+        Number of parameters up to which it is, where laws are known.
     """
+
+    def decorator(find: Fact) -> cached_property[Finding]:
+        @wraps(find)
+        def checked(view: "View") -> Finding:
+            # Where no laws are known, the Lie algebra takes their place.
+            known = view.architecture.n_laws
+            if reason := view.too_large(limit if known else BRACKET_LIMIT):
+                return undecided(name, reason)
+            finding = find(view)
+            if finding.verdict is Verdict.UNDECIDED:
+                return finding
+            doubt = "φ has a kink at θ" if view.kinked else ""
+            if not doubt and view.parted:
+                generic = find(view.generic)
+                counted = isinstance(finding.value, int)
+                if finding.verdict is not generic.verdict or (
+                    counted and finding.value != generic.value
+                ):
+                    doubt = (
+                        "the scales of θ part so far that double precision cannot tell this from "
+                        "generic points, where the answer is another"
+                    )
+            reason = f"{doubt}; it would be: {finding.reason}"
+            return doubted(finding, reason) if doubt else finding
+
+        return cached_property(checked)
+
+    return decorator
+
+
+class View:
+    """What is known of an architecture at one point; all of it is found when asked for, once."""
 
     def __init__(
         self, architecture: Architecture, theta: OneTheta, rng: np.random.Generator
@@ -112,414 +116,236 @@ class View(ABC):
         self.architecture = architecture
         self.theta = theta
         self.rng = rng
-        self.fields: GradientFields = gradient_fields(architecture)
-        self.point = self.fields.point(theta)
-
-    @property
-    def size(self) -> int:
-        """Number of coordinates of the vectors."""
-        return int(self.point.size)
-
-    @property
-    def unit(self) -> float:
-        """Length over which the fields change."""
-        return self.fields.unit(self.point)
 
     def at(self, theta: OneTheta) -> "View":
         """Return the view of another point."""
         return type(self)(self.architecture, theta, self.rng)
 
-    @property
-    def n_fields(self) -> int:
-        """Number of random fields that span all, and a few more."""
-        return min(self.architecture.lifted_dim, self.size) + SPARE
-
-    def random_forms(self, count: int) -> Any:
-        """Draw forms, each of which names a field.
-
-        Parameters
-        ----------
-        count : int
-            Number of forms.
-        """
-        return self.fields.random_forms(count, self.point, self.rng)
-
-    def basis_forms(self, numbers: IntArray) -> Any:
-        """Return the forms that read single entries of z.
-
-        Parameters
-        ----------
-        numbers : array, shape=[n]
-            Flat numbers of the entries.
-        """
-        return self.fields.basis_forms(numbers)
-
-    @abstractmethod
-    def span(self) -> Span:
-        """Return the empty span."""
-
-    @abstractmethod
-    def field_vectors(self) -> Any:
-        """Random fields, as many as span all."""
-
-    @abstractmethod
-    def brackets(self, forms: Sequence[Any], count: int) -> Any:
-        """Nested brackets [X_k, […, [X_2, X_1]]] of the fields of forms.
-
-        Relative to the terms they are made of: made to unit vectors instead, brackets that
-        vanish would be noise of full rank.
-
-        Parameters
-        ----------
-        forms : sequence of forms
-            X_1 first, of as many forms each.
-        count : int
-            Number of brackets.
-        """
-
-    @abstractmethod
-    def trace(self, patience: int = 1) -> LieTrace:
-        """Compute the trace at θ of the Lie algebra that the fields generate.
-
-        Parameters
-        ----------
-        patience : int
-            Number of levels of brackets that must add nothing, where θ alone decides.
-        """
-
-    @abstractmethod
-    def law_rank(self) -> Rank:
-        """Rank of ∂h(θ)."""
-
-    @abstractmethod
-    def kernel(self, *, in_orbit: bool = False) -> Kernel:
-        """Compute ker ∂φ(θ) ∩ ker ∂h(θ), or its part in the tangent space of the orbit of θ.
-
-        Parameters
-        ----------
-        in_orbit : bool
-            Put the trace at θ of the Lie algebra that the fields generate in the place of ker ∂h.
-            So it is wherever no laws are known.
-        """
-
-    @abstractmethod
-    def lengths(self, vectors: Any) -> FloatArray:
-        """Measure vectors.
-
-        Parameters
-        ----------
-        vectors : Any
-            Of this view.
-
-        Returns
-        -------
-        lengths : array, shape=[n]
-        """
-
-    @abstractmethod
-    def largest(self, vectors: Any) -> tuple[float, float]:
-        """Length of the longest vector, and the number that tells whether it is zero.
-
-        Parameters
-        ----------
-        vectors : Any
-            Of this view.
-
-        Returns
-        -------
-        length : float
-            Of the longest.
-        decisive : float
-            What tells whether it is zero.
-        """
-
-    @abstractmethod
-    def gram_changes(self, kernel: Kernel) -> tuple[FloatArray, float]:
-        """Relative size of ∂M along a kernel, and the number that tells whether it is zero.
-
-        Parameters
-        ----------
-        kernel : Kernel
-            Of this view.
-
-        Returns
-        -------
-        changes : array, shape=[dimension]
-            The largest over random pairs of fields, for each direction.
-        decisive : float
-            What tells whether the largest is zero.
-        """
-
-
-class FloatSpan(Span):
-    """Span by singular values.
-
-    Parameters
-    ----------
-    size : int
-        Number of coordinates.
-    """
-
-    def __init__(self, size: int) -> None:
-        self.basis = np.zeros((size, 0))
-
-    @property
-    def dimension(self) -> int:
-        """Number of columns of the basis."""
-        return self.basis.shape[1]
-
-    def extend(self, vectors: FloatArray) -> Rank:
-        """Add vectors, and tell how many dimensions they add.
-
-        Parameters
-        ----------
-        vectors : array, shape=[n, n_coordinates]
-            At most about as long as unit vectors, which ranks are relative to.
-        """
-        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-        rest = self.outside(vectors / np.maximum(lengths, _SHORTEST))
-        _, singular, right = np.linalg.svd(rest, full_matrices=False)
-        rank = rank_of(singular, 1.0)
-        self.basis = np.hstack([self.basis, right[: rank.value].T])
-        return rank
-
-    def outside(self, vectors: FloatArray) -> FloatArray:
-        """Project onto the orthogonal complement.
-
-        Parameters
-        ----------
-        vectors : array, shape=[n, n_coordinates]
-            Of any length.
-
-        Returns
-        -------
-        rest : array, shape=[n, n_coordinates]
-        """
-        for _ in range(2):  # twice, so that the rest is orthogonal to rounding
-            vectors = vectors - (vectors @ self.basis) @ self.basis.T
-        return vectors
-
-    def complement(self) -> FloatArray:
-        """Orthonormal basis of the orthogonal complement.
-
-        Returns
-        -------
-        vectors : array, shape=[n_coordinates - dimension, n_coordinates]
-        """
-        return np.linalg.qr(self.basis, mode="complete")[0][:, self.dimension :].T
-
-
-class FloatView(View):
-    """The view in double precision: a relative size decides by itself.
-
-    Good where a legitimate singular value is well above the rounding of the largest one, so where
-    the blocks of θ have scales that do not part by many orders of magnitude.
-
-    Parameters
-    ----------
-    theta : array, shape=[dim]
-    """
+    @cached_property
+    def generic(self) -> "View":
+        """The view of a random point."""
+        return self.at(np.asarray(self.architecture.random_point(rng=self.rng)))
 
     @cached_property
-    def _raw_fields(self) -> FloatArray:
-        refuse_beyond(float(self.n_fields) * self.size, f"{self.n_fields} fields at one point")
-        forms = self.random_forms(self.n_fields)
-        return self.fields.values(forms, self.point, self.n_fields)
+    def vectors(self) -> Vectors:
+        """Fields, brackets and laws, in high precision only where the scales of θ part."""
+        precise = needs_precision(self.architecture, self.theta)
+        kind = PreciseVectors if precise else Vectors
+        return kind(self.architecture, self.theta, self.rng)
+
+    # What may be lost in double precision, cannot be differentiated, or takes too long.
 
     @cached_property
-    def scale(self) -> FloatArray:
-        """Typical size of the fields at each coordinate, and what it may be where they vanish."""
-        return column_lengths(self._raw_fields, self.point) / np.sqrt(self.n_fields)
+    def parted(self) -> bool:
+        """Whether θ has weights of such different scales that double precision hides some.
 
-    def span(self) -> FloatSpan:
-        """Return the empty span."""
-        return FloatSpan(self.size)
-
-    def field_vectors(self) -> FloatArray:
-        """Random fields, made to unit vectors.
-
-        Returns
-        -------
-        vectors : array, shape=[n_fields, n_coordinates]
+        A rescaling that multiplies weights by c and leaves φ alone divides their columns of ∂φ by
+        c.
         """
-        return unit_rows(self._raw_fields / self.scale)
+        return not isinstance(self.vectors, PreciseVectors) and parted(self.vectors.scale)
 
-    def brackets(self, forms: Sequence[Any], count: int) -> FloatArray:
-        """Nested brackets, relative to bounds of all terms; what is rounding beside those is zero.
+    @cached_property
+    def kinked(self) -> bool:
+        """Whether the derivative of a lift that is only evaluated jumps at θ."""
+        fields, theta, rng = self.vectors.fields, self.theta, self.rng
+        if fields.analytic:
+            return False
+        way = fields.unit(theta) / np.sqrt(theta.size) * rng.standard_normal(theta.size)
+        form = rng.standard_normal((1, *self.architecture.lifted_shape))
+        with np.errstate(all="ignore"):
+            values = np.asarray(fields.field(form, theta + _SIDES[:, None] * way))
+            jump, closer = np.linalg.norm(values[[1, 3]] - values[[2, 4]], axis=1)
+            size = np.nanmax(np.linalg.norm(values[[0, 1, 5]], axis=1))
+        return bool(closer > max(0.5 * jump, 1e-6 * size))  # what is smooth shrinks with distance
 
-        Returns
-        -------
-        vectors : array, shape=[count, n_coordinates]
-        """
-        majorants = self.fields.majorants(forms, self.point, count) / self.scale
-        sizes = np.linalg.norm(majorants, axis=1, keepdims=True)
-        raw = self.fields.brackets(forms, self.point, count) / self.scale
-        relative = raw / np.where(sizes > 0, sizes, 1.0)
-        return np.where(self.lengths(relative)[:, None] > DROP, relative, 0.0)
+    def too_large(self, limit: int = BRACKET_LIMIT) -> str:
+        """Tell what a criterion would take, if that is too much; empty where it can be computed."""
+        return too_large(self.architecture, self.vectors.fields, limit)
 
-    def trace(self, patience: int = 1) -> LieTrace:
-        """Compute the trace at θ of the Lie algebra, where other points of its orbit agree.
+    # The Lie algebra, the laws, and the kernels.
 
-        Parameters
-        ----------
-        patience : int
-            Not used: the other points tell which level is the last.
-        """
-        return orbit_trace(self)
+    @cached_property
+    def trace(self) -> LieTrace:
+        """Trace at θ of the Lie algebra that the fields generate."""
+        if isinstance(self.vectors, PreciseVectors):
+            return lie_trace(self.vectors, patience=2)
+        return orbit_trace(self.vectors)
 
+    @cached_property
     def law_rank(self) -> Rank:
         """Rank of ∂h(θ), its columns scaled to compensate those of ∂φ(θ)."""
-        rows = np.asarray(self.architecture.conservation_laws_jacobian(self.theta))
-        lifted = lift_rows(self.architecture, self.theta, self.rng)
-        return FloatSpan(self.architecture.dim).extend(
-            unit_rows(rows * column_lengths(lifted, self.theta))
+        vectors = self.vectors
+        return vectors.span().extend(vectors.scaled(vectors.law_rows, vectors.scale))
+
+    @cached_property
+    def kernel(self) -> Kernel:
+        """The kernel of ∂φ(θ) and ∂h(θ); of ∂φ(θ) in the orbit of θ where no laws are known."""
+        if self.architecture.n_laws:
+            return self._kernel("∂h", self.vectors.law_rows)
+        trace, kernel = self.trace, self.orbit_kernel
+        if len(kernel.basis) or trace.generic == trace.dimension or kernel.objection:
+            return kernel
+        if trace.dimension == self.vectors.size:
+            return kernel
+        smaller = (
+            f"the orbit of θ has {trace.dimension} dimensions, those beside it "
+            f"{'others' if trace.generic is None else trace.generic}, and laws may leave as "
+            "many free at θ"
+        )
+        return replace(kernel, objection=smaller)
+
+    @cached_property
+    def orbit_kernel(self) -> Kernel:
+        """The kernel of ∂φ(θ) in the tangent space of all that flows from θ can reach.
+
+        That is the trace of the Lie algebra, which is in ker ∂h and fills it where the laws are
+        complete.
+        """
+        across = self.vectors.scaled(self.trace.span.complement(), 1 / self.vectors.scale)
+        return self._kernel("the trace of the Lie algebra", across, self.trace.doubt)
+
+    def _kernel(self, covectors: str, rows: Rows, objection: str = "") -> Kernel:
+        """Stack covectors on those of ∂φ, scaled so that no unit of θ or of a row matters."""
+        vectors, span = self.vectors, self.vectors.span()
+        rows = vectors.scaled(rows, 1 / vectors.scale)
+        rank = span.extend(np.concatenate([vectors.field_vectors, rows], axis=-2))
+        velocities = vectors.velocities(span)
+        basis = vectors.tangents(vectors.plain(velocities))
+        basis = basis / np.linalg.norm(basis, axis=1, keepdims=True)
+        return Kernel(covectors, velocities, basis, rank, span.smallest, objection)
+
+    # The criteria.
+
+    @fact("recoverable", MATRIX_LIMIT)
+    def recoverable(self) -> Finding:
+        """Whether ker ∂φ ∩ ker ∂h = {0}."""
+        return self.kernel.recoverable
+
+    @fact("kernel inclusion", MATRIX_LIMIT)
+    def inclusion(self) -> Finding:
+        """Whether M does not change along ker ∂φ ∩ ker ∂h."""
+        recoverable = self.kernel.recoverable
+        if recoverable.verdict is Verdict.FAILS:
+            return self._inclusion(self.kernel)
+        return inclusion_of_nothing(recoverable)
+
+    def _inclusion(self, kernel: Kernel) -> Finding:
+        """Decide whether M does not change along a kernel that is not zero."""
+        changes, decisive = self.vectors.gram_changes(kernel.velocities)
+        worst = int(np.argmax(changes))
+        value, witness = float(changes[worst]), {"direction": kernel.basis[worst]}
+        yes = f"M does not change along the {len(changes)} directions of the kernel"
+        no = "M changes along a direction that neither z nor h sees, relatively by "
+        unclear = f"M changes along the kernel by {decisive:.1e}: neither zero nor clearly not"
+        reasons = yes, f"{no}{value:.1g}", unclear
+        return vanishing("kernel inclusion", decisive, value, reasons, witness)
+
+    @fact("frobenius")
+    def frobenius(self) -> Finding:
+        """Whether brackets lie in the span of the fields."""
+        span, rank = self.vectors.field_span()
+        yes = "all brackets lie in the span of the fields"
+        no = "the bracket of two fields leaves their span"
+        finding = self._brackets_vanish("frobenius", span, yes, no)
+        return (
+            finding if rank.decided else doubted(finding, f"the span of the fields: {rank.doubt}")
         )
 
-    def kernel(self, *, in_orbit: bool = False) -> Kernel:
-        """Compute the kernel of ∂φ and ∂h, stacked.
+    @fact("commuting")
+    def commuting(self) -> Finding:
+        """Whether brackets vanish."""
+        yes, no = "all fields commute", "two fields do not commute"
+        return self._brackets_vanish("commuting", self.vectors.span(), yes, no)
 
-        Columns are scaled by those of ∂φ and rows to unit length, so that neither the scale of θ
-        nor a rescaling of its blocks moves a singular value across the tolerance.
+    def _brackets_vanish(self, name: str, span: Span, yes: str, no: str) -> Finding:
+        """Decide whether the part of every bracket outside a span vanishes."""
+        value, decisive = self.vectors.largest(span.outside(self.vectors.simple_brackets))
+        witness = self._worst_pair(span) if decide(decisive) is False else {}
+        unclear = f"a part of {decisive:.1e} is neither zero nor clearly not"
+        return vanishing(name, decisive, value, (yes, no, unclear), witness)
 
-        Parameters
-        ----------
-        in_orbit : bool
-            Whether the trace of the Lie algebra is in the place of ker ∂h.
-        """
-        dim = self.architecture.dim
-        lifted = lift_rows(self.architecture, self.theta, self.rng)
-        lengths = column_lengths(lifted, self.theta)
-        laws, objection, smaller = self._law_rows(in_orbit)
-        rows = np.vstack([unit_rows(lifted / lengths), unit_rows(laws / lengths)])
-        singular, right = np.linalg.svd(rows, full_matrices=True)[1:]
-        singular = np.pad(singular, (0, max(0, dim - singular.size)))
-        rank = rank_of(singular[:dim], float(singular.max(initial=0.0)))
-        null = right[rank.value :] / lengths
-        null /= np.linalg.norm(null, axis=1, keepdims=True)
-        return Kernel(
-            basis=null,
-            velocities=self.fields.velocities(null),
-            rank=rank,
-            smallest=float(singular[dim - 1] / (singular[0] or 1.0)),
-            objection=objection or ("" if len(null) else smaller),
+    def _worst_pair(self, span: Span) -> dict[str, object]:
+        """Find two entries of z whose bracket shows the failure, among all or many of them."""
+        if self.vectors.entry_brackets is None:
+            return {}
+        pairs, brackets = self.vectors.entry_brackets
+        found = self.vectors.lengths(span.outside(brackets))
+        worst = int(np.argmax(found))
+        entries = np.unravel_index(pairs[worst], self.architecture.lifted_shape)
+        return {"entries": np.transpose(entries).tolist(), "size": float(found[worst])}
+
+    @fact("dimension of the Lie algebra")
+    def dimension(self) -> Finding:
+        """Dimension of the trace of the Lie algebra."""
+        return self.trace.counted("dimension of the Lie algebra", self.trace.dimension)
+
+    @fact("laws complete")
+    def complete(self) -> Finding:
+        """Whether rank ∂h = D − dim Lie."""
+        dimension, known, dim = self.dimension, self.law_rank, self.architecture.dim
+        total = dim - int(dimension.value)
+        missing = total - known.value
+        decided = dimension.verdict is Verdict.HOLDS and known.decided
+        return found(
+            "laws complete",
+            missing == 0 if decided else None,
+            missing,
+            f"{known.value} known laws are independent here, of D − dim Lie = {dim} − "
+            f"{dimension.value} = {total}",
+            margin=min(dimension.margin, known.margin),
+            tolerance=dimension.tolerance,
+            witness={"missing": missing},
         )
 
-    def _law_rows(self, in_orbit: bool) -> tuple[FloatArray, str, str]:
-        """Covectors that vanish on the tangents of the laws or the orbit, and objections.
+    @cached_property
+    def in_orbit(self) -> tuple[Finding, Finding]:
+        """Recoverability and the kernel inclusion in the orbit, all that flows can reach (ours).
 
-        The first is to these tangents, the second to a kernel that is zero on them.
+        The second is undecided also where ∂φ has a smaller rank than elsewhere, so that its
+        kernel at θ may not be that of points close by.
         """
-        if self.architecture.n_laws and not in_orbit:
-            return np.asarray(self.architecture.conservation_laws_jacobian(self.theta)), "", ""
-        trace = self.trace()
-        smaller = ""
-        if not in_orbit and trace.generic != trace.dimension < self.size:
-            smaller = (
-                f"the orbit of θ has {trace.dimension} dimensions, those beside it "
-                f"{'others' if trace.generic is None else trace.generic}, and laws may leave as "
-                "many free at θ"
-            )
-        return trace.span.complement() / self.scale, trace.doubt, smaller
-
-    def lengths(self, vectors: FloatArray) -> FloatArray:
-        """Measure vectors.
-
-        Parameters
-        ----------
-        vectors : array, shape=[n, n_coordinates]
-            Of this view.
-
-        Returns
-        -------
-        lengths : array, shape=[n]
-        """
-        return np.linalg.norm(vectors, axis=1)
-
-    def largest(self, vectors: FloatArray) -> tuple[float, float]:
-        """Length of the longest vector, twice: it decides by itself.
-
-        Parameters
-        ----------
-        vectors : array, shape=[n, n_coordinates]
-            Of this view.
-        """
-        length = float(np.max(self.lengths(vectors)))
-        return length, length
-
-    def gram_changes(self, kernel: Kernel) -> tuple[FloatArray, float]:
-        """Relative size of ∂M along a kernel, twice for the largest: it decides by itself.
-
-        Returns
-        -------
-        changes : array, shape=[dimension]
-            For each direction.
-        decisive : float
-            The largest of them.
-        """
-        pairs = [self.random_forms(2) for _ in range(N_PROBES)]
-        changes = relative_gram_changes(self.fields, pairs, self.point, kernel.velocities)
-        return changes, float(np.max(changes))
+        if reason := self.too_large():
+            return (unknown := undecided("recoverable", reason)), unknown
+        recoverable = self.orbit_kernel.recoverable
+        if self.kinked or self.parted:
+            reason = "φ has a kink at θ, or the scales of θ part too far for double precision"
+            recoverable = doubted(recoverable, reason)
+        if recoverable.verdict is not Verdict.FAILS:
+            return recoverable, recoverable
+        inclusion = self._inclusion(self.orbit_kernel)
+        here, elsewhere = (view.vectors.field_span()[1] for view in (self, self.generic))
+        if here.value == elsewhere.value and here.decided and elsewhere.decided:
+            return recoverable, inclusion
+        reason = f"∂φ has the rank {here.value} here and {elsewhere.value} elsewhere"
+        return recoverable, doubted(inclusion, reason)
 
 
-N_PROBES = 4
-"""Number of pairs of random fields whose inner product is differentiated."""
+def inclusion_of_nothing(recoverable: Finding) -> Finding:
+    """State the kernel inclusion where the kernel is zero, or where that is undecided."""
+    holds = recoverable.verdict is Verdict.HOLDS
+    return replace(
+        recoverable,
+        name="kernel inclusion",
+        value=0.0 if holds else recoverable.value,
+        reason="the kernel is zero" if holds else f"the kernel: {recoverable.reason}",
+    )
 
 
-def relative_gram_changes(
-    fields: GradientFields, pairs: Sequence[Any], point: Any, velocities: Any
-) -> FloatArray:
-    """Differentiate ⟨X_g', X_g⟩ along velocities, relative to the terms.
-
-    Parameters
-    ----------
-    pairs : sequence of forms
-        Two each.
-    point : array, shape=[n_coordinates]
-    velocities : array, shape=[n, n_coordinates]
-        Of the point.
-
-    Returns
-    -------
-    changes : array, shape=[n]
-        The largest over all pairs.
-    """
-    changes = np.zeros(len(velocities), point.dtype)
-    for forms in pairs:
-        (left, right) = fields.values(forms, point, 2)
-        for number, velocity in enumerate(velocities):
-            moved_left, moved_right = fields.derivatives(
-                forms, point, np.broadcast_to(velocity, (2, point.size))
-            )
-            terms = np.array([moved_left * right, left * moved_right])
-            size = np.abs(terms).sum()
-            if size > 0:
-                changes[number] = max(changes[number], abs(terms.sum()) / size)
-    return changes
-
-
-def lift_rows(architecture: Architecture, theta: OneTheta, rng: np.random.Generator) -> FloatArray:
-    """∂φ(θ) in units of the entries of φ, or a few more random fields than can be independent.
-
-    Returns
-    -------
-    rows : array, shape=[n, dim]
-
-    Raises
-    ------
-    NotFiniteError
-        The lift has no finite derivative.
-    """
-    count = architecture.dim + SPARE
-    if architecture.lifted_dim <= 2 * count:
-        rows = finite(architecture.lift_jacobian(theta), architecture)
-        return rows / np.ravel(entry_units(architecture, theta))[:, None]
-    fields = gradient_fields(architecture)
-    point = fields.point(theta)
-    values = fields.values(fields.random_forms(count, point, rng), point, count)
-    return values @ fields.velocities(np.eye(architecture.dim)).T
+def too_large(architecture: Architecture, fields: GradientFields, limit: int) -> str:
+    """Tell what a criterion would take, if that is too much; empty where it can be computed."""
+    dim, forms = architecture.dim, 0
+    if not fields.analytic:
+        forms = dim * architecture.lifted_dim
+    if dim <= limit and forms <= FORM_LIMIT:
+        return ""
+    return (
+        f"with {dim:,} parameters and {architecture.lifted_dim:,} entries of z it would take about "
+        f"{8e-9 * _ARRAYS * max(dim**2, forms):.1g} GB and {200e-12 * dim**3:.1g}·10¹² operations; "
+        f"up to {limit:,} parameters and {FORM_LIMIT:,} entries of ∂φ are looked at"
+    )
 
 
 @singledispatch
 def view_of(architecture: Architecture, theta: OneTheta, rng: np.random.Generator) -> View:
     """Return the view of an architecture at a point; a family with a better one registers it."""
-    return FloatView(architecture, theta, rng)
+    return View(architecture, theta, rng)

@@ -9,13 +9,13 @@ from liftflow.flows.discrete import Optimizer as Optimizer
 from liftflow.flows.hessian import chart_metric_matrix as chart_metric_matrix
 from liftflow.flows.hessian import is_hessian_metric as is_hessian_metric
 from liftflow.flows.hessian import is_warped_hessian_metric as is_warped_hessian_metric
-from liftflow.flows.integrate import FlowState as FlowState
-from liftflow.flows.integrate import Settings as Settings
 from liftflow.flows.intrinsic import IntrinsicFlow as IntrinsicFlow
 from liftflow.flows.mirror import DiagonalPotential as DiagonalPotential
 from liftflow.flows.mirror import MirrorPotential as MirrorPotential
 from liftflow.flows.mirror import NeuronPotential as NeuronPotential
 from liftflow.flows.parameter import ParameterFlow as ParameterFlow
+from liftflow.flows.settings import Settings as Settings
+from liftflow.flows.state import FlowState as FlowState
 from liftflow.flows.sweep import Sweep as Sweep
 from liftflow.flows.sweep import SweepRun as SweepRun
 from liftflow.flows.sweep import sweep as sweep

@@ -17,9 +17,12 @@ from liftflow.architectures import Architecture
 from liftflow.doors import door
 from liftflow.errors import InputError, OutputError
 from liftflow.files import as_path, make_folder
-from liftflow.flows.integrate import FlowState, Settings, integrate, origin, same_numbers
+from liftflow.flows.integrate import integrate, origin
 from liftflow.flows.intrinsic import IntrinsicFlow
 from liftflow.flows.parameter import ParameterFlow
+from liftflow.flows.resume import same_numbers
+from liftflow.flows.settings import Settings
+from liftflow.flows.state import FlowState
 from liftflow.flows.trajectory import Trajectory
 from liftflow.linalg import units
 from liftflow.losses import Loss
@@ -185,9 +188,49 @@ class Comparison:
 
     def plot(self) -> "Figure":
         """Draw loss, deviation and law drift over time."""
-        from liftflow.flows.plotting import plot_comparison
+        from liftflow.flows import plotting
 
-        return plot_comparison(self)
+        flows = [(self.parameter, plotting.PARAMETER, "parameter flow")]
+        flows.append((self.intrinsic, plotting.INTRINSIC, "intrinsic flow"))
+        losses = [plotting.Curve(own.t, own.loss, role, name) for own, role, name in flows]
+        # At the start every flow is at the same point: a zero that only stretches the axis.
+        drifts = [
+            plotting.Curve(own.t[1:], self.law_drift_over_time(own)[1:], role, name)
+            for own, role, name in flows
+        ]
+        t, over_time = self.parameter.t[1:], self.control_deviation_over_time
+        apart = [plotting.Curve(t, self.deviation[1:], plotting.DEVIATION, "intrinsic flow")]
+        if self.control is not None and over_time is not None:
+            role, name = plotting.CONTROL, "control: laws of another θ₀"
+            losses.append(plotting.Curve(self.control.t, self.control.loss, role, "control"))
+            apart.append(plotting.Curve(t, over_time[1:], role, name))
+        panels = [
+            (self._verdict(), "loss", losses),
+            ("Deviation from the parameter flow", plotting.GAP, apart),
+            ("Drift of the conservation laws", "‖h(θ(t)) − h(θ₀)‖∞ / ‖θ₀‖²", drifts),
+        ]
+        return plotting.draw(panels, (12, 3.8))
+
+    def _verdict(self) -> str:
+        """Whether the flows agree, in a line."""
+        deviation = self.max_deviation
+        if np.isnan(deviation):
+            flows = {"parameter": self.parameter, "intrinsic": self.intrinsic}
+            names = " and the ".join(name for name, flow in flows.items() if len(flow.t) < 2)
+            return f"Flows not compared: the {names} flow ended where it began"
+        agree = agreed(deviation, self.rtol, self.control_deviation)
+        last = self.parameter.t[len(self.deviation) - 1]
+        until = "" if self.success else f", up to t = {last:.3g}"
+        return f"Flows {'agree to' if agree else 'part by'} {deviation:.1e}{until}"
+
+
+def agreed(deviation: float, rtol: float, control: float | None) -> bool:
+    """Whether a deviation is that of solvers, and not one of flows.
+
+    Kinks of the loss take away up to half of a solver's order, so √rtol may be had by agreement. A
+    control that parts by less than ten times as much does not tell the one from the other.
+    """
+    return bool(deviation <= np.sqrt(rtol)) and (control is None or not 10 * deviation > control)
 
 
 def _largest(deviation: FloatArray) -> float:

@@ -10,7 +10,6 @@ from rich.progress import track
 from liftflow.architectures import Architecture
 from liftflow.doors import Guarded, door
 from liftflow.errors import FlowError, InputError, NotFiniteError
-from liftflow.flows.parameter import check_loss
 from liftflow.flows.trajectory import Trajectory
 from liftflow.losses.base import Loss, as_value
 from liftflow.typing import (
@@ -44,7 +43,7 @@ class Optimizer(Guarded, ABC):
 
     @door
     def __init__(self, architecture: Architecture, loss: Loss, step_size: float) -> None:
-        self.architecture, self.loss = architecture, check_loss(loss)
+        self.architecture, self.loss = architecture, loss
         self.step_size = _within(step_size, "step_size", 0.0, np.inf)
         if not self.step_size > 0:
             raise InputError(f"step_size must be positive, got {step_size}")

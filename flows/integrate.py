@@ -2,35 +2,30 @@
 
 import time
 import warnings
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
-from functools import wraps
-from os import PathLike
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
 
 import numpy as np
-import scipy.integrate
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from scipy.integrate import DOP853, RK23, RK45, OdeSolver
 
 from liftflow.errors import FlowError, InputError, LiftflowError, OutputError
+from liftflow.flows.resume import check_fits
+from liftflow.flows.resume import same_numbers as same_numbers
+from liftflow.flows.settings import METHODS as METHODS
+from liftflow.flows.settings import Settings as Settings
+from liftflow.flows.state import FlowState as FlowState
+from liftflow.flows.state import State
 from liftflow.flows.trajectory import Checkpoint, Origin, Trajectory
-from liftflow.linalg import lengths, units
-from liftflow.typing import FloatArray, OnTimes, Scalars, as_array, as_count, as_number, shown
-
-_Class = TypeVar("_Class", bound=type)
-
-METHODS = ("RK23", "RK45", "DOP853", "Radau", "BDF", "LSODA")
-"""Methods of scipy that go by their name."""
+from liftflow.linalg import lengths
+from liftflow.typing import FloatArray
 
 _ONE_STEP = (RK23, RK45, DOP853)  # the next step depends on t, y, its velocity and its length only
 _REFRESH = 0.5  # seconds between two looks at the loss for the progress bar
-_LEAST_RTOL = 100 * np.finfo(np.float64).eps
 _PATIENCE = 2000  # steps after which to ask how far they led
 _FIRST_LOOK = 250  # and those after which it shows already, if they no longer grow: the second
 _GROWTH = 1.1  # half of them leads on by this much more than the first one, at most,
@@ -40,282 +35,22 @@ _FAR_TOO_MANY_STEPS = 1e8  # and one that would need more of these, at any pace
 _REACHED = "reached the end of the time span"
 _RESUMED = "; resumed at t = "  # begins what a message says of a run that is not bit for bit
 _INTERRUPTED = "interrupted"  # by Ctrl-C
-_ROUNDING = 1e-9  # most that another machine may change of the same start, relatively
 
-_REFUSED = {
-    "events": "a flow ends at the end of t_span; look for events in the trajectory",
-    "dense_output": "the states are kept at n_times times, or at those of t_eval",
-    "min_step": "the tolerances decide how short a step may be",
-    "vectorized": "a velocity is that of one state",
-    "args": "a loss holds its own data",
-    **dict.fromkeys(
-        ("jac", "jac_sparsity", "lband", "uband"),
-        "the velocity is not differentiated; implicit methods take its differences",
-    ),
-}
-"""Options of ``solve_ivp`` that a flow does not take, and why."""
-
-
-def _by_name(cls: _Class) -> _Class:
-    """Let a dataclass refuse arguments that it does not have, with the reason."""
-    made: Any = cls
-    init, names = made.__init__, [field.name for field in fields(made)]
-
-    @wraps(init)
-    def checked(self: Any, *args: Any, **settings: Any) -> None:
-        for name in settings.keys() - set(names):
-            reason = _REFUSED.get(name, "no flow has one of that name")
-            raise InputError(
-                f"{name} is no setting of a flow: {reason}. Settings are {', '.join(names[1:])}"
-            )
-        init(self, *args, **settings)
-
-    made.__init__ = checked
-    return cls
-
-
-@_by_name
-@dataclass(frozen=True)
-class Settings:
-    """How to integrate, as the caller asked.
-
-    Attributes
-    ----------
-    t_span : tuple of float
-        First and last time.
-    rtol, atol : float
-        Relative and absolute tolerance of each step.
-    method : str or type
-        A method of ``scipy.integrate.solve_ivp``.
-    n_times : int
-        Number of times, evenly spaced, at which the state is kept.
-    t_eval : array, optional
-        These times instead.
-    progress : bool
-        Whether to show a progress bar.
-    memory_limit : float
-        Most bytes of states, times and losses to keep, or infinity. Where the times asked for need
-        more, they are thinned evenly; the first and the last one stay.
-    max_step : float
-        Longest step; none is longer than the longest time between two kept states, either.
-    first_step : float, optional
-        Length that is tried first; by default the solver finds one.
-    checkpoint : str or Path, optional
-        File to which the trajectory so far is written now and then, and at the end.
-    checkpoint_seconds : float
-        Least time between two such writings.
-    resume : Trajectory, optional
-        An earlier run of this flow, to be continued where it stopped. What decides the steps must
-        be as it was: the flow, its start, ``rtol``, ``atol``, ``method``, ``max_step``,
-        ``first_step`` and the times kept until then. The result is that of an undisturbed run, bit
-        for bit with the one-step methods RK23, RK45 and DOP853; Radau, BDF and LSODA remember more
-        than a checkpoint holds and agree with it within their tolerances, which the message says.
-        The end of ``t_span``, later times, the progress bar and the checkpoints may differ.
-        A run that came to this end already is returned as it is, one that went beyond is refused.
-    """
-
-    t_span: tuple[float, float]
-    rtol: float = 1e-8
-    atol: float = 1e-10
-    method: Any = "RK45"
-    n_times: int = 101
-    t_eval: Any = None
-    progress: bool = False
-    memory_limit: float = 8e9
-    max_step: float = np.inf
-    first_step: float | None = None
-    checkpoint: str | Path | None = None
-    checkpoint_seconds: float = 60.0
-    resume: Trajectory | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be integrated.
-
-        Raises
-        ------
-        InputError
-            A time span that is empty or reversed, tolerances, steps or limits that are not
-            positive, tolerances that are too small, an unknown method, times outside the span,
-            something else than a trajectory to resume.
-        """
-        span = as_array(self.t_span, "t_span", (2,), batch=False, differentiable=False)
-        if not span[0] < span[1]:
-            raise InputError(
-                f"t_span must be (start, end) with start < end, got {tuple(span.tolist())}; a "
-                "gradient flow runs forward in time"
-            )
-        for name in ("rtol", "atol", "max_step", "first_step", "memory_limit"):
-            value = getattr(self, name)
-            endless = (
-                name in ("max_step", "memory_limit") and np.isscalar(value) and value == np.inf
-            )
-            if endless or (name == "first_step" and value is None):
-                continue
-            if not as_array(value, name, (), batch=False, differentiable=False) > 0:
-                raise InputError(f"{name} must be positive, got {value}")
-        if self.rtol < _LEAST_RTOL:
-            raise InputError(
-                f"rtol must be at least {_LEAST_RTOL:.1e}, the least that scipy works with, got "
-                f"{self.rtol}"
-            )
-        own = isinstance(self.method, type) and issubclass(self.method, OdeSolver)
-        if not own and not (isinstance(self.method, str) and self.method in METHODS):
-            raise InputError(
-                f"method must be one of {', '.join(METHODS)} or a scipy OdeSolver, "
-                f"got {self.method!r}"
-            )
-        as_count(self.n_times, "n_times", 2)
-        as_number(self.checkpoint_seconds, "checkpoint_seconds", 0.0)
-        if not isinstance(self.checkpoint, str | PathLike | None):
-            raise InputError(f"checkpoint must be a path, got {shown(self.checkpoint)}")
-        if self.t_eval is not None:
-            times = self.times
-            if not times.size or np.any(np.diff(times) <= 0):
-                raise InputError(f"t_eval must hold increasing times, got {times.tolist()}")
-            if times[0] < span[0] or times[-1] > span[1]:
-                raise InputError(
-                    f"t_eval must lie within t_span = {tuple(span.tolist())}, got times from "
-                    f"{times[0]} to {times[-1]}"
-                )
-        if self.resume is not None and not isinstance(self.resume, Trajectory):
-            raise InputError(
-                f"resume must be a Trajectory, got {type(self.resume).__name__}; read one with "
-                "Trajectory.load(path)"
-            )
-
-    @property
-    def times(self) -> FloatArray:
-        """Times at which the state is kept, shape=[n_times]."""
-        if self.t_eval is None:
-            return np.linspace(*self.t_span, self.n_times)
-        return as_array(self.t_eval, "t_eval", (None,), batch=False, differentiable=False)
-
-    def thinned(self, n_numbers: int) -> OnTimes:
-        """Return the times at which states of so many numbers are kept, within the limit of memory.
-
-        Parameters
-        ----------
-        n_numbers : int
-            Numbers to keep each time, besides the time and the loss.
-        """
-        as_count(n_numbers, "n_numbers")
-        count = self.n_times if self.t_eval is None else self.times.size
-        size = 8 * (n_numbers + 2)  # with the time and the loss
-        if count * size <= self.memory_limit or count <= 2:
-            return self.times
-        most = max(2, int(self.memory_limit // size))
-        kept = np.unique(np.linspace(0, count - 1, most).astype(np.intp))
-        if self.t_eval is not None:
-            return self.times[kept]
-        start, end = self.t_span  # as linspace has them, which may not fit into memory
-        return np.append(start + kept[:-1] * ((end - start) / (count - 1)), end)
-
-    @property
-    def solver(self) -> type[OdeSolver]:
-        """The class behind the method."""
-        named = isinstance(self.method, str)
-        return getattr(scipy.integrate, self.method) if named else self.method
-
-
-class FlowState(ABC):
-    """What a flow is to the integrator: coordinates, their velocity, and how to read them."""
-
-    n_charts: int = 1
-
-    @abstractmethod
-    def start(self) -> FloatArray:
-        """First coordinates, shape=[n]."""
-
-    @abstractmethod
-    def velocity(self, coordinates: FloatArray) -> FloatArray:
-        """Velocity of the coordinates.
-
-        Parameters
-        ----------
-        coordinates : array, shape=[n]
-            Where the flow stands.
-
-        Returns
-        -------
-        velocity : array, shape=[n]
-        """
-
-    @abstractmethod
-    def read(self, coordinates: FloatArray) -> tuple[FloatArray, FloatArray, float]:
-        """Read off what the trajectory keeps.
-
-        Parameters
-        ----------
-        coordinates : array, shape=[n]
-            Where the flow stands.
-
-        Returns
-        -------
-        y : array
-            State of the flow.
-        theta : array, shape=[dim]
-            Parameter there.
-        loss : float
-            Loss there.
-        """
-
-    def settle(self, coordinates: FloatArray) -> FloatArray:
-        """Take note of a step that was made: called once after each.
-
-        Parameters
-        ----------
-        coordinates : array, shape=[n]
-            Where the flow stands.
-
-        Returns
-        -------
-        coordinates : array, shape=[n]
-            The array itself, or the same point in new coordinates where these serve no longer: the
-            event of a change of chart, after which the solver goes on in the new ones.
-        """
-        return coordinates
-
-    def probe(self) -> FloatArray:
-        """Evaluate the loss far from the start, by which flows are told apart that begin alike.
-
-        Returns
-        -------
-        losses : array, shape=[n_probes]
-            Empty where nothing is known of the loss.
-        """
-        return np.empty(0)
-
-    def memory(self) -> dict[str, Any]:
-        """What the velocity depends on besides the coordinates, to be saved with them.
-
-        Returns
-        -------
-        memory : dict of str to array
-            Empty where it depends on nothing else.
-        """
-        return {}
-
-    def restore(self, memory: dict[str, Any]) -> None:  # noqa: B027 - many remember nothing
-        """Take over what :meth:`memory` gave, in this run or another one.
-
-        Parameters
-        ----------
-        memory : dict of str to array
-            From :meth:`memory`.
-        """
+Tick = Callable[[float, int, FloatArray], None]
+"""To be called after each step, with the time, the number of steps and the coordinates."""
 
 
 class _Record:
     """States at the times asked for, in arrays that are made once."""
 
-    def __init__(self, times: FloatArray, first: tuple[FloatArray, FloatArray, float]) -> None:
+    def __init__(self, times: FloatArray, first: State) -> None:
         self.times, self.count = times, 0
         self.loss = np.empty(times.size)
         self.y = np.empty((times.size, *first[0].shape))
         same = first[0] is first[1]
         self.theta = self.y if same else np.empty((times.size, *first[1].shape))
 
-    def add(self, state: tuple[FloatArray, FloatArray, float]) -> None:
+    def add(self, state: State) -> None:
         self.y[self.count], self.theta[self.count], self.loss[self.count] = state
         self.count += 1
 
@@ -581,8 +316,10 @@ def integrate(state: FlowState, settings: Settings, label: str) -> Trajectory:
         if earlier is None or earlier.checkpoint is None:
             run.begin()
         else:
-            _check_fits(earlier, earlier.checkpoint, run)
+            remembered = state.memory()
+            check_fits(earlier, earlier.checkpoint, run.origin, remembered, run.first, run.end)
             if earlier.checkpoint.t == run.end:
+                run.record.passed(earlier, run.end)
                 if earlier.success:
                     return earlier
                 message = "".join((_REACHED, *earlier.message.partition(_RESUMED)[1:]))
@@ -611,7 +348,7 @@ def origin(state: FlowState, settings: Settings, label: str) -> Origin:
         return _Run(state, settings, label).origin
 
 
-def _advance(run: _Run, tick: Callable[[float, int, FloatArray], None]) -> tuple[str, str]:
+def _advance(run: _Run, tick: Tick) -> tuple[str, str]:
     """Make steps until the end, with a checkpoint now and then.
 
     Returns what stopped them, and what kept a checkpoint from being written.
@@ -648,109 +385,13 @@ def _try_to_save(trajectory: Trajectory, path: str | Path | None, warn: bool) ->
     return ""
 
 
-def _check_fits(earlier: Trajectory, whole: Checkpoint, run: _Run) -> None:
-    """Refuse a checkpoint of another flow, of other settings, or with numbers that cannot be."""
-    there, here, remembered = whole.origin, run.origin, run.state.memory()
-    known = there.coordinates
-    if known.shape != here.coordinates.shape or whole.memory.keys() != remembered.keys():
-        raise InputError(
-            f"resume continues the flow it came from: its state has {known.size} numbers and "
-            f"remembers {sorted(whole.memory)}, that of this flow {here.coordinates.size} and "
-            f"{sorted(remembered)}"
-        )
-    if there.t != here.t:
-        raise InputError(
-            f"resume continues from t = {whole.t:.4g} a run that began at t = {there.t:.4g}; "
-            f"t_span must begin there, not at {here.t:.4g}"
-        )
-    if not (same_numbers(known, here.coordinates) and same_numbers(there.loss, here.loss)):
-        raise InputError(
-            "resume continues the flow it came from, which had another start or another loss: "
-            f"{there.loss:.6g} there, {here.loss:.6g} here"
-        )
-    if not same_numbers(there.velocity, here.velocity):
-        raise InputError(
-            "resume continues the flow it came from, which left this start at the speed "
-            f"{lengths(there.velocity):.6g}, not {lengths(here.velocity):.6g}; is it "
-            "another metric or another loss?"
-        )
-    if not (
-        same_numbers(there.ahead, here.ahead) and all(map(same_numbers, there.probe, here.probe))
-    ):
-        raise InputError(
-            "resume continues the flow it came from, which goes on otherwise after the same "
-            "start; is it another metric, another loss, or other data?"
-        )
-    names = ("rtol", "atol", "method", "max_step", "first_step")
-    differ = [name for name in names if getattr(there, name) != getattr(here, name)]
-    if differ:
-        wanted, got = (
-            ", ".join(f"{name} = {getattr(origin, name)}" for name in differ)
-            for origin in (there, here)
-        )
-        raise InputError(
-            f"resume continues a run with {wanted}, got {got}; give the same, or start anew "
-            "without resume"
-        )
-    _check_sound(earlier, whole, run)
-    if whole.t > run.end:
-        raise InputError(
-            f"resume continues a run that went to t = {whole.t:.4g} already, beyond the end "
-            f"{run.end:.4g} asked for; give that end, or start anew without resume"
-        )
-    if whole.t == run.end:
-        run.record.passed(earlier, whole.t)
-
-
-def _check_sound(earlier: Trajectory, whole: Checkpoint, run: _Run) -> None:
-    """Refuse numbers from which a flow would come to no end, or to another one."""
-    n, (y, theta, _) = len(earlier.t), run.first
-    alike = {
-        "coordinates": (whole.coordinates, run.origin.coordinates),
-        "velocity": (whole.velocity, run.origin.coordinates if whole.velocity.size else ()),
-        "t": (earlier.t, np.empty(n)),
-        "y": (earlier.y, np.empty((n, *y.shape))),
-        "theta": (earlier.theta, np.empty((n, *theta.shape))),
-        "times": ([whole.t, whole.step, whole.mark], np.empty(3)),
-        **{f"memory of {n}": (whole.memory[n], now) for n, now in run.state.memory().items()},
-    }
-    wrong = [
-        name
-        for name, (got, wanted) in alike.items()
-        if np.shape(got) != np.shape(wanted) or not np.all(np.isfinite(got))
-    ]
-    if np.shape(earlier.loss) != (n,):
-        wrong.append("loss")
-    if wrong or whole.step < 0 or whole.t < run.origin.t:
-        raise InputError(
-            f"resume continues a trajectory as it was left, and this one is damaged ({wrong}): "
-            "shapes differ, or numbers are not finite; start anew without resume"
-        )
-
-
-def same_numbers(one: Scalars, other: Scalars) -> bool:
-    """Whether two numbers or vectors are the same but for what another machine may change.
-
-    Parameters
-    ----------
-    one, other : Scalars
-        The second one tells the size.
-    """
-    if np.shape(one) != np.shape(other):
-        return False
-    # In units of the largest, since squares under- and overflow.
-    unit = units(np.max(np.abs([one, other]), initial=0.0))
-    here, there = np.asarray(one) / unit, np.asarray(other) / unit
-    return bool(np.linalg.norm(here - there) <= _ROUNDING * np.linalg.norm(there))
-
-
 def _crawls(gained: float, elapsed: float, left: float) -> bool:
     """Whether the last steps led nowhere, by what went before and by what is left."""
     return gained < 1e-3 * elapsed and _PATIENCE * left > _MOST_STEPS * gained
 
 
 @contextmanager
-def _progress(settings: Settings, label: str, state: FlowState) -> Iterator[Any]:
+def _progress(settings: Settings, label: str, state: FlowState) -> Iterator[Tick]:
     """Progress bar over the time of the flow; yields a function to call after each step."""
     columns = [
         TextColumn("{task.description:>10}"),

@@ -6,88 +6,74 @@ import numpy as np
 
 from liftflow.doors import Guarded, door
 from liftflow.errors import InputError
-from liftflow.flows.integrate import FlowState, Settings, integrate
-from liftflow.flows.parameter import check_loss, probe_loss
-from liftflow.flows.trajectory import Trajectory
+from liftflow.flows.integrate import integrate
+from liftflow.flows.settings import Settings
+from liftflow.flows.state import FlowState, State, TrainingState
+from liftflow.flows.trajectory import Memory, Trajectory
 from liftflow.losses.base import Loss, as_gradient, as_value
 from liftflow.manifolds import InvariantSet
 from liftflow.metrics import Cometric, intrinsic_cometric
-from liftflow.typing import FloatArray, OneLifted, OnTimes, as_array
+from liftflow.typing import FloatArray, OneLifted, OneTheta, OnTimes, as_array
 
 REANCHOR_RATIO = 10.0
 """An anchor path this many times smaller than the best one through its node is given up."""
 
 
-class _FullState(FlowState):
+class _FullState(TrainingState):
     """All entries of z; θ is recovered only where the loss needs it."""
 
     def __init__(
-        self,
-        invariant_set: InvariantSet,
-        loss: Loss,
-        theta: FloatArray,
-        cometric: Cometric | None,
+        self, invariant_set: InvariantSet, loss: Loss, theta: OneTheta, cometric: Cometric | None
     ) -> None:
-        self.architecture = invariant_set.architecture
-        self.cometric = (
-            intrinsic_cometric(self.architecture, invariant_set.theta0)
-            if cometric is None
-            else cometric
-        )
-        self.loss, self.theta = loss, theta
+        super().__init__(invariant_set.architecture, loss, theta)
+        if cometric is None:
+            cometric = intrinsic_cometric(self.architecture, invariant_set.theta0)
+        self.cometric = cometric
 
     def start(self) -> FloatArray:
         return np.ravel(self.architecture.lift(self.theta))
 
-    def _on_image(self, coordinates: FloatArray, near: FloatArray) -> FloatArray:
+    def _on_image(self, coordinates: FloatArray) -> OneLifted:
         # The solver leaves the image by its local error; K and f live on the image.
         z = coordinates.reshape(self.architecture.lifted_shape)
-        return self.architecture.project_to_image(z, near=near)
+        return self.architecture.project_to_image(z, near=self.theta)
 
     def velocity(self, coordinates: FloatArray) -> FloatArray:
-        z = self._on_image(coordinates, self.theta)
+        z = self._on_image(coordinates)
         theta = self.cometric.follow(z, self.theta)
         gradient = as_gradient(self.loss.gradient(z, theta), self.loss, z.shape)
         return -np.ravel(self.cometric.apply(z, gradient, near=theta))
 
-    def read(self, coordinates: FloatArray) -> tuple[FloatArray, FloatArray, float]:
-        z = self._on_image(coordinates, self.theta)
+    def read(self, coordinates: FloatArray) -> State:
+        z = self._on_image(coordinates)
         theta = self.cometric.point(z, near=self.theta)
         value = as_value(self.loss.value(z, theta), self.loss)
-        state = coordinates.reshape(self.architecture.lifted_shape)
-        return state, theta, value
-
-    def probe(self) -> FloatArray:
-        return probe_loss(self.loss, self.architecture, self.theta)
+        return coordinates.reshape(self.architecture.lifted_shape), theta, value
 
     def settle(self, coordinates: FloatArray) -> FloatArray:
         # Signs are handed on from step to step: from one kept time to the next they may well turn,
         # and the stages of a step that is given up lead astray.
-        self.theta = self.cometric.follow(self._on_image(coordinates, self.theta), self.theta)
+        self.theta = self.cometric.follow(self._on_image(coordinates), self.theta)
         return coordinates
 
-    def memory(self) -> dict[str, Any]:
+    def memory(self) -> Memory:
         return {"theta": self.theta}
 
-    def restore(self, memory: dict[str, Any]) -> None:
+    def restore(self, memory: Memory) -> None:
         self.theta = memory["theta"]
 
 
-class _BasisState(FlowState):
+class _BasisState(TrainingState):
     """Products along the basis paths of a chart: O(edges) and one backpropagation each time."""
 
     def __init__(
-        self,
-        invariant_set: InvariantSet,
-        loss: Loss,
-        theta: FloatArray,
-        cometric: Cometric | None,
+        self, invariant_set: InvariantSet, loss: Loss, theta: OneTheta, cometric: Cometric | None
     ) -> None:
         if cometric is not None:
             raise InputError("a cometric of one's own acts on all of z; use coordinates='full'")
-        self.architecture, self.laws = invariant_set.architecture, invariant_set.laws0
-        self.loss, self.theta = loss, theta
-        self.first_chart = self.chart = self.architecture.basis_chart(theta)
+        super().__init__(invariant_set.architecture, loss, theta)
+        self.laws = invariant_set.laws0
+        self.first_chart = self.chart = invariant_set.architecture.basis_chart(theta)
         self.settled, self.known = theta, self.start()
 
     def start(self) -> FloatArray:
@@ -104,17 +90,11 @@ class _BasisState(FlowState):
 
     def velocity(self, coordinates: FloatArray) -> FloatArray:
         self._move(coordinates)
-        gradient = self.loss.parameter_gradient(self.theta, self.architecture)
-        gradient = as_gradient(gradient, self.loss, self.theta.shape)
-        return -self.chart.push_forward(self.theta, gradient)
+        return -self.chart.push_forward(self.theta, self.gradient(self.theta))
 
-    def read(self, coordinates: FloatArray) -> tuple[FloatArray, FloatArray, float]:
+    def read(self, coordinates: FloatArray) -> State:
         theta = self._recover(coordinates)
-        value = as_value(self.loss.parameter_value(theta, self.architecture), self.loss)
-        return self.first_chart.coordinates(theta), theta, value
-
-    def probe(self) -> FloatArray:
-        return probe_loss(self.loss, self.architecture, self.theta)
+        return self.first_chart.coordinates(theta), theta, self.value(theta)
 
     def settle(self, coordinates: FloatArray) -> FloatArray:
         self._move(coordinates)
@@ -127,16 +107,16 @@ class _BasisState(FlowState):
         self.known = self.start()
         return self.known.copy()
 
-    def memory(self) -> dict[str, Any]:
+    def memory(self) -> Memory:
         return {"theta": self.theta, "known": self.known, **self.chart.memory()}
 
-    def restore(self, memory: dict[str, Any]) -> None:
+    def restore(self, memory: Memory) -> None:
         self.theta = self.settled = memory["theta"]
         self.known = memory["known"]
         self.chart = self.chart.restored(memory)
 
 
-_STATES: dict[str, Any] = {"full": _FullState, "basis": _BasisState}
+_STATES = {"full": _FullState, "basis": _BasisState}
 
 
 class IntrinsicFlow(Guarded):
@@ -150,7 +130,6 @@ class IntrinsicFlow(Guarded):
         ``full``: all entries of z. ``basis``: the products along D − |H| basis paths of a ReLU
         network, at the cost of O(edges) and one backpropagation an evaluation, whatever the
         number of paths. ``auto``: the best of the two for the architecture.
-
     cometric : Cometric, optional
         By default that of the invariant set; another one, with full coordinates, for metric
         families of one's own and for negative controls.
@@ -171,7 +150,7 @@ class IntrinsicFlow(Guarded):
     ) -> None:
         if coordinates not in ("auto", *_STATES):
             raise InputError(f"coordinates must be auto, full or basis, got {coordinates!r}")
-        self.invariant_set, self.loss, self.cometric = invariant_set, check_loss(loss), cometric
+        self.invariant_set, self.loss, self.cometric = invariant_set, loss, cometric
         own = invariant_set.architecture.coordinates
         self.coordinates = own if coordinates == "auto" else coordinates
 
@@ -184,13 +163,8 @@ class IntrinsicFlow(Guarded):
         ----------
         z0 : OneLifted, optional
             By default φ(θ₀); a network with too many paths to list starts nowhere else.
-        t_span : tuple of float
-            First and last time.
         **settings
-            ``rtol=1e-8``, ``atol=1e-10``, ``method="RK45"``, ``n_times=101`` or ``t_eval``,
-            ``max_step``, ``first_step``, ``progress=False``, ``memory_limit=8e9``,
-            ``checkpoint=path``, ``resume=trajectory``; see
-            :class:`~liftflow.flows.Settings`.
+            Of :class:`~liftflow.flows.Settings`, such as ``rtol=1e-8``.
 
         Returns
         -------

@@ -31,7 +31,7 @@ from liftflow.files import (
     replacing,
     write_arrays,
 )
-from liftflow.flows.compare import Comparison, Plan
+from liftflow.flows.compare import Comparison, Plan, agreed
 from liftflow.losses import Loss
 from liftflow.manifolds import InvariantSet
 from liftflow.typing import OnTimes, shown
@@ -112,7 +112,7 @@ class Sweep:
                 f"{own['max_deviation']:.1e}",
                 "" if control is None else f"{control:.3g}",
                 str(own["n_charts"]),
-                "well" if own["success_parameter"] and own["success_intrinsic"] else "early",
+                "well" if _ended_well(own) else "early",
             )
         return table
 
@@ -122,9 +122,47 @@ class Sweep:
 
     def plot(self) -> "Figure":
         """Draw the deviation of every run over time."""
-        from liftflow.flows.plotting import plot_sweep
+        from liftflow.flows import plotting
 
-        return plot_sweep(self)
+        losses, gaps = [], []
+        labels = ["parameter flow", "intrinsic flow", "control: laws of another θ₀"]
+        for run in self.runs:
+            by_theta, by_z, control = labels
+            losses.append(plotting.Curve(run.t, run.loss_parameter, plotting.PARAMETER, by_theta))
+            losses.append(plotting.Curve(run.t, run.loss_intrinsic, plotting.INTRINSIC, by_z))
+            gaps.append(plotting.Curve(run.t[1:], run.deviation[1:], plotting.DEVIATION, by_z))
+            if run.control_deviation.size:
+                values = run.control_deviation[1:]
+                gaps.append(plotting.Curve(run.t[1:], values, plotting.CONTROL, control))
+            labels = ["", "", ""]  # once for all runs
+        panels = [
+            (self._verdict(), "loss", losses),
+            ("Deviation from the parameter flow", plotting.GAP, gaps),
+        ]
+        return plotting.draw(panels, (9, 3.8))
+
+    def _verdict(self) -> str:
+        """In how many runs the flows agree, in a line."""
+        everything = [run.summary for run in self.runs]
+        summaries = [own for own in everything if not np.isnan(own["max_deviation"])]
+        parted = [
+            own["max_deviation"]
+            for own in summaries
+            if not agreed(own["max_deviation"], own["rtol"], own["control_deviation"])
+        ]
+        n_early = sum(not _ended_well(own) for own in everything)
+        early = f", {n_early} ended early" if n_early else ""
+        if everything and not summaries:
+            return f"Flows not compared in {len(everything)} runs{early}"
+        if parted:
+            count = f"{len(parted)} of {len(summaries)}"
+            return f"In {count} runs flows part, by {max(parted):.1e}{early}"
+        largest = max((own["max_deviation"] for own in summaries), default=0.0)
+        return f"In {len(summaries)} runs flows agree to {largest:.1e}{early}"
+
+
+def _ended_well(summary: dict[str, Any]) -> bool:
+    return summary["success_parameter"] and summary["success_intrinsic"]
 
 
 @door

@@ -14,6 +14,9 @@ from liftflow.typing import FloatArray, OnTimes
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+Memory = dict[str, np.ndarray]
+"""What the velocity of a flow depends on besides the coordinates, by names."""
+
 
 @dataclass(frozen=True, eq=False)
 class Origin:
@@ -23,20 +26,18 @@ class Origin:
     ----------
     t : float
         First time.
-    coordinates : array, shape=[n]
+    coordinates : FloatArray
         First state of the solver.
     loss : float
         Loss there.
-    velocity, ahead : array, shape=[n]
+    velocity, ahead : FloatArray
         Velocity of the coordinates there, and a short way along it.
-    probe : array, shape=[n_probes]
+    probe : FloatArray
         Losses far from there, which tell whether the loss and its data are the same.
-    rtol, atol : float
-        Tolerances.
     method : str
         Name of the solver.
-    max_step, first_step : float
-        As asked for; 0 where the solver finds the first step.
+    first_step : float
+        As asked for; 0 where the solver finds it.
     """
 
     t: float
@@ -58,19 +59,15 @@ class Checkpoint:
 
     Attributes
     ----------
-    t : float
-        Time.
-    coordinates, velocity : array, shape=[n]
+    coordinates, velocity : FloatArray
         State of the solver, and its velocity there; empty where the solver keeps more than that.
     step : float
         Length that the solver proposes for the next step; 0 where it keeps more than that.
-    n_steps : int
-        Steps so far.
     mark : float
         Time at which progress was last asked for.
-    n_evaluations, n_charts : int
+    n_steps, n_evaluations, n_charts : int
         Counts so far.
-    chart_times : array, shape=[n_changes]
+    chart_times : FloatArray
         Times at which the chart was changed.
     memory : dict of str to array
         What the flow remembers, such as its chart.
@@ -87,7 +84,7 @@ class Checkpoint:
     n_evaluations: int
     n_charts: int
     chart_times: FloatArray
-    memory: dict[str, Any]
+    memory: Memory
     origin: Origin
 
 
@@ -147,9 +144,9 @@ class Trajectory:
 
     def plot(self) -> "Figure":
         """Draw the loss over time."""
-        from liftflow.flows.plotting import plot_trajectory
+        from liftflow.flows.plotting import PARAMETER, Curve, draw
 
-        return plot_trajectory(self)
+        return draw([(self.message, "loss", [Curve(self.t, self.loss, PARAMETER)])], (5, 3.5))
 
     @door
     def save(self, path: str | Path) -> None:
@@ -162,14 +159,13 @@ class Trajectory:
         OutputError
             The file cannot be written.
         """
-        values = {name: getattr(self, name) for name in _names(type(self)) - {"checkpoint"}}
-        if self.checkpoint is not None:
-            for name in _names(Checkpoint) - {"memory", "origin"}:
-                values[f"checkpoint.{name}"] = getattr(self.checkpoint, name)
-            for name in _names(Origin):
-                values[f"origin.{name}"] = getattr(self.checkpoint.origin, name)
-            for name, array in self.checkpoint.memory.items():
-                values[f"memory.{name}"] = array
+        values = {**vars(self)}
+        whole = values.pop("checkpoint")
+        if whole is not None:
+            own = {**vars(whole)}
+            parts = {"memory": own.pop("memory"), "origin": vars(own.pop("origin"))}
+            for kind, part in {"checkpoint": own, **parts}.items():
+                values |= {f"{kind}.{name}": value for name, value in part.items()}
         write_arrays(as_path(path), "trajectory", values)
 
     @classmethod
@@ -184,26 +180,23 @@ class Trajectory:
         DataError
             The file is not there, is damaged, was changed since, or holds something else.
         """
-        stored = read_arrays(as_path(path), "trajectory")
+        parts: dict[str, dict[str, Any]] = {"checkpoint": {}, "memory": {}, "origin": {}, "": {}}
         try:
-            whole = None
-            if "checkpoint.t" in stored:
-                parts = _take(stored, "checkpoint.", _names(Checkpoint) - {"memory", "origin"})
-                origin = Origin(**_take(stored, "origin.", _names(Origin)))
-                own = [name for name in stored if name.startswith("memory.")]
-                memory = {name.removeprefix("memory."): stored.pop(name) for name in own}
-                whole = Checkpoint(**parts, memory=memory, origin=origin)
-            values = _take(stored, "", _names(cls) - {"checkpoint"})
+            for name, value in read_arrays(as_path(path), "trajectory").items():
+                kind, dot, own = name.partition(".")
+                parts[kind if dot else ""][own or name] = value
+            whole, values = None, parts.pop("")
+            if any(parts.values()):
+                parts["checkpoint"]["origin"] = _exactly(Origin, parts["origin"])
+                whole = _exactly(Checkpoint, parts["checkpoint"] | {"memory": parts["memory"]})
+            return _exactly(cls, values | {"checkpoint": whole})
         except KeyError as error:
-            raise DataError(f"{path} holds no trajectory: {error} is not in it") from error
-        if stored:
-            raise DataError(f"{path} holds no trajectory: {sorted(stored)} are not of one")
-        return cls(**values, checkpoint=whole)
+            raise DataError(f"{path} holds no trajectory: not as one are {error}") from error
 
 
-def _take(stored: dict[str, Any], prefix: str, names: set[str]) -> dict[str, Any]:
-    return {name: stored.pop(f"{prefix}{name}") for name in names}
-
-
-def _names(cls: type) -> set[str]:
-    return {f.name for f in fields(cls)}
+def _exactly(cls: type, values: dict[str, Any]) -> Any:
+    """Make one of a dataclass, whose fields are these and no others."""
+    apart = values.keys() ^ {each.name for each in fields(cls)}
+    if apart:
+        raise KeyError(", ".join(sorted(apart)))
+    return cls(**values)

@@ -7,9 +7,9 @@ from liftflow.manifolds.bundle import LiftQuotientMetric as LiftQuotientMetric
 from liftflow.manifolds.charts import ChartedImage as ChartedImage
 from liftflow.manifolds.charts import ChartMetric as ChartMetric
 from liftflow.manifolds.charts import chart_manifold as chart_manifold
-from liftflow.manifolds.flat import CoordinateMetric as CoordinateMetric
-from liftflow.manifolds.flat import FlatImage as FlatImage
-from liftflow.manifolds.flat import FlatMetric as FlatMetric
+from liftflow.manifolds.flattened import CoordinateMetric as CoordinateMetric
+from liftflow.manifolds.flattened import FlatImage as FlatImage
+from liftflow.manifolds.flattened import FlatMetric as FlatMetric
 from liftflow.manifolds.images import LiftedImage as LiftedImage
 from liftflow.manifolds.images import MatrixImage as MatrixImage
 from liftflow.manifolds.images import PathImage as PathImage

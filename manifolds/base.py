@@ -1,12 +1,14 @@
 """The invariant set of a parameter, as a geomstats manifold."""
 
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import geomstats.backend as gs
 import numpy as np
 from geomstats.geometry.base import LevelSet
-from geomstats.geometry.euclidean import Euclidean
+from geomstats.geometry.euclidean import CanonicalEuclideanMetric, Euclidean
+from geomstats.geometry.manifold import Manifold
+from geomstats.geometry.riemannian_metric import RiemannianMetric
 
 from liftflow.architectures import Architecture
 from liftflow.architectures.base import architecture_of
@@ -14,18 +16,19 @@ from liftflow.doors import doors
 from liftflow.errors import ArchitectureError, InputError
 from liftflow.manifolds.bundle import LiftBundle, LiftQuotientMetric
 from liftflow.manifolds.charts import chart_manifold
-from liftflow.manifolds.images import image_manifold, random_tangent_vec
-from liftflow.manifolds.parameters import ParameterMetric
+from liftflow.manifolds.images import RandomVectors, image_manifold
+from liftflow.metrics.cometric import TangentSpaces
 from liftflow.metrics.geodesic import GEODESIC_RTOL, GeodesicSolver
 from liftflow.metrics.geometry import HorizontalMetric
-from liftflow.metrics.horizontal import TangentSpaces
 from liftflow.typing import (
     FloatArray,
     Laws,
     Lifted,
+    Matrix,
     OneTheta,
     Rng,
     Scalars,
+    States,
     Tangent,
     Theta,
     as_array,
@@ -33,6 +36,18 @@ from liftflow.typing import (
     as_own,
     freeze,
 )
+
+
+class ParameterMetric(CanonicalEuclideanMetric):
+    """The Euclidean metric of ℝᴰ, whose D × D identity is made only if someone asks for it."""
+
+    def __init__(self, space: Euclidean) -> None:
+        RiemannianMetric.__init__(self, space)  # that of geomstats' class fills the matrix
+
+    @cached_property
+    def metric_matrix_(self) -> Matrix:
+        """Identity matrix."""
+        return gs.eye(self._space.dim)
 
 
 @doors
@@ -53,7 +68,7 @@ class InducedMetric(HorizontalMetric):
 
     # How this metric lies below the parameters: it is theirs.
 
-    def _point_above(self, point: FloatArray) -> FloatArray:
+    def _point_above(self, point: FloatArray, near: FloatArray | None = None) -> FloatArray:
         return point
 
     def _vector_above(self, theta: FloatArray, vector: FloatArray) -> FloatArray:
@@ -86,19 +101,12 @@ class InducedMetric(HorizontalMetric):
         """Euclidean inner product of tangent vectors."""
         return (tangent_vec_a * tangent_vec_b).sum(axis=-1)
 
-    def geodesic_equation(self, state: Any) -> FloatArray:
-        """Evaluate the geodesic equation, θ'' = −∂hᵀ(∂h∂hᵀ)⁻¹ ∂²h[θ', θ'].
+    def squared_norm(self, vector: Tangent, base_point: Theta | None = None) -> Scalars:
+        """Euclidean square of tangent vectors."""
+        return (vector * vector).sum(axis=-1)
 
-        Parameters
-        ----------
-        state : array-like, shape=[..., 2, D]
-            Position and velocity.
-
-        Returns
-        -------
-        derivative : array, shape=[..., 2, D]
-            Velocity and acceleration.
-        """
+    def geodesic_equation(self, state: States) -> States:
+        """Evaluate the geodesic equation, θ'' = −∂hᵀ(∂h∂hᵀ)⁻¹ ∂²h[θ', θ']."""
         shape = (2, *self._space.shape)
         state = as_array(state, "state", shape, differentiable=False)
         theta, velocity = state[..., 0, :], state[..., 1, :]
@@ -113,7 +121,7 @@ class InducedMetric(HorizontalMetric):
 
 
 @doors
-class InvariantSet(LevelSet):
+class InvariantSet(RandomVectors, LevelSet):
     """The set 𝓜_θ₀ = {θ : h(θ) = h(θ₀)} that every gradient flow from θ₀ stays on.
 
     A geomstats ``LevelSet`` in ``Euclidean(D)``, with the induced metric. With the intrinsic
@@ -216,13 +224,7 @@ class InvariantSet(LevelSet):
         return self.architecture.project_to_tangent(base_point, vector)
 
     def projection(self, point: Theta) -> Theta:
-        """Move a nearby parameter onto the set.
-
-        Returns
-        -------
-        theta : Theta
-            For a ReLU network, the one point of the same fibre of φ on the set.
-        """
+        """Move a nearby parameter onto the set; of a ReLU network, within its fibre of φ."""
         return self.architecture.project_to_laws(point, self.laws0)
 
     def random_point(self, n_samples: int = 1, bound: float = 1.0, rng: Rng = None) -> Theta:
@@ -237,16 +239,6 @@ class InvariantSet(LevelSet):
         """
         return self.projection(bound * self.architecture.random_point(n_samples, rng))
 
-    def random_tangent_vec(self, base_point: Theta, n_samples: int = 1, rng: Rng = None) -> Tangent:
-        """Draw standard normal vectors and project them, one for each base point.
-
-        Parameters
-        ----------
-        n_samples : int
-            With several, ``base_point`` is one point.
-        """
-        return random_tangent_vec(self, base_point, n_samples, rng)
-
     def lift(self, theta: Theta) -> Lifted:
         """Lift a parameter to z = φ(θ)."""
         return self.architecture.lift(theta)
@@ -255,17 +247,12 @@ class InvariantSet(LevelSet):
         """Recover a parameter of the set from z, in the sign gauge of θ₀."""
         return self.architecture.recover(z, self.laws0, near=self.theta0)
 
-    def chart(self, theta: OneTheta | None = None) -> Any:
+    def chart(self, theta: OneTheta | None = None) -> Manifold:
         """Return the manifold of coordinates of the image about φ(θ), where tensors have entries.
 
         Its metric has ``metric_matrix``, ``cometric_matrix``, ``christoffels`` and what geomstats
         makes of them. Coordinates are the products along D − |H| basis paths for a ReLU network,
-        the entries of Z for matrices of full rank.
-
-        Parameters
-        ----------
-        theta : OneTheta, optional
-            By default θ₀.
+        the entries of Z for matrices of full rank. By default it is about φ(θ₀).
 
         Raises
         ------
@@ -279,30 +266,26 @@ class InvariantSet(LevelSet):
         """The lift φ as a fibre bundle over the image."""
         return LiftBundle(self)
 
-    def equip_with_quotient(self) -> Any:
+    def equip_with_quotient(self) -> Manifold:
         """Return the image with geomstats's quotient metric over :attr:`fiber_bundle`.
 
-        The same metric as that of :meth:`image`, found another way, and slower: a check on it.
-
-        Returns
-        -------
-        quotient : geomstats.geometry.manifold.Manifold
-            Also kept as the attribute ``quotient``.
+        The same metric as that of :meth:`image`, found another way, and slower: a check on it. It
+        is also kept as the attribute ``quotient``.
 
         Raises
         ------
         NotIntrinsicError
-            No closed form of the metric exists at this θ₀, so the fibres are not equidistant.
+            There is no intrinsic metric at this θ₀: the fibres are not equidistant.
         """
         self.quotient = self.image().equip_with_metric(LiftQuotientMetric, total_space=self)
         return self.quotient
 
-    def image(self) -> Any:
+    def image(self) -> Manifold:
         """Return the manifold φ(𝓜_θ₀), equipped with its intrinsic metric.
 
         Raises
         ------
         NotIntrinsicError
-            No closed form of the metric exists at this θ₀.
+            There is none at this θ₀: no closed form exists, nor can θ be recovered from z.
         """
         return image_manifold(self.architecture, self.theta0)

@@ -11,9 +11,18 @@ from liftflow.architectures.base import architecture_of
 from liftflow.doors import doors
 from liftflow.errors import InputError
 from liftflow.linalg import ROUNDING, over_batch
+from liftflow.metrics.cometric import LiftSpaces
 from liftflow.metrics.geodesic import GeodesicSolver
-from liftflow.metrics.horizontal import LiftSpaces
-from liftflow.typing import FloatArray, Lifted, LiftedTangent, Scalars, Tangent, Theta, as_array
+from liftflow.typing import (
+    Covector,
+    FloatArray,
+    Lifted,
+    LiftedTangent,
+    Scalars,
+    Tangent,
+    Theta,
+    as_array,
+)
 
 
 class LeastSquaresSpaces(LiftSpaces):
@@ -22,8 +31,9 @@ class LeastSquaresSpaces(LiftSpaces):
     def __init__(self, architecture: Architecture) -> None:
         self.architecture = architecture
 
-    def _solve(self, theta: FloatArray, lifted_vec: FloatArray) -> FloatArray:
-        return self.architecture.solve_vjp(theta, self.architecture.solve_jvp(theta, lifted_vec))
+    def _solve(self, theta: Theta, lifted_vec: LiftedTangent) -> Covector:
+        phi = self.architecture.phi
+        return phi.solve_transposed(theta, phi.solve(theta, lifted_vec))
 
 
 class HorizontalAligner(AlignerAlgorithm):
@@ -42,10 +52,7 @@ class HorizontalAligner(AlignerAlgorithm):
     def align(self, point: Theta, base_point: Theta) -> Theta:
         """Find the point of a fibre that a horizontal geodesic from a base point reaches.
 
-        Returns
-        -------
-        aligned_point : Theta
-            In the fibre of ``point``, and on the invariant set.
+        It lies on the invariant set.
 
         Raises
         ------
@@ -90,13 +97,7 @@ class LiftBundle(FiberBundle):
     def tangent_riemannian_submersion(
         self, tangent_vec: Tangent, base_point: Theta
     ) -> LiftedTangent:
-        """Push a tangent vector forward, ∂φ(θ) v.
-
-        Parameters
-        ----------
-        base_point : Theta
-            Point θ of the total space.
-        """
+        """Push a tangent vector forward, ∂φ(θ) v."""
         return self._architecture.lift_jvp(base_point, tangent_vec)
 
     def lift(self, point: Lifted) -> Theta:
@@ -158,13 +159,7 @@ class LiftBundle(FiberBundle):
     def is_vertical(
         self, tangent_vec: Tangent, base_point: Theta, atol: float = gs.atol
     ) -> Scalars:
-        """Check that a tangent vector has no horizontal part.
-
-        Parameters
-        ----------
-        atol : float
-            Tolerance of the entries, relative to the largest of the vector.
-        """
+        """Check that a tangent vector has no horizontal part, with a tolerance as above."""
         gap = np.abs(self.horizontal_projection(tangent_vec, base_point))
         return np.max(gap, axis=-1) <= atol * np.max(np.abs(tangent_vec), axis=-1)
 
@@ -175,12 +170,8 @@ class LiftBundle(FiberBundle):
 
         :math:`A_a b = ver ∇_{hor a} hor b + hor ∇_{hor a} ver b`. The first part is half the
         vertical part of the bracket of two gradient fields, the second minus its transpose,
-        :math:`−∂φ^+ ∂²φ[hor a, ver b]`. So it measures by how much the Frobenius property fails.
-
-        Returns
-        -------
-        vector : Tangent
-            Vertical if b is horizontal, horizontal if b is vertical.
+        :math:`−∂φ^+ ∂²φ[hor a, ver b]`. So it measures by how much the Frobenius property fails. It
+        is vertical if b is horizontal, horizontal if b is vertical.
 
         References
         ----------
@@ -203,10 +194,8 @@ class LiftQuotientMetric(QuotientMetric):
 
     Parameters
     ----------
-    space : geomstats.geometry.manifold.Manifold
-        The base of the bundle.
-    total_space : geomstats.geometry.manifold.Manifold
-        With a fibre bundle over ``space``.
+    space, total_space : geomstats.geometry.manifold.Manifold
+        The base of the bundle, and the space that has the bundle.
     signature : tuple of int, optional
         As in geomstats.
     """

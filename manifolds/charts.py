@@ -1,11 +1,10 @@
 """Coordinates of the images, in which tensors have entries."""
 
 from functools import singledispatch
-from typing import Any
 
 import geomstats.backend as gs
 import numpy as np
-from geomstats.geometry.base import DiffeomorphicManifold
+from geomstats.geometry.base import DiffeomorphicManifold, LevelSet
 from geomstats.geometry.diffeo import Diffeo
 from geomstats.geometry.manifold import Manifold
 
@@ -13,13 +12,14 @@ from liftflow.architectures import Architecture, DeepLinear, ProductArchitecture
 from liftflow.architectures.base import architecture_of
 from liftflow.architectures.paths import BasisPathChart
 from liftflow.doors import door, doors
-from liftflow.manifolds.flat import CoordinateMetric
+from liftflow.manifolds.flattened import CoordinateMetric
 from liftflow.typing import (
     FloatArray,
     Matrix,
     OneTheta,
     Rng,
     Scalars,
+    States,
     Symbols,
     Tangent,
     Theta,
@@ -30,13 +30,10 @@ from liftflow.typing import (
 
 @door
 @singledispatch
-def chart_manifold(architecture: Architecture, invariant_set: Any, theta: OneTheta) -> Manifold:
+def chart_manifold(
+    architecture: Architecture, invariant_set: LevelSet, theta: OneTheta
+) -> Manifold:
     """Return the manifold of coordinates of the image about φ(θ); each family registers its own.
-
-    Parameters
-    ----------
-    invariant_set : InvariantSet
-        That of the architecture through θ.
 
     Raises
     ------
@@ -52,13 +49,10 @@ def chart_manifold(architecture: Architecture, invariant_set: Any, theta: OneThe
 class BasisPathCoordinates(Diffeo):
     """Coordinates x of a ReLU network's image to the parameter Ψ(x, h(θ₀)) above.
 
-    Parameters
-    ----------
-    invariant_set : InvariantSet
-        Of a ReLU network: φ is a local isometry from it.
+    φ is a local isometry from the invariant set.
     """
 
-    def __init__(self, invariant_set: Any, chart: BasisPathChart) -> None:
+    def __init__(self, invariant_set: LevelSet, chart: BasisPathChart) -> None:
         self.invariant_set, self.chart = invariant_set, chart
 
     def __call__(self, base_point: Theta) -> Theta:
@@ -75,13 +69,7 @@ class BasisPathCoordinates(Diffeo):
         base_point: Theta | None = None,
         image_point: Theta | None = None,
     ) -> Tangent:
-        """Lift a velocity of the coordinates horizontally.
-
-        Parameters
-        ----------
-        image_point : Theta, optional
-            One of the two.
-        """
+        """Lift a velocity of the coordinates horizontally, at one of the two points."""
         theta = self(base_point) if image_point is None else image_point
         above = self.chart.lift_tangent(theta, tangent_vec)
         # Two velocities above differ by a rescaling, which is orthogonal to the invariant set.
@@ -93,13 +81,7 @@ class BasisPathCoordinates(Diffeo):
         image_point: Theta | None = None,
         base_point: Theta | None = None,
     ) -> Tangent:
-        """Push a velocity of θ forward to the coordinates.
-
-        Parameters
-        ----------
-        base_point : Theta, optional
-            One of the two.
-        """
+        """Push a velocity of θ forward to the coordinates, at one of the two points."""
         theta = self(base_point) if image_point is None else image_point
         return self.chart.push_forward(theta, image_tangent_vec)
 
@@ -112,7 +94,7 @@ class ChartMetric(CoordinateMetric):
     normal to it, so that ∂x does not see it: x'' = ∂²x(θ)[θ', θ']. Hence the Christoffel symbols.
     """
 
-    def _frame(self, base_point: Any) -> tuple[FloatArray, FloatArray]:
+    def _frame(self, base_point: Theta) -> tuple[FloatArray, FloatArray]:
         """θ, and the horizontal lifts of the coordinate fields, shape=[..., dim, D]."""
         theta = self.diffeo(base_point)
         return theta, self.diffeo.tangent(np.eye(self._space.dim), image_point=theta[..., None, :])
@@ -129,13 +111,7 @@ class ChartMetric(CoordinateMetric):
         return rows @ np.swapaxes(rows, -1, -2)
 
     def christoffels(self, base_point: Theta = None) -> Symbols:
-        r"""Christoffel symbols, exactly: :math:`Γ(v, w) = −∂²x(θ)[hor v, hor w]`.
-
-        Returns
-        -------
-        christoffels : Symbols
-            The contravariant index is the first, as in geomstats.
-        """
+        r"""Christoffel symbols, exactly: :math:`Γ(v, w) = −∂²x(θ)[hor v, hor w]`."""
         theta, frame = self._frame(base_point)
         refuse_beyond(float(self._space.dim) ** 2 * theta.size, "Christoffel symbols")
         bent = self.diffeo.chart.hessian(
@@ -143,18 +119,8 @@ class ChartMetric(CoordinateMetric):
         )
         return -np.moveaxis(bent, -1, -3)
 
-    def geodesic_equation(self, state: Any) -> FloatArray:
-        """Velocity and acceleration of a geodesic, in O(edges) and one solve with the Laplacian.
-
-        Parameters
-        ----------
-        state : array-like, shape=[..., 2, dim]
-            Position and velocity.
-
-        Returns
-        -------
-        derivative : array, shape=[..., 2, dim]
-        """
+    def geodesic_equation(self, state: States) -> States:
+        """Velocity and acceleration of a geodesic, in O(edges) and one solve with the Laplacian."""
         state = as_array(state, "state", (2, *self._space.shape), differentiable=False)
         position, velocity = state[..., 0, :], state[..., 1, :]
         theta = self.diffeo(position)
@@ -166,15 +132,10 @@ class ChartMetric(CoordinateMetric):
 class ChartedImage(DiffeomorphicManifold):
     """The part of a ReLU network's image that is covered by basis paths, in their coordinates.
 
-    Parameters
-    ----------
-    invariant_set : InvariantSet
-        Of a ReLU network.
-    theta : OneTheta
-        Where the anchors are chosen, and from where the signs are taken.
+    Anchors are chosen at θ, and the signs are taken from there.
     """
 
-    def __init__(self, invariant_set: Any, theta: OneTheta) -> None:
+    def __init__(self, invariant_set: LevelSet, theta: OneTheta) -> None:
         chart = architecture_of(invariant_set, "invariant_set").basis_chart(theta)
         super().__init__(
             diffeo=BasisPathCoordinates(invariant_set, chart),
@@ -205,13 +166,7 @@ class ChartedImage(DiffeomorphicManifold):
     def is_tangent(
         self, vector: Tangent, base_point: Theta | None = None, atol: float = gs.atol
     ) -> Scalars:
-        """Check the shape: every vector is tangent.
-
-        Parameters
-        ----------
-        atol : float
-            Not used.
-        """
+        """Check the shape: every vector is tangent, whatever the tolerance."""
         lead = np.broadcast_shapes(np.shape(vector)[:-1], np.shape(base_point)[:-1])  # type: ignore[arg-type]
         return np.full(lead, np.shape(vector)[-1:] == self.shape)
 
@@ -237,13 +192,13 @@ class ChartedImage(DiffeomorphicManifold):
 
 
 @chart_manifold.register
-def _(architecture: ReLUNetwork, invariant_set: Any, theta: Any) -> ChartedImage:
+def _(architecture: ReLUNetwork, invariant_set: LevelSet, theta: OneTheta) -> ChartedImage:
     return ChartedImage(invariant_set, theta)
 
 
 @chart_manifold.register(DeepLinear)
 @chart_manifold.register(ProductArchitecture)
-def _(architecture: Architecture, invariant_set: Any, theta: Any) -> Manifold:
+def _(architecture: Architecture, invariant_set: LevelSet, theta: OneTheta) -> Manifold:
     architecture_of(invariant_set, "invariant_set")
     image = invariant_set.image()
     if image.dim < architecture.lifted_dim:
@@ -252,4 +207,4 @@ def _(architecture: Architecture, invariant_set: Any, theta: Any) -> Manifold:
             "numbers, so the entries of z are no coordinates; curvature, geodesics and parallel "
             "transport need none: use image().metric"
         )
-    return image.flat()
+    return image.flattened()

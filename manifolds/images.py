@@ -1,6 +1,7 @@
 """Images φ(𝓜_θ₀) of invariant sets, as geomstats manifolds with their intrinsic metric."""
 
 import math
+from collections.abc import Iterator
 from functools import singledispatch
 from typing import Any
 
@@ -13,14 +14,15 @@ from geomstats.geometry.nfold_manifold import NFoldManifold
 
 from liftflow.architectures import Architecture, DeepLinear, ProductArchitecture, ReLUNetwork
 from liftflow.doors import door, doors
-from liftflow.errors import NotIntrinsicError, NotRecoverableError
+from liftflow.errors import NotOnImageError, NotRecoverableError
 from liftflow.linalg import over_batch
-from liftflow.manifolds.flat import FlatImage
+from liftflow.manifolds.flattened import FlatImage
 from liftflow.metrics import IntrinsicMetric, intrinsic_cometric
 from liftflow.typing import (
     FloatArray,
     Lifted,
     LiftedTangent,
+    OneLifted,
     OneTheta,
     Point,
     Rng,
@@ -30,67 +32,79 @@ from liftflow.typing import (
     as_count,
     as_own,
     as_rng,
+    freeze,
     refuse_beyond,
 )
 
 
-@door
-@singledispatch
-def image_manifold(architecture: Architecture, theta0: OneTheta) -> Manifold:
-    """Return the manifold φ(𝓜_θ₀), equipped; each family registers its own.
+class RandomVectors:
+    """A space whose random tangent vectors are drawn one for each base point."""
+
+    shape: tuple[int, ...]
+
+    def to_tangent(self, vector: TangentVec, base_point: Point) -> TangentVec:
+        """Project onto the tangent space."""
+        raise NotImplementedError
+
+    def random_tangent_vec(
+        self, base_point: Point, n_samples: int = 1, rng: Rng = None
+    ) -> TangentVec:
+        """Draw standard normal vectors and project them onto the tangent space.
+
+        Parameters
+        ----------
+        n_samples : int
+            With several, ``base_point`` is one point.
+        """
+        count = as_count(n_samples, "n_samples", 1)
+        refuse_beyond(count * math.prod(self.shape), f"{count} tangent vectors")
+        shape = np.shape(base_point) if count == 1 else (count, *self.shape)
+        return self.to_tangent(as_rng(rng).standard_normal(shape), base_point)
+
+
+@doors
+class LiftedImage(RandomVectors, Manifold):
+    """The image of any architecture whose parameter can be recovered from z and the laws.
+
+    A point belongs where a parameter of the invariant set is found over it; its tangent space is
+    the range of ∂φ there. A family writes what it knows better.
+
+    Parameters
+    ----------
+    dim : int, optional
+        Dimension of the image; by default the rank of ∂φ(θ₀).
+    equip : bool
+        Whether to equip it with its :class:`~liftflow.metrics.IntrinsicMetric`.
 
     Raises
     ------
     NotIntrinsicError
-        None is registered for this family.
+        There is no such metric: neither a closed form, nor can θ be recovered.
     """
-    raise NotIntrinsicError(
-        f"no image manifold is registered for {type(architecture).__name__}; register one with "
-        "@image_manifold.register"
-    )
 
-
-def random_tangent_vec(space: Manifold, base_point: Point, n_samples: int, rng: Rng) -> TangentVec:
-    """Draw a standard normal vector for each base point and project it onto the tangent space.
-
-    Parameters
-    ----------
-    n_samples : int
-        With several, ``base_point`` is one point.
-    """
-    count = as_count(n_samples, "n_samples", 1)
-    refuse_beyond(count * math.prod(space.shape), f"{count} tangent vectors")
-    shape = np.shape(base_point) if count == 1 else (count, *space.shape)
-    return space.to_tangent(as_rng(rng).standard_normal(shape), base_point)
-
-
-@doors
-class LiftedImage(Manifold):
-    """What the images of all families share: θ₀, the intrinsic metric, random points and vectors.
-
-    A family writes ``dim``, ``belongs`` and ``to_tangent``.
-
-    Parameters
-    ----------
-    dim : int
-        Dimension of the image.
-    equip : bool
-        Whether to equip it with its :class:`~liftflow.metrics.IntrinsicMetric`.
-    """
+    _meets_all_fibres: bool = False
+    """Whether the image of the invariant set is that of all parameters, as it is known to be."""
 
     def __init__(
-        self, architecture: Architecture, theta0: OneTheta, dim: int, equip: bool = True
+        self,
+        architecture: Architecture,
+        theta0: OneTheta,
+        dim: int | None = None,
+        equip: bool = True,
     ) -> None:
         self.architecture = architecture
         self.theta0: FloatArray = as_own(theta0, "theta0", (architecture.dim,))
+        self._laws0: FloatArray = freeze(np.asarray(architecture.conservation_laws(self.theta0)))
+        if dim is None:
+            dim = architecture.lift_rank(self.theta0)
         super().__init__(dim=dim, shape=architecture.lifted_shape, intrinsic=False, equip=equip)
         self.embedding_space = _vector_space(self.shape)
 
-    def default_metric(self) -> tuple[type[IntrinsicMetric], dict[str, Any]]:
+    def default_metric(self) -> tuple[type[IntrinsicMetric], dict[str, object]]:
         """Metric to equip the image with if ``equip`` is True, and its arguments."""
         return IntrinsicMetric, {"cometric": intrinsic_cometric(self.architecture, self.theta0)}
 
-    def flat(self) -> Manifold:
+    def flattened(self) -> Manifold:
         """Return the same manifold with flat vectors for points, as geomstats.learning wants them.
 
         Returns
@@ -100,16 +114,67 @@ class LiftedImage(Manifold):
         """
         return self if len(self.shape) == 1 else FlatImage(self)
 
+    flat = flattened
+
     @property
     def _axes(self) -> tuple[int, ...]:
         return tuple(range(-len(self.shape), 0))
 
-    def _shape_fits(self, point: Any) -> bool:
-        return np.shape(point)[-len(self.shape) :] == self.shape
+    def _recovered(self, point: OneLifted) -> FloatArray:
+        return np.asarray(self.architecture.recover(point, self._laws0, near=self.theta0))
 
-    def _refused(self, point: Any) -> FloatArray:
-        """False for each entry of a batch of another shape."""
-        return np.zeros(np.shape(point)[: -len(self.shape)], dtype=bool)
+    def residual(self, point: Lifted) -> Scalars:
+        """Relative distance from a point to the one of the image that is found for it.
+
+        Each entry counts in units of the terms that it is a sum of.
+
+        Returns
+        -------
+        residual : Scalars
+            1 where none is found.
+        """
+        point = as_array(point, "point", self.shape, differentiable=False)
+
+        def residual(z: FloatArray) -> FloatArray:
+            try:
+                return np.asarray(self._residual(z, np.asarray(self.projection(z))))
+            except (NotRecoverableError, NotOnImageError):
+                return np.array(1.0)
+
+        return over_batch(residual, [point], [len(self.shape)], shape=())
+
+    def _residual(self, z: FloatArray, projected: FloatArray) -> float:
+        terms = np.ravel(self.architecture.phi.terms(self._recovered(projected)))
+        gap = np.ravel(np.abs(projected - z))
+        return float(np.max(gap[gap > 0] / terms[gap > 0], initial=0.0))
+
+    def belongs(self, point: Lifted, atol: float = gs.atol) -> Scalars:
+        """Check that a point is the lift of a parameter of the set, by its relative residual.
+
+        Parameters
+        ----------
+        atol : float
+            Largest relative residual.
+        """
+        lead = len(np.shape(point)) - len(self.shape)
+        if np.shape(point)[max(lead, 0) :] != self.shape:
+            return np.zeros(np.shape(point)[: max(lead, 0)], dtype=bool)
+        return self._belongs(as_array(point, "point", self.shape, differentiable=False), atol)
+
+    def _belongs(self, point: FloatArray, atol: float) -> Scalars:
+        return self.residual(point) <= atol
+
+    def to_tangent(self, vector: LiftedTangent, base_point: Lifted) -> LiftedTangent:
+        """Project orthogonally onto the tangent space range ∂φ at a point."""
+        vector = as_array(vector, "vector", self.shape, differentiable=False)
+        base_point = as_array(base_point, "base_point", self.shape, differentiable=False)
+        if self.dim == self.architecture.lifted_dim:
+            return vector + 0.0 * base_point
+
+        def project(vector: FloatArray, point: FloatArray) -> FloatArray:
+            return np.asarray(self.architecture.project_to_range(self._recovered(point), vector))
+
+        return over_batch(project, [vector, base_point], [len(self.shape)] * 2, self.shape)
 
     def is_tangent(self, vector: TangentVec, base_point: Point, atol: float = gs.atol) -> Scalars:
         """Check that the tangent projection leaves a vector as it is.
@@ -129,12 +194,12 @@ class LiftedImage(Manifold):
         Raises
         ------
         NotRecoverableError
-            A ReLU network: all paths through some hidden node vanish.
+            None was found; for a ReLU network, all paths through some hidden node vanish.
         """
         return self.architecture.project_to_image(point, near=self.theta0)
 
     def random_point(self, n_samples: int = 1, bound: float = 1.0, rng: Rng = None) -> Point:
-        """Lift random parameters of the architecture.
+        """Lift random parameters of the architecture, moved onto the set where that moves z.
 
         Parameters
         ----------
@@ -143,19 +208,10 @@ class LiftedImage(Manifold):
         bound : float
             Scale of the parameters.
         """
-        return self.architecture.lift(bound * self.architecture.random_point(n_samples, rng))
-
-    def random_tangent_vec(
-        self, base_point: Point, n_samples: int = 1, rng: Rng = None
-    ) -> TangentVec:
-        """Draw standard normal vectors and project them, one for each base point.
-
-        Parameters
-        ----------
-        n_samples : int
-            With several, ``base_point`` is one point.
-        """
-        return random_tangent_vec(self, base_point, n_samples, rng)
+        theta = bound * self.architecture.random_point(n_samples, rng)
+        if not self._meets_all_fibres:
+            theta = self.architecture.project_to_laws(theta, self._laws0)
+        return self.architecture.lift(theta)
 
 
 def _vector_space(shape: tuple[int, ...]) -> Manifold:
@@ -171,60 +227,15 @@ def _vector_space(shape: tuple[int, ...]) -> Manifold:
 class PathImage(LiftedImage):
     """The path products of a ReLU network, φ(𝓜_θ₀), of dimension D − |H|.
 
-    In every orthant log |z| runs through the range of the path–edge incidence. Points are vectors
-    of all path products, so the manifold is extrinsic in ``Euclidean(n_paths)``.
-
-    Parameters
-    ----------
-    equip : bool
-        Whether to equip it with its :class:`~liftflow.metrics.IntrinsicMetric`.
+    In every orthant log |z| runs through the range of the path–edge incidence. Residuals are taken
+    of paths of one length at a time, as ``ReLUNetwork.image_residual``.
     """
 
     architecture: ReLUNetwork
+    _meets_all_fibres = True
 
-    def __init__(self, architecture: ReLUNetwork, theta0: OneTheta, equip: bool = True) -> None:
-        super().__init__(architecture, theta0, architecture.dim - architecture.n_hidden, equip)
-
-    def residual(self, point: Lifted) -> Scalars:
-        """Relative distance from a vector to the point of the image that is found for it.
-
-        Paths of one length at a time, as ``ReLUNetwork.image_residual``.
-
-        Returns
-        -------
-        residual : Scalars
-            1 where all paths through some hidden node vanish, so that none is found.
-        """
-        point = as_array(point, "point", self.shape, differentiable=False)
-
-        def residual(z: FloatArray) -> FloatArray:
-            try:
-                return np.asarray(self.architecture.image_residual(z, self.projection(z)))
-            except NotRecoverableError:
-                return np.array(1.0)
-
-        return over_batch(residual, [point], [1], shape=())
-
-    def belongs(self, point: Lifted, atol: float = gs.atol) -> Scalars:
-        """Check that a vector is made of path products, by its relative residual.
-
-        Parameters
-        ----------
-        atol : float
-            Largest relative residual.
-        """
-        if not self._shape_fits(point):
-            return self._refused(point)
-        return self.residual(point) <= atol
-
-    def to_tangent(self, vector: LiftedTangent, base_point: Lifted) -> LiftedTangent:
-        """Project orthogonally onto the tangent space range ∂φ at a point."""
-        theta = self.architecture.recover(base_point, self._laws0, near=self.theta0)
-        return self.architecture.project_to_range(theta, vector)
-
-    @property
-    def _laws0(self) -> FloatArray:
-        return np.asarray(self.architecture.conservation_laws(self.theta0))
+    def _residual(self, z: FloatArray, projected: FloatArray) -> float:
+        return self.architecture.image_residual(z, projected)
 
 
 @doors
@@ -243,23 +254,15 @@ class MatrixImage(LiftedImage):
     """
 
     architecture: DeepLinear
+    _meets_all_fibres = True
 
     def __init__(self, architecture: DeepLinear, theta0: OneTheta, equip: bool = True) -> None:
         self.rank = min(architecture.widths)
         rows, columns = architecture.lifted_shape
         super().__init__(architecture, theta0, self.rank * (rows + columns - self.rank), equip)
 
-    def belongs(self, point: Lifted, atol: float = gs.atol) -> Scalars:
-        """Check that a matrix has rank ρ, by its singular values relative to the largest.
-
-        Parameters
-        ----------
-        atol : float
-            Relative size below which a singular value counts as zero.
-        """
-        if not self._shape_fits(point):
-            return self._refused(point)
-        point = as_array(point, "point", self.shape, differentiable=False)
+    def _belongs(self, point: FloatArray, atol: float) -> Scalars:
+        """Whether the rank is ρ, by singular values relative to the largest."""
         singular = np.linalg.svd(point, compute_uv=False)
         relative = singular > atol * singular[..., :1]
         return np.sum(relative, axis=-1) == self.rank
@@ -293,33 +296,18 @@ class ProductImage(LiftedImage):
     ) -> None:
         parts = zip(architecture.factors, architecture.unpack(theta0), strict=True)
         self.factors = [image_manifold(factor, part) for factor, part in parts]
+        self._meets_all_fibres = all(factor._meets_all_fibres for factor in self.factors)
         super().__init__(architecture, theta0, sum(f.dim for f in self.factors), equip)
 
-    def _split(self, *lifted: Any) -> Any:
+    def _split(self, *lifted: Lifted) -> Iterator[Any]:
         """Factors with their parts of each argument."""
         parts = [self.architecture.split_lifted(each) for each in lifted]
         return zip(self.factors, *parts, strict=True)
 
-    def belongs(self, point: Point, atol: float = gs.atol) -> Scalars:
-        """Check every factor.
-
-        Parameters
-        ----------
-        atol : float
-            Tolerance of each factor.
-        """
-        if not self._shape_fits(point):
-            return self._refused(point)
+    def _belongs(self, point: FloatArray, atol: float) -> Scalars:
         return np.all([f.belongs(part, atol) for f, part in self._split(point)], axis=0)
 
     def is_tangent(self, vector: TangentVec, base_point: Point, atol: float = gs.atol) -> Scalars:
-        """Check every factor.
-
-        Parameters
-        ----------
-        atol : float
-            Tolerance of each factor.
-        """
         parts = self._split(vector, base_point)
         return np.all([f.is_tangent(v, part, atol) for f, v, part in parts], axis=0)
 
@@ -329,16 +317,19 @@ class ProductImage(LiftedImage):
         return self.architecture.join_lifted([f.to_tangent(v, part) for f, v, part in parts])
 
 
-@image_manifold.register
-def _(architecture: ReLUNetwork, theta0: Any) -> PathImage:
-    return PathImage(architecture, theta0)
+@door
+@singledispatch
+def image_manifold(architecture: Architecture, theta0: OneTheta) -> Manifold:
+    """Return the manifold φ(𝓜_θ₀), equipped; a family may register one that knows more.
+
+    Raises
+    ------
+    NotIntrinsicError
+        There is no intrinsic metric: neither a closed form, nor can θ be recovered.
+    """
+    return LiftedImage(architecture, theta0)
 
 
-@image_manifold.register
-def _(architecture: DeepLinear, theta0: Any) -> MatrixImage:
-    return MatrixImage(architecture, theta0)
-
-
-@image_manifold.register
-def _(architecture: ProductArchitecture, theta0: Any) -> ProductImage:
-    return ProductImage(architecture, theta0)
+image_manifold.register(ReLUNetwork, PathImage)
+image_manifold.register(DeepLinear, MatrixImage)
+image_manifold.register(ProductArchitecture, ProductImage)

@@ -1,13 +1,12 @@
-"""The intrinsic metrics K_θ₀ in closed form."""
+"""The intrinsic metrics K_θ₀, in closed form or by recovery of θ, and their geometry."""
 
-from liftflow.metrics.base import Cometric as Cometric
-from liftflow.metrics.base import IntrinsicMetric as IntrinsicMetric
+from liftflow.metrics.cometric import Cometric as Cometric
+from liftflow.metrics.cometric import HorizontalSpaces as HorizontalSpaces
+from liftflow.metrics.cometric import LiftSpaces as LiftSpaces
+from liftflow.metrics.cometric import TangentSpaces as TangentSpaces
 from liftflow.metrics.geodesic import GeodesicSolver as GeodesicSolver
 from liftflow.metrics.geometry import HorizontalMetric as HorizontalMetric
-from liftflow.metrics.horizontal import HorizontalSpaces as HorizontalSpaces
-from liftflow.metrics.horizontal import LiftSpaces as LiftSpaces
-from liftflow.metrics.horizontal import ProductSpaces as ProductSpaces
-from liftflow.metrics.horizontal import TangentSpaces as TangentSpaces
+from liftflow.metrics.geometry import IntrinsicMetric as IntrinsicMetric
 from liftflow.metrics.intrinsic import intrinsic_cometric as intrinsic_cometric
 from liftflow.metrics.multipliers import DeepMultiplier as DeepMultiplier
 from liftflow.metrics.multipliers import HyperbolicMultiplier as HyperbolicMultiplier
@@ -21,6 +20,7 @@ from liftflow.metrics.path import OneHiddenLayerCometric as OneHiddenLayerCometr
 from liftflow.metrics.path import PathCometric as PathCometric
 from liftflow.metrics.path import ScalarChainCometric as ScalarChainCometric
 from liftflow.metrics.product import ProductCometric as ProductCometric
+from liftflow.metrics.product import ProductSpaces as ProductSpaces
 from liftflow.metrics.recovered import RecoveredCometric as RecoveredCometric
 from liftflow.metrics.spectral import SpectralCometric as SpectralCometric
 

@@ -48,19 +48,8 @@ def line_distance(cometric: Callable[[float], float], start: float, end: float) 
     r"""Distance ∫ dz/√K(z) on a line, by quadrature.
 
     Over log|z| between numbers of one sign. A piece that ends at 0, where :math:`K ∼ |z|^p` may
-    vanish, is taken over :math:`|z|^{1−p/2}`, in which there is no spike.
-
-    Parameters
-    ----------
-    cometric : callable
-        K as a number at a number.
-    start, end : float
-        Points of the line.
-
-    Returns
-    -------
-    distance : float
-        Where K vanishes at 0, an end of the line, it is that of the completion across 0.
+    vanish, is taken over :math:`|z|^{1−p/2}`, in which there is no spike. Where K vanishes at 0,
+    an end of the line, the distance is that of the completion across 0.
 
     Raises
     ------
@@ -98,27 +87,16 @@ def line_distance(cometric: Callable[[float], float], start: float, end: float) 
 def chain_distance(gaps: FloatArray, start: float, end: float) -> float:
     r"""Distance on the products :math:`z = ∏ θ_i` of a chain of single weights.
 
-    The invariant set is the curve :math:`θ_i^2 = w^2 + d_i`, :math:`∏ (w^2 + d_i) = z^2`, and its
-    length is
+    The invariant set is the curve :math:`θ_i^2 = w^2 + d_i`, :math:`∏ (w^2 + d_i) = z^2` with
+    gaps :math:`d_i ≥ 0`, of which the smallest is 0, and its length is
 
     .. math:: ∫ \sqrt{S}\, dw = ∫ \frac{w}{\sqrt S}\, d\log|z|, \quad
         S = \sum_i \frac{w^2}{w^2 + d_i} ∈ [1, L],
 
     without a spike at z = 0. A chain without gaps has :math:`\sqrt L\, |z|^{1/L}` from 0 to z.
-
-    Parameters
-    ----------
-    gaps : array, shape=[L]
-        The constants :math:`d_i ≥ 0`, of which the smallest is 0.
-    start, end : float
-        Points of the line.
-
-    Returns
-    -------
-    distance : float
-        Between different signs, of the way through 0, where a weight changes its sign. Where all of
-        an even number of weights vanish together, that way has a corner, and the distance is that
-        of the completion; an odd number of them goes straight on.
+    Between different signs it is that of the way through 0, where a weight changes its sign. Where
+    all of an even number of weights vanish together, that way has a corner, and the distance is
+    that of the completion; an odd number of them goes straight on.
 
     References
     ----------
@@ -168,11 +146,6 @@ def cone_distance(matrix_a: FloatArray, matrix_b: FloatArray) -> float:
     (u, v) and (−u, −v) have the same image, so the closer of the two sheets counts. Where a side
     has one entry, its sign must stay; points of different sign are joined through the apex alone.
 
-    Parameters
-    ----------
-    matrix_a, matrix_b : array, shape=[n, m]
-        Of rank one.
-
     References
     ----------
     Ours.
@@ -203,15 +176,7 @@ def _angle(first: FloatArray, second: FloatArray) -> float:
 def bures_wasserstein_distance(matrix_a: FloatArray, matrix_b: FloatArray) -> float:
     """Bures–Wasserstein distance min_Q ‖A^½ − B^½ Q‖ of two symmetric positive matrices.
 
-    Parameters
-    ----------
-    matrix_a, matrix_b : array, shape=[n, n]
-        The matrices A and B.
-
-    Returns
-    -------
-    distance : float
-        Without the cancellation of the formula by traces.
+    There is none of the cancellation of the formula by traces.
     """
     roots = []
     for matrix in (matrix_a, matrix_b):

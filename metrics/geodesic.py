@@ -13,7 +13,7 @@ from liftflow.architectures import Architecture
 from liftflow.doors import Guarded
 from liftflow.errors import GeodesicError, InputError, NotOnImageError, NotRecoverableError
 from liftflow.linalg import lengths
-from liftflow.metrics.horizontal import HorizontalSpaces
+from liftflow.metrics.cometric import HorizontalSpaces
 from liftflow.typing import (
     FloatArray,
     OneTangent,
@@ -81,20 +81,16 @@ class GeodesicSolver(Guarded):
         if not 1e-13 <= as_number(self.rtol, "rtol") < 1:
             raise InputError(f"rtol must lie between 1e-13 and 1, got {self.rtol}")
 
-    def _vectors(self, **vectors: Any) -> list[FloatArray]:
+    def _vectors(self, **vectors: OneTangent) -> list[FloatArray]:
         size = self.architecture.dim
         return [as_vector(vector, name, size) for name, vector in vectors.items()]
 
     def acceleration(self, theta: Theta, velocity: Tangent) -> Tangent:
-        """Second derivative θ'' of the geodesic through θ.
-
-        Returns
-        -------
-        acceleration : Tangent
-            Orthogonal to the invariant set.
-        """
-        second = self.architecture.laws_hessian(theta, velocity, velocity)
-        return -self.architecture.solve_laws_jvp(theta, second)
+        """Second derivative θ'' of the geodesic through θ, orthogonal to the invariant set."""
+        shape, laws = (self.architecture.dim,), self.architecture.h
+        theta = as_array(theta, "theta", shape, differentiable=False)
+        velocity = as_array(velocity, "velocity", shape, differentiable=False)
+        return -laws.solve(theta, laws.hessian(theta, velocity, velocity))
 
     def end(self, theta: OneTheta, velocity: OneTangent) -> OneTheta:
         """Where a geodesic is after unit time.
@@ -126,9 +122,8 @@ class GeodesicSolver(Guarded):
                 if np.any(velocity) and np.any(side):
                     last = times[side][np.argmax(np.abs(times[side]))]
                     found = self._integrate(theta, velocity, last, dense_output=True)
-                    points[side] = found.sol(lengths(velocity) * np.abs(times[side]))[
-                        : theta.size
-                    ].T
+                    along = found.t[-1] * (times[side] / last)
+                    points[side] = found.sol(along)[: theta.size].T
             return points
 
         return path
@@ -151,7 +146,7 @@ class GeodesicSolver(Guarded):
         size = lengths(vector)
         found = self._integrate(theta, velocity, 1.0, passenger=vector / size)
         theta, _, vector = np.split(found.y[:, -1], 3)
-        return theta, size * self.spaces.project(theta, vector)
+        return theta, size * self.spaces._project(theta, vector)
 
     def _integrate(
         self,
@@ -161,8 +156,9 @@ class GeodesicSolver(Guarded):
         passenger: FloatArray | None = None,
         dense_output: bool = False,
     ) -> Any:
-        """Integrate over arc length, at unit speed, so that tolerances are relative to 1."""
+        """Integrate over arc length in units of θ, in which every step and tolerance is."""
         speed, size = lengths(velocity), theta.size
+        unit = lengths(theta) or 1.0
         parts = [theta, np.sign(time) * velocity / speed]
 
         evaluations = 0
@@ -172,22 +168,23 @@ class GeodesicSolver(Guarded):
             evaluations += 1
             if evaluations > self.max_steps:
                 raise GeodesicError(
-                    f"the geodesic takes more than {self.max_steps} evaluations up to the length "
-                    f"{at:.3g} of {abs(time) * speed:.3g}: it passes close to a singular point"
+                    f"the geodesic takes more than {self.max_steps} evaluations up to the "
+                    f"length {at * unit:.3g} of {abs(time) * speed:.3g}: it passes close to a "
+                    "singular point"
                 )
             here, heading = state[:size], state[size : 2 * size]
             moves = [heading, self.acceleration(here, heading)]
             if passenger is not None:
-                moves.append(self.spaces.second_fundamental_form(here, heading, state[2 * size :]))
-            return np.concatenate(moves)
+                moves.append(self.spaces._form(here, heading, state[2 * size :]))
+            return unit * np.concatenate(moves)
 
         if passenger is not None:
             parts.append(passenger)
-        typical = np.repeat([np.linalg.norm(theta), *[1.0] * (len(parts) - 1)], size)
+        typical = np.repeat([unit, *[1.0] * (len(parts) - 1)], size)
         try:
             found = solve_ivp(
                 derivative,
-                (0.0, abs(time) * speed),
+                (0.0, abs(time) * speed / unit),
                 np.concatenate(parts),
                 method="DOP853",
                 rtol=self.rtol,
@@ -198,7 +195,7 @@ class GeodesicSolver(Guarded):
             raise GeodesicError(f"the geodesic runs into a singular point: {error}") from error
         if not found.success:
             raise GeodesicError(
-                f"the geodesic cannot be followed beyond the length {found.t[-1]:.3g} of "
+                f"the geodesic cannot be followed beyond the length {found.t[-1] * unit:.3g} of "
                 f"{abs(time) * speed:.3g}: it runs into a singular point of the invariant set; "
                 "take a shorter tangent vector"
             )
@@ -215,11 +212,6 @@ class GeodesicSolver(Guarded):
         ----------
         target : array, shape=[dim] or [n_targets, dim]
             A point of the same invariant set; of several the one with the shortest geodesic.
-
-        Returns
-        -------
-        velocity : OneTangent
-            Horizontal.
 
         Raises
         ------
@@ -265,7 +257,7 @@ class GeodesicSolver(Guarded):
     def _chord(self, theta: FloatArray, target: FloatArray) -> FloatArray:
         """Horizontal part of the chord, of the chord's length."""
         chord = target - theta
-        velocity = self.spaces.project(theta, chord)
+        velocity = self.spaces._project(theta, chord)
         size = np.linalg.norm(velocity)
         return velocity * (np.linalg.norm(chord) / size) if size else velocity
 
@@ -285,16 +277,16 @@ class GeodesicSolver(Guarded):
                     points[i] = self.architecture.project_to_laws(middle, laws)
                 points[-1] = self.architecture.align(points[-1], points[-2])
         total = sum(np.linalg.norm(second - first) for first, second in pairwise(points))
-        velocity = self.spaces.project(theta, points[1] - theta)
+        velocity = self.spaces._project(theta, points[1] - theta)
         return velocity * (total / np.linalg.norm(velocity))
 
     def _miss(
         self, theta: FloatArray, target: FloatArray, velocity: FloatArray
     ) -> tuple[FloatArray, float]:
         """Minus the gap at the end, plus what is not horizontal at the start; size of the gap."""
-        horizontal = self.spaces.project(theta, velocity)
-        gap = self.spaces.displacement(self.end(theta, horizontal), target)
-        residual = velocity - horizontal - self.spaces.project(theta, gap)
+        horizontal = self.spaces._project(theta, velocity)
+        gap = self.spaces._displacement(self.end(theta, horizontal), target)
+        residual = velocity - horizontal - self.spaces._project(theta, gap)
         return residual, float(np.linalg.norm(gap))
 
     def _accept(
@@ -308,7 +300,7 @@ class GeodesicSolver(Guarded):
                 f"target, expected at most {tolerance:.1e}; are they joined in the invariant set, "
                 "and far from its singular points?"
             )
-        return self.spaces.project(theta, velocity)
+        return self.spaces._project(theta, velocity)
 
     def _tolerance(self, theta: FloatArray) -> float:
         return 10 * self.rtol * float(np.linalg.norm(theta))
@@ -324,7 +316,7 @@ class GeodesicSolver(Guarded):
                 raise GeodesicError(f"shooting diverges, at {gap:.1e} from the target")
             return residual
 
-        options: dict[str, Any] = {"fatol": self._tolerance(theta), "maxiter": 12}
+        options: dict[str, object] = {"fatol": self._tolerance(theta), "maxiter": 12}
         options |= {"line_search": None, "jac_options": {"alpha": -1.0}}
         with np.errstate(all="ignore"):  # a step may be infinite, which is refused
             found = root(miss, guess, method="broyden1", options=options)
@@ -336,7 +328,7 @@ class GeodesicSolver(Guarded):
         def miss(velocity: FloatArray) -> FloatArray:
             return self._miss(theta, target, velocity)[0]
 
-        options: dict[str, Any] = {
+        options: dict[str, object] = {
             "eps": self.rtol,
             "xtol": self.rtol,
             "maxfev": 50 + 4 * theta.size,

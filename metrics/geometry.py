@@ -2,40 +2,42 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from autograd.extend import defvjp, primitive
 from geomstats.geometry.manifold import Manifold
 from geomstats.geometry.riemannian_metric import RiemannianMetric
 
-from liftflow.errors import GeodesicError, InputError, NotTangentError
+from liftflow.doors import doors
+from liftflow.errors import GeodesicError, InputError, NotOnImageError, NotTangentError
 from liftflow.linalg import lengths, over_batch
-from liftflow.metrics.geodesic import GeodesicSolver
+from liftflow.metrics.cometric import TANGENT_RTOL, Cometric
+from liftflow.metrics.geodesic import GEODESIC_RTOL, GeodesicSolver
 from liftflow.typing import (
     FloatArray,
     LiftedMatrix,
+    OnTimes,
     Point,
     Scalars,
+    Symbols,
+    Tangent,
     TangentVec,
     as_array,
     refuse_beyond,
 )
 
-TANGENT_RTOL = 1e-6
-"""Relative distance to the tangent space up to which a vector counts as tangent."""
-
 
 @primitive
-def _squared_dist(point_a: FloatArray, point_b: FloatArray, metric: "HorizontalMetric") -> Any:
+def _squared_dist(point_a: FloatArray, point_b: FloatArray, metric: "HorizontalMetric") -> Scalars:
     return metric._over_points(metric._one_squared_dist, [point_a, point_b], ())
 
 
 def _pull_squared_dist(
-    ans: FloatArray, base_point: Any, point: Any, metric: "HorizontalMetric"
-) -> Callable[[Any], Any]:
+    ans: Scalars, base_point: Point, point: Point, metric: "HorizontalMetric"
+) -> Callable[[Scalars], TangentVec]:
     """Gradient −2 log as a covector."""
     gradient = -2.0 * metric._over_points(metric._one_covector_log, [base_point, point])
     return lambda g: np.reshape(g, np.shape(ans) + (1,) * metric._ndim) * gradient
@@ -75,8 +77,8 @@ class HorizontalMetric(RiemannianMetric):
     # How the metric lies below the parameters; items without leading axes.
 
     @abstractmethod
-    def _point_above(self, point: FloatArray) -> FloatArray:
-        """A parameter of the invariant set over a point."""
+    def _point_above(self, point: FloatArray, near: FloatArray | None = None) -> FloatArray:
+        """A parameter of the invariant set over a point, found from another where it matters."""
 
     @abstractmethod
     def _vector_above(self, theta: FloatArray, vector: FloatArray) -> FloatArray:
@@ -105,8 +107,11 @@ class HorizontalMetric(RiemannianMetric):
         return len(self._space.shape)
 
     def _over_points(
-        self, function: Callable[..., Any], arrays: Any, result: tuple[int, ...] | None = None
-    ) -> Any:
+        self,
+        function: Callable[..., Point],
+        arrays: Sequence[Point],
+        result: tuple[int, ...] | None = None,
+    ) -> Point:
         """Apply a function of items to batches of points and vectors, all of the point's shape."""
         shape = self._space.shape
         checked = [as_array(a, "a point or vector", shape, differentiable=False) for a in arrays]
@@ -165,13 +170,10 @@ class HorizontalMetric(RiemannianMetric):
     def log(self, point: Point, base_point: Point) -> TangentVec:
         """Find the initial velocity of a geodesic that joins two points in unit time.
 
-        Returns
-        -------
-        tangent_vec : TangentVec
-            Of the geodesic that is found from the chord of the parameters: the shortest one for
-            points that are close. φ forgets signs, so that several parameters lie over ``point``;
-            all of these are tried that may be closer, up to 2⁶. Of more, it is the nearest one as
-            the crow flies, and so it is of what φ forgets but signs, the frames of hidden layers.
+        It is that of the geodesic found from the chord of the parameters: the shortest one for
+        points that are close. φ forgets signs, so that several parameters lie over ``point``;
+        all of these are tried that may be closer, up to 2⁶. Of more, it is the nearest one as
+        the crow flies, and so it is of what φ forgets but signs, the frames of hidden layers.
 
         Raises
         ------
@@ -187,7 +189,7 @@ class HorizontalMetric(RiemannianMetric):
     def _connect(self, start: FloatArray, target: FloatArray) -> tuple[FloatArray, FloatArray]:
         """A parameter over the start, and the shortest velocity found that leads to the target."""
         theta, architecture = self._point_above(start), self.solver.architecture
-        sheets = architecture.sheets(architecture.align(self._point_above(target), theta))
+        sheets = architecture.sheets(architecture.align(self._point_above(target, theta), theta))
         return theta, self.solver.connect(theta, sheets)
 
     def geodesic(
@@ -195,7 +197,7 @@ class HorizontalMetric(RiemannianMetric):
         initial_point: Point,
         end_point: Point | None = None,
         initial_tangent_vec: TangentVec | None = None,
-    ) -> Callable[[Any], FloatArray]:
+    ) -> Callable[[OnTimes], Point]:
         """Parametrise a geodesic, given by its ends or by its initial velocity.
 
         Parameters
@@ -222,7 +224,7 @@ class HorizontalMetric(RiemannianMetric):
         if initial_tangent_vec is None:
             initial_tangent_vec = self.log(end_point, initial_point)
 
-        def path(t: Any) -> FloatArray:
+        def path(t: OnTimes) -> Point:
             times = np.atleast_1d(as_array(t, "t", differentiable=False))
 
             def one(vector: FloatArray, point: FloatArray) -> FloatArray:
@@ -253,7 +255,7 @@ class HorizontalMetric(RiemannianMetric):
         # Both ways, so that autograd sums over the axes of a batch that one of them lacks.
         return _squared_dist(point_a + 0.0 * point_b, point_b + 0.0 * point_a, self)
 
-    def _one_squared_dist(self, point_a: FloatArray, point_b: FloatArray) -> Any:
+    def _one_squared_dist(self, point_a: FloatArray, point_b: FloatArray) -> Scalars:
         distance = self._exact_distance(point_a, point_b)
         if distance is None:
             return np.sum(self._connect(point_a, point_b)[1] ** 2)
@@ -277,15 +279,8 @@ class HorizontalMetric(RiemannianMetric):
 
         Parameters
         ----------
-        direction : TangentVec, optional
-            Initial velocity of the geodesic.
-        end_point : Point, optional
-            Its end.
-
-        Returns
-        -------
-        transported_vec : TangentVec
-            Tangent at the end of the geodesic.
+        direction, end_point : Point, optional
+            One of its initial velocity and its end.
 
         Raises
         ------
@@ -311,7 +306,7 @@ class HorizontalMetric(RiemannianMetric):
             return self._over_points(along, [tangent_vec, base_point, direction])
         return self._over_points(towards, [tangent_vec, base_point, end_point])
 
-    def injectivity_radius(self, base_point: Point = None) -> Any:
+    def injectivity_radius(self, base_point: Point = None) -> Scalars:
         """Refuse: it is not known.
 
         Raises
@@ -348,15 +343,9 @@ class HorizontalMetric(RiemannianMetric):
     def sectional_curvature(
         self, tangent_vec_a: TangentVec, tangent_vec_b: TangentVec, base_point: Point = None
     ) -> Scalars:
-        """Sectional curvature ⟨R(a, b)b, a⟩ / (|a|²|b|² − ⟨a, b⟩²) of a plane.
+        """Sectional curvature ⟨R(a, b)b, a⟩ / (|a|²|b|² − ⟨a, b⟩²) of a plane."""
 
-        Parameters
-        ----------
-        tangent_vec_a, tangent_vec_b : TangentVec
-            Linearly independent.
-        """
-
-        def one(a: FloatArray, b: FloatArray, point: FloatArray) -> Any:
+        def one(a: FloatArray, b: FloatArray, point: FloatArray) -> Scalars:
             theta, a, b = self._lift(point, a, b)
             frame, triangle = np.linalg.qr(np.stack([a, b], axis=1))
             diagonal = np.abs(np.diag(triangle))
@@ -375,10 +364,7 @@ class HorizontalMetric(RiemannianMetric):
     def ricci_tensor(self, base_point: Point = None) -> LiftedMatrix:
         """Ricci tensor as a bilinear form in the coordinates of the points, like metric_matrix.
 
-        Returns
-        -------
-        ricci : LiftedMatrix
-            Ric(ζ, η) = ζᵀ ricci η for tangent vectors; zero off the tangent space.
+        Ric(ζ, η) = ζᵀ ricci η for tangent vectors; zero off the tangent space.
         """
 
         def one(point: FloatArray) -> FloatArray:
@@ -414,7 +400,7 @@ class HorizontalMetric(RiemannianMetric):
 
     # What needs coordinates.
 
-    def christoffels(self, base_point: Point = None) -> Any:
+    def christoffels(self, base_point: Point = None) -> Symbols:
         """Refuse: points are extrinsic, and ambient Christoffel symbols would be wrong."""
         raise _extrinsic(
             "Christoffel symbols",
@@ -422,15 +408,15 @@ class HorizontalMetric(RiemannianMetric):
             "coordinates, for the families that have them",
         )
 
-    def riemann_tensor(self, base_point: Point = None) -> Any:
+    def riemann_tensor(self, base_point: Point = None) -> Symbols:
         """Refuse: points are extrinsic, and the ambient tensor, zero, would be wrong."""
         raise _extrinsic("components of the Riemann tensor", "use curvature(a, b, c, base_point)")
 
-    def covariant_riemann_tensor(self, base_point: Point = None) -> Any:
+    def covariant_riemann_tensor(self, base_point: Point = None) -> Symbols:
         """Refuse: points are extrinsic, and the ambient tensor, zero, would be wrong."""
         raise _extrinsic("components of the Riemann tensor", "use curvature(a, b, c, base_point)")
 
-    def inner_product_derivative_matrix(self, base_point: Point = None) -> Any:
+    def inner_product_derivative_matrix(self, base_point: Point = None) -> Symbols:
         """Refuse: points are extrinsic, and there is no derivative in all of their coordinates."""
         raise _extrinsic("a derivative of the metric matrix", "no geodesic here needs one")
 
@@ -440,3 +426,123 @@ def _extrinsic(what: str, advice: str) -> NotImplementedError:
         f"points are extrinsic (their coordinates outnumber the dimension), so there are no {what} "
         f"in them; {advice}"
     )
+
+
+@doors
+class IntrinsicMetric(HorizontalMetric):
+    r"""The metric g_z = K_θ₀(z)⁻¹ on φ(𝓜_θ₀), one class for all families.
+
+    With it φ is a Riemannian submersion from the invariant set, whose metric is Euclidean.
+    Points and tangent vectors are those of the lifted space, so the matrices are extrinsic.
+
+    Parameters
+    ----------
+    rtol : float
+        Relative tolerance of geodesics and parallel transport.
+    """
+
+    def __init__(self, space: Manifold, cometric: Cometric, rtol: float = GEODESIC_RTOL) -> None:
+        spaces = cometric.horizontal_spaces
+        super().__init__(space, GeodesicSolver(cometric.architecture, spaces, rtol))
+        self.cometric = cometric
+
+    # How this metric lies below the parameters.
+
+    def _point_above(self, point: FloatArray, near: FloatArray | None = None) -> FloatArray:
+        theta = self.cometric.point(point, near=near)
+        gap, size = lengths((self._point_below(theta) - point).ravel()), lengths(point.ravel())
+        if gap > TANGENT_RTOL * size:
+            raise NotOnImageError(
+                f"a point is not on the image of the lift: relative residual {gap / size:.1e}, "
+                f"expected at most {TANGENT_RTOL:.0e}; image().projection(point) moves it there",
+                gap / size,
+            )
+        return theta
+
+    def _vector_above(self, theta: FloatArray, vector: FloatArray) -> FloatArray:
+        return self.cometric.horizontal_lift(self._point_below(theta), vector, theta=theta)
+
+    def _point_below(self, theta: FloatArray) -> FloatArray:
+        return self.cometric.architecture.lift(theta)
+
+    def _vector_below(self, theta: FloatArray, vector: FloatArray) -> FloatArray:
+        return self.cometric.architecture.lift_jvp(theta, vector)
+
+    def _covector_below(self, theta: FloatArray, vector: FloatArray) -> FloatArray:
+        return self.cometric.solve(self._point_below(theta), self._vector_below(theta, vector))
+
+    def _parts(self, vector: FloatArray) -> list[FloatArray]:
+        return self.cometric.parts(vector)
+
+    def _exact_distance(self, point_a: FloatArray, point_b: FloatArray) -> float | None:
+        return self.cometric.exact_distance(point_a, point_b)
+
+    def cometric_apply(self, z: Point, covector: TangentVec) -> TangentVec:
+        """Apply K(z) to a covector, matrix-free."""
+        return self.cometric.apply(z, covector)
+
+    def cometric_matrix(self, base_point: Point = None) -> LiftedMatrix:
+        """K(z) as a dense matrix in lifted coordinates."""
+        return self.cometric.matrix(base_point)
+
+    def metric_matrix(self, base_point: Point = None) -> LiftedMatrix:
+        """K(z)⁺ as a dense matrix in lifted coordinates, zero off the tangent space.
+
+        Raises
+        ------
+        NotOnImageError
+            K(z) is singular on the tangent space, as where a matrix z loses rank.
+        """
+        matrix = self.cometric.matrix(base_point)
+        self.cometric._check_inverse(np.asarray(base_point))
+        values, vectors = np.linalg.eigh(matrix)
+        # Zeros are told by the entries that they come from: a small block has small eigenvalues.
+        sizes = np.einsum("...ik,...ii->...k", vectors**2, matrix)
+        order = np.argsort(values / np.where(sizes > 0, sizes, 1.0), axis=-1)
+        kept = np.argsort(order, axis=-1) >= values.shape[-1] - self._space.dim
+        inverse = np.where(kept, 1.0 / np.where(kept, values, 1.0), 0.0)
+        return np.einsum("...ik,...k,...jk->...ij", vectors, inverse, vectors)
+
+    def inner_product(
+        self, tangent_vec_a: TangentVec, tangent_vec_b: TangentVec, base_point: Point
+    ) -> Scalars:
+        """Inner product ⟨a, K(z)⁻¹ b⟩ of tangent vectors."""
+        return self.cometric.inner_product(base_point, tangent_vec_a, tangent_vec_b)
+
+    def gradient(self, euclidean_gradient: TangentVec, z: Point) -> TangentVec:
+        """Riemannian gradient K(z)∇f(z): the intrinsic flow runs down along it."""
+        return self.cometric.apply(z, euclidean_gradient)
+
+    def horizontal_lift(self, tangent_vec: TangentVec, z: Point) -> Tangent:
+        """Lift a tangent vector to the shortest velocity of θ above it, ∂φ(θ)ᵀ K(z)⁻¹ ζ.
+
+        It is tangent to the invariant set at the point recovered from z.
+        """
+        return self.cometric.horizontal_lift(z, tangent_vec)
+
+    def christoffels(self, base_point: Point = None) -> Symbols:
+        r"""Christoffel symbols in the entries of z, where the image is open, without deriving K.
+
+        Geodesics z(t) lift to geodesics θ(t) of the invariant set, whose acceleration ∂φ does not
+        see: z'' = ∂²φ(θ)[θ', θ'], so :math:`Γ(v, w) = −∂²φ(θ)[hor v, hor w]`.
+
+        Raises
+        ------
+        NotImplementedError
+            The image is not open, so that the entries of z are no coordinates.
+        """
+        architecture, shape = self.cometric.architecture, self._space.shape
+        size = architecture.lifted_dim
+        if self._space.dim < size:
+            return super().christoffels(base_point)
+        refuse_beyond(float(size) ** 2 * max(size, architecture.dim), "Christoffel symbols")
+        theta = self.cometric.point(base_point)[..., None, :]
+        z = np.expand_dims(base_point, -len(shape) - 1)
+        frame = architecture.lift_vjp(
+            theta, self.cometric.solve(z, np.eye(size).reshape(size, *shape))
+        )
+        bent = architecture.lift_hessian(
+            theta[..., None, :], frame[..., :, None, :], frame[..., None, :, :]
+        )
+        bent = np.reshape(bent, (*frame.shape[:-2], size, size, size))
+        return -np.moveaxis(bent, -1, -3)

@@ -1,7 +1,7 @@
-"""The one way from an architecture and θ₀ to its closed form K_θ₀."""
+"""The one way from an architecture and θ₀ to K_θ₀: in closed form, else by recovery of θ."""
 
+from collections.abc import Callable
 from functools import singledispatch
-from typing import Any
 
 from liftflow.architectures import (
     Architecture,
@@ -13,22 +13,49 @@ from liftflow.architectures import (
 )
 from liftflow.architectures.linear import BALANCE_RTOL
 from liftflow.doors import door
-from liftflow.errors import InputError, NotIntrinsicError
-from liftflow.metrics.base import Cometric
-from liftflow.metrics.linear import deep_linear_cometric, neural_ode_cometric, two_layer_cometric
+from liftflow.errors import ArchitectureError, InputError, NotIntrinsicError, NotRecoverableError
+from liftflow.metrics.cometric import Cometric
+from liftflow.metrics.linear import (
+    deep_linear_multiplier,
+    neural_ode_multiplier,
+    two_layer_multiplier,
+)
+from liftflow.metrics.multipliers import Multiplier
 from liftflow.metrics.path import PathCometric
 from liftflow.metrics.product import ProductCometric
-from liftflow.typing import FloatArray, OneTheta, as_array
+from liftflow.metrics.recovered import RecoveredCometric
+from liftflow.metrics.spectral import SpectralCometric
+from liftflow.typing import OneTheta, as_array
 
 
-@door
 @singledispatch
+def closed_form(architecture: Architecture, theta0: OneTheta, *, tolerance: float) -> Cometric:
+    """Return the closed form of a family, which registers its own.
+
+    Raises
+    ------
+    NotIntrinsicError
+        None is known, or none exists at this θ₀: says why.
+    """
+    raise NotIntrinsicError(
+        f"no closed form is registered for {type(architecture).__name__}; register one with "
+        "@intrinsic_cometric.register"
+    )
+
+
+def _with_register(function: Callable[..., Cometric]) -> Callable[..., Cometric]:
+    function.register = closed_form.register  # type: ignore[attr-defined]
+    return function
+
+
+@_with_register
+@door
 def intrinsic_cometric(
     architecture: Architecture, theta0: OneTheta, *, tolerance: float = BALANCE_RTOL
 ) -> Cometric:
-    """Build the closed form K_θ₀ of an architecture at θ₀.
+    """Build K_θ₀: the closed form where there is one, else from recovery of θ.
 
-    A new family registers its own: ``@intrinsic_cometric.register``.
+    A family registers its closed form: ``@intrinsic_cometric.register``.
 
     Parameters
     ----------
@@ -40,50 +67,45 @@ def intrinsic_cometric(
     Raises
     ------
     NotIntrinsicError
-        No closed form is known for this family, or none exists at this θ₀: says why.
+        There is no closed form, and θ₀ is not recoverable either: has both reasons.
     NotRecoverableError
-        Dead parameters at θ₀.
+        Dead parameters of a ReLU network at θ₀.
     """
-    raise NotIntrinsicError(
-        f"no closed form is registered for {type(architecture).__name__}; register one with "
-        "@intrinsic_cometric.register, or use RecoveredCometric(architecture, theta0) where θ is "
-        "recoverable"
-    )
-
-
-def _point(architecture: Architecture, theta0: Any, tolerance: float) -> FloatArray:
     if not tolerance >= 0:
         raise InputError(f"tolerance must not be negative, got {tolerance}")
-    return as_array(theta0, "theta0", (architecture.dim,), batch=False, differentiable=False)
+    point = as_array(theta0, "theta0", (architecture.dim,), batch=False, differentiable=False)
+    try:
+        return closed_form(architecture, point, tolerance=tolerance)
+    except NotIntrinsicError as error:
+        if error.__cause__ is not None:  # that of a factor, which has both reasons
+            raise
+        reason = error
+    try:
+        return RecoveredCometric(architecture, point)
+    except (NotRecoverableError, ArchitectureError) as error:
+        raise NotIntrinsicError(f"{reason}. Nor can θ be recovered from z: {error}") from error
 
 
-@intrinsic_cometric.register
-def _(architecture: ReLUNetwork, theta0: Any, *, tolerance: float = BALANCE_RTOL) -> PathCometric:
-    point = _point(architecture, theta0, tolerance)
-    architecture.basis_chart(point)  # refuses dead parameters, by name
-    return PathCometric(architecture, point)
+@closed_form.register
+def _(architecture: ReLUNetwork, theta0: OneTheta, *, tolerance: float) -> PathCometric:
+    architecture.basis_chart(theta0)  # refuses dead parameters, by name
+    return PathCometric(architecture, theta0)
 
 
-@intrinsic_cometric.register
-def _(architecture: DeepLinear, theta0: Any, *, tolerance: float = BALANCE_RTOL) -> Cometric:
-    return deep_linear_cometric(architecture, _point(architecture, theta0, tolerance), tolerance)
+def _spectral(find: Callable[..., Multiplier]) -> Callable[..., SpectralCometric]:
+    def build(architecture: DeepLinear, theta0: OneTheta, *, tolerance: float) -> SpectralCometric:
+        return SpectralCometric(architecture, theta0, find(architecture, theta0, tolerance))
+
+    return build
 
 
-@intrinsic_cometric.register
-def _(architecture: TwoLayerLinear, theta0: Any, *, tolerance: float = BALANCE_RTOL) -> Cometric:
-    return two_layer_cometric(architecture, _point(architecture, theta0, tolerance), tolerance)
+closed_form.register(DeepLinear, _spectral(deep_linear_multiplier))
+closed_form.register(TwoLayerLinear, _spectral(two_layer_multiplier))
+closed_form.register(LinearNeuralODE, _spectral(neural_ode_multiplier))
 
 
-@intrinsic_cometric.register
-def _(architecture: LinearNeuralODE, theta0: Any, *, tolerance: float = BALANCE_RTOL) -> Cometric:
-    return neural_ode_cometric(architecture, _point(architecture, theta0, tolerance), tolerance)
-
-
-@intrinsic_cometric.register
-def _(
-    architecture: ProductArchitecture, theta0: Any, *, tolerance: float = BALANCE_RTOL
-) -> ProductCometric:
-    point = _point(architecture, theta0, tolerance)
-    parts = zip(architecture.factors, architecture.unpack(point), strict=True)
+@closed_form.register
+def _(architecture: ProductArchitecture, theta0: OneTheta, *, tolerance: float) -> ProductCometric:
+    parts = zip(architecture.factors, architecture.unpack(theta0), strict=True)
     factors = [intrinsic_cometric(factor, part, tolerance=tolerance) for factor, part in parts]
-    return ProductCometric(architecture, point, factors)
+    return ProductCometric(architecture, theta0, factors)

@@ -13,19 +13,13 @@ from liftflow.metrics.multipliers import (
     ScalarMultiplier,
     TwoLayerMultiplier,
 )
-from liftflow.metrics.spectral import SpectralCometric
-from liftflow.typing import FloatArray, OneTheta
+from liftflow.typing import OneTheta
 
 
-def deep_linear_cometric(
+def deep_linear_multiplier(
     network: DeepLinear, theta0: OneTheta, tolerance: float
-) -> SpectralCometric:
-    """Closed form of a relaxed balanced linear network of any depth.
-
-    Parameters
-    ----------
-    tolerance : float
-        Largest relative distance from relaxed balancedness.
+) -> DeepMultiplier:
+    """That of a relaxed balanced linear network of any depth, to a relative tolerance.
 
     Raises
     ------
@@ -34,30 +28,17 @@ def deep_linear_cometric(
     """
     lams = network.balance(network.conservation_laws(theta0), network.sizes(theta0), tolerance)
     left, right = network.hidden_values(theta0, tolerance)
-    return SpectralCometric(network, theta0, DeepMultiplier(layer_shifts(lams), left, right))
+    return DeepMultiplier(layer_shifts(lams), left, right)
 
 
-def two_layer_cometric(
-    network: TwoLayerLinear, theta0: OneTheta, tolerance: float
-) -> SpectralCometric:
-    """Closed form of two linear layers: relaxed balanced, hyperbolic, or scalar at any S.
-
-    Parameters
-    ----------
-    tolerance : float
-        Largest relative distance from relaxed balancedness, or from the hyperbolic leaf.
+def two_layer_multiplier(network: TwoLayerLinear, theta0: OneTheta, tolerance: float) -> Multiplier:
+    """That of two linear layers: relaxed balanced, hyperbolic, or scalar at any S.
 
     Raises
     ------
     NotIntrinsicError
         None of the three applies at θ₀.
     """
-    return SpectralCometric(network, theta0, _two_layer_multiplier(network, theta0, tolerance))
-
-
-def _two_layer_multiplier(
-    network: TwoLayerLinear, theta0: FloatArray, tolerance: float
-) -> Multiplier:
     laws = network.conservation_laws(theta0)
     (matrix,) = network.split_laws(laws)
     if network.n == network.m == 1:
@@ -75,10 +56,10 @@ def _two_layer_multiplier(
     return TwoLayerMultiplier(lam, left[0], right[1])
 
 
-def neural_ode_cometric(
+def neural_ode_multiplier(
     network: LinearNeuralODE, theta0: OneTheta, tolerance: float
-) -> SpectralCometric:
-    """Closed form of a relaxed balanced linear neural ODE, in the limit of infinite depth.
+) -> LogarithmicMeanMultiplier:
+    """That of a relaxed balanced linear neural ODE, in the limit of infinite depth.
 
     Parameters
     ----------
@@ -94,4 +75,4 @@ def neural_ode_cometric(
     size = 1.0 + float(np.sum(theta0**2))
     bound = max(tolerance * size / network.n_steps**2, 1e-14 * network.n)
     network.balance(network.conservation_laws(theta0), 1.0, bound)
-    return SpectralCometric(network, theta0, LogarithmicMeanMultiplier())
+    return LogarithmicMeanMultiplier()

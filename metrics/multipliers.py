@@ -6,7 +6,6 @@ for the directions of ker Zᵀ and ker Z, which are hidden: no singular value te
 """
 
 from abc import ABC, abstractmethod
-from typing import Any
 
 import geomstats.backend as gs
 import numpy as np
@@ -15,10 +14,10 @@ from autograd.tracer import isbox
 from liftflow.doors import Guarded, door
 from liftflow.errors import InputError
 from liftflow.linalg import layer_squares
-from liftflow.typing import FloatArray, Scalars, as_array, as_own, freeze
+from liftflow.typing import FloatArray, OnLayers, Scalars, as_array, as_own, freeze
 
 
-def _values(singular: Any) -> Any:
+def _values(singular: Scalars) -> Scalars:
     """Singular values as an array; those of a decomposition, or traced, pass at once."""
     if (type(singular) is np.ndarray and singular.dtype == np.float64) or isbox(singular):
         return singular
@@ -30,33 +29,15 @@ class Multiplier(Guarded, ABC):
 
     @abstractmethod
     def pair(self, left: Scalars, right: Scalars) -> Scalars:
-        """Evaluate m(σ_k, σ_l).
-
-        Parameters
-        ----------
-        left, right : Scalars
-            Singular values of the left and of the right direction; they broadcast.
-        """
+        """Evaluate m(σ_k, σ_l) at singular values of the left and of the right direction."""
 
     def hidden_left(self, right: Scalars) -> Scalars:
-        """Evaluate m for a left direction in ker Zᵀ, by default the limit σ_k → 0.
-
-        Parameters
-        ----------
-        right : Scalars
-            Singular values of the right direction.
-        """
+        """Evaluate m for a left direction in ker Zᵀ, by default the limit σ_k → 0."""
         right = _values(right)
         return self.pair(0.0 * right, right)
 
     def hidden_right(self, left: Scalars) -> Scalars:
-        """Evaluate m for a right direction in ker Z, by default the limit σ_l → 0.
-
-        Parameters
-        ----------
-        left : Scalars
-            Singular values of the left direction.
-        """
+        """Evaluate m for a right direction in ker Z, by default the limit σ_l → 0."""
         left = _values(left)
         return self.pair(left, 0.0 * left)
 
@@ -89,7 +70,7 @@ class TwoLayerMultiplier(Multiplier):
         self.lam, self.left, self.right = float(lam), float(left), float(right)
 
     @staticmethod
-    def _positive_root(lam: float, singular: Any) -> Any:
+    def _positive_root(lam: float, singular: Scalars) -> Scalars:
         """The root x ≥ 0 of x (x − λ) = σ², without cancellation."""
         root = (lam**2 + 4.0 * singular**2) ** 0.5
         if lam >= 0.0:
@@ -97,16 +78,13 @@ class TwoLayerMultiplier(Multiplier):
         return 2.0 * singular**2 / (root - lam)
 
     def pair(self, left: Scalars, right: Scalars) -> Scalars:
-        """Evaluate a(σ_k) + b(σ_l)."""
         left, right = _values(left), _values(right)
         return self._positive_root(self.lam, left) + self._positive_root(-self.lam, right)
 
     def hidden_left(self, right: Scalars) -> Scalars:
-        """Evaluate a + b(σ_l) with the a of ker Zᵀ."""
         return self.left + self._positive_root(-self.lam, _values(right))
 
     def hidden_right(self, left: Scalars) -> Scalars:
-        """Evaluate a(σ_k) + b with the b of ker Z."""
         return self._positive_root(self.lam, _values(left)) + self.right
 
 
@@ -119,9 +97,9 @@ class DeepMultiplier(Multiplier):
 
     Parameters
     ----------
-    shifts : array-like, shape=[L]
+    shifts : OnLayers
         :math:`c_i = λ_1 + … + λ_{i−1}`, so :math:`c_1 = 0`.
-    left, right : array-like, shape=[L], optional
+    left, right : OnLayers, optional
         :math:`α_j` on ker Zᵀ and :math:`β_j` on ker Z, where these are not {0}.
 
     References
@@ -129,7 +107,7 @@ class DeepMultiplier(Multiplier):
     [MPG]_; balanced: [Arora2018]_.
     """
 
-    def __init__(self, shifts: Any, left: Any = None, right: Any = None) -> None:
+    def __init__(self, shifts: OnLayers, left: OnLayers = None, right: OnLayers = None) -> None:
         self.shifts: FloatArray = as_own(shifts, "shifts", (None,))
         depth = len(self.shifts)
         if not depth:
@@ -142,21 +120,20 @@ class DeepMultiplier(Multiplier):
 
     @property
     def chain_gaps(self) -> FloatArray:
-        """The shifts, from the smallest on."""
         return self.shifts - np.min(self.shifts)
 
-    def _squares(self, singular: Any) -> Any:
+    def _squares(self, singular: Scalars) -> OnLayers:
         """Squared singular values of the layers, shape=[..., L]."""
         return layer_squares(self.shifts + 0.0 * singular[..., None], singular)
 
-    def _alphas(self, singular: Any) -> Any:
+    def _alphas(self, singular: Scalars) -> OnLayers:
         squares = self._squares(singular)
         products = [gs.ones_like(squares[..., 0])]
         for i in range(len(self.shifts) - 1, 0, -1):
             products.append(products[-1] * squares[..., i])
         return gs.stack(products[::-1], axis=-1)
 
-    def _betas(self, singular: Any) -> Any:
+    def _betas(self, singular: Scalars) -> OnLayers:
         squares = self._squares(singular)
         products = [gs.ones_like(squares[..., 0])]
         for i in range(len(self.shifts) - 1):
@@ -164,15 +141,12 @@ class DeepMultiplier(Multiplier):
         return gs.stack(products, axis=-1)
 
     def pair(self, left: Scalars, right: Scalars) -> Scalars:
-        """Evaluate Σ_j α_j(σ_k) β_j(σ_l)."""
         return gs.sum(self._alphas(_values(left)) * self._betas(_values(right)), axis=-1)
 
     def hidden_left(self, right: Scalars) -> Scalars:
-        """Evaluate Σ_j α_j β_j(σ_l) with the α of ker Zᵀ."""
         return gs.sum(self.left * self._betas(_values(right)), axis=-1)
 
     def hidden_right(self, left: Scalars) -> Scalars:
-        """Evaluate Σ_j α_j(σ_k) β_j with the β of ker Z."""
         return gs.sum(self._alphas(_values(left)) * self.right, axis=-1)
 
 
@@ -224,7 +198,6 @@ class HyperbolicMultiplier(Multiplier):
         self.a = float(a)
 
     def pair(self, left: Scalars, right: Scalars) -> Scalars:
-        """Evaluate √(σ_k² + a²) + √(σ_l² + a²)."""
         left, right = _values(left), _values(right)
         return (left**2 + self.a**2) ** 0.5 + (right**2 + self.a**2) ** 0.5
 
@@ -252,5 +225,4 @@ class ScalarMultiplier(Multiplier):
         return np.array([0.0, self.constant**0.5])
 
     def pair(self, left: Scalars, right: Scalars) -> Scalars:
-        """Evaluate √(c + 4|z|²); the two singular values are the same number |z|."""
         return (self.constant + 4.0 * _values(left) * _values(right)) ** 0.5

@@ -1,6 +1,6 @@
 """The cometric of a ReLU network on its path products."""
 
-from typing import Any
+from collections.abc import Hashable
 
 import geomstats.backend as gs
 import numpy as np
@@ -8,10 +8,10 @@ import numpy as np
 from liftflow.architectures import ReLUNetwork
 from liftflow.errors import ArchitectureError, NotRecoverableError, NotTangentError
 from liftflow.linalg import lengths, over_batch, shifted_product_root, sparse_apply
-from liftflow.metrics.base import Cometric
+from liftflow.metrics.cometric import TANGENT_RTOL, Cometric
 from liftflow.metrics.exact import EXACT_RTOL, chain_distance, cone_distance
-from liftflow.metrics.geometry import TANGENT_RTOL
-from liftflow.metrics.horizontal import TangentSpaces
+from liftflow.metrics.forest import Forest, is_parted
+from liftflow.metrics.recovered import RecoveredCometric
 from liftflow.typing import (
     Covector,
     FloatArray,
@@ -26,8 +26,10 @@ from liftflow.typing import (
     refuse_beyond,
 )
 
+_PRODUCT_RTOL = 1e-9  # of inner products, where the scales of weights part
 
-class PathCometric(Cometric):
+
+class PathCometric(RecoveredCometric):
     r"""K_θ₀(z) = D_z P D_θ⁻² Pᵀ D_z with θ = Ψ(z, h(θ₀)), on the products along all paths.
 
     Entry by entry, :math:`K_{pq} = z_p z_q \sum_{e ∈ p ∩ q} θ_e^{-2}`. Where a weight is zero the
@@ -45,6 +47,9 @@ class PathCometric(Cometric):
     architecture: ReLUNetwork
     _family = ReLUNetwork
 
+    def _check(self, theta: OneTheta, name: str) -> None:
+        """Leave it to ``recover``, which refuses dead parameters: all others are recoverable."""
+
     def point(self, z: Lifted, *, near: Theta | None = None) -> Theta:
         """Recover Ψ(z, h(θ₀)), in the sign gauge of ``near``.
 
@@ -53,22 +58,14 @@ class PathCometric(Cometric):
         near : Theta, optional
             By default θ₀.
         """
-        near = self.theta0 if near is None else near
-        return self.architecture.recover(z, self.laws, near=near)
+        theta = super().point(z, near=near)
+        return over_batch(self._settled, [theta], [1])
 
-    def follow(self, z: FloatArray, near: OneTheta) -> OneTheta:
-        """Recover θ starting from the point followed so far, with its signs.
-
-        Parameters
-        ----------
-        z : array, shape=[n_paths]
-        """
-        return self.point(z, near=near)
-
-    @property
-    def horizontal_spaces(self) -> TangentSpaces:
-        """All of ker ∂h is horizontal: z and the laws determine θ."""
-        return TangentSpaces(self.architecture)
+    def _settled(self, theta: FloatArray) -> FloatArray:
+        """Recover what rounding errors of the laws hide where the sizes of weights part."""
+        if not is_parted(self.architecture, theta):
+            return theta
+        return Forest(self.architecture, theta).settle(self.theta0)
 
     def apply(self, z: Lifted, covector: Covector, *, near: Theta | None = None) -> LiftedTangent:
         """Apply K(z) to a covector with two sparse products.
@@ -118,18 +115,32 @@ class PathCometric(Cometric):
         NotTangentError
             The vector is not tangent to the image at z; holds the relative residual.
         """
-        z = self._lifted(z, "z", differentiable=False)
-        vector = self._lifted(tangent_vec, "tangent_vec", differentiable=False)
-        theta = self.point(z) if theta is None else self._theta(theta)
-        return over_batch(self._horizontal_lift, [theta, vector], [1, 1])
+        arrays = self._above(z, theta, tangent_vec)
 
-    def _horizontal_lift(self, theta: FloatArray, vector: FloatArray) -> FloatArray:
+        def lift(theta: FloatArray, z: FloatArray, vector: FloatArray) -> FloatArray:
+            above, noise = self._horizontal_lift(theta, z, vector)
+            _require_accurate(above, noise, above, noise)
+            return above
+
+        return over_batch(lift, arrays, [1, 1, 1])
+
+    def _above(self, z: Lifted, theta: Theta | None, *vectors: LiftedTangent) -> list[FloatArray]:
+        z = self._lifted(z, "z", differentiable=False)
+        theta = self.point(z) if theta is None else self.architecture._theta(theta)
+        checked = [self._lifted(each, "tangent_vec", differentiable=False) for each in vectors]
+        return [theta, z, *checked]
+
+    def _horizontal_lift(
+        self, theta: FloatArray, z: FloatArray, vector: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """The lift, and what rounding errors of the vector may do to its entries."""
         network = self.architecture
         chart = network.basis_chart(theta)
+        numbers = network.path_numbers(chart)
         size = np.max(np.abs(vector), initial=0.0)
         vector = vector / (size or 1.0)  # its squares neither under- nor overflow
-        above = chart.lift_tangent(theta, vector[network.path_numbers(chart)])
-        gap, own = lengths(np.stack([network.lift_jvp(theta, above) - vector, vector]))
+        lifted = chart.lift_tangent(theta, vector[numbers])
+        gap, own = lengths(np.stack([network.lift_jvp(theta, lifted) - vector, vector]))
         if gap > TANGENT_RTOL * own:
             residual = float(gap / own)
             raise NotTangentError(
@@ -137,12 +148,22 @@ class PathCometric(Cometric):
                 f"expected at most {TANGENT_RTOL:.0e}; image().to_tangent(vector, z) projects it",
                 residual,
             )
+        # Its entries are differences of the rates of basis paths.
+        anchors = numbers[chart.coordinate_of_edge[chart.anchors.into]]
+        rates = np.append(np.abs(vector[anchors] / z[anchors]), 0.0)
+        terms = np.abs(lifted) + np.abs(theta) * rates[network.dag.head_hidden]
+        noise = np.finfo(np.float64).eps * terms
         # Two lifts differ by a rescaling, which is orthogonal to the invariant set.
-        own = np.inf
-        while lengths(above) < 0.3 * own:  # what rounding leaves of a long one is one as well
-            own = lengths(above)
-            above = network.project_to_tangent(theta, above)
-        return size * above
+        if not is_parted(network, theta):
+            above, own = lifted, np.inf
+            while lengths(above) < 0.3 * own:  # what rounding leaves of a long one is one as well
+                own = lengths(above)
+                above = network.project_to_tangent(theta, above)
+            if lengths(noise) <= _PRODUCT_RTOL / 4 * own:
+                return size * above, size * noise
+        forest = Forest(network, theta)
+        lifted, noise = forest.still(lifted, terms)
+        return size * forest.project(lifted), size * noise
 
     def solve(self, z: Lifted, tangent_vec: LiftedTangent) -> Covector:
         """Apply K(z)⁺ to a vector tangent to the image at z.
@@ -152,14 +173,24 @@ class PathCometric(Cometric):
         NotTangentError
             The vector is not tangent to the image at z.
         """
-        return self.architecture.solve_vjp(self.point(z), self.horizontal_lift(z, tangent_vec))
+        theta = self.point(z)
+        return self.architecture.solve_vjp(theta, self.horizontal_lift(z, tangent_vec, theta=theta))
 
     def inner_product(
         self, z: Lifted, tangent_vec_a: LiftedTangent, tangent_vec_b: LiftedTangent
     ) -> Scalars:
         """Inner product of tangent vectors, as that of their horizontal lifts."""
-        lifts = [self.horizontal_lift(z, vec) for vec in (tangent_vec_a, tangent_vec_b)]
-        return np.sum(lifts[0] * lifts[1], axis=-1)
+        arrays = self._above(z, None, tangent_vec_a, tangent_vec_b)
+
+        def product(
+            theta: FloatArray, z: FloatArray, one: FloatArray, other: FloatArray
+        ) -> FloatArray:
+            above, noise = self._horizontal_lift(theta, z, one)
+            beside, own = (above, noise) if one is other else self._horizontal_lift(theta, z, other)
+            _require_accurate(above, noise, beside, own)
+            return np.asarray(above @ beside)
+
+        return over_batch(product, arrays, [1, 1, 1, 1], ())
 
     def exact_distance(self, point_a: FloatArray, point_b: FloatArray) -> float | None:
         """Distance of two points, for a chain of single weights or one balanced neuron.
@@ -168,7 +199,7 @@ class PathCometric(Cometric):
         ----------
         point_a, point_b : array, shape=[n_paths]
         """
-        point_a, point_b = self._one(point_a, "point_a"), self._one(point_b, "point_b")
+        point_a, point_b = self._ends(point_a, point_b)
         if self.architecture.n_paths == 1:
             sizes = np.abs(self.theta0)
             least = np.min(sizes)
@@ -182,7 +213,61 @@ class PathCometric(Cometric):
         return super().exact_distance(point_a, point_b)
 
 
-class OneHiddenLayerCometric(PathCometric):
+def _require_accurate(
+    above: FloatArray, noise: FloatArray, beside: FloatArray, own: FloatArray
+) -> None:
+    """Refuse two lifts whose inner product is decided by the noise in them."""
+    error = np.abs(above) @ own + noise @ np.abs(beside) + noise @ own
+    size = lengths(above) * lengths(beside)
+    if error > _PRODUCT_RTOL * size:
+        raise NotTangentError(
+            "the sizes of the weights part so far that rounding errors of tangent_vec decide what "
+            f"lies above it: inner products may be off by {error / size:.1e} of the lengths, "
+            f"expected at most {_PRODUCT_RTOL:.0e}; take a θ₀ whose hidden nodes are closer to "
+            "balance (architecture.rescale)",
+            float(error / size),
+        )
+
+
+class _RankOneCometric(PathCometric):
+    """Closed forms where paths form matrices of rank one: no iteration, differentiable in z."""
+
+    def _set_up(self, matrices: list[IntArray], shifts: list[Scalars], rest: list[int]) -> None:
+        """Keep the paths of each matrix, the shifts of its layers, and the paths that are edges."""
+        self._matrices = list(zip(matrices, map(gs.array, shifts), strict=True))
+        self._rest: IntArray = np.array(rest, dtype=np.intp)
+        self._inverse_order: IntArray = np.argsort(
+            np.concatenate([*(paths.ravel() for paths in matrices), self._rest])
+        )
+
+    def apply(self, z: Lifted, covector: Covector, *, near: Theta | None = None) -> LiftedTangent:
+        """Apply K(z) to a covector; nothing is iterated.
+
+        Raises
+        ------
+        NotRecoverableError
+            All paths through some neuron vanish.
+        """
+        z, covector = self._lifted(z, "z"), self._lifted(covector, "covector")
+        covector = covector + 0.0 * z  # broadcast both ways
+        parts = []
+        for paths, shifts in self._matrices:
+            matrix, form = z[..., paths], covector[..., paths]
+            first, *middle, last = gs.moveaxis(_layer_squares(shifts, matrix), -1, 0)
+            image = _right_gram(form, matrix) / first[..., None, None]
+            image = image + _left_gram(matrix, form) / last[..., None, None]
+            for square in middle:
+                overlap = gs.sum(matrix * form, axis=(-2, -1)) / square
+                image = image + overlap[..., None, None] * matrix
+            parts.append(gs.reshape(image, (*image.shape[:-2], paths.size)))
+        parts.append(covector[..., self._rest])
+        return gs.concatenate(parts, axis=-1)[..., self._inverse_order]
+
+    def matrix(self, z: Lifted) -> LiftedMatrix:
+        return Cometric.matrix(self, z)
+
+
+class OneHiddenLayerCometric(_RankOneCometric):
     r"""Closed form for one hidden layer: no iteration, and differentiable in z.
 
     The paths through neuron j form a matrix :math:`Z_j = u_j v_j^\top`, with
@@ -215,51 +300,19 @@ class OneHiddenLayerCometric(PathCometric):
                 "this closed form is for one hidden layer, got a path of "
                 f"{max(map(len, paths)) - 1} edges; use PathCometric"
             )
-        numbers: dict[Any, list[int]] = {node: [] for node in architecture.hidden}
+        numbers: dict[Hashable, list[int]] = {node: [] for node in architecture.hidden}
         skips: list[int] = []
         for number, path in enumerate(paths):
             (numbers[path[1]] if len(path) == 3 else skips).append(number)
         # In the order of paths, those through one neuron are row-major in (input, output).
-        self._neurons: list[IntArray] = [
+        neurons = [
             np.reshape(numbers[node], (-1, architecture.graph.out_degree(node)))
             for node in architecture.hidden
         ]
-        self._skips: IntArray = np.array(skips, dtype=np.intp)
-        order = np.concatenate([*(block.ravel() for block in self._neurons), self._skips])
-        self._inverse_order: IntArray = np.argsort(order)
-
-    def apply(self, z: Lifted, covector: Covector, *, near: Any = None) -> LiftedTangent:
-        """Apply K(z) to a covector.
-
-        Parameters
-        ----------
-        near : array-like, optional
-            Not used: nothing is iterated.
-
-        Raises
-        ------
-        NotRecoverableError
-            All paths through some neuron vanish.
-        """
-        z, covector = self._lifted(z, "z"), self._lifted(covector, "covector")
-        covector = covector + 0.0 * z  # broadcast both ways
-        parts = []
-        for block, law in zip(self._neurons, self.laws, strict=True):
-            matrix, form = z[..., block], covector[..., block]
-            squares = _layer_squares(gs.array([0.0, -law]), matrix)
-            squares = squares[..., None, None]
-            image = _right_gram(form, matrix) / squares[..., 0, :, :]
-            image = image + _left_gram(matrix, form) / squares[..., 1, :, :]
-            parts.append(gs.reshape(image, (*image.shape[:-2], block.size)))
-        parts.append(covector[..., self._skips])
-        return gs.concatenate(parts, axis=-1)[..., self._inverse_order]
-
-    def matrix(self, z: Lifted) -> LiftedMatrix:
-        """K(z) as a dense matrix."""
-        return Cometric.matrix(self, z)
+        self._set_up(neurons, [[0.0, -law] for law in self.laws], skips)
 
 
-class ScalarChainCometric(PathCometric):
+class ScalarChainCometric(_RankOneCometric):
     r"""Closed form for three layers of edges with one neuron in each hidden layer.
 
     The paths form a matrix :math:`Z = a\,m\,c^\top`. With :math:`x = |a|^2` the laws reduce to the
@@ -294,52 +347,22 @@ class ScalarChainCometric(PathCometric):
                 f"{len(chain)} hidden nodes and {architecture.n_paths} paths; use PathCometric"
             )
         numbers = {path: number for number, path in enumerate(architecture.paths())}
-        self._block = np.reshape([numbers[path] for path in expected], (n_in, n_out))
-        self._inverse_order = np.argsort(self._block.ravel())
+        paths = np.reshape([numbers[path] for path in expected], (n_in, n_out))
         first, second = self.laws
-        self._shifts = gs.array([0.0, -first, -first - second])
-
-    def apply(self, z: Lifted, covector: Covector, *, near: Any = None) -> LiftedTangent:
-        """Apply K(z) to a covector.
-
-        Parameters
-        ----------
-        near : array-like, optional
-            Not used: nothing is iterated.
-
-        Raises
-        ------
-        NotRecoverableError
-            z vanishes.
-        """
-        z, covector = self._lifted(z, "z"), self._lifted(covector, "covector")
-        matrix, form = z[..., self._block], (covector + 0.0 * z)[..., self._block]
-        squares = _layer_squares(self._shifts, matrix)[..., None, None]
-        overlap = gs.sum(matrix * form, axis=(-2, -1))[..., None, None]
-        image = (
-            _right_gram(form, matrix) / squares[..., 0, :, :]
-            + overlap * matrix / squares[..., 1, :, :]
-            + _left_gram(matrix, form) / squares[..., 2, :, :]
-        )
-        flat = gs.reshape(image, (*image.shape[:-2], self._block.size))
-        return flat[..., self._inverse_order]
-
-    def matrix(self, z: Lifted) -> LiftedMatrix:
-        """K(z) as a dense matrix."""
-        return Cometric.matrix(self, z)
+        self._set_up([paths], [[0.0, -first, -first - second]], [])
 
 
-def _right_gram(form: Any, matrix: Any) -> Any:
+def _right_gram(form: Covector, matrix: Lifted) -> LiftedTangent:
     """G ZᵀZ."""
     return gs.einsum("...ij,...jl->...il", gs.einsum("...ik,...jk->...ij", form, matrix), matrix)
 
 
-def _left_gram(matrix: Any, form: Any) -> Any:
+def _left_gram(matrix: Lifted, form: Covector) -> LiftedTangent:
     """ZZᵀ G."""
     return gs.einsum("...ij,...jl->...il", gs.einsum("...ij,...kj->...ik", matrix, matrix), form)
 
 
-def _layer_squares(shifts: Any, matrix: Any) -> Any:
+def _layer_squares(shifts: Scalars, matrix: Lifted) -> Scalars:
     """Squared norms of the layers of a rank-one product of given laws, shape=[..., n_layers]."""
     squares = shifted_product_root(shifts, gs.sum(matrix**2, axis=(-2, -1)))
     if not gs.all(squares > 0):

@@ -1,12 +1,49 @@
 """Product cometrics, block diagonal over the factors of a product architecture."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from liftflow.architectures import ProductArchitecture
 from liftflow.doors import door
-from liftflow.metrics.base import Cometric
-from liftflow.metrics.horizontal import ProductSpaces
-from liftflow.typing import Covector, FloatArray, Lifted, LiftedTangent, OneLifted, OneTheta, Theta
+from liftflow.metrics.cometric import Cometric, HorizontalSpaces
+from liftflow.typing import (
+    Covector,
+    Lifted,
+    LiftedTangent,
+    OneLifted,
+    OneTheta,
+    Tangent,
+    Theta,
+)
+
+
+class ProductSpaces(HorizontalSpaces):
+    """Horizontal spaces of a product, factor by factor.
+
+    Parameters
+    ----------
+    factors : sequence of HorizontalSpaces
+        One for each factor.
+    """
+
+    @door
+    def __init__(
+        self, architecture: ProductArchitecture, factors: Sequence[HorizontalSpaces]
+    ) -> None:
+        self.architecture = architecture
+        self.factors = tuple(factors)
+
+    def _over_factors(self, name: str, *vectors: Tangent) -> Tangent:
+        parts = zip(self.factors, *map(self.architecture.unpack, vectors), strict=True)
+        return self.architecture.pack(*[getattr(own, name)(*args) for own, *args in parts])
+
+    def _project(self, theta: Theta, vector: Tangent) -> Tangent:
+        return self._over_factors("_project", theta, vector)
+
+    def _form(self, theta: Theta, direction: Tangent, vector: Tangent) -> Tangent:
+        return self._over_factors("_form", theta, direction, vector)
+
+    def _displacement(self, theta: Theta, target: Theta) -> Tangent:
+        return self._over_factors("_displacement", theta, target)
 
 
 class ProductCometric(Cometric):
@@ -32,56 +69,42 @@ class ProductCometric(Cometric):
         super().__init__(architecture, theta0)
         self.factors = tuple(factors)
 
+    def _over_factors(
+        self, *lifted: Lifted, near: Theta | None
+    ) -> Iterator[tuple[Cometric, Theta, *tuple[Lifted, ...]]]:
+        """Factors with their parts of a starting point and of z and vectors like it."""
+        starts = self.architecture.unpack(self.theta0 if near is None else near)
+        parts = [self.architecture.split_lifted(each) for each in lifted]
+        return zip(self.factors, starts, *parts, strict=True)
+
     @property
     def horizontal_spaces(self) -> ProductSpaces:
         """Those of the factors, side by side."""
         return ProductSpaces(self.architecture, [f.horizontal_spaces for f in self.factors])
 
-    def parts(self, lifted: OneLifted) -> list[FloatArray]:
+    def parts(self, lifted: OneLifted) -> list[OneLifted]:
         """Split z, or a vector like it, into the parts of the factors."""
         pairs = zip(self.factors, self.architecture.split_lifted(lifted), strict=True)
         return [part for factor, own in pairs for part in factor.parts(own)]
 
     def apply(self, z: Lifted, covector: Covector, *, near: Theta | None = None) -> LiftedTangent:
-        """Apply K(z) to a covector, factor by factor.
-
-        Parameters
-        ----------
-        near : Theta, optional
-            Where iterations may start.
-        """
-        split = self.architecture.split_lifted
-        starts = [None] * len(self.factors) if near is None else self.architecture.unpack(near)
-        parts = zip(self.factors, split(z), split(covector), starts, strict=True)
+        parts = self._over_factors(z, covector, near=near)
         return self.architecture.join_lifted(
-            [factor.apply(own, form, near=start) for factor, own, form, start in parts]
+            [factor.apply(own, form, near=start) for factor, start, own, form in parts]
         )
 
-    def follow(self, z: OneLifted, near: OneTheta) -> OneTheta:
-        """Follow a point of the invariant set to z, factor by factor."""
-        split = self.architecture.split_lifted(z)
-        parts = zip(self.factors, split, self.architecture.unpack(near), strict=True)
-        return self.architecture.pack(*[f.follow(own, point) for f, own, point in parts])
-
     def solve(self, z: Lifted, tangent_vec: LiftedTangent) -> Covector:
-        """Apply K(z)⁺ to a tangent vector, factor by factor."""
-        split = self.architecture.split_lifted
-        parts = zip(self.factors, split(z), split(tangent_vec), strict=True)
-        return self.architecture.join_lifted([f.solve(own, vector) for f, own, vector in parts])
+        parts = self._over_factors(z, tangent_vec, near=None)
+        return self.architecture.join_lifted([f.solve(own, vector) for f, _, own, vector in parts])
 
-    def _check_inverse(self, z: FloatArray) -> None:
-        for factor, own in zip(self.factors, self.architecture.split_lifted(z), strict=True):
+    def _check_inverse(self, z: Lifted) -> None:
+        for factor, _, own in self._over_factors(z, near=None):
             factor._check_inverse(own)
 
     def point(self, z: Lifted, *, near: Theta | None = None) -> Theta:
-        """Find a point of the fibre over z on the invariant set of θ₀.
+        parts = self._over_factors(z, near=near)
+        return self.architecture.pack(*[f.point(own, near=start) for f, start, own in parts])
 
-        Parameters
-        ----------
-        near : Theta, optional
-            By default θ₀.
-        """
-        split = self.architecture.split_lifted(z)
-        starts = self.architecture.unpack(self.theta0 if near is None else near)
-        parts = zip(self.factors, split, starts, strict=True)
-        return self.architecture.pack(*[f.point(own, near=start) for f, own, start in parts])
+    def follow(self, z: OneLifted, near: OneTheta) -> OneTheta:
+        parts = self._over_factors(z, near=near)
+        return self.architecture.pack(*[f.follow(own, start) for f, start, own in parts])

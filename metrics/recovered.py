@@ -1,15 +1,12 @@
-"""The cometric of any recoverable architecture, by numerical recovery of θ."""
+"""The cometric of any recoverable architecture, by numerical recovery of θ: the default."""
 
 import numpy as np
 
 from liftflow.architectures import Architecture
 from liftflow.errors import NotRecoverableError
-from liftflow.linalg import over_batch
-from liftflow.metrics.base import Cometric
-from liftflow.metrics.horizontal import TangentSpaces
+from liftflow.metrics.cometric import Cometric, TangentSpaces
 from liftflow.typing import (
     Covector,
-    FloatArray,
     Lifted,
     LiftedMatrix,
     LiftedTangent,
@@ -22,7 +19,7 @@ from liftflow.typing import (
 class RecoveredCometric(Cometric):
     """K_θ₀(z) = ∂φ∂φᵀ at the θ that (φ, h) = (z, h(θ₀)) determines, found by iteration.
 
-    The fallback for architectures without a closed form: it needs intrinsic recoverability only,
+    What an architecture without a closed form has: it needs intrinsic recoverability only,
     ker ∂φ ∩ ker ∂h = {0}, which is checked at θ₀ and at every θ that is recovered.
 
     Parameters
@@ -46,7 +43,7 @@ class RecoveredCometric(Cometric):
         super().__init__(architecture, theta0)
         self._check(self.theta0, "θ₀")
 
-    def _check(self, theta: FloatArray, name: str) -> None:
+    def _check(self, theta: OneTheta, name: str) -> None:
         """Refuse a point where z and the laws leave directions open: the metric depends on them."""
         architecture = self.architecture
         # The ranges of ∂φᵀ and ∂hᵀ are orthogonal, so each may be measured in its own units.
@@ -72,14 +69,13 @@ class RecoveredCometric(Cometric):
         NotRecoverableError
             The iteration does not converge, or leads to a point that is not recoverable.
         """
-        near = self.theta0 if near is None else near
-        theta = self.architecture.recover(z, self.laws, near=near)
+        theta = super().point(z, near=near)
         for point in np.reshape(theta, (-1, self.architecture.dim)):
             self._check(point, "the θ over this z")
         return theta
 
     def follow(self, z: OneLifted, near: OneTheta) -> OneTheta:
-        """Recover θ starting from the point followed so far."""
+        """Recover θ starting from the point followed so far, with its signs."""
         return self.point(z, near=near)
 
     @property
@@ -88,27 +84,13 @@ class RecoveredCometric(Cometric):
         return TangentSpaces(self.architecture)
 
     def apply(self, z: Lifted, covector: Covector, *, near: Theta | None = None) -> LiftedTangent:
-        """Apply K(z) to a covector, as ∂φ∂φᵀ at the recovered θ.
-
-        Parameters
-        ----------
-        near : Theta, optional
-            Where the iteration starts; by default θ₀.
-        """
+        """Apply K(z) to a covector, as ∂φ∂φᵀ at the recovered θ."""
         return self.architecture.gram_apply(self.point(z, near=near), covector)
 
     def matrix(self, z: Lifted) -> LiftedMatrix:
-        """K(z) as a dense matrix."""
         return self.architecture.gram_matrix(self.point(z))
 
     def solve(self, z: Lifted, tangent_vec: LiftedTangent) -> Covector:
         """Apply K(z)⁺ to a tangent vector; the part of it that is not tangent is dropped."""
-        architecture, shape = self.architecture, self.lifted_shape
-
-        def solve(theta: FloatArray, vector: FloatArray) -> FloatArray:
-            # K⁺ = (J⁺)ᵀ J⁺, which squares no condition number.
-            inverse = np.linalg.pinv(architecture.lift_jacobian(theta), rcond=1e-10)
-            return np.reshape(inverse.T @ (inverse @ vector.ravel()), shape)
-
-        vector = self._lifted(tangent_vec, "tangent_vec", differentiable=False)
-        return over_batch(solve, [self.point(z), vector], [1, len(shape)], shape)
+        theta = self.point(z)  # K⁺ = (J⁺)ᵀ J⁺, which squares no condition number
+        return self.architecture.solve_vjp(theta, self.architecture.solve_jvp(theta, tangent_vec))

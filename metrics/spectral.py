@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any
 
 import autograd
 import autograd.numpy as anp
@@ -16,7 +15,7 @@ from liftflow.architectures.linear import DeepLinear
 from liftflow.doors import door
 from liftflow.errors import NotIntrinsicError, NotOnImageError
 from liftflow.linalg import RANK_RTOL, over_batch
-from liftflow.metrics.base import Cometric
+from liftflow.metrics.cometric import Cometric
 from liftflow.metrics.exact import (
     EXACT_RTOL,
     bures_wasserstein_distance,
@@ -51,7 +50,7 @@ def _spectral_apply(
     """P (m^power ∘ (PᵀGQ)) Qᵀ, plus the parts in ker Zᵀ and ker Z; their corner is dropped."""
     multiplier, rank = cometric.multiplier, cometric.rank
     left, singular, right = _frames(z, rank)
-    cometric._check_kernels(singular)
+    cometric._check_null_spaces(singular)
     left_t, right_t = np.swapaxes(left, -1, -2), np.swapaxes(right, -1, -2)
     rows, columns = z.shape[-2:]
     half, other_half = form @ right, left_t @ form
@@ -71,7 +70,9 @@ def _spectral_apply(
     return image
 
 
-def _table(multiplier: Multiplier, singular: FloatArray, shape: Any, power: float) -> FloatArray:
+def _table(
+    multiplier: Multiplier, singular: FloatArray, shape: tuple[int, ...], power: float
+) -> FloatArray:
     """m^power for all pairs of left and right directions, hidden ones last."""
     rank, table = singular.size, np.zeros(shape)
     table[:rank, :rank] = multiplier.pair(singular[:, None], singular[None, :]) ** power
@@ -87,8 +88,8 @@ def _contract(
     inner: FloatArray,
     table: FloatArray,
     values: FloatArray,
-    inside: Callable[[Any, Any], Any],
-    edge: Callable[[Any], Any],
+    inside: Callable[[Scalars, Scalars], Scalars],
+    edge: Callable[[Scalars], Scalars],
 ) -> FloatArray:
     """Contract the divided differences of the table in its first argument with two matrices.
 
@@ -161,7 +162,7 @@ def _pull_z(
     return pull
 
 
-def _share(own: FloatArray, other: FloatArray) -> Any:
+def _share(own: FloatArray, other: FloatArray) -> FloatArray:
     """Quotient own / (own + other), one half where both are zero."""
     total = own + other
     return np.divide(own, total, out=np.full(total.shape, 0.5), where=total > 0)
@@ -177,15 +178,15 @@ defvjp(
 
 
 @primitive
-def _singular_values(z: FloatArray) -> Any:
+def _singular_values(z: Lifted) -> Scalars:
     return np.linalg.svd(z, compute_uv=False)
 
 
-def _pull_singular(ans: FloatArray, z: Any) -> Callable[[Any], Any]:
+def _pull_singular(ans: Scalars, z: Lifted) -> Callable[[Scalars], Lifted]:
     z = as_array(z, "the derivative of the singular values", differentiable=False)
     left, _, right_t = np.linalg.svd(z, full_matrices=False)
 
-    def pull(cotangent: Any) -> Any:
+    def pull(cotangent: Scalars) -> Lifted:
         return anp.einsum("...ik,...k,...kj->...ij", left, cotangent, right_t)
 
     return pull
@@ -194,7 +195,7 @@ def _pull_singular(ans: FloatArray, z: Any) -> Callable[[Any], Any]:
 defvjp(_singular_values, _pull_singular)
 
 
-def _with_leading_axes(matrix: Any, lead: tuple[int, ...]) -> Any:
+def _with_leading_axes(matrix: Lifted, lead: tuple[int, ...]) -> Lifted:
     """Broadcast to leading axes; autograd sums over axes of length 1, but not over new ones."""
     shape = matrix.shape
     matrix = gs.reshape(matrix, (1,) * (len(lead) + 2 - len(shape)) + shape)
@@ -230,34 +231,24 @@ class SpectralCometric(Cometric):
     def point(self, z: Lifted, *, near: Theta | None = None) -> Theta:
         """Find one point of the fibre over z on the invariant set of θ₀.
 
-        Parameters
-        ----------
-        near : Theta, optional
-            By default θ₀.
-
         Raises
         ------
         NotIntrinsicError
             As :meth:`apply`.
         """
         z = self._lifted(z, "z", differentiable=False)
-        self._check_kernels(_singular_values(z)[..., : self.rank])
+        self._check_null_spaces(_singular_values(z)[..., : self.rank])
         near = self.theta0 if near is None else near
         return self.architecture.recover(z, self.laws, near=near)
 
-    def _apply(self, z: Any, form: Any, name: str, power: float) -> Any:
+    def _apply(self, z: Lifted, form: Covector, name: str, power: float) -> LiftedTangent:
         z, form = self._lifted(z, "z"), self._lifted(form, name)
         lead = np.broadcast_shapes(z.shape[:-2], form.shape[:-2])
         z, form = (_with_leading_axes(array, lead) for array in (z, form))
         return _spectral_apply(z, form, self, power)
 
-    def apply(self, z: Lifted, covector: Covector, *, near: Any = None) -> LiftedTangent:
-        """Apply K(z) to a covector.
-
-        Parameters
-        ----------
-        near : array-like, optional
-            Not used: nothing is iterated.
+    def apply(self, z: Lifted, covector: Covector, *, near: Theta | None = None) -> LiftedTangent:
+        """Apply K(z) to a covector; nothing is iterated.
 
         Raises
         ------
@@ -284,7 +275,7 @@ class SpectralCometric(Cometric):
         """Apply the symmetric square root of K(z)."""
         return self._apply(z, covector, "covector", 0.5)
 
-    def _multipliers(self, singular: Any) -> Any:
+    def _multipliers(self, singular: Scalars) -> Scalars:
         """Entries of m with their multiplicities, shape=[..., rank * (n + m - rank)]."""
         rows, columns = self.lifted_shape
         lead = singular.shape[:-1]
@@ -296,7 +287,7 @@ class SpectralCometric(Cometric):
             parts += [self.multiplier.hidden_right(singular)] * (columns - self.rank)
         return gs.concatenate(parts, axis=-1)
 
-    def _without_noise(self, singular: Any) -> Any:
+    def _without_noise(self, singular: Scalars) -> Scalars:
         """Singular values, those that are rounding errors of z and its decomposition as 0."""
         return gs.where(singular > self._noise * singular[..., :1], singular, 0.0)
 
@@ -311,7 +302,7 @@ class SpectralCometric(Cometric):
         singular = _singular_values(np.asarray(self.architecture.lift(self.theta0)))
         return RANK_RTOL * float(np.max(self._multipliers(singular[: self.rank])))
 
-    def _check_kernels(self, singular: Any) -> None:
+    def _check_null_spaces(self, singular: Scalars) -> None:
         """Refuse a z in whose kernels a turn of the layers moves M: they carry several values."""
         singular = getval(singular)
         if np.all(singular[..., -1] > self._noise * singular[..., 0]):
@@ -330,9 +321,9 @@ class SpectralCometric(Cometric):
                         f"matrices of rank {self.rank}, or start from a θ₀ with λ = 0"
                     )
 
-    def _check_inverse(self, z: Any) -> None:
+    def _check_inverse(self, z: Lifted) -> None:
         singular = self._without_noise(_singular_values(z)[..., : self.rank])
-        self._check_kernels(singular)
+        self._check_null_spaces(singular)
         drops = singular[..., -1] == 0.0
         # K may still be invertible.
         if gs.any(drops) and gs.any(
@@ -344,7 +335,7 @@ class SpectralCometric(Cometric):
                 0.0,
             )
 
-    def eigenvalues(self, z: Lifted) -> Any:
+    def eigenvalues(self, z: Lifted) -> Scalars:
         """Return the eigenvalues of K(z) on the tangent space, in no particular order.
 
         Returns
@@ -376,12 +367,8 @@ class SpectralCometric(Cometric):
         are formulas for rank one and for symmetric positive definite matrices: these are totally
         geodesic among the square ones, and the metric on them is twice that of Bures and
         Wasserstein.
-
-        Parameters
-        ----------
-        point_a, point_b : array, shape=[n, m]
         """
-        point_a, point_b = self._one(point_a, "point_a"), self._one(point_b, "point_b")
+        point_a, point_b = self._ends(point_a, point_b)
         widths, multiplier = self.architecture.widths, self.multiplier
         small = EXACT_RTOL * np.sum(self.theta0**2)
         if isinstance(multiplier, TwoLayerMultiplier) and abs(multiplier.lam) <= small:

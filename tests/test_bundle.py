@@ -6,7 +6,7 @@ from functools import partial
 import joblib
 import numpy as np
 import pytest
-from cases import balanced, layers, on_set, residual
+from cases import LIFTS, balanced, layers, on_set, residual
 from geomstats.geometry.pre_shape import PreShapeSpace
 
 from liftflow.architectures import Attention, DeepLinear, TwoLayerLinear
@@ -17,6 +17,7 @@ from liftflow.testing import check_bundle
 RECOVERABLE = {
     "layers 4-6-3": lambda: on_set(layers([4, 6, 3])),
     "residual 2-3-3-2, biases": lambda: on_set(residual([2, 3, 3, 2], [(0, 2), (1, 3)], bias=True)),
+    **{name: lambda build=build: on_set(build()) for name, build in LIFTS.items()},
 }
 WITH_FIBRES = {
     "two layers 4, 3, 3": lambda: on_set(*balanced(TwoLayerLinear(4, 3, 3), 0.7)),

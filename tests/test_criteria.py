@@ -31,7 +31,6 @@ from liftflow.criteria import (
     metric_property,
     recoverability,
 )
-from liftflow.criteria.kernels import in_orbit
 from liftflow.criteria.views import view_of
 from liftflow.errors import NotIntrinsicError
 from liftflow.metrics import intrinsic_cometric, oracle_gram, oracle_jacobian
@@ -86,7 +85,7 @@ def test_witness_of_the_kernel_inclusion():
     ends = [oracle_gram(network, theta + s * 1e-5 * direction) for s in (1, -1)]
     assert np.abs(ends[0] - ends[1]).max() / 2e-5 > 0.01
     network, theta = balanced(TwoLayerLinear(3, 3, 2), 0.7)
-    (direction,) = view_of(network, theta, np.random.default_rng(0)).kernel().basis
+    (direction,) = view_of(network, theta, np.random.default_rng(0)).kernel.basis
     ends = [oracle_gram(network, theta + s * 1e-5 * direction) for s in (1, -1)]
     assert np.abs(ends[0] - ends[1]).max() / 2e-5 < 1e-9
 
@@ -169,9 +168,8 @@ def test_dynamic_property_of_an_orbit_too_large_to_search():
 
 def test_orbit_of_a_point_of_smaller_rank_decides_nothing():
     network = ReLUNetwork.from_widths([2, 1, 2])
-    recoverable, inclusion = in_orbit(
-        network, np.array([1.0, 2.0, 0.0, 0.0]), np.random.default_rng(0)
-    )
+    theta = np.array([1.0, 2.0, 0.0, 0.0])
+    recoverable, inclusion = view_of(network, theta, np.random.default_rng(0)).in_orbit
     assert (recoverable.verdict, inclusion.verdict) == ("fails", "undecided")
     assert "∂φ has the rank 2 here and 3 elsewhere" in inclusion.reason
 

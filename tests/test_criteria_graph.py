@@ -70,7 +70,7 @@ def test_metric_of_an_unrecoverable_network_is_checked():
 def test_dense_criterion_agrees_with_the_graph(seed):
     network = random_network(seed)
     theta = network.random_point(rng=seed)
-    kernel = view_of(network, theta, np.random.default_rng(0)).kernel()
+    kernel = view_of(network, theta, np.random.default_rng(0)).kernel
     assert kernel.rank.decided and len(kernel.basis) == 0
     assert recoverability(network, theta)
 

@@ -18,8 +18,7 @@ from liftflow.criteria import (
     metric_property,
     recoverability,
 )
-from liftflow.criteria.fields import exact_fields
-from liftflow.criteria.jets import Arithmetic
+from liftflow.criteria.fields import Arithmetic, exact_fields
 from liftflow.criteria.precise import (
     BITS,
     NEAR,

@@ -16,8 +16,7 @@ from liftflow import (
 )
 from liftflow.architectures import Attention, DeepLinear, LinearNeuralODE, TwoLayerLinear
 from liftflow.criteria import Verdict, laws_complete, lie_algebra_dimension
-from liftflow.criteria.fields import AutogradFields, gradient_fields
-from liftflow.criteria.jets import FLOATS, Arithmetic
+from liftflow.criteria.fields import FLOATS, Arithmetic, GradientFields, gradient_fields
 from liftflow.criteria.network_fields import LinearFields, NetworkForms
 
 PEERS = {  # Marcotte et al. 2023, and the edges that were found beyond them
@@ -117,7 +116,7 @@ def test_brackets_agree_with_autograd(network, rng):
     theta, count = network.random_point(rng=rng), network.lifted_dim
     orders, count = rng.integers(count, size=(3, 200)), 200
     results = []
-    for fields in (gradient_fields(network), AutogradFields(network)):
+    for fields in (gradient_fields(network), GradientFields(network)):
         point = fields.point(theta)
         forms = [fields.basis_forms(order) for order in orders]
         parts = [fields.values(forms[0], point, count)]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from liftflow import Architecture, InvariantSet, compare, loss_from_function
-from liftflow.errors import NotIntrinsicError, NotRecoverableError
+from liftflow.errors import NotRecoverableError
 from liftflow.flows import IntrinsicFlow, ParameterFlow
 from liftflow.metrics import RecoveredCometric, intrinsic_cometric, oracle_gram
 from liftflow.testing import check_architecture
@@ -99,10 +99,15 @@ def test_polynomials_with_a_common_root_are_not_recoverable():
     assert np.linalg.matrix_rank(kernels, tol=1e-12) == network.dim
 
 
-def test_there_is_no_closed_form_and_the_message_names_the_fallback():
+def test_recovery_is_the_default_where_there_is_no_closed_form(rng):
     network = Convolution(3, 2)
-    with pytest.raises(NotIntrinsicError, match=r"use RecoveredCometric\(architecture, theta0\)"):
-        intrinsic_cometric(network, network.random_point(rng=0))
+    theta0 = network.random_point(rng=rng)
+    assert type(intrinsic_cometric(network, theta0)) is RecoveredCometric
+    image = InvariantSet(network, theta0).image()
+    assert image.dim == network.lifted_dim and image.belongs(network.lift(theta0), 1e-12)
+    off = InvariantSet(Convolution(2, 2), [1.0, 2.0, 1.5, -1.0]).image()
+    assert off.belongs(np.convolve([1.0, 2.1], [1.4, -1.0]), 1e-9)
+    assert not off.belongs(np.array([1.0, 0.0, 1.0]), 1e-9)  # x² + 1 has no real factors
 
 
 def test_laws_that_no_point_over_z_has_are_refused():

@@ -9,6 +9,7 @@ import inspect
 import math
 import numbers
 import os
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from functools import cache, partial, wraps
 from pathlib import Path
@@ -98,7 +99,7 @@ def door(function: F) -> F:
                     signature.bind(*args, **kwargs)
                 except TypeError as error:
                     raise CallError(f"{function.__qualname__}: {error}") from None
-        owner, values = args[0] if is_method else None, list(args)
+        owner, values = args[0] if is_method and args else None, list(args)
         if nowhere and "base_point" not in kwargs:
             _refuse_nowhere(None, owner)
         for place, check in found:
@@ -163,20 +164,24 @@ def _explain(error: Exception, function: Callable[..., object]) -> None:
     direct = trace is not None and trace.tb_next is None
     if isinstance(error, TypeError) and (direct or "unexpected keyword argument" in str(error)):
         raise CallError(f"{where}: {error}") from None
-    if isinstance(error, NotImplementedError):
-        raise UndefinedError(f"{where}: {error}") from error
-    if isinstance(error, MemoryError):
-        raise ArchitectureError(f"{where} does not fit into memory: {error}") from error
-    if isinstance(error, np.linalg.LinAlgError | OverflowError):
-        raise NotFiniteError(f"{where}: numbers too large or too small: {error}") from error
-    if isinstance(error, ValueError) and any(text in str(error) for text in _MISFITS):
-        raise ShapeError(f"{where}: leading axes do not fit together: {error}") from error
+    for kind, texts, meaning, what in _MEANINGS:
+        if isinstance(error, kind) and any(text in str(error) for text in texts):
+            raise meaning(f"{where}{what}: {error}") from error
     if function.__module__.startswith("geomstats") and isinstance(error, _UNFIT):
         raise InputError(f"{where}: {error}") from error
 
 
 _MISFITS = ("broadcast", "must match exactly", "must have the same shape")
 """What numpy says of arrays that do not fit together, after each of them has been looked at."""
+
+_MEANINGS: list[tuple[Any, tuple[str, ...], type[LiftflowError], str]] = [
+    (NotImplementedError, ("",), UndefinedError, ""),
+    (MemoryError, ("",), ArchitectureError, " does not fit into memory"),
+    (np.linalg.LinAlgError, ("",), NotFiniteError, ": numbers too large or too small"),
+    (OverflowError, ("",), NotFiniteError, ": numbers too large or too small"),
+    (ValueError, _MISFITS, ShapeError, ": leading axes do not fit together"),
+]
+"""Errors that say some text, which error of ours they are, and what it adds."""
 
 _UNFIT = (ValueError, TypeError, KeyError, IndexError, AttributeError)
 """What geomstats raises where an argument is not what it expects."""
@@ -205,27 +210,10 @@ def doors(space: type[T]) -> type[T]:
     return space
 
 
-_POINTS = {
-    "base_point",
-    "cotangent_vec_a",
-    "cotangent_vec_b",
-    "direction",
-    "end_point",
-    "euclidean_gradient",
-    "initial_point",
-    "initial_tangent_vec",
-    "neighbors",
-    "point",
-    "point_a",
-    "point_b",
-    "points",
-    "tangent_vec",
-    "tangent_vec_a",
-    "tangent_vec_b",
-    "tangent_vec_c",
-    "tangent_vec_d",
-    "vector",
-}
+_POINTS = re.compile(
+    r"(base_|end_|initial_)?point(s|_[ab])?|(co|initial_)?tangent_vec(_[a-d])?|vector|direction"
+    r"|neighbors|euclidean_gradient"
+)
 _COUNTS = {"n_samples", "n_vectors", "n_rungs"}
 _NAMED = {"atol": float, "bound": float, "alpha": float, "image": Manifold, "space": Manifold}
 _NAMED |= {"scheme": str, "total_space": Manifold, **dict.fromkeys(_COUNTS, int)}
@@ -242,7 +230,7 @@ def _kind(parameter: inspect.Parameter, function: Callable[..., object]) -> Any:
     if isinstance(kind, type) and kind.__module__.startswith("networkx"):
         return Any  # looked at by who compiles them
     if kind in (Any, inspect.Parameter.empty):
-        if parameter.name in _POINTS:  # another shape does not belong, which is an answer
+        if _POINTS.fullmatch(parameter.name):  # another shape does not belong, which is an answer
             return NDArray[np.float64] if function.__name__ in ("belongs", "is_tangent") else _Point
         return _NAMED.get(parameter.name, Any)
     return kind
@@ -284,7 +272,7 @@ def _check(kind: Any, name: str) -> Check | None:
     if kind is Any:
         return None
     if kind is _Point:
-        return lambda value, owner: _point(value, name, owner)
+        return _point(name)
     if kind is int and name in _COUNTS:
         return lambda value, owner: _n_samples(value, name)
     if kind in (bool, int, float):
@@ -308,9 +296,12 @@ def _check(kind: Any, name: str) -> Check | None:
     return None
 
 
-def _point(value: object, name: str, owner: object) -> object:
-    shape = getattr(getattr(owner, "_space", owner), "shape", None)
-    return value if is_sound(value, shape) else as_array(value, name, shape)
+def _point(name: str) -> Check:
+    def point(value: object, owner: object) -> object:
+        shape = getattr(getattr(owner, "_space", owner), "shape", None)
+        return value if is_sound(value, shape) else as_array(value, name, shape)
+
+    return point
 
 
 def _n_samples(value: object, name: str) -> int:

@@ -8,9 +8,14 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 MOVED = {
+    "liftflow.architectures.kernel": "liftflow.architectures.path_kernel",
     "liftflow.cli_criteria": "liftflow.cli.classify",
     "liftflow.gallery_cli": "liftflow.cli.gallery",
+    "liftflow.manifolds.flat": "liftflow.manifolds.flattened",
+    "liftflow.manifolds.parameters": "liftflow.manifolds.base",
     "liftflow.matrix_losses": "liftflow.losses.matrix",
+    "liftflow.metrics.base": "liftflow.metrics",
+    "liftflow.metrics.horizontal": "liftflow.metrics",
     "liftflow.problems": "liftflow.cli.families",
 }
 """What each is called now. It is the same module under both names."""

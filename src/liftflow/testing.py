@@ -1,37 +1,42 @@
 """The contracts of architectures, metrics, manifolds and bundles, for people who add their own.
 
 Each function draws random points and checks one property after the other, like scikit-learn's
-``check_estimator``. The first that fails raises an AssertionError which says what it is and by
+``check_estimator``. The first that fails raises an ``AssertionError`` which says what it is and by
 how much. Under the autograd backend a lift is judged by automatic differentiation, too; under
 numpy, which has none, by finite differences alone.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import TypeAlias
 
 import autograd
 import geomstats.backend as gs
 import numpy as np
+from geomstats.geometry.manifold import Manifold
 
 from liftflow.architectures import Architecture
 from liftflow.doors import door
 from liftflow.errors import ArchitectureError
 from liftflow.manifolds import InvariantSet
 from liftflow.metrics import IntrinsicMetric, oracle_jacobian
-from liftflow.typing import FloatArray, Rng, as_rng
+from liftflow.typing import FloatArray, Numbers, Rng, as_rng
+
+Map: TypeAlias = Callable[..., Numbers]
 
 DENSE_LIMIT = 2**20
 """Number of entries up to which ∂φ and ∂φ∂φᵀ are judged as dense matrices."""
 
 
-def _require(holds: Any, reason: str) -> None:
+def _require(holds: Numbers, reason: str) -> None:
     if not np.all(holds):  # no assert statement, so that python -O does not empty the contracts
         raise AssertionError(reason)
 
 
-def _close(what: str, got: Any, wanted: Any, rtol: float = 1e-9, scale: Any = None) -> None:
+def _close(
+    what: str, got: Numbers, wanted: Numbers, rtol: float = 1e-9, scale: Numbers = None
+) -> None:
     """Require equal shapes, and entries equal relative to the largest one, or to ``scale``."""
     got, wanted = np.asarray(got, dtype=float), np.asarray(wanted, dtype=float)
     _require(got.shape == wanted.shape, f"{what}: shape {got.shape}, expected {wanted.shape}")
@@ -40,7 +45,7 @@ def _close(what: str, got: Any, wanted: Any, rtol: float = 1e-9, scale: Any = No
     _require(gap <= rtol, f"{what}: off by {gap:.1e} relative, allowed {rtol:.0e}")
 
 
-def _batches(what: str, function: Callable[..., Any], shape: tuple[int, ...], *arrays: Any) -> None:
+def _batches(what: str, function: Map, shape: tuple[int, ...], *arrays: Numbers) -> None:
     """Require results of this shape, and on leading axes [2, 2], [2], [] those of a loop."""
     loop = np.array([[function(*(a[i, j] for a in arrays)) for j in (0, 1)] for i in (0, 1)])
     _require(loop.shape[2:] == shape, f"{what}: shape {loop.shape[2:]}, expected {shape}")
@@ -52,7 +57,7 @@ def _batches(what: str, function: Callable[..., Any], shape: tuple[int, ...], *a
         _close(f"{what}: broadcast against a loop", function(point, *vectors), mixed, 1e-11)
 
 
-def _draws(what: str, draw: Callable[..., Any], shape: tuple[int, ...], rng: Any) -> None:
+def _draws(what: str, draw: Map, shape: tuple[int, ...], rng: np.random.Generator) -> None:
     """Require geomstats' shapes, draws that depend on the seed alone, and no global state."""
     seed, before = int(rng.integers(2**32)), str(np.random.get_state())  # noqa: NPY002
     one, many, again = (draw(n_samples=count, rng=seed) for count in (1, 3, 3))
@@ -74,15 +79,15 @@ def _projector(what: str, matrix: FloatArray, rank: int) -> None:
     _require(got == rank, f"{what}: rank {got}, expected {rank}")
 
 
-def _slope(function: Callable[[Any], Any], point: Any, tangent: Any) -> FloatArray:
+def _slope(function: Map, point: Numbers, tangent: Numbers) -> FloatArray:
     """Directional derivative, by central differences extrapolated to order 6 (Richardson).
 
     Where the extrapolations of order 4 and 6 differ, a pole of the function is near, and shorter
     steps are taken; of each entry the value of the least difference counts.
     """
     size = float(np.max(np.abs(point))) or 1.0
-    slope: Any = 0.0
-    least: Any = np.inf
+    slope: Numbers = 0.0
+    least: Numbers = np.inf
     for step in 0.01 / 8.0 ** np.arange(4) * size / float(np.max(np.abs(tangent))):
         h = np.array([step, step / 2, step / 4])
         ends = [(function(point + s * tangent), function(point - s * tangent)) for s in h]
@@ -97,16 +102,72 @@ def _slope(function: Callable[[Any], Any], point: Any, tangent: Any) -> FloatArr
     return slope
 
 
-def _slopes(function: Callable[[Any], Any], point: Any) -> FloatArray:
+def _slopes(function: Map, point: Numbers) -> FloatArray:
     """Jacobian by finite differences, shape=[size of the result, dim]."""
     return _slope(function, point, np.eye(point.size)).reshape(point.size, -1).T
 
 
-def _fibre_point(architecture: Architecture, theta: Any, rng: Any) -> Any:
+def _fibre_point(architecture: Architecture, theta: Numbers, rng: np.random.Generator) -> Numbers:
     try:
         return architecture.fibre_point(theta, rng)
     except ArchitectureError:  # the one method that a family may do without
         return theta
+
+
+# What the verbs of the two maps φ and h are called.
+_LIFT = {verb: f"lift_{verb}" for verb in ("jvp", "vjp", "hvp", "hessian", "jacobian")}
+_LIFT |= {"value": "lift", "solve": "solve_jvp"}
+_LAWS = {"value": "conservation_laws", "jacobian": "conservation_laws_jacobian"}
+_LAWS |= {"jvp": "laws_jvp", "hessian": "laws_hessian", "solve": "solve_laws_jvp"}
+
+
+def _map(
+    a: Architecture, names: Mapping[str, str], shape: tuple[int, ...], *arrays: Numbers
+) -> None:
+    """Require that the values and the derivatives of a smooth map fit together, those with a name.
+
+    Of θ, two velocities and a covector with leading axes [2, 2]: batches against loops; then at the
+    first of them against finite differences and each other.
+    """
+    theta, v, w, g = arrays
+    verbs = {verb: getattr(a, name) for verb, name in names.items()}
+    results: dict[str, list[Numbers]] = {
+        "value": [shape],
+        "jvp": [shape, v],
+        "hessian": [shape, v, w],
+    }
+    results |= {"vjp": [(a.dim,), g], "hvp": [(a.dim,), v, g]}
+    results["jacobian"] = [(math.prod(shape), a.dim)]
+    for verb, (result, *vectors) in results.items():
+        if verb in verbs:
+            _batches(names[verb], verbs[verb], result, theta, *vectors)
+    x, v, w, g = (each[0, 0] for each in arrays)
+    jvp = verbs["jvp"](x, v)
+    if "vjp" in verbs:
+        slope, vjp = _slope(verbs["value"], x, v), verbs["vjp"](x, g)
+        what = f"{names['jvp']} against finite differences of {names['value']}"
+        _close(what, jvp, slope, 1e-8)
+        products, scale = (np.sum(vjp * v), np.sum(g * jvp)), np.sum(np.abs(g * jvp))
+        _close(f"{names['vjp']} as the transpose of {names['jvp']}", *products, 1e-12, scale)
+    if "jacobian" in verbs:
+        matrix, what = np.asarray(verbs["jacobian"](x)), names["jacobian"]
+        _close(f"{what} against finite differences", matrix, _slopes(verbs["value"], x), 1e-8)
+        _close(f"{names['jvp']} against {what}", np.ravel(jvp), matrix @ v, 1e-12)
+        if "vjp" in verbs:
+            _close(f"{names['vjp']} against {what}", vjp, matrix.T @ np.ravel(g), 1e-12)
+        shortest = np.linalg.pinv(matrix, rcond=1e-10) @ np.ravel(jvp)
+        _close(f"{names['solve']} against {what}", verbs["solve"](x, jvp), shortest, scale=v)
+    if "hessian" in verbs:
+        bent, slope = verbs["hessian"](x, v, w), _slope(lambda t: verbs["jvp"](t, v), x, w)
+        what = f"{names['hessian']} against finite differences of {names['jvp']}"
+        _close(what, bent, slope, 1e-8, scale=jvp)
+    if "hvp" in verbs:
+        bent, slope = verbs["hvp"](x, v, g), _slope(lambda t: verbs["vjp"](t, g), x, v)
+        _close(f"{names['hvp']} against finite differences of {names['vjp']}", bent, slope, 1e-8)
+
+
+def _without(names: Mapping[str, str], *verbs: str) -> Mapping[str, str]:
+    return {verb: name for verb, name in names.items() if verb not in verbs}
 
 
 @door
@@ -115,36 +176,23 @@ def check_architecture(architecture: Architecture, rng: Rng = 0) -> None:
 
     Shapes, and batches against loops; blocks; ∂φ and ∂h against finite differences, ∂φ and the
     second derivative of the lift against autodiff; ∂φᵀ and ∂φ∂φᵀ against ∂φ; conservation,
-    ∂h ∂φᵀ = 0; second derivatives; solutions of ∂h v = w; the orthogonal projection onto ker ∂h;
-    distances; recovery of a point from its lift and laws; its alignment with another point; other
-    points of its fibre, if the family has a ``fibre_point``; seeded draws.
+    ∂h ∂φᵀ = 0; second derivatives; solutions of ∂φ v = w and ∂h v = w; the orthogonal projection
+    onto ker ∂h; distances; recovery of a point from its lift and laws; its alignment with another
+    point; other points of its fibre, if the family has a ``fibre_point``; seeded draws.
 
     Parameters
     ----------
     architecture : Architecture
         Where ∂φ or ∂φ∂φᵀ has more than ``DENSE_LIMIT`` entries, they are judged on vectors only.
-    rng : numpy.random.Generator or int, optional
-        Where the random points come from.
-
-    Raises
-    ------
-    AssertionError
-        Says which property fails, and by how much.
     """
     a, rng, size, shape = architecture, as_rng(rng), architecture.dim, architecture.lifted_shape
     d, k, dense = a.lifted_dim, a.n_laws, a.lifted_dim * max(size, a.lifted_dim) <= DENSE_LIMIT
     _draws("random_point", a.random_point, (size,), rng)
     theta, other = a.random_point(8, rng).reshape(2, 2, 2, size)
     v, g = rng.standard_normal((2, 2, size)), rng.standard_normal((2, 2, *shape))
-    _batches("lift", a.lift, shape, theta)
-    _batches("lift_jvp", a.lift_jvp, shape, theta, v)
-    _batches("lift_vjp", a.lift_vjp, (size,), theta, g)
-    _batches("lift_hvp", a.lift_hvp, (size,), theta, v, g)
-    _batches("lift_hessian", a.lift_hessian, shape, theta, v, other)
+    lift = _LIFT if dense else _without(_LIFT, "jacobian", "solve")
+    _map(a, lift, shape, theta, v, other, g)
     _batches("gram_apply", a.gram_apply, shape, theta, g)
-    _batches("conservation_laws", a.conservation_laws, (k,), theta)
-    _batches("conservation_laws_jacobian", a.conservation_laws_jacobian, (k, size), theta)
-    _batches("laws_jvp", a.laws_jvp, (k,), theta, v)
     _batches("project_to_tangent", a.project_to_tangent, (size,), theta, v)
     _batches("lifted_norm", a.lifted_norm, (), theta)
     _batches("lifted_distance", a.lifted_distance, (), theta, other)
@@ -153,58 +201,32 @@ def check_architecture(architecture: Architecture, rng: Rng = 0) -> None:
     _require(shapes == a.block_shapes, f"unpack: shapes {shapes}, expected {a.block_shapes}")
     _close("pack after unpack", a.pack(*blocks), theta, 1e-15)
 
-    x, y, v, g = theta[0, 0], other[0, 0], v[0, 0], g[0, 0]
-    jvp, vjp, z = a.lift_jvp(x, v), a.lift_vjp(x, g), a.lift(x)
-    _close("lift_jvp against finite differences of lift", jvp, _slope(a.lift, x, v), 1e-8)
-    products, scale = (np.sum(vjp * v), np.sum(g * jvp)), np.sum(np.abs(g * jvp))
-    _close("lift_vjp as the transpose of lift_jvp", *products, 1e-12, scale)
-    _close("gram_apply against ∂φ ∂φᵀ", a.gram_apply(x, g), a.lift_jvp(x, vjp), 1e-12)
-    bent, wanted = a.lift_hessian(x, v, y), _slope(lambda t: a.lift_jvp(t, v), x, y)
-    _close("lift_hessian against finite differences of lift_jvp", bent, wanted, 1e-7, scale=jvp)
+    x, y, v0, g0 = theta[0, 0], other[0, 0], v[0, 0], g[0, 0]
+    vjp, z = a.lift_vjp(x, g0), a.lift(x)
+    _close("gram_apply against ∂φ ∂φᵀ", a.gram_apply(x, g0), a.lift_jvp(x, vjp), 1e-12)
     if dense:
         jacobian = np.asarray(a.lift_jacobian(x))
-        inverse = np.linalg.pinv(jacobian, rcond=1e-10)
-        _close("solve_jvp against lift_jacobian", a.solve_jvp(x, jvp), inverse @ np.ravel(jvp))
-        _batches("lift_jacobian", a.lift_jacobian, (d, size), theta)
         _batches("gram_matrix", a.gram_matrix, (d, d), theta)
-        _close("lift_jacobian against finite differences", jacobian, _slopes(a.lift, x), 1e-8)
-        _close("lift_jvp against lift_jacobian", np.ravel(jvp), jacobian @ v, 1e-12)
-        _close("lift_vjp against lift_jacobian", vjp, jacobian.T @ np.ravel(g), 1e-12)
         _close("gram_matrix against ∂φ ∂φᵀ", a.gram_matrix(x), jacobian @ jacobian.T, 1e-12)
     if dense and gs.has_autodiff():
         _close("lift_jacobian against autodiff", jacobian, oracle_jacobian(a, x), 1e-10)
     if gs.has_autodiff():
-        pull = autograd.grad(lambda t: gs.sum(g * a.lift(t)))
+        pull = autograd.grad(lambda t: gs.sum(g0 * a.lift(t)))
         # 0 t, because autograd warns where the derivative of a linear lift is constant.
-        second = autograd.grad(lambda t: gs.sum(v * pull(t) + 0.0 * t))(x)
-        wanted = _slope(lambda t: a.lift_vjp(t, g), x, v)
+        second = autograd.grad(lambda t: gs.sum(v0 * pull(t) + 0.0 * t))(x)
+        wanted = _slope(lambda t: a.lift_vjp(t, g0), x, v0)
         _close("second derivative of lift by autodiff", second, wanted, 1e-8)
 
     laws, values = np.asarray(a.conservation_laws_jacobian(x)), a.conservation_laws(x)
-    slopes = _slopes(a.conservation_laws, x)
-    _close("conservation_laws_jacobian against finite differences", laws, slopes, 1e-8)
-    _close("laws_jvp against conservation_laws_jacobian", a.laws_jvp(x, v), laws @ v, 1e-12)
     scale = np.abs(laws) @ np.abs(vjp)
     _close("conservation, ∂h ∂φᵀ = 0", laws @ vjp, np.zeros(k), 1e-12, scale)
+    known = _LAWS if gs.has_autodiff() else _without(_LAWS, "hessian")
+    _map(a, known, (k,), theta, v, other, g)
     rank = int(np.linalg.matrix_rank(laws)) if k else 0
     _require(a.laws_rank(x) == rank, f"laws_rank: {a.laws_rank(x)}, but ∂h has rank {rank}")
     projector = np.asarray(a.project_to_tangent(x, np.eye(size)))
     _projector("project_to_tangent", projector, size - rank)
     _close("project_to_tangent onto ker ∂h", laws @ projector, np.zeros(laws.shape), scale=laws)
-
-    if gs.has_autodiff():
-        bent = a.laws_hessian(x, v, y)
-        _close(
-            "laws_hessian against finite differences of laws_jvp",
-            bent,
-            _slope(lambda t: a.laws_jvp(t, v), x, y),
-            1e-8,
-        )
-        wanted = _slope(lambda t: a.lift_vjp(t, g), x, v)
-        _close("lift_hvp against finite differences of lift_vjp", a.lift_hvp(x, v, g), wanted, 1e-8)
-    normal = a.solve_laws_jvp(x, laws @ v)
-    _close("solve_laws_jvp: ∂h", laws @ normal, laws @ v, scale=np.abs(laws) @ np.abs(v))
-    _close("solve_laws_jvp: shortest", projector @ normal, np.zeros(size), scale=v)
 
     distance, norm = np.linalg.norm(a.lift(x) - a.lift(y)), np.linalg.norm(z)
     _close("lifted_distance against lift", a.lifted_distance(x, y), distance, 1e-12)
@@ -240,13 +262,6 @@ def check_metric(metric: IntrinsicMetric, rng: Rng = 0) -> None:
     ----------
     metric : IntrinsicMetric
         On its space, and small enough for K to be a dense matrix.
-    rng : numpy.random.Generator or int, optional
-        Where the random points come from.
-
-    Raises
-    ------
-    AssertionError
-        Says which property fails, and by how much.
     """
     rng, space, cometric = as_rng(rng), metric._space, metric.cometric
     a: Architecture = cometric.architecture
@@ -311,9 +326,9 @@ def check_metric(metric: IntrinsicMetric, rng: Rng = 0) -> None:
         _curvature(metric, z[0, 0], frame, min(0.3, reach))
 
 
-def _orthonormal(metric: IntrinsicMetric, point: Any, vectors: Any) -> list[Any]:
+def _orthonormal(metric: IntrinsicMetric, point: Numbers, vectors: Numbers) -> list[Numbers]:
     """Orthonormal tangent vectors, by Gram and Schmidt; as many as the dimension allows."""
-    frame: list[Any] = []
+    frame: list[Numbers] = []
     for vector in vectors[: metric._space.dim]:
         for _ in range(2):
             for unit in frame:
@@ -322,7 +337,7 @@ def _orthonormal(metric: IntrinsicMetric, point: Any, vectors: Any) -> list[Any]
     return frame
 
 
-def _geodesics(metric: IntrinsicMetric, point: Any, frame: list[Any], reach: float) -> None:
+def _geodesics(metric: IntrinsicMetric, point: Numbers, frame: list[Numbers], reach: float) -> None:
     cometric, solver, v, w = metric.cometric, metric.solver, frame[0], frame[-1]
     theta, laws = cometric.point(point), cometric.laws
     velocity = metric.horizontal_lift(reach * v, point)
@@ -362,11 +377,11 @@ def _geodesics(metric: IntrinsicMetric, point: Any, frame: list[Any], reach: flo
     _close("parallel_transport: isometry", np.array(gram), np.array(wanted), 1e-8, 1.0)
 
 
-def _curvature(metric: IntrinsicMetric, point: Any, frame: list[Any], reach: float) -> None:
+def _curvature(metric: IntrinsicMetric, point: Numbers, frame: list[Numbers], reach: float) -> None:
     a, b, c = frame[0], frame[1], frame[-1] + frame[0]
     d = frame[1] - 0.5 * c
 
-    def tensor(x: Any, y: Any, u: Any, v: Any) -> float:
+    def tensor(x: Numbers, y: Numbers, u: Numbers, v: Numbers) -> float:
         return float(metric.inner_product(metric.curvature(x, y, u, point), v, point))
 
     form, theta = metric.solver.spaces.second_fundamental_form, metric.cometric.point(point)
@@ -393,7 +408,7 @@ def _curvature(metric: IntrinsicMetric, point: Any, frame: list[Any], reach: flo
 
 
 @door
-def check_manifold(space: Any, rng: Rng = 0) -> None:
+def check_manifold(space: Manifold, rng: Rng = 0) -> None:
     """Check that points, tangent vectors and the dimension of a manifold belong together.
 
     ``dim`` is the rank of the tangent projector, which is orthogonal and takes values that are
@@ -405,13 +420,6 @@ def check_manifold(space: Any, rng: Rng = 0) -> None:
     space : geomstats.geometry.manifold.Manifold
         With extrinsic points, ``to_tangent`` orthogonal in the embedding space, and ``rng`` among
         the arguments of ``random_point`` and ``random_tangent_vec``.
-    rng : numpy.random.Generator or int, optional
-        Where the random points come from.
-
-    Raises
-    ------
-    AssertionError
-        Says which property fails, and by how much.
     """
     rng, dim, shape, size = as_rng(rng), space.dim, space.shape, math.prod(space.shape)
     _require(type(dim) is int, f"dim: must be an int, got {dim!r}")
@@ -453,13 +461,6 @@ def check_bundle(invariant_set: InvariantSet, rng: Rng = 0) -> None:
     ----------
     invariant_set : InvariantSet
         Where the metric property holds.
-    rng : numpy.random.Generator or int, optional
-        Where the random points come from.
-
-    Raises
-    ------
-    AssertionError
-        Says which property fails, and by how much.
     """
     rng, space, bundle = as_rng(rng), invariant_set, invariant_set.fiber_bundle
     a: Architecture = space.architecture

@@ -38,53 +38,59 @@ Rng: TypeAlias = np.random.Generator | int | None
 
 # Named shapes. A leading ... stands for any axes of a batch. Each is an array, a nested sequence of
 # numbers where it comes in, or an array that autograd follows: no static type of numpy says that.
-_Numbers: TypeAlias = Any
+Numbers: TypeAlias = Any  # of any shape
 
-Theta = TypeAliasType("Theta", _Numbers)
+Theta = TypeAliasType("Theta", Numbers)
 """A parameter θ or a batch of them, shape=[..., dim]."""
-Tangent = TypeAliasType("Tangent", _Numbers)
+Tangent = TypeAliasType("Tangent", Numbers)
 """A velocity or a covector of the parameter, shape=[..., dim]."""
-OneTheta = TypeAliasType("OneTheta", _Numbers)
+OneTheta = TypeAliasType("OneTheta", Numbers)
 """One parameter θ, shape=[dim]."""
-OneTangent = TypeAliasType("OneTangent", _Numbers)
+OneTangent = TypeAliasType("OneTangent", Numbers)
 """One velocity or covector of the parameter, shape=[dim]."""
-Lifted = TypeAliasType("Lifted", _Numbers)
+Lifted = TypeAliasType("Lifted", Numbers)
 """A lifted variable z, shape=[..., *lifted_shape]."""
-LiftedTangent = TypeAliasType("LiftedTangent", _Numbers)
+LiftedTangent = TypeAliasType("LiftedTangent", Numbers)
 """A velocity of z, shape=[..., *lifted_shape]."""
-Covector = TypeAliasType("Covector", _Numbers)
+Covector = TypeAliasType("Covector", Numbers)
 """A covector on z, such as ∇f(z), shape=[..., *lifted_shape]."""
-OneLifted = TypeAliasType("OneLifted", _Numbers)
+OneLifted = TypeAliasType("OneLifted", Numbers)
 """One lifted variable z, shape=[*lifted_shape]."""
-OneLiftedTangent = TypeAliasType("OneLiftedTangent", _Numbers)
+OneLiftedTangent = TypeAliasType("OneLiftedTangent", Numbers)
 """One velocity of z or covector on it, shape=[*lifted_shape]."""
-Laws = TypeAliasType("Laws", _Numbers)
+Laws = TypeAliasType("Laws", Numbers)
 """Values of the conservation laws h, or a velocity of them, shape=[..., n_laws]."""
-OneLaws = TypeAliasType("OneLaws", _Numbers)
+OneLaws = TypeAliasType("OneLaws", Numbers)
 """One value of the conservation laws, shape=[n_laws]."""
-Scalars = TypeAliasType("Scalars", _Numbers)
+Scalars = TypeAliasType("Scalars", Numbers)
 """One number for each member of a batch, shape=[...]."""
-Point = TypeAliasType("Point", _Numbers)
+Point = TypeAliasType("Point", Numbers)
 """A point of a manifold, shape=[..., *point_shape]."""
-TangentVec = TypeAliasType("TangentVec", _Numbers)
+TangentVec = TypeAliasType("TangentVec", Numbers)
 """A vector at a point of a manifold, shape=[..., *point_shape]."""
-Jacobian = TypeAliasType("Jacobian", _Numbers)
+Jacobian = TypeAliasType("Jacobian", Numbers)
 """The Jacobian ∂φ, shape=[..., lifted_dim, dim]."""
-LiftedMatrix = TypeAliasType("LiftedMatrix", _Numbers)
+LiftedMatrix = TypeAliasType("LiftedMatrix", Numbers)
 """A bilinear form on z, such as K(z), shape=[..., lifted_dim, lifted_dim]."""
-Matrix = TypeAliasType("Matrix", _Numbers)
+Matrix = TypeAliasType("Matrix", Numbers)
 """A bilinear form on parameters or coordinates, shape=[..., dim, dim]."""
-Symbols = TypeAliasType("Symbols", _Numbers)
+Symbols = TypeAliasType("Symbols", Numbers)
 """Christoffel symbols, the contravariant index first, shape=[..., dim, dim, dim]."""
-Inputs = TypeAliasType("Inputs", _Numbers)
+States = TypeAliasType("States", Numbers)
+"""Positions and velocities, or their derivatives, shape=[..., 2, dim]."""
+Flat = TypeAliasType("Flat", Numbers)
+"""Lifted variables or vectors like them as flat vectors, shape=[..., lifted_dim]."""
+Inputs = TypeAliasType("Inputs", Numbers)
 """Samples that a network is fed, shape=[..., n_samples, n_inputs]."""
-OnHidden = TypeAliasType("OnHidden", _Numbers)
+OnHidden = TypeAliasType("OnHidden", Numbers)
 """One number per hidden node, shape=[..., n_hidden]."""
-OnTimes = TypeAliasType("OnTimes", _Numbers)
+OnLayers = TypeAliasType("OnLayers", Numbers)
+"""One number per layer, shape=[..., n_layers]."""
+OnTimes = TypeAliasType("OnTimes", Numbers)
 """One number per kept time, shape=[n_times]."""
-Forms = TypeAliasType("Forms", _Numbers)
+Forms = TypeAliasType("Forms", Numbers)
 """Covectors on z, or what a family keeps instead of them; each names a gradient field."""
-Block = TypeAliasType("Block", _Numbers)
+Block = TypeAliasType("Block", Numbers)
 """A named block of the parameter, shape=[..., *block_shape]."""
 
 T = TypeVar("T")
@@ -97,7 +103,7 @@ _FLOAT64 = np.dtype(np.float64)
 _SHORT = 10**18  # which needs no shortening
 
 
-def untraced(value: _Numbers) -> _Numbers:
+def untraced(value: Numbers) -> Numbers:
     """Take an array out of autograd's sight.
 
     Parameters
@@ -111,13 +117,13 @@ def untraced(value: _Numbers) -> _Numbers:
 
 
 def as_array(
-    value: _Numbers,
+    value: Numbers,
     name: str,
     shape: Shape | None = None,
     *,
     batch: bool = True,
     differentiable: bool = True,
-) -> _Numbers:
+) -> Numbers:
     """Return ``value`` as a finite float64 array of the promised shape, or say why not.
 
     Parameters
@@ -193,7 +199,7 @@ def _fits(own: tuple[int, ...], shape: Shape | None, batch: bool) -> bool:
     )
 
 
-def as_vector(value: _Numbers, name: str, size: int) -> FloatArray:
+def as_vector(value: Numbers, name: str, size: int) -> FloatArray:
     """Return a vector, checked as by :func:`as_array` unless it looks like one of our own.
 
     Parameters
@@ -206,7 +212,7 @@ def as_vector(value: _Numbers, name: str, size: int) -> FloatArray:
     return as_array(value, name, (size,), batch=False, differentiable=False)
 
 
-def as_own(value: _Numbers, name: str, shape: Shape | None = None) -> FloatArray:
+def as_own(value: Numbers, name: str, shape: Shape | None = None) -> FloatArray:
     """Return a read-only copy of an array without leading axes: what an object keeps of it.
 
     Parameters

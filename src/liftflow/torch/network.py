@@ -14,6 +14,7 @@ from liftflow.architectures.maps import SmoothMap
 from liftflow.doors import door
 from liftflow.errors import ArchitectureError, InputError, NotRecoverableError
 from liftflow.linalg import lengths
+from liftflow.metrics import RecoveredCometric, intrinsic_cometric
 from liftflow.torch import rules as _  # noqa: F401 - registers what operations do
 from liftflow.torch.assembly import channel_graph, without_effect
 from liftflow.torch.certificate import Certificate, certify
@@ -310,3 +311,8 @@ class TorchNetwork(Architecture):
         point = self._theta(theta, differentiable=False)
         lead = point.shape[:-1]
         return self.rescale(point, 0.5 * as_rng(rng).standard_normal((*lead, self.n_laws)))
+
+
+@intrinsic_cometric.register
+def _(architecture: TorchNetwork, theta0: Any, *, tolerance: float = 0.0) -> RecoveredCometric:
+    return RecoveredCometric(architecture, theta0)

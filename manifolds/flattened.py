@@ -1,7 +1,7 @@
 """Images whose points are flat vectors, as geomstats.learning wants them."""
 
 import math
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import geomstats.backend as gs
 import numpy as np
@@ -14,7 +14,7 @@ from geomstats.geometry.pullback_metric import PullbackDiffeoMetric
 from liftflow.architectures.base import architecture_of
 from liftflow.doors import doors
 from liftflow.typing import (
-    FloatArray,
+    Flat,
     LiftedMatrix,
     Point,
     Rng,
@@ -27,7 +27,7 @@ from liftflow.typing import (
 
 
 class Unflattening(Diffeo):
-    """Give flat vectors a shape.
+    """Give flat vectors a shape; the map is linear.
 
     Parameters
     ----------
@@ -40,54 +40,27 @@ class Unflattening(Diffeo):
     def __init__(self, size: int, shape: tuple[int, ...]) -> None:
         self.size, self.shape = size, shape
 
-    def __call__(self, base_point: Any) -> Point:
-        """Shape a vector.
-
-        Parameters
-        ----------
-        base_point : array-like, shape=[..., size]
-        """
+    def __call__(self, base_point: Flat) -> Point:
+        """Shape a vector."""
         base_point = as_array(base_point, "a point or vector", (self.size,))
         return gs.reshape(base_point, (*base_point.shape[:-1], *self.shape))
 
-    def inverse(self, image_point: Point) -> Any:
-        """Flatten an array.
-
-        Returns
-        -------
-        base_point : array, shape=[..., size]
-        """
+    def inverse(self, image_point: Point) -> Flat:
+        """Flatten an array."""
         image_point = as_array(image_point, "a point or vector", self.shape)
         lead = image_point.shape[: image_point.ndim - len(self.shape)]
         return gs.reshape(image_point, (*lead, self.size))
 
     def tangent(
-        self, tangent_vec: Any, base_point: Any = None, image_point: Any = None
+        self, tangent_vec: Flat, base_point: Flat = None, image_point: Point = None
     ) -> TangentVec:
-        """Shape a vector: the map is linear.
-
-        Parameters
-        ----------
-        tangent_vec : array-like, shape=[..., size]
-        base_point, image_point : array-like, optional
-            Not used.
-        """
+        """Shape a vector, wherever it is."""
         return self(tangent_vec)
 
     def inverse_tangent(
-        self, image_tangent_vec: TangentVec, image_point: Any = None, base_point: Any = None
-    ) -> Any:
-        """Flatten an array: the map is linear.
-
-        Parameters
-        ----------
-        image_point, base_point : array-like, optional
-            Not used.
-
-        Returns
-        -------
-        tangent_vec : array, shape=[..., size]
-        """
+        self, image_tangent_vec: TangentVec, image_point: Point = None, base_point: Flat = None
+    ) -> Flat:
+        """Flatten a vector, wherever it is."""
         return self.inverse(image_tangent_vec)
 
 
@@ -100,12 +73,8 @@ class CoordinateMetric(PullbackDiffeoMetric):
     def __init__(self, space: DiffeomorphicManifold) -> None:
         super().__init__(space=space, diffeo=space.diffeo, image_space=space.image_space)
 
-    def riemann_tensor(self, base_point: Any = None) -> FloatArray:
+    def riemann_tensor(self, base_point: Point = None) -> Symbols:
         """Return the components of the curvature, R_ijk^l = (R(e_j, e_k) e_i)^l as in geomstats.
-
-        Parameters
-        ----------
-        base_point : array-like, shape=[..., n]
 
         Returns
         -------
@@ -132,37 +101,24 @@ class CoordinateMetric(PullbackDiffeoMetric):
             tensor[..., i, first, second, :], tensor[..., i, second, first, :] = own, -own
         return tensor
 
-    def inner_product_derivative_matrix(self, base_point: Any = None) -> FloatArray:
+    def inner_product_derivative_matrix(self, base_point: Point = None) -> Symbols:
         """Derive the metric, ∂_k g_ij, from the Christoffel symbols.
-
-        Parameters
-        ----------
-        base_point : array-like, shape=[..., n]
 
         Returns
         -------
-        derivatives : array, shape=[..., n, n, n]
+        derivatives : Symbols
             The direction of the derivative last, as in geomstats.
         """
         metric_matrix, symbols = self.metric_matrix(base_point), self.christoffels(base_point)
         lowered = np.einsum("...il,...ljk->...ijk", metric_matrix, symbols)
         return lowered + np.swapaxes(lowered, -3, -2)
 
-    def scalar_curvature(self, base_point: Any = None) -> Scalars:
-        """Scalar curvature, that of the space the vectors stand for.
-
-        Parameters
-        ----------
-        base_point : array-like, shape=[..., n]
-        """
+    def scalar_curvature(self, base_point: Point = None) -> Scalars:
+        """Scalar curvature, that of the space the vectors stand for."""
         return self.image_space.metric.scalar_curvature(self.diffeo(base_point))
 
-    def injectivity_radius(self, base_point: Any = None) -> Scalars:
+    def injectivity_radius(self, base_point: Point = None) -> Scalars:
         """Injectivity radius of the space that the vectors stand for.
-
-        Parameters
-        ----------
-        base_point : array-like, shape=[..., n]
 
         Raises
         ------
@@ -174,32 +130,18 @@ class CoordinateMetric(PullbackDiffeoMetric):
 
 @doors
 class FlatMetric(CoordinateMetric):
-    """The intrinsic metric on flat vectors."""
+    """The intrinsic metric on flat vectors; its matrices are those of the image, unchanged."""
 
-    def metric_matrix(self, base_point: Any = None) -> LiftedMatrix:
-        """Return K(z)⁺ as a dense matrix, zero off the tangent space.
-
-        Parameters
-        ----------
-        base_point : array-like, shape=[..., d]
-        """
+    def metric_matrix(self, base_point: Flat = None) -> LiftedMatrix:
+        """Return K(z)⁺ as a dense matrix, zero off the tangent space."""
         return self.image_space.metric.metric_matrix(self.diffeo(base_point))
 
-    def cometric_matrix(self, base_point: Any = None) -> LiftedMatrix:
-        """K(z) as a dense matrix.
-
-        Parameters
-        ----------
-        base_point : array-like, shape=[..., d]
-        """
+    def cometric_matrix(self, base_point: Flat = None) -> LiftedMatrix:
+        """K(z) as a dense matrix."""
         return self.image_space.metric.cometric_matrix(self.diffeo(base_point))
 
-    def christoffels(self, base_point: Any = None) -> Symbols:
+    def christoffels(self, base_point: Flat = None) -> Symbols:
         """Christoffel symbols in the entries of z, where these are coordinates.
-
-        Parameters
-        ----------
-        base_point : array-like, shape=[..., d]
 
         Raises
         ------
@@ -208,26 +150,12 @@ class FlatMetric(CoordinateMetric):
         """
         return self.image_space.metric.christoffels(self.diffeo(base_point))
 
-    def ricci_tensor(self, base_point: Any = None) -> LiftedMatrix:
-        """Ricci tensor as a bilinear form, zero off the tangent space.
-
-        Parameters
-        ----------
-        base_point : array-like, shape=[..., d]
-        """
+    def ricci_tensor(self, base_point: Flat = None) -> LiftedMatrix:
+        """Ricci tensor as a bilinear form, zero off the tangent space."""
         return self.image_space.metric.ricci_tensor(self.diffeo(base_point))
 
-    def gradient(self, euclidean_gradient: Any, z: Any) -> Any:
-        """Riemannian gradient K(z)∇f(z).
-
-        Parameters
-        ----------
-        euclidean_gradient, z : array-like, shape=[..., d]
-
-        Returns
-        -------
-        gradient : array, shape=[..., d]
-        """
+    def gradient(self, euclidean_gradient: Flat, z: Flat) -> Flat:
+        """Riemannian gradient K(z)∇f(z)."""
         metric = self.image_space.metric
         return self.diffeo.inverse(metric.gradient(self.diffeo(euclidean_gradient), self.diffeo(z)))
 
@@ -243,7 +171,7 @@ class FlatImage(DiffeomorphicManifold):
     >>> from liftflow.architectures import TwoLayerLinear
     >>> from liftflow.manifolds import InvariantSet
     >>> layers = TwoLayerLinear(3, 2, 2)
-    >>> flat = InvariantSet(layers, layers.balanced_point(0.5, 0)).image().flat()
+    >>> flat = InvariantSet(layers, layers.balanced_point(0.5, 0)).image().flattened()
     >>> flat.shape, flat.random_point(4, rng=0).shape
     ((6,), (4, 6))
     """
@@ -264,56 +192,39 @@ class FlatImage(DiffeomorphicManifold):
         """Metric to equip the image with if ``equip`` is True."""
         return FlatMetric
 
-    def belongs(self, point: Any, atol: float = gs.atol) -> Scalars:
+    def belongs(self, point: Flat, atol: float = gs.atol) -> Scalars:
         """Check that a vector belongs to the image.
 
         Parameters
         ----------
-        point : array-like, shape=[..., d]
         atol : float
             As that of the image.
         """
-        point = np.asarray(point)
-        if point.shape[-1:] != self.shape:
-            return gs.zeros(point.shape[:-1]) > 0
+        if np.shape(point)[-1:] != self.shape:
+            return np.zeros(np.shape(point)[:-1], dtype=bool)
         return self.image_space.belongs(self.diffeo(point), atol)
 
-    def is_tangent(self, vector: Any, base_point: Any, atol: float = gs.atol) -> Scalars:
+    def is_tangent(self, vector: Flat, base_point: Flat, atol: float = gs.atol) -> Scalars:
         """Check that a vector is tangent to the image.
 
         Parameters
         ----------
-        vector, base_point : array-like, shape=[..., d]
         atol : float
             As that of the image.
         """
         return self.image_space.is_tangent(self.diffeo(vector), self.diffeo(base_point), atol)
 
-    def projection(self, point: Any) -> Any:
-        """Move a nearby vector onto the image.
-
-        Parameters
-        ----------
-        point : array-like, shape=[..., d]
-
-        Returns
-        -------
-        point : array, shape=[..., d]
-        """
+    def projection(self, point: Flat) -> Flat:
+        """Move a nearby vector onto the image."""
         return self.diffeo.inverse(self.image_space.projection(self.diffeo(point)))
 
-    def random_tangent_vec(self, base_point: Any, n_samples: int = 1, rng: Rng = None) -> Any:
+    def random_tangent_vec(self, base_point: Flat, n_samples: int = 1, rng: Rng = None) -> Flat:
         """Draw tangent vectors as the image does.
 
         Parameters
         ----------
-        base_point : array-like, shape=[..., d]
         n_samples : int
             With several, ``base_point`` is one point.
-
-        Returns
-        -------
-        tangent_vec : array, shape=[..., d]
         """
         vectors = self.image_space.random_tangent_vec(self.diffeo(base_point), n_samples, rng)
         return self.diffeo.inverse(vectors)

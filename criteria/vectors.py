@@ -1,0 +1,263 @@
+"""Vectors at a point: of the fields, their brackets and the laws, and what these span.
+
+The criteria ask how many dimensions vectors span and whether a part of them vanishes. In which
+arithmetic that is answered, and by which number zero is told from nonzero, is hidden here.
+"""
+
+from collections.abc import Sequence
+from copy import copy
+from functools import cached_property
+from itertools import combinations
+from typing import Any, Self
+
+import numpy as np
+from typing_extensions import TypeAliasType
+
+from liftflow.architectures import Architecture
+from liftflow.criteria.fields import GradientFields, gradient_fields, sizes_of
+from liftflow.criteria.findings import DROP, Rank, rank_of
+from liftflow.typing import FloatArray, Forms, IntArray, OneTangent, OneTheta, refuse_beyond
+
+Rows = TypeAliasType("Rows", Any)
+"""Vectors of a point, opaque to the criteria: an array of rows, or one with an axis before."""
+
+SPARE = 6
+"""Random combinations more than can be independent, so that no single one decides."""
+
+N_PROBES = 4
+"""Number of pairs of random fields whose inner product is differentiated."""
+
+_SHORTEST = 1e-3  # relative length down to which vectors are made to unit vectors
+_MAX_PAIRS = 2000
+_MAX_ENTRIES = 100_000  # of z, among which pairs are looked for
+_MAX_NUMBERS = 4_000_000  # in the covectors of all pairs
+
+
+class Span:
+    """Span of vectors of a point, which grows; by singular values, relative to unit vectors.
+
+    Attributes
+    ----------
+    smallest : float
+        The smallest of as many singular values, or pivots, as there are coordinates.
+    opened : bool
+        Whether neighbours of the point have dimensions that it lacks.
+    """
+
+    smallest = 0.0
+    opened = False
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.basis: Rows = np.zeros((0, size))
+        self._kept: list[float] = []
+
+    @property
+    def dimension(self) -> int:
+        """Number of independent vectors so far."""
+        return int(self.basis.shape[-2])
+
+    def extend(self, vectors: Rows) -> Rank:
+        """Add vectors, at most about as long as unit vectors; tell what dimensions they add."""
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+        rest = vectors / np.maximum(lengths, _SHORTEST)
+        for _ in range(2):  # twice, so that the rest is orthogonal to rounding
+            rest = self.outside(rest)
+        _, singular, right = np.linalg.svd(rest, full_matrices=False)
+        rank = rank_of(singular)
+        self._add(singular.tolist(), right[: rank.value], rank.value)
+        return rank
+
+    def _add(self, sizes: list[float], basis: Rows, value: int) -> None:
+        missing = self.size - self.dimension
+        sizes = [*sizes, *[0.0] * missing][:missing]
+        self.smallest = min([*self._kept, *sizes], default=0.0)
+        self._kept = [*self._kept, *sizes[:value]]
+        self.basis = np.concatenate([self.basis, basis], axis=-2)
+
+    def outside(self, vectors: Rows) -> Rows:
+        """Project vectors onto the orthogonal complement."""
+        return vectors - (vectors @ np.swapaxes(self.basis, -1, -2)) @ self.basis
+
+    def complement(self) -> Rows:
+        """Return a basis of all that is orthogonal to the span."""
+        return np.linalg.qr(self.basis.T, mode="complete")[0][:, self.dimension :].T
+
+
+class Vectors:
+    """Vectors at one point, scaled coordinate by coordinate, and to lengths of about 1.
+
+    In double precision, where a relative size decides by itself. Good where a legitimate singular
+    value is well above the rounding of the largest one, so where the blocks of θ have scales that
+    do not part by many orders of magnitude.
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        theta: OneTheta,
+        rng: np.random.Generator,
+        fields: GradientFields | None = None,
+    ) -> None:
+        self.architecture = architecture
+        self.theta = theta
+        self.rng = rng
+        self.fields = fields or gradient_fields(architecture)
+        self.point = self.fields.point(theta)
+        self.size = int(self.point.size)
+        self.n_fields = min(architecture.lifted_dim, self.size) + SPARE
+
+    def at(self, theta: OneTheta) -> Self:
+        """Return the vectors at another point."""
+        return type(self)(self.architecture, theta, self.rng, self.fields)
+
+    @property
+    def unit(self) -> float:
+        """Length over which the fields change."""
+        return self.fields.unit(self.point)
+
+    def tangents(self, velocities: FloatArray) -> FloatArray:
+        """Return the velocities of θ that velocities of the coordinates of the fields are."""
+        axes = self.fields.velocities(np.eye(self.architecture.dim))
+        return velocities @ axes.T / np.sum(axes[0] ** 2)
+
+    def random_forms(self, count: int) -> Forms:
+        """Draw forms, each of which names a field."""
+        return self.fields.random_forms(count, self.point, self.rng)
+
+    @cached_property
+    def _raw_fields(self) -> FloatArray:
+        refuse_beyond(float(self.n_fields) * self.size, f"{self.n_fields} fields at one point")
+        return self.fields.values(self.random_forms(self.n_fields), self.point, self.n_fields)
+
+    @cached_property
+    def scale(self) -> FloatArray:
+        """Typical size of the fields at each coordinate, and what it may be where they vanish."""
+        return column_lengths(self._raw_fields, self.point)
+
+    @cached_property
+    def field_vectors(self) -> Rows:
+        """Random fields, as many as span all."""
+        return unit_rows(self._raw_fields / self.scale)
+
+    @cached_property
+    def law_rows(self) -> Rows:
+        """Rows of ∂h(θ) in the coordinates of the fields, not scaled."""
+        laws = np.asarray(self.architecture.conservation_laws_jacobian(self.theta))
+        return self.fields.velocities(laws)
+
+    def scaled(self, rows: Rows, factors: FloatArray) -> Rows:
+        """Multiply the coordinates of covectors, which may be made to unit vectors."""
+        return unit_rows(rows * factors)
+
+    def brackets(self, forms: Sequence[Forms], count: int) -> Rows:
+        """Nested brackets [X_k, […, [X_2, X_1]]], X_1 first, relative to their terms.
+
+        What is rounding beside those is zero.
+        """
+        raw = self.fields.brackets(forms, self.point, count) / self.scale
+        relative = raw / self._bracket_units(forms, count)
+        return np.where(self.lengths(relative)[:, None] > DROP, relative, 0.0)
+
+    def _bracket_units(self, forms: Sequence[Forms], count: int) -> FloatArray:
+        """Made to unit vectors instead, brackets that vanish would be noise of full rank."""
+        majorants = self.fields.majorants(forms, self.point, count) / self.scale
+        sizes = np.linalg.norm(majorants, axis=1, keepdims=True)
+        return np.where(sizes > 0, sizes, 1.0)
+
+    def lengths(self, vectors: Rows) -> FloatArray:
+        """Measure vectors."""
+        return np.linalg.norm(vectors, axis=1)
+
+    def largest(self, vectors: Rows) -> tuple[float, float]:
+        """Length of the longest vector, and the number that tells whether it is zero."""
+        length = float(np.max(self.lengths(vectors)))
+        return length, length
+
+    def velocities(self, span: Span) -> Rows:
+        """Velocities of the point that all covectors of a span vanish on, a basis."""
+        velocities = span.complement() / self.scale
+        return velocities[:1] if span.opened else velocities  # the others would be no measure
+
+    def plain(self, velocities: Rows) -> FloatArray:
+        """Return velocities as rows of floats, of any length."""
+        return np.asarray(velocities)
+
+    def gram_changes(self, velocities: Rows) -> tuple[FloatArray, float]:
+        """Relative size of ∂M along velocities, and the number that tells whether all vanish."""
+        pairs = [self.random_forms(2) for _ in range(N_PROBES)]
+        changes = relative_gram_changes(self.fields, pairs, self.point, velocities)
+        return changes, float(np.max(changes))
+
+    def span(self) -> Span:
+        """Return the empty span."""
+        return Span(self.size)
+
+    @cached_property
+    def _field_span(self) -> tuple[Span, Rank]:
+        span = self.span()
+        return span, span.extend(self.field_vectors)
+
+    def field_span(self) -> tuple[Span, Rank]:
+        """Span of the fields, to be extended by the caller, and its rank."""
+        span, rank = self._field_span
+        return copy(span), rank
+
+    @cached_property
+    def simple_brackets(self) -> Rows:
+        """Brackets of random pairs of fields, as many as span all."""
+        count = self.architecture.dim + SPARE
+        return self.brackets([self.random_forms(count) for _ in range(2)], count)
+
+    @cached_property
+    def entry_brackets(self) -> tuple[IntArray, Rows] | None:
+        """Pairs of entries of z, all or many, and their brackets; None where z is too long."""
+        size = self.architecture.lifted_dim
+        if size > _MAX_ENTRIES:
+            return None  # nobody looks at so many, and some cannot be numbered
+        n_pairs = min(_MAX_PAIRS, _MAX_NUMBERS // max(size, self.size))
+        if size * (size - 1) // 2 <= n_pairs:
+            pairs = np.array(list(combinations(range(size), 2)))
+        else:
+            pairs = self.rng.integers(size, size=(n_pairs, 2))
+        forms = [self.fields.basis_forms(column) for column in pairs.T]
+        return pairs, self.brackets(forms, len(pairs))
+
+
+def relative_gram_changes(
+    fields: GradientFields, pairs: Sequence[Forms], point: FloatArray, velocities: FloatArray
+) -> FloatArray:
+    """Differentiate ⟨X_g', X_g⟩ along velocities, relative to its terms: the largest of all pairs.
+
+    The numbers are those of the point, in whatever arithmetic.
+    """
+    changes = np.zeros(len(velocities), point.dtype)
+    for forms in pairs:
+        (left, right) = fields.values(forms, point, 2)
+        for number, velocity in enumerate(velocities):
+            moved_left, moved_right = fields.derivatives(
+                forms, point, np.broadcast_to(velocity, (2, point.size))
+            )
+            terms = np.array([moved_left * right, left * moved_right])
+            size = np.abs(terms).sum()
+            if size > 0:
+                changes[number] = max(changes[number], abs(terms.sum()) / size)
+    return changes
+
+
+def column_lengths(rows: FloatArray, point: FloatArray) -> OneTangent:
+    """Typical size of each column of ∂φ, the unit of covectors there; from fields at a point.
+
+    A rescaling of the hidden nodes that multiplies a weight divides its length, so their product
+    tells which columns vanish: those are given the length that the largest product stands for.
+    """
+    lengths, sizes = np.sqrt(np.mean(rows**2, axis=0)), sizes_of(point)
+    natural = (np.max(lengths * sizes) or 1.0) / sizes
+    return np.where(lengths > DROP * natural, lengths, natural)
+
+
+def unit_rows(rows: FloatArray) -> FloatArray:
+    """Scale rows to length 1, and set those to zero that are rounding beside the longest."""
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    kept = lengths > DROP * lengths.max(initial=0.0)
+    return np.where(kept, rows / np.where(kept, lengths, 1.0), 0.0)

@@ -1,0 +1,105 @@
+"""What a flow is to the integrator: coordinates, their velocity, and how to read them."""
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+
+from liftflow.architectures import Architecture
+from liftflow.flows.trajectory import Memory
+from liftflow.losses.base import Loss, as_gradient, as_value
+from liftflow.typing import FloatArray, OneTangent, OneTheta
+
+State = tuple[FloatArray, FloatArray, float]
+"""What a trajectory keeps: the state of the flow, the parameter and the loss."""
+
+
+class FlowState(ABC):
+    """What a flow is to the integrator: coordinates, their velocity, and how to read them."""
+
+    n_charts: int = 1
+
+    @abstractmethod
+    def start(self) -> FloatArray:
+        """First coordinates, shape=[n]."""
+
+    @abstractmethod
+    def velocity(self, coordinates: FloatArray) -> FloatArray:
+        """Velocity of the coordinates, shape=[n]."""
+
+    @abstractmethod
+    def read(self, coordinates: FloatArray) -> State:
+        """Read off what the trajectory keeps.
+
+        Returns
+        -------
+        y : array
+            State of the flow.
+        theta : array, shape=[dim]
+            Parameter there.
+        loss : float
+            Loss there.
+        """
+
+    def settle(self, coordinates: FloatArray) -> FloatArray:
+        """Take note of a step that was made: called once after each.
+
+        Returns
+        -------
+        coordinates : array, shape=[n]
+            The array itself, or the same point in new coordinates where these serve no longer: the
+            event of a change of chart, after which the solver goes on in the new ones.
+        """
+        return coordinates
+
+    def probe(self) -> FloatArray:
+        """Evaluate the loss far from the start, by which flows are told apart that begin alike.
+
+        Returns
+        -------
+        losses : array, shape=[n_probes]
+            Empty where nothing is known of the loss.
+        """
+        return np.empty(0)
+
+    def memory(self) -> Memory:
+        """What the velocity depends on besides the coordinates, to be saved with them."""
+        return {}
+
+    def restore(self, memory: Memory) -> None:  # noqa: B027 - many remember nothing
+        """Take over what :meth:`memory` gave, in this run or another one."""
+
+
+class TrainingState(FlowState):
+    """A flow of the loss of an architecture, at some parameter."""
+
+    def __init__(self, architecture: Architecture, loss: Loss, theta: OneTheta) -> None:
+        self.architecture, self.loss, self.theta = architecture, loss, theta
+
+    def gradient(self, theta: OneTheta) -> OneTangent:
+        """Evaluate ∇ℓ(θ), of the right shape whoever wrote the loss."""
+        gradient = self.loss.parameter_gradient(theta, self.architecture)
+        return as_gradient(gradient, self.loss, theta.shape)
+
+    def value(self, theta: OneTheta) -> float:
+        """Evaluate ℓ(θ), one number whoever wrote the loss."""
+        return as_value(self.loss.parameter_value(theta, self.architecture), self.loss)
+
+    def probe(self) -> FloatArray:
+        """Evaluate the loss near and far from θ, always at the same points.
+
+        Losses and data that differ at all differ there, also where they agree around θ.
+
+        Returns
+        -------
+        losses : array, shape=[n_probes]
+            0 where the loss is not finite, or not defined.
+        """
+        rng, theta = np.random.default_rng(0), self.theta
+        scale, losses = np.max(np.abs(theta), initial=0.0) or 1.0, []
+        for reach in (0.1, 0.3, 1.0, 3.0):
+            point = theta + reach * scale * rng.standard_normal(theta.size)
+            try:
+                losses.append(float(self.loss.parameter_value(point, self.architecture)))
+            except Exception:  # a probe is no reason to stop, whatever the loss of a user raises
+                losses.append(0.0)
+        return np.nan_to_num(losses, nan=0.0, posinf=0.0, neginf=0.0)
