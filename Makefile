@@ -56,7 +56,7 @@ setup-torch: $(TORCH)/.ready  ## an environment with PyTorch, in .venv-torch: se
 
 test-torch: $(TORCH)/.ready  ## the tests of liftflow.torch, with PyTorch; ARGS="-k resnet" for some
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 GEOMSTATS_BACKEND=autograd \
-	  $(TORCH)/bin/python -m pytest -n 2 tests/torch $(ARGS)
+	  $(TORCH)/bin/python -m pytest -n 2 tests/pytorch $(ARGS)
 
 # The scripts of the gallery run again when they or the library changed.
 docs: $(VENV)/.dev  ## the documentation in docs/_build/html/, warnings are errors

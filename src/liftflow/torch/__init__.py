@@ -5,14 +5,14 @@
 autograd, and :class:`LawMonitor` watches the laws of an ordinary training loop.
 """
 
-from importlib.util import find_spec
-
 from liftflow.errors import MissingExtraError
 
-if find_spec("torch") is None:
+try:
+    import torch.nn as _  # not torch alone: any folder of that name would do
+except ImportError as error:
     raise MissingExtraError(
         "liftflow.torch needs PyTorch, which is not installed: pip install 'liftflow[torch]'"
-    )
+    ) from error
 
 from liftflow.torch.certificate import Certificate as Certificate
 from liftflow.torch.loss import TorchLoss as TorchLoss
