@@ -26,10 +26,20 @@ class Ends:
     heads: IntArray
 
 
-def without_effect(reader: Reader) -> set[str]:
-    """Name the biases whose only effect a mean takes away again."""
-    found = reader.centred - reader.seen
-    return {name for name in found if all(use.is_bias for use in reader.uses[name])}
+def inert_groups(reader: Reader, names: Sequence[str]) -> list[list[str]]:
+    """Group the biases that are always added up; one that is alone there has no effect at all."""
+    met: dict[str, set[tuple[str, ...]]] = {}
+    for group in (*reader.sums, *reader.centred):
+        for name in group:
+            met.setdefault(name, set()).add(tuple(sorted(group)))
+    seen = {name for group in reader.sums for name in group}
+    plain = [n for n in names if n in met and all(use.is_bias for use in reader.uses[n])]
+    lost = [[name] for name in plain if name not in seen]
+    sums: dict[frozenset[tuple[str, ...]], list[str]] = {}
+    for name in plain:
+        if name in seen:
+            sums.setdefault(frozenset(met[name]), []).append(name)
+    return lost + [group for group in sums.values() if len(group) > 1]
 
 
 def channel_graph(reader: Reader, shapes: dict[str, tuple[int, ...]]) -> ChannelGraph:

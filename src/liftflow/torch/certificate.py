@@ -1,6 +1,7 @@
 """Checks of an import on numbers: is the function invariant, and are the laws conserved?"""
 
-from collections.abc import Hashable, Sequence
+import math
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch.utils import _pytree as pytree
 from liftflow.architectures import ChannelGraph
 from liftflow.errors import ArchitectureError
 from liftflow.torch.blocks import BlockGraph
+from liftflow.torch.inert import Inert
 from liftflow.torch.workbench import Workbench, same_randomness
 from liftflow.typing import FloatArray, Rng, as_rng
 
@@ -33,7 +35,7 @@ class Certificate:
     conservation : float
         Largest |∂h_c·∇ℓ| of a channel c at random data, relative to the terms of that sum.
     effect : float
-        Largest gradient of what is said to have no effect, relative to the largest of all.
+        Largest slope along a direction without effect, relative to the largest of all.
     """
 
     invariance: float
@@ -44,9 +46,9 @@ class Certificate:
 def certify(
     bench: Workbench,
     graph: ChannelGraph,
+    inert: Inert,
     inputs: tuple[Any, ...],
     theta: FloatArray,
-    idle: Sequence[str] = (),
     rng: Rng = 0,
 ) -> Certificate:
     """Check the channels of a module on random data, in float64.
@@ -59,8 +61,8 @@ def certify(
         An example; floating tensors are replaced by random ones, others are kept.
     theta : array, shape=[dim]
         Where to look.
-    idle : sequence of str
-        Parameters that have no effect.
+    inert : Inert
+        Directions without effect.
 
     Raises
     ------
@@ -80,41 +82,42 @@ def certify(
         pairs = zip(outputs, weights, strict=True)
         return sum((each * weight).sum() for each, weight in pairs)  # type: ignore[return-value]
 
-    loose = {n: p for n, p in bench.module.named_parameters() if n in idle}
     _, gradient = bench.value_and_gradient(loss, theta)
-    top = float(np.max(np.abs(gradient), initial=0.0)) or 1.0
-    effects = {n: _largest(p.grad) / top for n, p in loose.items()}
-    for parameter in loose.values():
-        parameter.grad = None
-    bench.forget_gradient()
-    if effects and max(effects.values()) > _TOLERANCE:
-        name = max(effects, key=effects.__getitem__)
-        raise ArchitectureError(_failure(f"the gradient of {name}, which is to have no effect,",
-                                         effects[name], (name,)), (name,))
-    sums, sizes = _sums(graph, theta, gradient)
+    seen = inert.seen(theta)
+    effect = 0.0
+    if inert.count:
+        along = np.abs(inert.matrix @ gradient) / (np.max(np.abs(gradient)) or 1.0)
+        effect, row = float(np.max(along)), int(np.argmax(along))
+        if effect > _TOLERANCE:
+            starts = np.cumsum([0, *map(math.prod, bench.shapes.values())])
+            at = int(np.searchsorted(starts, inert.owners[row], side="right")) - 1
+            name = list(bench.shapes)[at]
+            what = f"the gradient along an inert direction of {name}"
+            raise ArchitectureError(_failure(what, effect), (name,))
+    sums, sizes = _sums(graph, seen, gradient)
     floor = 1e-6 * float(np.max(sizes, initial=0.0)) or 1.0
     residual = np.abs(sums) / np.maximum(sizes, floor)
     worst = int(np.argmax(residual)) if residual.size else -1
     conservation = float(residual[worst]) if residual.size else 0.0
     if not conservation <= _TOLERANCE:
         raise ArchitectureError(
-            _failure(f"∂h·∇ℓ of {_shown(graph.members[worst])}", conservation, ()),
+            _failure(f"∂h·∇ℓ of {_shown(graph.members[worst])}", conservation),
             (graph.members[worst],),
         )
     del gradient
     logs = _SPREAD * rng.standard_normal(graph.n_channels)
-    invariance = _change(bench, graph, data, theta, logs)
+    invariance = _change(bench, graph, inert, data, theta, logs)
     if not invariance <= _TOLERANCE:
-        layer = _breaking(bench, graph, data, theta, logs)
+        layer = _breaking(bench, graph, inert, data, theta, logs)
         raise ArchitectureError(
-            _failure(f"the outputs under rescalings of the channels of {layer}", invariance, ()),
+            _failure(f"the outputs under rescalings of the channels of {layer}", invariance),
             (layer,),
         )
     bench.put(theta)
-    return Certificate(invariance, conservation, max(effects.values(), default=0.0))
+    return Certificate(invariance, conservation, effect)
 
 
-def _failure(what: str, size: float, names: tuple[str, ...]) -> str:
+def _failure(what: str, size: float) -> str:
     return (
         f"the import is not certified: {what} should vanish or stay, and is off by {size:.1e} of "
         f"its terms, where rounding leaves at most {_TOLERANCE:.0e}; an operation there was read "
@@ -138,10 +141,6 @@ def _floating(outputs: Any) -> list[torch.Tensor]:
     return [v for v in leaves if isinstance(v, torch.Tensor) and v.is_floating_point()]
 
 
-def _largest(gradient: torch.Tensor | None) -> float:
-    return 0.0 if gradient is None else float(gradient.abs().max())
-
-
 def _sums(graph: ChannelGraph, *values: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Xᵀ applied to a product of numbers per parameter, and the sizes of its terms."""
     if isinstance(graph, BlockGraph):
@@ -158,23 +157,34 @@ def _outputs(bench: Workbench, data: Any, theta: FloatArray) -> list[FloatArray]
 
 
 def _change(
-    bench: Workbench, graph: ChannelGraph, data: Any, theta: FloatArray, logs: FloatArray
+    bench: Workbench,
+    graph: ChannelGraph,
+    inert: Inert,
+    data: Any,
+    theta: FloatArray,
+    logs: FloatArray,
 ) -> float:
     """Largest relative change of an output by a rescaling."""
     before = _outputs(bench, data, theta)
-    after = _outputs(bench, data, graph.rescale(theta, logs))
+    seen = inert.seen(theta)
+    after = _outputs(bench, data, graph.rescale(seen, logs) + (theta - seen))
     size = max((float(np.max(np.abs(each), initial=0.0)) for each in before), default=0.0)
     gaps = (np.max(np.abs(a - b), initial=0.0) for a, b in zip(before, after, strict=True))
     return float(max(gaps, default=0.0)) / (size or 1.0)
 
 
 def _breaking(
-    bench: Workbench, graph: ChannelGraph, data: Any, theta: FloatArray, logs: FloatArray
+    bench: Workbench,
+    graph: ChannelGraph,
+    inert: Inert,
+    data: Any,
+    theta: FloatArray,
+    logs: FloatArray,
 ) -> str:
     """Name the layer whose channels change the outputs most when they alone rescale."""
     layers = [str(m[0]) if isinstance(m, tuple) else str(m) for m in graph.members]
     changes = {
-        layer: _change(bench, graph, data, theta, logs * (np.array(layers) == layer))
+        layer: _change(bench, graph, inert, data, theta, logs * (np.array(layers) == layer))
         for layer in dict.fromkeys(layers)
     }
     return max(changes, key=changes.__getitem__)

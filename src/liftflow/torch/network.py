@@ -9,15 +9,15 @@ import numpy as np
 import torch
 
 from liftflow.architectures import Architecture, ChannelGraph
-from liftflow.architectures.anchors import ChannelChart
 from liftflow.architectures.maps import SmoothMap
 from liftflow.doors import door
 from liftflow.errors import ArchitectureError, InputError, NotRecoverableError
-from liftflow.linalg import lengths
+from liftflow.linalg import lengths, over_batch
 from liftflow.metrics import RecoveredCometric, intrinsic_cometric
 from liftflow.torch import rules as _  # noqa: F401 - registers what operations do
-from liftflow.torch.assembly import channel_graph, without_effect
+from liftflow.torch.assembly import channel_graph, inert_groups
 from liftflow.torch.certificate import Certificate, certify
+from liftflow.torch.inert import Inert, InertChart, LinearAndSquare
 from liftflow.torch.orbits import OrbitLift
 from liftflow.torch.trace import Reader
 from liftflow.torch.workbench import Workbench, as_inputs, in_double, same_randomness
@@ -120,8 +120,11 @@ class TorchNetwork(Architecture):
         Which parameter rescales with which channel.
     parameter_names : tuple of str
         What the blocks of θ are called in the module.
-    without_effect : tuple of str
-        Parameters that train, but do not change the function: they are no part of θ.
+    inert_groups : tuple of tuple of str
+        Biases that are added to the same sums, so that their differences are conserved; one that
+        is alone has no effect at all, because a mean is taken away.
+    unused : tuple of str
+        Parameters that train, but are never used: they are no part of θ.
     certificate : Certificate or None
         What the checks found.
     """
@@ -142,30 +145,38 @@ class TorchNetwork(Architecture):
         reader = Reader(bench.module, list(as_ordered(opaque, "opaque")))
         with same_randomness():
             reader.read(inputs)
-        idle = without_effect(reader)
-        used = [name for name in bench.names if name in reader.uses and name not in idle]
+        used = [name for name in bench.names if name in reader.uses]
         if not used:
-            raise ArchitectureError("no parameter of the module trains and has an effect")
-        self.without_effect = tuple(name for name in bench.names if name not in used)
+            raise ArchitectureError("no parameter of the module trains and is used")
+        self.unused = tuple(name for name in bench.names if name not in used)
         self.drops_units = reader.drops_units
         if used != bench.names:
             bench.lay_out(used)
         self.channels: ChannelGraph = channel_graph(reader, bench.shapes)
         self.parameter_names = tuple(bench.shapes)
+        starts = np.cumsum([0, *map(math.prod, bench.shapes.values())]).tolist()
+        place = dict(zip(used, starts, strict=False))
+        self.inert_groups = tuple(map(tuple, inert_groups(reader, used)))
+        groups = [
+            ([place[n] for n in group], math.prod(bench.shapes[group[0]]))
+            for group in self.inert_groups
+            if len({math.prod(bench.shapes[n]) for n in group}) == 1
+        ]
+        self.inert = Inert(bench.theta.size, groups)
         super().__init__(
             bench.theta.size,
             (bench.theta.size,),
-            self.channels.n_channels,
+            self.channels.n_channels + self.inert.count,
             list(bench.shapes.values()),
         )
         self.certificate: Certificate | None = None
         theta = bench.theta
-        self._laws0: FloatArray = np.asarray(self.channels.laws(theta))
+        self._laws0: FloatArray = np.asarray(self.channels.laws(self.inert.seen(theta)))
         parts = np.split(theta, np.cumsum([math.prod(s) for s in self.block_shapes])[:-1])
         self._sizes = [float(lengths(part)) / math.sqrt(part.size) or 1.0 for part in parts]
         if certified:
             self.certificate = certify(
-                bench, self.channels, inputs, theta.copy(), self.without_effect
+                bench, self.channels, self.inert, inputs, theta.copy()
             )
 
     def __repr__(self) -> str:
@@ -175,7 +186,7 @@ class TorchNetwork(Architecture):
 
     def describe(self) -> dict[str, int]:
         """Return facts of the network for a summary, by name."""
-        return {"n_channels": self.n_laws, "image_dim": self.dim - self.n_laws}
+        return {"n_channels": self.channels.n_channels, "image_dim": self.dim - self.n_laws}
 
     # Modules and their states.
 
@@ -194,7 +205,7 @@ class TorchNetwork(Architecture):
             dtype = self.workbench.dtypes[name]
             if name in values:
                 parameter.data = values[name].to(dtype)
-            elif name in self.without_effect:
+            elif name in self.unused:
                 parameter.data = working[name].detach().to(dtype).clone()
         return module
 
@@ -235,17 +246,17 @@ class TorchNetwork(Architecture):
     # The lift and the laws.
 
     def _lift_map(self) -> OrbitLift:
-        return OrbitLift(self.channels, self._laws0, self.block_shapes)
+        return OrbitLift(self.channels, self._laws0, self.inert, self.block_shapes)
 
     def _laws_map(self) -> SmoothMap:
-        return self.channels.h
+        return LinearAndSquare(self.channels.h, self.inert) if self.inert.count else self.channels.h
 
     def lift(self, theta: Theta) -> Lifted:
         """Slide θ along its orbit to z, where the laws have their values at import."""
         return self.phi(self._theta(theta))
 
     def conservation_laws(self, theta: Theta) -> Laws:
-        """Evaluate the laws h = Xᵀθ², one per channel."""
+        """Evaluate the laws h = Xᵀθ², one per channel, and Lθ, one per inert direction."""
         return self.h(self._theta(theta))
 
     def project_to_laws(self, theta: Theta, laws: Laws, *, max_steps: int = 50) -> Theta:
@@ -256,11 +267,20 @@ class TorchNetwork(Architecture):
         max_steps : int
             Not used: the problem is convex and always solved.
         """
-        return self.channels.project_to_laws(theta, laws)
+        def slide(point: FloatArray, values: FloatArray) -> FloatArray:
+            squares, linear = np.split(values, [self.channels.n_channels])
+            still = self.inert.spread(linear)
+            squares = squares - self.channels.h(still) if linear.size else squares
+            return self.channels.project_to_laws(self.inert.seen(point), squares) + still
+
+        theta = self._theta(theta, differentiable=False)
+        return over_batch(slide, [theta, self._laws(laws)], [1, 1])
 
     def rescale(self, theta: Theta, log_factors: OnHidden) -> Theta:
-        """Act by the symmetry, θ_e ↦ e^{(Xτ)_e} θ_e: the function stays."""
-        return self.channels.rescale(theta, log_factors)
+        """Act by the symmetry, θ_e ↦ e^{(Xτ)_e} θ_e, beside inert directions: the function stays."""
+        theta = self._theta(theta, differentiable=False)
+        seen = self.inert.seen(theta)
+        return self.channels.rescale(seen, log_factors) + (theta - seen)
 
     def project_to_image(self, z: Lifted, *, near: Theta | None = None) -> Lifted:
         """Slide a nearby vector onto the image.
@@ -282,11 +302,19 @@ class TorchNetwork(Architecture):
         near : Theta, optional
             Not used: z has the signs of θ.
         """
-        return self.channels.project_to_laws(self._lifted(z, differentiable=False), laws)
+        return self.project_to_laws(self._lifted(z, differentiable=False), laws)
 
-    def basis_chart(self, theta: OneTheta) -> ChannelChart:
-        """Chart of the image whose anchors are the strongest at θ: D − C coordinates, no path."""
-        return self.channels.chart(theta)
+    def basis_chart(self, theta: OneTheta) -> Any:
+        """Chart of the image whose anchors are the strongest at θ: no path.
+
+        Returns
+        -------
+        chart : ChannelChart
+            Of one coordinate for each parameter that is no anchor; biases that are added up repeat
+            their share of the sum.
+        """
+        chart = self.channels.chart(self.inert.seen(self._one_theta(theta)))
+        return InertChart(chart, self.inert) if self.inert.count else chart
 
     # Points.
 
@@ -310,7 +338,7 @@ class TorchNetwork(Architecture):
         """Draw another point of the orbit, on another invariant set."""
         point = self._theta(theta, differentiable=False)
         lead = point.shape[:-1]
-        return self.rescale(point, 0.5 * as_rng(rng).standard_normal((*lead, self.n_laws)))
+        return self.rescale(point, 0.5 * as_rng(rng).standard_normal((*lead, self.channels.n_channels)))
 
 
 @intrinsic_cometric.register

@@ -9,6 +9,7 @@ from autograd.extend import defjvp, defvjp, primitive
 from liftflow.architectures import ChannelGraph
 from liftflow.architectures.maps import SmoothMap
 from liftflow.linalg import over_batch
+from liftflow.torch.inert import Inert
 from liftflow.typing import (
     Covector,
     FloatArray,
@@ -42,6 +43,8 @@ class OrbitLift(SmoothMap):
         Of the rescalings.
     laws : array, shape=[n_channels]
         The values.
+    inert : Inert
+        Directions that the lift forgets.
     blocks : sequence of tuple of int
         Shapes of the parts of θ.
 
@@ -53,13 +56,18 @@ class OrbitLift(SmoothMap):
     name = "the lift to orbits"
 
     def __init__(
-        self, graph: ChannelGraph, laws: FloatArray, blocks: Sequence[tuple[int, ...]] = ()
+        self,
+        graph: ChannelGraph,
+        laws: FloatArray,
+        inert: Inert,
+        blocks: Sequence[tuple[int, ...]] = (),
     ) -> None:
-        self.graph, self.laws = graph, laws
+        self.graph, self.laws, self.inert = graph, laws, inert
         self._set_up(graph.dim, (graph.dim,), blocks)
 
     def settle(self, theta: OneTheta) -> FloatArray:
         """Slide one θ to z."""
+        theta = self.inert.seen(theta)
         gap = np.abs(self.graph.h(theta) - self.laws)
         if np.all(gap <= 1e-15 * np.max(np.abs(self.laws), initial=0.0)):
             return theta.copy()
@@ -77,8 +85,9 @@ class OrbitLift(SmoothMap):
         """Apply a function of θ, z, the factors between them, and vectors."""
 
         def one(theta: FloatArray, *vectors: FloatArray) -> FloatArray:
+            theta, vectors = self.inert.seen(theta), tuple(map(self.inert.seen, vectors))
             z = self.settle(theta)
-            return function(theta, z, self._factors(theta, z), *vectors)
+            return self.inert.seen(function(theta, z, self._factors(theta, z), *vectors))
 
         return over_batch(one, arrays, [1] * len(arrays), (self.dim,))
 
@@ -122,5 +131,5 @@ class OrbitLift(SmoothMap):
         return self._each(lambda t, z, w, v: horizontal(z, v), theta, vector)
 
     def rank(self, theta: OneTheta) -> int:
-        """Dimension of the image, D − C."""
-        return self.dim - self.graph.h.rank(theta)
+        """Dimension of the image."""
+        return self.dim - self.graph.h.rank(self.inert.seen(theta)) - self.inert.count

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch.utils import _pytree as pytree
 
-from liftflow.torch.trace import GROUND, ZERO, Reader, rule
+from liftflow.torch.trace import GROUND, ZERO, Reader, _name, rule
 from liftflow.typing import IntArray
 
 Tensor = torch.Tensor
@@ -145,7 +145,15 @@ def merge(reader: Reader, func: Any, result: Tensor, one: Any, other: Any, **kwa
     """Make the two terms of each sum one channel."""
     a, b = (reader.symbols(each, tuple(result.shape)) for each in (one, other))
     reader.identify(*_unlike(a, b))
-    reader._mark(result, torch.where(a == ZERO, b, a).expand(result.shape))
+    symbols = torch.where(a == ZERO, b, a).expand(result.shape)
+    both = [reader.biased.get(id(each), frozenset()) for each in (one, other)]
+    plain = _name(func) == "add" and not kwargs and all(isinstance(e, Tensor) for e in (one, other))
+    if plain and one.shape == other.shape == result.shape and result is not one and both[0] | both[1]:
+        reader.biased[id(result)] = both[0] | both[1]
+    elif _name(func) == "add":
+        for each in (one, other):
+            reader._see(each)
+    reader._mark(result, symbols)
 
 
 def _unlike(a: Tensor, b: Tensor) -> tuple[Any, Any]:
@@ -251,7 +259,7 @@ def _bias(reader: Reader, bias: Tensor | None, heads: IntArray, result: Tensor) 
     if bias is not None:
         reader.use(bias, GROUND, heads, is_bias=True)
         if reader.is_weight(bias):
-            reader.biased[id(result)] = reader.entries(bias)[0]
+            reader.biased[id(result)] = frozenset([reader.entries(bias)[0]])
 
 
 @rule("linear")
@@ -317,7 +325,7 @@ def addmm(
     """Multiply and add."""
     product = result.detach()
     matmul(reader, func, product, one, other)
-    merge(reader, func, result, input, product)
+    merge(reader, torch.sub, result, input, product)
 
 
 def _convolution(n_axes: int) -> None:
@@ -387,8 +395,10 @@ def batch_norm(
         if eps > NEGLIGIBLE_EPS:
             reader.identify(own, GROUND)
         one_each = bool((symbols == symbols[:1, :, ...].amax(dim=(0, *range(2, symbols.ndim)), keepdim=True)).all())
-        if id(input) in reader.biased and one_each:
-            reader.centred.add(reader.biased[id(input)])
+        if not one_each:
+            reader._see(input)
+        elif id(input) in reader.biased:
+            reader.centred.append(reader.biased[id(input)])
         hat = np.full(own.size, GROUND)
     else:
         reader._see(input)
@@ -414,4 +424,6 @@ def rnn_relu_cell(
     parts = result.detach(), result.detach()
     linear(reader, func, parts[0], input, w_ih, b_ih)
     linear(reader, func, parts[1], hidden, w_hh, b_hh)
-    merge(reader, func, result, *parts)
+    merge(reader, torch.add, result, *parts)
+    reader._see(result)
+    reader.biased.pop(id(result), None)

@@ -63,8 +63,10 @@ class Reader(TorchFunctionMode):
         Of each trainable parameter.
     equal : list of (array, array)
         Symbols that are one channel.
-    centred, seen : set of str
-        Biases whose mean is taken away at once, and biases that something else sees as well.
+    sums : list of frozenset of str
+        Biases that were added up wherever something else than a sum came next.
+    centred : list of frozenset of str
+        Those whose mean was taken away next.
     drops_units : bool
         Whether units are dropped at random.
     """
@@ -75,9 +77,9 @@ class Reader(TorchFunctionMode):
         self.parameters = {id(p): n for n, p in module.named_parameters() if p.requires_grad}
         self.uses: dict[str, list[Use]] = {}
         self.equal: list[tuple[IntArray, IntArray]] = []
-        self.centred: set[str] = set()
-        self.seen: set[str] = set()
-        self.biased: dict[int, str] = {}
+        self.sums: list[frozenset[str]] = []
+        self.centred: list[frozenset[str]] = []
+        self.biased: dict[int, frozenset[str]] = {}
         self.origins: list[tuple[int, str]] = [(0, "ground")]
         self.n_symbols, self.drops_units = 2, False
         self._symbols: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
@@ -148,8 +150,9 @@ class Reader(TorchFunctionMode):
         if not known:
             return result
         name = _name(func)
-        for tensor in known if name != "batch_norm" else known[1:]:
-            self._see(tensor)
+        if _tensors(result) and name not in ("batch_norm", "add"):
+            for tensor in known:
+                self._see(tensor)
         if self._hidden or self.opaque & {name, self._here(name)}:
             self._met |= {name, self._here(name)}
             self._hide(known, result)
@@ -168,7 +171,7 @@ class Reader(TorchFunctionMode):
 
     def _see(self, tensor: torch.Tensor) -> None:
         if id(tensor) in self.biased:
-            self.seen.add(self.biased[id(tensor)])
+            self.sums.append(self.biased[id(tensor)])
 
     def _hide(self, known: list[torch.Tensor], result: Any) -> None:
         for tensor in known:
