@@ -17,7 +17,7 @@ def gradients(network, theta, inputs, rng, count):
 
     def random(tensor):
         if tensor.is_floating_point():
-            return torch.from_numpy(3.0 * rng.standard_normal(tuple(tensor.shape)))
+            return torch.from_numpy(rng.standard_normal(tuple(tensor.shape)))
         return torch.from_numpy(rng.integers(6, size=tuple(tensor.shape)))
 
     rows = []
