@@ -1,10 +1,10 @@
 """Coordinates of an image by anchors: one parameter per channel is divided out of the others."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Self
+from typing import Protocol, Self
 
 import numpy as np
 import scipy.linalg
@@ -14,9 +14,22 @@ from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 
 from liftflow.architectures.incidence import Incidence
 from liftflow.architectures.laplacian import Laplacian
+from liftflow.architectures.maps import SmoothMap
+from liftflow.doors import Guarded
 from liftflow.errors import NotRecoverableError, listed
 from liftflow.linalg import over_batch
-from liftflow.typing import FloatArray, IntArray, Laws, OneTheta, Tangent, Theta, as_array, as_vector
+from liftflow.typing import (
+    FloatArray,
+    IntArray,
+    Laws,
+    OneTangent,
+    OneTheta,
+    OnHidden,
+    Tangent,
+    Theta,
+    as_array,
+    as_vector,
+)
 
 
 class ChannelAnchors(ABC):
@@ -37,6 +50,36 @@ class ChannelAnchors(ABC):
     @abstractmethod
     def solve_transposed(self, values: FloatArray) -> FloatArray:
         """Solve X_Aᵀ y = values."""
+
+
+class Forest:
+    """Channels that hang on one another by one edge each, and at last on the ground.
+
+    Parameters
+    ----------
+    parents : array, shape=[n_channels]
+        What each channel hangs on, −1 for the ground.
+    levels : sequence of array
+        The channels, those that hang on others after them.
+    """
+
+    def __init__(self, parents: IntArray, levels: Sequence[IntArray]) -> None:
+        self.size = parents.size
+        self._levels = [(channels, parents[channels]) for channels in levels]
+
+    def along(self, values: FloatArray, combine: np.ufunc = np.add) -> FloatArray:
+        """Combine the values of all edges from the ground to each channel."""
+        total = np.full(self.size + 1, combine.identity, dtype=values.dtype)
+        for channels, parents in self._levels:
+            total[channels] = combine(total[parents], values[channels])
+        return total[:-1]
+
+    def behind(self, values: FloatArray) -> FloatArray:
+        """Add up the values of each channel and of all that hang on it: the transpose of sums."""
+        total = np.append(values, 0.0)
+        for channels, parents in reversed(self._levels):
+            np.add.at(total, parents, total[channels])
+        return total[:-1]
 
 
 class SpanningTree(ChannelAnchors):
@@ -64,34 +107,27 @@ class SpanningTree(ChannelAnchors):
             shape=(ground + 1, ground + 1),
         )
         order, parents = breadth_first_order(number, ground, directed=False)
-        self.channels, self.parents = order[1:], parents[order[1:]]
-        if self.channels.size < ground:
-            lost = np.setdiff1d(np.arange(ground), self.channels)
+        lost = np.setdiff1d(np.arange(ground), order)
+        if lost.size:
             raise NotRecoverableError(
                 "no anchors join these channels to the ground: "
-                f"{listed(map(repr, [graph.members[c] for c in lost]))}",
-                [graph.members[c] for c in lost],
+                f"{listed(repr(graph.members[channel]) for channel in lost)}",
+                [graph.members[channel] for channel in lost],
             )
-        at = np.asarray(number[self.channels, self.parents]).ravel().astype(np.intp) - 1
+        channels, parents = np.arange(ground), parents[:-1]
+        at = np.asarray(number[channels, parents]).ravel().astype(np.intp) - 1
         self.edges = edges[at]
-        self.signs = np.where(heads[at] == self.channels, 1.0, -1.0)
+        self.signs = np.where(heads[at] == channels, 1.0, -1.0)
         depth = np.zeros(ground + 1, dtype=np.intp)
-        for channel, parent in zip(self.channels.tolist(), self.parents.tolist(), strict=True):
-            depth[channel] = depth[parent] + 1
-        cuts = np.flatnonzero(np.diff(depth[self.channels])) + 1
-        self._levels = [
-            slice(a, b) for a, b in zip(np.r_[0, cuts], np.r_[cuts, ground], strict=True)
-        ]
+        for channel in order[1:].tolist():
+            depth[channel] = depth[parents[channel]] + 1
+        cuts = np.flatnonzero(np.diff(depth[order])) + 1
+        parents = np.where(parents == ground, -1, parents)
+        self._forest = Forest(parents, np.split(order, cuts)[1:])
 
     @classmethod
     def strongest(cls, graph: Incidence, theta: FloatArray) -> Self:
-        """Find the spanning tree of the largest |θ_e|.
-
-        Raises
-        ------
-        NotRecoverableError
-            Zeros cut channels off from the ground; names them.
-        """
+        """Find the spanning tree of the largest |θ_e|."""
         used = np.flatnonzero((theta != 0) & (graph.tails != graph.heads))
         ground = graph.n_channels
         ends = np.stack([graph.tails[used], graph.heads[used]])
@@ -113,17 +149,11 @@ class SpanningTree(ChannelAnchors):
 
     def solve(self, values: FloatArray) -> FloatArray:
         """Solve τ_head − τ_tail = values along the tree, from the ground on."""
-        tau = np.zeros(self.graph.n_channels + 1)
-        for level in self._levels:
-            tau[self.channels[level]] = tau[self.parents[level]] + (self.signs * values)[level]
-        return tau[:-1]
+        return self._forest.along(self.signs * values)
 
     def solve_transposed(self, values: FloatArray) -> FloatArray:
         """Add up the values of all channels behind each anchor."""
-        total = np.append(values, 0.0)
-        for level in self._levels[::-1]:
-            np.add.at(total, self.parents[level], total[self.channels[level]])
-        return self.signs * total[self.channels]
+        return self.signs * self._forest.behind(values)
 
 
 class Pivots(ChannelAnchors):
@@ -161,27 +191,167 @@ class Pivots(ChannelAnchors):
         self.edges = np.array(edges, dtype=np.intp)
         self._factors = scipy.linalg.lu_factor(exponents[self.edges].toarray())
 
-    def solve(self, values: FloatArray) -> FloatArray:
+    def solve(self, values: FloatArray) -> OnHidden:
         """Solve X_A τ = values."""
         return scipy.linalg.lu_solve(self._factors, values)
 
-    def solve_transposed(self, values: FloatArray) -> FloatArray:
+    def solve_transposed(self, values: FloatArray) -> OnHidden:
         """Solve X_Aᵀ y = values."""
         return scipy.linalg.lu_solve(self._factors, values, trans=1)
 
 
-@primitive
-def _coordinates(theta: FloatArray, chart: "ChannelChart") -> FloatArray:
-    return over_batch(chart._divided, [theta], [1])
+class _Anchored(Protocol):
+    """A channel graph, as far as its charts see it."""
+
+    dim: int
+    n_channels: int
+
+    @property
+    def laplacian(self) -> Laplacian: ...
+
+    @property
+    def h(self) -> SmoothMap: ...
+
+    def along(self, logs: FloatArray) -> FloatArray: ...
+
+    def moved(self, values: FloatArray, logs: FloatArray) -> FloatArray: ...
+
+    def strongest_anchors(self, theta: FloatArray) -> ChannelAnchors: ...
 
 
+def _evaluate(theta: FloatArray, chart: "Chart") -> FloatArray:
+    return over_batch(chart._value, [theta], [1], (chart.dim,))
+
+
+_coordinates = primitive(_evaluate)
 # First derivatives only: both functions are closed to autograd themselves and say so.
 defvjp(_coordinates, lambda ans, theta, chart: lambda g: chart.pull_back(theta, g))
 defjvp(_coordinates, lambda g, ans, theta, chart: chart.push_forward(theta, g))
 
 
+class Chart(Guarded, ABC):
+    """Local coordinates on φ(𝓜_θ₀): one for each parameter that is no anchor."""
+
+    laplacian: Laplacian
+
+    @property
+    def dim(self) -> int:
+        """Number of coordinates, D less the number of channels."""
+        return self.laplacian.dim - self.laplacian.n_channels
+
+    # What a kind of chart knows, at one θ, unchecked.
+
+    @abstractmethod
+    def _value(self, theta: FloatArray) -> FloatArray:
+        """Coordinates."""
+
+    @abstractmethod
+    def _push(self, theta: FloatArray, tangent: FloatArray) -> FloatArray:
+        """Push a velocity forward."""
+
+    @abstractmethod
+    def _pull(self, theta: FloatArray, form: FloatArray) -> FloatArray:
+        """Pull a covector back."""
+
+    @abstractmethod
+    def _bend(self, theta: FloatArray, a: FloatArray, b: FloatArray) -> FloatArray:
+        """Second derivative."""
+
+    @abstractmethod
+    def _lift(self, theta: FloatArray, velocity: FloatArray) -> FloatArray:
+        """Some velocity that is pushed forward to this one."""
+
+    @abstractmethod
+    def _recover(
+        self, coordinates: FloatArray, laws: FloatArray, near: FloatArray | None = None
+    ) -> FloatArray:
+        """The point with these coordinates and laws."""
+
+    # Along a flow.
+
+    def follow(self, theta: OneTheta, settled: OneTheta) -> OneTheta:
+        """Give θ the signs of one before, where it left the chart: here it never does."""
+        return theta
+
+    def handed_on(self, theta: OneTheta) -> Self:
+        """Return the chart with the signs of θ: here they cannot change."""
+        return self
+
+    @abstractmethod
+    def memory(self) -> dict[str, FloatArray]:
+        """Arrays that :meth:`restored` makes the chart from."""
+
+    @abstractmethod
+    def restored(self, memory: Mapping[str, FloatArray]) -> "Chart":
+        """Return the chart of the same network whose :meth:`memory` this is."""
+
+    # The door.
+
+    def _theta(self, theta: Theta, name: str = "theta") -> Theta:
+        return as_array(theta, name, (self.laplacian.dim,), differentiable=False)
+
+    def _own(self, values: Tangent, name: str) -> Tangent:
+        return as_array(values, name, (self.dim,), differentiable=False)
+
+    def coordinates(self, theta: Theta) -> Tangent:
+        """Evaluate the coordinates, differentiably to first order."""
+        return _coordinates(as_array(theta, "theta", (self.laplacian.dim,)), self)
+
+    def push_forward(self, theta: Theta, tangent: Tangent) -> Tangent:
+        """Push a velocity of θ forward to the coordinates, in O(D)."""
+        arrays = [self._theta(theta), self._theta(tangent, "tangent")]
+        return over_batch(self._push, arrays, [1, 1], (self.dim,))
+
+    def pull_back(self, theta: Theta, covector: Tangent) -> Tangent:
+        """Pull a covector on the coordinates back to θ: the transpose of :meth:`push_forward`."""
+        return over_batch(self._pull, [self._theta(theta), self._own(covector, "covector")], [1, 1])
+
+    def hessian(self, theta: Theta, tangent_a: Tangent, tangent_b: Tangent) -> Tangent:
+        """Evaluate the second derivative of the coordinates, in O(D)."""
+        vectors = [self._theta(tangent_a, "tangent_a"), self._theta(tangent_b, "tangent_b")]
+        return over_batch(self._bend, [self._theta(theta), *vectors], [1, 1, 1], (self.dim,))
+
+    def gram_apply(self, theta: Theta, covector: Tangent) -> Tangent:
+        """Apply the Gram operator in these coordinates, in O(D)."""
+        return self.push_forward(theta, self.pull_back(theta, covector))
+
+    def lift_tangent(self, theta: Theta, velocity: Tangent) -> Tangent:
+        """Find some velocity of θ that pushes forward to ``velocity``: a section, in O(D)."""
+        theta, vector = self._theta(theta), self._own(velocity, "velocity")
+        if theta.ndim == 1:
+            return self._lift(theta, vector)
+        return over_batch(self._lift, [theta, vector], [1, 1])
+
+    def recover(self, coordinates: Tangent, laws: Laws, *, near: Theta | None = None) -> Theta:
+        """Recover Ψ(z, h) from the coordinates, the exact inverse of :meth:`coordinates` on 𝓜_θ₀.
+
+        Parameters
+        ----------
+        near : Theta, optional
+            A point to start Newton's method from; the result does not depend on it.
+
+        Returns
+        -------
+        theta : Theta
+            With the signs that the chart carries.
+
+        Raises
+        ------
+        NotRecoverableError
+            Outside the chart, or dead parameters.
+        """
+        size = self.laplacian.n_channels
+        arrays = [
+            self._own(coordinates, "coordinates"),
+            as_array(laws, "laws", (size,), differentiable=False),
+        ]
+        if near is not None:
+            arrays.append(self._theta(near, "near"))
+        return over_batch(self._recover, arrays, [1] * len(arrays), (self.laplacian.dim,))
+
+
 @dataclass(frozen=True, eq=False)
-class ChannelChart:
+class ChannelChart(Chart):
     r"""Local coordinates on φ(𝓜_θ₀): parameters, with one anchor per channel divided out.
 
     With τ such that :math:`(Xτ)_a = −\log|θ_a|` on the anchors, the point
@@ -206,29 +376,18 @@ class ChannelChart:
     Ours.
     """
 
-    graph: Any
+    graph: _Anchored
     laplacian: Laplacian
     anchors: ChannelAnchors
     signs: FloatArray
     strength: FloatArray
 
     @classmethod
-    def at(cls, graph: Any, theta: FloatArray) -> "ChannelChart":
-        """Take the chart whose anchors are the strongest at θ.
-
-        Parameters
-        ----------
-        graph : ChannelGraph
-            Whose parameters are the coordinates.
-        """
+    def at(cls, graph: _Anchored, theta: FloatArray) -> "ChannelChart":
+        """Take the chart whose anchors are the strongest at θ."""
         anchors = graph.strongest_anchors(theta)
         own = theta[anchors.edges]
         return cls(graph, graph.laplacian, anchors, np.sign(own), np.abs(own))
-
-    @property
-    def dim(self) -> int:
-        """Number of coordinates, D − C."""
-        return self.graph.dim - self.graph.n_channels
 
     @cached_property
     def edges(self) -> IntArray:
@@ -241,134 +400,68 @@ class ChannelChart:
         """The τ that takes the anchors to ±1."""
         return -self.anchors.solve(np.log(np.abs(theta[self.anchors.edges])))
 
-    def _divided(self, theta: FloatArray) -> FloatArray:
-        return self.graph.moved(theta, self._gauge(theta))[self.edges]
-
     def _speeds(self, theta: FloatArray, tangent: FloatArray) -> FloatArray:
         """Xτ' at each parameter."""
         own = self.anchors.edges
         return -self.graph.along(self.anchors.solve(tangent[own] / theta[own]))
 
-    def coordinates(self, theta: Theta) -> Any:
-        """Evaluate the entries of θ̂ beside the anchors, differentiably to first order."""
-        return _coordinates(as_array(theta, "theta", (self.graph.dim,)), self)
+    def _value(self, theta: FloatArray) -> FloatArray:
+        return self.graph.moved(theta, self._gauge(theta))[self.edges]
 
-    def push_forward(self, theta: Theta, tangent: Tangent) -> FloatArray:
-        r"""Push a velocity of θ forward: :math:`\hatθ' = e^{Xτ}θ' + \hatθ ∘ Xτ'`, in O(D)."""
+    def _push(self, theta: FloatArray, tangent: FloatArray) -> FloatArray:
+        moved = tangent + theta * self._speeds(theta, tangent)
+        return self.graph.moved(moved, self._gauge(theta))[self.edges]
 
-        def push(point: FloatArray, vector: FloatArray) -> FloatArray:
-            moved = vector + point * self._speeds(point, vector)
-            return self.graph.moved(moved, self._gauge(point))[self.edges]
+    def _pull(self, theta: FloatArray, form: FloatArray) -> FloatArray:
+        weight = np.zeros(self.graph.dim)
+        weight[self.edges] = form
+        weight = self.graph.moved(weight, self._gauge(theta))
+        turned = self.anchors.solve_transposed(self.graph.h.jvp(theta, weight) / 2)
+        weight[self.anchors.edges] -= turned / theta[self.anchors.edges]
+        return weight
 
-        return over_batch(push, [self._numbers(theta), self._numbers(tangent)], [1, 1])
+    def _bend(self, theta: FloatArray, a: FloatArray, b: FloatArray) -> FloatArray:
+        own = self.anchors.edges
+        turn = self.graph.along(self.anchors.solve(a[own] * b[own] / theta[own] ** 2))
+        speed_a, speed_b = self._speeds(theta, a), self._speeds(theta, b)
+        bent = theta * (speed_a * speed_b + turn) + a * speed_b + b * speed_a
+        return self.graph.moved(bent, self._gauge(theta))[self.edges]
 
-    def pull_back(self, theta: Theta, covector: Tangent) -> FloatArray:
-        """Pull a covector on the coordinates back to θ: the transpose of :meth:`push_forward`."""
+    def _lift(self, theta: FloatArray, velocity: FloatArray) -> FloatArray:
+        tangent = np.zeros((*velocity.shape[:-1], self.graph.dim))
+        tangent[..., self.edges] = velocity
+        return self.graph.moved(tangent, -self._gauge(theta))
 
-        def pull(point: FloatArray, form: FloatArray) -> FloatArray:
-            weight = np.zeros(self.graph.dim)
-            weight[self.edges] = form
-            weight = self.graph.moved(weight, self._gauge(point))
-            turned = self.anchors.solve_transposed(self.graph.h.jvp(point, weight) / 2)
-            weight[self.anchors.edges] -= turned / point[self.anchors.edges]
-            return weight
-
-        form = as_array(covector, "covector", (self.dim,), differentiable=False)
-        return over_batch(pull, [self._numbers(theta), form], [1, 1])
-
-    def hessian(self, theta: Theta, tangent_a: Tangent, tangent_b: Tangent) -> FloatArray:
-        """Evaluate the second derivative of the coordinates, in O(D)."""
-
-        def bend(point: FloatArray, a: FloatArray, b: FloatArray) -> FloatArray:
-            own = self.anchors.edges
-            turn = self.graph.along(self.anchors.solve(a[own] * b[own] / point[own] ** 2))
-            speed_a, speed_b = self._speeds(point, a), self._speeds(point, b)
-            bent = point * (speed_a * speed_b + turn) + a * speed_b + b * speed_a
-            return self.graph.moved(bent, self._gauge(point))[self.edges]
-
-        arrays = [self._numbers(each) for each in (theta, tangent_a, tangent_b)]
-        return over_batch(bend, arrays, [1, 1, 1])
-
-    def gram_apply(self, theta: Theta, covector: Tangent) -> FloatArray:
-        """Apply the Gram operator in these coordinates, K_θ₀ where θ is on the invariant set."""
-        return self.push_forward(theta, self.pull_back(theta, covector))
-
-    def lift_tangent(self, theta: Theta, velocity: Tangent) -> FloatArray:
-        """Find the velocity of θ that pushes forward to this one and keeps the anchors still."""
-
-        def lift(point: FloatArray, speed: FloatArray) -> FloatArray:
-            tangent = np.zeros(self.graph.dim)
-            tangent[self.edges] = speed
-            return self.graph.moved(tangent, -self._gauge(point))
-
-        speed = as_array(velocity, "velocity", (self.dim,), differentiable=False)
-        return over_batch(lift, [self._numbers(theta), speed], [1, 1])
-
-    def representative(self, coordinates: FloatArray) -> FloatArray:
-        """Rebuild θ̂, with anchors ±1, from one array of coordinates."""
+    def representative(self, coordinates: OneTangent) -> OneTheta:
+        """Rebuild θ̂, with anchors ±1."""
         theta = np.empty(self.graph.dim)
         theta[self.edges] = as_vector(coordinates, "coordinates", self.dim)
         theta[self.anchors.edges] = self.signs
         return theta
 
-    def recover(self, coordinates: Tangent, laws: Laws, *, near: Theta | None = None) -> FloatArray:
-        """Recover Ψ(z, h) from the coordinates, the inverse of :meth:`coordinates` on 𝓜_θ₀.
-
-        Parameters
-        ----------
-        near : array-like, shape=[..., dim], optional
-            A point to start Newton's method from; the result does not depend on it.
-
-        Raises
-        ------
-        NotRecoverableError
-            Dead parameters.
-        """
-        size = self.graph.n_channels
-        arrays = [
-            as_array(coordinates, "coordinates", (self.dim,), differentiable=False),
-            as_array(laws, "laws", (size,), differentiable=False),
-        ]
-        if near is None:
-            return over_batch(self._recover, arrays, [1, 1])
-        return over_batch(self._recover, [*arrays, self._numbers(near)], [1, 1, 1])
-
     def _recover(
         self, coordinates: FloatArray, laws: FloatArray, near: FloatArray | None = None
-    ) -> FloatArray:
+    ) -> OneTheta:
         theta, warm = self.representative(coordinates), False
         if near is not None and np.all(near[self.anchors.edges]):
             theta, warm = self.graph.moved(theta, -self._gauge(near)), True
         logs = self.laplacian.rescaling(theta**2, laws, warm=warm)
         return self.graph.moved(theta, logs / 2)
 
-    def deficit(self, theta: Theta) -> float:
-        """By how much an anchor has shrunk since it was chosen, at most, as a log-ratio."""
-        own = np.abs(self._numbers(theta)[self.anchors.edges])
-        with np.errstate(divide="ignore"):
-            return float(np.max(np.log(self.strength) - np.log(own), initial=0.0))
-
-    def reanchored(self, theta: Theta) -> "ChannelChart":
-        """Change to the chart with the strongest anchors at θ, signs as there."""
-        return ChannelChart.at(self.graph, self._numbers(theta))
-
-    def follow(self, theta: OneTheta, settled: OneTheta) -> OneTheta:
-        """Return θ itself: anchors do not vanish where coordinates are finite."""
-        return theta
-
-    def handed_on(self, theta: OneTheta) -> "ChannelChart":
-        """Return the chart itself, whose signs cannot change."""
-        return self
-
-    def memory(self) -> dict[str, Any]:
-        """Arrays that :meth:`restored` makes the chart from."""
+    def memory(self) -> dict[str, FloatArray]:
         return {"anchors": self.anchors.edges, "anchor_values": self.signs * self.strength}
 
-    def restored(self, memory: Mapping[str, Any]) -> "ChannelChart":
-        """Return the chart of the same graph whose :meth:`memory` this is."""
+    def restored(self, memory: Mapping[str, FloatArray]) -> "ChannelChart":
         theta = np.zeros(self.graph.dim)
         theta[memory["anchors"]] = memory["anchor_values"]
         return ChannelChart.at(self.graph, theta)
 
-    def _numbers(self, theta: Theta) -> FloatArray:
-        return as_array(theta, "theta", (self.graph.dim,), differentiable=False)
+    def deficit(self, theta: OneTheta) -> float:
+        """By how much an anchor has shrunk since it was chosen, at most, as a log-ratio."""
+        own = np.abs(self._theta(theta)[self.anchors.edges])
+        with np.errstate(divide="ignore"):
+            return float(np.max(np.log(self.strength) - np.log(own), initial=0.0))
+
+    def reanchored(self, theta: OneTheta) -> "ChannelChart":
+        """Change to the chart with the strongest anchors at θ, signs as there."""
+        return ChannelChart.at(self.graph, self._theta(theta))

@@ -1,12 +1,10 @@
 """Attention: per head two products of two matrices."""
 
-from typing import Any
-
 import numpy as np
 
 from liftflow.architectures.linear import TwoLayerLinear
 from liftflow.architectures.product import ProductArchitecture, split_lams
-from liftflow.typing import OneTheta, Rng, as_count, as_rng, refuse_beyond, shown
+from liftflow.typing import OneTheta, Rng, Scalars, as_count, as_rng, refuse_beyond, shown
 
 
 class Attention(ProductArchitecture):
@@ -47,7 +45,7 @@ class Attention(ProductArchitecture):
         super().__init__(*factors)
         self.lifted_shape = (2 * self.n_heads, self.d_model, self.d_model)
 
-    def balanced_point(self, lam: Any, rng: Rng = None) -> OneTheta:
+    def balanced_point(self, lam: Scalars, rng: Rng = None) -> OneTheta:
         """Draw a point whose factors are relaxed balanced.
 
         Parameters

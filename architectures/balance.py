@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Protocol
 
 import geomstats.backend as gs
 import numpy as np
@@ -13,9 +13,10 @@ from liftflow.architectures.maps import LawsMap
 from liftflow.errors import ArchitectureError, NotIntrinsicError
 from liftflow.linalg import RANK_RTOL, ROUNDING, over_batch
 from liftflow.typing import (
+    Block,
     FloatArray,
     Laws,
-    LiftedTangent,
+    Matrix,
     OneLaws,
     Tangent,
     Theta,
@@ -28,19 +29,9 @@ _ANY = 1e100  # an infinite tolerance, which can be multiplied by zero
 _DENSE_LAWS = 50
 
 
-def transpose(matrix: LiftedTangent) -> Any:
-    """Transpose the last two axes.
-
-    Parameters
-    ----------
-    matrix : LiftedTangent
-        Or a stack of them.
-
-    Returns
-    -------
-    transposed : array, shape=[..., m, n]
-    """
-    return gs.moveaxis(matrix, -1, -2)
+def transpose(matrix: Block) -> Block:
+    """Transpose the last two axes."""
+    return matrix.swapaxes(-1, -2)
 
 
 class Layered(Protocol):
@@ -53,11 +44,11 @@ class Layered(Protocol):
     widths: list[int]
     law_scale: float
 
-    def _layers(self, theta: Any) -> list[Any]: ...
+    def _layers(self, theta: Theta) -> list[Block]: ...
 
-    def _velocities(self, tangent: Any) -> list[Any]: ...
+    def _velocities(self, tangent: Tangent) -> list[Block]: ...
 
-    def _pull_layers(self, covectors: list[Any]) -> Any: ...
+    def _pull_layers(self, covectors: list[Block]) -> Tangent: ...
 
 
 class BalanceLaws(LawsMap):
@@ -68,7 +59,7 @@ class BalanceLaws(LawsMap):
         self.name = f"the laws of {type(network).__name__}"
         self._set_up(network.dim, (network.n_laws,), network.block_shapes)
 
-    def matrices(self, theta: Theta) -> list[Any]:
+    def matrices(self, theta: Theta) -> list[Block]:
         """Evaluate the matrices S_i, times the scale of the laws."""
         grams = [
             (gs.matmul(transpose(after), after), gs.matmul(before, transpose(before)))
@@ -86,7 +77,7 @@ class BalanceLaws(LawsMap):
         """Second derivative ∂²h[v, w] of the laws, the same at every θ."""
         return self._polar(*map(self.network._velocities, (tangent_a, tangent_b)))
 
-    def _polar(self, first: list[Any], second: list[Any]) -> Any:
+    def _polar(self, first: list[Block], second: list[Block]) -> Laws:
         """Twice the symmetric bilinear form whose quadratic form of the layers is h."""
         halves = [
             gs.matmul(transpose(second[i + 1]), first[i + 1])
@@ -134,7 +125,7 @@ class BalanceLaws(LawsMap):
             return super().solve(theta, tangent)
         return over_batch(self._solve, [theta, tangent], [1, 1])
 
-    def _solve(self, theta: FloatArray, tangent: FloatArray) -> FloatArray:
+    def _solve(self, theta: FloatArray, tangent: FloatArray) -> Tangent:
         layers, right = self.network._layers(theta), self.split(tangent)
         grams = [after.T @ after + before @ before.T for before, after in pairwise(layers)]
         spectra = [np.linalg.eigh(gram) for gram in grams]
@@ -175,20 +166,9 @@ def read_balance(
     means: FloatArray,
     sizes: FloatArray,
     tolerance: float,
-    noise: Any,
+    noise: FloatArray | float,
 ) -> FloatArray:
-    """Read λ_1, …, λ_{L−1} off symmetric matrices with these means of eigenvalues.
-
-    Parameters
-    ----------
-    sizes, noise : array-like, shape=[L - 1]
-        Sizes of the layers, and rounding errors where the laws come from larger ones.
-
-    Raises
-    ------
-    NotIntrinsicError
-        Some matrix is farther from a multiple of I.
-    """
+    """Read λ_1, …, λ_{L−1} off symmetric matrices with these means of eigenvalues."""
     lams = np.where(np.abs(means) > ROUNDING * sizes + noise, means, 0.0)
     bounds = np.broadcast_to(min(tolerance, _ANY) * sizes + noise, lams.shape)
     for number, (matrix, lam, bound) in enumerate(zip(matrices, lams, bounds, strict=True)):
@@ -210,25 +190,6 @@ def hidden_values(
 
     :math:`α_j` is the eigenvalue of :math:`U_L ⋯ U_{j+1} (U_L ⋯ U_{j+1})^\top`, and
     :math:`β_j` that of :math:`(U_{j−1} ⋯ U_1)^\top U_{j−1} ⋯ U_1`.
-
-    Parameters
-    ----------
-    layers : list of array
-        Relaxed balanced.
-    product : array
-        Of the layers.
-    tolerance : float
-        Largest relative distance of several eigenvalues that counts as none.
-
-    Returns
-    -------
-    alphas, betas : array, shape=[L]
-        The trivial ones, of α_L = 1 and β_1 = 1 alone, where there is no kernel.
-
-    Raises
-    ------
-    NotIntrinsicError
-        A kernel carries more than one value.
     """
     depth, rank = len(layers), min(widths)
     prefixes, suffixes = [np.eye(widths[0])], [np.eye(widths[-1])]
@@ -350,7 +311,7 @@ def hyperbolic_gram(z: FloatArray, a: float) -> FloatArray:
     return np.block([[upper, z], [z.T, lower]])
 
 
-def square_root(matrix: FloatArray) -> FloatArray:
+def square_root(matrix: FloatArray) -> Matrix:
     """Square root of a symmetric positive matrix."""
     values, vectors = np.linalg.eigh(matrix)
     return (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
@@ -361,13 +322,13 @@ def mean_eigenvalues(matrices: list[FloatArray]) -> FloatArray:
     return np.array([np.trace(matrix) / len(matrix) for matrix in matrices])
 
 
-def _upper(matrices: list[Any]) -> Any:
+def _upper(matrices: list[Block]) -> Laws:
     """Upper triangles of symmetric matrices, flat and joined."""
     triangles = [(matrix, *np.triu_indices(matrix.shape[-1])) for matrix in matrices]
     return gs.concatenate([matrix[..., i, j] for matrix, i, j in triangles], axis=-1)
 
 
-def _squares(layers: list[Any]) -> list[Any]:
+def _squares(layers: list[Block]) -> list[Block]:
     return [np.sum(layer**2, axis=(-2, -1)) for layer in layers]
 
 
@@ -380,7 +341,7 @@ def _unravel(flat: FloatArray, like: Sequence[FloatArray]) -> list[FloatArray]:
     return [part.reshape(matrix.shape) for part, matrix in zip(parts, like, strict=True)]
 
 
-def _lyapunov(values: FloatArray, vectors: FloatArray, right: FloatArray) -> FloatArray:
+def _lyapunov(values: FloatArray, vectors: FloatArray, right: FloatArray) -> Matrix:
     """Solve A N + N A = ``right`` in the eigenvectors of A ≥ 0, least squares where singular."""
     sums = values[:, None] + values[None, :]
     regular = sums > RANK_RTOL * sums.max(initial=0.0)
@@ -396,43 +357,18 @@ def eigenspaces(matrix: FloatArray, gap: float) -> list[FloatArray]:
 
 
 def layer_shifts(lams: FloatArray) -> FloatArray:
-    """Return the constants c_i = λ_1 + … + λ_{i−1} of the layers i = 1, …, L.
-
-    Parameters
-    ----------
-    lams : array, shape=[L - 1]
-
-    Returns
-    -------
-    shifts : array, shape=[L]
-    """
+    """Return the constants c_i = λ_1 + … + λ_{i−1} of the layers i = 1, …, L."""
     return np.concatenate([[0.0], np.cumsum(lams)])
 
 
 def show_spectrum(matrix: FloatArray) -> str:
-    """Write down the eigenvalues of a symmetric matrix, to four digits each.
-
-    Parameters
-    ----------
-    matrix : array, shape=[n, n]
-        Symmetric.
-    """
+    """Write down the eigenvalues of a symmetric matrix, to four digits each."""
     values = np.linalg.eigvalsh(matrix)
     return np.array2string(values, formatter={"float_kind": "{:.4g}".format})
 
 
 def random_orthogonal(size: int, rng: np.random.Generator) -> FloatArray:
-    """Draw an orthogonal matrix by Haar measure.
-
-    Parameters
-    ----------
-    size : int
-        Number of rows.
-
-    Returns
-    -------
-    matrix : array, shape=[size, size]
-    """
+    """Draw an orthogonal matrix by Haar measure."""
     if size == 1:
         return rng.choice([-1.0, 1.0], size=(1, 1))
     return np.asarray(ortho_group.rvs(size, random_state=rng))

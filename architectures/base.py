@@ -13,10 +13,13 @@ import numpy as np
 from liftflow.architectures.maps import LawsMap, SmoothMap, with_overrides
 from liftflow.architectures.maps import followed_by_autograd as followed_by_autograd
 from liftflow.architectures.maps import watched as watched
+from liftflow.architectures.recovery import on_image, with_laws, with_lift_and_laws
+from liftflow.architectures.signs import MOST_SIGNS
 from liftflow.doors import Guarded, door
 from liftflow.errors import ArchitectureError, InputError, NotRecoverableError, ShapeError
-from liftflow.linalg import RANK_RTOL, ROUNDING, lengths, over_batch
+from liftflow.linalg import lengths, over_batch
 from liftflow.typing import (
+    Block,
     Covector,
     FloatArray,
     IntArray,
@@ -37,13 +40,6 @@ from liftflow.typing import (
     refuse_beyond,
     shown,
 )
-
-MOST_SIGNS = 6
-"""Most signs forgotten by φ, all of whose choices are tried for the shortest geodesic."""
-
-_GAUSS_NEWTON_STEPS = 100
-_GAUSS_NEWTON_RTOL = 1e-9
-_LAWS_RTOL = 1e-10
 
 _PHI = {
     "lift": "value",
@@ -69,6 +65,21 @@ _H = {
     "solve_laws_jvp": "solve",
     "project_to_tangent": "project_to_kernel",
 }
+
+
+_FURTHER = {
+    "align",
+    "basis_chart",
+    "describe",
+    "fibre_point",
+    "lifted_dim",
+    "lifted_distance",
+    "lifted_norm",
+    "project_to_image",
+    "project_to_laws",
+    "sheets",
+}
+"""What works, and leaves the list of names that a reader meets first."""
 
 
 class _Surface(ABCMeta):
@@ -115,28 +126,14 @@ class Architecture(Guarded, metaclass=_Surface):
     coordinates: ClassVar[str] = "full"
     """Coordinates in which the intrinsic flow of this family is integrated best."""
 
-    _further: ClassVar[frozenset[str]] = (
-        frozenset(_PHI)
-        - {
-            "lift",
-            "lift_jvp",
-            "lift_vjp",
-            "lift_jacobian",
-        }
-        | frozenset(_H) - {"conservation_laws", "conservation_laws_jacobian"}
-        | {
-            "align",
-            "basis_chart",
-            "describe",
-            "fibre_point",
-            "lifted_dim",
-            "lifted_distance",
-            "lifted_norm",
-            "project_to_image",
-            "project_to_laws",
-            "sheets",
-        }
-    )
+    _further: ClassVar[frozenset[str]] = frozenset(_PHI.keys() | _H.keys() | _FURTHER) - {
+        "lift",
+        "lift_jvp",
+        "lift_vjp",
+        "lift_jacobian",
+        "conservation_laws",
+        "conservation_laws_jacobian",
+    }
 
     def __dir__(self) -> list[str]:
         """Leave the further names out, as the class does."""
@@ -167,7 +164,7 @@ class Architecture(Guarded, metaclass=_Surface):
         self.n_laws = as_count(n_laws, "n_laws")
         self.block_shapes = self._blocks(block_shapes)
 
-    def _blocks(self, shapes: Any) -> tuple[tuple[int, ...], ...]:
+    def _blocks(self, shapes: Iterable[Iterable[int]] | None) -> tuple[tuple[int, ...], ...]:
         if shapes is None:
             return ((self.dim,),)
         shapes = [tuple(shape) if isinstance(shape, Iterable) else shape for shape in shapes]
@@ -191,21 +188,21 @@ class Architecture(Guarded, metaclass=_Surface):
 
     # The door: what comes in from outside.
 
-    def _theta(self, theta: Any, name: str = "theta", differentiable: bool = True) -> Any:
+    def _theta(self, theta: Theta, name: str = "theta", differentiable: bool = True) -> Theta:
         return as_array(theta, name, (self.dim,), differentiable=differentiable)
 
-    def _lifted(self, lifted: Any, name: str = "z", differentiable: bool = True) -> Any:
+    def _lifted(self, lifted: Lifted, name: str = "z", differentiable: bool = True) -> Lifted:
         return as_array(lifted, name, self.lifted_shape, differentiable=differentiable)
 
-    def _laws(self, laws: Any, name: str = "laws") -> Any:
+    def _laws(self, laws: Laws, name: str = "laws") -> Laws:
         return as_array(laws, name, (self.n_laws,), differentiable=False)
 
-    def _one_theta(self, theta: Any, name: str = "theta") -> FloatArray:
+    def _one_theta(self, theta: OneTheta, name: str = "theta") -> OneTheta:
         return as_array(theta, name, (self.dim,), batch=False, differentiable=False)
 
     # Blocks.
 
-    def pack(self, *blocks: Any) -> Theta:
+    def pack(self, *blocks: Block) -> Theta:
         """Join the named blocks into the flat vector θ.
 
         Parameters
@@ -226,23 +223,18 @@ class Architecture(Guarded, metaclass=_Surface):
         rows = enumerate(zip(blocks, self.block_shapes, strict=True))
         return self._pack([as_array(block, f"block {i}", shape) for i, (block, shape) in rows])
 
-    def _pack(self, blocks: Sequence[Any]) -> Any:
+    def _pack(self, blocks: Sequence[Block]) -> Theta:
         flat = []
         for block, shape in zip(blocks, self.block_shapes, strict=True):
             lead = block.shape[: len(block.shape) - len(shape)]
             flat.append(gs.reshape(block, (*lead, math.prod(shape))))
         return gs.concatenate(flat, axis=-1)
 
-    def unpack(self, theta: Theta) -> tuple[Any, ...]:
-        """Split the flat vector θ into its named blocks.
-
-        Returns
-        -------
-        *blocks : tuple of array, shape=[..., *block_shape]
-        """
+    def unpack(self, theta: Theta) -> tuple[Block, ...]:
+        """Split the flat vector θ into its named blocks."""
         return self._unpack(self._theta(theta))
 
-    def _unpack(self, theta: Any) -> tuple[Any, ...]:
+    def _unpack(self, theta: Theta) -> tuple[Block, ...]:
         blocks, start = [], 0
         for shape in self.block_shapes:
             stop = start + math.prod(shape)
@@ -283,11 +275,6 @@ class Architecture(Guarded, metaclass=_Surface):
 
         With a = b = θ̇ along a horizontal geodesic of 𝓜_θ₀ it is the acceleration of z, because
         that of θ lies in range ∂hᵀ, on which ∂φ vanishes.
-
-        Returns
-        -------
-        acceleration : LiftedTangent
-            Symmetric in its two vectors.
         """
         named = {"theta": theta, "tangent_a": tangent_a, "tangent_b": tangent_b}
         arrays = [self._theta(array, name, False) for name, array in named.items()]
@@ -299,23 +286,11 @@ class Architecture(Guarded, metaclass=_Surface):
         return self.phi.own("hvp")(theta, tangent, self._lifted(covector, "covector"))
 
     def lift_rank(self, theta: OneTheta) -> int:
-        """Dimension of the image about φ(θ), the rank of ∂φ(θ).
-
-        Raises
-        ------
-        ArchitectureError
-            ∂φ(θ) is too large for a dense matrix.
-        """
-        return self.phi.own("rank")(self._one_theta(theta))
+        """Dimension of the image about φ(θ), the rank of ∂φ(θ)."""
+        return int(self.phi.own("rank")(self._one_theta(theta)))
 
     def solve_jvp(self, theta: Theta, lifted_tangent: LiftedTangent) -> Tangent:
-        """Solve ∂φ(θ) v = ζ for the shortest v, the horizontal lift, in the sense of least squares.
-
-        Returns
-        -------
-        horizontal_vec : Tangent
-            In range ∂φᵀ.
-        """
+        """Solve ∂φ(θ) v = ζ for the shortest v, the horizontal lift, by least squares."""
         theta = self._theta(theta, differentiable=False)
         return self.phi.own("solve")(theta, self._lifted(lifted_tangent, "vector", False))
 
@@ -325,13 +300,7 @@ class Architecture(Guarded, metaclass=_Surface):
         return self.phi.own("solve_transposed")(theta, self._theta(covector, "covector", False))
 
     def project_to_range(self, theta: Theta, lifted_vec: LiftedTangent) -> LiftedTangent:
-        """Project orthogonally onto range ∂φ(θ), the tangent space of the image at φ(θ).
-
-        Parameters
-        ----------
-        lifted_vec : LiftedTangent
-            Any vector of the lifted space.
-        """
+        """Project orthogonally onto range ∂φ(θ), the tangent space of the image at φ(θ)."""
         theta = self._theta(theta, differentiable=False)
         return self.phi.own("project_to_range")(theta, self._lifted(lifted_vec, "vector", False))
 
@@ -356,7 +325,7 @@ class Architecture(Guarded, metaclass=_Surface):
         """Euclidean norm ‖φ(θ)‖ of a lifted point."""
         return self._lifted_length(self.lift(theta))
 
-    def _lifted_length(self, lifted: Any) -> FloatArray:
+    def _lifted_length(self, lifted: Lifted) -> Scalars:
         lead = lifted.shape[: lifted.ndim - len(self.lifted_shape)]
         return lengths(np.reshape(lifted, (*lead, self.lifted_dim)))
 
@@ -387,41 +356,16 @@ class Architecture(Guarded, metaclass=_Surface):
                 "from; pass near=theta0"
             )
         near = self._theta(near, "near", differentiable=False)
-        return over_batch(self._nearest_on_image, [z, near], [len(self.lifted_shape), 1])
+
+        def nearest(point: FloatArray, start: FloatArray) -> FloatArray:
+            found = on_image(self.phi, point, start)
+            self._image_is_open |= found is None
+            return point if found is None else found
+
+        return over_batch(nearest, [z, near], [len(self.lifted_shape), 1])
 
     _image_is_open: bool = False
     """Whether ∂φ was onto at some point, and so is almost everywhere."""
-
-    def _nearest_on_image(self, z: FloatArray, theta: FloatArray) -> FloatArray:
-        lifted, counts = np.asarray(self.lift(theta)), [math.prod(s) for s in self.block_shapes]
-        for _ in range(_GAUSS_NEWTON_STEPS):
-            blocks = np.split(np.abs(theta), np.cumsum(counts)[:-1])
-            tops = [np.max(block, initial=0.0) for block in blocks]
-            units = np.repeat([top or max(tops) or 1.0 for top in tops], counts)
-            jacobian = self.lift_jacobian(theta) * units
-            left, singular, right_t = np.linalg.svd(jacobian, full_matrices=False)
-            rank = int(np.sum(singular > RANK_RTOL * singular[0]))
-            if rank == self.lifted_dim:
-                self._image_is_open = True
-                return z
-            along = left[:, :rank].T @ np.ravel(z - lifted)
-            size = np.linalg.norm(z - lifted)
-            # Only the part along the image can be mended, to the rounding errors of φ.
-            if np.linalg.norm(along) <= 1e-15 * (np.linalg.norm(z) + np.linalg.norm(lifted)):
-                return lifted
-            step = units * (right_t[:rank].T @ (along / singular[:rank]))
-            while np.linalg.norm(step) > 1e-16 * np.linalg.norm(theta):
-                trial = np.asarray(self.lift(theta + step))
-                if np.linalg.norm(z - trial) < size:
-                    break
-                step = step / 2
-            else:  # nothing left to gain
-                return lifted
-            theta, lifted = theta + step, trial
-        raise NotRecoverableError(
-            f"no point of the image was found near z: a gap of {np.linalg.norm(along):.1e} along "
-            f"the image is left after {_GAUSS_NEWTON_STEPS} steps; start from a closer near"
-        )
 
     # The conservation laws.
 
@@ -439,18 +383,13 @@ class Architecture(Guarded, metaclass=_Surface):
         """Evaluate the known conservation laws h; none are known unless a family says so."""
         return self._theta(theta)[..., :0]
 
-    def conservation_laws_jacobian(self, theta: Theta) -> Any:
-        """Jacobian ∂h(θ) as a dense matrix.
-
-        Returns
-        -------
-        jacobian : array, shape=[..., n_laws, dim]
-        """
+    def conservation_laws_jacobian(self, theta: Theta) -> Jacobian:
+        """Jacobian ∂h(θ) as a dense matrix."""
         return self.h.own("jacobian")(self._theta(theta))
 
     def laws_rank(self, theta: OneTheta) -> int:
         """Number of independent laws at θ, the rank of ∂h(θ)."""
-        return self.h.own("rank")(self._one_theta(theta))
+        return int(self.h.own("rank")(self._one_theta(theta)))
 
     def laws_jvp(self, theta: Theta, tangent: Tangent) -> Laws:
         """Push a velocity of θ forward by the laws, ∂h(θ) v."""
@@ -479,13 +418,7 @@ class Architecture(Guarded, metaclass=_Surface):
         return self.h.own("project_to_kernel")(self._theta(theta), self._theta(vector, "vector"))
 
     def solve_laws_jvp(self, theta: Theta, laws_tangent: Laws) -> Tangent:
-        """Solve ∂h(θ) v = w for the shortest v, ∂hᵀ(∂h∂hᵀ)⁺ w.
-
-        Returns
-        -------
-        normal_vec : Tangent
-            Orthogonal to ker ∂h; least squares where laws are dependent.
-        """
+        """Solve ∂h(θ) v = w for the shortest v, ∂hᵀ(∂h∂hᵀ)⁺ w, by least squares."""
         theta = self._theta(theta, differentiable=False)
         return self.h.own("solve")(theta, self._laws(laws_tangent, "laws_tangent"))
 
@@ -506,24 +439,8 @@ class Architecture(Guarded, metaclass=_Surface):
             self._theta(theta, differentiable=False),
             as_count(max_steps, "max_steps"),
         )
-        laws = self._laws(laws)
-
-        def project(point: FloatArray, target: FloatArray) -> FloatArray:
-            gap, size = np.inf, self.h.terms(point) + np.abs(target)
-            size = np.where(size > 0, size, 1.0)
-            for _ in range(max_steps):
-                defect = target - self.h(point)
-                previous, gap = gap, float(np.max(np.abs(defect) / size, initial=0.0))
-                if gap == 0.0 or (gap < _LAWS_RTOL and gap >= previous / 2):
-                    return point
-                point = point + self.h.solve(point, defect)
-            raise NotRecoverableError(
-                f"no point of the invariant set found near theta: the laws still differ by "
-                f"{gap:.2e} of their size after {max_steps} Gauss–Newton steps; start from a "
-                "closer theta"
-            )
-
-        return over_batch(project, [theta, laws], [1, 1])
+        arrays = [theta, self._laws(laws)]
+        return over_batch(lambda t, w: with_laws(self.h, t, w, max_steps), arrays, [1, 1])
 
     def recover(self, z: Lifted, laws: Laws, *, near: Theta | None = None) -> Theta:
         """Recover Ψ(z, h): a point θ of the fibre of φ over z on which the laws have these values.
@@ -554,61 +471,11 @@ class Architecture(Guarded, metaclass=_Surface):
             self._laws(laws),
             self._theta(near, "near", differentiable=False),
         ]
-        ndims = [len(self.lifted_shape), 1, 1]
-        return over_batch(self._gauss_newton, arrays, ndims, shape=(self.dim,))
 
-    def _gauss_newton(self, z: FloatArray, laws: FloatArray, theta: FloatArray) -> FloatArray:
-        found, size = self._solve_steps(z, laws, theta, alike=False)
-        if not size <= _GAUSS_NEWTON_RTOL:
-            # The terms of an entry vanish at its critical values, and its unit grows in the way.
-            found, size = self._solve_steps(z, laws, theta, alike=True)
-        if not size <= _GAUSS_NEWTON_RTOL:
-            raise NotRecoverableError(
-                f"Gauss–Newton on (φ, h) ended at a relative residual of {size:.1e}, expected at "
-                f"most {_GAUSS_NEWTON_RTOL:.0e}; is z on the image, and near close to it?"
-            )
-        return found
+        def find(point: FloatArray, values: FloatArray, start: FloatArray) -> OneTheta:
+            return with_lift_and_laws(self.phi, self.h, point, values, start)
 
-    def _solve_steps(
-        self, z: FloatArray, laws: FloatArray, theta: FloatArray, *, alike: bool
-    ) -> tuple[FloatArray, float]:
-        """Gauss–Newton on (φ, h), and the residual left, each entry in units of its own terms.
-
-        Where entries count alike, in one unit for φ and one for h, rounding errors beside it are 0.
-        """
-        target, n_lifted = np.concatenate([np.ravel(z), laws]), self.lifted_dim
-
-        def residual(point: FloatArray) -> FloatArray:
-            return np.append(self.phi(point), self.h(point)) - target
-
-        counts = [math.prod(shape) for shape in self.block_shapes]
-        gap = residual(theta)
-        for _ in range(_GAUSS_NEWTON_STEPS):
-            # Each block of θ in its own units too: no step, rank or tolerance depends on the units
-            # of θ, or on those of one layer against another.
-            jacobian = np.vstack([self.phi.jacobian(theta), self.h.jacobian(theta)])
-            own = self.phi.block_sizes(theta)
-            terms = self.phi.block_sizes(jacobian) @ own + np.abs(target)
-            terms = sizes = np.where(terms > 0, terms, 1.0)
-            if alike:
-                parts = np.split(terms, [n_lifted])
-                sizes = np.concatenate([0 * part + np.max(part, initial=0.0) for part in parts])
-            columns = np.repeat(np.where(own > 0, own, np.max(own) or 1.0), counts)
-            size = np.linalg.norm(gap / sizes)
-            if size <= np.finfo(np.float64).eps:
-                break
-            relative = jacobian / sizes[:, None] * columns
-            step = columns * (np.linalg.pinv(relative, rcond=RANK_RTOL) @ (gap / sizes))
-            fraction, trial = 1.0, residual(theta - step)
-            while not np.linalg.norm(trial / sizes) < size and fraction > 1e-4:
-                fraction /= 2
-                trial = residual(theta - fraction * step)
-            if not np.linalg.norm(trial / sizes) < size:  # nothing left to gain
-                break
-            theta, gap = theta - fraction * step, trial
-        if alike:
-            gap = np.where(np.abs(gap) > ROUNDING * sizes, gap, 0.0)
-        return theta, float(np.linalg.norm(gap / terms))
+        return over_batch(find, arrays, [len(self.lifted_shape), 1, 1], shape=(self.dim,))
 
     def align(self, theta: Theta, base_point: Theta) -> Theta:
         """Move θ within its fibre of φ on its invariant set close to another point of that set.
@@ -632,14 +499,8 @@ class Architecture(Guarded, metaclass=_Surface):
             return theta
         return min(theta, found, key=lambda point: float(lengths(point - base_point)))
 
-    def sheets(self, theta: OneTheta) -> FloatArray:
-        """Return the points that φ and h do not tell from θ and that differ from it in signs alone.
-
-        Returns
-        -------
-        sheets : array, shape=[n_sheets, dim]
-            The first is θ; the only one where φ forgets no signs, or more than ``MOST_SIGNS``.
-        """
+    def sheets(self, theta: OneTheta) -> Theta:
+        """Return θ, then what differs from it in signs alone, and φ and h do not tell from it."""
         theta = self._one_theta(theta)
         turned = self._signs()
         if len(turned) > MOST_SIGNS:
@@ -652,13 +513,7 @@ class Architecture(Guarded, metaclass=_Surface):
         return np.zeros((0, self.dim), dtype=np.intp)
 
     def basis_chart(self, theta: OneTheta) -> Any:
-        """Chart of φ(𝓜_θ₀) by basis paths; only networks on graphs have one.
-
-        Raises
-        ------
-        ArchitectureError
-            This family has no such chart.
-        """
+        """Chart of φ(𝓜_θ₀) by basis paths; only networks on graphs have one."""
         raise ArchitectureError(
             f"{type(self).__name__} has no basis-path chart; use coordinates='full'"
         )
@@ -666,49 +521,19 @@ class Architecture(Guarded, metaclass=_Surface):
     # Points.
 
     def random_point(self, n_samples: int = 1, rng: Rng = None) -> Theta:
-        """Draw parameters, by default standard normal.
-
-        Parameters
-        ----------
-        n_samples : int
-            With one sample there is no sample axis, as in geomstats.
-        """
+        """Draw parameters, by default standard normal; one sample has no axis of samples."""
         count = as_count(n_samples, "n_samples", 1)
         refuse_beyond(count * self.dim, f"{count} points of {self.dim} numbers")
         points = as_rng(rng).standard_normal((count, self.dim))
         return points[0] if count == 1 else points
 
     def fibre_point(self, theta: Theta, rng: Rng = None) -> Theta:
-        """Draw another point of the fibre of φ through θ, on another invariant set.
-
-        Returns
-        -------
-        theta : Theta
-            The same z, other conservation laws: what a negative control starts from.
-
-        Raises
-        ------
-        ArchitectureError
-            This family does not know how.
-        """
+        """Draw another point of the fibre of φ through θ, on another invariant set."""
         raise ArchitectureError(f"{type(self).__name__} defines no fibre_point(theta)")
 
 
-def architecture_of(thing: Any, name: str) -> Architecture:
-    """Return the architecture of an invariant set, an image or a cometric, or say what it is.
-
-    Parameters
-    ----------
-    thing : object
-        Has an architecture.
-    name : str
-        What the error message calls it.
-
-    Raises
-    ------
-    InputError
-        It has none.
-    """
+def architecture_of(thing: object, name: str) -> Architecture:
+    """Return the architecture of an invariant set, an image or a cometric, or say what it is."""
     architecture = getattr(thing, "architecture", None)
     if isinstance(thing, type) or not isinstance(architecture, Architecture):
         raise InputError(f"{name} must have an architecture, as InvariantSet has, got {got(thing)}")

@@ -70,19 +70,13 @@ class ChannelLaws(SmoothMap):
     def solve(self, theta: Theta, tangent: Laws) -> Tangent:
         """Solve ∂h v = w for the shortest v, by a solve with the Laplacian of the channels."""
 
-        def shortest(point: FloatArray, speed: FloatArray) -> FloatArray:
+        def shortest(point: FloatArray, speed: FloatArray) -> Tangent:
             return point * self.graph.along(self.graph.laplacian.solve(point**2, speed / 2))
 
         return over_batch(shortest, [theta, tangent], [1, 1], (self.dim,))
 
     def rank(self, theta: OneTheta) -> int:
-        """Number of channels, whose Laplacian is not singular.
-
-        Raises
-        ------
-        NotRecoverableError
-            Dead parameters; names them. The image has no chart there.
-        """
+        """Number of channels, whose Laplacian is not singular."""
         self.graph.refuse_dead(theta)
         return self.size
 
@@ -187,7 +181,7 @@ class ChannelGraph(Incidence, Guarded):
         """Push a velocity of θ forward by the laws, ∂h(θ) v = 2 Xᵀ(θ ∘ v)."""
         return self.h.jvp(self._theta(theta), self._theta(tangent, "tangent"))
 
-    def laws_jacobian(self, theta: Theta) -> FloatArray:
+    def laws_jacobian(self, theta: Theta) -> Jacobian:
         """Jacobian ∂h(θ) = 2 Xᵀ D_θ as a dense matrix, shape=[..., n_channels, dim]."""
         return self.h.jacobian(self._theta(theta))
 
@@ -196,25 +190,19 @@ class ChannelGraph(Incidence, Guarded):
         """Solver for ∂h ∂hᵀ / 4 = Xᵀ D_θ² X."""
         return GroundedLaplacian(self)
 
-    def solve(self, theta: Theta, laws_tangent: Laws) -> FloatArray:
-        """Solve ∂h(θ) v = w for the shortest v.
-
-        Raises
-        ------
-        NotRecoverableError
-            A channel is cut off from the ground by zeros.
-        """
+    def solve(self, theta: Theta, laws_tangent: Laws) -> Tangent:
+        """Solve ∂h(θ) v = w for the shortest v."""
         return self.h.solve(self._numbers(theta), self._on_channels(laws_tangent))
 
-    def to_horizontal(self, theta: Theta, vector: Tangent) -> FloatArray:
+    def to_horizontal(self, theta: Theta, vector: Tangent) -> Tangent:
         """Project orthogonally onto ker ∂h(θ), which is range ∂φ(θ)ᵀ at nonzero θ."""
         return self.h.project_to_kernel(self._numbers(theta), self._numbers(vector))
 
-    def to_vertical(self, theta: Theta, vector: Tangent) -> FloatArray:
+    def to_vertical(self, theta: Theta, vector: Tangent) -> Tangent:
         """Project orthogonally onto the orbit of the symmetry through θ, D_θ range X."""
         return vector - self.to_horizontal(theta, vector)
 
-    def rescale(self, theta: Theta, logs: OnHidden) -> FloatArray:
+    def rescale(self, theta: Theta, logs: OnHidden) -> Theta:
         """Act by the symmetry, θ_e ↦ e^{(Xτ)_e} θ_e.
 
         Parameters
@@ -235,14 +223,9 @@ class ChannelGraph(Incidence, Guarded):
         ----------
         warm : bool
             Whether θ is close to that point.
-
-        Raises
-        ------
-        NotRecoverableError
-            Dead parameters.
         """
 
-        def slide(point: FloatArray, values: FloatArray) -> FloatArray:
+        def slide(point: FloatArray, values: FloatArray) -> OneTheta:
             return self.moved(point, self.laplacian.rescaling(point**2, values, warm=warm) / 2)
 
         return over_batch(slide, [self._numbers(theta), self._on_channels(laws)], [1, 1])
@@ -260,14 +243,15 @@ class ChannelGraph(Incidence, Guarded):
         theta = self._numbers(theta)
         return np.flatnonzero(~self.walked(theta != 0))
 
-    def refuse_dead(self, theta: OneTheta) -> None:
-        """Refuse a θ with dead parameters, unchecked.
+    @cached_property
+    def _lives(self) -> bool:
+        """Whether no parameter is dead where none is zero."""
+        return bool(self.walked(np.ones(self.dim, dtype=bool)).all())
 
-        Raises
-        ------
-        NotRecoverableError
-            Names them.
-        """
+    def refuse_dead(self, theta: OneTheta) -> None:
+        """Refuse a θ with dead parameters, unchecked."""
+        if theta.all() and self._lives:
+            return
         dead = np.flatnonzero(~self.walked(theta != 0))
         if dead.size:
             names = [self.names[edge] for edge in dead]
@@ -279,13 +263,7 @@ class ChannelGraph(Incidence, Guarded):
             )
 
     def chart(self, theta: Theta) -> ChannelChart:
-        """Take the parameters beside a spanning tree of anchors for coordinates near θ.
-
-        Raises
-        ------
-        NotRecoverableError
-            Zeros cut channels off from the ground; names them.
-        """
+        """Take the parameters beside a spanning tree of anchors for coordinates near θ."""
         return ChannelChart.at(
             self, as_array(theta, "theta", (self.dim,), batch=False, differentiable=False)
         )
@@ -299,10 +277,10 @@ class ChannelGraph(Incidence, Guarded):
     def _theta(self, theta: Theta, name: str = "theta") -> Any:
         return as_array(theta, name, (self.dim,))
 
-    def _numbers(self, theta: Theta, name: str = "theta") -> FloatArray:
+    def _numbers(self, theta: Theta, name: str = "theta") -> Theta:
         return as_array(theta, name, (self.dim,), differentiable=False)
 
-    def _on_channels(self, values: Any) -> FloatArray:
+    def _on_channels(self, values: Any) -> OnHidden:
         return as_array(values, "one number per channel", (self.n_channels,), differentiable=False)
 
 

@@ -1,6 +1,6 @@
 """A network's graph, validated once and compiled to arrays."""
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain, pairwise
@@ -9,10 +9,9 @@ from typing import Any, Self
 import networkx as nx
 import numpy as np
 from scipy.sparse import csr_array
-from scipy.sparse.csgraph import breadth_first_order
 
 from liftflow.architectures.channels import ChannelGraph
-from liftflow.architectures.incidence import Grid
+from liftflow.architectures.incidence import Grid, reached
 from liftflow.errors import ArchitectureError, listed
 from liftflow.typing import FloatArray, IntArray, OneTangent, as_ordered, freeze
 
@@ -63,17 +62,7 @@ class Block:
         return self.edges.size >= _DENSE_FILL * self.shape[0] * self.shape[1]
 
     def matrix(self, values: OneTangent) -> Any:
-        """Return the matrix of the block for one value per parameter.
-
-        Parameters
-        ----------
-        values : OneTangent
-            One per parameter.
-
-        Returns
-        -------
-        matrix : array or scipy.sparse.csr_array, shape=[n_tails, n_heads]
-        """
+        """Return the matrix of the block for one value per parameter."""
         if self.contiguous:
             return values[self.edges[0] : self.edges[-1] + 1].reshape(self.shape)
         if not self.dense:
@@ -83,15 +72,7 @@ class Block:
         return matrix
 
     def outer_sum(self, left: FloatArray, right: FloatArray, out: OneTangent) -> None:
-        """Write Σ_s left[s, tail] right[s, head] into ``out`` at each edge of the block.
-
-        Parameters
-        ----------
-        left : array, shape=[n, n_tails]
-        right : array, shape=[n, n_heads]
-        out : OneTangent
-            Written to at the edges of the block alone.
-        """
+        """Write Σ_s left[s, tail] right[s, head] into ``out`` at each edge of the block."""
         if self.contiguous:
             target = out[self.edges[0] : self.edges[-1] + 1].reshape(self.shape)
             np.matmul(left.T, right, out=target)
@@ -380,6 +361,10 @@ class _ParameterNames(Sequence[tuple[Hashable, Hashable]]):
     def __len__(self) -> int:
         return self._ends[0].size
 
+    def __iter__(self) -> Iterator[tuple[Hashable, Hashable]]:
+        pairs = zip(*(ends.tolist() for ends in self._ends), strict=True)
+        return ((self._labels[tail], self._labels[head]) for tail, head in pairs)
+
     def __getitem__(self, number: Any) -> Any:
         tail, head = (ends[number] for ends in self._ends)
         return self._labels[tail], self._labels[head]
@@ -485,22 +470,12 @@ def _check_reach(
         "node that feeds it",
     )
     starts, stops = [code[n] for n in inputs], [code[n] for n in outputs]
-    reached = _descendants(tails, heads, [*starts, len(code)], fed.size)
-    reaching = _descendants(heads, tails, stops, fed.size)
-    unreached = (n for n in outputs if not reached[code[n]])
+    reaches = reached(tails, heads, np.array([*starts, len(code)]), fed.size)
+    reaching = reached(heads, tails, np.array(stops), fed.size)
+    unreached = (n for n in outputs if not reaches[code[n]])
     _refuse_if(unreached, "outputs no input or bias leads to: {}")
     ends = {*inputs, *outputs}
     _refuse_if(
-        (n for n, i in code.items() if n not in ends and not (reached[i] and reaching[i])),
+        (n for n, i in code.items() if n not in ends and not (reaches[i] and reaching[i])),
         "hidden nodes with no path from an input or bias to an output: {}; remove them",
     )
-
-
-def _descendants(tails: IntArray, heads: IntArray, sources: list[int], n_nodes: int) -> Any:
-    """Whether each node is reached from ``sources``, themselves included, shape=[n_nodes]."""
-    start = n_nodes  # one node before all sources
-    rows, columns = np.append(tails, [start] * len(sources)), np.append(heads, sources)
-    graph = csr_array((np.ones(rows.size), (rows, columns)), shape=(n_nodes + 1, n_nodes + 1))
-    reached = np.zeros(n_nodes + 1, dtype=bool)
-    reached[breadth_first_order(graph, start, return_predecessors=False)] = True
-    return reached[:-1]

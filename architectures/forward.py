@@ -155,8 +155,7 @@ class DAGFunction:
         return values
 
 
-@primitive
-def _evaluate(theta: FloatArray, inputs: FloatArray, function: DAGFunction) -> FloatArray:
+def _value(theta: FloatArray, inputs: FloatArray, function: DAGFunction) -> FloatArray:
     shape = len(inputs), function.dag.outputs.size
     return over_batch(lambda t: function.vjp(t, inputs)[0], [theta], [1], shape)
 
@@ -175,4 +174,5 @@ def _pull(
     return pull
 
 
+_evaluate = primitive(_value)
 defvjp(_evaluate, _pull, argnums=(0,))

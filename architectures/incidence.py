@@ -14,7 +14,15 @@ from scipy.sparse.csgraph import breadth_first_order
 
 from liftflow.doors import door
 from liftflow.errors import ArchitectureError, InputError, listed
-from liftflow.typing import FloatArray, IntArray, as_array, as_count, freeze, shown
+from liftflow.typing import (
+    FloatArray,
+    IntArray,
+    Tangent,
+    as_array,
+    as_count,
+    freeze,
+    shown,
+)
 
 GROUND = -1
 """Number of what does not rescale: inputs, the constant source of biases, and outputs."""
@@ -42,13 +50,7 @@ class Grid:
     heads: slice | None
 
     def tiles(self) -> "Iterator[Grid]":
-        """Cut the grid into groups of rows that fit into the cache.
-
-        Yields
-        ------
-        tile : Grid
-            Rows in their order.
-        """
+        """Cut the grid into groups of rows that fit into the cache."""
         rows, width = self.shape
         size = max(1, _TILE // width)
         for start in range(0, rows, size):
@@ -76,12 +78,6 @@ class Incidence:
     stages : sequence of array, optional
         A partition of the channels, in the order in which a first guess of a rescaling sweeps over
         them. Channels of one stage share no parameter. By default found by colouring.
-
-    Raises
-    ------
-    ArchitectureError
-        An end that is neither a channel nor the ground, or a channel that no parameter rescales
-        with.
     """
 
     @door
@@ -191,7 +187,7 @@ class Incidence:
         bounds = np.searchsorted(ranks[order], np.cumsum([0, *sizes]))
         return freeze(tuple(own[order[a:b]] for a, b in pairwise(bounds)))
 
-    def along(self, logs: FloatArray) -> FloatArray:
+    def along(self, logs: FloatArray) -> Tangent:
         """Evaluate Xτ, one number per parameter, unchecked."""
         if logs.ndim == 1 and self.grids:
             return self._along_grids(logs)
@@ -213,8 +209,9 @@ class Incidence:
 
     def walked(self, used: NDArray[np.bool_]) -> Any:
         """Whether the ends of each parameter are on walks from ground to ground over those used."""
-        fed = _reached(self.tails[used], self.heads[used], self.n_channels)
-        feeding = _reached(self.heads[used], self.tails[used], self.n_channels)
+        ground, size = np.array([GROUND]), self.n_channels + 1
+        fed = reached(self.tails[used], self.heads[used], ground, size)
+        feeding = reached(self.heads[used], self.tails[used], ground, size)
         return fed[self.tails] & feeding[self.heads]
 
     def scaled(
@@ -251,7 +248,7 @@ class Incidence:
 
 def _whole(value: Any, name: str) -> IntArray:
     array = as_array(value, name, differentiable=False)
-    whole = freeze(np.clip(array, -(2**53), 2**53).astype(np.intp))
+    whole: IntArray = freeze(np.clip(array, -(2**53), 2**53).astype(np.intp))
     if not np.array_equal(whole, array):
         raise InputError(f"{name} must be whole numbers, got {shown(value)}")
     return whole
@@ -267,13 +264,7 @@ def called(labels: Sequence[Hashable] | None, size: int, name: str) -> Sequence[
 
 
 def refuse_idle(idle: NDArray[np.bool_], members: Sequence[Hashable]) -> None:
-    """Refuse channels that no parameter rescales with.
-
-    Raises
-    ------
-    ArchitectureError
-        Names them.
-    """
+    """Refuse channels that no parameter rescales with."""
     wrong = [members[number] for number in np.flatnonzero(idle)]
     if wrong:
         raise ArchitectureError(
@@ -282,13 +273,25 @@ def refuse_idle(idle: NDArray[np.bool_], members: Sequence[Hashable]) -> None:
         )
 
 
-def _reached(tails: IntArray, heads: IntArray, size: int) -> Any:
-    """Whether each channel, and last the ground, is reached from the ground, [size + 1]."""
-    rows, columns = np.where(tails < 0, size, tails), np.where(heads < 0, size, heads)
+def reached(tails: IntArray, heads: IntArray, starts: IntArray, size: int) -> NDArray[np.bool_]:
+    """Tell which of some nodes are reached from ``starts``, themselves included.
+
+    Parameters
+    ----------
+    tails, heads, starts : array
+        Numbers from 0 to size − 1; −1 is the last.
+
+    Returns
+    -------
+    reached : array, shape=[size]
+    """
+    root = size  # a further node that leads to all starts
+    rows, columns = np.append(tails, np.full(len(starts), root)), np.append(heads, starts)
+    rows, columns = np.where(rows < 0, size - 1, rows), np.where(columns < 0, size - 1, columns)
     graph = csr_array((np.ones(rows.size), (rows, columns)), shape=(size + 1, size + 1))
-    reached = np.zeros(size + 1, dtype=bool)
-    reached[breadth_first_order(graph, size, return_predecessors=False)] = True
-    return reached
+    found = np.zeros(size + 1, dtype=bool)
+    found[breadth_first_order(graph, root, return_predecessors=False)] = True
+    return found[:-1]
 
 
 def _colour(n_channels: int, tails: IntArray, heads: IntArray) -> tuple[IntArray, ...]:

@@ -21,6 +21,7 @@ from liftflow.errors import NotRecoverableError, listed
 from liftflow.typing import (
     FloatArray,
     IntArray,
+    Matrix,
     OneTangent,
     OnHidden,
     as_instance,
@@ -119,7 +120,7 @@ class _Rescaled:
         forward = self.heads * self.weights.forward(self.tails * values)
         return forward + self.tails * self.weights.backward(self.heads * values)
 
-    def dense(self) -> FloatArray:
+    def dense(self) -> Matrix:
         """Off-diagonal part of the Laplacian, with its sign turned."""
         between = self.weights.dense() * self.tails[:, None] * self.heads
         return between + between.T
@@ -180,31 +181,15 @@ class Laplacian(Guarded, ABC):
         zero = np.zeros(self.n_channels)
         return self._weights(weights).at(zero, zero)
 
-    def matrix(self, weights: OneTangent) -> FloatArray:
-        """Return the dense matrix.
-
-        Parameters
-        ----------
-        weights : OneTangent
-            Of the edges.
-
-        Returns
-        -------
-        matrix : array, shape=[n_channels, n_channels]
-        """
+    def matrix(self, weights: OneTangent) -> Matrix:
+        """Return the dense matrix."""
         size = self.n_channels
         refuse_beyond(float(size) ** 2, f"a dense matrix of {size} × {size} numbers")
         rescaled = self._at(as_vector(weights, "weights", self.dim))
         return np.diag(rescaled.diagonal) - rescaled.dense()
 
     def solve(self, weights: OneTangent, right: OnHidden) -> OnHidden:
-        """Solve L x = ``right``, by Cholesky when small, else by preconditioned CG.
-
-        Raises
-        ------
-        NotRecoverableError
-            L is singular, to rounding: weights of zero, or tiny ones, cut some hidden nodes off.
-        """
+        """Solve L x = ``right``, by Cholesky when small, else by preconditioned CG."""
         right = as_vector(right, "right", self.n_channels)
         weights, direct = as_vector(weights, "weights", self.dim), self.n_channels <= DENSE_LIMIT
         return self._solve(self._at(weights), right, self._factored if direct else self._iterated)
@@ -214,7 +199,7 @@ class Laplacian(Guarded, ABC):
         at: Any,
         right: FloatArray,
         method: Callable[[Any, FloatArray, FloatArray], FloatArray],
-    ) -> FloatArray:
+    ) -> OnHidden:
         if not np.all(at.diagonal > 0):
             raise self._singular(np.flatnonzero(~(at.diagonal > 0)))
         if at.decoupled:
@@ -223,7 +208,7 @@ class Laplacian(Guarded, ABC):
         scale = 1.0 / np.sqrt(at.diagonal)
         return scale * method(at, scale, scale * right)
 
-    def _factored(self, at: Any, scale: FloatArray, right: FloatArray) -> FloatArray:
+    def _factored(self, at: Any, scale: FloatArray, right: FloatArray) -> OnHidden:
         scaled = -at.dense() * scale[:, None] * scale
         np.fill_diagonal(scaled, 1.0)
         try:
@@ -234,7 +219,7 @@ class Laplacian(Guarded, ABC):
 
     def _iterated(
         self, at: Any, scale: FloatArray, right: FloatArray, rtol: float = _CG_RTOL
-    ) -> FloatArray:
+    ) -> OnHidden:
         direct = right.size <= DENSE_LIMIT
         solution = _conjugate_gradients(
             lambda x: x - scale * at.coupling(scale * x),
@@ -325,26 +310,20 @@ class Laplacian(Guarded, ABC):
             "is z close to the edge of its orthant?"
         )
 
-    def _newton_step(self, at: Any, size: float) -> FloatArray:
+    def _newton_step(self, at: Any, size: float) -> OnHidden:
         if self.n_channels <= _DIRECT_LIMIT:
             return -self._solve(at, at.gradient, self._factored)
         # Newton's error is quadratic; and nothing below rounding is worth an iteration.
         rtol = min(0.1, max(size, 1e-16 / size)) if size > 0 else 0.1
 
-        def iterated(at: Any, scale: FloatArray, right: FloatArray) -> FloatArray:
+        def iterated(at: Any, scale: FloatArray, right: FloatArray) -> OnHidden:
             return self._iterated(at, scale, right, rtol)
 
         return -self._solve(at, at.gradient, iterated)
 
 
 class GroundedLaplacian(Laplacian):
-    """The Laplacian of a channel graph, by the weights at each channel, never by a matrix.
-
-    Parameters
-    ----------
-    incidence : Incidence
-        Which channels each parameter joins.
-    """
+    """The Laplacian of a channel graph, by the weights at each channel, never by a matrix."""
 
     def __init__(self, incidence: Incidence) -> None:
         self.incidence = incidence = as_instance(incidence, Incidence, "incidence")
@@ -354,7 +333,7 @@ class GroundedLaplacian(Laplacian):
     def _weights(self, weights: FloatArray) -> _Weights:
         return _Weights(self, weights)
 
-    def _along(self, logs: FloatArray) -> FloatArray:
+    def _along(self, logs: FloatArray) -> OneTangent:
         return self.incidence.along(logs)
 
     @cached_property
@@ -407,15 +386,7 @@ class GroundedLaplacian(Laplacian):
 
 
 class MatrixLaplacian(Laplacian):
-    """The Laplacian Xᵀ D_w X of a general matrix of exponents.
-
-    Parameters
-    ----------
-    matrix : scipy.sparse.csr_array, shape=[n_channels, dim]
-        The transpose of X.
-    members : sequence of hashable
-        What the channels are called in messages.
-    """
+    """The Laplacian Xᵀ D_w X of a general matrix of exponents."""
 
     def __init__(self, matrix: csr_array, members: Sequence[Hashable]) -> None:
         (self.n_channels, self.dim), self.members = matrix.shape, members
@@ -423,7 +394,7 @@ class MatrixLaplacian(Laplacian):
         self._squares = self._transposed.multiply(self._transposed).tocsr()
         self.safe_step = 1.0 / float(abs(self._exponents).sum(axis=1).max())
 
-    def _along(self, logs: FloatArray) -> FloatArray:
+    def _along(self, logs: FloatArray) -> OneTangent:
         return self._exponents @ logs
 
     def _weights(self, weights: FloatArray) -> "_MatrixWeights":
@@ -454,11 +425,11 @@ class _MatrixRescaled:
             value = float(self.moved.sum() - laws @ logs)
         self.value = value if np.isfinite(value) else np.inf
 
-    def coupling(self, values: FloatArray) -> FloatArray:
+    def coupling(self, values: FloatArray) -> OnHidden:
         flow = self.moved * self.laplacian._along(values)
         return self.diagonal * values - self.laplacian._transposed @ flow
 
-    def dense(self) -> FloatArray:
+    def dense(self) -> Matrix:
         scaled = self.laplacian._transposed * self.moved
         full = (scaled @ self.laplacian._exponents).toarray()
         return np.diag(self.diagonal) - full

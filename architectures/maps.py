@@ -55,11 +55,6 @@ _NO_BATCH = (
 def followed_by_autograd(what: str) -> Iterator[None]:
     """Raise what helps where autograd cannot follow a function that a user wrote.
 
-    Yields
-    ------
-    None
-        To the block that differentiates it.
-
     Raises
     ------
     NotDifferentiableError
@@ -230,7 +225,7 @@ class SmoothMap:
     def project_to_range(self, theta: Theta, vector: LiftedTangent) -> LiftedTangent:
         """Project orthogonally onto range ∂f."""
 
-        def one(point: FloatArray, vector: FloatArray) -> FloatArray:
+        def one(point: FloatArray, vector: FloatArray) -> Tangent:
             if self.dense:
                 basis = range_basis(self.jacobian(point))
                 return (basis @ (basis.T @ vector.ravel())).reshape(vector.shape)
@@ -243,13 +238,7 @@ class SmoothMap:
         return vector - self.solve(theta, self.jvp(theta, vector))
 
     def rank(self, theta: OneTheta) -> int:
-        """Rank of ∂f.
-
-        Raises
-        ------
-        ArchitectureError
-            ∂f is too large for a dense matrix.
-        """
+        """Rank of ∂f."""
         if not self.dense:
             raise ArchitectureError(
                 f"the rank of ∂φ needs a dense matrix of {self.size} × {self.dim} numbers, which "
@@ -280,6 +269,11 @@ class SmoothMap:
         """Largest entry of each block of θ, shape=[..., n_blocks]."""
         starts = np.cumsum([0, *self.counts[:-1]])
         return np.maximum.reduceat(np.abs(vectors), starts, axis=-1)
+
+    def units(self, theta: OneTheta) -> OneTheta:
+        """Size of the block that each entry of θ is in, or of all of θ where the block is 0."""
+        own = self.block_sizes(theta)
+        return np.repeat(np.where(own > 0, own, np.max(own) or 1.0), self.counts)
 
     @property
     def dense(self) -> bool:
@@ -356,12 +350,12 @@ class ProductMap(SmoothMap):
         dims = [factor.dim for factor in factors]
         self._set_up(sum(dims), shape, [(dim,) for dim in dims])
 
-    def split(self, theta: Tangent) -> list[Any]:
+    def split(self, theta: Tangent) -> list[Theta]:
         """Split a vector, shape=[..., dim], into those of the factors."""
         ends = np.cumsum([0, *self.counts])
         return [theta[..., a:b] for a, b in pairwise(ends)]
 
-    def split_values(self, values: Lifted) -> list[Any]:
+    def split_values(self, values: Lifted) -> list[Theta]:
         """Split a value, shape=[..., *shape], into those of the factors."""
         lead = self._lead(values)
         flat = gs.reshape(values, (*lead, self.size))
@@ -372,11 +366,11 @@ class ProductMap(SmoothMap):
             start += factor.size
         return parts
 
-    def join(self, parts: Sequence[Any]) -> Tangent:
+    def join(self, parts: Sequence[Theta]) -> Tangent:
         """Join vectors of the factors."""
         return gs.concatenate(_alike(parts), axis=-1)
 
-    def join_values(self, parts: Sequence[Any]) -> Lifted:
+    def join_values(self, parts: Sequence[Theta]) -> Lifted:
         """Join values of the factors."""
         flat = [
             gs.reshape(part, (*factor._lead(part), factor.size))
@@ -385,7 +379,7 @@ class ProductMap(SmoothMap):
         joined = gs.concatenate(_alike(flat), axis=-1)
         return gs.reshape(joined, (*joined.shape[:-1], *self.shape))
 
-    def each(self, verb: str, *parts: Sequence[Any]) -> list[Any]:
+    def each(self, verb: str, *parts: Sequence[Theta]) -> list[Theta]:
         """Apply a verb of every factor to its own parts."""
         rows = zip(self.factors, *parts, strict=True)
         return [getattr(factor, verb)(*own) for factor, *own in rows]
@@ -426,9 +420,12 @@ class ProductMap(SmoothMap):
         return self.join_values(self.each("terms", *map(self.split, vectors)))
 
 
-def _alike(arrays: Sequence[Any]) -> list[Any]:
+def _alike(arrays: Sequence[Theta]) -> list[Theta]:
     """Broadcast the leading axes of arrays against each other."""
-    lead = np.broadcast_shapes(*(array.shape[:-1] for array in arrays))
+    leads = {array.shape[:-1] for array in arrays}
+    if len(leads) == 1:
+        return list(arrays)
+    lead = np.broadcast_shapes(*leads)
     return [gs.broadcast_to(array, (*lead, array.shape[-1])) for array in arrays]
 
 

@@ -1,13 +1,18 @@
 """The lift of linear networks: the product of the layers."""
 
-from typing import Any
-
 import geomstats.backend as gs
 import numpy as np
 
 from liftflow.architectures.balance import Layered, transpose
 from liftflow.architectures.maps import SmoothMap
-from liftflow.typing import Covector, Lifted, LiftedTangent, Tangent, Theta
+from liftflow.typing import (
+    Block,
+    Covector,
+    Lifted,
+    LiftedTangent,
+    Tangent,
+    Theta,
+)
 
 
 class MatrixProduct(SmoothMap):
@@ -21,7 +26,7 @@ class MatrixProduct(SmoothMap):
         return self._prefixes(self.network._layers(theta))[-1]
 
     @staticmethod
-    def _prefixes(layers: list[Any]) -> list[Any]:
+    def _prefixes(layers: list[Block]) -> list[Block]:
         """Products U_i ⋯ U_1 for i = 1, …, L."""
         products = [layers[0]]
         for layer in layers[1:]:
@@ -29,7 +34,7 @@ class MatrixProduct(SmoothMap):
         return products
 
     @staticmethod
-    def _suffixes(layers: list[Any]) -> list[Any]:
+    def _suffixes(layers: list[Block]) -> list[Block]:
         """Products U_L ⋯ U_i for i = 1, …, L."""
         products = [layers[-1]]
         for layer in layers[-2::-1]:
@@ -41,7 +46,7 @@ class MatrixProduct(SmoothMap):
         return self._moving_prefixes(layers, velocities)[-1][1]
 
     @staticmethod
-    def _moving_prefixes(layers: list[Any], velocities: list[Any]) -> list[tuple[Any, Any]]:
+    def _moving_prefixes(layers: list[Block], velocities: list[Block]) -> list[tuple[Block, Block]]:
         """Products U_i ⋯ U_1 with their velocities, for i = 1, …, L."""
         products = [(layers[0], velocities[0])]
         for layer, velocity in zip(layers[1:], velocities[1:], strict=True):

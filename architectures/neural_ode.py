@@ -1,7 +1,6 @@
 """Linear neural ordinary differential equations: linear networks of infinite depth."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import geomstats.backend as gs
 import numpy as np
@@ -17,10 +16,14 @@ from liftflow.architectures.base import Architecture
 from liftflow.architectures.linear import DeepLinear
 from liftflow.errors import ArchitectureError
 from liftflow.typing import (
+    Block,
     FloatArray,
     IntArray,
+    Matrix,
     OneTheta,
     Rng,
+    Scalars,
+    Tangent,
     Theta,
     as_array,
     as_count,
@@ -63,43 +66,26 @@ class LinearNeuralODE(DeepLinear):
     def _block_shapes(self) -> list[tuple[int, ...]]:
         return [(self.n_steps, self.n, self.n)]
 
-    def pack(self, *blocks: Any) -> Theta:
-        """Flatten A on the grid, θ = A/√N.
-
-        Parameters
-        ----------
-        *blocks : array-like, shape=[..., n_steps, n, n]
-            The one block A.
-        """
+    def pack(self, *blocks: Block) -> Theta:
+        """Flatten A on the grid, θ = A/√N."""
         return super().pack(*blocks) / np.sqrt(self.n_steps)
 
-    def unpack(self, theta: Theta) -> tuple[Any, ...]:
-        """Read A on the grid, A = √N θ.
-
-        Returns
-        -------
-        *blocks : tuple of one array, shape=[..., n_steps, n, n]
-        """
+    def unpack(self, theta: Theta) -> tuple[Block, ...]:
+        """Read A on the grid, A = √N θ."""
         return tuple(np.sqrt(self.n_steps) * block for block in super().unpack(theta))
 
-    def _layers(self, theta: Any) -> list[Any]:
+    def _layers(self, theta: Theta) -> list[Block]:
         return [gs.eye(self.n) + layer for layer in self._velocities(theta)]
 
-    def _velocities(self, tangent: Any) -> list[Any]:
+    def _velocities(self, tangent: Tangent) -> list[Block]:
         (steps,) = self._unpack(tangent)
         return [steps[..., i, :, :] / np.sqrt(self.n_steps) for i in range(self.n_steps)]
 
-    def _pull_layers(self, covectors: list[Any]) -> Any:
+    def _pull_layers(self, covectors: list[Block]) -> Tangent:
         return self._pack([gs.stack(covectors, axis=-3) / np.sqrt(self.n_steps)])
 
-    def from_layers(self, layers: Sequence[Any]) -> Theta:
-        """Find the θ with these layers.
-
-        Parameters
-        ----------
-        layers : sequence of array-like, shape=[..., n, n]
-            The matrices I + A_i/N.
-        """
+    def from_layers(self, layers: Sequence[Block]) -> Theta:
+        """Find the θ with these layers."""
         shape, parts = (self.n, self.n), self._each_layer(layers)
         stacked = np.stack([as_array(layer, "a layer", shape) for layer in parts], axis=-3)
         return self.pack(self.n_steps * (stacked - np.eye(self.n)))
@@ -109,13 +95,7 @@ class LinearNeuralODE(DeepLinear):
         return Architecture._signs(self)
 
     def random_point(self, n_samples: int = 1, rng: Rng = None) -> Theta:
-        """Draw a path A(s) that is linear in s, with normal ends.
-
-        Parameters
-        ----------
-        n_samples : int
-            With one sample there is no sample axis.
-        """
+        """Draw a path A(s) that is linear in s, with normal ends."""
         count, rng = as_count(n_samples, "n_samples", 1), as_rng(rng)
         refuse_beyond(count * self.dim, f"{count} points of {self.dim} numbers")
         first, last = rng.standard_normal((2, count, 1, self.n, self.n)) / np.sqrt(self.n)
@@ -123,7 +103,7 @@ class LinearNeuralODE(DeepLinear):
         points = self.pack((1 - s) * first + s * last)
         return points[0] if count == 1 else points
 
-    def balanced_point(self, lam: Any, rng: Rng = None) -> OneTheta:
+    def balanced_point(self, lam: Scalars, rng: Rng = None) -> OneTheta:
         """Draw a relaxed balanced point, H_i = λ_i I exactly on the grid.
 
         Parameters
@@ -171,7 +151,7 @@ class LinearNeuralODE(DeepLinear):
         )
 
 
-def _rotation_root(turn: FloatArray, count: int) -> FloatArray:
+def _rotation_root(turn: FloatArray, count: int) -> Matrix:
     """The rotation that makes a turn in ``count`` steps, each by at most π / count."""
     form, basis = schur(turn)
     planes = [(i, i + 1) for i in range(len(turn) - 1) if form[i + 1, i] != 0.0]

@@ -9,8 +9,10 @@ from liftflow.linalg import lengths
 from liftflow.typing import (
     FloatArray,
     IntArray,
+    Matrix,
     OneTangent,
     OneTheta,
+    Scalars,
     as_own,
     as_vector,
     refuse_beyond,
@@ -77,7 +79,7 @@ class ParameterKernel:
         leaving = self._backward(np.zeros(size), after * tangent)[self.dag.heads]
         return self.diagonal() * tangent + before * leaving + after * arriving
 
-    def _transfer(self) -> FloatArray:
+    def _transfer(self) -> Matrix:
         """T(v, u') of all nodes: the inverse of I − W, for W = θ² above the diagonal."""
         size = len(self.dag.nodes) + 1
         inner = self.dag.tails < size - 1  # ⟨1⟩ has the last number, and nothing leads to it
@@ -88,12 +90,7 @@ class ParameterKernel:
         )
 
     def matrix(self) -> FloatArray:
-        """The full matrix, at the cost of writing it.
-
-        Returns
-        -------
-        matrix : array, shape=[dim, dim]
-        """
+        """The full matrix, at the cost of writing it."""
         size = self.dag.dim
         refuse_beyond(float(size) ** 2, f"a dense matrix of {size} × {size} numbers")
         before, after = self._before * self.theta, self.theta * self._after
@@ -130,7 +127,7 @@ class ParameterKernel:
         np.multiply(own, turned, out=kernel[two, one].reshape(-1, *own.shape))
 
 
-def path_distance(dag: CompiledDAG, a: OneTheta, b: OneTheta) -> FloatArray:
+def path_distance(dag: CompiledDAG, a: OneTheta, b: OneTheta) -> Scalars:
     """Distance ‖φ(a) − φ(b)‖ over all paths of a network, unchecked.
 
     Inner products of differences are propagated, so that close points lose no digits.

@@ -146,13 +146,7 @@ class PathLift(SmoothMap):
         return products
 
     def rank(self, theta: OneTheta) -> int:
-        """Rank of ∂φ: the dimension of a basis-path chart.
-
-        Raises
-        ------
-        NotRecoverableError
-            Dead parameters; names them. The image has no chart there.
-        """
+        """Rank of ∂φ: the dimension of a basis-path chart."""
         return make_chart(self.dag, theta).dim
 
     def project_to_range(self, theta: Theta, vector: LiftedTangent) -> LiftedTangent:
@@ -171,7 +165,7 @@ class PathLift(SmoothMap):
         if not self.dense:
             return super().solve_transposed(theta, covector)
 
-        def solve(point: FloatArray, vector: FloatArray) -> FloatArray:
+        def solve(point: FloatArray, vector: FloatArray) -> Covector:
             basis = self._tangent_basis(point)
             rows = self.vjp(point, basis.T)  # all of range ∂φᵀ, so that Qᵀ g is unique
             sizes = lengths(rows)
@@ -191,13 +185,7 @@ class PathLift(SmoothMap):
     # The image.
 
     def representative(self, z: OneLifted) -> OneTheta:
-        """Find some θ̂ whose lift is z, or a point of the image near z: a retraction.
-
-        Raises
-        ------
-        NotRecoverableError
-            All paths through some hidden node vanish.
-        """
+        """Find some θ̂ whose lift is z, or a point of the image near z: a retraction."""
         chart, coordinates = self.chart_of(z)
         return chart.representative(coordinates)
 
@@ -269,19 +257,14 @@ class PathLift(SmoothMap):
         return freeze((offsets, starts))
 
     def numbers(self, chart: BasisPathChart) -> IntArray:
-        """Position in z of each basis path of a chart: ranks add up along paths.
-
-        Returns
-        -------
-        numbers : array, shape=[chart.dim]
-        """
+        """Position in z of each basis path of a chart: ranks add up along paths."""
         offsets, starts = self._path_offsets
         anchors = chart.anchors
         # The offset of the start belongs to the first edge of a path.
         first = offsets + starts[self.dag.tails]
         before = np.append(anchors.sums_before(first), 0)[self.dag.tail_hidden]
         after = np.append(anchors.sums_after(offsets), 0)[self.dag.head_hidden]
-        return (before + first + after)[chart.edges]
+        return np.asarray((before + first + after)[chart.edges])
 
 
 def path_table(dag: CompiledDAG, limit: int) -> IntArray:
@@ -291,20 +274,10 @@ def path_table(dag: CompiledDAG, limit: int) -> IntArray:
     first edge, second edge, …, compared by parameter number. For complete layers this is the
     row-major order of ``(input, hidden, …, output)``.
 
-    Parameters
-    ----------
-    limit : int
-        Largest number of paths to list.
-
     Returns
     -------
     edges : array, shape=[n_paths, longest path]
         Parameter numbers, padded at the end by ``dag.dim``.
-
-    Raises
-    ------
-    ArchitectureError
-        More paths than ``limit``.
     """
     if dag.n_paths > limit:
         raise ArchitectureError(
@@ -339,20 +312,7 @@ def _stack(tables: list[IntArray], padding: int) -> IntArray:
 
 
 def scatter_matrix(edges: IntArray, dim: int) -> csr_array:
-    """Return the matrix that adds one number per table entry up per parameter.
-
-    Parameters
-    ----------
-    edges : array, shape=[n_paths, length]
-        Parameter numbers, padded by ``dim``.
-    dim : int
-        Number of parameters.
-
-    Returns
-    -------
-    matrix : scipy.sparse.csr_array, shape=[dim, length * n_paths]
-        Columns run over the table column by column.
-    """
+    """Return the matrix that adds one number per table entry up per parameter."""
     flat = edges.T.ravel()
     used = np.flatnonzero(flat < dim)
     return csr_array((np.ones(used.size), (flat[used], used)), shape=(dim, flat.size))

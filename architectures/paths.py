@@ -6,13 +6,13 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from autograd.extend import defjvp, defvjp, primitive
 
+from liftflow.architectures.anchors import Chart, Forest
 from liftflow.architectures.dag import CompiledDAG
 from liftflow.architectures.laplacian import Laplacian
-from liftflow.doors import Guarded
+from liftflow.architectures.signs import follow_signs
 from liftflow.errors import NotRecoverableError
-from liftflow.linalg import is_squarable, over_batch
+from liftflow.linalg import is_squarable
 from liftflow.typing import (
     FloatArray,
     IntArray,
@@ -20,8 +20,6 @@ from liftflow.typing import (
     OneTheta,
     OnHidden,
     Tangent,
-    Theta,
-    as_array,
     as_instance,
     as_vector,
     freeze,
@@ -48,11 +46,6 @@ class Anchors:
 
         Unlike the largest weight at each node, this choice is invariant under rescaling, so it
         depends on z alone, and the anchor paths vanish only where every path does.
-
-        Raises
-        ------
-        NotRecoverableError
-            All paths through some hidden node vanish; names the dead parameters.
         """
         logs = log_abs(theta)
         before, into = _best_prefix(dag, logs)
@@ -62,13 +55,7 @@ class Anchors:
         return cls(dag, into, out_of)
 
     def deficit(self, theta: OneTheta) -> float:
-        """Largest log-ratio, over hidden nodes, of the best path product to the anchor's.
-
-        Returns
-        -------
-        deficit : float
-            Infinite where an anchor has vanished, NaN where all paths through a node have.
-        """
+        """Largest log-ratio, over hidden nodes, of the best path product to the anchor's."""
         if self.dag.n_hidden == 0:
             return 0.0
         logs = log_abs(theta)
@@ -78,88 +65,35 @@ class Anchors:
         with np.errstate(invalid="ignore"):
             return float(np.max(best - own))
 
-    def sums_before(self, values: OneTangent) -> OnHidden:
-        """Sum of ``values`` along the anchor path from a start to each hidden node.
+    @cached_property
+    def _before(self) -> Forest:
+        return Forest(self.dag.tail_hidden[self.into], self.dag.hidden_generations)
 
-        Parameters
-        ----------
-        values : OneTangent
-            One per edge.
-        """
-        return self._along(values, self.into, self.dag.tail_hidden, self._forward, np.add)
+    @cached_property
+    def _after(self) -> Forest:
+        return Forest(self.dag.head_hidden[self.out_of], self.dag.hidden_generations[::-1])
+
+    def sums_before(self, values: OneTangent) -> OnHidden:
+        """Sum of ``values`` along the anchor path from a start to each hidden node."""
+        return self._before.along(values[self.into])
 
     def sums_after(self, values: OneTangent) -> OnHidden:
-        """Sum of ``values`` along the anchor path from each hidden node to an output.
-
-        Parameters
-        ----------
-        values : OneTangent
-            One per edge.
-        """
-        return self._along(values, self.out_of, self.dag.head_hidden, self._backward, np.add)
+        """Sum of ``values`` along the anchor path from each hidden node to an output."""
+        return self._after.along(values[self.out_of])
 
     def products_before(self, values: OneTangent) -> OnHidden:
-        """Product of ``values`` along the anchor path from a start to each hidden node.
-
-        Parameters
-        ----------
-        values : OneTangent
-            One per edge.
-        """
-        return self._along(values, self.into, self.dag.tail_hidden, self._forward, np.multiply)
+        """Product of ``values`` along the anchor path from a start to each hidden node."""
+        return self._before.along(values[self.into], np.multiply)
 
     def products_after(self, values: OneTangent) -> OnHidden:
-        """Product of ``values`` along the anchor path from each hidden node to an output.
+        """Product of ``values`` along the anchor path from each hidden node to an output."""
+        return self._after.along(values[self.out_of], np.multiply)
 
-        Parameters
-        ----------
-        values : OneTangent
-            One per edge.
-        """
-        return self._along(values, self.out_of, self.dag.head_hidden, self._backward, np.multiply)
-
-    @property
-    def _forward(self) -> tuple[IntArray, ...]:
-        return self.dag.hidden_generations
-
-    @property
-    def _backward(self) -> tuple[IntArray, ...]:
-        return self.dag.hidden_generations[::-1]
-
-    @staticmethod
-    def _along(
-        values: Any,
-        anchors: IntArray,
-        neighbours: IntArray,
-        generations: tuple[IntArray, ...],
-        combine: np.ufunc,
-    ) -> Any:
-        total = np.full(anchors.size + 1, combine.identity, dtype=values.dtype)
-        for hidden in generations:
-            edges = anchors[hidden]
-            total[hidden] = combine(total[neighbours[edges]], values[edges])
-        return total[:-1]
-
-    def transposed_before(self, weights: OnHidden) -> OneTangent:
-        """Apply the transpose of :meth:`sums_before`, from hidden nodes to edges."""
-        return self._transposed(weights, self.into, self.dag.tail_hidden, self._backward)
-
-    def transposed_after(self, weights: OnHidden) -> OneTangent:
-        """Apply the transpose of :meth:`sums_after`, from hidden nodes to edges."""
-        return self._transposed(weights, self.out_of, self.dag.head_hidden, self._forward)
-
-    def _transposed(
-        self,
-        weights: FloatArray,
-        anchors: IntArray,
-        neighbours: IntArray,
-        generations: tuple[IntArray, ...],
-    ) -> FloatArray:
-        total = np.append(weights, 0.0)
-        for hidden in generations:
-            np.add.at(total, neighbours[anchors[hidden]], total[hidden])
+    def transposed(self, before: OnHidden, after: OnHidden) -> OneTangent:
+        """Apply the transposes of both sums, from hidden nodes to edges."""
         result = np.zeros(self.dag.dim)
-        result[anchors] = total[:-1]
+        result[self.into] = self._before.behind(before)
+        result[self.out_of] += self._after.behind(after)
         return result
 
 
@@ -197,49 +131,8 @@ def _best(
     return best[:-1], choice
 
 
-def follow_signs(dag: CompiledDAG, theta: OneTheta, near: OneTheta) -> OneTheta:
-    """Flip hidden nodes so that every edge has the sign of ``near``, but those that vanish.
-
-    Where all paths through a node vanish, either all its in-edges or all its out-edges change
-    sign, and φ does not say which; the edges that are not small do. A spanning tree of the
-    strongest ones, grounded at the inputs and outputs, decides for every node.
-
-    Returns
-    -------
-    theta : OneTheta
-        With the same φ and the same laws.
-    """
-    overlap = theta * near
-    if not np.any(overlap < 0):
-        return theta
-    tree, signs, left = np.arange(dag.n_hidden + 1), np.ones(dag.n_hidden + 1), dag.n_hidden
-    for edge in np.argsort(-np.abs(overlap), kind="stable"):
-        tail, head = dag.tail_hidden[edge], dag.head_hidden[edge]  # −1, the last, is the ground
-        if tree[tail] != tree[head]:
-            joined = tree == tree[head]
-            if signs[tail] * signs[head] * overlap[edge] < 0:
-                signs[joined] *= -1.0
-            tree[joined], left = tree[tail], left - 1
-        if not left:
-            break
-    signs *= signs[-1]
-    return theta * signs[dag.tail_hidden] * signs[dag.head_hidden]
-
-
-@primitive
-def _coordinates(theta: FloatArray, chart: "BasisPathChart") -> FloatArray:
-    return over_batch(
-        lambda t: chart._edge_products(t)[chart.edges], [theta], [1], shape=(chart.dim,)
-    )
-
-
-# First derivatives only: both functions are closed to autograd themselves and say so.
-defvjp(_coordinates, lambda ans, theta, chart: lambda g: chart.pull_back(theta, g))
-defjvp(_coordinates, lambda g, ans, theta, chart: chart.push_forward(theta, g))
-
-
 @dataclass(frozen=True, eq=False)
-class BasisPathChart(Guarded):
+class BasisPathChart(Chart):
     """Local coordinates on φ(𝓜_θ₀): the products along D − |H| basis paths.
 
     Every hidden node has an anchor in-edge and an anchor out-edge. The basis path of an edge
@@ -276,11 +169,6 @@ class BasisPathChart(Guarded):
         """The compiled graph."""
         return self.anchors.dag
 
-    @property
-    def dim(self) -> int:
-        """Number of coordinates, D − |H|."""
-        return self.dag.dim - self.dag.n_hidden
-
     @cached_property
     def edges(self) -> IntArray:
         """The edge whose basis path is each coordinate, shape=[dim].
@@ -300,9 +188,6 @@ class BasisPathChart(Guarded):
             number[self.anchors.out_of[hidden]] = number[self.anchors.into[hidden]]
         return freeze(number)
 
-    def _theta(self, theta: Any, name: str = "theta") -> FloatArray:
-        return as_array(theta, name, (self.dag.dim,), differentiable=False)
-
     def _edge_products(self, theta: FloatArray) -> FloatArray:
         """Product along the basis path of each edge, shape=[D]."""
         ends = self.anchors.products_before(theta), self.anchors.products_after(theta)
@@ -314,26 +199,18 @@ class BasisPathChart(Guarded):
         after = np.append(self.anchors.products_after(theta), 1.0)
         return before[self.dag.tail_hidden], after[self.dag.head_hidden]
 
-    def _end_sums(self, values: FloatArray) -> FloatArray:
+    def _end_sums(self, values: FloatArray) -> OneTangent:
         """Sum of ``values`` along the anchors before and after each edge, shape=[D]."""
         before = np.append(self.anchors.sums_before(values), 0.0)
         after = np.append(self.anchors.sums_after(values), 0.0)
         return before[self.dag.tail_hidden] + after[self.dag.head_hidden]
 
-    def coordinates(self, theta: Theta) -> Tangent:
-        """Evaluate the products along the basis paths, differentiably to first order."""
-        return _coordinates(as_array(theta, "theta", (self.dag.dim,)), self)
-
-    def push_forward(self, theta: Theta, tangent: Tangent) -> Tangent:
-        r"""Push a velocity of θ forward to the coordinates, in O(edges).
-
-        :math:`\dot z_b = z_b (α_{in}(u) + α_{out}(v)) + ω_{in}(u) ω_{out}(v) \dot θ_e`, with α the
-        sums of :math:`\dot θ/θ` and ω the products of θ along the anchors.
-        """
-        arrays = [self._theta(theta), self._theta(tangent, "tangent")]
-        return over_batch(self._push, arrays, [1, 1], shape=(self.dim,))
+    def _value(self, theta: FloatArray) -> FloatArray:
+        return self._edge_products(theta)[self.edges]
 
     def _push(self, theta: FloatArray, tangent: FloatArray) -> FloatArray:
+        # With α the sums of θ'/θ and ω the products of θ along the anchors, the coordinate z of
+        # u → v moves by z (α_in(u) + α_out(v)) + ω_in(u) ω_out(v) θ'.
         dag, anchors = self.dag, self.anchors
         rates = self._rates(theta, tangent)
         before, after = anchors.sums_before(rates), anchors.sums_after(rates)
@@ -353,27 +230,13 @@ class BasisPathChart(Guarded):
         ends = anchors.products_before(theta), anchors.products_after(theta)
         return np.take(dag.channels.scaled(pushed, *ends, out=pushed), self.edges)
 
-    def hessian(self, theta: Theta, tangent_a: Tangent, tangent_b: Tangent) -> Tangent:
-        r"""Evaluate the second derivative of the coordinates, in O(edges).
-
-        With α and ω as in :meth:`push_forward` and σ the sums of :math:`a_e b_e / θ_e^2` along
-        the anchors, :math:`ω (θ_e (α_a α_b − σ) + a_e α_b + b_e α_a)`.
-
-        Returns
-        -------
-        acceleration : Tangent
-            Symmetric in its two vectors.
-        """
-
-        def bend(point: FloatArray, a: FloatArray, b: FloatArray) -> FloatArray:
-            before, after = self._ends(point)
-            rates_a, rates_b = self._rates(point, a), self._rates(point, b)
-            sums_a, sums_b = self._end_sums(rates_a), self._end_sums(rates_b)
-            both = sums_a * sums_b - self._end_sums(rates_a * rates_b)
-            return (before * after * (point * both + a * sums_b + b * sums_a))[self.edges]
-
-        vectors = [self._theta(tangent_a, "tangent_a"), self._theta(tangent_b, "tangent_b")]
-        return over_batch(bend, [self._theta(theta), *vectors], [1, 1, 1], shape=(self.dim,))
+    def _bend(self, theta: FloatArray, a: FloatArray, b: FloatArray) -> Tangent:
+        # With σ the sums of a b / θ² along the anchors, ω (θ (α_a α_b − σ) + a α_b + b α_a).
+        before, after = self._ends(theta)
+        rates_a, rates_b = self._rates(theta, a), self._rates(theta, b)
+        sums_a, sums_b = self._end_sums(rates_a), self._end_sums(rates_b)
+        both = sums_a * sums_b - self._end_sums(rates_a * rates_b)
+        return (before * after * (theta * both + a * sums_b + b * sums_a))[self.edges]
 
     def _rates(self, theta: FloatArray, tangent: FloatArray) -> FloatArray:
         """θ̇/θ on the anchors, the only edges where it is asked for."""
@@ -386,44 +249,22 @@ class BasisPathChart(Guarded):
     def _anchor_edges(self) -> IntArray:
         return np.union1d(self.anchors.into, self.anchors.out_of)
 
-    def pull_back(self, theta: Theta, covector: Tangent) -> Tangent:
-        """Pull a covector on the coordinates back to θ: the transpose of :meth:`push_forward`."""
-
-        def pull(point: FloatArray, form: FloatArray) -> FloatArray:
-            before, after = self._ends(point)
-            weight = np.zeros(self.dag.dim)
-            weight[self.edges] = form
-            weight *= before * after
-            size = self.dag.n_hidden
-            along = weight * point
-            tails = np.bincount(self.dag.tail_hidden + 1, along, size + 1)[1:]
-            heads = np.bincount(self.dag.head_hidden + 1, along, size + 1)[1:]
-            sums = self.anchors.transposed_before(tails) + self.anchors.transposed_after(heads)
-            return weight + self._rates(point, sums)
-
-        form = as_array(covector, "covector", (self.dim,), differentiable=False)
-        return over_batch(pull, [self._theta(theta), form], [1, 1])
-
-    def gram_apply(self, theta: Theta, covector: Tangent) -> Tangent:
-        """Apply ∂φ_B ∂φ_Bᵀ, the Gram operator in these coordinates, in O(edges).
-
-        Returns
-        -------
-        image : Tangent
-            With θ on the invariant set, K_θ₀ times the covector: no path is listed.
-        """
-        return self.push_forward(theta, self.pull_back(theta, covector))
+    def _pull(self, theta: FloatArray, form: FloatArray) -> FloatArray:
+        before, after = self._ends(theta)
+        weight = np.zeros(self.dag.dim)
+        weight[self.edges] = form
+        weight *= before * after
+        size, along = self.dag.n_hidden, weight * theta
+        tails = np.bincount(self.dag.tail_hidden + 1, along, size + 1)[1:]
+        heads = np.bincount(self.dag.head_hidden + 1, along, size + 1)[1:]
+        sums = self.anchors.transposed(tails, heads)
+        return weight + self._rates(theta, sums)
 
     def representative(self, coordinates: OneTangent) -> OneTangent:
         """Rebuild the point θ̂ of the fibre whose anchor in-edges are all 1.
 
         One division per edge: :math:`θ̂_{u→v} = z_e / z_{a(v)}` for hidden v,
         :math:`θ̂_{u→o} = z_e` for an output o.
-
-        Parameters
-        ----------
-        coordinates : OneTangent
-            Products along the basis paths.
 
         Raises
         ------
@@ -445,34 +286,6 @@ class BasisPathChart(Guarded):
             )
         return self.dag.channels.scaled(products, 1.0 / scale, scale / anchors, out=products)
 
-    def recover(self, coordinates: Tangent, laws: OnHidden, *, near: Theta | None = None) -> Theta:
-        """Recover Ψ(z, h) from the coordinates, the exact inverse of :meth:`coordinates` on 𝓜_θ₀.
-
-        Parameters
-        ----------
-        coordinates : Tangent
-            Products along the basis paths.
-        near : Theta, optional
-            A point to start Newton's method from; the result does not depend on it.
-
-        Returns
-        -------
-        theta : Theta
-            With the signs that the chart carries.
-
-        Raises
-        ------
-        NotRecoverableError
-            Outside the chart, or dead parameters.
-        """
-        arrays = [
-            as_array(coordinates, "coordinates", (self.dim,), differentiable=False),
-            as_array(laws, "laws", (self.dag.n_hidden,), differentiable=False),
-        ]
-        if near is not None:
-            arrays.append(self._theta(near, "near"))
-        return over_batch(self._recover, arrays, [1] * len(arrays), shape=(self.dag.dim,))
-
     def _recover(
         self, coordinates: FloatArray, laws: FloatArray, near: FloatArray | None = None
     ) -> FloatArray:
@@ -491,21 +304,7 @@ class BasisPathChart(Guarded):
         factors = np.exp(logs / 2)
         return self.dag.channels.scaled(theta, 1.0 / factors, factors, out=theta)
 
-    def lift_tangent(self, theta: Theta, velocity: Tangent) -> Tangent:
-        """Find some velocity of θ that pushes forward to ``velocity``: a section, in O(edges).
-
-        Returns
-        -------
-        tangent : Tangent
-            It keeps the anchor in-edges still.
-        """
-        theta = self._theta(theta)
-        vector = as_array(velocity, "velocity", (self.dim,), differentiable=False)
-        if theta.ndim == 1:
-            return self._lift_tangent(theta, vector)
-        return over_batch(self._lift_tangent, [theta, vector], [1, 1])
-
-    def _lift_tangent(self, theta: FloatArray, velocity: FloatArray) -> FloatArray:
+    def _lift(self, theta: FloatArray, velocity: FloatArray) -> FloatArray:
         before, after = self._ends(theta)
         target = velocity[..., self.coordinate_of_edge]
         products = before * theta * after
@@ -516,21 +315,14 @@ class BasisPathChart(Guarded):
         return (target - products * head_rate) / (before * after)
 
     def deficit(self, theta: OneTheta) -> float:
-        """How far the anchors have lost to their alternatives at θ, as a log-ratio.
-
-        Returns
-        -------
-        deficit : float
-            Largest log-ratio, over hidden nodes, of the best path product through the node to
-            that of its anchors: 0 at the θ the chart was made at, ∞ at the edge of the chart.
-        """
+        """How far the anchors have lost to their alternatives at θ, as a log-ratio."""
         return self.anchors.deficit(as_vector(theta, "theta", self.dag.dim))
 
     def follow(self, theta: OneTheta, settled: OneTheta) -> OneTheta:
         """Give a θ beyond the edge of the chart, where anchors vanish, the signs of one before."""
         used = self._anchor_edges
         if np.any(theta[used] * settled[used] < 0):
-            return follow_signs(self.dag, theta, settled)
+            return follow_signs(self.dag.channels, theta, settled)
         return theta
 
     def handed_on(self, theta: OneTheta) -> "BasisPathChart":

@@ -1,7 +1,6 @@
 """Products of architectures: several factors, each with its own parameter, lift and laws."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from scipy.linalg import block_diag
@@ -15,6 +14,7 @@ from liftflow.typing import (
     Laws,
     Lifted,
     Rng,
+    Scalars,
     Theta,
     as_array,
     as_count,
@@ -64,23 +64,12 @@ class ProductArchitecture(Architecture):
     def _laws_map(self) -> ProductMap:
         return ProductMap([factor.h for factor in self.factors], (self.n_laws,))
 
-    def split_lifted(self, lifted: Lifted) -> list[Any]:
-        """Split z, or a vector like it, into those of the factors.
-
-        Returns
-        -------
-        parts : list of array, shape=[..., *factor.lifted_shape]
-        """
+    def split_lifted(self, lifted: Lifted) -> list[Lifted]:
+        """Split z, or a vector like it, into those of the factors."""
         return self._lift_map().split_values(self._lifted(lifted))
 
-    def join_lifted(self, parts: list[Any]) -> Lifted:
-        """Join z, or a vector like it, from those of the factors.
-
-        Parameters
-        ----------
-        parts : list of array-like, shape=[..., *factor.lifted_shape]
-            One for each factor, in their order.
-        """
+    def join_lifted(self, parts: list[Lifted]) -> Lifted:
+        """Join z, or a vector like it, from those of the factors."""
         count = len(self.factors)
         if not isinstance(parts, list | tuple) or len(parts) != count:
             raise InputError(f"parts must be a list of {count} arrays, got {shown(parts)}")
@@ -96,7 +85,9 @@ class ProductArchitecture(Architecture):
         """Evaluate the laws of the factors."""
         return self.h.own("value")(self._theta(theta))
 
-    def _each(self, method: str, *parts: Sequence[Any], **options: Sequence[Any]) -> list[Any]:
+    def _each(
+        self, method: str, *parts: Sequence[Lifted], **options: Sequence[Lifted]
+    ) -> list[Lifted]:
         """Call a method of each factor with its own parts."""
         results = []
         for number, factor in enumerate(self.factors):
@@ -104,28 +95,16 @@ class ProductArchitecture(Architecture):
             results.append(getattr(factor, method)(*(part[number] for part in parts), **named))
         return results
 
-    def _starts(self, near: Theta | None) -> Sequence[Any]:
+    def _starts(self, near: Theta | None) -> Sequence[Lifted]:
         return [None] * len(self.factors) if near is None else self.unpack(near)
 
     def project_to_image(self, z: Lifted, *, near: Theta | None = None) -> Lifted:
-        """Move a nearby vector onto the image, factor by factor.
-
-        Parameters
-        ----------
-        near : Theta, optional
-            Where the factors may start.
-        """
+        """Move a nearby vector onto the image, factor by factor."""
         parts = self._each("project_to_image", self.split_lifted(z), near=self._starts(near))
         return self.join_lifted(parts)
 
     def project_to_laws(self, theta: Theta, laws: Laws, *, max_steps: int = 50) -> Theta:
-        """Move θ to a nearby point of {h = laws}, factor by factor.
-
-        Parameters
-        ----------
-        max_steps : int
-            Largest number of Gauss–Newton steps.
-        """
+        """Move θ to a nearby point of {h = laws}, factor by factor."""
         values, most = self._split_laws(laws), [max_steps] * len(self.factors)
         return self.pack(*self._each("project_to_laws", self.unpack(theta), values, max_steps=most))
 
@@ -134,7 +113,7 @@ class ProductArchitecture(Architecture):
         parts = self.split_lifted(z), self._split_laws(laws)
         return self.pack(*self._each("recover", *parts, near=self._starts(near)))
 
-    def _split_laws(self, laws: Any) -> list[Any]:
+    def _split_laws(self, laws: Laws) -> list[Lifted]:
         return self._laws_map().split_values(self._laws(laws))
 
     def _align(self, theta: FloatArray, base_point: FloatArray) -> FloatArray:
@@ -142,16 +121,10 @@ class ProductArchitecture(Architecture):
         return np.asarray(self.pack(*parts))
 
     def _signs(self) -> IntArray:
-        return block_diag(*self._each("_signs")).astype(np.intp)
+        return np.asarray(block_diag(*self._each("_signs")), dtype=np.intp)
 
     def random_point(self, n_samples: int = 1, rng: Rng = None) -> Theta:
-        """Draw the parameters of the factors.
-
-        Parameters
-        ----------
-        n_samples : int
-            With one sample there is no sample axis.
-        """
+        """Draw the parameters of the factors."""
         rng = as_rng(rng)
         return self.pack(*[factor.random_point(n_samples, rng) for factor in self.factors])
 
@@ -162,21 +135,12 @@ class ProductArchitecture(Architecture):
         return self.pack(*[factor.fibre_point(part, rng) for factor, part in pairs])
 
 
-def split_lams(lams: Any, count: int) -> FloatArray:
+def split_lams(lams: Scalars, count: int) -> FloatArray:
     """Return one λ per factor from one for all, or from as many.
 
     Parameters
     ----------
     lams : array-like, shape=[] or [count]
-
-    Returns
-    -------
-    lams : array, shape=[count]
-
-    Raises
-    ------
-    ArchitectureError
-        Another number of them.
     """
     array = as_array(lams, "lams", differentiable=False)
     if array.ndim > 1 or array.size not in (1, as_count(count, "count", 1)):

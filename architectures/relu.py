@@ -9,7 +9,7 @@ import networkx as nx
 import numpy as np
 from scipy.sparse import csr_array
 
-from liftflow.architectures.base import MOST_SIGNS, Architecture
+from liftflow.architectures.base import Architecture
 from liftflow.architectures.channels import ChannelGraph, ChannelLaws
 from liftflow.architectures.dag import CompiledDAG
 from liftflow.architectures.forward import DAGFunction
@@ -17,10 +17,11 @@ from liftflow.architectures.laplacian import Laplacian
 from liftflow.architectures.maps import SmoothMap
 from liftflow.architectures.path_kernel import ParameterKernel, path_distance
 from liftflow.architectures.path_lift import PathLift
-from liftflow.architectures.paths import BasisPathChart, follow_signs, make_chart
+from liftflow.architectures.paths import BasisPathChart, make_chart
+from liftflow.architectures.signs import MOST_SIGNS, follow_signs, turn_signs
 from liftflow.doors import door
 from liftflow.errors import ArchitectureError, InputError, NotOnImageError
-from liftflow.linalg import over_batch
+from liftflow.linalg import ROUNDING, over_batch
 from liftflow.typing import (
     FloatArray,
     Inputs,
@@ -157,10 +158,6 @@ class ReLUNetwork(Architecture):
         ----------
         widths : sequence of int
             Number of inputs, of neurons in each hidden layer, and of outputs.
-        bias : bool
-            Whether hidden and output nodes have a bias.
-        path_limit : int
-            Largest number of paths that this network ever lists.
 
         Returns
         -------
@@ -184,19 +181,8 @@ class ReLUNetwork(Architecture):
 
         Parameters
         ----------
-        widths : sequence of int
-            As in :meth:`from_widths`.
         skips : iterable of (int, int)
             Pairs of layers (from, to) with to ≥ from + 2. Their edges follow those of the layers.
-        bias : bool
-            Whether hidden and output nodes have a bias.
-        path_limit : int
-            Largest number of paths that this network ever lists.
-
-        Raises
-        ------
-        ArchitectureError
-            Fewer than two layers, or a skip that is none.
         """
         widths, skips = as_ordered(widths, "widths"), as_ordered(skips, "skips")
         widths = [as_count(width, "a width", 1) for width in widths]
@@ -231,10 +217,6 @@ class ReLUNetwork(Architecture):
         ----------
         n : int
             Number of inputs; :math:`z_i = \prod_l θ_{l,i}`.
-        depth : int
-            Number of edges on each chain, at least 2.
-        path_limit : int
-            Largest number of paths that this network ever lists.
 
         Returns
         -------
@@ -334,11 +316,6 @@ class ReLUNetwork(Architecture):
         ----------
         graph : networkx.DiGraph, optional
             A graph with the same edges; by default the network's own.
-
-        Raises
-        ------
-        ArchitectureError
-            An attribute is missing; names the edges or nodes.
         """
         graph = self.graph if graph is None else as_instance(graph, nx.Graph, "graph")
         edges = self.parameter_names[: self.dag.n_edges]
@@ -376,16 +353,10 @@ class ReLUNetwork(Architecture):
         return PathLift(self.dag, self.path_limit, self.block_shapes)
 
     def _lift_map(self) -> SmoothMap:
-        return PathLift(self.dag, self.path_limit, self.block_shapes)
+        return self._paths
 
     def lift(self, theta: Theta) -> Lifted:
-        """Evaluate the path products φ(θ).
-
-        Returns
-        -------
-        z : Lifted
-            In the order of :meth:`paths`.
-        """
+        """Evaluate the path products φ(θ), in the order of :meth:`paths`."""
         return self.phi.own("value")(self._theta(theta))
 
     @property
@@ -404,14 +375,9 @@ class ReLUNetwork(Architecture):
         return self._paths.incidence
 
     def kernel_apply(self, theta: Theta, tangent: Tangent) -> Tangent:
-        """Multiply a vector by ∂φ(θ)ᵀ∂φ(θ) in O(edges), whatever the number of paths.
+        """Multiply a vector by ∂φ(θ)ᵀ∂φ(θ) in O(edges), whatever the number of paths."""
 
-        Notes
-        -----
-        The formula is in :class:`~liftflow.architectures.ParameterKernel` (ours).
-        """
-
-        def one(point: FloatArray, vector: FloatArray) -> FloatArray:
+        def one(point: FloatArray, vector: FloatArray) -> Tangent:
             return ParameterKernel(self.dag, point).apply(vector)
 
         theta = self._theta(theta, differentiable=False)
@@ -424,13 +390,7 @@ class ReLUNetwork(Architecture):
         return over_batch(lambda t: ParameterKernel(self.dag, t).diagonal(), [theta], [1])
 
     def kernel_matrix(self, theta: Theta) -> Matrix:
-        """Evaluate ∂φ(θ)ᵀ∂φ(θ), the Gram matrix of the parameters, without listing a path.
-
-        Returns
-        -------
-        kernel : Matrix
-            Dense: 8 D² bytes.
-        """
+        """Evaluate ∂φ(θ)ᵀ∂φ(θ) as a dense matrix, without listing a path."""
         theta = self._theta(theta, differentiable=False)
         shape = self.dim, self.dim
         return over_batch(lambda t: ParameterKernel(self.dag, t).matrix(), [theta], [1], shape)
@@ -456,13 +416,7 @@ class ReLUNetwork(Architecture):
         return ChannelLaws(self.dag.channels, self.block_shapes)
 
     def conservation_laws(self, theta: Theta) -> OnHidden:
-        r"""Evaluate :math:`h_v = \sum_{e → v} θ_e^2 − \sum_{v → e} θ_e^2`.
-
-        Returns
-        -------
-        laws : OnHidden
-            In the order of ``hidden``.
-        """
+        """Evaluate the laws, in the order of ``hidden``."""
         return self.h.own("value")(self._theta(theta))
 
     @property
@@ -471,23 +425,7 @@ class ReLUNetwork(Architecture):
         return self.dag.channels.laplacian
 
     def project_to_laws(self, theta: Theta, laws: OnHidden, *, max_steps: int = 50) -> Theta:
-        """Slide θ along its fibre, by rescaling, to the one point where h has these values.
-
-        Parameters
-        ----------
-        max_steps : int
-            Not used: the problem is convex and always solved.
-
-        Returns
-        -------
-        theta : Theta
-            With the same φ and the same function of the network.
-
-        Raises
-        ------
-        NotRecoverableError
-            Dead parameters; names them.
-        """
+        """Slide θ along its fibre, by rescaling, to the one point where h has these values."""
         return self.channels.project_to_laws(theta, self._laws(laws))
 
     def rescale(self, theta: Theta, log_factors: OnHidden) -> Theta:
@@ -497,33 +435,20 @@ class ReLUNetwork(Architecture):
         ----------
         log_factors : OnHidden
             Logarithms of λ at the hidden nodes.
-
-        Returns
-        -------
-        theta : Theta
-            With the same φ and the same function of the network.
         """
-        theta = self._theta(theta, differentiable=False)
-        logs = as_array(log_factors, "log_factors", (self.n_hidden,), differentiable=False)
-        return theta * np.exp(self.channels.along(logs))
+        return self.channels.rescale(theta, log_factors)
 
     # Recovery.
 
     def basis_chart(self, theta: OneTheta) -> BasisPathChart:
         """Chart of φ(𝓜_θ₀) whose anchors are the strongest at θ, with the signs of θ.
 
-        Returns
-        -------
-        chart : BasisPathChart
-            D − |H| coordinates.
-
         Raises
         ------
         NotRecoverableError
             Dead parameters; names them.
         """
-        point = as_array(theta, "theta", (self.dim,), batch=False, differentiable=False)
-        return make_chart(self.dag, point)
+        return make_chart(self.dag, self._one_theta(theta))
 
     def recover(
         self, z: Lifted, laws: OnHidden, *, near: Theta | None = None, tolerance: float = 1e-6
@@ -550,9 +475,9 @@ class ReLUNetwork(Architecture):
         if near is not None:
             arrays.append(self._theta(near, "near", differentiable=False))
 
-        def one(
-            point: FloatArray, values: FloatArray, start: FloatArray | None = None
-        ) -> FloatArray:
+        def one(point: FloatArray, values: FloatArray, start: FloatArray | None = None) -> Tangent:
+            if start is not None and self._is_above(start, point, values):
+                return start
             chart, coordinates = self._paths.chart_of(point)
             projected = self.phi(chart.representative(coordinates))
             residual = self._paths.residual(point, projected)
@@ -563,47 +488,27 @@ class ReLUNetwork(Architecture):
                     residual,
                 )
             theta = chart.recover(coordinates, values, near=start)
-            return theta if start is None else follow_signs(self.dag, theta, start)
+            return theta if start is None else follow_signs(self.channels, theta, start)
 
         return over_batch(one, arrays, [1] * len(arrays), shape=(self.dim,))
 
-    def image_representative(self, z: Lifted) -> Theta:
-        """Find some θ̂ whose lift is z, or a point of the image near z: a retraction.
+    def _is_above(self, theta: FloatArray, z: FloatArray, laws: FloatArray) -> bool:
+        """Whether θ is all that could be recovered: what an inner loop hands on it recovered."""
+        if not np.all(np.abs(self.phi(theta) - z) <= ROUNDING * np.abs(z)):
+            return False
+        return bool(np.all(np.abs(self.h(theta) - laws) < ROUNDING * self.h.terms(theta)))
 
-        Raises
-        ------
-        NotRecoverableError
-            All paths through some hidden node vanish.
-        """
+    def image_representative(self, z: Lifted) -> Theta:
+        """Find some θ̂ whose lift is z, or a point of the image near z: a retraction."""
         z = self._lifted(z, differentiable=False)
         return over_batch(self._paths.representative, [z], [1], shape=(self.dim,))
 
-    def project_to_image(self, z: Lifted, *, near: Any = None) -> Lifted:
-        """Move a nearby vector onto the image: rebuild all paths from the strongest basis of them.
-
-        Parameters
-        ----------
-        near : array-like, optional
-            Not used: nothing is iterated.
-
-        Raises
-        ------
-        NotRecoverableError
-            All paths through some hidden node vanish.
-        """
+    def project_to_image(self, z: Lifted, *, near: Theta | None = None) -> Lifted:
+        """Move a nearby vector onto the image: rebuild all paths from the strongest of them."""
         return self.lift(self.image_representative(z))
 
     def image_residual(self, z: FloatArray, projected: FloatArray) -> float:
-        """Distance of z to a point of the image, relative to z, the largest of all path lengths.
-
-        Paths of different lengths have different units: short ones would hide what is wrong in
-        long ones.
-
-        Parameters
-        ----------
-        z, projected : array, shape=[n_paths]
-            A vector, and the point of the image found for it.
-        """
+        """Distance of z to a point of the image, relative to z, the largest of all path lengths."""
         z = as_vector(z, "z", self.n_paths)
         return self._paths.residual(z, as_vector(projected, "projected", self.n_paths))
 
@@ -613,34 +518,14 @@ class ReLUNetwork(Architecture):
             raise InputError("chart must be a basis_chart of this network, got one of another")
         return self._paths.numbers(chart)
 
-    def _align(self, theta: FloatArray, base_point: FloatArray) -> FloatArray:
-        """Flip hidden nodes while that brings θ closer; the best for one hidden layer."""
-        theta, dag = follow_signs(self.dag, theta, base_point), self.dag
-        signs = np.ones(self.n_hidden + 1)
-        overlap = theta * base_point
-        parts = list(
-            zip(dag.hidden_generations, dag.channels.into, dag.channels.out_of, strict=True)
-        )
-        flipped = True
-        while flipped:
-            flipped = False
-            for hidden, into, out_of in parts:
-                pull = np.bincount(
-                    np.append(dag.head_hidden[into], dag.tail_hidden[out_of]) - hidden[0],
-                    np.append(
-                        overlap[into] * signs[dag.tail_hidden[into]],
-                        overlap[out_of] * signs[dag.head_hidden[out_of]],
-                    ),
-                )
-                wrong = hidden[signs[hidden] * pull < 0]
-                signs[wrong] *= -1
-                flipped |= wrong.size > 0
-        return theta * signs[dag.head_hidden] * signs[dag.tail_hidden]
+    def _align(self, theta: FloatArray, base_point: FloatArray) -> OneTheta:
+        followed = follow_signs(self.channels, theta, base_point)
+        return turn_signs(self.channels, followed, base_point)
 
     def _signs(self) -> IntArray:
         if self.n_hidden > MOST_SIGNS:  # a dense matrix of all of them may be large
             return super()._signs()
-        return np.abs(self.dag.channels.law_matrix.toarray()).astype(np.intp)
+        return np.asarray(self.channels.law_sums.toarray(), dtype=np.intp)
 
     # The network's function.
 
@@ -649,12 +534,7 @@ class ReLUNetwork(Architecture):
         return DAGFunction(self.dag)
 
     def forward(self, theta: Theta, inputs: Inputs) -> Any:
-        """Evaluate the network, differentiable once in θ.
-
-        Returns
-        -------
-        outputs : array, shape=[..., n_samples, n_outputs]
-        """
+        """Evaluate the network, shape=[..., n_samples, n_outputs], differentiable once in θ."""
         shape = (None, self.dag.n_inputs)
         data = as_array(inputs, "inputs", shape, batch=False, differentiable=False)
         return self._function(self._theta(theta), data)
@@ -662,26 +542,11 @@ class ReLUNetwork(Architecture):
     def forward_vjp(
         self, theta: OneTheta, inputs: Inputs
     ) -> tuple[FloatArray, Callable[[FloatArray], FloatArray]]:
-        """Evaluate the network at one θ and return its backpropagation, both unchecked.
-
-        Returns
-        -------
-        outputs : array, shape=[n_samples, n_outputs]
-            At all samples.
-        pull_back : callable
-            Takes a cotangent of shape [n_samples, n_outputs] to the gradient, shape=[dim].
-            A ReLU at 0 has derivative 0.
-        """
+        """Evaluate the network at one θ and return its backpropagation, both unchecked."""
         return self._function.vjp(theta, inputs)
 
     def activations(self, theta: OneTheta, inputs: Inputs) -> FloatArray:
-        """Value of every node on every sample, unchecked.
-
-        Returns
-        -------
-        values : array, shape=[n_samples, n_nodes + 1]
-            Columns by node number; the last is the constant source ⟨1⟩.
-        """
+        """Value of every node on every sample, unchecked."""
         return self._function.values(theta, inputs)
 
     # Points.
@@ -691,11 +556,6 @@ class ReLUNetwork(Architecture):
 
         Weights into a node with n in-edges are normal of variance 2/n, biases uniform in
         ±1/√n. No weight is zero.
-
-        Parameters
-        ----------
-        n_samples : int
-            With one sample there is no sample axis, as in geomstats.
         """
         count, rng = as_count(n_samples, "n_samples", 1), as_rng(rng)
         n_edges, heads = self.dag.n_edges, self.dag.heads
@@ -707,13 +567,7 @@ class ReLUNetwork(Architecture):
         return points[0] if count == 1 else points
 
     def fibre_point(self, theta: Theta, rng: Rng = None) -> Theta:
-        """Rescale every hidden node by a random factor, standard normal in its logarithm.
-
-        Returns
-        -------
-        theta : Theta
-            The same φ and the same function, other conservation laws.
-        """
+        """Rescale every hidden node by a random factor, standard normal in its logarithm."""
         theta = self._theta(theta, differentiable=False)
         logs = as_rng(rng).standard_normal((*theta.shape[:-1], self.n_hidden))
         return self.rescale(theta, logs)

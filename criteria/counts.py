@@ -9,7 +9,6 @@ from liftflow.architectures import Architecture, ProductArchitecture, ReLUNetwor
 from liftflow.criteria.fields import (
     Arithmetic,
     Coordinates,
-    exact_fields,
     gradient_fields,
 )
 from liftflow.criteria.findings import Finding, combine, found, undecided
@@ -41,7 +40,6 @@ def count_conservation_laws(
         Count over prime fields of about 2³¹ elements at random points instead of floats. Ranks
         there are never too large, and too small only with a probability that the theorem of
         Schwartz and Zippel bounds.
-
 
     Raises
     ------
@@ -83,7 +81,7 @@ def _exact_count(architecture: Architecture, rng: np.random.Generator) -> Findin
     best, levels, bound = 0, [0], 1.0
     for _ in range(_TRIALS):
         prime = _random_prime(rng)
-        fields = exact_fields(architecture, Arithmetic(prime))
+        fields = gradient_fields(architecture, Arithmetic(prime))
         ranks, failure = _exact_ranks(fields, architecture, rng)
         bound *= min(1.0, failure)
         if ranks[-1] > best:

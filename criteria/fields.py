@@ -120,6 +120,18 @@ class GradientFields:
         """Return the coordinates of velocities of θ."""
         return np.asarray(tangents)
 
+    def typical(self, point: FloatArray) -> FloatArray:
+        """Typical size of each weight: what a small change of it is relative to.
+
+        Zero for a weight that is zero with all of its row or column of a matrix, or as an edge of
+        a graph: such zeros are no accidents.
+        """
+        return np.abs(point)
+
+    def scales(self, point: FloatArray) -> FloatArray:
+        """Return scales that double precision may hide where they part; none if only φ tells."""
+        return np.zeros(0)
+
     def unit(self, point: FloatArray) -> float:
         """Return the shortest length, but that of the point, over which a random field changes.
 
@@ -223,25 +235,21 @@ class GradientFields:
 
 
 @singledispatch
-def gradient_fields(architecture: Architecture) -> GradientFields:
-    """Return the gradient fields of an architecture; a family can register its own."""
-    return GradientFields(architecture)
-
-
-@singledispatch
-def exact_fields(architecture: Architecture, arithmetic: Arithmetic) -> Any:
-    """Return the gradient fields of an architecture over a prime field.
+def gradient_fields(architecture: Architecture, arithmetic: Arithmetic = FLOATS) -> Any:
+    """Return the gradient fields of an architecture; a family can register its own.
 
     Raises
     ------
     InputError
-        The lift is known only as a function of floats.
+        Over a prime field, and the lift is known only as a function of floats.
     """
-    raise InputError(
-        f"exact=True evaluates the lift over a prime field, and that of "
-        f"{type(architecture).__name__} is known only as a function of floats; use exact=False, or "
-        "register its fields with liftflow.criteria.fields.exact_fields"
-    )
+    if arithmetic.exact:
+        raise InputError(
+            f"exact=True evaluates the lift over a prime field, and that of "
+            f"{type(architecture).__name__} is known only as a function of floats; use "
+            "exact=False, or register its fields with liftflow.criteria.fields.gradient_fields"
+        )
+    return GradientFields(architecture)
 
 
 def finite(derivatives: Coordinates, architecture: Architecture) -> FloatArray:

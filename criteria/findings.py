@@ -50,9 +50,9 @@ class Finding:
         Ratio, at least 1, of the smallest number that counts as nonzero to the largest that counts
         as zero; infinite where the answer is combinatorial or one of the two is missing.
     tolerance : float
-        Relative size that separates zero from nonzero; 0 for an exact answer. For linear and ReLU
-        networks of up to 100 parameters, the relative distance of θ to a point where the decisive
-        number vanishes, which no rescaling of layers changes.
+        Relative size that separates zero from nonzero; 0 for an exact answer. Where the
+        scales of a linear or ReLU network of up to 100 parameters part, the relative distance of θ
+        to a point where the decisive number vanishes, which no rescaling of layers changes.
     reason : str
         One sentence.
     witness : mapping of str to Any

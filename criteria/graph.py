@@ -12,7 +12,7 @@ from scipy.sparse.linalg import eigsh, lsmr
 from liftflow.architectures import ReLUNetwork
 from liftflow.architectures.dag import CompiledDAG
 from liftflow.criteria.findings import Finding, Verdict, found
-from liftflow.criteria.precise import PreciseVectors, parted_zeros
+from liftflow.criteria.precise import PreciseVectors, parted
 from liftflow.criteria.views import BRACKET_LIMIT, View, inclusion_of_nothing, view_of
 from liftflow.errors import listed
 from liftflow.typing import IntArray, OneTheta
@@ -155,7 +155,9 @@ class GraphView(View):
     @cached_property
     def parted(self) -> bool:
         """Whether nonzero weights have such different scales that double precision hides some."""
-        return parted_zeros(self.theta) and not isinstance(self.vectors, PreciseVectors)
+        vectors = self.vectors
+        scales = vectors.fields.scales(vectors.point)
+        return parted(scales) and not isinstance(vectors, PreciseVectors)
 
     @cached_property
     def recoverable(self) -> Finding:

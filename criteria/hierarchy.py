@@ -121,7 +121,7 @@ def look(architecture: Architecture, theta: OneTheta, rng: Rng) -> View:
 def recoverability(architecture: Architecture, theta: OneTheta, *, rng: Rng = 0) -> Finding:
     """Decide intrinsic recoverability at θ: ker ∂φ(θ) ∩ ker ∂h(θ) = {0}.
 
-    The value is the smallest singular value of ∂φ and ∂h, stacked and balanced; the witness a
+    The value is the singular value of ∂φ and ∂h, stacked and balanced, that decides; the witness a
     common direction of the kernels. For a ReLU network the graph alone decides, whatever its
     size: then the value is the smallest eigenvalue of its Laplacian scaled to a unit diagonal,
     and the witness names the dead parameters.

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,13 +16,15 @@ from liftflow.criteria.fields import (
     GradientFields,
     Map,
     Push,
-    exact_fields,
     gradient_fields,
     halves,
     length_of,
     sizes_of,
 )
 from liftflow.typing import FloatArray, IntArray, OneTheta
+
+_VANISHED = 1e-15  # relative size of a singular value that is rounding
+_CAREFULLY = 1.5  # power of singular values, as brackets have products of them
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,6 +144,23 @@ class LinearFields(NetworkFields):
     def point(self, theta: OneTheta) -> FloatArray:
         return self._flat(self.architecture.layers(theta))
 
+    def _layers(self, point: FloatArray) -> list[FloatArray]:
+        shapes = list(pairwise(self.architecture.widths))
+        parts = np.split(point, np.cumsum([n * m for n, m in shapes])[:-1])
+        return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
+
+    def typical(self, point: FloatArray) -> FloatArray:
+        sizes = []
+        for squares in (layer**2 for layer in self._layers(point)):
+            rows, columns = squares.mean(axis=1), squares.mean(axis=0)
+            sizes.append(np.sqrt(np.outer(rows, columns) / (squares.mean() or 1.0)).ravel())
+        return np.concatenate(sizes)
+
+    def scales(self, point: FloatArray) -> FloatArray:
+        layers = [np.linalg.svd(layer, compute_uv=False) for layer in self._layers(point)]
+        kept = np.concatenate([sizes[sizes > _VANISHED * sizes[0]] for sizes in layers])
+        return kept**_CAREFULLY
+
     def velocities(self, tangents: FloatArray) -> FloatArray:
         return self._flat(self.architecture.layer_velocities(tangents))
 
@@ -177,6 +197,10 @@ class ReLUFields(NetworkFields):
         super().__init__(network.dag, arithmetic)
         self.network = network
 
+    def scales(self, point: FloatArray) -> FloatArray:
+        """Nonzero weights, if others are zero: else the forms follow the rescalings."""
+        return np.zeros(0) if np.all(point) else np.abs(point[point != 0])
+
     def random_forms(self, count: int, point: OneTheta, rng: np.random.Generator) -> NetworkForms:
         arithmetic = self.arithmetic
         sources = np.ones((count, self.dag.n_inputs), int)
@@ -194,20 +218,10 @@ class ReLUFields(NetworkFields):
 
 
 @gradient_fields.register
-def _(architecture: DeepLinear) -> GradientFields:
-    return LinearFields(architecture, FLOATS)
-
-
-@gradient_fields.register
-def _(architecture: ReLUNetwork) -> GradientFields:
-    return ReLUFields(architecture, FLOATS)
-
-
-@exact_fields.register
-def _(architecture: DeepLinear, arithmetic: Arithmetic) -> NetworkFields:
+def _(architecture: DeepLinear, arithmetic: Arithmetic = FLOATS) -> LinearFields:
     return LinearFields(architecture, arithmetic)
 
 
-@exact_fields.register
-def _(architecture: ReLUNetwork, arithmetic: Arithmetic) -> NetworkFields:
+@gradient_fields.register
+def _(architecture: ReLUNetwork, arithmetic: Arithmetic = FLOATS) -> ReLUFields:
     return ReLUFields(architecture, arithmetic)

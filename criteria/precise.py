@@ -11,7 +11,7 @@ that grows like the k-th power of the distance to θ is as far from zero as its 
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property, singledispatch
+from functools import cached_property
 from threading import RLock
 from typing import Any
 
@@ -19,7 +19,7 @@ import numpy as np
 from flint import arb, ctx
 from typing_extensions import TypeAliasType
 
-from liftflow.architectures import Architecture, DeepLinear, ReLUNetwork
+from liftflow.criteria.fields import GradientFields
 from liftflow.criteria.findings import NONZERO, TOLERANCE, ZERO, Rank
 from liftflow.criteria.network_fields import NetworkForms
 from liftflow.criteria.vectors import (
@@ -29,7 +29,7 @@ from liftflow.criteria.vectors import (
     column_lengths,
     relative_gram_changes,
 )
-from liftflow.typing import FloatArray, OneTangent, OneTheta
+from liftflow.typing import FloatArray, OneTheta
 
 PRECISE_LIMIT = 100
 """Number of parameters of a linear or ReLU network up to which this precision is used."""
@@ -47,14 +47,10 @@ each deeper level takes twice as many decades."""
 PARTED = 1e3
 """Ratio of the scales of θ from which double precision may hide some."""
 
-SPREAD = 1e2
-"""Ratio of the singular values of layers up to which it certainly hides none."""
-
 Precise = TypeAliasType("Precise", Any)
 """A number of many bits, or an array of them; vectors at θ and both neighbours, on an axis."""
 
 _CONTEXT = RLock()
-_VANISHED = 1e-15  # relative size of a singular value that is rounding
 
 
 @contextmanager
@@ -127,7 +123,7 @@ class PreciseSpan(Span):
         value = sum(size > TOLERANCE for size in distances)
         self.opened |= bool(np.any(np.array(padded[1][value:]) > _TINY))
         basis = np.array([directions[:value] for directions, _ in found], object)
-        self._add([float(pivot) for pivot in padded[0]], basis, value)
+        self.basis = np.concatenate([self.basis, basis], axis=1)
         return Rank(
             value=value,
             doubtful=_doubtful(distances, padded[1]),
@@ -162,7 +158,7 @@ class PreciseVectors(Vectors):
 
     @cached_property
     def _thetas(self) -> OneTheta:
-        weights = typical_weights(self.architecture, self.theta)
+        weights = self.fields.typical(self.point)
         aside = self.tangents((weights * self.rng.standard_normal(self.size))[None])
         return self.theta + np.array([[0.0], [NEAR], [NEARER]]) * aside
 
@@ -249,64 +245,14 @@ def _exact_forms(forms: NetworkForms) -> NetworkForms:
     return NetworkForms(*[_exact(part) for part in parts])
 
 
-@singledispatch
-def typical_weights(architecture: Architecture, theta: OneTheta) -> OneTangent:
-    """Typical size of each weight: what a small change of it is relative to.
-
-    In the coordinates of the fields. Zero for a weight that is zero with all of its row or
-    column of a matrix, or as an edge of a graph: such zeros are no accidents.
-    """
-    raise TypeError(f"no fields of paths are known for {type(architecture).__name__}")
-
-
-@typical_weights.register
-def _(architecture: DeepLinear, theta: FloatArray) -> FloatArray:
-    sizes = []
-    for layer in architecture.layers(theta):
-        squares = np.asarray(layer).T ** 2
-        rows, columns = squares.mean(axis=1), squares.mean(axis=0)
-        sizes.append(np.sqrt(np.outer(rows, columns) / (squares.mean() or 1.0)).ravel())
-    return np.concatenate(sizes)
-
-
-@typical_weights.register
-def _(architecture: ReLUNetwork, theta: FloatArray) -> FloatArray:
-    return np.abs(theta)
-
-
-@singledispatch
-def needs_precision(architecture: Architecture, theta: OneTheta) -> bool:
+def needs_precision(fields: GradientFields, point: FloatArray) -> bool:
     """Tell whether double precision may hide scales of θ, and this one does not."""
-    return False
-
-
-@needs_precision.register
-def _(architecture: DeepLinear, theta: FloatArray) -> bool:
-    if not _suffices(architecture, theta):
+    if point.size > PRECISE_LIMIT or not parted(fields.scales(point)):
         return False
-    layers = [np.linalg.svd(np.asarray(u), compute_uv=False) for u in architecture.layers(theta)]
-    scales = [singular[singular > _VANISHED * singular[0]] for singular in layers]
-    return parted(np.concatenate(scales), SPREAD)
+    sizes = fields.typical(point)
+    return bool(np.ptp(np.log10(sizes[sizes > 0])) < MAX_DECADES)
 
 
-@needs_precision.register
-def _(network: ReLUNetwork, theta: FloatArray) -> bool:
-    return _suffices(network, theta) and parted_zeros(theta)
-
-
-def parted(scales: FloatArray, ratio: float = PARTED) -> bool:
+def parted(scales: FloatArray) -> bool:
     """Tell whether scales are so different that double precision hides some."""
-    return bool(np.max(scales, initial=0.0) > ratio * np.min(scales, initial=np.inf))
-
-
-def parted_zeros(theta: OneTheta) -> bool:
-    """Tell whether the weights of a ReLU network part; without zeros, forms follow rescalings."""
-    return not np.all(theta) and parted(np.abs(theta[theta != 0]))
-
-
-def _suffices(architecture: Architecture, theta: OneTheta) -> bool:
-    if architecture.dim > PRECISE_LIMIT:
-        return False
-    sizes = typical_weights(architecture, theta)
-    sizes = sizes[sizes > 0]
-    return sizes.size == 0 or bool(np.ptp(np.log10(sizes)) < MAX_DECADES)
+    return bool(np.max(scales, initial=0.0) > PARTED * np.min(scales, initial=np.inf))

@@ -41,7 +41,7 @@ class LieTrace:
     span: Span
     ranks: tuple[Rank, ...]  # one per level: of the fields, then of what each depth adds
     settled: bool  # the last levels added nothing, or there is nothing left to add
-    generic: int | None = None  # dimension at generic points close by, where it is known
+    generic: int | None  # dimension at generic points close by, where it is known
     objection: str = ""  # why other points leave it undecided, if they do
 
     @property
@@ -120,7 +120,7 @@ def lie_trace(vectors: Vectors, *, patience: int = 1, least: int = 0) -> LieTrac
             brackets = vectors.brackets(forms, size)
         ranks.append(span.extend(brackets))
         idle = 0 if ranks[-1].value else idle + 1
-    return LieTrace(span, tuple(ranks), settled())
+    return LieTrace(span, tuple(ranks), settled(), None)
 
 
 class FlowLost(Exception):

@@ -38,19 +38,15 @@ class Span:
 
     Attributes
     ----------
-    smallest : float
-        The smallest of as many singular values, or pivots, as there are coordinates.
     opened : bool
         Whether neighbours of the point have dimensions that it lacks.
     """
 
-    smallest = 0.0
     opened = False
 
     def __init__(self, size: int) -> None:
         self.size = size
         self.basis: Rows = np.zeros((0, size))
-        self._kept: list[float] = []
 
     @property
     def dimension(self) -> int:
@@ -65,15 +61,8 @@ class Span:
             rest = self.outside(rest)
         _, singular, right = np.linalg.svd(rest, full_matrices=False)
         rank = rank_of(singular)
-        self._add(singular.tolist(), right[: rank.value], rank.value)
+        self.basis = np.vstack([self.basis, right[: rank.value]])
         return rank
-
-    def _add(self, sizes: list[float], basis: Rows, value: int) -> None:
-        missing = self.size - self.dimension
-        sizes = [*sizes, *[0.0] * missing][:missing]
-        self.smallest = min([*self._kept, *sizes], default=0.0)
-        self._kept = [*self._kept, *sizes[:value]]
-        self.basis = np.concatenate([self.basis, basis], axis=-2)
 
     def outside(self, vectors: Rows) -> Rows:
         """Project vectors onto the orthogonal complement."""
@@ -175,7 +164,7 @@ class Vectors:
         return length, length
 
     def velocities(self, span: Span) -> Rows:
-        """Velocities of the point that all covectors of a span vanish on, a basis."""
+        """Return a basis of the velocities that all covectors of a span vanish on."""
         velocities = span.complement() / self.scale
         return velocities[:1] if span.opened else velocities  # the others would be no measure
 

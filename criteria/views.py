@@ -7,7 +7,7 @@ from functools import cached_property, singledispatch, wraps
 import numpy as np
 
 from liftflow.architectures import Architecture
-from liftflow.criteria.fields import GradientFields
+from liftflow.criteria.fields import GradientFields, gradient_fields
 from liftflow.criteria.findings import (
     TOLERANCE,
     Finding,
@@ -42,7 +42,6 @@ class Kernel:
     velocities: Rows  # a basis, in the coordinates of the fields
     basis: FloatArray  # the same as unit vectors of ℝᴰ
     rank: Rank  # of all covectors together
-    smallest: float  # of as many singular values or pivots as there are parameters
     objection: str = ""  # what leaves it undecided beside the rank, if anything does
 
     @property
@@ -51,14 +50,15 @@ class Kernel:
         (dimension, dim), covectors = self.basis.shape, f"∂φ and {self.covectors}"
         holds: bool | None = not dimension
         reason = f"{covectors} determine all {dim} directions"
-        margin = self.rank.kept / TOLERANCE
+        value, margin = self.rank.kept, self.rank.kept / TOLERANCE
         if dimension:
+            value = float(np.nan_to_num(self.rank.dropped))
             reason = f"{covectors} leave {dimension} directions of {dim} free"
             margin = self.rank.margin
         if doubt := self.rank.doubt or self.objection:
             holds, reason = None, doubt
         witness = {"dimension": dimension, "direction": self.basis[-1]} if dimension else {}
-        return found("recoverable", holds, self.smallest, reason, margin=margin, witness=witness)
+        return found("recoverable", holds, value, reason, margin=margin, witness=witness)
 
 
 Fact = Callable[["View"], Finding]
@@ -129,9 +129,10 @@ class View:
     @cached_property
     def vectors(self) -> Vectors:
         """Fields, brackets and laws, in high precision only where the scales of θ part."""
-        precise = needs_precision(self.architecture, self.theta)
+        fields = gradient_fields(self.architecture)
+        precise = needs_precision(fields, fields.point(self.theta))
         kind = PreciseVectors if precise else Vectors
-        return kind(self.architecture, self.theta, self.rng)
+        return kind(self.architecture, self.theta, self.rng, fields)
 
     # What may be lost in double precision, cannot be differentiated, or takes too long.
 
@@ -212,7 +213,7 @@ class View:
         velocities = vectors.velocities(span)
         basis = vectors.tangents(vectors.plain(velocities))
         basis = basis / np.linalg.norm(basis, axis=1, keepdims=True)
-        return Kernel(covectors, velocities, basis, rank, span.smallest, objection)
+        return Kernel(covectors, velocities, basis, rank, objection)
 
     # The criteria.
 

@@ -28,7 +28,7 @@ class _FullState(TrainingState):
         super().__init__(invariant_set.architecture, loss, theta)
         if cometric is None:
             cometric = intrinsic_cometric(self.architecture, invariant_set.theta0)
-        self.cometric = cometric
+        self.cometric, self.known = cometric, np.empty(0)
 
     def start(self) -> FloatArray:
         return np.ravel(self.architecture.lift(self.theta))
@@ -38,9 +38,15 @@ class _FullState(TrainingState):
         z = coordinates.reshape(self.architecture.lifted_shape)
         return self.architecture.project_to_image(z, near=self.theta)
 
+    def _follow(self, coordinates: FloatArray) -> tuple[OneLifted, OneTheta]:
+        """The point of the image next to the coordinates, and what is known of θ there."""
+        if not np.array_equal(coordinates, self.known):  # the last stage of a step is its end
+            z = self._on_image(coordinates)
+            self.here, self.known = (z, self.cometric.follow(z, self.theta)), coordinates.copy()
+        return self.here
+
     def velocity(self, coordinates: FloatArray) -> FloatArray:
-        z = self._on_image(coordinates)
-        theta = self.cometric.follow(z, self.theta)
+        z, theta = self._follow(coordinates)
         gradient = as_gradient(self.loss.gradient(z, theta), self.loss, z.shape)
         return -np.ravel(self.cometric.apply(z, gradient, near=theta))
 
@@ -53,14 +59,14 @@ class _FullState(TrainingState):
     def settle(self, coordinates: FloatArray) -> FloatArray:
         # Signs are handed on from step to step: from one kept time to the next they may well turn,
         # and the stages of a step that is given up lead astray.
-        self.theta = self.cometric.follow(self._on_image(coordinates), self.theta)
+        self.theta = self._follow(coordinates)[1]
         return coordinates
 
     def memory(self) -> Memory:
         return {"theta": self.theta}
 
     def restore(self, memory: Memory) -> None:
-        self.theta = memory["theta"]
+        self.theta, self.known = memory["theta"], np.empty(0)
 
 
 class _BasisState(TrainingState):

@@ -10,7 +10,7 @@ import autograd
 import numpy as np
 
 from liftflow.architectures import Architecture
-from liftflow.architectures.base import watched
+from liftflow.architectures.maps import watched
 from liftflow.doors import Guarded
 from liftflow.errors import InputError, LiftflowError, NotDifferentiableError, ShapeError
 from liftflow.linalg import over_batch
@@ -162,8 +162,8 @@ class FunctionLoss(Loss):
         """Evaluate ∇ℓ(θ) = ∂φ(θ)ᵀ∇f(φ(θ))."""
         as_instance(architecture, Architecture, "architecture")
         theta = as_array(theta, "theta", (architecture.dim,), differentiable=False)
-        parent = super().parameter_gradient
-        return over_batch(lambda t: parent(t, architecture), [theta], [1])
+        phi = architecture.phi
+        return over_batch(lambda t: phi.vjp(t, self.gradient(phi(t))), [theta], [1])
 
 
 def loss_from_function(function: Callable[[Any], Any]) -> FunctionLoss:

@@ -7,7 +7,7 @@ from scipy.special import log_softmax, softmax
 
 from liftflow.architectures import Architecture, ReLUNetwork
 from liftflow.errors import DataError, InputError, ShapeError
-from liftflow.linalg import over_batch
+from liftflow.linalg import ROUNDING, over_batch
 from liftflow.losses.base import Loss
 from liftflow.typing import (
     Covector,
@@ -200,13 +200,16 @@ class NetworkLoss(Loss):
 
     def _path_nodes(self, z: FloatArray, near: Any) -> FloatArray:
         """Factor of every node on every sample along a path: inputs and 0/1 activations."""
-        theta = self.network.image_representative(z)
+        network = self.network
         if near is not None:
-            shape = (self.network.dim,)
-            near = as_array(near, "near", shape, batch=False, differentiable=False)
-            theta = self.network.recover(
-                self.network.lift(theta), self.network.conservation_laws(near), near=near
-            )
+            near = as_array(near, "near", (network.dim,), batch=False, differentiable=False)
+        # A flow hands on the very parameter that it recovered from z.
+        theta = near
+        if near is None or not np.all(np.abs(network.phi(near) - z) <= ROUNDING * np.abs(z)):
+            theta = network.image_representative(z)
+            if near is not None:
+                laws = network.conservation_laws(near)
+                theta = network.recover(network.lift(theta), laws, near=near)
         values = self.network.activations(theta, self.inputs)
         hidden = self.network.dag.hidden_nodes
         values[:, hidden] = values[:, hidden] > 0

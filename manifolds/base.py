@@ -26,6 +26,7 @@ from liftflow.typing import (
     Lifted,
     Matrix,
     OneTheta,
+    Point,
     Rng,
     Scalars,
     States,
@@ -68,19 +69,19 @@ class InducedMetric(HorizontalMetric):
 
     # How this metric lies below the parameters: it is theirs.
 
-    def _point_above(self, point: FloatArray, near: FloatArray | None = None) -> FloatArray:
+    def _point_above(self, point: FloatArray, near: FloatArray | None = None) -> Theta:
         return point
 
-    def _vector_above(self, theta: FloatArray, vector: FloatArray) -> FloatArray:
+    def _vector_above(self, theta: FloatArray, vector: FloatArray) -> Tangent:
         return self._space.to_tangent(vector, theta)
 
-    def _point_below(self, theta: FloatArray) -> FloatArray:
+    def _point_below(self, theta: FloatArray) -> Point:
         return self._space.projection(theta)
 
-    def _vector_below(self, theta: FloatArray, vector: FloatArray) -> FloatArray:
+    def _vector_below(self, theta: FloatArray, vector: FloatArray) -> Tangent:
         return vector
 
-    def _covector_below(self, theta: FloatArray, vector: FloatArray) -> FloatArray:
+    def _covector_below(self, theta: FloatArray, vector: FloatArray) -> Tangent:
         return vector
 
     def _connect(self, start: FloatArray, target: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -216,7 +217,7 @@ class InvariantSet(RandomVectors, LevelSet):
         return np.all(np.abs(self.tangent_submersion(vector, base_point)) <= atol * sizes, axis=-1)
 
     @cached_property
-    def _laws_size0(self) -> FloatArray:
+    def _laws_size0(self) -> Laws:
         return self.architecture.laws_size(self.theta0)
 
     def to_tangent(self, vector: Tangent, base_point: Theta) -> Tangent:

@@ -60,7 +60,7 @@ class HorizontalAligner(AlignerAlgorithm):
             No such geodesic was found.
         """
 
-        def one(point: FloatArray, base_point: FloatArray) -> FloatArray:
+        def one(point: FloatArray, base_point: FloatArray) -> Theta:
             close = self.solver.architecture.align(point, base_point)
             return self.solver.end(base_point, self.solver.connect(base_point, close))
 
@@ -88,7 +88,7 @@ class LiftBundle(FiberBundle):
 
     @property
     def _architecture(self) -> Architecture:
-        return self._total_space.architecture
+        return architecture_of(self._total_space, "total_space")
 
     def riemannian_submersion(self, point: Theta) -> Lifted:
         """Evaluate the lift φ."""

@@ -156,7 +156,7 @@ class Cometric(Guarded, ABC):
     @property
     def lifted_shape(self) -> tuple[int, ...]:
         """Shape of z."""
-        return self.architecture.lifted_shape
+        return tuple(self.architecture.lifted_shape)
 
     def _lifted(self, lifted: Lifted, name: str, differentiable: bool = True) -> Lifted:
         return as_array(lifted, name, self.lifted_shape, differentiable=differentiable)

@@ -1,5 +1,6 @@
 """Distances that are known exactly, without a geodesic to follow."""
 
+import math
 import warnings
 from collections.abc import Callable
 from itertools import pairwise
@@ -58,11 +59,11 @@ def line_distance(cometric: Callable[[float], float], start: float, end: float) 
     """
 
     def speed(z: float) -> float:
-        return cometric(z) ** 0.5
+        return math.sqrt(cometric(z))
 
     def within(sign: float, log: float, growth: float) -> float:
         def integrand(rise: float) -> float:
-            size = np.exp(log + rise)
+            size = math.exp(log + rise)
             return size / speed(sign * size)
 
         return _integral(integrand, 0.0, growth)
@@ -122,7 +123,7 @@ def chain_distance(gaps: FloatArray, start: float, end: float) -> float:
     def within(sign: float, log: float, growth: float) -> float:
         def integrand(rise: float) -> float:
             w = root(log + rise)
-            return w / np.sqrt(total(w))
+            return w / math.sqrt(total(w))
 
         return _integral(integrand, 0.0, growth)
 

@@ -19,12 +19,11 @@ _MAX_STEPS = 200
 def is_parted(network: ReLUNetwork, theta: OneTheta) -> bool:
     """Whether a weight between hidden nodes is far larger than what ties them to the ends."""
     channels, sizes = network.channels, np.abs(theta)
-    inner = sizes[np.diff(channels.exponents.indptr) > 1]
-    largest = np.max(inner, initial=0.0)
-    if not largest > _PARTED * np.min(sizes):
+    if not sizes.max() > _PARTED * sizes.min():
         return False
+    inner = sizes[np.diff(channels.exponents.indptr) > 1]
     ties = sizes[channels.strongest_anchors(theta).edges]
-    return bool(largest > _PARTED * np.min(ties))
+    return bool(np.max(inner, initial=0.0) > _PARTED * np.min(ties, initial=np.inf))
 
 
 class Forest:

@@ -163,7 +163,7 @@ class GeodesicSolver(Guarded):
 
         evaluations = 0
 
-        def derivative(at: float, state: FloatArray) -> FloatArray:
+        def derivative(at: float, state: FloatArray) -> OneTangent:
             nonlocal evaluations
             evaluations += 1
             if evaluations > self.max_steps:
@@ -242,26 +242,26 @@ class GeodesicSolver(Guarded):
                 failures.append(error)
         raise failures[0]
 
-    def _guess(self, theta: FloatArray, target: FloatArray) -> FloatArray:
+    def _guess(self, theta: FloatArray, target: FloatArray) -> OneTangent:
         try:
             return self._broyden(theta, target, self._chord(theta, target))
         except (GeodesicError, *_SINGULAR):
             return self._hybrid(theta, target, self._shortened(theta, target))
 
-    def _refine(self, theta: FloatArray, target: FloatArray, velocity: FloatArray) -> FloatArray:
+    def _refine(self, theta: FloatArray, target: FloatArray, velocity: FloatArray) -> OneTangent:
         try:
             return self._broyden(theta, target, velocity)
         except (GeodesicError, *_SINGULAR):
             return self._hybrid(theta, target, velocity)
 
-    def _chord(self, theta: FloatArray, target: FloatArray) -> FloatArray:
+    def _chord(self, theta: FloatArray, target: FloatArray) -> OneTangent:
         """Horizontal part of the chord, of the chord's length."""
         chord = target - theta
         velocity = self.spaces._project(theta, chord)
         size = np.linalg.norm(velocity)
         return velocity * (np.linalg.norm(chord) / size) if size else velocity
 
-    def _shortened(self, theta: FloatArray, target: FloatArray) -> FloatArray:
+    def _shortened(self, theta: FloatArray, target: FloatArray) -> OneTangent:
         """Initial velocity of a broken line, shortened by moving its corners between neighbours.
 
         It is refined as it gets shorter, and its end moves in the fibre of the target.
@@ -291,7 +291,7 @@ class GeodesicSolver(Guarded):
 
     def _accept(
         self, theta: FloatArray, target: FloatArray, velocity: FloatArray, gap: float
-    ) -> FloatArray:
+    ) -> OneTangent:
         tolerance = self._tolerance(theta)
         if not gap <= 10 * tolerance:
             raise GeodesicError(
@@ -305,7 +305,7 @@ class GeodesicSolver(Guarded):
     def _tolerance(self, theta: FloatArray) -> float:
         return 10 * self.rtol * float(np.linalg.norm(theta))
 
-    def _broyden(self, theta: FloatArray, target: FloatArray, guess: FloatArray) -> FloatArray:
+    def _broyden(self, theta: FloatArray, target: FloatArray, guess: FloatArray) -> OneTangent:
         """Solve from the identity as the Jacobian, which it is to second order in the distance."""
         gaps: list[float] = []
 
@@ -322,7 +322,7 @@ class GeodesicSolver(Guarded):
             found = root(miss, guess, method="broyden1", options=options)
         return self._accept(theta, target, found.x, gaps[-1])
 
-    def _hybrid(self, theta: FloatArray, target: FloatArray, guess: FloatArray) -> FloatArray:
+    def _hybrid(self, theta: FloatArray, target: FloatArray, guess: FloatArray) -> OneTangent:
         """Solve with a Jacobian by differences, one geodesic per parameter, in trust regions."""
 
         def miss(velocity: FloatArray) -> FloatArray:

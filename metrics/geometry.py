@@ -25,13 +25,13 @@ from liftflow.typing import (
     Symbols,
     Tangent,
     TangentVec,
+    Theta,
     as_array,
     refuse_beyond,
 )
 
 
-@primitive
-def _squared_dist(point_a: FloatArray, point_b: FloatArray, metric: "HorizontalMetric") -> Scalars:
+def _squared_dists(point_a: FloatArray, point_b: FloatArray, metric: "HorizontalMetric") -> Scalars:
     return metric._over_points(metric._one_squared_dist, [point_a, point_b], ())
 
 
@@ -43,6 +43,7 @@ def _pull_squared_dist(
     return lambda g: np.reshape(g, np.shape(ans) + (1,) * metric._ndim) * gradient
 
 
+_squared_dist = primitive(_squared_dists)
 defvjp(
     _squared_dist,
     _pull_squared_dist,
@@ -77,23 +78,23 @@ class HorizontalMetric(RiemannianMetric):
     # How the metric lies below the parameters; items without leading axes.
 
     @abstractmethod
-    def _point_above(self, point: FloatArray, near: FloatArray | None = None) -> FloatArray:
+    def _point_above(self, point: FloatArray, near: FloatArray | None = None) -> Theta:
         """A parameter of the invariant set over a point, found from another where it matters."""
 
     @abstractmethod
-    def _vector_above(self, theta: FloatArray, vector: FloatArray) -> FloatArray:
+    def _vector_above(self, theta: FloatArray, vector: FloatArray) -> Tangent:
         """Horizontal lift of a tangent vector to θ."""
 
     @abstractmethod
-    def _point_below(self, theta: FloatArray) -> FloatArray:
+    def _point_below(self, theta: FloatArray) -> Point:
         """The point below a parameter."""
 
     @abstractmethod
-    def _vector_below(self, theta: FloatArray, vector: FloatArray) -> FloatArray:
+    def _vector_below(self, theta: FloatArray, vector: FloatArray) -> TangentVec:
         """Push a velocity of θ down."""
 
     @abstractmethod
-    def _covector_below(self, theta: FloatArray, vector: FloatArray) -> FloatArray:
+    def _covector_below(self, theta: FloatArray, vector: FloatArray) -> TangentVec:
         """The covector ⟨·, v⟩ of a pushed-down horizontal velocity v."""
 
     def _parts(self, vector: FloatArray) -> list[FloatArray]:
@@ -130,7 +131,7 @@ class HorizontalMetric(RiemannianMetric):
         theta = self._point_above(point)
         return [theta, *[self._lift_vector(theta, vector) for vector in vectors]]
 
-    def _lift_vector(self, theta: FloatArray, vector: FloatArray) -> FloatArray:
+    def _lift_vector(self, theta: FloatArray, vector: FloatArray) -> Tangent:
         largest = np.max(np.abs(vector), initial=0.0)
         unit = vector / (largest or 1.0)  # whose squares neither under- nor overflow
         above = self._vector_above(theta, unit)
@@ -162,7 +163,7 @@ class HorizontalMetric(RiemannianMetric):
             ``tangent_vec`` is not tangent.
         """
 
-        def one(vector: FloatArray, point: FloatArray) -> FloatArray:
+        def one(vector: FloatArray, point: FloatArray) -> TangentVec:
             return self._point_below(self.solver.end(*self._lift(point, vector)))
 
         return self._over_points(one, [tangent_vec, base_point])
@@ -181,7 +182,7 @@ class HorizontalMetric(RiemannianMetric):
             None was found.
         """
 
-        def one(target: FloatArray, start: FloatArray) -> FloatArray:
+        def one(target: FloatArray, start: FloatArray) -> TangentVec:
             return self._vector_below(*self._connect(start, target))
 
         return self._over_points(one, [point, base_point])
@@ -227,7 +228,7 @@ class HorizontalMetric(RiemannianMetric):
         def path(t: OnTimes) -> Point:
             times = np.atleast_1d(as_array(t, "t", differentiable=False))
 
-            def one(vector: FloatArray, point: FloatArray) -> FloatArray:
+            def one(vector: FloatArray, point: FloatArray) -> TangentVec:
                 above = self.solver.path(*self._lift(point, vector))(times)
                 return np.stack([self._point_below(theta) for theta in above])
 
@@ -265,7 +266,7 @@ class HorizontalMetric(RiemannianMetric):
         """The distance where a formula is known for it."""
         return None
 
-    def _one_covector_log(self, start: FloatArray, target: FloatArray) -> FloatArray:
+    def _one_covector_log(self, start: FloatArray, target: FloatArray) -> TangentVec:
         return self._covector_below(*self._connect(start, target))
 
     def parallel_transport(
@@ -293,11 +294,11 @@ class HorizontalMetric(RiemannianMetric):
                 + ("neither" if direction is None else "both")
             )
 
-        def along(vector: FloatArray, point: FloatArray, course: FloatArray) -> FloatArray:
+        def along(vector: FloatArray, point: FloatArray, course: FloatArray) -> TangentVec:
             theta, passenger, velocity = self._lift(point, vector, course)
             return self._vector_below(*self.solver.transport(theta, velocity, passenger))
 
-        def towards(vector: FloatArray, point: FloatArray, target: FloatArray) -> FloatArray:
+        def towards(vector: FloatArray, point: FloatArray, target: FloatArray) -> TangentVec:
             theta, velocity = self._connect(point, target)
             passenger = self._lift_vector(theta, vector)
             return self._vector_below(*self.solver.transport(theta, velocity, passenger))
@@ -330,7 +331,7 @@ class HorizontalMetric(RiemannianMetric):
     ) -> TangentVec:
         r"""Riemannian curvature R(a, b)c, with R(X, Y) = ∇_X ∇_Y − ∇_Y ∇_X − ∇_[X, Y]."""
 
-        def one(a: FloatArray, b: FloatArray, c: FloatArray, point: FloatArray) -> FloatArray:
+        def one(a: FloatArray, b: FloatArray, c: FloatArray, point: FloatArray) -> TangentVec:
             theta, a, b, c = self._lift(point, a, b, c)
             basis, form = self._basis(theta), partial(self._form, theta)
             twist = form(a, b) - form(b, a)
@@ -367,7 +368,7 @@ class HorizontalMetric(RiemannianMetric):
         Ric(ζ, η) = ζᵀ ricci η for tangent vectors; zero off the tangent space.
         """
 
-        def one(point: FloatArray) -> FloatArray:
+        def one(point: FloatArray) -> LiftedMatrix:
             theta, basis, matrix = self._ricci(point)
             forms = [self._covector_below(theta, vector).ravel() for vector in basis]
             return np.transpose(forms) @ matrix @ forms
@@ -448,7 +449,7 @@ class IntrinsicMetric(HorizontalMetric):
 
     # How this metric lies below the parameters.
 
-    def _point_above(self, point: FloatArray, near: FloatArray | None = None) -> FloatArray:
+    def _point_above(self, point: FloatArray, near: FloatArray | None = None) -> Theta:
         theta = self.cometric.point(point, near=near)
         gap, size = lengths((self._point_below(theta) - point).ravel()), lengths(point.ravel())
         if gap > TANGENT_RTOL * size:
@@ -459,16 +460,16 @@ class IntrinsicMetric(HorizontalMetric):
             )
         return theta
 
-    def _vector_above(self, theta: FloatArray, vector: FloatArray) -> FloatArray:
+    def _vector_above(self, theta: FloatArray, vector: FloatArray) -> Tangent:
         return self.cometric.horizontal_lift(self._point_below(theta), vector, theta=theta)
 
-    def _point_below(self, theta: FloatArray) -> FloatArray:
+    def _point_below(self, theta: FloatArray) -> Point:
         return self.cometric.architecture.lift(theta)
 
-    def _vector_below(self, theta: FloatArray, vector: FloatArray) -> FloatArray:
+    def _vector_below(self, theta: FloatArray, vector: FloatArray) -> TangentVec:
         return self.cometric.architecture.lift_jvp(theta, vector)
 
-    def _covector_below(self, theta: FloatArray, vector: FloatArray) -> FloatArray:
+    def _covector_below(self, theta: FloatArray, vector: FloatArray) -> TangentVec:
         return self.cometric.solve(self._point_below(theta), self._vector_below(theta, vector))
 
     def _parts(self, vector: FloatArray) -> list[FloatArray]:

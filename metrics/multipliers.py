@@ -41,6 +41,10 @@ class Multiplier(Guarded, ABC):
         left = _values(left)
         return self.pair(left, 0.0 * left)
 
+    def table(self, singular: Scalars) -> Scalars:
+        """Evaluate m for all pairs of singular values of one matrix, those along the last axis."""
+        return self.pair(singular[..., :, None], singular[..., None, :])
+
     @property
     def chain_gaps(self) -> FloatArray | None:
         """Constants d_i of a chain of weights, θ_i² = w² + d_i, with this m(|z|, |z|) if any."""
@@ -124,30 +128,35 @@ class DeepMultiplier(Multiplier):
 
     def _squares(self, singular: Scalars) -> OnLayers:
         """Squared singular values of the layers, shape=[..., L]."""
+        singular = _values(singular)
         return layer_squares(self.shifts + 0.0 * singular[..., None], singular)
 
-    def _alphas(self, singular: Scalars) -> OnLayers:
-        squares = self._squares(singular)
+    def _alphas(self, squares: OnLayers) -> OnLayers:
         products = [gs.ones_like(squares[..., 0])]
         for i in range(len(self.shifts) - 1, 0, -1):
             products.append(products[-1] * squares[..., i])
         return gs.stack(products[::-1], axis=-1)
 
-    def _betas(self, singular: Scalars) -> OnLayers:
-        squares = self._squares(singular)
+    def _betas(self, squares: OnLayers) -> OnLayers:
         products = [gs.ones_like(squares[..., 0])]
         for i in range(len(self.shifts) - 1):
             products.append(products[-1] * squares[..., i])
         return gs.stack(products, axis=-1)
 
     def pair(self, left: Scalars, right: Scalars) -> Scalars:
-        return gs.sum(self._alphas(_values(left)) * self._betas(_values(right)), axis=-1)
+        alphas, betas = self._alphas(self._squares(left)), self._betas(self._squares(right))
+        return gs.sum(alphas * betas, axis=-1)
+
+    def table(self, singular: Scalars) -> Scalars:
+        squares = self._squares(singular)  # once for all pairs
+        alphas, betas = self._alphas(squares), self._betas(squares)
+        return gs.sum(alphas[..., :, None, :] * betas[..., None, :, :], axis=-1)
 
     def hidden_left(self, right: Scalars) -> Scalars:
-        return gs.sum(self.left * self._betas(_values(right)), axis=-1)
+        return gs.sum(self.left * self._betas(self._squares(right)), axis=-1)
 
     def hidden_right(self, left: Scalars) -> Scalars:
-        return gs.sum(self._alphas(_values(left)) * self.right, axis=-1)
+        return gs.sum(self._alphas(self._squares(left)) * self.right, axis=-1)
 
 
 class LogarithmicMeanMultiplier(Multiplier):

@@ -61,7 +61,7 @@ class PathCometric(RecoveredCometric):
         theta = super().point(z, near=near)
         return over_batch(self._settled, [theta], [1])
 
-    def _settled(self, theta: FloatArray) -> FloatArray:
+    def _settled(self, theta: FloatArray) -> OneTheta:
         """Recover what rounding errors of the laws hide where the sizes of weights part."""
         if not is_parted(self.architecture, theta):
             return theta

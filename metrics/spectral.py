@@ -43,10 +43,9 @@ def _frames(z: FloatArray, rank: int) -> tuple[FloatArray, FloatArray, FloatArra
     return left[..., :rank], singular[..., :rank], np.swapaxes(right_t, -1, -2)[..., :rank]
 
 
-@primitive
-def _spectral_apply(
+def _apply_in_frames(
     z: FloatArray, form: FloatArray, cometric: "SpectralCometric", power: float
-) -> FloatArray:
+) -> LiftedTangent:
     """P (m^power ∘ (PᵀGQ)) Qᵀ, plus the parts in ker Zᵀ and ker Z; their corner is dropped."""
     multiplier, rank = cometric.multiplier, cometric.rank
     left, singular, right = _frames(z, rank)
@@ -55,7 +54,7 @@ def _spectral_apply(
     rows, columns = z.shape[-2:]
     half, other_half = form @ right, left_t @ form
     inside = left_t @ half
-    table = multiplier.pair(singular[..., :, None], singular[..., None, :]) ** power
+    table = multiplier.table(singular) ** power
     image = left @ (table * inside) @ right_t
     if rows > rank:
         scale = multiplier.hidden_left(singular)[..., None, :] ** power
@@ -75,7 +74,7 @@ def _table(
 ) -> FloatArray:
     """m^power for all pairs of left and right directions, hidden ones last."""
     rank, table = singular.size, np.zeros(shape)
-    table[:rank, :rank] = multiplier.pair(singular[:, None], singular[None, :]) ** power
+    table[:rank, :rank] = multiplier.table(singular) ** power
     if shape[0] > rank:
         table[rank:, :rank] = multiplier.hidden_left(singular) ** power
     if shape[1] > rank:
@@ -90,7 +89,7 @@ def _contract(
     values: FloatArray,
     inside: Callable[[Scalars, Scalars], Scalars],
     edge: Callable[[Scalars], Scalars],
-) -> FloatArray:
+) -> LiftedTangent:
     """Contract the divided differences of the table in its first argument with two matrices.
 
     Entry (i, j) is Σ_l outer_il (m_jl − m_il)/(σ_j − σ_i) inner_jl. Where σ_i and σ_j are close
@@ -118,17 +117,17 @@ def _contract(
 
 def _pull_z(
     ans: FloatArray, z: FloatArray, form: FloatArray, cometric: "SpectralCometric", power: float
-) -> Callable[[FloatArray], FloatArray]:
+) -> Callable[[LiftedTangent], Lifted]:
     """Pull back to z by divided differences (Daleckii–Krein): no NaN at equal singular values."""
     multiplier, rank = cometric.multiplier, cometric.rank
 
-    def pull(cotangent: FloatArray) -> FloatArray:
+    def pull(cotangent: LiftedTangent) -> Lifted:
         arrays = [
             as_array(array, "the derivative of K(z)", differentiable=False)
             for array in (z, form, cotangent)
         ]
 
-        def one(z: FloatArray, form: FloatArray, cotangent: FloatArray) -> FloatArray:
+        def one(z: FloatArray, form: FloatArray, cotangent: FloatArray) -> LiftedTangent:
             left, singular, right_t = np.linalg.svd(z)
             values = singular[:rank]
             table = _table(multiplier, values, z.shape, power)
@@ -162,12 +161,13 @@ def _pull_z(
     return pull
 
 
-def _share(own: FloatArray, other: FloatArray) -> FloatArray:
+def _share(own: FloatArray, other: FloatArray) -> Scalars:
     """Quotient own / (own + other), one half where both are zero."""
     total = own + other
     return np.divide(own, total, out=np.full(total.shape, 0.5), where=total > 0)
 
 
+_spectral_apply = primitive(_apply_in_frames)
 defvjp(
     _spectral_apply,
     _pull_z,
@@ -177,8 +177,7 @@ defvjp(
 )
 
 
-@primitive
-def _singular_values(z: Lifted) -> Scalars:
+def _singular(z: Lifted) -> Scalars:
     return np.linalg.svd(z, compute_uv=False)
 
 
@@ -192,6 +191,7 @@ def _pull_singular(ans: Scalars, z: Lifted) -> Callable[[Scalars], Lifted]:
     return pull
 
 
+_singular_values = primitive(_singular)
 defvjp(_singular_values, _pull_singular)
 
 
@@ -279,7 +279,7 @@ class SpectralCometric(Cometric):
         """Entries of m with their multiplicities, shape=[..., rank * (n + m - rank)]."""
         rows, columns = self.lifted_shape
         lead = singular.shape[:-1]
-        inside = self.multiplier.pair(singular[..., :, None], singular[..., None, :])
+        inside = self.multiplier.table(singular)
         parts = [gs.reshape(inside, (*lead, self.rank**2))]
         if rows > self.rank:
             parts += [self.multiplier.hidden_left(singular)] * (rows - self.rank)

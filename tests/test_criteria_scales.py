@@ -18,7 +18,7 @@ from liftflow.criteria import (
     metric_property,
     recoverability,
 )
-from liftflow.criteria.fields import Arithmetic, exact_fields
+from liftflow.criteria.fields import Arithmetic, gradient_fields
 from liftflow.criteria.precise import (
     BITS,
     NEAR,
@@ -102,7 +102,7 @@ def test_rescaling_the_units_changes_no_verdict(widths, rng):
 def exact_dimension(network, theta, rng):
     """Dimension of the Lie algebra at the very θ, whose entries are dyadic, over a prime field."""
     prime = 2**31 - 1
-    fields = exact_fields(network, Arithmetic(prime))
+    fields = gradient_fields(network, Arithmetic(prime))
     ratios = [float(entry).as_integer_ratio() for entry in fields.point(theta)]
     point = np.array([over * pow(under, -1, prime) % prime for over, under in ratios])
     rows, count = [], network.dim + 6

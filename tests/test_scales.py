@@ -3,6 +3,7 @@
 import math
 from fractions import Fraction
 
+import mpmath
 import numpy as np
 import pytest
 from mpmath import matrix as mp_matrix
@@ -266,6 +267,68 @@ def test_norms_where_lifts_in_a_chart_are_long(logs):
     above = chart.lift_tangent(theta, tangent[network.path_numbers(chart)])  # the control
     assert np.linalg.norm(network.lift_jvp(theta, above) - tangent) < 1e-9 * np.linalg.norm(tangent)
     assert np.linalg.norm(above) > 1e3 * size
+
+
+def exact_lift(network, theta, form):
+    """Return a horizontal velocity ∂φᵀg, its push-forward and its length, in 60 digits."""
+    with mpmath.workdps(60):
+        numbers = [mpmath.mpf(value) for value in theta.tolist()]
+        jacobian = mpmath.zeros(network.n_paths, network.dim)
+        for path, edges in enumerate(network.path_incidence.tolil().rows):
+            for edge in edges:
+                others = [numbers[other] for other in edges if other != edge]
+                jacobian[path, edge] = mpmath.fprod(others)
+        velocity = jacobian.T * mpmath.matrix(form.tolist())
+        tangent = np.array((jacobian * velocity).tolist(), dtype=float).ravel()
+        return (
+            np.array(velocity.tolist(), dtype=float).ravel(),
+            tangent,
+            float(mpmath.norm(velocity) ** 2),
+        )
+
+
+PATTERNS = [(1, -1, 1, 0.5), (1, 1, -1, -1), (-1, -1, 1, 1), (1, -1, 0, 0), (1, 1, 1, 1)]
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("widths", [[2, 2, 2, 2], [3, 2, 2, 1]])
+def test_products_of_rescaled_neurons_are_right_or_refused(pattern, widths):
+    network, rng = ReLUNetwork.from_widths(widths), np.random.default_rng(0)
+    right = []
+    for factor in (2.0, 5.0, 8.0, 10.0, 12.0, 15.0, 20.0):
+        theta = network.rescale(network.random_point(rng=0), factor * np.array(pattern))
+        metric, z = InvariantSet(network, theta).image().metric, network.lift(theta)
+        first, one, square = exact_lift(network, theta, rng.standard_normal(network.n_paths))
+        second, other, own = exact_lift(network, theta, rng.standard_normal(network.n_paths))
+        try:
+            got = metric.squared_norm(one, z), metric.squared_norm(other, z)
+            product = metric.inner_product(one, other, z)
+        except (NotTangentError, NotRecoverableError) as error:
+            told = "the sizes of the weights part so far", "nothing beside the others"
+            assert any(reason in str(error) for reason in told)
+            continue
+        assert_allclose(got, [square, own], rtol=1e-8)
+        assert_allclose(product, first @ second, rtol=0, atol=1e-8 * np.sqrt(square * own))
+        right.append(factor)
+        # The control: the Laplacian alone.
+        if pattern == (1, -1, 1, 0.5) and widths == [2, 2, 2, 2] and factor == 12.0:
+            chart = network.basis_chart(theta)
+            above = chart.lift_tangent(theta, one[network.path_numbers(chart)])
+            for _ in range(3):
+                above = network.project_to_tangent(theta, above)
+            assert abs(np.linalg.norm(above) / np.sqrt(square) - 1) > 1e-2
+    assert {2.0, 5.0} <= set(right)
+    assert pattern != (1, -1, 1, 0.5) or 12.0 in right or widths != [2, 2, 2, 2]
+
+
+def test_laws_that_drown_in_rounding_are_taken_from_theta0(rng):
+    network = ReLUNetwork.from_widths([2, 2, 2, 2])
+    theta = network.rescale(network.random_point(rng=0), 5.0 * np.array([-1, -1, 1, 1]))
+    cometric, z = PathCometric(network, theta), network.lift(theta)
+    for near in (None, network.rescale(theta, 0.3 * rng.standard_normal(4))):
+        assert_allclose(cometric.point(z, near=near), theta, rtol=1e-13)
+    found = network.recover(z, cometric.laws, near=theta)  # the control
+    assert np.max(np.abs(found / theta - 1)) > 1e-5
 
 
 def test_weights_of_very_different_sizes_are_not_called_zero():

@@ -6,7 +6,7 @@ from small_networks import crossing_problem
 
 from liftflow import InvariantSet, NetworkLoss, ReLUNetwork
 from liftflow.architectures import relu
-from liftflow.architectures.paths import follow_signs
+from liftflow.architectures.signs import follow_signs
 from liftflow.flows import IntrinsicFlow, ParameterFlow
 
 RTOL = 1e-4
@@ -27,14 +27,14 @@ DATA = """
 SEEDS = [int(seed) for seed in (BOWLS + DATA).split()]
 
 
-def in_weights_alone(dag, theta, near):
+def in_weights_alone(channels, theta, near):
     """Flip hidden nodes so that their in-weights point the same way as those of ``near``: wrong."""
-    signs = np.ones(dag.n_hidden + 1)
-    for hidden, edges in zip(dag.hidden_generations, dag.channels.into, strict=True):
-        overlap = signs[dag.tail_hidden[edges]] * (theta * near)[edges]
-        total = np.bincount(dag.head_hidden[edges] - hidden[0], overlap)
+    signs = np.ones(channels.n_channels + 1)
+    for hidden, edges in zip(channels.stages, channels.into, strict=True):
+        overlap = signs[channels.tails[edges]] * (theta * near)[edges]
+        total = np.bincount(channels.heads[edges] - hidden[0], overlap)
         signs[hidden] = np.where(total < 0, -1.0, 1.0)
-    return theta * signs[dag.head_hidden] * signs[dag.tail_hidden]
+    return theta * signs[channels.heads] * signs[channels.tails]
 
 
 def distances(seed, modes=MODES):
@@ -100,7 +100,7 @@ def test_the_signs_of_all_edges_are_found_again_after_any_flips(rng):
         signs = np.append(rng.choice([-1.0, 1.0], dag.n_hidden), 1.0)
         flipped = theta * signs[dag.tail_hidden] * signs[dag.head_hidden]
         np.testing.assert_array_equal(network.lift(flipped), network.lift(theta))
-        np.testing.assert_array_equal(follow_signs(dag, flipped, near), theta)
+        np.testing.assert_array_equal(follow_signs(dag.channels, flipped, near), theta)
         recovered = network.recover(
             network.lift(theta), network.conservation_laws(theta), near=near
         )

@@ -43,36 +43,7 @@ from liftflow.version import __version__ as __version__
 install()
 
 __all__ = [
-    "Architecture",
-    "Attention",
-    "Classification",
-    "Cometric",
-    "Comparison",
-    "DeepLinear",
-    "IntrinsicFlow",
-    "IntrinsicMetric",
-    "InvariantSet",
-    "LinearNeuralODE",
-    "Loss",
-    "NetworkLoss",
-    "ParameterFlow",
-    "ProductArchitecture",
-    "ReLUNetwork",
-    "RecoveredCometric",
-    "Sweep",
-    "Trajectory",
-    "TwoLayerLinear",
-    "classify",
-    "commuting",
-    "compare",
-    "count_conservation_laws",
-    "discover_laws",
-    "frobenius",
-    "intrinsic_cometric",
-    "kernel_inclusion",
-    "laws_complete",
-    "lie_algebra_dimension",
-    "loss_from_function",
-    "recoverability",
-    "sweep",
+    name
+    for name, thing in globals().items()
+    if getattr(thing, "__module__", "").startswith("liftflow.") and thing is not install
 ]

@@ -11,7 +11,7 @@ import numbers
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
-from functools import cache, partial, wraps
+from functools import cache, wraps
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin
@@ -101,7 +101,7 @@ def door(function: F) -> F:
                     raise CallError(f"{function.__qualname__}: {error}") from None
         owner, values = args[0] if is_method and args else None, list(args)
         if nowhere and "base_point" not in kwargs:
-            _refuse_nowhere(None, owner)
+            _refuse_nowhere(owner)
         for place, check in found:
             values[place] = check(values[place], owner)
         if kwargs:
@@ -253,17 +253,21 @@ def _check_of(parameter: inspect.Parameter, function: Callable[..., object]) -> 
     check = None if parameter.kind is parameter.VAR_KEYWORD else _check(kind, parameter.name)
     if check is None or parameter.default is not None:
         return check
-    by_none = _refuse_nowhere if kind is _Point and parameter.name == "base_point" else _as_it_is
-    return lambda value, owner: (by_none if value is None else check)(value, owner)
+    is_base = kind is _Point and parameter.name == "base_point"
+
+    def optional(value: object, owner: object) -> object:
+        if value is not None:
+            return check(value, owner)
+        if is_base:
+            _refuse_nowhere(owner)
+        return None
+
+    return optional
 
 
-def _refuse_nowhere(value: None, owner: object) -> None:
+def _refuse_nowhere(owner: object) -> None:
     if getattr(owner, "_varies", False):
         raise InputError("base_point is missing; the metric changes from point to point")
-
-
-def _as_it_is(value: object, owner: object) -> object:
-    return value
 
 
 def _check(kind: Any, name: str) -> Check | None:
@@ -277,12 +281,10 @@ def _check(kind: Any, name: str) -> Check | None:
         return lambda value, owner: _n_samples(value, name)
     if kind in (bool, int, float):
         return lambda value, owner: _number(value, name, kind)
-    if kind is NoneType:
-        return _as_it_is
     if origin is np.ndarray:
         return lambda value, owner: as_array(value, name)
     if origin in (Union, UnionType):
-        return partial(_one_of, name, [(part, _check(part, name)) for part in parts])
+        return _one_of(parts, name)
     if origin is Callable or kind is Callable:
         return lambda value, owner: as_function(value, name)
     if origin in (tuple, list, Sequence, Iterable, Collection):
@@ -343,20 +345,20 @@ def _number(value: Any, name: str, kind: type) -> Any:
     return number
 
 
-def _one_of(
-    name: str, choices: list[tuple[Any, Check | None]], value: object, owner: object
-) -> object:
-    problems = []
-    for kind, check in choices:
-        if kind is NoneType:
-            if value is None:
-                return value
-            continue
-        try:
-            return value if check is None else check(value, owner)
-        except InputError as error:
-            problems.append(error)
-    if len(problems) == 1:
-        raise problems[0]
-    kinds = [_NAMES.get(kind, getattr(kind, "__name__", str(kind))) for kind, _ in choices]
-    raise InputError(f"{name} must be {' or '.join(kinds)}, got {shown(value)}")
+def _one_of(kinds: tuple[Any, ...], name: str) -> Check:
+    checks = [_check(kind, name) for kind in kinds if kind is not NoneType]
+    wanted = (_NAMES.get(kind, getattr(kind, "__name__", str(kind))) for kind in kinds)
+    message = f"{name} must be {' or '.join(wanted)}, got"
+
+    def one_of(value: object, owner: object) -> object:
+        if value is None and NoneType in kinds:
+            return value
+        problems = []
+        for check in checks:
+            try:
+                return value if check is None else check(value, owner)
+            except InputError as error:
+                problems.append(error)
+        raise problems[0] if len(problems) == 1 else InputError(f"{message} {shown(value)}")
+
+    return one_of

@@ -127,15 +127,22 @@ def minimal_solution(operator: LinearOperator, right: FloatArray) -> FloatArray:
     return lsmr(operator, right, atol=1e-14, btol=1e-14, maxiter=10 * max(operator.shape))[0]
 
 
-@primitive
 def sparse_apply(values: FloatArray, matrix: csr_array) -> FloatArray:
     """Apply a constant sparse matrix along the last axis, differentiably."""
+    # What loops hand on passes by autograd.
+    return (_applied if type(values) is np.ndarray else _sparse_apply)(values, matrix)
+
+
+def _applied(values: FloatArray, matrix: csr_array) -> FloatArray:
+    if values.ndim == 1:
+        return matrix @ values
     flat = values.reshape(-1, matrix.shape[1])
     return np.ascontiguousarray((matrix @ flat.T).T).reshape(*values.shape[:-1], matrix.shape[0])
 
 
-defvjp(sparse_apply, lambda ans, values, matrix: lambda g: sparse_apply(g, matrix.T.tocsr()))
-defjvp(sparse_apply, lambda g, ans, values, matrix: sparse_apply(g, matrix))
+_sparse_apply = primitive(_applied)
+defvjp(_sparse_apply, lambda ans, values, matrix: lambda g: sparse_apply(g, matrix.T.tocsr()))
+defjvp(_sparse_apply, lambda g, ans, values, matrix: sparse_apply(g, matrix))
 
 
 @primitive

@@ -143,8 +143,8 @@ class Odds(nn.Module):
 
 def frozen_backbone():
     module = nn.Sequential(
-        nn.Linear(3, 5), nn.LeakyReLU(0.1), nn.Linear(5, 4), nn.LeakyReLU(0.1), nn.Linear(4, 3), nn.LeakyReLU(0.1),
-        nn.Linear(3, 2),
+        nn.Linear(3, 5), nn.LeakyReLU(0.1), nn.Linear(5, 4), nn.LeakyReLU(0.1),
+        nn.Linear(4, 3), nn.LeakyReLU(0.1), nn.Linear(3, 2),
     )  # fmt: skip
     for layer in module[:3]:
         layer.requires_grad_(False)
@@ -170,7 +170,8 @@ MODELS = {
     "VGG": lambda: (
         nn.Sequential(
             nn.Conv2d(1, 2, 3, padding=1), nn.LeakyReLU(0.1, inplace=True), nn.MaxPool2d(2),
-            nn.Conv2d(2, 3, 3, padding=1), nn.LeakyReLU(0.1, inplace=True), nn.MaxPool2d(2), nn.Flatten(),
+            nn.Conv2d(2, 3, 3, padding=1), nn.LeakyReLU(0.1, inplace=True), nn.MaxPool2d(2),
+            nn.Flatten(),
             nn.Linear(12, 3), nn.LeakyReLU(0.1), nn.Dropout(), nn.Linear(3, 2),
         ).eval(),
         (images(),),

@@ -133,7 +133,9 @@ def test_running_means_ground_their_channels():
 
 def test_what_cannot_be_read_is_named_with_what_to_do():
     module, x = Gated().double(), torch.randn(3, 3)
-    with pytest.raises(ArchitectureError, match=r"norm\.layer_norm .*opaque=\['norm\.layer_norm'\]"):
+    with pytest.raises(
+        ArchitectureError, match=r"norm\.layer_norm .*opaque=\['norm\.layer_norm'\]"
+    ):
         from_torch(module, x)
     for opaque in (["norm"], ["layer_norm"], ["norm.layer_norm"]):
         network, _ = from_torch(module, x, opaque=opaque)

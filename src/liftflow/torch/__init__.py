@@ -8,7 +8,7 @@ autograd, and :class:`LawMonitor` watches the laws of an ordinary training loop.
 from liftflow.errors import MissingExtraError
 
 try:
-    import torch.nn as _  # not torch alone: any folder of that name would do
+    import torch.nn as _  # noqa: F401 - not torch alone: any folder of that name would do
 except ImportError as error:
     raise MissingExtraError(
         "liftflow.torch needs PyTorch, which is not installed: pip install 'liftflow[torch]'"

@@ -120,7 +120,9 @@ def _by_runs(block: Block) -> Block:
         if 1 < length < size:
             shape = (*shape[:axis], size // length, length, *shape[axis + 1 :])
             tails, heads = (
-                np.expand_dims(e if e.shape[axis] == 1 else e.take(range(0, size, length), axis), axis + 1)
+                np.expand_dims(
+                    e if e.shape[axis] == 1 else e.take(range(0, size, length), axis), axis + 1
+                )
                 for e in (tails, heads)
             )
     return Block(block.start, shape, tails, heads)

@@ -205,7 +205,9 @@ class BlockGraph(ChannelGraph):
         result = np.empty((*lead, self.dim))
         for block in self.blocks:
             step = padded[..., block.heads] - padded[..., block.tails]
-            result[..., block.part] = np.broadcast_to(step, (*lead, *block.shape)).reshape(*lead, -1)
+            result[..., block.part] = np.broadcast_to(step, (*lead, *block.shape)).reshape(
+                *lead, -1
+            )
         return result
 
     def scaled(
@@ -243,7 +245,8 @@ class BlockGraph(ChannelGraph):
 
     def strongest_anchors(self, theta: FloatArray) -> SpanningTree:
         """Find the spanning tree of quotient and ground with the largest |θ_e|, unchecked."""
-        edges, tails, heads = (np.concatenate(parts) for parts in zip(*self._strong(theta)))
+        found = zip(*self._strong(theta), strict=True)
+        edges, tails, heads = (np.concatenate(parts) for parts in found)
         small = Incidence.__new__(Incidence)
         small.tails, small.heads = tails, heads
         small.n_channels, small.members = self.n_channels, self.members
@@ -295,7 +298,9 @@ class BlockLaws(ChannelLaws):
 
     def terms(self, theta: Theta, tangent: Tangent | None = None) -> Laws:
         other = theta if tangent is None else tangent
-        sizes = over_batch(lambda a, b: self.graph.at_ends(a, b)[:, 1].sum(0), [theta, other], [1, 1], self.shape)
+        sizes = over_batch(
+            lambda a, b: self.graph.at_ends(a, b)[:, 1].sum(0), [theta, other], [1, 1], self.shape
+        )
         return sizes if tangent is None else 2.0 * sizes
 
     def _sums(self, *values: FloatArray) -> FloatArray:

@@ -1,4 +1,4 @@
-"""Checks of an import on numbers: is the function invariant, and are the laws conserved?"""
+"""Checks of an import on numbers: the function is invariant and the laws are conserved."""
 
 import math
 from collections.abc import Hashable

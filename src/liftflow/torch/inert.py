@@ -105,7 +105,7 @@ class LinearAndSquare(SmoothMap):
         return laws[..., : self.size_squares], laws[..., self.size_squares :]
 
     def solve(self, theta: Theta, tangent: Laws) -> Tangent:
-        """Solve ∂h v = w for the shortest v: the two kinds of rows are orthogonal but for θ's own."""
+        """Solve ∂h v = w for the shortest v, first along the inert directions."""
 
         def one(point: FloatArray, speed: FloatArray) -> FloatArray:
             squares, linear = self.split(speed)

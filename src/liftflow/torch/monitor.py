@@ -182,9 +182,13 @@ class LawMonitor(Guarded):
         figure, axes = plt.subplots(figsize=(7.0, 4.0), layout="constrained")
         for layer, part in self.frame("layer").groupby("layer", sort=False):
             (line,) = axes.plot(part.step, part.drift, label=str(layer))
-            axes.plot(part.step, part.predicted, ":", color=line.get_color(), linewidth=3, alpha=0.5)
+            axes.plot(
+                part.step, part.predicted, ":", color=line.get_color(), linewidth=3, alpha=0.5
+            )
         axes.set(xlabel="step", ylabel="largest |h − h(θ₀)|", yscale="log")
-        axes.set_title("Drift of the laws, and its prediction (dotted)", loc="left", fontsize="medium")
+        axes.set_title(
+            "Drift of the laws, and its prediction (dotted)", loc="left", fontsize="medium"
+        )
         if len({layer for layer, _ in self.channels}) <= _MOST_LABELS:
             axes.legend(fontsize="small")
         axes.grid(alpha=0.3)

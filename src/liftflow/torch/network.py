@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,9 +11,8 @@ import torch
 from liftflow.architectures import Architecture, ChannelGraph
 from liftflow.architectures.maps import SmoothMap
 from liftflow.doors import door
-from liftflow.errors import ArchitectureError, InputError, NotRecoverableError
+from liftflow.errors import ArchitectureError, InputError
 from liftflow.linalg import lengths, over_batch
-from liftflow.metrics import RecoveredCometric, intrinsic_cometric
 from liftflow.torch import rules as _  # noqa: F401 - registers what operations do
 from liftflow.torch.assembly import channel_graph, inert_groups
 from liftflow.torch.certificate import Certificate, certify
@@ -22,15 +21,12 @@ from liftflow.torch.orbits import OrbitLift
 from liftflow.torch.trace import Reader
 from liftflow.torch.workbench import Workbench, as_inputs, in_double, same_randomness
 from liftflow.typing import (
-    Covector,
     FloatArray,
     Laws,
     Lifted,
-    LiftedTangent,
     OneTheta,
     OnHidden,
     Rng,
-    Tangent,
     Theta,
     as_array,
     as_ordered,
@@ -175,9 +171,7 @@ class TorchNetwork(Architecture):
         parts = np.split(theta, np.cumsum([math.prod(s) for s in self.block_shapes])[:-1])
         self._sizes = [float(lengths(part)) / math.sqrt(part.size) or 1.0 for part in parts]
         if certified:
-            self.certificate = certify(
-                bench, self.channels, self.inert, inputs, theta.copy()
-            )
+            self.certificate = certify(bench, self.channels, self.inert, inputs, theta.copy())
 
     def __repr__(self) -> str:
         """Say what it is in one line."""
@@ -267,6 +261,7 @@ class TorchNetwork(Architecture):
         max_steps : int
             Not used: the problem is convex and always solved.
         """
+
         def slide(point: FloatArray, values: FloatArray) -> FloatArray:
             squares, linear = np.split(values, [self.channels.n_channels])
             still = self.inert.spread(linear)
@@ -338,9 +333,6 @@ class TorchNetwork(Architecture):
         """Draw another point of the orbit, on another invariant set."""
         point = self._theta(theta, differentiable=False)
         lead = point.shape[:-1]
-        return self.rescale(point, 0.5 * as_rng(rng).standard_normal((*lead, self.channels.n_channels)))
-
-
-@intrinsic_cometric.register
-def _(architecture: TorchNetwork, theta0: Any, *, tolerance: float = 0.0) -> RecoveredCometric:
-    return RecoveredCometric(architecture, theta0)
+        return self.rescale(
+            point, 0.5 * as_rng(rng).standard_normal((*lead, self.channels.n_channels))
+        )

@@ -73,7 +73,12 @@ def _leaves(values: Any) -> list[Tensor]:
 
 @rule("pad")
 def pad(
-    reader: Reader, func: Any, result: Tensor, input: Tensor, pad: Any, mode: str = "constant",
+    reader: Reader,
+    func: Any,
+    result: Tensor,
+    input: Tensor,
+    pad: Any,
+    mode: str = "constant",
     value: float | None = None,
 ) -> None:
     """Pad the symbols; a constant that is not 0 is ground."""
@@ -90,7 +95,7 @@ def pad(
 
 @rule(
     *("relu", "leaky_relu", "abs", "absolute", "neg", "negative", "pos", "positive", "to"),
-    *( "double", "float", "half", "bfloat16"),
+    *("double", "float", "half", "bfloat16"),
     *("type", "type_as", "cpu", "requires_grad", "nan_to_num"),
 )
 def keep(reader: Reader, func: Any, result: Tensor, input: Tensor, *args: Any, **kw: Any) -> None:
@@ -108,8 +113,13 @@ def keep(reader: Reader, func: Any, result: Tensor, input: Tensor, *args: Any, *
 
 @rule("dropout", "dropout2d", "dropout3d", "feature_dropout")
 def dropout(
-    reader: Reader, func: Any, result: Tensor, input: Tensor, p: float = 0.5,
-    training: bool = True, inplace: bool = False,
+    reader: Reader,
+    func: Any,
+    result: Tensor,
+    input: Tensor,
+    p: float = 0.5,
+    training: bool = True,
+    inplace: bool = False,
 ) -> None:
     """Let the symbols be: whatever is dropped, the rest is scaled by a constant."""
     reader.drops_units |= training and p > 0
@@ -148,7 +158,12 @@ def merge(reader: Reader, func: Any, result: Tensor, one: Any, other: Any, **kwa
     symbols = torch.where(a == ZERO, b, a).expand(result.shape)
     both = [reader.biased.get(id(each), frozenset()) for each in (one, other)]
     plain = _name(func) == "add" and not kwargs and all(isinstance(e, Tensor) for e in (one, other))
-    if plain and one.shape == other.shape == result.shape and result is not one and both[0] | both[1]:
+    if (
+        plain
+        and one.shape == other.shape == result.shape
+        and result is not one
+        and both[0] | both[1]
+    ):
         reader.biased[id(result)] = both[0] | both[1]
     elif _name(func) == "add":
         for each in (one, other):
@@ -230,7 +245,12 @@ def resize(reader: Reader, func: Any, result: Tensor, input: Tensor, *a: Any, **
 
 @rule("mean", "sum", "amax", "amin", "norm", "vector_norm", "max", "min")
 def reduce(
-    reader: Reader, func: Any, result: Any, input: Tensor, dim: Any = None, keepdim: bool = False,
+    reader: Reader,
+    func: Any,
+    result: Any,
+    input: Tensor,
+    dim: Any = None,
+    keepdim: bool = False,
     **kwargs: Any,
 ) -> None:
     """Make what is summed up one channel."""
@@ -264,7 +284,11 @@ def _bias(reader: Reader, bias: Tensor | None, heads: IntArray, result: Tensor) 
 
 @rule("linear")
 def linear(
-    reader: Reader, func: Any, result: Tensor, input: Tensor, weight: Tensor,
+    reader: Reader,
+    func: Any,
+    result: Tensor,
+    input: Tensor,
+    weight: Tensor,
     bias: Tensor | None = None,
 ) -> None:
     """Lead from the channels of each row to new ones; rows that are alike share them."""
@@ -319,7 +343,12 @@ def _turned(reader: Reader, matrix: Tensor) -> Tensor:
 
 @rule("addmm", "addmv")
 def addmm(
-    reader: Reader, func: Any, result: Tensor, input: Tensor, one: Tensor, other: Tensor,
+    reader: Reader,
+    func: Any,
+    result: Tensor,
+    input: Tensor,
+    one: Tensor,
+    other: Tensor,
     **kwargs: Any,
 ) -> None:
     """Multiply and add."""
@@ -331,8 +360,15 @@ def addmm(
 def _convolution(n_axes: int) -> None:
     @rule(f"conv{n_axes}d")
     def conv(
-        reader: Reader, func: Any, result: Tensor, input: Tensor, weight: Tensor,
-        bias: Tensor | None = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
+        reader: Reader,
+        func: Any,
+        result: Tensor,
+        input: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
         groups: int = 1,
     ) -> None:
         axis, ones = -n_axes - 1, (1,) * n_axes
@@ -348,9 +384,17 @@ def _convolution(n_axes: int) -> None:
 
     @rule(f"conv_transpose{n_axes}d")
     def conv_transpose(
-        reader: Reader, func: Any, result: Tensor, input: Tensor, weight: Tensor,
-        bias: Tensor | None = None, stride: Any = 1, padding: Any = 0, output_padding: Any = 0,
-        groups: int = 1, dilation: Any = 1,
+        reader: Reader,
+        func: Any,
+        result: Tensor,
+        input: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        stride: Any = 1,
+        padding: Any = 0,
+        output_padding: Any = 0,
+        groups: int = 1,
+        dilation: Any = 1,
     ) -> None:
         axis, ones = -n_axes - 1, (1,) * n_axes
         own = reader.per_channel(input, axis)
@@ -380,9 +424,17 @@ def embedding(
 
 @rule("batch_norm")
 def batch_norm(
-    reader: Reader, func: Any, result: Tensor, input: Tensor, running_mean: Tensor | None,
-    running_var: Tensor | None, weight: Tensor | None = None, bias: Tensor | None = None,
-    training: bool = False, momentum: float = 0.1, eps: float = 1e-5,
+    reader: Reader,
+    func: Any,
+    result: Tensor,
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
 ) -> None:
     """Act as frozen affine maps in evaluation; in training the filters before are free in scale.
 
@@ -394,7 +446,11 @@ def batch_norm(
     if training or running_mean is None:
         if eps > NEGLIGIBLE_EPS:
             reader.identify(own, GROUND)
-        one_each = bool((symbols == symbols[:1, :, ...].amax(dim=(0, *range(2, symbols.ndim)), keepdim=True)).all())
+        one_each = bool(
+            (
+                symbols == symbols[:1, :, ...].amax(dim=(0, *range(2, symbols.ndim)), keepdim=True)
+            ).all()
+        )
         if not one_each:
             reader._see(input)
         elif id(input) in reader.biased:
@@ -417,8 +473,15 @@ def batch_norm(
 
 @rule("rnn_relu_cell")
 def rnn_relu_cell(
-    reader: Reader, func: Any, result: Tensor, input: Tensor, hidden: Tensor, w_ih: Tensor,
-    w_hh: Tensor, b_ih: Tensor | None = None, b_hh: Tensor | None = None,
+    reader: Reader,
+    func: Any,
+    result: Tensor,
+    input: Tensor,
+    hidden: Tensor,
+    w_ih: Tensor,
+    w_hh: Tensor,
+    b_ih: Tensor | None = None,
+    b_hh: Tensor | None = None,
 ) -> None:
     """Add two linear layers."""
     parts = result.detach(), result.detach()

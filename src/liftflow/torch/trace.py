@@ -214,7 +214,7 @@ class Reader(TorchFunctionMode):
         return self._entries[id(tensor)][1:]
 
     def symbols(self, value: Any, shape: tuple[int, ...] = ()) -> torch.Tensor:
-        """Return the symbols of a tensor; those of constants are their own, parameters get new ones.
+        """Return the symbols of a tensor; parameters that are added to others get new ones.
 
         Parameters
         ----------
@@ -233,8 +233,8 @@ class Reader(TorchFunctionMode):
             return torch.from_numpy(new.astype(np.float64))
         if value.requires_grad:
             raise ArchitectureError(
-                f"{self._here('tensor')} comes from a computation that cannot be followed (compiled "
-                f"code?): {_REMEDY.format(self._here('tensor'))}"
+                f"{self._here('tensor')} comes from what cannot be followed (compiled code?): "
+                f"{_REMEDY.format(self._here('tensor'))}"
             )
         return (value != 0).to(torch.float64)
 
@@ -267,7 +267,9 @@ class Reader(TorchFunctionMode):
         """Note that a tensor leads from channels to channels, which broadcast to its shape."""
         shape = tuple(weight.shape) or (1,)
         tails, heads = (
-            np.asarray(each, dtype=np.intp).reshape((1,) * (len(shape) - np.ndim(each)) + np.shape(each))
+            np.asarray(each, dtype=np.intp).reshape(
+                (1,) * (len(shape) - np.ndim(each)) + np.shape(each)
+            )
             for each in (tails, heads)
         )
         if np.any(tails == ZERO):  # what is 0 can be scaled as one likes

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.utils import _pytree as pytree
 
-from liftflow.errors import InputError, NotFiniteError
+from liftflow.errors import InputError
 from liftflow.typing import FloatArray
 
 
@@ -74,7 +74,8 @@ class Workbench:
         """Let θ consist of these parameters, in this order; the others keep their values."""
         parameters = dict(self.module.named_parameters())
         values = {
-            n: (parameters[n].detach() if n in self.names else self._values[n]) for n in self._values
+            n: (parameters[n].detach() if n in self.names else self._values[n])
+            for n in self._values
         }
         self.names = list(names)
         self.shapes = {name: tuple(values[name].shape) for name in self.names}

@@ -1,0 +1,89 @@
+"""A point is looked at once, in floats where its scales do not part."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hierarchy_cases import TABLE, balanced, generic, verdicts
+
+from liftflow import classify
+from liftflow.architectures import DeepLinear, TwoLayerLinear
+from liftflow.criteria import views
+from liftflow.criteria.precise import PreciseVectors
+from liftflow.criteria.views import View, view_of
+
+
+def look(network, theta):
+    return view_of(network, theta, np.random.default_rng(0))
+
+
+def spread(widths, ratio):
+    """Draw layers whose singular values lie between 1 and 1/ratio, along random directions."""
+    rng, layers = np.random.default_rng(0), []
+    for m, n in itertools.pairwise(widths):
+        left, right = (np.linalg.qr(rng.standard_normal((k, k)))[0] for k in (n, m))
+        k = min(m, n)
+        layers.append(left[:, :k] * np.geomspace(1, 1 / ratio, k) @ right[:k])
+    network = DeepLinear(widths)
+    return network, network.from_layers(layers)
+
+
+def test_classify_looks_at_the_point_once(monkeypatch):
+    network, theta = balanced(TwoLayerLinear(2, 2, 2), 0.7)
+    seen, create = [], View.__init__
+
+    def noted(self, architecture, at, rng):
+        seen.append(np.array_equal(at, theta))
+        create(self, architecture, at, rng)
+
+    monkeypatch.setattr(View, "__init__", noted)
+    classify(network, theta)
+    assert seen.count(True) == 1
+    assert seen.count(False) == 3  # of the metric property, at the ends of flows
+    assert look(network, theta).trace is not look(network, theta).trace  # the control
+
+
+def test_what_is_found_is_kept():
+    view = look(*generic(TwoLayerLinear(2, 2, 2)))
+    assert view.frobenius is view.frobenius
+    assert view.kernel is view.kernel and view.trace is view.trace
+
+
+@pytest.mark.parametrize("case", TABLE)
+def test_points_whose_scales_do_not_part_are_seen_in_floats(case):
+    network, theta = TABLE[case][0]()
+    if not hasattr(network, "factors"):
+        assert not isinstance(look(network, theta).vectors, PreciseVectors)
+
+
+@pytest.mark.parametrize(("ratio", "precise"), [(10, False), (1e4, True)])
+def test_precision_follows_the_singular_values(ratio, precise):
+    assert isinstance(look(*spread([2, 2, 2], ratio)).vectors, PreciseVectors) == precise
+
+
+@pytest.mark.parametrize("widths", [[2, 2, 2], [2, 2, 1, 2], [1, 2, 2, 1], [3, 2, 1]], ids=str)
+@pytest.mark.parametrize("ratio", [1, 30])
+def test_floats_and_precision_agree(widths, ratio, monkeypatch):
+    network, theta = spread(widths, ratio)
+    floats = verdicts(classify(network, theta))
+    monkeypatch.setattr(views, "needs_precision", lambda fields, point: True)
+    assert isinstance(look(network, theta).vectors, PreciseVectors)
+    assert verdicts(classify(network, theta)) == floats
+
+
+@pytest.mark.parametrize("sizes", [(3, 3, 2), (12, 11, 2)])
+def test_the_kernel_in_the_orbit_is_that_of_the_laws_where_they_are_complete(sizes):
+    view = look(*balanced(TwoLayerLinear(*sizes), 0.7))
+    assert view.complete
+    (along,), (in_orbit,) = view.kernel.basis, view.orbit_kernel.basis
+    assert abs(along @ in_orbit) == pytest.approx(1)
+    recoverable, inclusion = view.in_orbit
+    assert (recoverable.verdict, inclusion.verdict) == ("fails", "holds")
+    fails = look(*generic(TwoLayerLinear(*sizes))).in_orbit[1]  # the control
+    assert fails.verdict == "fails"
+
+
+def test_close_to_the_border_the_dynamic_property_is_undecided(rng):
+    network, theta = balanced(TwoLayerLinear(2, 2, 2), 0.7)
+    moved = theta + 1e-9 * rng.standard_normal(theta.size)
+    assert classify(network, moved).dynamic.verdict == "undecided"
