@@ -278,11 +278,11 @@ class Chart(Guarded, ABC):
         return self
 
     @abstractmethod
-    def memory(self) -> dict[str, FloatArray]:
+    def memory(self) -> dict[str, np.ndarray]:
         """Arrays that :meth:`restored` makes the chart from."""
 
     @abstractmethod
-    def restored(self, memory: Mapping[str, FloatArray]) -> "Chart":
+    def restored(self, memory: Mapping[str, np.ndarray]) -> "Chart":
         """Return the chart of the same network whose :meth:`memory` this is."""
 
     # The door.
@@ -448,10 +448,10 @@ class ChannelChart(Chart):
         logs = self.laplacian.rescaling(theta**2, laws, warm=warm)
         return self.graph.moved(theta, logs / 2)
 
-    def memory(self) -> dict[str, FloatArray]:
+    def memory(self) -> dict[str, np.ndarray]:
         return {"anchors": self.anchors.edges, "anchor_values": self.signs * self.strength}
 
-    def restored(self, memory: Mapping[str, FloatArray]) -> "ChannelChart":
+    def restored(self, memory: Mapping[str, np.ndarray]) -> "ChannelChart":
         theta = np.zeros(self.graph.dim)
         theta[memory["anchors"]] = memory["anchor_values"]
         return ChannelChart.at(self.graph, theta)

@@ -214,7 +214,7 @@ class ChannelGraph(Incidence, Guarded):
 
     def moved(self, values: FloatArray, logs: FloatArray) -> FloatArray:
         """Multiply one number per parameter by e^{(Xτ)_e}, unchecked."""
-        return values * np.exp(self.along(logs))
+        return np.asarray(values * np.exp(self.along(logs)))
 
     def project_to_laws(self, theta: Theta, laws: Laws, *, warm: bool = False) -> FloatArray:
         """Slide θ along its orbit to the one point where the laws have these values.

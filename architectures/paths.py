@@ -330,11 +330,11 @@ class BasisPathChart(Chart):
         signs = self.anchors.products_before(np.sign(theta))
         return self if np.array_equal(signs, self.signs) else replace(self, signs=signs)
 
-    def memory(self) -> dict[str, Any]:
+    def memory(self) -> dict[str, np.ndarray]:
         """Arrays that :meth:`restored` makes the chart from."""
         return {"into": self.anchors.into, "out_of": self.anchors.out_of, "signs": self.signs}
 
-    def restored(self, memory: Mapping[str, Any]) -> "BasisPathChart":
+    def restored(self, memory: Mapping[str, np.ndarray]) -> "BasisPathChart":
         """Return the chart of the same network whose :meth:`memory` this is."""
         anchors = Anchors(self.dag, memory["into"], memory["out_of"])
         return replace(self, anchors=anchors, signs=memory["signs"])

@@ -15,8 +15,6 @@ from liftflow.torch.blocks import Block, BlockGraph
 from liftflow.torch.trace import GROUND, ZERO, Reader, Use
 from liftflow.typing import IntArray
 
-_LEFT_OUT = -1
-
 
 @dataclass(frozen=True)
 class Ends:
@@ -77,18 +75,18 @@ def _placed(uses: Sequence[Use], shape: tuple[int, ...]) -> tuple[Ends, list[Int
     else:
         tails, heads = np.full((2, *shape), GROUND)
         for use in uses[::-1]:  # the first use is written last
-            entries = _LEFT_OUT if use.entries is None else use.entries
-            if use.entries is None:
-                tails[...], heads[...] = use.tails, use.heads
-            else:
-                tails.flat[entries.ravel()] = np.broadcast_to(use.tails, entries.shape).ravel()
-                heads.flat[entries.ravel()] = np.broadcast_to(use.heads, entries.shape).ravel()
+            for own, ends in ((tails, use.tails), (heads, use.heads)):
+                if use.entries is None:
+                    own[...] = ends
+                else:
+                    flat = np.broadcast_to(ends, use.entries.shape).ravel()
+                    own.flat[use.entries.ravel()] = flat
         leader = Ends(_narrow(tails), _narrow(heads))
     rows = []
     for use in uses[1:] if uses[0].entries is None else uses:
         own = leader.tails, leader.heads
         if use.entries is not None:
-            own = tuple(np.broadcast_to(e, shape).ravel()[use.entries] for e in own)  # type: ignore
+            own = tuple(np.broadcast_to(e, shape).ravel()[use.entries] for e in own)
         four = np.broadcast_arrays(*own, use.tails, use.heads)
         flat = np.stack([np.ravel(each) for each in four], axis=1)
         flat = flat[(flat[:, 0] != flat[:, 2]) | (flat[:, 1] != flat[:, 3])]

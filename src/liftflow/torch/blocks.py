@@ -271,11 +271,11 @@ class BlockGraph(ChannelGraph):
             moved, numbers = (np.reshape(each, (*lead, -1)) for each in (moved, numbers))
             best = np.argmax(moved, axis=-1)[..., None]
             edges = np.take_along_axis(numbers, best, axis=-1)[..., 0]
-            ends = (
+            tails, heads = (
                 np.broadcast_to(each.squeeze(block.idle_axes), lead).ravel()
                 for each in (block.tails, block.heads)
             )
-            yield edges.ravel(), *ends
+            yield edges.ravel(), tails, heads
 
 
 class BlockLaws(ChannelLaws):

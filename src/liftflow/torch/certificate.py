@@ -80,7 +80,7 @@ def certify(
         if not weights:
             weights.extend(_random_like(each, rng) for each in outputs)
         pairs = zip(outputs, weights, strict=True)
-        return sum((each * weight).sum() for each, weight in pairs)  # type: ignore[return-value]
+        return sum((each * weight).sum() for each, weight in pairs)
 
     _, gradient = bench.value_and_gradient(loss, theta)
     seen = inert.seen(theta)

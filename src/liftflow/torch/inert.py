@@ -178,10 +178,10 @@ class InertChart:
         """Change to the chart with the strongest anchors at θ."""
         return InertChart(self.chart.reanchored(self.inert.seen(theta)), self.inert)
 
-    def memory(self) -> dict[str, FloatArray]:
+    def memory(self) -> dict[str, np.ndarray]:
         """Arrays that :meth:`restored` makes the chart from."""
         return self.chart.memory()
 
-    def restored(self, memory: Mapping[str, FloatArray]) -> "InertChart":
+    def restored(self, memory: Mapping[str, np.ndarray]) -> "InertChart":
         """Return the chart of the same network whose :meth:`memory` this is."""
         return InertChart(self.chart.restored(memory), self.inert)

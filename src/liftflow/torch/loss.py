@@ -88,7 +88,7 @@ class TorchLoss(Loss):
         bench = self.network.workbench
 
         def value(one: FloatArray) -> FloatArray:
-            return sum(w * bench.value(f, one) for w, f in self._parts())  # type: ignore
+            return sum(w * bench.value(f, one) for w, f in self._parts())
 
         return over_batch(value, [point], [1], shape=())
 
@@ -100,7 +100,7 @@ class TorchLoss(Loss):
         def gradient(one: FloatArray) -> FloatArray:
             if self.loader is None:
                 return bench.value_and_gradient(self.function, one)[1].copy()
-            return sum(w * bench.value_and_gradient(f, one)[1] for w, f in self._parts())  # type: ignore
+            return sum(w * bench.value_and_gradient(f, one)[1] for w, f in self._parts())
 
         return over_batch(gradient, [point], [1])
 

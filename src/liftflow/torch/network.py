@@ -272,7 +272,7 @@ class TorchNetwork(Architecture):
         return over_batch(slide, [theta, self._laws(laws)], [1, 1])
 
     def rescale(self, theta: Theta, log_factors: OnHidden) -> Theta:
-        """Act by the symmetry, θ_e ↦ e^{(Xτ)_e} θ_e, beside inert directions: the function stays."""
+        """Act by the symmetry, θ_e ↦ e^{(Xτ)_e} θ_e, beside inert directions."""
         theta = self._theta(theta, differentiable=False)
         seen = self.inert.seen(theta)
         return self.channels.rescale(seen, log_factors) + (theta - seen)

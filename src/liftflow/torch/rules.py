@@ -5,12 +5,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from liftflow.torch.trace import GROUND, ZERO, Reader, _name, rule
 from liftflow.typing import IntArray
-
-Tensor = torch.Tensor
 
 NEGLIGIBLE_EPS = 1e-20
 """An ε of batch norm below this one is nothing beside a variance, in float64."""

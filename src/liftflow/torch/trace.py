@@ -2,7 +2,7 @@
 
 The symbols of a tensor are a tensor of its shape. What moves numbers about moves their symbols
 along, by the same call; a sum makes its terms one channel; a layer leads from the channels before
-it to new ones. So no list of layers is needed, nor any symbolic trace: whatever Python runs is read.
+it to new ones. So no list of layers is needed, nor a symbolic trace: whatever Python runs is read.
 """
 
 from collections.abc import Callable, Iterator, Sequence

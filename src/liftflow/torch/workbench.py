@@ -80,7 +80,8 @@ class Workbench:
         self.names = list(names)
         self.shapes = {name: tuple(values[name].shape) for name in self.names}
         flat = torch.empty(sum(map(math.prod, self.shapes.values())), dtype=torch.float64)
-        self.flat, self.gradient, start = flat, None, 0
+        self.flat, start = flat, 0
+        self.gradient: Any = None
         for name, value in values.items():
             if name not in self.names:
                 parameters[name].data = value.double().cpu().clone()
