@@ -197,7 +197,7 @@ MODELS = {
 }  # fmt: skip
 
 
-ALIVE = {"tied autoencoder": 1, "embedding": 2, "U-Net": 5, "VGG": 3}
+ALIVE = {"MLP": 2, "tied autoencoder": 1, "embedding": 2, "U-Net": 5, "VGG": 3}
 """Seeds with which no ReLU is dead; 0 for the others."""
 
 
