@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Protocol, Self
 
 import numpy as np
@@ -30,6 +31,8 @@ from liftflow.typing import (
     as_array,
     as_vector,
 )
+
+_LARGE = 10**6  # parameters, of which a new array is dearer than a loop over the anchors
 
 
 class ChannelAnchors(ABC):
@@ -214,7 +217,9 @@ class _Anchored(Protocol):
 
     def along(self, logs: FloatArray) -> FloatArray: ...
 
-    def moved(self, values: FloatArray, logs: FloatArray) -> FloatArray: ...
+    def moved(
+        self, values: FloatArray, logs: FloatArray, out: FloatArray | None = None
+    ) -> FloatArray: ...
 
     def strongest_anchors(self, theta: FloatArray) -> ChannelAnchors: ...
 
@@ -403,14 +408,28 @@ class ChannelChart(Chart):
     def _speeds(self, theta: FloatArray, tangent: FloatArray) -> FloatArray:
         """Xτ' at each parameter."""
         own = self.anchors.edges
-        return -self.graph.along(self.anchors.solve(tangent[own] / theta[own]))
+        return self.graph.along(-self.anchors.solve(tangent[own] / theta[own]))
 
     def _value(self, theta: FloatArray) -> FloatArray:
         return self.graph.moved(theta, self._gauge(theta))[self.edges]
 
     def _push(self, theta: FloatArray, tangent: FloatArray) -> FloatArray:
-        moved = tangent + theta * self._speeds(theta, tangent)
-        return self.graph.moved(moved, self._gauge(theta))[self.edges]
+        moved = self._speeds(theta, tangent)
+        moved *= theta  # in place: of many parameters, memory is what takes the time
+        moved += tangent
+        return self._beside_anchors(self.graph.moved(moved, self._gauge(theta), moved))
+
+    def _beside_anchors(self, values: FloatArray) -> FloatArray:
+        """Take the entries beside the anchors, out of an array that nobody else needs."""
+        if values.size < _LARGE:
+            return np.take(values, self.edges)
+        for count, (a, b) in enumerate(pairwise(self._cuts)):
+            values[a + 1 - count : b - count] = values[a + 1 : b]
+        return values[: self.dim]
+
+    @cached_property
+    def _cuts(self) -> list[int]:
+        return [-1, *np.sort(self.anchors.edges).tolist(), self.graph.dim]
 
     def _pull(self, theta: FloatArray, form: FloatArray) -> FloatArray:
         weight = np.zeros(self.graph.dim)
@@ -444,9 +463,9 @@ class ChannelChart(Chart):
     ) -> OneTheta:
         theta, warm = self.representative(coordinates), False
         if near is not None and np.all(near[self.anchors.edges]):
-            theta, warm = self.graph.moved(theta, -self._gauge(near)), True
+            theta, warm = self.graph.moved(theta, -self._gauge(near), theta), True
         logs = self.laplacian.rescaling(theta**2, laws, warm=warm)
-        return self.graph.moved(theta, logs / 2)
+        return self.graph.moved(theta, logs / 2, theta)
 
     def memory(self) -> dict[str, np.ndarray]:
         return {"anchors": self.anchors.edges, "anchor_values": self.signs * self.strength}

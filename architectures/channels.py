@@ -212,9 +212,17 @@ class ChannelGraph(Incidence, Guarded):
         """
         return over_batch(self.moved, [self._numbers(theta), self._on_channels(logs)], [1, 1])
 
-    def moved(self, values: FloatArray, logs: FloatArray) -> FloatArray:
-        """Multiply one number per parameter by e^{(Xτ)_e}, unchecked."""
-        return np.asarray(values * np.exp(self.along(logs)))
+    def moved(
+        self, values: FloatArray, logs: FloatArray, out: FloatArray | None = None
+    ) -> FloatArray:
+        """Multiply one number per parameter by e^{(Xτ)_e}, unchecked.
+
+        Parameters
+        ----------
+        out : array, optional
+            Where to write, ``values`` itself if need be.
+        """
+        return np.multiply(values, np.exp(self.along(logs)), out=out)
 
     def project_to_laws(self, theta: Theta, laws: Laws, *, warm: bool = False) -> FloatArray:
         """Slide θ along its orbit to the one point where the laws have these values.

@@ -7,11 +7,11 @@ from models import build
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from liftflow import InvariantSet, IntrinsicFlow, ParameterFlow, ReLUNetwork, compare
+from liftflow import IntrinsicFlow, InvariantSet, ParameterFlow, ReLUNetwork, compare
 from liftflow.errors import InputError
 from liftflow.flows import GradientDescent
 from liftflow.losses import NetworkLoss
-from liftflow.testing import check_manifold, check_metric
+from liftflow.testing import check_manifold
 from liftflow.torch import TorchLoss, from_torch
 
 

@@ -234,9 +234,19 @@ class BlockGraph(ChannelGraph):
             target *= at_tails[piece.tails]
         return out
 
-    def moved(self, values: FloatArray, logs: FloatArray) -> FloatArray:
-        """Multiply one number per parameter by e^{(Xτ)_e}, unchecked."""
-        return self.scaled(values, np.exp(-logs), np.exp(logs))
+    def moved(
+        self, values: FloatArray, logs: FloatArray, out: FloatArray | None = None
+    ) -> FloatArray:
+        """Multiply one number per parameter by e^{(Xτ)_e}, unchecked.
+
+        Parameters
+        ----------
+        out : array, optional
+            Where to write, ``values`` itself if need be.
+        """
+        if values.ndim > 1:
+            return super().moved(values, logs, out)
+        return self.scaled(values, np.exp(-logs), np.exp(logs), out)
 
     @cached_property
     def laplacian(self) -> Laplacian:

@@ -166,8 +166,8 @@ def _change(
 ) -> float:
     """Largest relative change of an output by a rescaling."""
     before = _outputs(bench, data, theta)
-    seen = inert.seen(theta)
-    after = _outputs(bench, data, graph.rescale(seen, logs) + (theta - seen))
+    moved = inert.beside(lambda seen: graph.rescale(seen, logs), theta)
+    after = _outputs(bench, data, moved)
     size = max((float(np.max(np.abs(each), initial=0.0)) for each in before), default=0.0)
     gaps = (np.max(np.abs(a - b), initial=0.0) for a, b in zip(before, after, strict=True))
     return float(max(gaps, default=0.0)) / (size or 1.0)

@@ -5,7 +5,7 @@ bias before a mean that is taken away is conserved itself. In an orthonormal bas
 directions these are laws Lθ; the rescalings act on what is orthogonal to them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import scipy.linalg
@@ -51,6 +51,11 @@ class Inert:
         if not self.count:
             return theta
         return theta - sparse_apply(sparse_apply(theta, self.matrix), self.transposed)
+
+    def beside(self, function: Callable[[FloatArray], FloatArray], theta: OneTheta) -> OneTheta:
+        """Apply a function to what is seen of θ, and leave the rest as it is."""
+        seen = self.seen(theta)
+        return function(seen) + (theta - seen) if self.count else function(seen)
 
     def spread(self, values: Laws) -> Tangent:
         """Return the inert part with these values."""

@@ -99,7 +99,7 @@ class TorchLoss(Loss):
 
         def gradient(one: FloatArray) -> FloatArray:
             if self.loader is None:
-                return bench.value_and_gradient(self.function, one)[1].copy()
+                return bench.value_and_gradient(self.function, one)[1]
             return sum(w * bench.value_and_gradient(f, one)[1] for w, f in self._parts())
 
         return over_batch(gradient, [point], [1])

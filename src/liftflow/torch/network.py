@@ -274,8 +274,7 @@ class TorchNetwork(Architecture):
     def rescale(self, theta: Theta, log_factors: OnHidden) -> Theta:
         """Act by the symmetry, θ_e ↦ e^{(Xτ)_e} θ_e, beside inert directions."""
         theta = self._theta(theta, differentiable=False)
-        seen = self.inert.seen(theta)
-        return self.channels.rescale(seen, log_factors) + (theta - seen)
+        return self.inert.beside(lambda seen: self.channels.rescale(seen, log_factors), theta)
 
     def project_to_image(self, z: Lifted, *, near: Theta | None = None) -> Lifted:
         """Slide a nearby vector onto the image.

@@ -81,7 +81,6 @@ class Workbench:
         self.shapes = {name: tuple(values[name].shape) for name in self.names}
         flat = torch.empty(sum(map(math.prod, self.shapes.values())), dtype=torch.float64)
         self.flat, start = flat, 0
-        self.gradient: Any = None
         for name, value in values.items():
             if name not in self.names:
                 parameters[name].data = value.double().cpu().clone()
@@ -91,12 +90,6 @@ class Workbench:
             part.copy_(values[name])
             parameters[name].grad, parameters[name].data = None, part
             start += part.numel()
-
-    def forget_gradient(self) -> None:
-        """Free the memory of the gradient until it is asked for again."""
-        self.gradient = None
-        for parameter in self.module.parameters():
-            parameter.grad = None
 
     @property
     def theta(self) -> FloatArray:
@@ -122,21 +115,21 @@ class Workbench:
         -------
         value : float
         gradient : array, shape=[dim]
-            Valid until the next call.
+            The caller's own.
         """
         module = self.put(theta)
-        if self.gradient is None:
-            self.gradient, start = torch.zeros_like(self.flat), 0
-            parameters = dict(module.named_parameters())
-            for name, shape in self.shapes.items():
-                stop = start + math.prod(shape)
-                parameters[name].grad = self.gradient[start:stop].view(shape)
-                start = stop
-        self.gradient.zero_()
+        gradient, start = torch.zeros_like(self.flat), 0
+        parameters = dict(module.named_parameters())
+        for name, shape in self.shapes.items():
+            stop = start + math.prod(shape)
+            parameters[name].grad = gradient[start:stop].view(shape)
+            start = stop
         with torch.enable_grad():
             value = _scalar(function(module))
             value.backward()
-        return float(value.detach()), self.gradient.numpy()
+        for parameter in parameters.values():
+            parameter.grad = None
+        return float(value.detach()), gradient.numpy()
 
 
 def _scalar(value: Any) -> torch.Tensor:
