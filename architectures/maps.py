@@ -260,10 +260,10 @@ class SmoothMap:
             By default of ∂f, block by block of θ.
         """
         jacobian = self.block_sizes(self.jacobian(theta))
-        if tangent is None:
-            size = np.einsum("...kb,...b->...k", jacobian, self.block_sizes(theta))
-            return size + np.abs(self.value(theta))
-        return np.einsum("...kb,...b->...k", jacobian, self.block_sizes(tangent))
+        vector = self.block_sizes(theta if tangent is None else tangent)
+        size = np.einsum("...kb,...b->...k", jacobian, vector)
+        size = size.reshape(*size.shape[:-1], *self.shape)
+        return size + np.abs(self.value(theta)) if tangent is None else size
 
     def block_sizes(self, vectors: Tangent) -> FloatArray:
         """Largest entry of each block of θ, shape=[..., n_blocks]."""

@@ -30,7 +30,7 @@ class MatrixProduct(SmoothMap):
         """Products U_i ⋯ U_1 for i = 1, …, L."""
         products = [layers[0]]
         for layer in layers[1:]:
-            products.append(gs.matmul(layer, products[-1]))
+            products.append(layer @ products[-1])
         return products
 
     @staticmethod
@@ -38,7 +38,7 @@ class MatrixProduct(SmoothMap):
         """Products U_L ⋯ U_i for i = 1, …, L."""
         products = [layers[-1]]
         for layer in layers[-2::-1]:
-            products.append(gs.matmul(products[-1], layer))
+            products.append(products[-1] @ layer)
         return products[::-1]
 
     def jvp(self, theta: Theta, tangent: Tangent) -> LiftedTangent:
@@ -74,9 +74,10 @@ class MatrixProduct(SmoothMap):
         lead = np.broadcast_shapes(form.shape[:-2], layers[0].shape[:-2])
         pulled = []
         for i in range(len(layers)):
-            own = form if i + 1 == len(layers) else gs.matmul(transpose(suffixes[i + 1]), form)
-            own = own if i == 0 else gs.matmul(own, transpose(prefixes[i - 1]))
-            pulled.append(gs.broadcast_to(own, (*lead, *own.shape[-2:])))
+            own = form if i + 1 == len(layers) else transpose(suffixes[i + 1]) @ form
+            own = own if i == 0 else own @ transpose(prefixes[i - 1])
+            shape = (*lead, *own.shape[-2:])
+            pulled.append(own if own.shape == shape else gs.broadcast_to(own, shape))
         return self.network._pull_layers(pulled)
 
     def hvp(self, theta: Theta, tangent: Tangent, covector: Covector) -> Tangent:

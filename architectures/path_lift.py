@@ -146,8 +146,9 @@ class PathLift(SmoothMap):
         return products
 
     def rank(self, theta: OneTheta) -> int:
-        """Rank of ∂φ: the dimension of a basis-path chart."""
-        return make_chart(self.dag, theta).dim
+        """Rank of ∂φ: D − |H|, the dimension of a basis-path chart; refuses dead parameters."""
+        self.dag.channels.refuse_dead(theta)
+        return self.dag.dim - self.dag.n_hidden
 
     def project_to_range(self, theta: Theta, vector: LiftedTangent) -> LiftedTangent:
         """Project orthogonally onto range ∂φ, of whatever sizes the path products are."""

@@ -40,31 +40,16 @@ _N_IMAGES = 500  # a few seconds of training instead of half a minute
 class Options:
     """What the command line can say about a problem; None leaves a thing to the family.
 
+    The last four say how to read a CSV file, as in :func:`liftflow.data.load`.
+
     Attributes
     ----------
     data : str or None
         Name of a data set, or the path of a CSV file.
-    task : str or None
-        One of ``TASKS``.
     widths : str or None
-        Numbers joined by dashes: widths of the layers from input to output; for ``ode`` the size
-        and the number of steps; for ``attention`` d_model, d_head and the number of heads.
+        Sizes of the family, joined by dashes.
     lams : str or None
         One λ of relaxed balancedness, or several joined by commas.
-    bias : bool
-        Biases of a ReLU network.
-    loss : str or None
-        ``mse`` or ``cross-entropy``, for a ReLU network.
-    seed : int
-        Of everything that is drawn.
-    target : str or None
-        Column of a CSV file to predict, as in :func:`liftflow.data.load`.
-    header : bool or None
-        Whether its first line names the columns.
-    index_column : sequence of str, False or None
-        Its columns that are left out.
-    labels : bool or None
-        Whether its targets are labels.
     """
 
     data: str | None = None
@@ -92,23 +77,12 @@ def _numbers(text: str, separator: str, name: str, kind: Callable[[str], Any]) -
 
 
 def balanced(network: Any, lams: str, seed: int) -> OneTheta:
-    """Draw a relaxed balanced point.
+    """Draw a relaxed balanced point, of one λ for all or of several joined by commas.
 
     Parameters
     ----------
     network : Architecture
         Of a family that has such points.
-    lams : str
-        One λ for all, or several joined by commas.
-    seed : int
-        Of the draw.
-
-    Raises
-    ------
-    DataError
-        No numbers.
-    ArchitectureError
-        No such point.
     """
     numbers = _numbers(lams, ",", "λ", float)
     return network.balanced_point(numbers[0] if len(numbers) == 1 else numbers, seed)
@@ -239,22 +213,7 @@ class Family:
     form: str = ""
 
     def read(self, text: str | None, default: str) -> list[int]:
-        """Read sizes, positive numbers joined by dashes.
-
-        Parameters
-        ----------
-        text : str or None
-            As given on the command line.
-        default : str
-            In place of None.
-
-        Raises
-        ------
-        DataError
-            Something else, or another count.
-        InputError
-            A number below 1.
-        """
+        """Read sizes, positive numbers joined by dashes; None stands for the default."""
         text = default if text is None else text
         sizes = _numbers(text, "-", "widths", int)
         if self.form and len(sizes) != self.form.count("-") + 1:
@@ -290,13 +249,7 @@ FAMILIES = {
 
 
 def find(name: str) -> Family:
-    """Return the family of a name.
-
-    Raises
-    ------
-    InputError
-        There is none.
-    """
+    """Return the family of a name."""
     if name not in FAMILIES:
         raise InputError(f"family must be one of {', '.join(FAMILIES)}, got {name!r}")
     return FAMILIES[name]

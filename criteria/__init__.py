@@ -1,6 +1,5 @@
 """Which property holds: recoverability, metric, dynamic, Frobenius, commuting, complete laws."""
 
-from liftflow.criteria.counts import count_conservation_laws as count_conservation_laws
 from liftflow.criteria.dynamics import CounterExample as CounterExample
 from liftflow.criteria.dynamics import find_counter_example as find_counter_example
 from liftflow.criteria.findings import Finding as Finding
@@ -8,6 +7,7 @@ from liftflow.criteria.findings import Verdict as Verdict
 from liftflow.criteria.hierarchy import Classification as Classification
 from liftflow.criteria.hierarchy import classify as classify
 from liftflow.criteria.hierarchy import commuting as commuting
+from liftflow.criteria.hierarchy import count_conservation_laws as count_conservation_laws
 from liftflow.criteria.hierarchy import dynamic_property as dynamic_property
 from liftflow.criteria.hierarchy import frobenius as frobenius
 from liftflow.criteria.hierarchy import kernel_inclusion as kernel_inclusion

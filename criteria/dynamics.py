@@ -209,7 +209,9 @@ def _shoot(
 ) -> CounterExample:
     shape, size = architecture.lifted_shape, architecture.lifted_dim
     z0 = np.asarray(architecture.lift(theta))
-    slope1 = step * _random_form(architecture, theta, rng)
+    slope1 = rng.standard_normal(shape)  # made such that its field is as long as the step
+    length = np.linalg.norm(architecture.lift_vjp(theta, slope1)) or 1.0
+    slope1 *= step * np.linalg.norm(theta) / length
     speed = np.asarray(architecture.gram_apply(theta, slope1))
     axis = rng.standard_normal(shape)
     axis *= np.where(np.sum(axis * speed) < 0, -1, 1) / np.linalg.norm(axis)
@@ -279,15 +281,6 @@ def _shoot(
     )
 
 
-def _random_form(
-    architecture: Architecture, theta: FloatArray, rng: np.random.Generator
-) -> FloatArray:
-    """Draw a covector on z whose field is as long as θ."""
-    form = rng.standard_normal(architecture.lifted_shape)
-    length = np.linalg.norm(architecture.lift_vjp(theta, form))
-    return form * (np.linalg.norm(theta) / (length or 1.0))
-
-
 def _flow(
     architecture: Architecture,
     fields: GradientFields,
@@ -304,7 +297,7 @@ def _flow(
         form = gradient(np.asarray(architecture.lift(theta)))
         if not fields.analytic:  # one pass back, not one for each parameter
             return -np.asarray(fields.field(form, theta)).ravel()
-        return -np.asarray(architecture.lift_vjp(theta, form)).ravel()
+        return -np.asarray(architecture.phi.vjp(theta, form)).ravel()
 
     return followed(velocity, 1.0, starts.ravel(), _RTOL, size).reshape(starts.shape)
 

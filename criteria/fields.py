@@ -26,14 +26,9 @@ from liftflow.typing import FloatArray, Forms, IntArray, OneLifted, OneTangent, 
 Coordinates = TypeAliasType("Coordinates", Any)
 """Points or vectors, each with forms of its own, in the numbers that fields are evaluated in."""
 
-Push = tuple[Coordinates, Coordinates]
-"""A value and its derivative along a velocity."""
-
-Combine = Callable[[Coordinates, Coordinates], Coordinates]
-"""What is made of the two terms of a bracket."""
-
-Map = Callable[[Coordinates], Coordinates]
-"""A function of the point."""
+Push = tuple[Coordinates, Coordinates]  # a value and its derivative along a velocity
+Combine = Callable[[Coordinates, Coordinates], Coordinates]  # of the two terms of a bracket
+Map = Callable[[Coordinates], Coordinates]  # of the point
 
 _CHANGE = 0.1  # of a field, relative to it, that shows its unit of length
 

@@ -203,9 +203,7 @@ def rank_of(singular: FloatArray, scale: float = 1.0) -> Rank:
     relative = singular / scale if scale > 0 else np.zeros_like(singular)
     value = int(np.sum(relative > TOLERANCE))
     between = relative[(relative > ZERO) & (relative < NONZERO)]
-    return Rank(
-        value=value,
-        doubtful=float(between[0]) if between.size else np.nan,
-        kept=float(relative[value - 1]) if value else np.nan,
-        dropped=float(relative[value]) if value < relative.size else np.nan,
-    )
+    doubtful = float(between[0]) if between.size else np.nan
+    kept = float(relative[value - 1]) if value else np.nan
+    dropped = float(relative[value]) if value < relative.size else np.nan
+    return Rank(value, doubtful, kept, dropped)

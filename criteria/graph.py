@@ -225,12 +225,6 @@ class LargeGraphView(GraphView):
         return found("laws complete", True, 0, reason, tolerance=0.0)
 
 
-def law_count(network: ReLUNetwork) -> Finding:
-    """Count the laws of a generic point."""
-    reason = "from the graph: one law per hidden node, and rank ∂φ = D − |H|"
-    return found("conservation laws", True, network.n_hidden, reason, tolerance=0.0)
-
-
 @view_of.register
 def _(network: ReLUNetwork, theta: OneTheta, rng: np.random.Generator) -> View:
     return (LargeGraphView if by_graph(network) else GraphView)(network, theta, rng)

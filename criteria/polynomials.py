@@ -8,7 +8,9 @@ from itertools import combinations_with_replacement
 from math import comb, lcm
 
 import numpy as np
-from flint import fmpz, fmpz_mat
+from flint import fmpz_mat
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
 
 from liftflow.architectures import (
     Architecture,
@@ -217,9 +219,9 @@ def discover_laws(
         doubt = next(text for text, doubtful in doubts.items() if doubtful)
         reason = f"nothing is decided up to degree {degree}: {doubt}"
     else:
-        rows = sorted((_leading_one(row) for row in basis.lll().tolist()), key=tuple)
         laws = tuple(
-            PolynomialLaw(tuple((monomials[i], row[i]) for i in row), labels) for row in rows
+            PolynomialLaw(tuple((monomials[i], value) for i, value in row.items()), labels)
+            for row in _sparser(basis)
         )
         residual = _residual(laws, *_unit_fields(architecture, 10, rng))
         point = rng.standard_normal(dim)
@@ -287,24 +289,34 @@ def _echelon(rows: FloatArray, tolerance: float = 1e-6) -> FloatArray:
     return rows
 
 
-def _rational(rows: FloatArray) -> fmpz_mat | None:
+def _rational(rows: FloatArray) -> FloatArray | None:
     """Return multiples of rows of small fractions that are integers, or None."""
-    found = []
-    for row in rows:
-        fractions = [Fraction(entry).limit_denominator(_LARGEST_DENOMINATOR) for entry in row]
-        rest = np.abs(row - np.array(fractions, float))
-        if np.any(rest > _ROUNDING):
+    found = np.zeros(rows.shape, object)
+    for number, row in enumerate(rows):
+        own = np.flatnonzero(np.abs(row) > _ROUNDING)
+        entries = [Fraction(entry).limit_denominator(_LARGEST_DENOMINATOR) for entry in row[own]]
+        if np.any(np.abs(row[own] - np.array(entries, float)) > _ROUNDING):
             return None
-        common = lcm(*[fraction.denominator for fraction in fractions])
-        found.append([int(common * fraction) for fraction in fractions])
-    return fmpz_mat(len(found), rows.shape[1], [entry for row in found for entry in row])
+        common = lcm(*[entry.denominator for entry in entries])
+        found[number, own] = [int(common * entry) for entry in entries]
+    return found
 
 
-def _leading_one(row: list[fmpz]) -> dict[int, Fraction]:
-    """Return the nonzero entries of a row, relative to the first."""
-    entries = {number: int(entry) for number, entry in enumerate(row) if entry}
-    first = next(iter(entries.values()))
-    return {number: Fraction(entry, first) for number, entry in entries.items()}
+def _sparser(rows: FloatArray) -> list[dict[int, Fraction]]:
+    """Make integer rows short and so sparse, by LLL where they share columns; leading ones."""
+    shares = csr_array(rows.astype(bool), dtype=int)
+    count, parts = connected_components(shares @ shares.T, directed=False)
+    reduced = []
+    for part in range(count):
+        own = rows[parts == part][::-1]  # those of later monomials are more local
+        columns = np.flatnonzero(np.any(own, axis=0))
+        for row in fmpz_mat(own[:, columns].tolist()).lll().tolist():
+            entries = {
+                n: int(entry) for n, entry in zip(columns.tolist(), row, strict=True) if entry
+            }
+            first = next(iter(entries.values()))
+            reduced.append({n: Fraction(entry, first) for n, entry in entries.items()})
+    return sorted(reduced, key=tuple)
 
 
 def _residual(laws: tuple[PolynomialLaw, ...], theta: FloatArray, fields: FloatArray) -> float:

@@ -22,13 +22,7 @@ from typing_extensions import TypeAliasType
 from liftflow.criteria.fields import GradientFields
 from liftflow.criteria.findings import NONZERO, TOLERANCE, ZERO, Rank
 from liftflow.criteria.network_fields import NetworkForms
-from liftflow.criteria.vectors import (
-    N_PROBES,
-    Span,
-    Vectors,
-    column_lengths,
-    relative_gram_changes,
-)
+from liftflow.criteria.vectors import N_PROBES, Span, Vectors, column_lengths, relative_gram_changes
 from liftflow.typing import FloatArray, OneTheta
 
 PRECISE_LIMIT = 100
@@ -124,12 +118,9 @@ class PreciseSpan(Span):
         self.opened |= bool(np.any(np.array(padded[1][value:]) > _TINY))
         basis = np.array([directions[:value] for directions, _ in found], object)
         self.basis = np.concatenate([self.basis, basis], axis=1)
-        return Rank(
-            value=value,
-            doubtful=_doubtful(distances, padded[1]),
-            kept=min(distances[:value], default=np.nan),
-            dropped=max(distances[value:], default=np.nan),
-        )
+        kept, dropped = distances[:value], distances[value:]
+        doubtful = _doubtful(distances, padded[1])
+        return Rank(value, doubtful, min(kept, default=np.nan), max(dropped, default=np.nan))
 
     outside = _precisely()(Span.outside)
 

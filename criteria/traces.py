@@ -112,13 +112,9 @@ def lie_trace(vectors: Vectors, *, patience: int = 1, least: int = 0) -> LieTrac
         return span.dimension == vectors.size or (idle >= patience and span.dimension >= least)
 
     while not settled() and len(ranks) < MAX_LEVELS:
-        if len(ranks) == 1:
-            brackets = vectors.simple_brackets
-        else:
-            size = vectors.size - span.dimension + SPARE
-            forms = [vectors.random_forms(size) for _ in range(len(ranks) + 1)]
-            brackets = vectors.brackets(forms, size)
-        ranks.append(span.extend(brackets))
+        size = vectors.size - span.dimension + SPARE
+        forms = [vectors.random_forms(size) for _ in range(len(ranks) + 1)]
+        ranks.append(span.extend(vectors.brackets(forms, size)))
         idle = 0 if ranks[-1].value else idle + 1
     return LieTrace(span, tuple(ranks), settled(), None)
 

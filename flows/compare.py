@@ -1,6 +1,5 @@
 """Both flows of one training problem, side by side."""
 
-import hashlib
 import os
 import warnings
 from collections.abc import Callable
@@ -9,9 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import joblib
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from scipy.integrate import OdeSolver
 
 from liftflow.architectures import Architecture
 from liftflow.doors import door
@@ -50,8 +51,6 @@ class Comparison:
     ----------
     manifold_dim : int
         Dimension of the invariant set.
-    rtol : float
-        Relative tolerance of both flows.
     deviation : OnTimes
         Relative deviation ‖φ(θ(t)) − z(t)‖ / ‖φ(θ(t))‖, as far as both flows came.
     control : Trajectory or None
@@ -108,13 +107,7 @@ class Comparison:
         return max(float(self.law_drift_over_time(flow).max()) for flow in flows)
 
     def summary(self) -> dict[str, Any]:
-        """Collect the figures of the comparison, as written to summary.json.
-
-        Returns
-        -------
-        summary : dict
-            None stands for what does not apply.
-        """
+        """Collect the figures of the comparison; None stands for what does not apply."""
         flows = {"parameter": self.parameter, "intrinsic": self.intrinsic}
         result: dict[str, Any] = {
             "dim": self.architecture.dim,
@@ -237,7 +230,7 @@ def _largest(deviation: FloatArray) -> float:
     return float(deviation.max()) if len(deviation) > 1 else np.nan
 
 
-def _show(value: Any) -> str:
+def _show(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.1e}" if 0 < abs(value) < 1e-3 else f"{value:.4g}"
     return f"{value:,}" if isinstance(value, int) else str(value)
@@ -247,10 +240,7 @@ def _show(value: Any) -> str:
 def law_drift(architecture: Architecture, trajectory: Trajectory) -> OnTimes:
     """Measure the drift of the conservation laws, ‖h(θ(t)) − h(θ₀)‖_∞ / ‖θ₀‖².
 
-    Parameters
-    ----------
-    trajectory : Trajectory
-        Of a flow, or of steps of a finite size. Its first parameter is θ₀.
+    The trajectory may be one of steps of a finite size. Its first parameter is θ₀.
     """
     if not len(trajectory.t):
         raise InputError("trajectory must hold at least one point, got none")
@@ -266,7 +256,7 @@ def compare(
     t_span: tuple[float, float],
     rtol: float = 1e-8,
     atol: float = 1e-10,
-    method: Any = "RK45",
+    method: str | type[OdeSolver] = "RK45",
     coordinates: str = "auto",
     cometric: Cometric | None = None,
     control: bool = False,
@@ -278,16 +268,12 @@ def compare(
 ) -> Comparison:
     """Integrate the parameter flow and the intrinsic flow from θ₀, and compare them.
 
+    Both have the same settings, those of :class:`~liftflow.flows.Settings`.
+
     Parameters
     ----------
     invariant_set : InvariantSet
         Names the architecture and θ₀.
-    t_span : tuple of float
-        First and last time.
-    rtol, atol : float
-        Tolerances of both flows.
-    method : str or type
-        A method of ``scipy.integrate.solve_ivp``.
     coordinates : {"auto", "full", "basis"}
         Coordinates of the intrinsic flow.
     cometric : Cometric, optional
@@ -295,20 +281,13 @@ def compare(
     control : bool
         Whether to add the negative control: the flow from the same z by the metric of another
         θ₀, with other laws. It must part from the others.
-    progress : bool
-        Whether to show progress bars.
-    n_times : int
-        Number of times at which the flows are compared.
-    memory_limit : float
-        Most bytes that each flow keeps, with its deviations; the times are thinned to fit.
     checkpoints : str or Path, optional
         Folder where the flows leave their checkpoints every minute; it is made where there is none.
         Those that are there already are continued: to go on after a stop, make the same call
         again. Those of another flow, start, loss, metric or method, of other tolerances or times,
         and those that went beyond the end of ``t_span``, are refused.
     **options
-        ``max_step``, ``first_step``, ``t_eval`` and ``checkpoint_seconds``, as in
-        :class:`~liftflow.flows.Settings`.
+        ``max_step``, ``first_step``, ``t_eval`` and ``checkpoint_seconds``.
 
     Returns
     -------
@@ -360,10 +339,6 @@ class Plan:
 
     Parameters
     ----------
-    t_span : tuple of float
-        First and last time.
-    coordinates : {"auto", "full", "basis"}
-        As in :func:`compare`, like all that follows.
     control : bool
         Whether there is a third flow.
     **settings
@@ -437,8 +412,8 @@ class Plan:
                 str((architecture.dim, architecture.lifted_shape, architecture.n_laws)),
                 str(architecture.describe()),
             ],
-            "θ₀": _digest(theta0),
-            "times": [*map(float, settings.t_span), _digest(settings.times)],
+            "θ₀": joblib.hash(theta0 + 0.0),  # no −0
+            "times": [*map(float, settings.t_span), joblib.hash(settings.times)],
             "rtol": float(settings.rtol),
             "atol": float(settings.atol),
             "max_step": float(settings.max_step),
@@ -451,13 +426,7 @@ class Plan:
 
     @staticmethod
     def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
-        """Return the names of what differs between two identities.
-
-        Parameters
-        ----------
-        there, here : dict
-            From :meth:`identity`, as JSON keeps them.
-        """
+        """Return the names of what differs between two identities, as JSON keeps them."""
         given = [name for name in here if name != "computed" and there[name] != here[name]]
         return given + [
             name
@@ -467,13 +436,7 @@ class Plan:
         ]
 
     def run(self, folder: Path | None) -> Comparison:
-        """Integrate the flows one after another, until Ctrl-C at most.
-
-        Parameters
-        ----------
-        folder : Path or None
-            For the checkpoints.
-        """
+        """Integrate the flows one after another, with checkpoints in the folder if there is one."""
         paths, earlier = {}, {}
         if folder is not None:
             paths = {name: make_folder(folder) / f"{name}.npz" for name in self.states}
@@ -531,10 +494,6 @@ def _not_begun(state: FlowState, settings: Settings) -> Trajectory:
         seconds=0.0,
         interrupted=True,
     )
-
-
-def _digest(numbers: FloatArray) -> str:
-    return hashlib.sha256((np.asarray(numbers, float) + 0.0).tobytes()).hexdigest()  # no −0
 
 
 def _sketch(vector: FloatArray) -> list[float]:

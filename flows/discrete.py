@@ -2,7 +2,7 @@
 
 import time
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from rich.progress import track
@@ -26,11 +26,6 @@ from liftflow.typing import (
 
 class Optimizer(Guarded, ABC):
     """Steps of θ, one gradient each. Along them the conservation laws drift.
-
-    Parameters
-    ----------
-    step_size : float
-        The learning rate η.
 
     Raises
     ------
@@ -61,8 +56,6 @@ class Optimizer(Guarded, ABC):
 
         Parameters
         ----------
-        gradient : OneTangent
-            Of ℓ at θ.
         moments : array, shape=[n_moments, dim]
             What the last step left, zero before the first.
         count : int
@@ -86,8 +79,6 @@ class Optimizer(Guarded, ABC):
         ----------
         every : int
             Keep the state after each so many steps, besides the first and the last.
-        progress : bool
-            Whether to show a progress bar.
 
         Returns
         -------
@@ -136,7 +127,7 @@ class Optimizer(Guarded, ABC):
             seconds=time.perf_counter() - began,
         )
 
-    def _own(self, gradient: Any, moments: Any) -> tuple[FloatArray, FloatArray]:
+    def _own(self, gradient: OneTangent, moments: FloatArray) -> tuple[FloatArray, FloatArray]:
         shape = (self.n_moments, self.architecture.dim)
         if type(moments) is not np.ndarray or moments.dtype != np.float64 or moments.shape != shape:
             moments = as_array(moments, "moments", shape, batch=False, differentiable=False)
@@ -190,29 +181,12 @@ class GradientDescent(Optimizer):
 
     @property
     def time_per_step(self) -> float:
-        """Time of the flow that one step stands for, η/(1 − β)."""
         return self.step_size / (1.0 - self.momentum)
 
     def step(
         self, gradient: OneTangent, moments: FloatArray, count: int
     ) -> tuple[FloatArray, FloatArray]:
-        """Make one step.
-
-        Parameters
-        ----------
-        gradient : OneTangent
-            Of ℓ at θ.
-        moments : array, shape=[1, dim]
-            The last update.
-
-        Returns
-        -------
-        update : array, shape=[dim]
-            What is added to θ.
-        moments : array, shape=[1, dim]
-            For the next step.
-        """
-        gradient, moments = self._own(gradient, moments)
+        gradient, moments = self._own(gradient, moments)  # the moment is the last update
         update = self.momentum * moments[0] - self.step_size * gradient
         return update, update[None]
 
@@ -260,23 +234,7 @@ class Adam(Optimizer):
     def step(
         self, gradient: OneTangent, moments: FloatArray, count: int
     ) -> tuple[FloatArray, FloatArray]:
-        """Make one step.
-
-        Parameters
-        ----------
-        gradient : OneTangent
-            Of ℓ at θ.
-        moments : array, shape=[2, dim]
-            Means of the gradient and of its square.
-
-        Returns
-        -------
-        update : array, shape=[dim]
-            What is added to θ.
-        moments : array, shape=[2, dim]
-            For the next step.
-        """
-        gradient, moments = self._own(gradient, moments)
+        gradient, moments = self._own(gradient, moments)  # means of it and of its square
         count = as_count(count, "count", 1)
         betas = np.array(self.betas)[:, None]
         moments = betas * moments + (1.0 - betas) * np.stack([gradient, gradient**2])
@@ -284,7 +242,7 @@ class Adam(Optimizer):
         return -self.step_size * mean / (np.sqrt(square) + self.epsilon), moments
 
 
-def _within(value: Any, name: str, low: float, high: float) -> float:
+def _within(value: float, name: str, low: float, high: float) -> float:
     number = float(as_array(value, name, (), batch=False, differentiable=False))
     if not low <= number < high:
         raise InputError(f"{name} must be at least {low:g} and below {high:g}, got {value}")

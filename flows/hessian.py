@@ -11,6 +11,7 @@ from liftflow.criteria import Finding, Verdict
 from liftflow.doors import door
 from liftflow.errors import InputError, ShapeError
 from liftflow.linalg import RANK_RTOL, over_batch
+from liftflow.manifolds import InvariantSet
 from liftflow.typing import FloatArray, OneTheta, as_array
 
 MetricMatrix = Callable[[FloatArray], FloatArray]
@@ -130,19 +131,8 @@ def chart_metric_matrix(network: ReLUNetwork, theta0: OneTheta) -> MetricMatrix:
     metric_matrix : callable
         Chart coordinates, shape=[..., n], to the metric, shape=[..., n, n].
     """
-    theta0 = as_array(theta0, "theta0", (network.dim,), batch=False, differentiable=False)
-    chart, laws = network.basis_chart(theta0), network.conservation_laws(theta0)
-
-    def inverse_gram(coordinates: FloatArray) -> Any:
-        theta = chart.recover(coordinates, laws, near=theta0)
-        jacobian = chart.push_forward(theta, np.eye(network.dim)).T
-        return np.linalg.inv(jacobian @ jacobian.T)
-
-    def metric_matrix(coordinates: FloatArray) -> FloatArray:
-        points = as_array(coordinates, "coordinates", (chart.dim,), differentiable=False)
-        return over_batch(inverse_gram, [points], [1], shape=(chart.dim, chart.dim))
-
-    return metric_matrix
+    metric: MetricMatrix = InvariantSet(network, theta0).chart().metric.metric_matrix
+    return metric
 
 
 def _finding(

@@ -290,11 +290,6 @@ def integrate(state: FlowState, settings: Settings, label: str) -> Trajectory:
     with shorter steps. Where none helps, or at Ctrl-C, the run ends with a message and keeps what
     was computed: this is why the steps are made here and not by ``solve_ivp``.
 
-    Parameters
-    ----------
-    label : str
-        What the progress bar calls the flow.
-
     Raises
     ------
     LiftflowError
@@ -337,13 +332,7 @@ def integrate(state: FlowState, settings: Settings, label: str) -> Trajectory:
 
 
 def origin(state: FlowState, settings: Settings, label: str) -> Origin:
-    """What a flow is told by from others, without integrating it.
-
-    Parameters
-    ----------
-    label : str
-        What messages call the flow.
-    """
+    """What a flow is told by from others, without integrating it."""
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         return _Run(state, settings, label).origin
 

@@ -189,11 +189,6 @@ class IntrinsicFlow(Guarded):
     def state(self, z0: OneLifted | None = None) -> FlowState:
         """Right-hand side of the flow as the integrator sees it, for solvers of one's own.
 
-        Parameters
-        ----------
-        z0 : OneLifted, optional
-            Where it starts, by default φ(θ₀).
-
         Returns
         -------
         state : FlowState

@@ -11,13 +11,7 @@ _ROUNDING = 1e-9  # most that another machine may change of the same start, rela
 
 
 def same_numbers(one: Scalars, other: Scalars) -> bool:
-    """Whether two numbers or vectors are the same but for what another machine may change.
-
-    Parameters
-    ----------
-    other : Scalars
-        Tells the size.
-    """
+    """Whether numbers are the same but for what another machine may change, next to the others."""
     if np.shape(one) != np.shape(other):
         return False
     # In units of the largest, since squares under- and overflow.

@@ -70,8 +70,6 @@ class Settings:
         Number of times, evenly spaced, at which the state is kept.
     t_eval : array, optional
         These times instead.
-    progress : bool
-        Whether to show a progress bar.
     memory_limit : float
         Most bytes of states, times and losses to keep, or infinity. Where the times asked for need
         more, they are thinned evenly; the first and the last one stay.
@@ -170,13 +168,7 @@ class Settings:
         return as_array(self.t_eval, "t_eval", (None,), batch=False, differentiable=False)
 
     def thinned(self, n_numbers: int) -> OnTimes:
-        """Return the times at which states of so many numbers are kept, within the limit of memory.
-
-        Parameters
-        ----------
-        n_numbers : int
-            Numbers to keep each time, besides the time and the loss.
-        """
+        """Return the times at which so many numbers, a time and a loss fit into the memory."""
         as_count(n_numbers, "n_numbers")
         count = self.n_times if self.t_eval is None else self.times.size
         size = 8 * (n_numbers + 2)  # with the time and the loss

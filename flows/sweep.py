@@ -50,16 +50,8 @@ class SweepRun:
 
     Attributes
     ----------
-    seed : int
-        Of its start.
     summary : dict
         That of the comparison.
-    t : OnTimes
-        Times.
-    deviation : OnTimes
-        Relative deviation of the two flows.
-    loss_parameter, loss_intrinsic : OnTimes
-        Losses along the two flows.
     control_deviation : OnTimes
         That of the negative control; empty without one.
     """
@@ -75,24 +67,12 @@ class SweepRun:
 
 @dataclass(frozen=True, eq=False)
 class Sweep:
-    """The comparisons of an ensemble, in the order of their seeds.
-
-    Attributes
-    ----------
-    runs : tuple of SweepRun
-        One per seed.
-    """
+    """The comparisons of an ensemble, in the order of their seeds."""
 
     runs: tuple[SweepRun, ...]
 
     def frame(self) -> pd.DataFrame:
-        """Return the summaries as a table, one row per seed.
-
-        Returns
-        -------
-        frame : pandas.DataFrame
-            Indexed by seed; the columns are the keys of ``Comparison.summary()``.
-        """
+        """Return the summaries as a table, one row per seed."""
         seeds = pd.Index([run.seed for run in self.runs], name="seed")
         return pd.DataFrame([run.summary for run in self.runs], index=seeds)
 
@@ -188,8 +168,6 @@ def sweep(
         need not travel.
     seeds : iterable of int
         Each once.
-    t_span : tuple of float
-        First and last time.
     n_jobs : int, optional
         As in joblib; by default what ``joblib.parallel_config`` says, else 1. No more processes
         are started than there are seeds.
@@ -198,8 +176,6 @@ def sweep(
         same folder then goes on where the last one was stopped, by Ctrl-C, too. Runs of another
         start, loss, architecture or metric, with other data, settings or times, or of another
         version of liftflow, are refused. A run that another process is at work on is waited for.
-    progress : bool
-        Whether to show a progress bar over the runs.
     **settings
         Of :func:`~liftflow.flows.compare`.
 

@@ -65,8 +65,6 @@ class Checkpoint:
         Length that the solver proposes for the next step; 0 where it keeps more than that.
     mark : float
         Time at which progress was last asked for.
-    n_steps, n_evaluations, n_charts : int
-        Counts so far.
     chart_times : FloatArray
         Times at which the chart was changed.
     memory : dict of str to array
@@ -104,9 +102,7 @@ class Trajectory:
     loss : OnTimes
         The loss ℓ(θ), or f(z).
     success : bool
-        Whether the end of the time span was reached.
-    message : str
-        Why the flow ended.
+        Whether the end of the time span was reached; the message says why the flow ended.
     n_evaluations : int
         Number of evaluations of the right-hand side.
     n_charts : int

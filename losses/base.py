@@ -4,7 +4,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import autograd
 import numpy as np
@@ -42,7 +42,7 @@ class Loss(Guarded, ABC):
 
     _usual_fix: ClassVar[str] = "use loss_from_function(f) or NetworkLoss(network, inputs, targets)"
 
-    def __init_subclass__(cls, **options: Any) -> None:
+    def __init_subclass__(cls, **options: object) -> None:
         """Let the methods that a class defines write into their arguments: they get copies."""
         super().__init_subclass__(**options)
         for name in ("value", "gradient", "parameter_value", "parameter_gradient"):
@@ -61,13 +61,7 @@ class Loss(Guarded, ABC):
 
     @abstractmethod
     def gradient(self, z: Lifted, near: OneTheta | None = None) -> Covector:
-        """Evaluate the Euclidean gradient ∇f(z).
-
-        Parameters
-        ----------
-        near : OneTheta, optional
-            A parameter in the sign gauge of z.
-        """
+        """Evaluate the Euclidean gradient ∇f(z)."""
 
     def parameter_value(self, theta: Theta, architecture: Architecture) -> Scalars:
         """Evaluate ℓ(θ) = f(φ(θ))."""
@@ -84,12 +78,12 @@ class Loss(Guarded, ABC):
         return {}
 
 
-def _on_copies(method: Callable[..., Any]) -> Callable[..., Any]:
-    def own(value: Any) -> Any:
+def _on_copies(method: Callable[..., Scalars]) -> Callable[..., Scalars]:
+    def own(value: object) -> object:
         return value.copy(order="K") if isinstance(value, np.ndarray) else value
 
     @wraps(method)
-    def on_copies(self: Any, *args: Any, **kwargs: Any) -> Any:
+    def on_copies(self: Loss, *args: object, **kwargs: object) -> Scalars:
         return method(self, *map(own, args), **{name: own(value) for name, value in kwargs.items()})
 
     return on_copies
@@ -98,48 +92,24 @@ def _on_copies(method: Callable[..., Any]) -> Callable[..., Any]:
 class FunctionLoss(Loss):
     """A loss given by f alone; build it with :func:`loss_from_function`.
 
-    Parameters
-    ----------
-    function : callable
-        One z to one number.
+    Raises
+    ------
+    InputError
+        From its methods: the function returns something else than one number.
+    NotDifferentiableError
+        From its gradient: autograd cannot follow the function.
     """
 
-    def __init__(self, function: Callable[[Any], Any]) -> None:
+    def __init__(self, function: Callable[[Lifted], Scalars]) -> None:
         self.function = function
         self._gradient = autograd.grad(
             watched(lambda z: _number(function(z), _FUNCTION), _FUNCTION)
         )
 
-    def value(self, z: OneLifted, near: Any = None) -> Any:
-        """Evaluate f(z).
-
-        Parameters
-        ----------
-        near : None
-            Not used.
-
-        Raises
-        ------
-        InputError
-            The function returns something else than one number.
-        """
+    def value(self, z: OneLifted, near: OneTheta | None = None) -> Scalars:
         return _number(self.function(as_array(z, "z")), _FUNCTION)
 
-    def gradient(self, z: OneLifted, near: Any = None) -> OneLiftedTangent:
-        """Evaluate ∇f(z) by autograd.
-
-        Parameters
-        ----------
-        near : None
-            Not used.
-
-        Raises
-        ------
-        InputError
-            The function returns something else than one number.
-        NotDifferentiableError
-            Autograd cannot follow the function.
-        """
+    def gradient(self, z: OneLifted, near: OneTheta | None = None) -> OneLiftedTangent:
         z = as_array(z, "z")
         try:
             return self._gradient(z)
@@ -153,20 +123,18 @@ class FunctionLoss(Loss):
             ) from error
 
     def parameter_value(self, theta: Theta, architecture: Architecture) -> Scalars:
-        """Evaluate ℓ(θ) = f(φ(θ))."""
         as_instance(architecture, Architecture, "architecture")
         theta = as_array(theta, "theta", (architecture.dim,), differentiable=False)
         return over_batch(lambda t: self.value(architecture.lift(t)), [theta], [1], shape=())
 
     def parameter_gradient(self, theta: Theta, architecture: Architecture) -> Tangent:
-        """Evaluate ∇ℓ(θ) = ∂φ(θ)ᵀ∇f(φ(θ))."""
         as_instance(architecture, Architecture, "architecture")
         theta = as_array(theta, "theta", (architecture.dim,), differentiable=False)
         phi = architecture.phi
         return over_batch(lambda t: phi.vjp(t, self.gradient(phi(t))), [theta], [1])
 
 
-def loss_from_function(function: Callable[[Any], Any]) -> FunctionLoss:
+def loss_from_function(function: Callable[[Lifted], Scalars]) -> FunctionLoss:
     """Turn a function of z, written with autograd.numpy, into a loss.
 
     Parameters
@@ -195,14 +163,14 @@ def loss_from_function(function: Callable[[Any], Any]) -> FunctionLoss:
 _FUNCTION = "the function of a loss"
 
 
-def _array(value: Any, what: str) -> Any:
+def _array(value: object, what: str) -> np.ndarray:
     try:
         return np.asarray(value)
     except Exception as error:  # whatever the conversion of a foreign object raises
         raise InputError(f"{what} must return real numbers, got {got(value)}: {error}") from error
 
 
-def _number(value: Any, what: str) -> Any:
+def _number(value: Scalars, what: str) -> Scalars:
     plain = _array(untraced(value), what)
     if plain.shape == () and plain.dtype.kind in "fiub":
         return value
@@ -211,38 +179,18 @@ def _number(value: Any, what: str) -> Any:
     raise InputError(f"{what} must take z to one number, got {given}")
 
 
-def as_value(value: Any, loss: Loss) -> float:
-    """Return the value of a loss, which may be a user's own, if it is one number.
-
-    Parameters
-    ----------
-    value : object
-        What the loss returned.
-
-    Raises
-    ------
-    InputError
-        Anything else.
-    """
+def as_value(value: Scalars, loss: Loss) -> float:
+    """Return the value of a loss, which may be a user's own, if it is one number."""
     return float(_number(value, f"{type(loss).__name__}.value"))
 
 
-def as_gradient(value: Any, loss: Loss, shape: tuple[int, ...]) -> FloatArray:
+def as_gradient(value: Covector, loss: Loss, shape: tuple[int, ...]) -> FloatArray:
     """Return the gradient of a loss, which may be a user's own, if it has the right shape.
 
     Parameters
     ----------
-    value : object
-        What the loss returned.
     shape : tuple of int
         That of z, or of θ.
-
-    Raises
-    ------
-    InputError
-        No array of real numbers.
-    ShapeError
-        Another shape.
     """
     name = f"{type(loss).__name__}.gradient"
     gradient = _array(value, name)

@@ -1,17 +1,15 @@
 """Losses of an end-to-end matrix, and of the factors of an attention layer."""
 
-from typing import Any
-
 import autograd.numpy as anp
 import numpy as np
 
 from liftflow.doors import door
 from liftflow.errors import DataError, ShapeError
 from liftflow.losses.base import FunctionLoss, loss_from_function
-from liftflow.typing import as_array, as_own
+from liftflow.typing import FloatArray, Inputs, Lifted, Scalars, as_array, as_own
 
 
-def _numbers(mask: Any) -> Any:
+def _numbers(mask: Lifted) -> Lifted:
     """A mask of booleans as numbers; what is none is left to the door."""
     try:
         array = np.asarray(mask)
@@ -20,24 +18,19 @@ def _numbers(mask: Any) -> Any:
     return array * 1 if array.dtype == bool else mask
 
 
-def _rows(array: Any, name: str, count: int) -> None:
+def _rows(array: FloatArray, name: str, count: int) -> None:
     if len(array) != count:
         raise ShapeError(f"{name} must have one row per sample, {count}, got {len(array)}")
 
 
 @door
-def least_squares_loss(inputs: Any, targets: Any) -> FunctionLoss:
+def least_squares_loss(inputs: Inputs, targets: Inputs) -> FunctionLoss:
     r"""Regress targets linearly on inputs, :math:`f(Z) = \frac{1}{2N}\sum_i ‖Z x_i − y_i‖^2`.
 
     Parameters
     ----------
     inputs : array-like, shape=[n_samples, m]
     targets : array-like, shape=[n_samples, n]
-
-    Returns
-    -------
-    loss : FunctionLoss
-        A function of Z, shape=[n, m].
 
     Raises
     ------
@@ -54,7 +47,7 @@ def least_squares_loss(inputs: Any, targets: Any) -> FunctionLoss:
 
     shape = targets.shape[1], inputs.shape[1]
 
-    def value(z: Any) -> Any:
+    def value(z: Lifted) -> Scalars:
         z = as_array(z, "z", shape, batch=False)
         return 0.5 * (anp.sum((z @ moment) * z) - 2 * anp.sum(mixed * z) + constant)
 
@@ -62,7 +55,7 @@ def least_squares_loss(inputs: Any, targets: Any) -> FunctionLoss:
 
 
 @door
-def matrix_sensing_loss(measurements: Any, values: Any) -> FunctionLoss:
+def matrix_sensing_loss(measurements: Lifted, values: Scalars) -> FunctionLoss:
     r"""Sense a matrix, :math:`f(Z) = \frac{1}{2k}\sum_i (⟨A_i, Z⟩ − y_i)^2`.
 
     Parameters
@@ -71,11 +64,6 @@ def matrix_sensing_loss(measurements: Any, values: Any) -> FunctionLoss:
         The matrices A_i.
     values : array-like, shape=[k]
         The numbers y_i.
-
-    Returns
-    -------
-    loss : FunctionLoss
-        A function of Z, shape=[n, m].
 
     Raises
     ------
@@ -87,7 +75,7 @@ def matrix_sensing_loss(measurements: Any, values: Any) -> FunctionLoss:
     _rows(values, "values", len(forms))
     flat = forms.reshape(len(forms), -1)
 
-    def value(z: Any) -> Any:
+    def value(z: Lifted) -> Scalars:
         z = as_array(z, "z", forms.shape[1:], batch=False)
         return 0.5 * anp.sum((anp.dot(flat, anp.ravel(z)) - values) ** 2) / len(values)
 
@@ -95,7 +83,7 @@ def matrix_sensing_loss(measurements: Any, values: Any) -> FunctionLoss:
 
 
 @door
-def matrix_completion_loss(observed: Any, mask: Any) -> FunctionLoss:
+def matrix_completion_loss(observed: Lifted, mask: Lifted) -> FunctionLoss:
     r"""Complete a matrix, :math:`f(Z) = \frac{1}{2|Ω|}\sum_{(i,j) ∈ Ω} (Z_{ij} − Y_{ij})^2`.
 
     Parameters
@@ -104,11 +92,6 @@ def matrix_completion_loss(observed: Any, mask: Any) -> FunctionLoss:
         Y; entries outside Ω are not read, and must be finite.
     mask : array-like, shape=[n, m]
         1 or True on Ω, else 0.
-
-    Returns
-    -------
-    loss : FunctionLoss
-        A function of Z, shape=[n, m].
 
     Raises
     ------
@@ -122,7 +105,7 @@ def matrix_completion_loss(observed: Any, mask: Any) -> FunctionLoss:
     if not known.sum() > 0:
         raise DataError("mask must mark at least one entry as observed")
 
-    def value(z: Any) -> Any:
+    def value(z: Lifted) -> Scalars:
         z = as_array(z, "z", observed.shape, batch=False)
         return 0.5 * anp.sum(known * (z - observed) ** 2) / known.sum()
 
@@ -130,7 +113,7 @@ def matrix_completion_loss(observed: Any, mask: Any) -> FunctionLoss:
 
 
 @door
-def attention_loss(inputs: Any, targets: Any, d_head: int) -> FunctionLoss:
+def attention_loss(inputs: Inputs, targets: Inputs, d_head: int) -> FunctionLoss:
     r"""Regress sequences on sequences by an attention layer of any number of heads.
 
     :math:`f(z) = \frac{1}{2ST}\sum_s ‖\sum_h \mathrm{softmax}(X_s Z_h X_s^\top/\sqrt{d}) X_s W_h
@@ -158,7 +141,7 @@ def attention_loss(inputs: Any, targets: Any, d_head: int) -> FunctionLoss:
     wanted = as_own(targets, "targets", tokens.shape)
     count, transposed = wanted.shape[0] * wanted.shape[1], anp.swapaxes(tokens, 1, 2)
 
-    def value(z: Any) -> Any:
+    def value(z: Lifted) -> Scalars:
         z, total = as_array(z, "z", (None, *tokens.shape[2:] * 2), batch=False), 0.0
         for scores, values in zip(z[0::2], z[1::2], strict=True):
             logits = anp.matmul(anp.matmul(tokens, scores), transposed) / d_head**0.5

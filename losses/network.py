@@ -1,6 +1,6 @@
 """The training loss of a ReLU network on data, by its path products or by backpropagation."""
 
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 from scipy.special import log_softmax, softmax
@@ -60,7 +60,7 @@ class NetworkLoss(Loss):
     """
 
     def __init__(
-        self, network: ReLUNetwork, inputs: Inputs, targets: Any, kind: str = "mse"
+        self, network: ReLUNetwork, inputs: Inputs, targets: Inputs, kind: str = "mse"
     ) -> None:
         if not isinstance(kind, str) or kind not in _KINDS:
             raise InputError(f"kind must be one of {', '.join(_KINDS)}, got {shown(kind)}")
@@ -88,7 +88,7 @@ class NetworkLoss(Loss):
             )
 
     @staticmethod
-    def _labels(targets: Any, n_out: int) -> FloatArray:
+    def _labels(targets: Scalars, n_out: int) -> FloatArray:
         """One-hot rows, shape=[n_samples, n_outputs]."""
         if n_out < 2:
             raise DataError("cross-entropy needs a network of at least two outputs, got one")
@@ -127,13 +127,7 @@ class NetworkLoss(Loss):
             )
 
     def parameter_value(self, theta: Theta, architecture: Architecture | None = None) -> Scalars:
-        """Evaluate ℓ(θ) by a forward pass.
-
-        Parameters
-        ----------
-        architecture : ReLUNetwork, optional
-            The network of this loss.
-        """
+        """Evaluate ℓ(θ) by a forward pass."""
         self._check(architecture)
         theta = as_array(theta, "theta", (self.network.dim,), differentiable=False)
         forward = self.network.forward_vjp
@@ -142,13 +136,7 @@ class NetworkLoss(Loss):
         )
 
     def parameter_gradient(self, theta: Theta, architecture: Architecture | None = None) -> Tangent:
-        """Evaluate ∇ℓ(θ) by one backpropagation, in float64.
-
-        Parameters
-        ----------
-        architecture : ReLUNetwork, optional
-            The network of this loss.
-        """
+        """Evaluate ∇ℓ(θ) by one backpropagation, in float64."""
         self._check(architecture)
         theta = as_array(theta, "theta", (self.network.dim,), differentiable=False)
 
@@ -195,10 +183,10 @@ class NetworkLoss(Loss):
 
         return over_batch(gradient, [self._z(z)], [1])
 
-    def _z(self, z: Any) -> FloatArray:
+    def _z(self, z: Lifted) -> FloatArray:
         return as_array(z, "z", self.network.lifted_shape, differentiable=False)
 
-    def _path_nodes(self, z: FloatArray, near: Any) -> FloatArray:
+    def _path_nodes(self, z: FloatArray, near: OneTheta | None) -> FloatArray:
         """Factor of every node on every sample along a path: inputs and 0/1 activations."""
         network = self.network
         if near is not None:
@@ -215,7 +203,7 @@ class NetworkLoss(Loss):
         values[:, hidden] = values[:, hidden] > 0
         return values
 
-    def _signals(self, nodes: FloatArray) -> Any:
+    def _signals(self, nodes: FloatArray) -> Iterator[tuple[slice, FloatArray]]:
         """x_{p₀} a_p(x) in chunks of paths: a slice, and an array of shape [n_samples, size]."""
         tails = self.network.path_tails
         size = max(1, _CHUNK // len(nodes))

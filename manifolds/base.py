@@ -53,13 +53,7 @@ class ParameterMetric(CanonicalEuclideanMetric):
 
 @doors
 class InducedMetric(HorizontalMetric):
-    """The Euclidean metric of the parameters, restricted to an invariant set.
-
-    Parameters
-    ----------
-    rtol : float
-        Relative tolerance of geodesics and parallel transport.
-    """
+    """The Euclidean metric of the parameters, restricted to an invariant set."""
 
     _varies: ClassVar[bool] = False
 
@@ -106,6 +100,10 @@ class InducedMetric(HorizontalMetric):
         """Euclidean square of tangent vectors."""
         return (vector * vector).sum(axis=-1)
 
+    def norm(self, vector: Tangent, base_point: Theta | None = None) -> Scalars:
+        """Euclidean length of tangent vectors."""
+        return gs.sqrt((vector * vector).sum(axis=-1))
+
     def geodesic_equation(self, state: States) -> States:
         """Evaluate the geodesic equation, θ'' = −∂hᵀ(∂h∂hᵀ)⁻¹ ∂²h[θ', θ']."""
         shape = (2, *self._space.shape)
@@ -127,11 +125,6 @@ class InvariantSet(RandomVectors, LevelSet):
 
     A geomstats ``LevelSet`` in ``Euclidean(D)``, with the induced metric. With the intrinsic
     metric on the image, the lift is a Riemannian submersion from it.
-
-    Parameters
-    ----------
-    equip : bool
-        Whether to equip it with the induced metric.
 
     Attributes
     ----------
@@ -188,10 +181,7 @@ class InvariantSet(RandomVectors, LevelSet):
     def belongs(self, point: Theta, atol: float = gs.atol) -> Scalars:
         """Check that the laws have their values, each relative to the size of its terms.
 
-        Parameters
-        ----------
-        atol : float
-            Tolerance, in units of the terms of each law at the point or at θ₀, the larger ones.
+        These are taken at the point or at θ₀, where they are larger.
         """
         point = np.asarray(point)
         if point.shape[-1:] != self.shape:
@@ -204,13 +194,7 @@ class InvariantSet(RandomVectors, LevelSet):
         return np.all(gaps <= atol * sizes, axis=-1)
 
     def is_tangent(self, vector: Tangent, base_point: Theta, atol: float = gs.atol) -> Scalars:
-        """Check that a vector leaves the laws as they are, each relative to its terms.
-
-        Parameters
-        ----------
-        atol : float
-            Tolerance, in units of the terms of ∂h(θ) v for each law h.
-        """
+        """Check that a vector leaves the laws as they are, each relative to its terms."""
         if np.shape(vector)[-1:] != self.shape:
             return np.zeros(np.shape(vector)[:-1], dtype=bool)
         sizes = self.architecture.laws_size(base_point, vector)
@@ -229,14 +213,9 @@ class InvariantSet(RandomVectors, LevelSet):
         return self.architecture.project_to_laws(point, self.laws0)
 
     def random_point(self, n_samples: int = 1, bound: float = 1.0, rng: Rng = None) -> Theta:
-        """Draw parameters of the architecture and project them onto the set.
+        """Draw parameters of the architecture, times ``bound``, and project them onto the set.
 
-        Parameters
-        ----------
-        n_samples : int
-            With one sample there is no sample axis.
-        bound : float
-            Scale of the parameters before projection.
+        With one sample there is no sample axis.
         """
         return self.projection(bound * self.architecture.random_point(n_samples, rng))
 

@@ -69,6 +69,15 @@ class HorizontalAligner(AlignerAlgorithm):
         return over_batch(one, points, [1, 1])
 
 
+def _largest(vectors: Tangent) -> Scalars:
+    return np.max(np.abs(vectors), axis=-1, keepdims=True)
+
+
+def _without_rounding(vectors: Tangent, terms: Scalars) -> Tangent:
+    """Vectors, but 0 where they are what rounding leaves of terms of this size."""
+    return np.where(_largest(vectors) > 10 * ROUNDING * terms, vectors, 0.0)
+
+
 @doors
 class LiftBundle(FiberBundle):
     """The lift as a Riemannian submersion from an invariant set onto its image.
@@ -140,28 +149,21 @@ class LiftBundle(FiberBundle):
         What rounding leaves of a horizontal vector is 0: it has no direction.
         """
         vertical = tangent_vec - self.horizontal_projection(tangent_vec, base_point)
-        bound = 10 * ROUNDING * np.max(np.abs(tangent_vec), axis=-1, keepdims=True)
-        return np.where(np.max(np.abs(vertical), axis=-1, keepdims=True) > bound, vertical, 0.0)
+        return _without_rounding(vertical, _largest(tangent_vec))
 
     def is_horizontal(
         self, tangent_vec: Tangent, base_point: Theta, atol: float = gs.atol
     ) -> Scalars:
-        """Check that the horizontal projection leaves a vector as it is.
-
-        Parameters
-        ----------
-        atol : float
-            Tolerance of the entries, relative to the largest of the vector.
-        """
+        """Check that a vector is its horizontal projection, relative to its largest entry."""
         gap = np.abs(tangent_vec - self.horizontal_projection(tangent_vec, base_point))
-        return np.max(gap, axis=-1) <= atol * np.max(np.abs(tangent_vec), axis=-1)
+        return np.all(gap <= atol * _largest(tangent_vec), axis=-1)
 
     def is_vertical(
         self, tangent_vec: Tangent, base_point: Theta, atol: float = gs.atol
     ) -> Scalars:
-        """Check that a tangent vector has no horizontal part, with a tolerance as above."""
+        """Check that a tangent vector has no horizontal part, relative to its largest entry."""
         gap = np.abs(self.horizontal_projection(tangent_vec, base_point))
-        return np.max(gap, axis=-1) <= atol * np.max(np.abs(tangent_vec), axis=-1)
+        return np.all(gap <= atol * _largest(tangent_vec), axis=-1)
 
     def integrability_tensor(
         self, tangent_vec_a: Tangent, tangent_vec_b: Tangent, base_point: Theta
@@ -182,7 +184,8 @@ class LiftBundle(FiberBundle):
         bent = self.spaces.second_fundamental_form(base_point, a, b)
         pushed = self._architecture.lift_hessian(base_point, a, tangent_vec_b - b)
         across = self._architecture.solve_jvp(base_point, pushed)
-        return self._total_space.to_tangent(bent, base_point) - across
+        terms = _largest(tangent_vec_a) * _largest(tangent_vec_b) / _largest(base_point)
+        return _without_rounding(self._total_space.to_tangent(bent, base_point) - across, terms)
 
 
 @doors

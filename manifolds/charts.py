@@ -152,13 +152,7 @@ class ChartedImage(DiffeomorphicManifold):
         return ChartMetric
 
     def belongs(self, point: Theta, atol: float = gs.atol) -> Scalars:
-        """Check that no anchor path vanishes.
-
-        Parameters
-        ----------
-        atol : float
-            Size below which a coordinate vanishes, relative to that at the θ of the chart.
-        """
+        """Check that no anchor path vanishes, relative to its size at the θ of the chart."""
         if np.shape(point)[-1:] != self.shape:
             return np.zeros(np.shape(point)[:-1], dtype=bool)
         return np.all(np.abs(np.asarray(point)[..., self._anchors]) > atol * self._sizes, axis=-1)
@@ -179,13 +173,7 @@ class ChartedImage(DiffeomorphicManifold):
         return gs.copy(point)
 
     def random_tangent_vec(self, base_point: Theta, n_samples: int = 1, rng: Rng = None) -> Tangent:
-        """Draw tangent vectors of the invariant set and push them forward.
-
-        Parameters
-        ----------
-        n_samples : int
-            With several, ``base_point`` is one point.
-        """
+        """Draw tangent vectors of the invariant set and push them forward."""
         theta = self.diffeo(base_point)
         above = self.image_space.random_tangent_vec(theta, n_samples, rng)
         return self.diffeo.inverse_tangent(above, image_point=theta)

@@ -27,15 +27,7 @@ from liftflow.typing import (
 
 
 class Unflattening(Diffeo):
-    """Give flat vectors a shape; the map is linear.
-
-    Parameters
-    ----------
-    size : int
-        Number of entries.
-    shape : tuple of int
-        With ``size`` entries.
-    """
+    """Give flat vectors of a size a shape with as many entries; the map is linear."""
 
     def __init__(self, size: int, shape: tuple[int, ...]) -> None:
         self.size, self.shape = size, shape
@@ -193,25 +185,13 @@ class FlatImage(DiffeomorphicManifold):
         return FlatMetric
 
     def belongs(self, point: Flat, atol: float = gs.atol) -> Scalars:
-        """Check that a vector belongs to the image.
-
-        Parameters
-        ----------
-        atol : float
-            As that of the image.
-        """
+        """Check that a vector belongs to the image."""
         if np.shape(point)[-1:] != self.shape:
             return np.zeros(np.shape(point)[:-1], dtype=bool)
         return self.image_space.belongs(self.diffeo(point), atol)
 
     def is_tangent(self, vector: Flat, base_point: Flat, atol: float = gs.atol) -> Scalars:
-        """Check that a vector is tangent to the image.
-
-        Parameters
-        ----------
-        atol : float
-            As that of the image.
-        """
+        """Check that a vector is tangent to the image."""
         return self.image_space.is_tangent(self.diffeo(vector), self.diffeo(base_point), atol)
 
     def projection(self, point: Flat) -> Flat:
@@ -219,12 +199,6 @@ class FlatImage(DiffeomorphicManifold):
         return self.diffeo.inverse(self.image_space.projection(self.diffeo(point)))
 
     def random_tangent_vec(self, base_point: Flat, n_samples: int = 1, rng: Rng = None) -> Flat:
-        """Draw tangent vectors as the image does.
-
-        Parameters
-        ----------
-        n_samples : int
-            With several, ``base_point`` is one point.
-        """
+        """Draw tangent vectors as the image does."""
         vectors = self.image_space.random_tangent_vec(self.diffeo(base_point), n_samples, rng)
         return self.diffeo.inverse(vectors)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from functools import singledispatch
+from functools import cached_property, singledispatch
 from typing import Any
 
 import geomstats.backend as gs
@@ -49,13 +49,7 @@ class RandomVectors:
     def random_tangent_vec(
         self, base_point: Point, n_samples: int = 1, rng: Rng = None
     ) -> TangentVec:
-        """Draw standard normal vectors and project them onto the tangent space.
-
-        Parameters
-        ----------
-        n_samples : int
-            With several, ``base_point`` is one point.
-        """
+        """Draw standard normal vectors and project them; several at one point, or one at each."""
         count = as_count(n_samples, "n_samples", 1)
         refuse_beyond(count * math.prod(self.shape), f"{count} tangent vectors")
         shape = np.shape(base_point) if count == 1 else (count, *self.shape)
@@ -73,8 +67,6 @@ class LiftedImage(RandomVectors, Manifold):
     ----------
     dim : int, optional
         Dimension of the image; by default the rank of ∂φ(θ₀).
-    equip : bool
-        Whether to equip it with its :class:`~liftflow.metrics.IntrinsicMetric`.
 
     Raises
     ------
@@ -94,7 +86,6 @@ class LiftedImage(RandomVectors, Manifold):
     ) -> None:
         self.architecture = architecture
         self.theta0: FloatArray = as_own(theta0, "theta0", (architecture.dim,))
-        self._laws0: FloatArray = freeze(np.asarray(architecture.conservation_laws(self.theta0)))
         if dim is None:
             dim = architecture.lift_rank(self.theta0)
         super().__init__(dim=dim, shape=architecture.lifted_shape, intrinsic=False, equip=equip)
@@ -107,10 +98,7 @@ class LiftedImage(RandomVectors, Manifold):
     def flattened(self) -> Manifold:
         """Return the same manifold with flat vectors for points, as geomstats.learning wants them.
 
-        Returns
-        -------
-        flat : geomstats.geometry.manifold.Manifold
-            Itself where points are vectors already.
+        It is the image itself where points are vectors already.
         """
         return self if len(self.shape) == 1 else FlatImage(self)
 
@@ -120,18 +108,17 @@ class LiftedImage(RandomVectors, Manifold):
     def _axes(self) -> tuple[int, ...]:
         return tuple(range(-len(self.shape), 0))
 
+    @cached_property
+    def _laws0(self) -> FloatArray:
+        return freeze(np.asarray(self.architecture.conservation_laws(self.theta0)))
+
     def _recovered(self, point: OneLifted) -> FloatArray:
         return np.asarray(self.architecture.recover(point, self._laws0, near=self.theta0))
 
     def residual(self, point: Lifted) -> Scalars:
-        """Relative distance from a point to the one of the image that is found for it.
+        """Relative distance from a point to the one of the image that is found for it, or 1.
 
         Each entry counts in units of the terms that it is a sum of.
-
-        Returns
-        -------
-        residual : Scalars
-            1 where none is found.
         """
         point = as_array(point, "point", self.shape, differentiable=False)
 
@@ -149,13 +136,7 @@ class LiftedImage(RandomVectors, Manifold):
         return float(np.max(gap[gap > 0] / terms[gap > 0], initial=0.0))
 
     def belongs(self, point: Lifted, atol: float = gs.atol) -> Scalars:
-        """Check that a point is the lift of a parameter of the set, by its relative residual.
-
-        Parameters
-        ----------
-        atol : float
-            Largest relative residual.
-        """
+        """Check that a point is the lift of a parameter of the set, by its relative residual."""
         lead = len(np.shape(point)) - len(self.shape)
         if np.shape(point)[max(lead, 0) :] != self.shape:
             return np.zeros(np.shape(point)[: max(lead, 0)], dtype=bool)
@@ -177,13 +158,7 @@ class LiftedImage(RandomVectors, Manifold):
         return over_batch(project, [vector, base_point], [len(self.shape)] * 2, self.shape)
 
     def is_tangent(self, vector: TangentVec, base_point: Point, atol: float = gs.atol) -> Scalars:
-        """Check that the tangent projection leaves a vector as it is.
-
-        Parameters
-        ----------
-        atol : float
-            Tolerance of the entries, relative to the largest of the vector.
-        """
+        """Check that a vector is its tangent projection, relative to its largest entry."""
         gap = np.abs(self.to_tangent(vector, base_point) - vector)
         size = np.max(np.abs(vector), axis=self._axes)
         return np.max(gap, axis=self._axes) <= atol * size
@@ -199,14 +174,9 @@ class LiftedImage(RandomVectors, Manifold):
         return self.architecture.project_to_image(point, near=self.theta0)
 
     def random_point(self, n_samples: int = 1, bound: float = 1.0, rng: Rng = None) -> Point:
-        """Lift random parameters of the architecture, moved onto the set where that moves z.
+        """Lift random parameters, times ``bound``, moved onto the set where that moves z.
 
-        Parameters
-        ----------
-        n_samples : int
-            With one sample there is no sample axis.
-        bound : float
-            Scale of the parameters.
+        With one sample there is no sample axis.
         """
         theta = bound * self.architecture.random_point(n_samples, rng)
         if not self._meets_all_fibres:
@@ -244,13 +214,6 @@ class MatrixImage(LiftedImage):
 
     ρ is the smallest width, and the dimension is ρ (n + m − ρ). The tangent space at
     Z = P diag(σ) Qᵀ is {W : (I − PPᵀ) W (I − QQᵀ) = 0}.
-
-    Parameters
-    ----------
-    architecture : DeepLinear
-        Or another family of matrix products.
-    equip : bool
-        Whether to equip it with its :class:`~liftflow.metrics.IntrinsicMetric`.
     """
 
     architecture: DeepLinear
@@ -268,7 +231,7 @@ class MatrixImage(LiftedImage):
         return np.sum(relative, axis=-1) == self.rank
 
     def to_tangent(self, vector: LiftedTangent, base_point: Lifted) -> LiftedTangent:
-        """Project orthogonally onto the tangent space, dropping the corner of both kernels."""
+        """Project orthogonally onto the tangent space, dropping the corner of both null spaces."""
         vector = as_array(vector, "vector", self.shape, differentiable=False)
         base_point = as_array(base_point, "base_point", self.shape, differentiable=False)
         left, _, right_t = np.linalg.svd(base_point, full_matrices=False)
@@ -282,11 +245,6 @@ class ProductImage(LiftedImage):
     """The image of a product of architectures: the product of their images.
 
     Points keep the shape in which :class:`~liftflow.architectures.ProductArchitecture` lifts.
-
-    Parameters
-    ----------
-    equip : bool
-        Whether to equip it with its :class:`~liftflow.metrics.IntrinsicMetric`.
     """
 
     architecture: ProductArchitecture
@@ -312,7 +270,6 @@ class ProductImage(LiftedImage):
         return np.all([f.is_tangent(v, part, atol) for f, v, part in parts], axis=0)
 
     def to_tangent(self, vector: TangentVec, base_point: Point) -> TangentVec:
-        """Project orthogonally onto the tangent space, factor by factor."""
         parts = self._split(vector, base_point)
         return self.architecture.join_lifted([f.to_tangent(v, part) for f, v, part in parts])
 

@@ -464,10 +464,10 @@ class IntrinsicMetric(HorizontalMetric):
         return self.cometric.horizontal_lift(self._point_below(theta), vector, theta=theta)
 
     def _point_below(self, theta: FloatArray) -> Point:
-        return self.cometric.architecture.lift(theta)
+        return self.cometric.architecture.phi(theta)
 
     def _vector_below(self, theta: FloatArray, vector: FloatArray) -> TangentVec:
-        return self.cometric.architecture.lift_jvp(theta, vector)
+        return self.cometric.architecture.phi.jvp(theta, vector)
 
     def _covector_below(self, theta: FloatArray, vector: FloatArray) -> TangentVec:
         return self.cometric.solve(self._point_below(theta), self._vector_below(theta, vector))

@@ -88,7 +88,7 @@ def intrinsic_cometric(
 
 @closed_form.register
 def _(architecture: ReLUNetwork, theta0: OneTheta, *, tolerance: float) -> PathCometric:
-    architecture.basis_chart(theta0)  # refuses dead parameters, by name
+    architecture.channels.refuse_dead(theta0)
     return PathCometric(architecture, theta0)
 
 

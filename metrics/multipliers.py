@@ -43,6 +43,7 @@ class Multiplier(Guarded, ABC):
 
     def table(self, singular: Scalars) -> Scalars:
         """Evaluate m for all pairs of singular values of one matrix, those along the last axis."""
+        singular = as_array(singular, "singular", (None,))
         return self.pair(singular[..., :, None], singular[..., None, :])
 
     @property
@@ -148,7 +149,7 @@ class DeepMultiplier(Multiplier):
         return gs.sum(alphas * betas, axis=-1)
 
     def table(self, singular: Scalars) -> Scalars:
-        squares = self._squares(singular)  # once for all pairs
+        squares = self._squares(as_array(singular, "singular", (None,)))  # once for all pairs
         alphas, betas = self._alphas(squares), self._betas(squares)
         return gs.sum(alphas[..., :, None, :] * betas[..., None, :, :], axis=-1)
 

@@ -51,13 +51,7 @@ class PathCometric(RecoveredCometric):
         """Leave it to ``recover``, which refuses dead parameters: all others are recoverable."""
 
     def point(self, z: Lifted, *, near: Theta | None = None) -> Theta:
-        """Recover Ψ(z, h(θ₀)), in the sign gauge of ``near``.
-
-        Parameters
-        ----------
-        near : Theta, optional
-            By default θ₀.
-        """
+        """Recover Ψ(z, h(θ₀)), in the sign gauge of ``near``, by default of θ₀."""
         theta = super().point(z, near=near)
         return over_batch(self._settled, [theta], [1])
 
@@ -105,15 +99,11 @@ class PathCometric(RecoveredCometric):
     ) -> Tangent:
         """Lift a tangent vector to 𝓜_θ₀, in O(edges) and one solve with the Laplacian.
 
-        Parameters
-        ----------
-        theta : Theta, optional
-            A point of 𝓜_θ₀ over z; by default ``point(z)``.
-
         Raises
         ------
         NotTangentError
-            The vector is not tangent to the image at z; holds the relative residual.
+            The vector is not tangent to the image at z, or its rounding errors decide what lies
+            above it; holds how large they are.
         """
         arrays = self._above(z, theta, tangent_vec)
 
@@ -140,7 +130,7 @@ class PathCometric(RecoveredCometric):
         size = np.max(np.abs(vector), initial=0.0)
         vector = vector / (size or 1.0)  # its squares neither under- nor overflow
         lifted = chart.lift_tangent(theta, vector[numbers])
-        gap, own = lengths(np.stack([network.lift_jvp(theta, lifted) - vector, vector]))
+        gap, own = lengths(np.stack([network.phi.jvp(theta, lifted) - vector, vector]))
         if gap > TANGENT_RTOL * own:
             residual = float(gap / own)
             raise NotTangentError(
@@ -158,7 +148,7 @@ class PathCometric(RecoveredCometric):
             above, own = lifted, np.inf
             while lengths(above) < 0.3 * own:  # what rounding leaves of a long one is one as well
                 own = lengths(above)
-                above = network.project_to_tangent(theta, above)
+                above = network.h.project_to_kernel(theta, above)
             if lengths(noise) <= _PRODUCT_RTOL / 4 * own:
                 return size * above, size * noise
         forest = Forest(network, theta)
@@ -217,15 +207,16 @@ def _require_accurate(
     above: FloatArray, noise: FloatArray, beside: FloatArray, own: FloatArray
 ) -> None:
     """Refuse two lifts whose inner product is decided by the noise in them."""
-    error = np.abs(above) @ own + noise @ np.abs(beside) + noise @ own
-    size = lengths(above) * lengths(beside)
-    if error > _PRODUCT_RTOL * size:
+    sizes = lengths(above) or 1.0, lengths(beside) or 1.0
+    own, noise = own / sizes[1], noise / sizes[0]
+    error = np.abs(above / sizes[0]) @ own + noise @ np.abs(beside / sizes[1]) + noise @ own
+    if error > _PRODUCT_RTOL:
         raise NotTangentError(
             "the sizes of the weights part so far that rounding errors of tangent_vec decide what "
-            f"lies above it: inner products may be off by {error / size:.1e} of the lengths, "
+            f"lies above it: inner products may be off by {error:.1e} of the lengths, "
             f"expected at most {_PRODUCT_RTOL:.0e}; take a θ₀ whose hidden nodes are closer to "
             "balance (architecture.rescale)",
-            float(error / size),
+            float(error),
         )
 
 

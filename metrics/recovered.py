@@ -20,14 +20,8 @@ class RecoveredCometric(Cometric):
     """K_θ₀(z) = ∂φ∂φᵀ at the θ that (φ, h) = (z, h(θ₀)) determines, found by iteration.
 
     What an architecture without a closed form has: it needs intrinsic recoverability only,
-    ker ∂φ ∩ ker ∂h = {0}, which is checked at θ₀ and at every θ that is recovered.
-
-    Parameters
-    ----------
-    architecture : Architecture
-        Its ``recover`` is Gauss–Newton unless the family knows better.
-    theta0 : OneTheta
-        Also where recovery starts, so z must be reachable from φ(θ₀).
+    ker ∂φ ∩ ker ∂h = {0}, which is checked at θ₀ and at every θ that is recovered. Recovery starts
+    at θ₀, so z must be reachable from φ(θ₀).
 
     Raises
     ------
@@ -57,12 +51,7 @@ class RecoveredCometric(Cometric):
             )
 
     def point(self, z: Lifted, *, near: Theta | None = None) -> Theta:
-        """Recover θ.
-
-        Parameters
-        ----------
-        near : Theta, optional
-            Where the iteration starts; by default θ₀.
+        """Recover θ, by default from θ₀ on.
 
         Raises
         ------

@@ -244,7 +244,8 @@ class SpectralCometric(Cometric):
     def _apply(self, z: Lifted, form: Covector, name: str, power: float) -> LiftedTangent:
         z, form = self._lifted(z, "z"), self._lifted(form, name)
         lead = np.broadcast_shapes(z.shape[:-2], form.shape[:-2])
-        z, form = (_with_leading_axes(array, lead) for array in (z, form))
+        if lead:
+            z, form = (_with_leading_axes(array, lead) for array in (z, form))
         return _spectral_apply(z, form, self, power)
 
     def apply(self, z: Lifted, covector: Covector, *, near: Theta | None = None) -> LiftedTangent:

@@ -151,7 +151,12 @@ ARCHITECTURE_METHODS = {
         EXACT,
         one_degree,
     ),
-    "project_to_image": (lambda a, x: a.project_to_image(x.z), ("z",), SOLVED, always),
+    "project_to_image": (
+        lambda a, x: a.project_to_image(x.z, near=x.near),
+        ("z",),
+        SOLVED,
+        always,
+    ),
     "project_to_range": (
         lambda a, x: a.project_to_range(x.theta, x.ambient),
         ("z",),

@@ -152,7 +152,7 @@ def test_residues_agree_with_integers(rng):
         kind = np.int64 if arithmetic.exact else float
         forms = [
             NetworkForms(
-                arithmetic.ones((1, 12)), row[None, :2].astype(kind), row[None, 2:4].astype(kind)
+                np.ones((1, 12), kind), row[None, :2].astype(kind), row[None, 2:4].astype(kind)
             )
             for row in small
         ]

@@ -55,6 +55,9 @@ def test_closed_forms_against_autograd(name, kind, rng):
     ):
         wanted = getattr(plain, verb)(theta, *arguments)
         np.testing.assert_allclose(getattr(own, verb)(theta, *arguments), wanted, atol=1e-12)
+    terms = own.terms(np.stack([theta, w]))
+    assert terms.shape == (2, *own.shape)
+    assert np.all(terms[0] >= np.abs(own(theta)) * (1 - 1e-12))
     shortest = np.linalg.pinv(plain.jacobian(theta), rcond=1e-9) @ np.ravel(own.jvp(theta, v))
     np.testing.assert_allclose(own.solve(theta, own.jvp(theta, v)), shortest, atol=1e-10)
     np.testing.assert_allclose(own.jvp(theta, own.project_to_kernel(theta, v)), 0, atol=1e-12)

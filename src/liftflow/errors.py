@@ -63,30 +63,26 @@ class ArchitectureError(LiftflowError, ValueError):
         self.nodes = tuple(nodes)
 
 
-class _OffError(LiftflowError, ValueError):
+class OffImageError(LiftflowError, ValueError):
+    """A point is not on the image of the lift φ, or a vector not tangent to it.
+
+    Attributes
+    ----------
+    residual : float
+        Relative distance to the image, or to the tangent space.
+    """
+
     def __init__(self, message: str, residual: float) -> None:
         super().__init__(message)
         self.residual = residual
 
 
-class NotOnImageError(_OffError):
-    """A lifted variable z is not in the image of the lift φ.
-
-    Attributes
-    ----------
-    residual : float
-        Relative distance from z to the point of the image that was found for it.
-    """
+class NotOnImageError(OffImageError):
+    """A lifted variable z is not in the image of the lift φ."""
 
 
-class NotTangentError(_OffError):
-    """A vector is not tangent to the image of the lift at the point given.
-
-    Attributes
-    ----------
-    residual : float
-        Relative distance from the vector to the tangent space.
-    """
+class NotTangentError(OffImageError):
+    """A vector is not tangent to the image of the lift at the point given."""
 
 
 class NotRecoverableError(LiftflowError, ValueError):
@@ -104,7 +100,7 @@ class NotRecoverableError(LiftflowError, ValueError):
 
 
 class NotIntrinsicError(LiftflowError, ValueError):
-    """No closed form K_θ₀(z) exists at this θ₀: the message says which condition fails."""
+    """No K_θ₀(z) is known at this θ₀, neither in closed form nor by recovery: says why."""
 
 
 class UndecidedError(LiftflowError, ValueError):

@@ -45,16 +45,22 @@ def _close(
     _require(gap <= rtol, f"{what}: off by {gap:.1e} relative, allowed {rtol:.0e}")
 
 
-def _batches(what: str, function: Map, shape: tuple[int, ...], *arrays: Numbers) -> None:
+def _batches(
+    what: str, function: Map, shape: tuple[int, ...], *arrays: Numbers, scale: Numbers = None
+) -> None:
     """Require results of this shape, and on leading axes [2, 2], [2], [] those of a loop."""
+
+    def alike(how: str, got: Numbers, wanted: Numbers) -> None:
+        _close(f"{what}: {how} against a loop", got, wanted, 1e-11, scale)
+
     loop = np.array([[function(*(a[i, j] for a in arrays)) for j in (0, 1)] for i in (0, 1)])
     _require(loop.shape[2:] == shape, f"{what}: shape {loop.shape[2:]}, expected {shape}")
-    _close(f"{what}: leading axes [2, 2] against a loop", function(*arrays), loop, 1e-11)
-    _close(f"{what}: batch against a loop", function(*(a[0] for a in arrays)), loop[0], 1e-11)
+    alike("leading axes [2, 2]", function(*arrays), loop)
+    alike("batch", function(*(a[0] for a in arrays)), loop[0])
     if len(arrays) > 1:  # one point, a column of vectors
         point, vectors = arrays[0][0, 0], [a[:, 0] for a in arrays[1:]]
         mixed = [function(point, *(v[i] for v in vectors)) for i in (0, 1)]
-        _close(f"{what}: broadcast against a loop", function(point, *vectors), mixed, 1e-11)
+        alike("broadcast", function(point, *vectors), mixed)
 
 
 def _draws(what: str, draw: Map, shape: tuple[int, ...], rng: np.random.Generator) -> None:
@@ -483,7 +489,9 @@ def check_bundle(invariant_set: InvariantSet, rng: Rng = 0) -> None:
     lifted = partial(bundle.horizontal_lift, base_point=None)
     _batches("horizontal_lift", lambda p, u: lifted(u, fiber_point=p), (size,), points, below)
     tensor = bundle.integrability_tensor
-    _batches("integrability_tensor", lambda p, u, t: tensor(u, t, p), (size,), points, v, w)
+    bent = np.linalg.norm(v) * np.linalg.norm(w) / np.linalg.norm(points)  # what it may vanish to
+    arrays = points, v, w
+    _batches("integrability_tensor", lambda p, u, t: tensor(u, t, p), (size,), *arrays, scale=bent)
 
     x, v, w, below = points[0, 0], v[0, 0], w[0, 0], below[0, 0]
     tangent = space.to_tangent(np.eye(size), x)
