@@ -222,7 +222,7 @@ class ChannelGraph(Incidence, Guarded):
         out : array, optional
             Where to write, ``values`` itself if need be.
         """
-        return np.multiply(values, np.exp(self.along(logs)), out=out)
+        return np.asarray(np.multiply(values, np.exp(self.along(logs)), out=out))
 
     def project_to_laws(self, theta: Theta, laws: Laws, *, warm: bool = False) -> FloatArray:
         """Slide θ along its orbit to the one point where the laws have these values.
