@@ -7,8 +7,8 @@ from liftflow.errors import LiftflowError, MissingExtraError
 
 HIDDEN = """
 import sys
+import liftflow.cli
 sys.modules["torch"] = None  # as if it were not installed
-import liftflow, liftflow.cli, liftflow.flows, liftflow.testing
 try:
     import liftflow.torch
 except ImportError as error:

@@ -140,7 +140,7 @@ class LawMonitor(Guarded):
     @property
     def channels(self) -> list[tuple[str, int]]:
         """Layer and number of each channel."""
-        return [(str(name), int(number)) for name, number in map(_pair, self._channels.members)]
+        return [(str(name), int(number)) for name, number in map(pair, self._channels.members)]
 
     @door
     def frame(self, by: str = "channel") -> pd.DataFrame:
@@ -195,7 +195,8 @@ class LawMonitor(Guarded):
         return figure
 
 
-def _pair(member: Any) -> tuple[Any, Any]:
+def pair(member: Any) -> tuple[Any, Any]:
+    """Return the layer and the number of a channel, from what it is called."""
     return member if isinstance(member, tuple) else (member, 0)
 
 
