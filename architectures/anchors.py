@@ -284,7 +284,7 @@ class Chart(Guarded, ABC):
 
     @abstractmethod
     def memory(self) -> dict[str, np.ndarray]:
-        """Arrays that :meth:`restored` makes the chart from."""
+        """Return the arrays that :meth:`restored` makes the chart from."""
 
     @abstractmethod
     def restored(self, memory: Mapping[str, np.ndarray]) -> "Chart":

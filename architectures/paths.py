@@ -331,7 +331,7 @@ class BasisPathChart(Chart):
         return self if np.array_equal(signs, self.signs) else replace(self, signs=signs)
 
     def memory(self) -> dict[str, np.ndarray]:
-        """Arrays that :meth:`restored` makes the chart from."""
+        """Return the arrays that :meth:`restored` makes the chart from."""
         return {"into": self.anchors.into, "out_of": self.anchors.out_of, "signs": self.signs}
 
     def restored(self, memory: Mapping[str, np.ndarray]) -> "BasisPathChart":

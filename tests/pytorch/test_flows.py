@@ -7,7 +7,7 @@ from models import build
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from liftflow import IntrinsicFlow, InvariantSet, ParameterFlow, ReLUNetwork, compare
+from liftflow import IntrinsicFlow, InvariantSet, ParameterFlow, ReLUNetwork, classify, compare
 from liftflow.errors import InputError
 from liftflow.flows import GradientDescent
 from liftflow.losses import NetworkLoss
@@ -177,3 +177,12 @@ def test_what_a_loss_refuses():
     loss = TorchLoss(network, lambda m: m(x).sum())
     with pytest.raises(InputError, match="another network"):
         ParameterFlow(from_torch(module, x)[0], loss).integrate(theta, (0.0, 1.0))
+
+
+def test_a_module_is_classified_by_its_channels():
+    network, theta = from_torch(*build("RNNCell"))
+    found = classify(network, theta)
+    assert found.recoverable and found.metric and found.frobenius and found.complete
+    assert found.n_laws.value == network.n_laws
+    theta[:] = 0.0  # control: every channel is cut off
+    assert not classify(network, theta).recoverable

@@ -19,5 +19,6 @@ from liftflow.torch.loss import TorchLoss as TorchLoss
 from liftflow.torch.monitor import LawMonitor as LawMonitor
 from liftflow.torch.network import TorchNetwork as TorchNetwork
 from liftflow.torch.network import from_torch as from_torch
+from liftflow.torch.view import TorchView as TorchView
 
-__all__ = ["Certificate", "LawMonitor", "TorchLoss", "TorchNetwork", "from_torch"]
+__all__ = ["Certificate", "LawMonitor", "TorchLoss", "TorchNetwork", "TorchView", "from_torch"]

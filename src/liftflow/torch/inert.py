@@ -184,7 +184,7 @@ class InertChart:
         return InertChart(self.chart.reanchored(self.inert.seen(theta)), self.inert)
 
     def memory(self) -> dict[str, np.ndarray]:
-        """Arrays that :meth:`restored` makes the chart from."""
+        """Return the arrays that :meth:`restored` makes the chart from."""
         return self.chart.memory()
 
     def restored(self, memory: Mapping[str, np.ndarray]) -> "InertChart":
