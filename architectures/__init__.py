@@ -3,6 +3,8 @@
 from liftflow.architectures.attention import Attention as Attention
 from liftflow.architectures.base import Architecture as Architecture
 from liftflow.architectures.channels import ChannelGraph as ChannelGraph
+from liftflow.architectures.convolution import Conv as Conv
+from liftflow.architectures.convolution import Pool as Pool
 from liftflow.architectures.laplacian import GroundedLaplacian as GroundedLaplacian
 from liftflow.architectures.linear import DeepLinear as DeepLinear
 from liftflow.architectures.linear import TwoLayerLinear as TwoLayerLinear
@@ -11,17 +13,21 @@ from liftflow.architectures.path_kernel import ParameterKernel as ParameterKerne
 from liftflow.architectures.paths import BasisPathChart as BasisPathChart
 from liftflow.architectures.product import ProductArchitecture as ProductArchitecture
 from liftflow.architectures.relu import ReLUNetwork as ReLUNetwork
+from liftflow.architectures.tied import TiedNetwork as TiedNetwork
 
 __all__ = [
     "Architecture",
     "Attention",
     "BasisPathChart",
     "ChannelGraph",
+    "Conv",
     "DeepLinear",
     "GroundedLaplacian",
     "LinearNeuralODE",
     "ParameterKernel",
+    "Pool",
     "ProductArchitecture",
     "ReLUNetwork",
+    "TiedNetwork",
     "TwoLayerLinear",
 ]

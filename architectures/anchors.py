@@ -118,7 +118,9 @@ class SpanningTree(ChannelAnchors):
                 [graph.members[channel] for channel in lost],
             )
         channels, parents = np.arange(ground), parents[:-1]
-        at = np.asarray(number[channels, parents]).ravel().astype(np.intp) - 1
+        at = np.zeros(0, np.intp)
+        if ground:  # scipy knows no empty selection
+            at = np.asarray(number[channels, parents]).ravel().astype(np.intp) - 1
         self.edges = edges[at]
         self.signs = np.where(heads[at] == channels, 1.0, -1.0)
         depth = np.zeros(ground + 1, dtype=np.intp)
@@ -400,6 +402,11 @@ class ChannelChart(Chart):
         kept = np.ones(self.graph.dim, dtype=bool)
         kept[self.anchors.edges] = False
         return np.flatnonzero(kept)
+
+    @property
+    def nonzero(self) -> IntArray:
+        """Coordinates that vanish nowhere in the chart: none, for the anchors are divided out."""
+        return np.zeros(0, dtype=np.intp)
 
     def _gauge(self, theta: FloatArray) -> FloatArray:
         """The τ that takes the anchors to ±1."""

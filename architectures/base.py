@@ -264,7 +264,9 @@ class Architecture(Guarded, metaclass=_Surface):
 
     def lift_vjp(self, theta: Theta, covector: Covector) -> Tangent:
         """Pull a covector on z back, ∂φ(θ)ᵀ g."""
-        return self.phi.own("vjp")(self._theta(theta), self._lifted(covector, "covector"))
+        theta = self._theta(theta)
+        self.phi.check(theta)  # first, as a wrong lift looks like a wrong covector
+        return self.phi.own("vjp")(theta, self._lifted(covector, "covector"))
 
     def lift_jacobian(self, theta: Theta) -> Jacobian:
         """Jacobian ∂φ(θ) as a dense matrix."""

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linprog
-from scipy.sparse import csr_array, issparse
+from scipy.sparse import csr_array, hstack, issparse
 
 from liftflow.architectures.anchors import ChannelAnchors, ChannelChart, Pivots, SpanningTree
 from liftflow.architectures.incidence import Incidence, called, ends_of, refuse_idle
@@ -239,8 +239,14 @@ class ChannelGraph(Incidence, Guarded):
         return over_batch(slide, [self._numbers(theta), self._on_channels(laws)], [1, 1])
 
     def conditioning(self, theta: Theta) -> float:
-        """Smallest eigenvalue of the Laplacian at θ, scaled to a unit diagonal."""
-        return self.laplacian.conditioning(self._numbers(theta) ** 2)
+        """Smallest eigenvalue of the Laplacian at θ, scaled to a unit diagonal: from 0 to 1.
+
+        1 without parameters between channels, 0 where a channel has no weight at all.
+        """
+        theta = self._numbers(theta)
+        if not self.n_channels:
+            return 1.0
+        return self.laplacian.conditioning((theta / (np.max(np.abs(theta)) or 1.0)) ** 2)
 
     def dead(self, theta: Theta) -> IntArray:
         """List the parameters that lie on no nonzero walk from the ground to the ground.
@@ -332,11 +338,14 @@ class MonomialSymmetry(ChannelGraph):
         return alive
 
     def _balanced(self, edges: IntArray, wanted: FloatArray) -> FloatArray:
-        """Weights in [0, 1] under which these rows add up to 0, the wanted sum at its largest."""
-        rows = self._exponents[edges]
+        """Weights ≥ 0 under which these rows add up to 0, the wanted up to 1 where they can be."""
+        rows, count = self._exponents[edges], edges.size
         nothing = np.zeros(self.n_channels)
-        found = linprog(-wanted, A_eq=rows.T, b_eq=nothing, bounds=(0.0, 1.0))
-        return np.asarray(found.x)
+        # What is above 1 counts no more: then all that can be positive is.
+        costs = np.append(-wanted, np.zeros(count))
+        bounds = [(0.0, 1.0)] * count + [(0.0, None)] * count
+        found = linprog(costs, A_eq=hstack([rows.T, rows.T]), b_eq=nothing, bounds=bounds)
+        return np.asarray(found.x[:count] + found.x[count:])
 
     def strongest_anchors(self, theta: FloatArray) -> ChannelAnchors:
         """Take the largest |θ_e| with independent exponents, unchecked."""

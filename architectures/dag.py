@@ -132,7 +132,12 @@ class CompiledDAG:
         freeze((self.generation, self.tails, self.heads, self.outputs, number))
 
     @classmethod
-    def layered(cls, widths: Sequence[int], skips: Sequence[tuple[int, int]], bias: bool) -> Self:
+    def layered(
+        cls,
+        widths: Sequence[int],
+        skips: Sequence[tuple[int, int]],
+        bias: bool | Sequence[bool],
+    ) -> Self:
         """Compile complete layers, nodes ``(layer, index)``, without a graph in between.
 
         Parameters
@@ -141,8 +146,8 @@ class CompiledDAG:
             Numbers of nodes from input to output.
         skips : sequence of pairs of int
             Layers joined completely besides the successive ones, the lower one first.
-        bias : bool
-            Whether every node but the inputs has a bias.
+        bias : bool or sequence of bool
+            Whether every node but the inputs has a bias, or those of each layer after them.
         """
         starts = np.concatenate([[0], np.cumsum(widths)])
         generation = np.append(np.repeat(np.arange(len(widths)), widths), -1)
@@ -154,9 +159,11 @@ class CompiledDAG:
             heads.append((starts[head] + block[1]).ravel())
         n_edges = sum(map(len, tails))
         n_nodes = int(starts[-1])
-        if bias:
-            heads.append(np.arange(widths[0], n_nodes))
-            tails.append(np.full(n_nodes - widths[0], n_nodes))
+        biased = bias if isinstance(bias, Sequence) else [bias] * (len(widths) - 1)
+        for start, stop, own in zip(starts[1:-1], starts[2:], biased, strict=True):
+            if own:
+                heads.append(np.arange(start, stop))
+                tails.append(np.full(stop - start, n_nodes))
         return cls(
             nodes=tuple((layer, i) for layer, width in enumerate(widths) for i in range(width)),
             generation=generation,
@@ -189,31 +196,66 @@ class CompiledDAG:
         ArchitectureError
             The graph is not a network; names the nodes that are wrong.
         """
-        inputs, outputs = as_ordered(inputs, "inputs"), as_ordered(outputs, "outputs")
-        biases = as_ordered(biases, "biases")
-        _check_roles(graph, inputs, outputs, biases)
-        labels = list(graph)
-        code = {node: i for i, node in enumerate(labels)}
-        source = len(labels)  # ⟨1⟩ comes after all nodes of the graph
+        inputs, outputs, biases = read_roles(graph, inputs, outputs, biases)
+        code = {node: i for i, node in enumerate(graph)}
         followers = chain.from_iterable(heads for _, heads in graph.adjacency())
         heads = np.fromiter(map(code.__getitem__, chain(followers, biases)), np.intp)
         degrees = [*(degree for _, degree in graph.out_degree()), len(biases)]
-        tails = np.repeat(np.arange(source + 1), degrees)
-        level = _generations(graph, tails, heads)
-        _check_reach(code, tails, heads, inputs, outputs)
-        later = np.argsort(level[:-1], kind="stable")  # a generation in the order of the graph
-        later = later[level[later] > 0]
-        order = np.concatenate([[code[node] for node in inputs], later, [source]])
+        tails = np.repeat(np.arange(len(code) + 1), degrees)
+        return cls.from_edges(
+            list(graph),
+            tails,
+            heads,
+            [code[node] for node in inputs],
+            [code[node] for node in outputs],
+            tails.size - len(biases),
+        )
+
+    @classmethod
+    def from_edges(
+        cls,
+        labels: Sequence[Hashable],
+        tails: IntArray,
+        heads: IntArray,
+        inputs: Sequence[int],
+        outputs: Sequence[int],
+        n_edges: int,
+    ) -> Self:
+        """Compile edges between numbered nodes, parallel ones too.
+
+        Parameters
+        ----------
+        labels : sequence of nodes
+            What the nodes 0, 1, … are called; the number after the last one is that of ⟨1⟩.
+        tails, heads : array, shape=[dim]
+            Node numbers of the ends of each edge, biases last.
+        inputs, outputs : sequence of int
+            Node numbers.
+        n_edges : int
+            Number of edges that are no biases.
+
+        Raises
+        ------
+        ArchitectureError
+            A cycle, or a node on no path; names them.
+        """
+        level = _generations(labels, tails, heads)
+        _check_reach(labels, tails, heads, inputs, outputs)
+        later = np.argsort(level[:-1], kind="stable")  # a generation in the order of the labels
+        entering = np.zeros(level.size, dtype=bool)
+        entering[inputs] = True
+        later = later[~entering[later]]
+        order = np.concatenate([inputs, later, [len(labels)]]).astype(np.intp)
         number = np.empty_like(order)
         number[order] = np.arange(order.size)
         return cls(
-            nodes=(*inputs, *(labels[i] for i in later)),
+            nodes=tuple(labels[i] for i in order[:-1]),
             generation=np.append(level[order[:-1]], -1),
             tails=number[tails],
             heads=number[heads],
             n_inputs=len(inputs),
-            outputs=number[[code[node] for node in outputs]],
-            n_edges=tails.size - len(biases),
+            outputs=number[outputs],
+            n_edges=n_edges,
         )
 
     @property
@@ -380,25 +422,34 @@ def _refuse_if(nodes: Iterable[Hashable], what: str) -> None:
         raise ArchitectureError(what.format(_names(nodes)), nodes)
 
 
-def _check_roles(
-    graph: Any, inputs: list[Hashable], outputs: list[Hashable], biases: list[Hashable]
-) -> None:
-    """Refuse what is not a simple directed graph with distinct, known inputs and outputs."""
+def read_roles(
+    graph: Any,
+    inputs: Iterable[Hashable],
+    outputs: Iterable[Hashable],
+    biases: Iterable[Hashable],
+) -> tuple[list[Hashable], list[Hashable], list[Hashable]]:
+    """List inputs, outputs and biases, distinct nodes of a directed graph.
+
+    Parameters
+    ----------
+    graph : object
+        Refused if it is none.
+
+    Raises
+    ------
+    ArchitectureError
+        They are not; names the nodes that are wrong.
+    InputError
+        Without an order.
+    """
+    inputs, outputs = as_ordered(inputs, "inputs"), as_ordered(outputs, "outputs")
+    biases = as_ordered(biases, "biases")
     if not isinstance(graph, nx.Graph):
         raise ArchitectureError(f"graph must be a networkx.DiGraph, got {type(graph).__name__}")
     if not graph.is_directed():
         raise ArchitectureError(
             "graph must be directed, got an undirected one; use networkx.DiGraph"
         )
-    if graph.is_multigraph():
-        doubles = {
-            (u, v) for u, v, key in graph.edges(keys=True) if graph.number_of_edges(u, v) > 1
-        }
-        _refuse_if(
-            sorted(doubles, key=repr),
-            "parallel edges are not one parameter each in a DiGraph: {}; merge them",
-        )
-        raise ArchitectureError("graph must be a networkx.DiGraph, got a multigraph; convert it")
     if graph.number_of_edges() == 0:
         raise ArchitectureError("graph has no edges, so the network would have no parameters")
     if not inputs or not outputs:
@@ -411,42 +462,30 @@ def _check_roles(
     _refuse_if((n for n in outputs if n in known), "nodes that are both input and output: {}")
     _refuse_if((n for n in biases if n in known), "an input has no bias, got one at: {}")
     _refuse_if(nx.nodes_with_selfloops(graph), "self-loops at: {}")
-    _check_attributes(graph)
+    return inputs, outputs, biases
 
 
-def _check_attributes(graph: nx.DiGraph) -> None:
-    """Refuse attributes by which a graph would be another network than is built from it."""
-    activations = (
-        (node, kind) for node, kind in graph.nodes(data="activation") if kind is not None
-    )
-    _refuse_if(
-        (node for node, kind in activations if not (isinstance(kind, str) and kind == "relu")),
-        "hidden nodes are ReLUs, and there is no other activation yet; remove the attribute of: {}",
-    )
-    data = [(u, v, d) for u, v, d in graph.edges(data=True) if d]
-    _refuse_if(
-        ((u, v) for u, v, d in data if d.get("frozen") or d.get("parameter") is not None),
-        "every edge has a weight of its own that is trained; frozen and shared ones (attributes "
-        "frozen and parameter) do not exist yet: {}",
-    )
-
-
-def _generations(graph: nx.DiGraph, tails: IntArray, heads: IntArray) -> IntArray:
-    """Topological generation of each node, then of ⟨1⟩; refuse cycles. Edges come tail by tail."""
-    level = np.full(len(graph) + 1, -1)
+def _generations(labels: Sequence[Hashable], tails: IntArray, heads: IntArray) -> IntArray:
+    """Topological generation of each node, then of ⟨1⟩; refuse cycles."""
+    level = np.full(len(labels) + 1, -1)
     waiting = np.bincount(heads, minlength=level.size)  # for so many tails
     n_out = np.bincount(tails, minlength=level.size)
     past = np.cumsum(n_out)  # the last edge out of each node
+    sorted_heads = heads
+    if np.any(np.diff(tails) < 0):
+        sorted_heads = heads[np.argsort(tails, kind="stable")]
     nodes, generation = np.flatnonzero(waiting == 0), 0
     while nodes.size:
         level[nodes] = generation
         counts = n_out[nodes]
         edges = np.repeat(past[nodes] - np.cumsum(counts), counts) + np.arange(counts.sum())
-        fed = heads[edges]
+        fed = sorted_heads[edges]
         np.subtract.at(waiting, fed, 1)
         nodes, generation = np.unique(fed[waiting[fed] == 0]), generation + 1
     if np.any(level < 0):
-        cycle = [u for u, _ in nx.find_cycle(graph)]
+        left = level[heads] < 0
+        cyclic = nx.DiGraph(np.stack([tails[left], heads[left]], axis=1).tolist())
+        cycle = [labels[u] for u, _ in nx.find_cycle(cyclic)]
         raise ArchitectureError(
             f"the graph has a cycle through {_names(cycle)}; a network is acyclic", cycle
         )
@@ -454,28 +493,29 @@ def _generations(graph: nx.DiGraph, tails: IntArray, heads: IntArray) -> IntArra
 
 
 def _check_reach(
-    code: dict[Hashable, int],
+    labels: Sequence[Hashable],
     tails: IntArray,
     heads: IntArray,
-    inputs: list[Hashable],
-    outputs: list[Hashable],
+    inputs: Sequence[int],
+    outputs: Sequence[int],
 ) -> None:
     """Refuse inputs that compute, outputs that feed others, and nodes on no path."""
-    fed, feeding = np.zeros((2, len(code) + 1), dtype=bool)
+    source = len(labels)
+    fed, feeding = np.zeros((2, source + 1), dtype=bool)
     fed[heads], feeding[tails] = True, True
-    _refuse_if((n for n in inputs if fed[code[n]]), "inputs with incoming edges: {}")
+    _refuse_if((labels[i] for i in inputs if fed[i]), "inputs with incoming edges: {}")
     _refuse_if(
-        (n for n in outputs if feeding[code[n]]),
+        (labels[i] for i in outputs if feeding[i]),
         "outputs with outgoing edges: {}; an output is linear and ends its paths: add a hidden "
         "node that feeds it",
     )
-    starts, stops = [code[n] for n in inputs], [code[n] for n in outputs]
-    reaches = reached(tails, heads, np.array([*starts, len(code)]), fed.size)
-    reaching = reached(heads, tails, np.array(stops), fed.size)
-    unreached = (n for n in outputs if not reaches[code[n]])
+    reaches = reached(tails, heads, np.array([*inputs, source]), fed.size)
+    reaching = reached(heads, tails, np.array(outputs), fed.size)
+    unreached = (labels[i] for i in outputs if not reaches[i])
     _refuse_if(unreached, "outputs no input or bias leads to: {}")
-    ends = {*inputs, *outputs}
+    lost = ~(reaches & reaching)
+    lost[[*inputs, *outputs, source]] = False
     _refuse_if(
-        (n for n, i in code.items() if n not in ends and not (reaches[i] and reaching[i])),
+        (labels[i] for i in np.flatnonzero(lost)),
         "hidden nodes with no path from an input or bias to an output: {}; remove them",
     )

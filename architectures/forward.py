@@ -8,6 +8,8 @@ import numpy as np
 from autograd.extend import defvjp, primitive
 
 from liftflow.architectures.dag import Block, CompiledDAG
+from liftflow.architectures.sweep import Sweep
+from liftflow.architectures.tying import Tying, Units
 from liftflow.errors import ShapeError
 from liftflow.linalg import over_batch
 from liftflow.typing import FloatArray, Inputs, OneTheta, Theta, as_array, as_vector
@@ -17,10 +19,10 @@ class DAGFunction:
     """The function of a network on a compiled graph."""
 
     def __init__(self, dag: CompiledDAG) -> None:
-        self.dag = dag
+        self.dag, self.dim = dag, dag.dim
 
     def __call__(self, theta: Theta, inputs: Inputs) -> Any:
-        """Evaluate the network, differentiable once in θ, shape=[..., n_samples, n_outputs]."""
+        """Evaluate the network, differentiable once, shape=[..., n_samples, n_outputs]."""
         return _evaluate(theta, inputs, self)
 
     def vjp(
@@ -69,7 +71,13 @@ class DAGFunction:
             inputs = as_array(inputs, "inputs", differentiable=False)
         if inputs.ndim != 2 or inputs.shape[1] != self.dag.n_inputs:
             raise ShapeError(f"inputs must have shape (n, {self.dag.n_inputs}), got {inputs.shape}")
-        return as_vector(theta, "theta", self.dag.dim), inputs
+        return as_vector(theta, "theta", self.dim), inputs
+
+    @cached_property
+    def sweep(self) -> Sweep:
+        """The steps of the function, node by node."""
+        tying = Tying(np.arange(self.dim), np.zeros(self.dim))
+        return Sweep(self.dag, tying, Units.rectifiers(self.dag.hidden_number[:-1] >= 0))
 
     @cached_property
     def _output_level(self) -> int | None:
@@ -155,6 +163,27 @@ class DAGFunction:
         return values
 
 
+class TiedFunction(DAGFunction):
+    """The function of a network with shared and frozen weights, on nodes of several kinds."""
+
+    def __init__(self, dag: CompiledDAG, tying: Tying, units: Units) -> None:
+        self.dag, self.dim = dag, tying.dim
+        self._parts = tying, units
+
+    @cached_property
+    def sweep(self) -> Sweep:
+        return Sweep(self.dag, *self._parts)
+
+    def vjp(
+        self, theta: OneTheta, inputs: Inputs
+    ) -> tuple[FloatArray, Callable[[FloatArray], FloatArray]]:
+        evaluated = self.sweep.run(*self._data(theta, inputs))
+        return evaluated.outputs, lambda cotangent: evaluated.pull(cotangent)[0]
+
+    def values(self, theta: OneTheta, inputs: Inputs) -> FloatArray:
+        return self.sweep.run(*self._data(theta, inputs)).values
+
+
 def _value(theta: FloatArray, inputs: FloatArray, function: DAGFunction) -> FloatArray:
     shape = len(inputs), function.dag.outputs.size
     return over_batch(lambda t: function.vjp(t, inputs)[0], [theta], [1], shape)
@@ -168,11 +197,27 @@ def _pull(
             return function.vjp(point, inputs)[1](form)
 
         form = as_array(cotangent, "the derivative of forward", differentiable=False)
-        point = as_array(theta, "theta", (function.dag.dim,), differentiable=False)
+        point = as_array(theta, "theta", (function.dim,), differentiable=False)
         return over_batch(one, [point, form], [1, 2])
 
     return pull
 
 
+def _pull_to_inputs(
+    ans: FloatArray, theta: FloatArray, inputs: FloatArray, function: DAGFunction
+) -> Callable[[FloatArray], FloatArray]:
+    def pull(cotangent: FloatArray) -> FloatArray:
+        def one(point: FloatArray, form: FloatArray) -> FloatArray:
+            return function.sweep.run(point, data).pull(form, to_inputs=True)[1]
+
+        data = as_array(inputs, "inputs", differentiable=False)
+        form = as_array(cotangent, "the derivative of forward", differentiable=False)
+        point = as_array(theta, "theta", (function.dim,), differentiable=False)
+        pulled = over_batch(one, [point, form], [1, 2], shape=data.shape)
+        return np.asarray(pulled.reshape(-1, *data.shape).sum(axis=0))
+
+    return pull
+
+
 _evaluate = primitive(_value)
-defvjp(_evaluate, _pull, argnums=(0,))
+defvjp(_evaluate, _pull, _pull_to_inputs, argnums=(0, 1))

@@ -6,7 +6,6 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
-import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
@@ -296,11 +295,19 @@ def reached(tails: IntArray, heads: IntArray, starts: IntArray, size: int) -> ND
 
 def _colour(n_channels: int, tails: IntArray, heads: IntArray) -> tuple[IntArray, ...]:
     """Partition channels so that no parameter joins two of one part."""
-    graph = nx.empty_graph(n_channels)
     apart = tails != heads
-    graph.add_edges_from(np.stack([tails[apart], heads[apart]], axis=1).tolist())
-    colour = nx.greedy_color(graph, strategy="smallest_last")
-    colours = np.array([colour[number] for number in range(n_channels)], dtype=np.intp)
+    ends = (
+        np.concatenate([tails[apart], heads[apart]]),
+        np.concatenate([heads[apart], tails[apart]]),
+    )
+    near = csr_array((np.ones(ends[0].size), ends), shape=(n_channels, n_channels))
+    near.sum_duplicates()
+    colours = np.full(n_channels, -1)
+    for channel in np.argsort(-np.diff(near.indptr), kind="stable").tolist():
+        taken = colours[near.indices[near.indptr[channel] : near.indptr[channel + 1]]]
+        free = np.ones(int(taken.max(initial=-1)) + 2, dtype=bool)
+        free[taken[taken >= 0]] = False
+        colours[channel] = np.argmax(free)
     order = np.argsort(colours, kind="stable")
     return tuple(np.split(order, np.cumsum(np.bincount(colours))[:-1])) if n_channels else ()
 

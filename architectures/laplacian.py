@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 from scipy.sparse import csr_array
+from scipy.sparse.linalg import eigsh
 
 from liftflow.architectures.incidence import Incidence
 from liftflow.doors import Guarded
@@ -33,6 +34,7 @@ from liftflow.typing import (
 DENSE_LIMIT = 600
 """Number of hidden nodes up to which the Laplacian may be factored as a dense matrix."""
 
+_DENSE_LIMIT = 200  # channels up to which an eigenvalue comes from a dense matrix
 _DIRECT_LIMIT = 64  # up to here a factorization is quicker than the first steps of an iteration
 _PATIENCE = 60  # steps of conjugate gradients after which a factorization is the better bet
 _MAX_STEPS = 100
@@ -383,6 +385,28 @@ class GroundedLaplacian(Laplacian):
             usable = np.isfinite(ratio) & (ratio > 0)
             logs[channels] = np.log(np.where(usable, ratio, 1.0))
         return logs[:-1]
+
+    def conditioning(self, weights: FloatArray) -> float:
+        """Smallest eigenvalue of the matrix scaled to a unit diagonal; to about 1e-15, absolute."""
+        weights = as_vector(weights, "weights", self.incidence.dim)
+        tails, heads = self.incidence.tails, self.incidence.heads
+        diagonal = abs(self.incidence.law_matrix) @ weights
+        if not np.all(diagonal > 0):
+            return 0.0
+        inner = np.flatnonzero((tails >= 0) & (heads >= 0) & (tails != heads))
+        if inner.size == 0:
+            return 1.0
+        # The square root before the product: squares of very small weights underflow.
+        roots, scale = np.sqrt(weights[inner]), 1.0 / np.sqrt(diagonal)
+        values = (roots * scale[tails[inner]]) * (roots * scale[heads[inner]])
+        upper = csr_array((values, (tails[inner], heads[inner])), shape=(diagonal.size,) * 2)
+        coupling = (upper + upper.T).tocsr()
+        if diagonal.size <= _DENSE_LIMIT:
+            largest = np.linalg.eigvalsh(coupling.toarray())[-1]
+        else:
+            start, options = np.sqrt(diagonal), {"tol": 1e-10, "return_eigenvectors": False}
+            largest = eigsh(coupling, k=1, which="LA", v0=start, **options)[0]
+        return float(max(0.0, 1.0 - largest))
 
 
 class MatrixLaplacian(Laplacian):

@@ -150,6 +150,10 @@ class PathLift(SmoothMap):
         self.dag.channels.refuse_dead(theta)
         return self.dag.dim - self.dag.n_hidden
 
+    def chart(self, theta: OneTheta) -> Any:
+        """Return coordinates of the image about φ(θ)."""
+        return make_chart(self.dag, theta)
+
     def project_to_range(self, theta: Theta, vector: LiftedTangent) -> LiftedTangent:
         """Project orthogonally onto range ∂φ, of whatever sizes the path products are."""
         if not self.dense:
@@ -170,7 +174,7 @@ class PathLift(SmoothMap):
             basis = self._tangent_basis(point)
             rows = self.vjp(point, basis.T)  # all of range ∂φᵀ, so that Qᵀ g is unique
             sizes = lengths(rows)
-            frame, triangle, pivots = _qr_by_rows((rows / sizes[:, None]).T)
+            frame, triangle, pivots = qr_by_rows((rows / sizes[:, None]).T)
             solution = np.empty_like(sizes)
             solution[pivots] = scipy.linalg.solve_triangular(triangle, frame.T @ vector)
             return basis @ (solution / sizes)
@@ -179,9 +183,9 @@ class PathLift(SmoothMap):
 
     def _tangent_basis(self, theta: FloatArray) -> FloatArray:
         """Orthonormal basis of range ∂φ: D − |H| columns, so that no rank is decided on."""
-        chart = make_chart(self.dag, theta)
+        chart = self.chart(theta)
         columns = self.jvp(theta, chart.lift_tangent(theta, np.eye(chart.dim))).T
-        return _qr_by_rows(columns / lengths(columns.T))[0]
+        return qr_by_rows(columns / lengths(columns.T))[0]
 
     # The image.
 
@@ -319,7 +323,7 @@ def scatter_matrix(edges: IntArray, dim: int) -> csr_array:
     return csr_array((np.ones(used.size), (flat[used], used)), shape=(dim, flat.size))
 
 
-def _qr_by_rows(columns: FloatArray) -> tuple[FloatArray, FloatArray, IntArray]:
+def qr_by_rows(columns: FloatArray) -> tuple[FloatArray, FloatArray, IntArray]:
     """Decompose A = Q R with pivots among the columns, its rows of whatever sizes.
 
     Rows from the largest to the smallest keep small ones from drowning in the rounding errors of

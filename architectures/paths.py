@@ -188,6 +188,11 @@ class BasisPathChart(Chart):
             number[self.anchors.out_of[hidden]] = number[self.anchors.into[hidden]]
         return freeze(number)
 
+    @property
+    def nonzero(self) -> IntArray:
+        """Coordinates that vanish nowhere in the chart: those along the anchors."""
+        return self.coordinate_of_edge[self.anchors.into]
+
     def _edge_products(self, theta: FloatArray) -> FloatArray:
         """Product along the basis path of each edge, shape=[D]."""
         ends = self.anchors.products_before(theta), self.anchors.products_after(theta)

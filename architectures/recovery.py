@@ -25,12 +25,12 @@ _LAWS_RTOL = 1e-10
 _EPS = float(np.finfo(np.float64).eps)
 
 
-def _shortened(
+def shortened(
     gap: Callable[[FloatArray], FloatArray],
     theta: FloatArray,
     step: FloatArray,
     sizes: FloatArray | float,
-    before: np.floating,
+    before: float | np.floating,
     shortest: float,
 ) -> tuple[FloatArray, FloatArray] | None:
     """Halve a step until the gap is smaller; None where there is nothing left to gain."""
@@ -98,7 +98,7 @@ def _solve(
             break
         relative = jacobian / sizes[:, None] * columns
         step = -columns * (np.linalg.pinv(relative, rcond=RANK_RTOL) @ (gap / sizes))
-        moved = _shortened(residual, theta, step, sizes, before, 1e-4)
+        moved = shortened(residual, theta, step, sizes, before, 1e-4)
         if moved is None:
             break
         theta, gap = moved
@@ -155,7 +155,7 @@ def on_image(phi: SmoothMap, z: OneLifted, theta: OneTheta) -> OneLifted | None:
             break
         step = units * (right_t[:rank].T @ (along / singular[:rank]))
         shortest = 1e-16 * np.linalg.norm(theta) / np.linalg.norm(step)
-        moved = _shortened(gap, theta, step, 1.0, np.linalg.norm(left), float(shortest))
+        moved = shortened(gap, theta, step, 1.0, np.linalg.norm(left), float(shortest))
         if moved is None:
             break
         theta, left = moved

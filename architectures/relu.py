@@ -9,8 +9,10 @@ import networkx as nx
 import numpy as np
 from scipy.sparse import csr_array
 
-from liftflow.architectures.base import Architecture
+from liftflow.architectures.attributes import has_attributes
+from liftflow.architectures.builders import residual_parts
 from liftflow.architectures.channels import ChannelGraph, ChannelLaws
+from liftflow.architectures.constructors import PATH_LIMIT, Constructors, flat_blocks
 from liftflow.architectures.dag import CompiledDAG
 from liftflow.architectures.forward import DAGFunction
 from liftflow.architectures.laplacian import Laplacian
@@ -45,14 +47,10 @@ from liftflow.typing import (
     shown,
 )
 
-PATH_LIMIT = 2_000_000
-"""Default for the largest number of paths that are ever listed."""
-
-
 _EDGE_BYTES, _GRAPH_BYTES = 150, 1500  # of one edge, with what a network and a graph keep of it
 
 
-class ReLUNetwork(Architecture):
+class ReLUNetwork(Constructors):
     r"""ReLU network on a directed acyclic graph, lifted to its path products.
 
     Hidden nodes compute the ReLU of the weighted sum of their predecessors plus their bias;
@@ -63,9 +61,11 @@ class ReLUNetwork(Architecture):
 
     Parameters
     ----------
-    graph : networkx.DiGraph
+    graph : networkx.DiGraph or networkx.MultiDiGraph
         Copied and frozen. The optional edge attribute ``weight`` and node attribute ``bias`` are
-        read by :meth:`read_weights`.
+        read by :meth:`read_weights`. Further attributes, or parallel edges, make a
+        :class:`~liftflow.architectures.TiedNetwork`: ``parameter`` and ``frozen`` of edges,
+        ``activation``, ``bias_parameter`` and ``bias_frozen`` of nodes.
     inputs, outputs : iterable of nodes
         In the order of the columns of the data, so no sets. All other nodes are hidden.
     biases : iterable of nodes
@@ -76,8 +76,8 @@ class ReLUNetwork(Architecture):
     Raises
     ------
     ArchitectureError
-        The graph is not a network: a cycle, a self-loop, parallel edges, a node on no path, an
-        input with in-edges, an output with out-edges, an unknown or repeated node. Names them.
+        The graph is not a network: a cycle, a self-loop, a node on no path, an input with
+        in-edges, an output with out-edges, an unknown or repeated node. Names them.
     InputError
         Inputs, outputs or biases without an order.
 
@@ -103,10 +103,12 @@ class ReLUNetwork(Architecture):
 
     coordinates: ClassVar[str] = "basis"
 
-    _further = Architecture._further - {"basis_chart"} | {
+    _further = Constructors._further - {"basis_chart"} | {
         "activations",
+        "biases",
         "dag",
         "forward_vjp",
+        "hidden",
         "image_representative",
         "image_residual",
         "kernel_apply",
@@ -119,6 +121,8 @@ class ReLUNetwork(Architecture):
         "path_outputs",
         "path_tails",
         "rescale",
+        "tying",
+        "units",
     }
 
     _attributes: tuple[nx.DiGraph, dict[int, dict[str, Any]]] | None = None
@@ -134,9 +138,12 @@ class ReLUNetwork(Architecture):
         *,
         path_limit: int = PATH_LIMIT,
     ) -> None:
+        if has_attributes(graph):
+            self._change_class()
+            type(self).__init__(self, graph, inputs, outputs, biases, path_limit=path_limit)
+            return
         dag = CompiledDAG.from_graph(graph, inputs, outputs, biases)
-        blocks = [(dag.n_edges,)] + ([(dag.dim - dag.n_edges,)] if dag.dim > dag.n_edges else [])
-        self._set_up(dag, blocks, path_limit)
+        self._set_up(dag, flat_blocks(dag), path_limit)
         # A copy of 10⁶ edges takes seconds: kept is what the arrays lack, until somebody asks.
         parts = enumerate(graph.edges(data=True))
         edge_data = {number: dict(data) for number, (_, _, data) in parts if data}
@@ -174,6 +181,7 @@ class ReLUNetwork(Architecture):
         widths: Sequence[int],
         skips: Iterable[tuple[int, int]],
         bias: bool = False,
+        identity: bool = False,
         *,
         path_limit: int = PATH_LIMIT,
     ) -> Self:
@@ -183,6 +191,8 @@ class ReLUNetwork(Architecture):
         ----------
         skips : iterable of (int, int)
             Pairs of layers (from, to) with to ≥ from + 2. Their edges follow those of the layers.
+        identity : bool
+            Whether skips are the identity, frozen, between layers of one width.
         """
         widths, skips = as_ordered(widths, "widths"), as_ordered(skips, "skips")
         widths = [as_count(width, "a width", 1) for width in widths]
@@ -202,6 +212,9 @@ class ReLUNetwork(Architecture):
                 )
         n_edges = sum(widths[a] * widths[b] for a, b in [*pairwise(range(len(widths))), *skips])
         refuse_beyond(n_edges, f"a network of {shown(n_edges)} edges", _EDGE_BYTES)
+        if identity:
+            made: Self = cls._assembled(residual_parts(widths, skips, bias), path_limit)
+            return made
         dag = CompiledDAG.layered(widths, skips, bias)
         blocks = [(widths[a], widths[b]) for a, b in [*pairwise(range(len(widths))), *skips]]
         network = cls.__new__(cls)
@@ -413,7 +426,7 @@ class ReLUNetwork(Architecture):
     # The conservation laws.
 
     def _laws_map(self) -> SmoothMap:
-        return ChannelLaws(self.dag.channels, self.block_shapes)
+        return ChannelLaws(self.channels, self.block_shapes)
 
     def conservation_laws(self, theta: Theta) -> OnHidden:
         """Evaluate the laws, in the order of ``hidden``."""
@@ -534,9 +547,9 @@ class ReLUNetwork(Architecture):
         return DAGFunction(self.dag)
 
     def forward(self, theta: Theta, inputs: Inputs) -> Any:
-        """Evaluate the network, shape=[..., n_samples, n_outputs], differentiable once in θ."""
+        """Evaluate the network, shape=[..., n_samples, n_outputs], differentiable once."""
         shape = (None, self.dag.n_inputs)
-        data = as_array(inputs, "inputs", shape, batch=False, differentiable=False)
+        data = as_array(inputs, "inputs", shape, batch=False)
         return self._function(self._theta(theta), data)
 
     def forward_vjp(

@@ -23,7 +23,9 @@ Widths = Annotated[
     str | None,
     typer.Option(
         help="Layer widths from input to output, like 4-6-3; for ode the size and the number of "
-        "steps; for attention d_model, d_head and the number of heads.",
+        "steps; for attention d_model, d_head and the number of heads; for conv side, channels, "
+        "outputs; for residual inputs, width, blocks, outputs; for recurrent inputs of a step, "
+        "hidden units, outputs, steps.",
         show_default="by family",
     ),
 ]
@@ -33,7 +35,8 @@ Graph = Annotated[
     typer.Option(
         help="A ReLU network instead of a family: a file in the node-link JSON of networkx. Its "
         "sources are the inputs and its sinks the outputs; nodes with an attribute bias have one; "
-        "the attributes weight and bias are θ, of all edges or of none.",
+        "the attributes weight and bias are θ, of all edges or of none. Others make weights shared "
+        "(parameter) or constant (frozen), and other units (activation); see ReLUNetwork.",
     ),
 ]
 Module = Annotated[
@@ -49,7 +52,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 Exact = Annotated[bool, typer.Option("--exact", help="Count the laws over prime fields.")]
 
 
-_ATTRIBUTES = {"activation", "bias", "frozen", "parameter", "weight"}
+_ATTRIBUTES = {"activation", "bias", "frozen", "parameter", "weight", "slope", "degree"}
+_ATTRIBUTES |= {"bias_frozen", "bias_parameter"}
 
 
 def _print_json(record: dict[str, Any]) -> None:
@@ -165,10 +169,14 @@ def _read_graph(path: Path) -> tuple[ReLUNetwork, FloatArray | None]:
             (_hashable(edge["source"]), _hashable(edge["target"]), edge)
             for edge in data["edges" if "edges" in data else "links"]
         ]
-        graph = nx.DiGraph()
+        pairs: list[tuple[Any, ...]] = [(tail, head) for tail, head, _ in edges]
+        parallel = data.get("multigraph") is True and bool(_doubles(pairs))
+        graph = nx.MultiDiGraph() if parallel else nx.DiGraph()
         graph.add_nodes_from(nodes)
         declared = len(graph)
-        graph.add_edges_from(edges)
+        if parallel:
+            pairs = [(tail, head, _hashable(edge["key"])) for tail, head, edge in edges]
+        graph.add_edges_from((*pair, edge) for pair, (*_, edge) in zip(pairs, edges, strict=True))
     except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise DataError(
             f"{path} holds no graph ({type(error).__name__}: {error}); write one with "
@@ -181,7 +189,6 @@ def _read_graph(path: Path) -> tuple[ReLUNetwork, FloatArray | None]:
         if shown := listed(map(repr, names)):
             raise DataError(f"{path} has {what}: {shown}")
 
-    pairs = [(tail, head) for tail, head, _ in edges]
     misspelt = [(node, key) for node, values in nodes for key in values if _misspelt(key)]
     misspelt += [((u, v), key) for u, v, edge in edges for key in edge if _misspelt(key)]
     refuse_if(misspelt, "attributes that only differ by capitals from those that are read")
@@ -189,8 +196,12 @@ def _read_graph(path: Path) -> tuple[ReLUNetwork, FloatArray | None]:
     refuse_if(list(graph)[declared:], "edges that end at nodes it does not declare")
     refuse_if(_doubles(pairs), "parallel edges")
     refuse_if(nx.isolates(graph), "nodes without edges")
-    weights = {(u, v): edge["weight"] for u, v, edge in edges if "weight" in edge}
-    biases = {node: values["bias"] for node, values in nodes if "bias" in values}
+    data_of = dict(zip(pairs, (edge for *_, edge in edges), strict=True))
+    pairs = [pair for pair in pairs if not data_of[pair].get("frozen")]
+    weights = {pair: data_of[pair]["weight"] for pair in pairs if "weight" in data_of[pair]}
+    biased = [node for node, values in nodes if "bias" in values]
+    fixed = {node for node, values in nodes if values.get("bias_frozen")}
+    biases = {node: graph.nodes[node]["bias"] for node in biased if node not in fixed}
     if weights:
         refuse_if((pair for pair in pairs if pair not in weights), "weights, but not at the edges")
         values = [*weights.items(), *biases.items()]
@@ -201,7 +212,7 @@ def _read_graph(path: Path) -> tuple[ReLUNetwork, FloatArray | None]:
         refuse_if((n for n in biases if n not in marks), "no weights, but a bias at")
     inputs = [node for node, degree in graph.in_degree() if degree == 0]
     outputs = [node for node, degree in graph.out_degree() if degree == 0]
-    network = ReLUNetwork(graph, inputs, outputs, biases)
+    network = ReLUNetwork(graph, inputs, outputs, biased)
     return network, network.read_weights() if weights else None
 
 

@@ -1,5 +1,6 @@
 """The families of networks that the commands know, and the problems they can be trained for."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,8 +11,10 @@ from sklearn.datasets import load_digits
 from liftflow.architectures import (
     Architecture,
     Attention,
+    Conv,
     DeepLinear,
     LinearNeuralODE,
+    Pool,
     ReLUNetwork,
     TwoLayerLinear,
 )
@@ -120,6 +123,45 @@ def _relu(family: "Family", options: Options) -> Problem:
     return network, network.random_point(rng=options.seed), loss, str(dataset)
 
 
+def _tied(family: "Family", options: Options) -> Problem:
+    dataset = _load(options, "digits")
+    n_inputs, n_outputs = dataset.inputs.shape[1], dataset.n_outputs
+    side = math.isqrt(n_inputs)
+    default = family.sizes_of(side if side**2 == n_inputs else n_inputs, n_inputs, n_outputs)
+    network = family.build(family.read(options.widths, default), options.bias)
+    if (len(network.inputs), len(network.outputs)) != (n_inputs, n_outputs):
+        raise DataError(
+            f"the data have {n_inputs} features and need {n_outputs} outputs, got a network of "
+            f"{len(network.inputs)} and {len(network.outputs)}; try widths {default}"
+        )
+    kind = dataset.default_loss if options.loss is None else options.loss
+    loss = NetworkLoss(network, dataset.inputs, dataset.targets_for(kind), kind)
+    return network, network.random_point(rng=options.seed), loss, str(dataset)
+
+
+def _convolutional(sizes: list[int], bias: bool) -> ReLUNetwork:
+    """Filters of 3 × 3, or as large as the image, then max-pooling by 2 where there is room."""
+    if len(sizes) < 3:
+        raise DataError(f"widths must be side-channels-…-outputs, like 8-8-16-10, got {sizes}")
+    side, *channels, n_outputs = sizes
+    layers: list[Conv | Pool] = []
+    left = side
+    for count in channels:
+        layers.append(Conv(count, min(3, left)))
+        left += 1 - min(3, left)
+    if left > 1:
+        layers.append(Pool("max", 2))
+    return ReLUNetwork.convolutional((1, side, side), layers, n_outputs, bias)
+
+
+def _residual(sizes: list[int], bias: bool) -> ReLUNetwork:
+    """A stem, blocks of one hidden layer with identity skips, and a head."""
+    n_inputs, width, n_blocks, n_outputs = sizes
+    widths = [n_inputs, *[width] * (2 * n_blocks + 1), n_outputs]
+    skips = [(2 * block + 1, 2 * block + 3) for block in range(n_blocks)]
+    return ReLUNetwork.residual(widths, skips, bias, identity=True)
+
+
 def _layered(family: "Family", options: Options) -> Problem:
     if options.task in (None, "regression"):
         dataset = _load(options, "diabetes")
@@ -204,6 +246,10 @@ class Family:
         Takes the family and the options to a training problem.
     form : str
         Names of the sizes joined by dashes, where their number is fixed.
+    fitting : str
+        Sizes for data of some side, steps, inputs and outputs, by these names in braces.
+    instead : str
+        What to do where there are more or fewer sizes.
     """
 
     build: Callable[[list[int], bool], Any]
@@ -211,13 +257,22 @@ class Family:
     reads: tuple[str, ...]
     problem: Callable[["Family", Options], Problem]
     form: str = ""
+    fitting: str = ""
+    instead: str = ""
+
+    def sizes_of(self, side: int, n_inputs: int, n_outputs: int) -> str:
+        """Return sizes that fit data: images of this side, in so many features."""
+        steps = n_inputs // side
+        return self.fitting.format(side=side, steps=steps, inputs=n_inputs, outputs=n_outputs)
 
     def read(self, text: str | None, default: str) -> list[int]:
         """Read sizes, positive numbers joined by dashes; None stands for the default."""
         text = default if text is None else text
         sizes = _numbers(text, "-", "widths", int)
         if self.form and len(sizes) != self.form.count("-") + 1:
-            raise DataError(f"widths must be {self.form}, like {default}, got {text!r}")
+            raise DataError(
+                f"widths must be {self.form}, like {default}, got {text!r}{self.instead}"
+            )
         return [as_count(size, "a width", 1) for size in sizes]
 
 
@@ -230,6 +285,7 @@ FAMILIES = {
         (*_DATA, "task", "lams"),
         _layered,
         "input-hidden-output",
+        instead="; use deep for more layers",
     ),
     "deep": Family(
         lambda sizes, bias: DeepLinear(sizes), "3-3-3-3", (*_DATA, "task", "lams"), _layered
@@ -243,6 +299,29 @@ FAMILIES = {
         ("lams",),
         _attention,
         "d_model-d_head-heads",
+    ),
+    "conv": Family(
+        _convolutional,
+        "4-2-2",
+        (*_DATA, "bias", "loss"),
+        _tied,
+        fitting="{side}-8-16-{outputs}",
+    ),
+    "residual": Family(
+        _residual,
+        "3-2-2-2",
+        (*_DATA, "bias", "loss"),
+        _tied,
+        "inputs-width-blocks-outputs",
+        "{inputs}-16-2-{outputs}",
+    ),
+    "recurrent": Family(
+        lambda sizes, bias: ReLUNetwork.recurrent(sizes[0], sizes[1], sizes[2], sizes[3], bias),
+        "2-3-2-3",
+        (*_DATA, "bias", "loss"),
+        _tied,
+        "inputs-hidden-outputs-steps",
+        "{side}-16-{outputs}-{steps}",
     ),
 }
 """All families, by the names that the commands have for them."""

@@ -6,13 +6,14 @@ from functools import cached_property
 import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array, hstack
-from scipy.sparse.linalg import eigsh, lsmr
+from scipy.sparse import hstack
+from scipy.sparse.linalg import lsmr
 
-from liftflow.architectures import ReLUNetwork
+from liftflow.architectures import ReLUNetwork, TiedNetwork
 from liftflow.architectures.dag import CompiledDAG
 from liftflow.criteria.findings import Finding, Verdict, found
-from liftflow.criteria.precise import PreciseVectors, parted
+from liftflow.criteria.precise import parted
+from liftflow.criteria.vectors import Vectors
 from liftflow.criteria.views import BRACKET_LIMIT, View, inclusion_of_nothing, view_of
 from liftflow.errors import listed
 from liftflow.typing import IntArray, OneTheta
@@ -22,8 +23,6 @@ NEGLIGIBLE = 1e-10
 
 GRAPH_LIMIT = BRACKET_LIMIT
 """Number of parameters of a ReLU network up to which brackets are computed; then the graph."""
-
-_DENSE_LIMIT = 200  # hidden nodes up to which an eigenvalue comes from a dense matrix
 
 
 def by_graph(network: ReLUNetwork) -> bool:
@@ -54,7 +53,7 @@ def graph_recoverability(network: ReLUNetwork, theta: OneTheta) -> Finding:
         reason += "path through them passes through another zero"
         witness = {"parameters": _names(dag, dead)}
         return found("recoverable", False, 0.0, reason, tolerance=0.0, witness=witness)
-    value, tiny = conditioning(dag, theta), negligible(dag, theta)
+    value, tiny = network.channels.conditioning(theta), negligible(dag, theta)
     if np.any(tiny) and _lost_parameters(dag, (theta != 0) & ~tiny).size:
         reason = f"it hinges on weights that no rescaling brings above {NEGLIGIBLE:.0e} of the "
         reason += f"typical one: {_show(dag, np.flatnonzero(tiny))}"
@@ -62,35 +61,6 @@ def graph_recoverability(network: ReLUNetwork, theta: OneTheta) -> Finding:
     reason = f"every one of the {dag.n_hidden} hidden nodes is tied to the ground; the graph "
     reason += f"Laplacian, scaled to a unit diagonal, has the smallest eigenvalue {value:.2g}"
     return found("recoverable", True, value, reason, tolerance=0.0)
-
-
-def conditioning(dag: CompiledDAG, theta: OneTheta) -> float:
-    """Smallest eigenvalue of the grounded Laplacian A D_θ² Aᵀ scaled to a unit diagonal.
-
-    Between 0 and 1; to about 1e-15, absolute. 1 without edges between hidden nodes; 0 where a
-    hidden node has no weight at all.
-    """
-    size = dag.n_hidden
-    weights = theta**2
-    diagonal = abs(dag.channels.law_matrix) @ weights
-    if not np.all(diagonal > 0):
-        return 0.0
-    inner = np.flatnonzero((dag.tail_hidden >= 0) & (dag.head_hidden >= 0))
-    if inner.size == 0:
-        return 1.0
-    scale = 1.0 / np.sqrt(diagonal)
-    tails, heads = dag.tail_hidden[inner], dag.head_hidden[inner]
-    # The square root before the product: squares of very small weights underflow.
-    values = (np.abs(theta[inner]) * scale[tails]) * (np.abs(theta[inner]) * scale[heads])
-    upper = csr_array((values, (tails, heads)), shape=(size, size))
-    coupling = (upper + upper.T).tocsr()
-    if size <= _DENSE_LIMIT:
-        largest = np.linalg.eigvalsh(coupling.toarray())[-1]
-    else:
-        largest = eigsh(
-            coupling, k=1, which="LA", v0=np.sqrt(diagonal), tol=1e-10, return_eigenvectors=False
-        )[0]
-    return float(max(0.0, 1.0 - largest))
 
 
 def negligible(dag: CompiledDAG, theta: OneTheta) -> NDArray[np.bool_]:
@@ -152,12 +122,9 @@ class GraphView(View):
 
     architecture: ReLUNetwork
 
-    @cached_property
-    def parted(self) -> bool:
-        """Whether nonzero weights have such different scales that double precision hides some."""
-        vectors = self.vectors
-        scales = vectors.fields.scales(vectors.point)
-        return parted(scales) and not isinstance(vectors, PreciseVectors)
+    def _apart(self, vectors: Vectors) -> bool:
+        # Whether nonzero weights have such different scales: forms follow the rescalings.
+        return parted(vectors.fields.scales(vectors.point))
 
     @cached_property
     def recoverable(self) -> Finding:
@@ -213,7 +180,7 @@ class LargeGraphView(GraphView):
         if not self._is_recoverable:
             return super().dimension
         network, reason = self.architecture, f"D − |H| by the graph: {self.recoverable.reason}"
-        value = network.dim - network.n_hidden
+        value = network.dim - network.n_laws
         return found("dimension of the Lie algebra", True, value, reason, tolerance=0.0)
 
     @cached_property
@@ -228,3 +195,47 @@ class LargeGraphView(GraphView):
 @view_of.register
 def _(network: ReLUNetwork, theta: OneTheta, rng: np.random.Generator) -> View:
     return (LargeGraphView if by_graph(network) else GraphView)(network, theta, rng)
+
+
+class ChannelView(GraphView):
+    """The view of a network with shared or frozen weights, which its channels tell about.
+
+    The monomials have the exponents A, and ker A is the range of X: where no weight is zero,
+    rank ∂φ = D − C and the laws are complete (ours).
+    """
+
+    architecture: TiedNetwork
+
+    def _apart(self, vectors: Vectors) -> bool:
+        return View._apart(self, vectors)
+
+    @cached_property
+    def recoverable(self) -> Finding:
+        if not np.all(self.theta):
+            return View.recoverable.func(self)
+        channels = self.architecture.channels
+        value = channels.conditioning(self.theta)
+        reason = (
+            f"ker ∂φ is tangent to the rescalings of the {channels.n_channels} channels, whose "
+        )
+        reason += f"Laplacian, scaled to a unit diagonal, has the smallest eigenvalue {value:.2g}"
+        return found("recoverable", True, value, reason, tolerance=0.0)
+
+    @cached_property
+    def commuting(self) -> Finding:
+        network = self.architecture
+        if not np.all(self.theta):
+            return View.commuting.func(self)
+        # More monomials than parameters must share one.
+        shared = network.n_paths > network.dim or np.any(network.path_incidence.sum(axis=0) > 1)
+        reason = "two monomials share a parameter" if shared else "no monomials share a parameter"
+        return found("commuting", not shared, float(shared), reason, tolerance=0.0)
+
+
+class LargeChannelView(ChannelView, LargeGraphView):
+    """The view of such a network of more than ``GRAPH_LIMIT`` parameters."""
+
+
+@view_of.register
+def _(network: TiedNetwork, theta: OneTheta, rng: np.random.Generator) -> View:
+    return (LargeChannelView if by_graph(network) else ChannelView)(network, theta, rng)

@@ -270,8 +270,8 @@ def count_conservation_laws(
     if exact:
         return _exact_count(architecture, rng)
     if isinstance(architecture, ReLUNetwork) and large:
-        reason = "from the graph: one law per hidden node, and rank ∂φ = D − |H|"
-        return found(name, True, architecture.n_hidden, reason, tolerance=0.0)
+        reason = "from the graph: one law per channel, and rank ∂φ = D − C"
+        return found(name, True, architecture.n_laws, reason, tolerance=0.0)
     traces: list[LieTrace] = []
     points = np.asarray(architecture.random_point(_POINTS, rng=rng))
     for point in points:  # any generic one will do, so one that decides

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from liftflow.architectures import DeepLinear, ReLUNetwork
+from liftflow.architectures import Architecture, DeepLinear, ReLUNetwork, TiedNetwork
 from liftflow.architectures.dag import Block, CompiledDAG
 from liftflow.criteria.fields import (
     FLOATS,
@@ -225,3 +225,8 @@ def _(architecture: DeepLinear, arithmetic: Arithmetic = FLOATS) -> LinearFields
 @gradient_fields.register
 def _(architecture: ReLUNetwork, arithmetic: Arithmetic = FLOATS) -> ReLUFields:
     return ReLUFields(architecture, arithmetic)
+
+
+@gradient_fields.register
+def _(architecture: TiedNetwork, arithmetic: Arithmetic = FLOATS) -> GradientFields:
+    return gradient_fields.dispatch(Architecture)(architecture, arithmetic)

@@ -19,6 +19,7 @@ from liftflow.architectures import (
     LinearNeuralODE,
     ProductArchitecture,
     ReLUNetwork,
+    TiedNetwork,
     TwoLayerLinear,
 )
 from liftflow.criteria.fields import entry_units, finite
@@ -363,6 +364,14 @@ def _(architecture: TwoLayerLinear) -> list[str]:
 @parameter_labels.register
 def _(network: ReLUNetwork) -> list[str]:
     return [f"θ[{tail}→{head}]" for tail, head in network.parameter_names]
+
+
+@parameter_labels.register
+def _(network: TiedNetwork) -> list[str]:
+    return [
+        f"θ[{'→'.join(map(str, name)) if isinstance(name, tuple) else name}]"
+        for name in network.parameter_names
+    ]
 
 
 @parameter_labels.register

@@ -236,9 +236,16 @@ def _exact_forms(forms: NetworkForms) -> NetworkForms:
     return NetworkForms(*[_exact(part) for part in parts])
 
 
-def needs_precision(fields: GradientFields, point: FloatArray) -> bool:
-    """Tell whether double precision may hide scales of θ, and this one does not."""
-    if point.size > PRECISE_LIMIT or not parted(fields.scales(point)):
+def needs_precision(fields: GradientFields, point: FloatArray, apart: Callable[[], bool]) -> bool:
+    """Tell whether double precision may hide scales of θ, and this one does not.
+
+    Parameters
+    ----------
+    apart : callable
+        Tells whether those of the fields part, in small networks at little cost.
+    """
+    scales = fields.scales(point)
+    if point.size > PRECISE_LIMIT or not scales.size or not (parted(scales) or apart()):
         return False
     sizes = fields.typical(point)
     return bool(np.ptp(np.log10(sizes[sizes > 0])) < MAX_DECADES)

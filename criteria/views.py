@@ -130,9 +130,10 @@ class View:
     def vectors(self) -> Vectors:
         """Fields, brackets and laws, in high precision only where the scales of θ part."""
         fields = gradient_fields(self.architecture)
-        precise = needs_precision(fields, fields.point(self.theta))
-        kind = PreciseVectors if precise else Vectors
-        return kind(self.architecture, self.theta, self.rng, fields)
+        given = self.architecture, self.theta, self.rng, fields
+        floats = Vectors(*given)
+        precise = needs_precision(fields, floats.point, lambda: self._apart(floats))
+        return PreciseVectors(*given) if precise else floats
 
     # What may be lost in double precision, cannot be differentiated, or takes too long.
 
@@ -143,7 +144,10 @@ class View:
         A rescaling that multiplies weights by c and leaves φ alone divides their columns of ∂φ by
         c.
         """
-        return not isinstance(self.vectors, PreciseVectors) and parted(self.vectors.scale)
+        return not isinstance(self.vectors, PreciseVectors) and self._apart(self.vectors)
+
+    def _apart(self, vectors: Vectors) -> bool:
+        return parted(vectors.scale)
 
     @cached_property
     def kinked(self) -> bool:

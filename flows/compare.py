@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 _CONTROL_SEED = 20_260_807
 _LABELS = {
     "n_hidden": "hidden nodes |H|",
+    "n_channels": "channels C",
     "n_paths": "paths",
     "image_dim": "dim of the image",
 }

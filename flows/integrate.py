@@ -315,20 +315,19 @@ def integrate(state: FlowState, settings: Settings, label: str) -> Trajectory:
             check_fits(earlier, earlier.checkpoint, run.origin, remembered, run.first, run.end)
             if earlier.checkpoint.t == run.end:
                 run.record.passed(earlier, run.end)
-                if earlier.success:
-                    return earlier
                 message = "".join((_REACHED, *earlier.message.partition(_RESUMED)[1:]))
-                return replace(earlier, success=True, message=message, interrupted=False)
+                done = replace(earlier, success=True, message=message, interrupted=False)
+                # Again, as whoever was stopped while he wrote it left a part of it aside.
+                return _saved(earlier if earlier.success else done, settings, warn=True)
             run.go_on(earlier, earlier.checkpoint)
         if settings.checkpoint is not None:  # before the hours of training, not after
             run.trajectory(False, f"started at t = {run.t:.4g}").save(settings.checkpoint)
         problem, unwritten = _advance(run, tick)
     interrupted = problem == _INTERRUPTED
-    done = run.whole is not None and bool(run.whole.t == run.end)
-    message = _REACHED if done else f"stopped after t = {run.t:.4g}: {problem}"
-    result = run.trajectory(done, message, interrupted)
-    complaint = _try_to_save(result, settings.checkpoint, warn=not unwritten)
-    return replace(result, message=f"{result.message}; {complaint}") if complaint else result
+    reached = run.whole is not None and bool(run.whole.t == run.end)
+    message = _REACHED if reached else f"stopped after t = {run.t:.4g}: {problem}"
+    result = run.trajectory(reached, message, interrupted)
+    return _saved(result, settings, warn=not unwritten)
 
 
 def origin(state: FlowState, settings: Settings, label: str) -> Origin:
@@ -372,6 +371,12 @@ def _try_to_save(trajectory: Trajectory, path: str | Path | None, warn: bool) ->
             warnings.warn(str(error), RuntimeWarning, stacklevel=4)
         return str(error)
     return ""
+
+
+def _saved(result: Trajectory, settings: Settings, warn: bool) -> Trajectory:
+    """Save a result, which says what hinders that."""
+    complaint = _try_to_save(result, settings.checkpoint, warn)
+    return replace(result, message=f"{result.message}; {complaint}") if complaint else result
 
 
 def _crawls(gained: float, elapsed: float, left: float) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.special import log_softmax, softmax
 
-from liftflow.architectures import Architecture, ReLUNetwork
+from liftflow.architectures import Architecture, ReLUNetwork, TiedNetwork
 from liftflow.errors import DataError, InputError, ShapeError
 from liftflow.linalg import ROUNDING, over_batch
 from liftflow.losses.base import Loss
@@ -158,12 +158,17 @@ class NetworkLoss(Loss):
         """
 
         def value(point: FloatArray) -> FloatArray:
+            if isinstance(self.network, TiedNetwork):
+                theta = self.network.image_representative(point, near=near)
+                return self.parameter_value(theta)
             return np.asarray(self._value(self._path_outputs(point, self._path_nodes(point, near))))
 
         return over_batch(value, [self._z(z)], [1], shape=())
 
     def gradient(self, z: Lifted, near: OneTheta | None = None) -> Covector:
         r"""Evaluate ∇f(z), :math:`∂_p f = \sum_i x_{i,p_0} a_p(x_i) δ_{i,o(p)}`.
+
+        Where weights are shared or frozen, the shortest g with :math:`∂φ^⊤ g = ∇ℓ`.
 
         Parameters
         ----------
@@ -172,6 +177,9 @@ class NetworkLoss(Loss):
         """
 
         def gradient(point: FloatArray) -> FloatArray:
+            if isinstance(self.network, TiedNetwork):
+                theta = self.network.image_representative(point, near=near)
+                return self.network.solve_vjp(theta, self.parameter_gradient(theta))
             nodes = self._path_nodes(point, near)
             delta = self._cotangent(self._path_outputs(point, nodes))
             column = self.network.path_outputs

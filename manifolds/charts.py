@@ -143,7 +143,7 @@ class ChartedImage(DiffeomorphicManifold):
             dim=chart.dim,
             shape=(chart.dim,),
         )
-        self._anchors = chart.coordinate_of_edge[chart.anchors.into]
+        self._anchors = chart.nonzero
         self._sizes: FloatArray = np.abs(chart.coordinates(theta))[self._anchors]
 
     @staticmethod

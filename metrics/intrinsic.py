@@ -9,6 +9,7 @@ from liftflow.architectures import (
     LinearNeuralODE,
     ProductArchitecture,
     ReLUNetwork,
+    TiedNetwork,
     TwoLayerLinear,
 )
 from liftflow.architectures.linear import BALANCE_RTOL
@@ -90,6 +91,11 @@ def intrinsic_cometric(
 def _(architecture: ReLUNetwork, theta0: OneTheta, *, tolerance: float) -> PathCometric:
     architecture.channels.refuse_dead(theta0)
     return PathCometric(architecture, theta0)
+
+
+@closed_form.register
+def _(architecture: TiedNetwork, theta0: OneTheta, *, tolerance: float) -> RecoveredCometric:
+    return RecoveredCometric(architecture, theta0)
 
 
 def _spectral(find: Callable[..., Multiplier]) -> Callable[..., SpectralCometric]:

@@ -12,6 +12,8 @@ from liftflow.typing import (
     LiftedTangent,
     OneLifted,
     OneTheta,
+    Scalars,
+    Tangent,
     Theta,
 )
 
@@ -78,6 +80,21 @@ class RecoveredCometric(Cometric):
 
     def matrix(self, z: Lifted) -> LiftedMatrix:
         return self.architecture.gram_matrix(self.point(z))
+
+    def horizontal_lift(
+        self, z: Lifted, tangent_vec: LiftedTangent, *, theta: Theta | None = None
+    ) -> Tangent:
+        """Lift a tangent vector to the shortest velocity of θ above it, J⁺ζ with J = ∂φ(θ)."""
+        theta = self.point(z) if theta is None else theta
+        return self.architecture.solve_jvp(theta, tangent_vec)
+
+    def inner_product(
+        self, z: Lifted, tangent_vec_a: LiftedTangent, tangent_vec_b: LiftedTangent
+    ) -> Scalars:
+        """Inner product of tangent vectors, as that of their horizontal lifts."""
+        theta = self.point(z)
+        lifts = (self.architecture.solve_jvp(theta, v) for v in (tangent_vec_a, tangent_vec_b))
+        return np.einsum("...i,...i->...", *lifts)
 
     def solve(self, z: Lifted, tangent_vec: LiftedTangent) -> Covector:
         """Apply K(z)⁺ to a tangent vector; the part of it that is not tangent is dropped."""

@@ -12,6 +12,7 @@ from tensors import RankOneTensors
 
 from liftflow.architectures import (
     Attention,
+    Conv,
     DeepLinear,
     LinearNeuralODE,
     ProductArchitecture,
@@ -34,6 +35,35 @@ def bias_fed():
     graph = nx.DiGraph([("b", "y"), ("a", "y"), ("x", "a"), ("b", "a")])
     graph.add_nodes_from(["idle", "w"])
     return ReLUNetwork(graph, ["idle", "x"], ["w", "y"], ["w", "b", "y"])
+
+
+def convolutional():
+    """Return a network of two channels of four positions each."""
+    return ReLUNetwork.convolutional((1, 4, 4), [Conv(2, 2, stride=2)], 2)
+
+
+def stream():
+    """Return a residual stream with one block, whose skip is the identity."""
+    return residual([2, 3, 2, 3, 2], [(1, 3)], bias=True, identity=True)
+
+
+def units():
+    """Return a network of units of five kinds, with a shared, a frozen and a parallel weight."""
+    graph = nx.MultiDiGraph(
+        [("x", "a"), ("x", "a"), ("x", "b"), ("v", "c"), ("c", "d"), ("d", "y")]
+    )
+    graph.add_edge("v", "b", parameter="w")
+    graph.add_edge("b", "y", parameter="u")
+    graph.add_edge("a", "y", parameter="u")
+    graph.add_edge("a", "d", frozen=True, weight=-0.5)
+    for node in "ab":
+        graph.add_edge(node, "m", frozen=True, weight=1.0)
+    graph.add_edge("m", "y")
+    graph.nodes["a"].update(activation="leaky_relu", slope=0.3)
+    graph.nodes["c"].update(activation="relu_power", degree=2)
+    for node, kind in {"b": "abs", "d": "identity", "m": "max"}.items():
+        graph.nodes[node]["activation"] = kind
+    return ReLUNetwork(graph, ["x", "v"], ["y"], ["c", "y"])
 
 
 def on_set(architecture, theta0=None):
@@ -99,6 +129,10 @@ ARCHITECTURES = {
     "neural ODE": lambda: LinearNeuralODE(2, 5),
     "attention": lambda: Attention(3, 2, 1),
     "product": lambda: ProductArchitecture(layers([2, 3, 2]), TwoLayerLinear(2, 3, 2)),
+    "convolutional": convolutional,
+    "identity skip": stream,
+    "recurrent": lambda: ReLUNetwork.recurrent(2, 2, 1, 3),
+    "units of all kinds": units,
     **random_dags("DAG", lambda network: network),
     **lifts("", lambda architecture: architecture),
 }
@@ -121,6 +155,10 @@ METRICS = {
     "attention": lambda: metric(*balanced(Attention(3, 2, 1), 0.5)),
     "product": lambda: metric(*mixed_product()),
     "recovered 2-2-2": lambda: closed(RecoveredCometric, layers([2, 2, 2])),
+    "convolutional": lambda: metric(convolutional()),
+    "identity skip": lambda: metric(stream()),
+    "recurrent": lambda: metric(ReLUNetwork.recurrent(2, 2, 1, 3)),
+    "units of all kinds": lambda: metric(units()),
     **random_dags("DAG", metric),
     **lifts("", metric),
     "closed 4-6-3": lambda: closed(OneHiddenLayerCometric, layers([4, 6, 3])),
@@ -142,6 +180,8 @@ MANIFOLDS = {
     "set deep 3-3-3-3": lambda: on_set(*balanced(DeepLinear([3, 3, 3, 3]), (0.5, -1.2))),
     "set neural ODE": lambda: on_set(*balanced(LinearNeuralODE(2, 5), 0.4)),
     "set product": lambda: on_set(*mixed_product()),
+    "set convolutional": lambda: on_set(convolutional()),
+    "set units of all kinds": lambda: on_set(units()),
     **random_dags("set DAG", on_set),
     **lifts("set ", on_set),
     "image 4-6-3": lambda: on_image(layers([4, 6, 3])),
@@ -153,6 +193,11 @@ MANIFOLDS = {
     "image deep 4-2-3": lambda: on_image(*balanced(DeepLinear([4, 2, 3]), 0.0)),
     "flat 5, 3, 2": lambda: on_image(*balanced(TwoLayerLinear(5, 3, 2), 1.0)).flat(),
     "chart 2-3-3-2, residual": lambda: on_set(residual([2, 3, 3, 2], [(0, 2), (1, 3)])).chart(),
+    "chart recurrent": lambda: on_set(ReLUNetwork.recurrent(2, 2, 1, 3)).chart(),
+    "chart units of all kinds": lambda: on_set(units()).chart(),
+    "image identity skip": lambda: on_image(stream()),
+    "image recurrent": lambda: on_image(ReLUNetwork.recurrent(2, 2, 1, 3)),
+    "image units of all kinds": lambda: on_image(units()),
     "image attention": lambda: on_image(*balanced(Attention(3, 2, 1), 0.5)),
     "image neural ODE": lambda: on_image(*balanced(LinearNeuralODE(2, 5), 0.4)),
     "image product": lambda: on_image(*mixed_product()),

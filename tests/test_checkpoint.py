@@ -387,8 +387,9 @@ def test_the_remark_outlives_the_end_of_a_resumed_run(monkeypatch):
     integrate("parameter", invariant_set, loss, **settings)
     half = saved[len(saved) // 2]
     resumed = integrate("parameter", invariant_set, loss, resume=half, **settings)
-    again = integrate("parameter", invariant_set, loss, resume=saved[-2], **settings)
-    assert (saved[-2].success, resumed.success, again.success) == (False, True, True)
+    last = saved[-2]
+    again = integrate("parameter", invariant_set, loss, resume=last, **settings)
+    assert (last.success, resumed.success, again.success) == (False, True, True)
     assert type(resumed.success) is bool  # JSON knows none of numpy
     assert again.message == resumed.message
     assert re.fullmatch("reached the end of the time span; resumed at .* holds", again.message)

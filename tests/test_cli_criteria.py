@@ -123,7 +123,8 @@ def test_files_that_hold_no_network(tmp_path, content, message):
 # Graph files that could be read in two ways, or whose θ would be lost, are refused.
 
 NODES = [{"id": name} for name in "xaby"]
-EDGES = [{"source": u, "target": v} for u, v in ("xa", "xb", "ay", "by")]
+ENDS = ("xa", "xb", "ay", "by")
+EDGES = [{"source": u, "target": v} for u, v in ENDS]
 WEIGHTED = [{**e, "weight": w} for e, w in zip(EDGES, (0.0, 0.5, 0.0, 1.5), strict=True)]
 
 
@@ -148,7 +149,7 @@ def edge(tail, head, **values):
         ({"nodes": [*NODES, {"id": "q"}]}, "nodes without edges: 'q'"),
         ({"nodes": [*NODES[1:], {}]}, "KeyError: 'id'"),
         ({"edges": [*EDGES, EDGES[0]]}, "parallel edges: ('x', 'a')"),
-        ({"edges": [*EDGES, edge("x", "a", key=1)], "multigraph": True}, "parallel edges: ('x'"),
+        ({"edges": [*EDGES, edge("x", "a")], "multigraph": True}, "KeyError: 'key'"),
         ({"links": EDGES}, "edges be under one name"),
         ({"graph": [1, 2]}, "graph must hold attributes"),
         ({"directed": "false"}, "an undirected graph"),
@@ -177,7 +178,7 @@ def edge(tail, head, **values):
         ),
         (
             {"nodes": [*NODES[:2], {"id": "b", "activation": "tanh"}, NODES[3]]},
-            "no other activation yet; remove the attribute of: 'b'",
+            "an activation is one of relu, abs, identity, max, relu_power, leaky_relu, got 'tanh'",
         ),
         ({"edges": [*EDGES, edge("a", "a")]}, "self-loops at: 'a'"),
         ({"edges": [*EDGES, edge("a", "b"), edge("b", "a")]}, "a cycle through"),
@@ -207,6 +208,29 @@ def test_graphs_that_can_be_read_in_one_way(tmp_path, changes):
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith("2 independent conservation laws (holds) of ")
     assert "graph.json with 4 nodes and 4 edges" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("changes", "n_laws"),
+    [
+        ({"edges": [edge(*ends, key=k) for k in (0, 1) for ends in ENDS], "multigraph": True}, 2),
+        ({"edges": [edge(*ends, parameter="".join(ends)[-1:]) for ends in ENDS]}, 1),
+        ({"edges": [*EDGES[:2], *(edge(*e, frozen=True, weight=2.0) for e in ENDS[2:])]}, 0),
+        (
+            {
+                "nodes": [
+                    {**node, "activation": "abs"} if node["id"] == "a" else node for node in NODES
+                ]
+            },
+            2,
+        ),
+    ],
+    ids=["parallel", "shared", "frozen", "activation"],
+)
+def test_graphs_with_attributes(tmp_path, changes, n_laws):
+    result = on_graph(tmp_path, **changes)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith(f"{n_laws} independent conservation laws (holds) of ")
 
 
 def test_theta_of_a_graph_and_a_random_one_are_told_apart(tmp_path):

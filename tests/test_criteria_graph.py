@@ -6,7 +6,7 @@ import pytest
 from random_dags import random_network
 
 from liftflow import Architecture, ReLUNetwork, classify, count_conservation_laws, recoverability
-from liftflow.criteria.graph import conditioning, negligible, shared_edge
+from liftflow.criteria.graph import negligible, shared_edge
 from liftflow.criteria.views import view_of
 
 
@@ -83,7 +83,7 @@ def test_conditioning_is_the_smallest_eigenvalue(widths, rng):
     laplacian = jacobian @ jacobian.T
     scale = 1 / np.sqrt(np.diag(laplacian))
     wanted = np.linalg.eigvalsh(laplacian * scale[:, None] * scale)[0]
-    assert conditioning(network.dag, theta) == pytest.approx(wanted, abs=1e-12)
+    assert network.channels.conditioning(theta) == pytest.approx(wanted, abs=1e-12)
     assert recoverability(network, theta).value == pytest.approx(wanted, abs=1e-12)
 
 

@@ -66,7 +66,7 @@ def test_precision_follows_the_singular_values(ratio, precise):
 def test_floats_and_precision_agree(widths, ratio, monkeypatch):
     network, theta = spread(widths, ratio)
     floats = verdicts(classify(network, theta))
-    monkeypatch.setattr(views, "needs_precision", lambda fields, point: True)
+    monkeypatch.setattr(views, "needs_precision", lambda *given: True)
     assert isinstance(look(network, theta).vectors, PreciseVectors)
     assert verdicts(classify(network, theta)) == floats
 

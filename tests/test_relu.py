@@ -33,7 +33,7 @@ from liftflow.metrics import (
 )
 
 BUILT = {name: build() for name, build in ARCHITECTURES.items()}
-NETWORKS = {name: case for name, case in BUILT.items() if isinstance(case, ReLUNetwork)}
+NETWORKS = {name: case for name, case in BUILT.items() if type(case) is ReLUNetwork}
 SMALL = {name: case for name, case in NETWORKS.items() if case.n_paths <= 200}
 
 every_network = pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)

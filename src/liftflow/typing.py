@@ -302,7 +302,8 @@ def as_count(value: object, name: str, minimum: int = 0) -> int:
 
 def as_ordered(values: object, name: str) -> list[Any]:
     """Return the values of an iterable as a list; a set has another order in every process."""
-    if isinstance(values, set | frozenset) or not isinstance(values, Iterable):
+    single = isinstance(values, np.ndarray) and values.ndim == 0
+    if single or isinstance(values, set | frozenset) or not isinstance(values, Iterable):
         raise InputError(
             f"{name} must come in an order, got {type(values).__name__}; give a list or a tuple"
         )

@@ -1,0 +1,316 @@
+"""Networks of kinds that many know by name, and networks from layers."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from functools import cached_property
+from itertools import pairwise
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from liftflow.architectures.base import Architecture
+from liftflow.architectures.builders import Parts, recurrent_parts
+from liftflow.architectures.convolution import Conv, Pool, convolutional_parts
+from liftflow.architectures.dag import CompiledDAG
+from liftflow.architectures.pruning import pruned
+from liftflow.architectures.tying import Tying, Units
+from liftflow.doors import door
+from liftflow.errors import ArchitectureError, InputError, ShapeError
+from liftflow.typing import FloatArray, Matrix, OneTheta, as_count, as_ordered, as_own
+
+PATH_LIMIT = 2_000_000
+"""Default for the largest number of paths that are ever listed."""
+
+
+def flat_blocks(dag: CompiledDAG) -> list[tuple[int]]:
+    """Return the shapes of the weights and of the biases, as far as there are any."""
+    return [(n,) for n in (dag.n_edges, dag.dim - dag.n_edges) if n]
+
+
+class Constructors(Architecture):
+    """What makes networks, apart from graphs."""
+
+    _tied: ClassVar[Any] = None
+    """The class for graphs with shared or frozen weights, and other units."""
+
+    dag: CompiledDAG
+    path_limit: int
+
+    @cached_property
+    def tying(self) -> Tying:
+        """The parameter of each edge; by default its own."""
+        return Tying.of_own(self.dim)
+
+    @cached_property
+    def units(self) -> Units:
+        """The function of each node; by default a ReLU where it is hidden."""
+        return Units.rectifiers(self.dag.hidden_number[:-1] >= 0)
+
+    @abstractmethod
+    def _set_up(
+        self, dag: CompiledDAG, blocks: Sequence[tuple[int, ...]], path_limit: int
+    ) -> None: ...
+
+    def _alike(self, dag: CompiledDAG, tying: Tying, units: Units) -> Self:
+        network = type(self).__new__(type(self))
+        network._set_up(dag, flat_blocks(dag), self.path_limit)
+        return network
+
+    def _change_class(self) -> None:
+        """Become what a graph with attributes needs."""
+        if self._tied.__base__ is not type(self):
+            raise ArchitectureError(
+                f"{type(self).__name__} is a ReLUNetwork with a weight to each edge; derive it "
+                "from TiedNetwork for graphs with shared or frozen weights, other activations or "
+                "parallel edges"
+            )
+        self.__class__ = self._tied
+
+    @classmethod
+    def _assembled(cls, parts: Parts, path_limit: int) -> Any:
+        return cls._tied.__new__(cls._tied)._compiled(*parts, path_limit)
+
+    @classmethod
+    @door
+    def convolutional(
+        cls,
+        image_shape: Sequence[int],
+        layers: Sequence[Conv | Pool],
+        n_outputs: int,
+        bias: bool = True,
+        *,
+        path_limit: int = PATH_LIMIT,
+    ) -> Any:
+        """Build a convolutional network: convolutions with ReLUs, pooling, and a complete layer.
+
+        Parameters
+        ----------
+        image_shape : sequence of int
+            Channels, height and width; an image is a row of the data, flattened in this order.
+        layers : sequence of Conv or Pool
+            From the image on.
+        n_outputs : int
+            Of the complete layer that follows them.
+        bias : bool
+            Whether channels and outputs have a bias.
+        path_limit : int
+            Largest number of monomials that this network ever lists.
+
+        Returns
+        -------
+        network : TiedNetwork
+            The blocks of its θ are the filters, of shape (out, in, height, width), the complete
+            layer (in, out), then the biases, layer by layer.
+
+        Raises
+        ------
+        ArchitectureError
+            Layers that do not fit the image.
+
+        Examples
+        --------
+        >>> from liftflow.architectures import Conv, Pool, ReLUNetwork
+        >>> network = ReLUNetwork.convolutional((1, 4, 4), [Conv(2, 3), Pool("max", 2)], 2)
+        >>> network.dim, network.n_laws, network.n_paths
+        (26, 2, 42)
+        """
+        layers, n_outputs = as_ordered(layers, "layers"), as_count(n_outputs, "n_outputs", 1)
+        shape = as_ordered(image_shape, "image_shape")
+        return cls._assembled(convolutional_parts(shape, layers, n_outputs, bias), path_limit)
+
+    @classmethod
+    @door
+    def recurrent(
+        cls,
+        n_inputs: int,
+        n_hidden: int,
+        n_outputs: int,
+        n_steps: int,
+        bias: bool = True,
+        *,
+        path_limit: int = PATH_LIMIT,
+    ) -> Any:
+        """Build a recurrent network, unrolled, whose outputs read its last hidden state.
+
+        Parameters
+        ----------
+        n_inputs, n_hidden, n_outputs : int
+            Widths.
+        n_steps : int
+            At least 2; a row of the data holds the inputs of the first step, of the second, ….
+        bias : bool
+            Whether hidden and output nodes have a bias.
+        path_limit : int
+            Largest number of monomials that this network ever lists.
+
+        Returns
+        -------
+        network : TiedNetwork
+            The blocks of its θ are the weights from the inputs, along time, and to the outputs,
+            (in, out) each, then the biases.
+        """
+        sizes = {"n_inputs": n_inputs, "n_hidden": n_hidden, "n_outputs": n_outputs}
+        n_in, n_mid, n_out = (as_count(size, name, 1) for name, size in sizes.items())
+        parts = recurrent_parts(n_in, n_mid, n_out, as_count(n_steps, "n_steps", 2), bias)
+        return cls._assembled(parts, path_limit)
+
+    @classmethod
+    def from_layers(
+        cls,
+        weights: Sequence[Matrix],
+        biases: Sequence[Any] | None = None,
+        *,
+        torch_layout: bool | None = None,
+        path_limit: int = PATH_LIMIT,
+    ) -> tuple[Self, OneTheta]:
+        """Build the layered ReLU network of given weights.
+
+        Parameters
+        ----------
+        weights : sequence of array, shape=[n_in, n_out]
+            One matrix per layer, shape=[n_out, n_in] with ``torch_layout``. A square one does not
+            show in which layout it is: where the layout is wrong, so is the network, and nothing
+            can tell. So the flag must be given where a matrix is square.
+        biases : sequence of array or None, optional
+            One vector per layer, None for layers without biases. By default none have some.
+        torch_layout : bool, optional
+            Whether the matrices are those of ``torch.nn.Linear``; by default they are not.
+        path_limit : int
+            Largest number of paths that this network ever lists.
+
+        Returns
+        -------
+        network : ReLUNetwork
+            As of ``from_widths``.
+        theta : OneTheta
+            The weights.
+
+        Raises
+        ------
+        InputError
+            A square matrix, and no ``torch_layout``.
+        ShapeError
+            Layers that do not fit each other.
+
+        Examples
+        --------
+        >>> from liftflow import ReLUNetwork
+        >>> network, theta = ReLUNetwork.from_layers([[[1.0, 2.0]], [[3.0], [4.0]]])
+        >>> print(network.forward(theta, [[1.0]]))
+        [[11.]]
+        """
+        matrices = [
+            as_own(w, f"weights[{i}]", (None, None))
+            for i, w in enumerate(as_ordered(weights, "weights"))
+        ]
+        if not matrices:
+            raise InputError("weights must hold one matrix per layer, got none")
+        square = [i for i, matrix in enumerate(matrices) if matrix.shape[0] == matrix.shape[1]]
+        if torch_layout is None and square:
+            raise InputError(
+                f"weights{square} are square, so that their layout cannot be seen; say "
+                "torch_layout=False for (in, out), torch_layout=True for (out, in)"
+            )
+        if torch_layout:
+            matrices = [matrix.T for matrix in matrices]
+        for number, (first, second) in enumerate(pairwise(matrices), start=1):
+            if first.shape[1] != second.shape[0]:
+                raise ShapeError(
+                    f"weights[{number - 1}] has {first.shape[1]} outputs, but weights[{number}] "
+                    f"reads {second.shape[0]}; matrices of torch come with torch_layout=True"
+                )
+        widths = [matrices[0].shape[0], *(matrix.shape[1] for matrix in matrices)]
+        given = [None] * len(matrices) if biases is None else list(biases)
+        if len(given) != len(matrices):
+            raise ShapeError(f"biases must be one per layer, {len(matrices)}, got {len(given)}")
+        vectors = [
+            as_own(bias, f"biases[{i}]", (widths[i + 1],))
+            for i, bias in enumerate(given)
+            if bias is not None
+        ]
+        biased = [bias is not None for bias in given]
+        blocks = [matrix.shape for matrix in matrices] + [vector.shape for vector in vectors]
+        network = cls.__new__(cls)
+        network._set_up(CompiledDAG.layered(widths, (), biased), blocks, path_limit)
+        theta = np.concatenate([part.ravel() for part in (*matrices, *vectors)])
+        return network, network._theta(theta)
+
+    def to_layers(
+        self, theta: OneTheta, *, torch_layout: bool = False
+    ) -> tuple[list[FloatArray], list[Any]]:
+        """Return the weights of a layered network, as :meth:`from_layers` takes them.
+
+        Parameters
+        ----------
+        torch_layout : bool
+            Whether matrices are (out, in).
+
+        Returns
+        -------
+        weights : list of array
+            One matrix per layer.
+        biases : list of array or None
+            One vector per layer, None for layers without biases.
+
+        Raises
+        ------
+        ArchitectureError
+            The network is not made of complete layers, one after the other.
+        """
+        theta, dag = self._one_theta(theta), self.dag
+        if isinstance(self, self._tied):
+            raise ArchitectureError(
+                f"{self} may have shared or frozen weights, or other units than ReLUs, so that it "
+                "is no list of layers"
+            )
+        sizes = [nodes.size for nodes in dag.members]
+        levels = dag.generation[dag.heads]
+        weights, biases = list[FloatArray](), list[Any]()
+        for level, (rows, columns) in enumerate(pairwise(sizes), start=1):
+            edges = np.flatnonzero(levels == level)
+            own = dag.tails[edges] < len(dag.nodes)
+            inner, outer = edges[own], edges[~own]
+            adjacent = np.all(dag.generation[dag.tails[inner]] == level - 1)
+            if not adjacent or inner.size != rows * columns or outer.size not in (0, columns):
+                raise ArchitectureError(
+                    f"{self} is not made of complete layers, one after the other: see the nodes "
+                    f"{[dag.nodes[node] for node in dag.members[level][:8]]}"
+                )
+            matrix, bias = np.zeros((rows, columns)), np.zeros(columns)
+            places = dag.position[dag.tails[inner]], dag.position[dag.heads[inner]]
+            matrix[places], bias[dag.position[dag.heads[outer]]] = theta[inner], theta[outer]
+            weights.append(matrix.T if torch_layout else matrix)
+            biases.append(bias if outer.size else None)
+        order = dag.position[dag.outputs]
+        if len(set(dag.generation[dag.outputs])) > 1:
+            raise ArchitectureError(f"the outputs of {self} are in several layers")
+        weights[-1] = weights[-1][order] if torch_layout else weights[-1][:, order]
+        biases[-1] = None if biases[-1] is None else biases[-1][order]
+        return weights, biases
+
+    def prune(self, theta: OneTheta) -> tuple[Any, OneTheta]:
+        """Leave out the nodes that lie on no path of nonzero weights, with their edges.
+
+        Returns
+        -------
+        network : ReLUNetwork
+            The same function at θ, with no dead parameters there.
+        theta : OneTheta
+            What is left of θ.
+
+        Raises
+        ------
+        ArchitectureError
+            An output is left that nothing leads to.
+
+        Examples
+        --------
+        >>> from liftflow import ReLUNetwork
+        >>> network = ReLUNetwork.from_widths([1, 2, 1])
+        >>> smaller, left = network.prune([1.0, 0.0, 3.0, 0.0])
+        >>> smaller.hidden, left.tolist()
+        (((1, 0),), [1.0, 3.0])
+        """
+        theta = self._one_theta(theta)
+        dag, tying, units, kept = pruned(self.dag, self.tying, self.units, theta)
+        return self._alike(dag, tying, units), theta[kept]
