@@ -10,7 +10,8 @@ from liftflow.flows.integrate import integrate
 from liftflow.flows.settings import Settings
 from liftflow.flows.state import FlowState, State, TrainingState
 from liftflow.flows.trajectory import Memory, Trajectory
-from liftflow.losses.base import Loss, as_gradient, as_value
+from liftflow.losses import Loss, ParameterLoss
+from liftflow.losses.base import as_gradient, as_value
 from liftflow.manifolds import InvariantSet
 from liftflow.metrics import Cometric, intrinsic_cometric
 from liftflow.typing import FloatArray, OneLifted, OneTheta, OnTimes, as_array
@@ -26,6 +27,8 @@ class _FullState(TrainingState):
         self, invariant_set: InvariantSet, loss: Loss, theta: OneTheta, cometric: Cometric | None
     ) -> None:
         super().__init__(invariant_set.architecture, loss, theta)
+        self.by_theta = isinstance(loss, ParameterLoss)
+        self.is_gram = self.by_theta and cometric is None  # one of the caller's need not be ∂φ∂φᵀ
         if cometric is None:
             cometric = intrinsic_cometric(self.architecture, invariant_set.theta0)
         self.cometric, self.known = cometric, np.empty(0)
@@ -41,19 +44,27 @@ class _FullState(TrainingState):
     def _follow(self, coordinates: FloatArray) -> tuple[OneLifted, OneTheta]:
         """The point of the image next to the coordinates, and what is known of θ there."""
         if not np.array_equal(coordinates, self.known):  # the last stage of a step is its end
-            z = self._on_image(coordinates)
-            self.here, self.known = (z, self.cometric.follow(z, self.theta)), coordinates.copy()
+            z, metric = self._on_image(coordinates), self.cometric
+            if self.by_theta:
+                theta = metric.point(z, near=self.theta)
+            else:
+                theta = metric.follow(z, self.theta)
+            self.here, self.known = (z, theta), coordinates.copy()
         return self.here
 
     def velocity(self, coordinates: FloatArray) -> FloatArray:
         z, theta = self._follow(coordinates)
+        if self.is_gram:
+            return -np.ravel(self.architecture.phi.jvp(theta, self.gradient(theta)))
         gradient = as_gradient(self.loss.gradient(z, theta), self.loss, z.shape)
         return -np.ravel(self.cometric.apply(z, gradient, near=theta))
 
     def read(self, coordinates: FloatArray) -> State:
         z = self._on_image(coordinates)
         theta = self.cometric.point(z, near=self.theta)
-        value = as_value(self.loss.value(z, theta), self.loss)
+        value = (
+            self.value(theta) if self.by_theta else as_value(self.loss.value(z, theta), self.loss)
+        )
         return coordinates.reshape(self.architecture.lifted_shape), theta, value
 
     def settle(self, coordinates: FloatArray) -> FloatArray:
