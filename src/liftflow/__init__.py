@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from liftflow.losses import Loss as Loss
     from liftflow.losses import NetworkLoss as NetworkLoss
     from liftflow.losses import loss_from_function as loss_from_function
+    from liftflow.losses import loss_from_parameters as loss_from_parameters
     from liftflow.manifolds import InvariantSet as InvariantSet
     from liftflow.metrics import Cometric as Cometric
     from liftflow.metrics import IntrinsicMetric as IntrinsicMetric
@@ -52,7 +53,7 @@ _ROOMS = {  # where each name lives; the same as above, for there no program see
     "criteria": "Classification classify commuting count_conservation_laws discover_laws "
     "frobenius kernel_inclusion laws_complete lie_algebra_dimension recoverability",
     "flows": "Comparison IntrinsicFlow ParameterFlow Sweep Trajectory compare sweep",
-    "losses": "Loss NetworkLoss loss_from_function",
+    "losses": "Loss NetworkLoss loss_from_function loss_from_parameters",
     "manifolds": "InvariantSet",
     "metrics": "Cometric IntrinsicMetric RecoveredCometric intrinsic_cometric",
 }
