@@ -1,13 +1,9 @@
 """The gradient flow of the lifted variable in its intrinsic metric."""
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from liftflow.architectures.paths import Anchors
-from liftflow.architectures.signs import follow_signs
-from liftflow.architectures.tied import TiedNetwork
 from liftflow.doors import Guarded, door
 from liftflow.errors import InputError
 from liftflow.flows.integrate import integrate
@@ -104,12 +100,7 @@ class _BasisState(TrainingState):
         if np.array_equal(coordinates, self.known):  # the last stage of a step is its end
             return self.theta
         theta = self.chart.recover(coordinates, self.laws, near=self.theta)
-        anchors = self.chart.anchors
-        used = np.concatenate([anchors.into, anchors.out_of])
-        if np.any(theta[used] * self.settled[used] < 0):
-            # This step leads past the edge of the chart, where anchors vanish.
-            theta = follow_signs(anchors.dag.channels, theta, self.settled)
-        return theta
+        return self.chart.follow(theta, self.settled)
 
     def _move(self, coordinates: FloatArray) -> None:
         self.theta, self.known = self._recover(coordinates), coordinates.copy()
@@ -125,9 +116,7 @@ class _BasisState(TrainingState):
     def settle(self, coordinates: FloatArray) -> FloatArray:
         self._move(coordinates)
         self.settled = self.theta
-        signs = self.chart.anchors.products_before(np.sign(self.theta))
-        if not np.array_equal(signs, self.chart.signs):
-            self.chart = replace(self.chart, signs=signs)
+        self.chart = self.chart.handed_on(self.theta)
         if self.chart.deficit(self.theta) < np.log(REANCHOR_RATIO):
             return coordinates
         self.chart = self.chart.reanchored(self.theta)
@@ -136,56 +125,12 @@ class _BasisState(TrainingState):
         return self.known.copy()
 
     def memory(self) -> Memory:
-        anchors = self.chart.anchors
-        return {
-            "theta": self.theta,
-            "known": self.known,
-            "into": anchors.into,
-            "out_of": anchors.out_of,
-            "signs": self.chart.signs,
-        }
+        return {"theta": self.theta, "known": self.known, **self.chart.memory()}
 
     def restore(self, memory: Memory) -> None:
         self.theta = self.settled = memory["theta"]
         self.known = memory["known"]
-        anchors = Anchors(self.chart.dag, memory["into"], memory["out_of"])
-        self.chart = replace(self.chart, anchors=anchors, signs=memory["signs"])
-
-
-class _ChannelState(_BasisState):
-    """Parameters beside the anchors of a channel chart, in O(D) and one backpropagation."""
-
-    def __init__(
-        self,
-        invariant_set: InvariantSet,
-        loss: Loss,
-        theta: FloatArray,
-        cometric: Cometric | None,
-    ) -> None:
-        super().__init__(invariant_set, loss, theta, cometric)
-        self.anchored = theta  # where the anchors of the chart were chosen
-
-    def _recover(self, coordinates: FloatArray) -> FloatArray:
-        if np.array_equal(coordinates, self.known):
-            return self.theta
-        return self.chart.recover(coordinates, self.laws, near=self.theta)
-
-    def settle(self, coordinates: FloatArray) -> FloatArray:
-        self._move(coordinates)
-        if self.chart.deficit(self.theta) < np.log(REANCHOR_RATIO):
-            return coordinates
-        self.chart, self.anchored = self.chart.reanchored(self.theta), self.theta
-        self.n_charts += 1
-        self.known = self.start()
-        return self.known.copy()
-
-    def memory(self) -> Memory:
-        return {"theta": self.theta, "known": self.known, "anchored": self.anchored}
-
-    def restore(self, memory: Memory) -> None:
-        self.theta, self.known = memory["theta"], memory["known"]
-        self.anchored = memory["anchored"]
-        self.chart = self.chart.reanchored(self.anchored)
+        self.chart = self.chart.restored(memory)
 
 
 _STATES = {"full": _FullState, "basis": _BasisState}
@@ -265,10 +210,7 @@ class IntrinsicFlow(Guarded):
             shape = self.invariant_set.architecture.lifted_shape
             z = as_array(z0, "z0", shape, batch=False, differentiable=False)
             theta = self.invariant_set.recover(z)
-        state = _STATES[self.coordinates]
-        if state is _BasisState and isinstance(self.invariant_set.architecture, TiedNetwork):
-            state = _ChannelState
-        return state(self.invariant_set, self.loss, theta, self.cometric)
+        return _STATES[self.coordinates](self.invariant_set, self.loss, theta, self.cometric)
 
     @door
     def distance(self, trajectory: Trajectory, theta: FloatArray) -> OnTimes:
