@@ -9,6 +9,8 @@ from liftflow.architectures.laplacian import GroundedLaplacian as GroundedLaplac
 from liftflow.architectures.linear import DeepLinear as DeepLinear
 from liftflow.architectures.linear import TwoLayerLinear as TwoLayerLinear
 from liftflow.architectures.neural_ode import LinearNeuralODE as LinearNeuralODE
+from liftflow.architectures.normalised import NormalisedNetwork as NormalisedNetwork
+from liftflow.architectures.normalised import ScaleInvariant as ScaleInvariant
 from liftflow.architectures.path_kernel import ParameterKernel as ParameterKernel
 from liftflow.architectures.paths import BasisPathChart as BasisPathChart
 from liftflow.architectures.product import ProductArchitecture as ProductArchitecture
@@ -24,10 +26,12 @@ __all__ = [
     "DeepLinear",
     "GroundedLaplacian",
     "LinearNeuralODE",
+    "NormalisedNetwork",
     "ParameterKernel",
     "Pool",
     "ProductArchitecture",
     "ReLUNetwork",
+    "ScaleInvariant",
     "TiedNetwork",
     "TwoLayerLinear",
 ]
