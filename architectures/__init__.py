@@ -16,6 +16,9 @@ from liftflow.architectures.paths import BasisPathChart as BasisPathChart
 from liftflow.architectures.product import ProductArchitecture as ProductArchitecture
 from liftflow.architectures.relu import ReLUNetwork as ReLUNetwork
 from liftflow.architectures.tied import TiedNetwork as TiedNetwork
+from liftflow.architectures.transformer import TransformerBlock as TransformerBlock
+from liftflow.architectures.transformer import TransformerWeights as TransformerWeights
+from liftflow.architectures.transformer import transformer_forward as transformer_forward
 
 __all__ = [
     "Architecture",
@@ -33,5 +36,8 @@ __all__ = [
     "ReLUNetwork",
     "ScaleInvariant",
     "TiedNetwork",
+    "TransformerBlock",
+    "TransformerWeights",
     "TwoLayerLinear",
+    "transformer_forward",
 ]
