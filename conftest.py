@@ -1,6 +1,7 @@
 """Doctests run under the package's own names, whichever path was given."""
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 os.environ.setdefault("GEOMSTATS_BACKEND", "autograd")  # read at geomstats' first import
@@ -10,6 +11,8 @@ ROOT = Path(__file__).parent
 PACKAGE = ROOT / "src" / "liftflow"
 FOLDERS = [link.name for link in PACKAGE.iterdir() if link.is_symlink()]
 collect_ignore = [*FOLDERS, "benchmarks", "build", "setup.py", "tests/smoke_wheel.py"]
+if find_spec("torch") is None:  # an extra; make test-torch has it
+    collect_ignore += ["src/liftflow/torch", "tests/pytorch"]
 collect_ignore_glob = ["src/liftflow/gallery/plot_*.py"]  # tests/test_gallery.py runs them
 
 

@@ -39,6 +39,14 @@ Graph = Annotated[
         "(parameter) or constant (frozen), and other units (activation); see ReLUNetwork.",
     ),
 ]
+Module = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[FILE.py:FUNCTION]",
+        help="A function of no arguments in a Python file, which is run. It returns a module of "
+        "PyTorch and an example of its inputs.",
+    ),
+]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of θ and of all random combinations.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Exact = Annotated[bool, typer.Option("--exact", help="Count the laws over prime fields.")]
@@ -92,6 +100,7 @@ def classify(
 
 
 def laws(
+    module: Module = None,
     family: Family = None,
     widths: Widths = None,
     graph: Graph = None,
@@ -101,7 +110,19 @@ def laws(
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Count the conservation laws, and find all that are polynomials up to a degree."""
+    """Count the conservation laws, and find all that are polynomials up to a degree.
+
+    Of a module of PyTorch, print those of its channels, layer by layer.
+    """
+    if module is not None:
+        if graph is not None or family is not None or widths is not None or bias or exact:
+            raise InputError(
+                "a module has its own layers; leave --family, --widths, --bias, --graph and --exact"
+            )
+        from liftflow.torch.command import module_laws  # an extra
+
+        print(module_laws(module, seed, as_json))
+        return
     architecture, _, what = _architecture(family, widths, graph, bias)
     count = criteria.count_conservation_laws(architecture, exact, rng=seed)
     found = criteria.discover_laws(architecture, degree, rng=seed)

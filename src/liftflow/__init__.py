@@ -32,6 +32,7 @@ from liftflow.flows import sweep as sweep
 from liftflow.losses import Loss as Loss
 from liftflow.losses import NetworkLoss as NetworkLoss
 from liftflow.losses import loss_from_function as loss_from_function
+from liftflow.losses import loss_from_parameters as loss_from_parameters
 from liftflow.manifolds import InvariantSet as InvariantSet
 from liftflow.metrics import Cometric as Cometric
 from liftflow.metrics import IntrinsicMetric as IntrinsicMetric
