@@ -37,7 +37,13 @@ class ParameterLoss(Loss):
 
     Its f is ℓ at some θ behind z, and ∇f the shortest g with ∂φᵀg = ∇ℓ there. Both read the θ from
     ``near``: itself where φ(near) = z, and else recovered with the laws of ``near`` and in its
-    X
+    sign gauge. The flows need no ∇f: in their coordinates z' = −∂φ ∇ℓ(Ψ(z)).
+
+    Parameters
+    ----------
+    n_samples : int, optional
+        How many samples there are, if ``ell`` takes their numbers as well.
+    """
 
     @door
     def __init__(
