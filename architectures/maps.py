@@ -372,11 +372,11 @@ class ProductMap(SmoothMap):
     def join_values(self, parts: Sequence[Theta]) -> Lifted:
         """Join values of the factors."""
         flat = [
-            part.reshape((*factor._lead(part), factor.size))
+            part if len(factor.shape) == 1 else part.reshape((*factor._lead(part), factor.size))
             for factor, part in zip(self.factors, parts, strict=True)
         ]
         joined = _joined(flat)
-        return joined.reshape((*joined.shape[:-1], *self.shape))
+        return joined if len(self.shape) == 1 else joined.reshape((*joined.shape[:-1], *self.shape))
 
     def each(self, verb: str, *parts: Sequence[Theta]) -> list[Theta]:
         """Apply a verb of every factor to its own parts."""

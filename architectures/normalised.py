@@ -12,7 +12,6 @@ from liftflow.architectures.product import ProductArchitecture
 from liftflow.architectures.relu import ReLUNetwork
 from liftflow.doors import door
 from liftflow.errors import InputError, NotOnImageError, NotRecoverableError
-from liftflow.linalg import lengths
 from liftflow.typing import (
     Covector,
     FloatArray,
@@ -91,6 +90,11 @@ class ScaleInvariant(Architecture):
             )
         shape = (self.n_groups, *self.group_shape)
         super().__init__(math.prod(shape), shape, self.n_groups * hidden, [shape])
+
+    def __repr__(self) -> str:
+        """Say how many groups there are, and of what shape."""
+        centred = ", centred=True" if self.centred else ""
+        return f"ScaleInvariant({self.n_groups}, {self.group_shape}{centred})"
 
     # Arrays in groups, shape=[..., n_groups, outputs, others].
 
@@ -247,6 +251,11 @@ class ScaleInvariant(Architecture):
 
     def _at(self, unit: FloatArray, laws: FloatArray) -> FloatArray:
         """The point of these directions and laws."""
+        radius, mean = self._spheres(laws)
+        return np.asarray(self._as_theta(radius * unit + mean))
+
+    def _spheres(self, laws: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Radius and centre of the sphere that the laws leave of each group."""
         squares, sums = self._parts(laws)
         mean = sums / self._split[0]
         left = squares - self._split[0] * np.sum(mean**2, axis=(-2, -1), keepdims=True)
@@ -255,7 +264,7 @@ class ScaleInvariant(Architecture):
                 f"no weights have these laws: a group would have the squared length "
                 f"{float(np.min(left)):.3g}, which must be positive"
             )
-        return np.asarray(self._as_theta(np.sqrt(left) * unit + mean))
+        return np.sqrt(left), mean
 
     def project_to_laws(self, theta: Theta, laws: Laws, *, max_steps: int = 50) -> Theta:
         """Scale the groups until the laws have these values; z stays as it is."""
@@ -276,12 +285,7 @@ class ScaleInvariant(Architecture):
         NotRecoverableError
             No weights have these laws.
         """
-        unit = np.zeros((self.n_groups, *self._split))
-        unit[:, 0, 0] = 1.0
-        laws = self._laws(laws)
-        squares, sums = self._parts(laws)
-        mean = self._grouped(self._at(unit, laws), 1) - sums / self._split[0]
-        return lengths(np.reshape(mean, (*laws.shape[:-1], self.n_groups, -1)))
+        return self._spheres(self._laws(laws))[0][..., 0, 0]
 
 
 class NormalisedNetwork(ProductArchitecture):
@@ -318,9 +322,7 @@ class NormalisedNetwork(ProductArchitecture):
     """
 
     @door
-    def __init__(
-        self, n_inputs: int, n_hidden: int, n_outputs: int, kind: str = "batch"
-    ) -> None:
+    def __init__(self, n_inputs: int, n_hidden: int, n_outputs: int, kind: str = "batch") -> None:
         if kind not in ("batch", "weight", "layer"):
             raise InputError(f"kind must be batch, weight or layer, got {kind!r}")
         sizes = (n_inputs, n_hidden, n_outputs)
@@ -332,14 +334,13 @@ class NormalisedNetwork(ProductArchitecture):
             rest = ReLUNetwork.from_widths([n_hidden, n_outputs], bias=True)
         else:
             weights = ScaleInvariant(n_hidden, n_inputs)
-            graph, outputs = nx.DiGraph(), [f"y{o}" for o in range(n_outputs)]
-            units = [(f"s{c}", f"h{c}") for c in range(n_hidden)]
-            graph.add_edges_from(units)
-            graph.add_edges_from((unit, output) for _, unit in units for output in outputs)
-            inputs, hidden = zip(*units, strict=True)
-            rest = ReLUNetwork(graph, inputs, outputs, [*hidden, *outputs])
+            rest = _gained(n_hidden, n_outputs)
         super().__init__(weights, rest)
-        self.weights, self.rest = weights, rest
+        self.weights, self.rest, self.widths = weights, rest, (n_inputs, n_hidden, n_outputs)
+
+    def __repr__(self) -> str:
+        """Give the widths and the kind."""
+        return f"NormalisedNetwork({', '.join(map(str, self.widths))}, kind={self.kind!r})"
 
     def forward(self, theta: OneTheta, inputs: Inputs) -> Any:
         """Evaluate the network on all samples, differentiably in θ.
@@ -361,3 +362,17 @@ class NormalisedNetwork(ProductArchitecture):
         if self.kind == "layer":
             products = anp.maximum(products, 0.0)
         return self.rest.forward(other, products)
+
+
+def _gained(n_hidden: int, n_outputs: int) -> ReLUNetwork:
+    """ReLUs of γ_c s_c + β_c, and a layer with biases that reads them."""
+    widths = {"s": n_hidden, "h": n_hidden, "y": n_outputs}
+    nodes = {name: [f"{name}{i}" for i in range(width)] for name, width in widths.items()}
+    graph = nx.DiGraph()
+    for own in nodes.values():
+        graph.add_nodes_from(own)
+    graph.add_edges_from(zip(nodes["s"], nodes["h"], strict=True))
+    graph.add_edges_from((unit, output) for unit in nodes["h"] for output in nodes["y"])
+    network = ReLUNetwork(graph, nodes["s"], nodes["y"], [*nodes["h"], *nodes["y"]])
+    network.block_shapes = ((n_hidden,), (n_hidden, n_outputs), (n_hidden,), (n_outputs,))
+    return network

@@ -108,6 +108,12 @@ class TransformerBlock(ProductArchitecture):
         self.gains = ReLUNetwork.from_widths([2 * self.d_model, 1])
         super().__init__(self.attention, self.mlp, self.gains)
 
+    def __repr__(self) -> str:
+        """Give the sizes."""
+        sizes = ("d_model", "d_head", "n_heads", "d_mlp")
+        named = ", ".join(f"{name}={getattr(self, name)}" for name in sizes)
+        return f"TransformerBlock({named})"
+
     def balanced_point(self, lam: Scalars, rng: Rng = None) -> OneTheta:
         """Draw a point where attention is relaxed balanced, with gains of 1.
 
@@ -136,13 +142,9 @@ class TransformerBlock(ProductArchitecture):
         shape = (*lead, self.n_heads, 4, self.d_model, self.d_head)
         heads = anp.reshape(attention, shape)
         into, out_of, biases = self.mlp._unpack(neurons)
-        return TransformerWeights(
-            *(heads[..., kind, :, :] for kind in range(4)),
-            into=anp.swapaxes(into, -1, -2),
-            out_of=out_of,
-            biases=biases,
-            gains=anp.reshape(gains, (*lead, 2, self.d_model)),
-        )
+        queries, keys, values, outputs = (heads[..., kind, :, :] for kind in range(4))
+        into, gains = anp.swapaxes(into, -1, -2), anp.reshape(gains, (*lead, 2, self.d_model))
+        return TransformerWeights(queries, keys, values, outputs, into, out_of, biases, gains)
 
     def forward(self, theta: Theta, tokens: Numbers, *, causal: bool = False) -> Any:
         r"""Evaluate the block on sequences, differentiably in θ.

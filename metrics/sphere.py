@@ -65,7 +65,7 @@ class SphereCometric(Cometric):
         return TangentSpaces(self.architecture)
 
     def exact_distance(self, point_a: OneLifted, point_b: OneLifted) -> float:
-        """Distance along great circles, :math:`\\sqrt{\\sum_c ρ_c^2 α_c^2}` with angles α."""
+        r"""Distance along great circles, :math:`\sqrt{\sum_c ρ_c^2 α_c^2}` with angles α."""
         first, second = (
             np.reshape(self.architecture.project_to_image(end), (len(self.radii), -1))
             for end in self._ends(point_a, point_b)

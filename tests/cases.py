@@ -19,6 +19,7 @@ from liftflow.architectures import (
     ProductArchitecture,
     ReLUNetwork,
     ScaleInvariant,
+    TransformerBlock,
     TwoLayerLinear,
 )
 from liftflow.manifolds import InvariantSet
@@ -134,6 +135,7 @@ ARCHITECTURES = {
     "scale-invariant 2, 3": lambda: ScaleInvariant(2, 3),
     "scale-invariant, centred": lambda: ScaleInvariant(1, (3, 2), centred=True),
     "batch norm 2-3-1": lambda: NormalisedNetwork(2, 3, 1),
+    "transformer block 2-1-1-2": lambda: TransformerBlock(2, 1, 1, 2),
     "convolutional": convolutional,
     "identity skip": stream,
     "recurrent": lambda: ReLUNetwork.recurrent(2, 2, 1, 3),
@@ -162,6 +164,7 @@ METRICS = {
     "scale-invariant 2, 3": lambda: metric(ScaleInvariant(2, 3)),
     "scale-invariant, centred": lambda: metric(ScaleInvariant(1, (3, 2), centred=True)),
     "batch norm 2-3-1": lambda: metric(NormalisedNetwork(2, 3, 1)),
+    "transformer block 2-2-1-2": lambda: metric(*balanced(TransformerBlock(2, 2, 1, 2), 0.4)),
     "recovered 2-2-2": lambda: closed(RecoveredCometric, layers([2, 2, 2])),
     "convolutional": lambda: metric(convolutional()),
     "identity skip": lambda: metric(stream()),
@@ -211,6 +214,8 @@ MANIFOLDS = {
     "image scale-invariant": lambda: on_image(ScaleInvariant(2, 3)),
     "image scale-invariant, centred": lambda: on_image(ScaleInvariant(1, (3, 2), centred=True)),
     "image batch norm": lambda: on_image(NormalisedNetwork(2, 3, 1)),
+    "set transformer block": lambda: on_set(*balanced(TransformerBlock(2, 2, 1, 2), 0.4)),
+    "image transformer block": lambda: on_image(*balanced(TransformerBlock(2, 2, 1, 2), 0.4)),
     "image attention": lambda: on_image(*balanced(Attention(3, 2, 1), 0.5)),
     "image neural ODE": lambda: on_image(*balanced(LinearNeuralODE(2, 5), 0.4)),
     "image product": lambda: on_image(*mixed_product()),
