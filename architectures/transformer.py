@@ -39,7 +39,7 @@ class TransformerWeights(NamedTuple):
     biases : array, shape=[..., d_mlp]
         Their b_j.
     gains : array, shape=[..., 2, d_model]
-        γ of the norm before attention, and of that before the layer of ReLUs.
+        The γ of the norm before attention, and of that before the layer of ReLUs.
     """
 
     queries: Numbers
