@@ -130,7 +130,7 @@ def laws_left(function, theta, rng):
 
 
 @needs_autodiff
-@pytest.mark.parametrize("sizes", [(2, 1, 1, 1), (2, 2, 1, 2), (3, 1, 2, 2)])
+@pytest.mark.parametrize("sizes", [(2, 1, 1, 1), (2, 2, 1, 1), (3, 1, 1, 2)])
 def test_the_laws_are_all_there_are(sizes, rng):
     block = TransformerBlock(*sizes)
     theta = block.random_point(rng=rng)
@@ -213,6 +213,7 @@ def test_errors(call, kind, text):
         call()
 
 
+@pytest.mark.slow
 @needs_autodiff
 def test_both_flows_learn_to_read_digits():
     # The rows of 600 digits are sequences of 8 tokens of 8 pixels; the output reads all tokens.
