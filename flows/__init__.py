@@ -10,6 +10,7 @@ from liftflow.flows.hessian import (
 from liftflow.flows.intrinsic import IntrinsicFlow
 from liftflow.flows.mirror import DiagonalPotential, MirrorPotential, NeuronPotential
 from liftflow.flows.parameter import ParameterFlow
+from liftflow.flows.rules import TrainingRule
 from liftflow.flows.settings import Settings
 from liftflow.flows.state import FlowState
 from liftflow.flows.sweep import Sweep, SweepRun, sweep
@@ -30,6 +31,7 @@ __all__ = [
     "Settings",
     "Sweep",
     "SweepRun",
+    "TrainingRule",
     "Trajectory",
     "chart_metric_matrix",
     "compare",

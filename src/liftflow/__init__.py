@@ -26,6 +26,7 @@ from liftflow.flows import Comparison as Comparison
 from liftflow.flows import IntrinsicFlow as IntrinsicFlow
 from liftflow.flows import ParameterFlow as ParameterFlow
 from liftflow.flows import Sweep as Sweep
+from liftflow.flows import TrainingRule as TrainingRule
 from liftflow.flows import Trajectory as Trajectory
 from liftflow.flows import compare as compare
 from liftflow.flows import sweep as sweep
