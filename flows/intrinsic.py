@@ -1,14 +1,10 @@
 """The gradient flow of the lifted variable in its intrinsic metric."""
 
 from copy import copy
-from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
 
-from liftflow.architectures.paths import Anchors
-from liftflow.architectures.signs import follow_signs
-from liftflow.architectures.tied import TiedNetwork
 from liftflow.doors import Guarded, door
 from liftflow.errors import InputError
 from liftflow.flows.integrate import integrate
@@ -16,7 +12,8 @@ from liftflow.flows.rules import Course, TrainingRule
 from liftflow.flows.settings import Settings
 from liftflow.flows.state import FlowState, State, TrainingState
 from liftflow.flows.trajectory import Memory, Trajectory
-from liftflow.losses.base import Loss, as_gradient, as_value
+from liftflow.losses import Loss, ParameterLoss
+from liftflow.losses.base import as_gradient, as_value
 from liftflow.manifolds import InvariantSet
 from liftflow.metrics import Cometric
 from liftflow.typing import FloatArray, OneLifted, OneTangent, OneTheta, OnTimes, as_array
@@ -38,6 +35,8 @@ class _FullState(TrainingState):
         frozen: bool,
     ) -> None:
         super().__init__(invariant_set.architecture, loss, theta, course)
+        self.by_theta = isinstance(loss, ParameterLoss)
+        self.is_gram = self.by_theta and cometric is None  # one of the caller's need not be ∂φ∂φᵀ
         self.frozen = frozen or cometric is not None
         self.cometric = course.cometric() if cometric is None else cometric
         self.known = np.empty(0)
@@ -60,12 +59,18 @@ class _FullState(TrainingState):
         """The same, and what is known of θ there."""
         if not np.array_equal(coordinates, self.known):  # the last stage of a step is its end
             z, cometric = self._look(coordinates)
-            self.here = z, cometric, cometric.follow(z, self.theta)
-            self.known = coordinates.copy()
+            if self.by_theta:
+                theta = cometric.point(z, near=self.theta)
+            else:
+                theta = cometric.follow(z, self.theta)
+            self.here, self.known = (z, cometric, theta), coordinates.copy()
         return self.here
 
     def velocity(self, coordinates: FloatArray) -> FloatArray:
         z, cometric, theta = self._follow(coordinates)
+        if self.is_gram:
+            pushed = self.architecture.phi.jvp(theta, self.descent(theta))
+            return self.with_clock(-np.ravel(pushed), self.course.decay)
         gradient = as_gradient(self.loss.gradient(z, theta), self.loss, z.shape)
         velocity, decay = -np.ravel(cometric.apply(z, gradient, near=theta)), self.course.decay
         if not decay:
@@ -80,7 +85,9 @@ class _FullState(TrainingState):
     def read(self, coordinates: FloatArray) -> State:
         z, cometric = self._look(coordinates)
         theta = cometric.point(z, near=self.theta)
-        value = as_value(self.loss.value(z, theta), self.loss)
+        value = (
+            self.value(theta) if self.by_theta else as_value(self.loss.value(z, theta), self.loss)
+        )
         own = self.without_clock(coordinates)[0]
         return own.reshape(self.architecture.lifted_shape), theta, value
 
@@ -133,12 +140,7 @@ class _BasisState(TrainingState):
         if np.array_equal(coordinates, self.known):  # the last stage of a step is its end
             return self.theta
         theta = self.chart.recover(*self._at(coordinates), near=self.theta)
-        anchors = self.chart.anchors
-        used = np.concatenate([anchors.into, anchors.out_of])
-        if np.any(theta[used] * self.settled[used] < 0):
-            # This step leads past the edge of the chart, where anchors vanish.
-            theta = follow_signs(anchors.dag.channels, theta, self.settled)
-        return theta
+        return self.chart.follow(theta, self.settled)
 
     def _move(self, coordinates: FloatArray) -> None:
         self.theta, self.known = self._recover(coordinates), coordinates.copy()
@@ -162,9 +164,7 @@ class _BasisState(TrainingState):
     def settle(self, coordinates: FloatArray) -> FloatArray:
         self._move(coordinates)
         self.settled = self.theta
-        signs = self.chart.anchors.products_before(np.sign(self.theta))
-        if not np.array_equal(signs, self.chart.signs):
-            self.chart = replace(self.chart, signs=signs)
+        self.chart = self.chart.handed_on(self.theta)
         if self.chart.deficit(self.theta) < np.log(REANCHOR_RATIO):
             return coordinates
         return self._reanchored(coordinates)
@@ -177,56 +177,12 @@ class _BasisState(TrainingState):
         return self.known.copy()
 
     def memory(self) -> Memory:
-        anchors = self.chart.anchors
-        return {
-            "theta": self.theta,
-            "known": self.known,
-            "into": anchors.into,
-            "out_of": anchors.out_of,
-            "signs": self.chart.signs,
-        }
+        return {"theta": self.theta, "known": self.known, **self.chart.memory()}
 
     def restore(self, memory: Memory) -> None:
         self.theta = self.settled = memory["theta"]
         self.known = memory["known"]
-        anchors = Anchors(self.chart.dag, memory["into"], memory["out_of"])
-        self.chart = replace(self.chart, anchors=anchors, signs=memory["signs"])
-
-
-class _ChannelState(_BasisState):
-    """Parameters beside the anchors of a channel chart, in O(D) and one backpropagation."""
-
-    def __init__(
-        self,
-        invariant_set: InvariantSet,
-        loss: Loss,
-        theta: FloatArray,
-        cometric: Cometric | None,
-        course: Course,
-        frozen: bool,
-    ) -> None:
-        super().__init__(invariant_set, loss, theta, cometric, course, frozen)
-        self.anchored = self.theta  # where the anchors of the chart were chosen
-
-    def _recover(self, coordinates: FloatArray) -> FloatArray:
-        if np.array_equal(coordinates, self.known):
-            return self.theta
-        return self.chart.recover(*self._at(coordinates), near=self.theta)
-
-    def settle(self, coordinates: FloatArray) -> FloatArray:
-        self._move(coordinates)
-        if self.chart.deficit(self.theta) < np.log(REANCHOR_RATIO):
-            return coordinates
-        self.anchored = self.theta
-        return self._reanchored(coordinates)
-
-    def memory(self) -> Memory:
-        return {"theta": self.theta, "known": self.known, "anchored": self.anchored}
-
-    def restore(self, memory: Memory) -> None:
-        self.theta, self.known = memory["theta"], memory["known"]
-        self.anchored = memory["anchored"]
-        self.chart = self.chart.reanchored(self.anchored)
+        self.chart = self.chart.restored(memory)
 
 
 _STATES = {"full": _FullState, "basis": _BasisState}
@@ -335,11 +291,8 @@ class IntrinsicFlow(Guarded):
             shape = self.invariant_set.architecture.lifted_shape
             z = as_array(z0, "z0", shape, batch=False, differentiable=False)
             theta = self._course.recover(z)
-        state = _STATES[self.coordinates]
-        if state is _BasisState and isinstance(self.invariant_set.architecture, TiedNetwork):
-            state = _ChannelState
         start = self.invariant_set, self.loss, theta, self.cometric
-        return state(*start, self._course, self.frozen)
+        return _STATES[self.coordinates](*start, self._course, self.frozen)
 
     @door
     def distance(self, trajectory: Trajectory, theta: FloatArray) -> OnTimes:

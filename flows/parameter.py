@@ -18,10 +18,7 @@ class _ParameterState(TrainingState):
         return self.theta
 
     def velocity(self, coordinates: FloatArray) -> FloatArray:
-        gradient, course = self.gradient(coordinates), self.course
-        if course.rates is not None:
-            gradient = course.rates * gradient
-        return -(gradient + course.decay * coordinates if course.decay else gradient)
+        return -self.descent(coordinates)
 
     def read(self, coordinates: FloatArray) -> State:
         return coordinates, coordinates, self.value(coordinates)

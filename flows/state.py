@@ -98,6 +98,13 @@ class TrainingState(FlowState):
         gradient = self.loss.parameter_gradient(theta, self.architecture)
         return as_gradient(gradient, self.loss, theta.shape)
 
+    def descent(self, theta: OneTheta) -> OneTangent:
+        """Evaluate E∇ℓ(θ) + λθ, which θ is to be moved against."""
+        gradient, course = self.gradient(theta), self.course
+        if course.rates is not None:
+            gradient = course.rates * gradient
+        return gradient + course.decay * theta if course.decay else gradient
+
     def value(self, theta: OneTheta) -> float:
         """Evaluate ℓ(θ), one number whoever wrote the loss."""
         return as_value(self.loss.parameter_value(theta, self.architecture), self.loss)
