@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 import autograd
+import autograd.numpy as anp
 import geomstats.backend as gs
 import numpy as np
 from autograd.tracer import isbox
@@ -368,7 +369,7 @@ class ProductMap(SmoothMap):
 
     def join(self, parts: Sequence[Theta]) -> Tangent:
         """Join vectors of the factors."""
-        return gs.concatenate(_alike(parts), axis=-1)
+        return anp.concatenate(_alike(parts), axis=-1)
 
     def join_values(self, parts: Sequence[Theta]) -> Lifted:
         """Join values of the factors."""
@@ -376,7 +377,7 @@ class ProductMap(SmoothMap):
             gs.reshape(part, (*factor._lead(part), factor.size))
             for factor, part in zip(self.factors, parts, strict=True)
         ]
-        joined = gs.concatenate(_alike(flat), axis=-1)
+        joined = anp.concatenate(_alike(flat), axis=-1)
         return gs.reshape(joined, (*joined.shape[:-1], *self.shape))
 
     def each(self, verb: str, *parts: Sequence[Theta]) -> list[Theta]:
