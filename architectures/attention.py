@@ -25,7 +25,8 @@ class Attention(ProductArchitecture):
 
     References
     ----------
-    [MPG]_.
+    [MPG]_. That its laws are complete with several heads is open in [Marcotte2025]_ and claimed in
+    [Tran2026]_.
 
     Examples
     --------
@@ -44,6 +45,9 @@ class Attention(ProductArchitecture):
         factors = [TwoLayerLinear(self.d_model, self.d_model, self.d_head) for _ in range(count)]
         super().__init__(*factors)
         self.lifted_shape = (2 * self.n_heads, self.d_model, self.d_model)
+
+    def _facts(self) -> str:
+        return f"{self.d_model}, {self.d_head}, {self.n_heads}"
 
     def balanced_point(self, lam: Scalars, rng: Rng = None) -> OneTheta:
         """Draw a point whose factors are relaxed balanced.

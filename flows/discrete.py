@@ -43,6 +43,11 @@ class Optimizer(Guarded, ABC):
         if not self.step_size > 0:
             raise InputError(f"step_size must be positive, got {step_size}")
 
+    def _facts(self) -> str:
+        own = {name: value for name, value in vars(self).items() if name[0] != "_"}
+        settings = own.keys() - {"architecture", "loss"}
+        return ", ".join(f"{name}={own[name]}" for name in own if name in settings)
+
     @property
     def time_per_step(self) -> float:
         """Time of the flow that one step stands for."""

@@ -36,6 +36,9 @@ class ParameterFlow(Guarded):
     def __init__(self, architecture: Architecture, loss: Loss) -> None:
         self.architecture, self.loss = architecture, loss
 
+    def _facts(self) -> str:
+        return repr(self.loss)
+
     def integrate(
         self, theta0: OneTheta, t_span: tuple[float, float], **settings: Any
     ) -> Trajectory:

@@ -39,8 +39,10 @@ class Curve:
     label: str = ""
 
 
-def draw(panels: Sequence[tuple[str, str, Sequence[Curve]]], size: tuple[float, float]) -> Figure:
-    """Draw curves on logarithmic axes, side by side.
+def draw(
+    panels: Sequence[tuple[str, str, Sequence[Curve]]], size: tuple[float, float], about: str = ""
+) -> Figure:
+    """Draw curves on logarithmic axes, side by side, in the style of our figures.
 
     Parameters
     ----------
@@ -48,16 +50,22 @@ def draw(panels: Sequence[tuple[str, str, Sequence[Curve]]], size: tuple[float, 
         Title, label of the values, and the curves.
     size : tuple of float
         Of the figure, in inches.
+    about : str
+        What the figure is of: family, data and seed.
     """
-    figure, every = plt.subplots(1, len(panels), figsize=size, layout="constrained", squeeze=False)
-    for axes, (title, label, curves) in zip(every[0], panels, strict=True):
-        for curve in curves:
-            values = np.maximum(curve.values, _TINY)
-            colour, style = curve.role
-            axes.plot(curve.t[: len(values)], values, style, color=colour, label=curve.label)
-        axes.set(yscale="log", xlabel="time t", ylabel=label)
-        axes.set_title(title, loc="left", fontsize="medium")
-        axes.grid(alpha=0.3)
-        if any(curve.label for curve in curves):
-            axes.legend(frameon=False)
-    return figure
+    with plt.style.context(figures.style()):
+        figure, every = plt.subplots(1, len(panels), figsize=size, squeeze=False)
+        for axes, (title, label, curves) in zip(every[0], panels, strict=True):
+            for curve in curves:
+                values = np.maximum(curve.values, _TINY)
+                colour, style = curve.role
+                axes.plot(curve.t[: len(values)], values, style, color=colour, label=curve.label)
+            axes.set(yscale="log", xlabel="time t", ylabel=label)
+            axes.set_title(title)
+            axes.grid(visible=True)
+            figures.plain_ticks(axes)
+            if any(curve.label for curve in curves):
+                axes.legend()
+        if about:
+            figure.suptitle(about, x=0.01, ha="left", fontsize="small")
+    return figures.shown_once(figure)

@@ -1,14 +1,16 @@
 """What a flow leaves behind."""
 
+import html
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
+from rich.table import Table
 
 from liftflow.doors import door
 from liftflow.errors import DataError
-from liftflow.files import as_path, read_arrays, write_arrays
+from liftflow.files import as_html, as_path, read_arrays, write_arrays
 from liftflow.typing import FloatArray, OnTimes
 
 if TYPE_CHECKING:
@@ -52,6 +54,10 @@ class Origin:
     max_step: float
     first_step: float
 
+    def __repr__(self) -> str:
+        """Say in one line which run it is."""
+        return f"Origin(t = {self.t:.3g}, loss {self.loss:.3g}, {self.method})"
+
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
@@ -84,6 +90,10 @@ class Checkpoint:
     chart_times: FloatArray
     memory: Memory
     origin: Origin
+
+    def __repr__(self) -> str:
+        """Say in one line where the flow stood."""
+        return f"Checkpoint(t = {self.t:.3g}, after {self.n_steps:,} steps)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,11 +148,52 @@ class Trajectory:
         arrays = {name: getattr(self, name)[:count] for name in ("t", "y", "theta", "loss")}
         return replace(self, **arrays)
 
-    def plot(self) -> "Figure":
-        """Draw the loss over time."""
-        from liftflow.flows.plotting import PARAMETER, Curve, draw
+    def __repr__(self) -> str:
+        """Say in one line how far the flow came, and what became of the loss."""
+        if not len(self.t):
+            return f"Trajectory(no times: {self.message})"
+        return (
+            f"Trajectory({len(self.t)} times up to t = {self.t[-1]:.3g}, "
+            f"loss {self.loss[0]:.3g} → {self.loss[-1]:.3g}: {self.message})"
+        )
 
-        return draw([(self.message, "loss", [Curve(self.t, self.loss, PARAMETER)])], (5, 3.5))
+    def _repr_html_(self) -> str:
+        """Render the main figures for a notebook."""
+        table = Table(title=html.escape(self.message), title_justify="left")
+        for head in ("times", "t", "loss", "evaluations", "charts", "seconds"):
+            table.add_column(head, justify="right")
+        ends = [f"{v[0]:.4g} → {v[-1]:.4g}" if len(v) else "" for v in (self.t, self.loss)]
+        counts = [f"{self.n_evaluations:,}", str(self.n_charts), f"{self.seconds:.3g}"]
+        table.add_row(str(len(self.t)), *ends, *counts)
+        return as_html(table)
+
+    def plot(self) -> "Figure":
+        """Draw the loss, the speed, and the entries of the state that move most."""
+        from liftflow.flows import plotting
+
+        mine = np.array_equal(self.y, self.theta)  # else a flow of z
+        role, name = (plotting.PARAMETER, "θ") if mine else (plotting.INTRINSIC, "z")
+        colour = role[0]
+        states = self.y.reshape(len(self.t), -1)
+        steps = np.linalg.norm(np.diff(states, axis=0), axis=1) / np.diff(self.t)
+        middles = (self.t[1:] + self.t[:-1]) / 2
+        most: Any = np.argsort(-np.ptp(states, axis=0))[:12] if len(self.t) else []
+        with plotting.plt.style.context(plotting.figures.style()):
+            figure, axes = plotting.plt.subplots(1, 3, figsize=(12, 3.8))
+            axes[0].semilogy(self.t, self.loss, color=colour)
+            axes[1].semilogy(middles, steps, color=colour)
+            axes[2].plot(self.t, states[:, most], color=colour, alpha=0.6, linewidth=1)
+            lost = f": {self.loss[0]:.3g} → {self.loss[-1]:.3g}" if len(self.t) else ""
+            axes[0].set(title=f"Loss{lost}", ylabel="loss")
+            axes[1].set(title=f"Speed of {name}", ylabel=f"‖{name}'‖")
+            of = f"{len(most)} of {states.shape[1]:,}"
+            axes[2].set(title=f"Entries of {name} that move most, {of}", ylabel=f"{name}ᵢ")
+            for panel in axes[:2]:
+                plotting.figures.plain_ticks(panel)
+            for panel in axes:
+                panel.set_xlabel("time t")
+            figure.suptitle(self.message, x=0.01, ha="left", fontsize="small")
+        return plotting.figures.shown_once(figure)
 
     @door
     def save(self, path: str | Path) -> None:
@@ -176,9 +227,10 @@ class Trajectory:
         DataError
             The file is not there, is damaged, was changed since, or holds something else.
         """
+        path = as_path(path)
         parts: dict[str, dict[str, Any]] = {"checkpoint": {}, "memory": {}, "origin": {}, "": {}}
         try:
-            for name, value in read_arrays(as_path(path), "trajectory").items():
+            for name, value in read_arrays(path, "trajectory").items():
                 kind, dot, own = name.partition(".")
                 parts[kind if dot else ""][own or name] = value
             whole, values = None, parts.pop("")
@@ -186,6 +238,13 @@ class Trajectory:
                 parts["checkpoint"]["origin"] = _exactly(Origin, parts["origin"])
                 whole = _exactly(Checkpoint, parts["checkpoint"] | {"memory": parts["memory"]})
             return _exactly(cls, values | {"checkpoint": whole})
+        except DataError as error:
+            if "it is liftflow comparison" not in str(error):
+                raise
+            raise DataError(
+                f"{path} holds no trajectory but a comparison; Comparison.load({str(path)!r}) "
+                "reads it, with .parameter, .intrinsic and .control"
+            ) from error
         except KeyError as error:
             raise DataError(f"{path} holds no trajectory: not as one are {error}") from error
 

@@ -106,6 +106,9 @@ class FunctionLoss(Loss):
             watched(lambda z: _number(function(z), _FUNCTION), _FUNCTION)
         )
 
+    def _facts(self) -> str:
+        return str(getattr(self.function, "__name__", type(self.function).__name__))
+
     def value(self, z: OneLifted, near: OneTheta | None = None) -> Scalars:
         return _number(self.function(as_array(z, "z")), _FUNCTION)
 

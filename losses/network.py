@@ -87,6 +87,9 @@ class NetworkLoss(Loss):
                 f"{len(self.targets)}"
             )
 
+    def _facts(self) -> str:
+        return f"{self.kind}, {len(self.inputs):,} samples of {self.inputs.shape[1]:,} features"
+
     @staticmethod
     def _labels(targets: Scalars, n_out: int) -> FloatArray:
         """One-hot rows, shape=[n_samples, n_outputs]."""

@@ -1,0 +1,379 @@
+"""Two flows of one training problem, and how far they part: their table, figure and file."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from liftflow.architectures import Architecture
+from liftflow.doors import door
+from liftflow.errors import DataError, InputError
+from liftflow.files import as_html, as_path, as_text, read_arrays, write_arrays
+from liftflow.flows.trajectory import Trajectory
+from liftflow.losses import Loss
+from liftflow.typing import FloatArray, OnTimes
+from liftflow.version import __version__
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_KIND = "comparison"
+_PARTS = tuple(part.name for part in fields(Trajectory) if part.name != "checkpoint")
+_LABELS = {
+    "n_hidden": "hidden nodes |H|",
+    "n_channels": "channels C",
+    "n_paths": "paths",
+    "image_dim": "dim of the image",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """A parameter flow and the intrinsic flow from the same point, and how far they part.
+
+    Attributes
+    ----------
+    manifold_dim : int
+        Dimension of the invariant set.
+    deviation : OnTimes
+        Relative deviation ‖φ(θ(t)) − z(t)‖ / ‖φ(θ(t))‖, as far as both flows came.
+    control : Trajectory or None
+        The negative control: the flow from the same z by the metric of other laws.
+    control_deviation_over_time : OnTimes, optional
+        Its relative deviation from the parameter flow.
+    about : mapping of str to Any
+        What figures and summaries say besides, such as the data and the seed.
+    kept : mapping of str to Any
+        Of a comparison that was loaded, what it takes an architecture and a loss to compute; they
+        are None then.
+    """
+
+    architecture: Architecture | None
+    loss: Loss | None
+    manifold_dim: int
+    rtol: float
+    parameter: Trajectory
+    intrinsic: Trajectory
+    deviation: OnTimes
+    control: Trajectory | None
+    control_deviation_over_time: OnTimes | None
+    about: Mapping[str, Any] = field(default_factory=dict)
+    kept: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def max_deviation(self) -> float:
+        """Largest relative deviation of the two flows; NaN where they share their start alone."""
+        return _largest(self.deviation)
+
+    @property
+    def control_deviation(self) -> float | None:
+        """Largest relative deviation of the negative control, where there is one."""
+        over_time = self.control_deviation_over_time
+        return None if over_time is None else _largest(over_time)
+
+    @property
+    def control_speed(self) -> float | None:
+        """How many times as fast the loss of the control falls at first, where there is one.
+
+        That is the ratio of the ‖∇ℓ‖² at the two θ over z₀. A control of larger weights runs ahead
+        like training with a larger learning rate, and says nothing about which one is better.
+        """
+        if self.control is None or self.architecture is None or self.loss is None:
+            return self.kept.get("summary", {}).get("control_speed")
+        ends = [self.control.theta[0], self.parameter.theta[0]]
+        squares = [np.sum(self.loss.parameter_gradient(t, self.architecture) ** 2) for t in ends]
+        return float(squares[0] / squares[1]) if squares[1] > 0 else None
+
+    @property
+    def success(self) -> bool:
+        """Whether all flows reached the end of the time span."""
+        return all(flow.success for flow in self._flows)
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether Ctrl-C ended the comparison."""
+        return any(flow.interrupted for flow in self._flows)
+
+    @property
+    def _flows(self) -> list[Trajectory]:
+        flows = (self.parameter, self.intrinsic, self.control)
+        return [flow for flow in flows if flow is not None]
+
+    @door
+    def law_drift_over_time(self, trajectory: Trajectory) -> OnTimes:
+        """Drift of the conservation laws along a trajectory, as :func:`law_drift` measures it."""
+        return law_drift(self._own_architecture(), trajectory)
+
+    def _own_architecture(self) -> Architecture:
+        if self.architecture is None:
+            raise InputError(
+                "a comparison that was loaded has no architecture; "
+                "law_drift(architecture, trajectory) measures the drift of its trajectories"
+            )
+        return self.architecture
+
+    @property
+    def law_drift(self) -> float:
+        """Largest drift of the laws along either flow, relative to ‖θ₀‖²."""
+        summary = self.summary()
+        return max(summary["law_drift_parameter"], summary["law_drift_intrinsic"])
+
+    def summary(self) -> dict[str, Any]:
+        """Collect the figures of the comparison; None stands for what does not apply."""
+        if "summary" in self.kept:
+            return dict(self.kept["summary"])
+        architecture, loss = self._own_architecture(), self.loss
+        flows = {"parameter": self.parameter, "intrinsic": self.intrinsic}
+        result: dict[str, Any] = {
+            "version": __version__,
+            "architecture": repr(architecture),
+            "training_loss": repr(loss),
+            **self.about,
+            "dim": architecture.dim,
+            "n_laws": architecture.n_laws,
+            "manifold_dim": self.manifold_dim,
+            **architecture.describe(),
+            "rtol": self.rtol,
+            "max_deviation": self.max_deviation,
+            "control_deviation": self.control_deviation,
+            "control_speed": self.control_speed,
+        }
+        for name, flow in [*flows.items(), ("control", self.control)]:
+            if flow is None or loss is None:
+                continue
+            scores = loss.scores(flow.theta[-1], architecture)
+            result |= {
+                f"loss_{name}": float(flow.loss[-1]),
+                f"accuracy_{name}": scores.get("accuracy"),
+                f"r2_{name}": scores.get("r2"),
+                f"law_drift_{name}": float(self.law_drift_over_time(flow).max()),
+                f"evaluations_{name}": flow.n_evaluations,
+                f"seconds_{name}": flow.seconds,
+                f"success_{name}": flow.success,
+                f"message_{name}": flow.message,
+            }
+        return result | {"t_end": float(self.parameter.t[-1]), "n_charts": self.intrinsic.n_charts}
+
+    def table(self) -> Table:
+        """Lay the figures out as a table."""
+        summary = self.summary()
+        table = Table(title="Two flows of one training problem", title_justify="left")
+        table.add_column("")
+        names = ["parameter", "intrinsic"]
+        for name in names:
+            table.add_column(f"{name} flow", justify="right")
+        if self.control is not None:
+            names.append("control")
+            table.add_column("control", justify="right")
+        rows = {
+            "loss": "final loss",
+            "accuracy": "accuracy",
+            "r2": "R²",
+            "law_drift": "law drift",
+            "evaluations": "evaluations",
+            "seconds": "seconds",
+        }
+        for key, label in rows.items():
+            own = [summary[f"{key}_{name}"] for name in names]
+            if any(value is not None for value in own):
+                table.add_row(label, *map(_show, own))
+        table.add_section()
+        facts = {
+            "parameters D": summary["dim"],
+            "dim of the invariant set": self.manifold_dim,
+            **{label: summary[key] for key, label in _LABELS.items() if key in summary},
+            "charts": self.intrinsic.n_charts,
+            "largest relative deviation": self.max_deviation,
+        }
+        for label, value in facts.items():
+            table.add_row(label, "", _show(value))
+        if self.control is not None:
+            table.add_row("deviation of the control", "", "", _show(self.control_deviation))
+            if self.control_speed is not None:
+                table.add_row(
+                    "its loss falls at first", "", "", f"{self.control_speed:.2g} × as fast"
+                )
+        for flow in self._flows:
+            if not flow.success:
+                table.add_row("[red]ended early", "", flow.message)
+        return table
+
+    def __str__(self) -> str:
+        """Return the table as text."""
+        return as_text(self.table()) + "\n"
+
+    def __repr__(self) -> str:
+        """Say in one line what was compared, and what came of it."""
+        return f"Comparison({self.verdict}: {self._subject()}, rtol {self.rtol:g})"
+
+    def _repr_html_(self) -> str:
+        """Render the table for a notebook."""
+        return as_html(self.table())
+
+    def print(self) -> None:
+        """Print the table."""
+        Console().print(self.table())
+
+    def _subject(self) -> str:
+        """What was trained, on what, from which seed."""
+        names = self.kept.get("summary", {})
+        family = repr(self.architecture) if self.architecture else names.get("architecture", "")
+        loss = repr(self.loss) if self.loss else names.get("training_loss", "")
+        said = [f"{value}" if name == "data" else f"{name} {value}" for name, value in self._told()]
+        return ", ".join([family, loss, *said])
+
+    def _told(self) -> list[tuple[str, Any]]:
+        return [(name, self.about[name]) for name in ("data", "seed") if name in self.about]
+
+    def _drift(self) -> FloatArray:
+        """Drift of the laws along the parameter flow."""
+        if "drift" in self.kept:
+            return np.asarray(self.kept["drift"])
+        return self.law_drift_over_time(self.parameter)
+
+    def plot(self) -> "Figure":
+        """Draw the losses, the deviation, and the drift of the laws along the parameter flow.
+
+        Along the intrinsic flow the laws are kept by construction, which proves nothing.
+        """
+        from liftflow.flows import plotting
+
+        flows = [(self.parameter, plotting.PARAMETER, "parameter flow")]
+        flows.append((self.intrinsic, plotting.INTRINSIC, "intrinsic flow"))
+        losses = [plotting.Curve(own.t, own.loss, role, name) for own, role, name in flows]
+        # At the start every flow is at the same point: a zero that only stretches the axis.
+        t, drift = self.parameter.t[1:], self._drift()[1:]
+        over_time, speed = self.control_deviation_over_time, self.control_speed
+        apart = [plotting.Curve(t, self.deviation[1:], plotting.DEVIATION, "intrinsic flow")]
+        if self.control is not None and over_time is not None:
+            role, name = plotting.CONTROL, "control: laws of another θ₀"
+            fast = "" if speed is None else f",\nat first {speed:.2g} × as fast"
+            losses.append(plotting.Curve(self.control.t, self.control.loss, role, f"control{fast}"))
+            apart.append(plotting.Curve(t, over_time[1:], role, name))
+        largest = f" ≤ {drift.max():.1e}" if drift.size else ""
+        panels = [
+            (self.verdict, "loss", losses),
+            ("Deviation from the parameter flow", plotting.GAP, apart),
+            (
+                f"Solver's drift of the laws{largest}",
+                "‖h(θ(t)) − h(θ₀)‖∞ / ‖θ₀‖²",
+                [plotting.Curve(t, drift, plotting.PARAMETER, "parameter flow")],
+            ),
+        ]
+        return plotting.draw(panels, (13, 4.2), self._subject())
+
+    @door
+    def save(self, path: str | Path) -> None:
+        """Write the comparison to an npz file: its trajectories, and what its figures need.
+
+        Raises
+        ------
+        InputError
+            Not a path.
+        OutputError
+            The file cannot be written.
+        """
+        flows = {"parameter": self.parameter, "intrinsic": self.intrinsic}
+        if self.control is not None:
+            flows["control"] = self.control
+        values = {
+            f"{name}_{part}": getattr(flow, part) for name, flow in flows.items() for part in _PARTS
+        }
+        values |= {"deviation": self.deviation, "drift": self._drift(), "rtol": self.rtol}
+        if self.control_deviation_over_time is not None:
+            values["control_deviation"] = self.control_deviation_over_time
+        values["summary"] = json.dumps(self.summary())
+        values["about"] = json.dumps(dict(self.about))
+        write_arrays(as_path(path), _KIND, values)
+
+    @classmethod
+    @door
+    def load(cls, path: str | Path) -> Self:
+        """Read a comparison that :meth:`save` or ``liftflow compare --out`` wrote.
+
+        Returns
+        -------
+        comparison : Comparison
+            Without its architecture and its loss, which no file holds; its tables and figures
+            are those it had.
+
+        Raises
+        ------
+        InputError
+            Not a path.
+        DataError
+            The file is not there, is damaged, was changed since, or holds something else.
+        """
+        values = read_arrays(as_path(path), _KIND)
+        try:
+            flows = {
+                name: Trajectory(**{part: values[f"{name}_{part}"] for part in _PARTS})
+                for name in ("parameter", "intrinsic", "control")
+                if f"{name}_t" in values
+            }
+            summary = json.loads(values["summary"])
+            return cls(
+                architecture=None,
+                loss=None,
+                manifold_dim=summary["manifold_dim"],
+                rtol=values["rtol"],
+                parameter=flows["parameter"],
+                intrinsic=flows["intrinsic"],
+                deviation=values["deviation"],
+                control=flows.get("control"),
+                control_deviation_over_time=values.get("control_deviation"),
+                about=json.loads(values["about"]),
+                kept={"summary": summary, "drift": values["drift"]},
+            )
+        except KeyError as error:
+            raise DataError(f"{path} holds no comparison: it has no {error}") from error
+
+    @property
+    def verdict(self) -> str:
+        """Whether the flows agree, in a line: what the figure is called."""
+        deviation = self.max_deviation
+        if np.isnan(deviation):
+            flows = {"parameter": self.parameter, "intrinsic": self.intrinsic}
+            names = " and the ".join(name for name, flow in flows.items() if len(flow.t) < 2)
+            return f"Flows not compared: the {names} flow ended where it began"
+        agree = agreed(deviation, self.rtol, self.control_deviation)
+        last = self.parameter.t[len(self.deviation) - 1]
+        until = "" if self.success else f", up to t = {last:.3g}"
+        return f"Flows {'agree to' if agree else 'part by'} {deviation:.1e}{until}"
+
+
+def agreed(deviation: float, rtol: float, control: float | None) -> bool:
+    """Whether a deviation is that of solvers, and not one of flows.
+
+    Kinks of the loss take away up to half of a solver's order, so √rtol may be had by agreement. A
+    control that parts by less than ten times as much does not tell the one from the other.
+    """
+    return bool(deviation <= np.sqrt(rtol)) and (control is None or not 10 * deviation > control)
+
+
+def _largest(deviation: FloatArray) -> float:
+    return float(deviation.max()) if len(deviation) > 1 else np.nan
+
+
+def _show(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.1e}" if 0 < abs(value) < 1e-3 else f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+@door
+def law_drift(architecture: Architecture, trajectory: Trajectory) -> OnTimes:
+    """Measure the drift of the conservation laws, ‖h(θ(t)) − h(θ₀)‖_∞ / ‖θ₀‖².
+
+    The trajectory may be one of steps of a finite size. Its first parameter is θ₀.
+    """
+    if not len(trajectory.t):
+        raise InputError("trajectory must hold at least one point, got none")
+    laws = np.asarray(architecture.conservation_laws(trajectory.theta))
+    gap = np.max(np.abs(laws - laws[0]), axis=1, initial=0.0)
+    return gap / np.sum(trajectory.theta[0] ** 2)
