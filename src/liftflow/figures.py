@@ -102,7 +102,7 @@ def plain_ticks(axes: Axes) -> None:
         lead = round(value / 10 ** np.floor(np.log10(value) + 1e-9))
         return f"{value:.6g}" if lead in wanted else ""
 
-    if decades < 2.5 and 1e-4 < low:
+    if decades < 2.5 and low > 1e-4:
         axes.yaxis.set_major_formatter(FuncFormatter(written))
         axes.yaxis.set_minor_formatter(FuncFormatter(written))
 
