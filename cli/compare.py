@@ -151,13 +151,14 @@ def compare(
         with suppress(OSError):  # who does not listen is no reason to stop
             typer.echo(line)
 
+    run = liftflow.compare  # which loads all that a run needs, before the first word
     start, objective = build(family, options, say, about)
     rule = _rule(learning_rates, weight_decay)
     if rule is not None and not isinstance(start.architecture, liftflow.ReLUNetwork):
         # What is to be relaxed balanced is θ₀/√η.
         units = np.sqrt(rule.rates(start.architecture))
         start = liftflow.InvariantSet(start.architecture, units * start.theta0)
-    comparison = liftflow.compare(
+    comparison = run(
         start,
         objective,
         (0.0, t_end),
@@ -192,7 +193,7 @@ def _rule(rates: str | None, decay: float) -> "TrainingRule | None":
     return liftflow.TrainingRule(numbers[0] if numbers and len(numbers) == 1 else numbers, decay)
 
 
-def _print(what: Any, **style: Any) -> None:
+def _print(what: object, **style: Any) -> None:
     """Print, if somebody listens: rich would end the program with the code 1 where nobody does."""
     with suppress(BrokenPipeError, SystemExit):
         console.print(what, **style)
@@ -215,6 +216,6 @@ def _write(comparison: "Comparison", folder: Path) -> None:
         plt.close(figure)
 
 
-def _strict(value: Any) -> Any:
+def _strict(value: object) -> object:
     """Return what JSON has a word for: NaN and infinity become null."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
