@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 import autograd
+import autograd.numpy as anp
 import geomstats.backend as gs
 import numpy as np
 from autograd.tracer import isbox
@@ -431,7 +432,7 @@ def _joined(arrays: Sequence[Theta]) -> Theta:
         lead = np.broadcast_shapes(*leads)
         arrays = [gs.broadcast_to(array, (*lead, array.shape[-1])) for array in arrays]
     # What nobody differentiates need not pass through autograd, which takes longer than to join.
-    join = gs.concatenate if any(map(isbox, arrays)) else np.concatenate
+    join = anp.concatenate if any(map(isbox, arrays)) else np.concatenate
     return join(arrays, axis=-1)
 
 
