@@ -246,6 +246,11 @@ class Chart(Guarded, ABC):
         """Number of coordinates, D less the number of channels."""
         return self.laplacian.dim - self.laplacian.n_channels
 
+    @property
+    def _sizes(self) -> tuple[int, int]:
+        """Numbers of parameters and of laws."""
+        return self.laplacian.dim, self.laplacian.n_channels
+
     # What a kind of chart knows, at one θ, unchecked.
 
     @abstractmethod
@@ -274,7 +279,20 @@ class Chart(Guarded, ABC):
     ) -> FloatArray:
         """The point with these coordinates and laws."""
 
+    @property
+    @abstractmethod
+    def nonzero(self) -> IntArray:
+        """Coordinates that vanish nowhere in the chart."""
+
     # Along a flow.
+
+    @abstractmethod
+    def deficit(self, theta: OneTheta) -> float:
+        """How far the chart has lost to others at θ, as a log-ratio."""
+
+    @abstractmethod
+    def reanchored(self, theta: OneTheta) -> "Chart":
+        """Change to the best chart at θ."""
 
     def follow(self, theta: OneTheta, settled: OneTheta) -> OneTheta:
         """Give θ the signs of one before, where it left the chart: here it never does."""
@@ -295,14 +313,14 @@ class Chart(Guarded, ABC):
     # The door.
 
     def _theta(self, theta: Theta, name: str = "theta") -> Theta:
-        return as_array(theta, name, (self.laplacian.dim,), differentiable=False)
+        return as_array(theta, name, self._sizes[:1], differentiable=False)
 
     def _own(self, values: Tangent, name: str) -> Tangent:
         return as_array(values, name, (self.dim,), differentiable=False)
 
     def coordinates(self, theta: Theta) -> Tangent:
         """Evaluate the coordinates, differentiably to first order."""
-        return _coordinates(as_array(theta, "theta", (self.laplacian.dim,)), self)
+        return _coordinates(as_array(theta, "theta", self._sizes[:1]), self)
 
     def push_forward(self, theta: Theta, tangent: Tangent) -> Tangent:
         """Push a velocity of θ forward to the coordinates, in O(D)."""
@@ -347,14 +365,13 @@ class Chart(Guarded, ABC):
         NotRecoverableError
             Outside the chart, or dead parameters.
         """
-        size = self.laplacian.n_channels
         arrays = [
             self._own(coordinates, "coordinates"),
-            as_array(laws, "laws", (size,), differentiable=False),
+            as_array(laws, "laws", self._sizes[1:], differentiable=False),
         ]
         if near is not None:
             arrays.append(self._theta(near, "near"))
-        return over_batch(self._recover, arrays, [1] * len(arrays), (self.laplacian.dim,))
+        return over_batch(self._recover, arrays, [1] * len(arrays), self._sizes[:1])
 
 
 @dataclass(frozen=True, eq=False)

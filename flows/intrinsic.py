@@ -5,6 +5,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from liftflow.architectures import ProductArchitecture
 from liftflow.doors import Guarded, door
 from liftflow.errors import InputError
 from liftflow.flows.integrate import integrate
@@ -121,6 +122,12 @@ class _BasisState(TrainingState):
     ) -> None:
         if cometric is not None:
             raise InputError("a cometric of one's own acts on all of z; use coordinates='full'")
+        if isinstance(invariant_set.architecture, ProductArchitecture):
+            if course.rates is not None:
+                raise InputError(
+                    "with learning rates a product flows in all of z; use coordinates='full'"
+                )
+            course.cometric()  # which refuses a factor that has no metric at θ₀
         theta = theta / course.units
         super().__init__(invariant_set.architecture, loss, theta, course)
         self.laws, self.frozen = course.laws(), frozen
@@ -198,7 +205,8 @@ class IntrinsicFlow(Guarded):
     coordinates : {"auto", "full", "basis"}
         ``full``: all entries of z. ``basis``: the products along D − |H| basis paths of a ReLU
         network, at the cost of O(edges) and one backpropagation an evaluation, whatever the
-        number of paths. ``auto``: the best of the two for the architecture.
+        number of paths; of a product, these of its networks and z of the other factors. ``auto``:
+        the best of the two for the architecture.
     cometric : Cometric, optional
         By default that of the invariant set; another one, with full coordinates, for metric
         families of one's own and for negative controls; with weight decay it does not fade.
