@@ -109,7 +109,7 @@ class ProductChart(Chart):
     @property
     def dim(self) -> int:
         """Number of coordinates."""
-        return self._coordinates[-1].stop
+        return int(self._coordinates[-1].stop)
 
     @property
     def _sizes(self) -> tuple[int, int]:
@@ -127,7 +127,7 @@ class ProductChart(Chart):
         for number, chart in enumerate(self.charts):
             own = [array[..., places[number]] for array, places in parts]
             found.append(getattr(chart, verb)(*own))
-        return joined(found)
+        return np.asarray(joined(found))
 
     def _value(self, theta: FloatArray) -> FloatArray:
         return self._each("_value", (theta, self._places))

@@ -185,7 +185,7 @@ def _(architecture: ReLUNetwork, invariant_set: LevelSet, theta: OneTheta) -> Ch
 
 
 @chart_manifold.register
-def _(architecture: ProductArchitecture, invariant_set: LevelSet, theta: OneTheta) -> ChartedImage:
+def _(architecture: ProductArchitecture, invariant_set: LevelSet, theta: OneTheta) -> Manifold:
     image = invariant_set.image()
     if image.dim == architecture.lifted_dim:
         return image.flattened()
