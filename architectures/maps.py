@@ -430,7 +430,7 @@ def joined(arrays: Sequence[Theta]) -> Theta:
     leads = {array.shape[:-1] for array in arrays}
     if len(leads) > 1:
         lead = np.broadcast_shapes(*leads)
-        arrays = [gs.broadcast_to(array, (*lead, array.shape[-1])) for array in arrays]
+        arrays = [anp.broadcast_to(array, (*lead, array.shape[-1])) for array in arrays]
     # What nobody differentiates need not pass through autograd, which takes longer than to join.
     join = anp.concatenate if any(map(isbox, arrays)) else np.concatenate
     return join(arrays, axis=-1)
