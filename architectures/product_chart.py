@@ -28,10 +28,6 @@ class LiftChart(Chart):
         self.architecture = architecture
         self.theta: FloatArray = as_own(theta, "theta", (architecture.dim,))
 
-    def __repr__(self) -> str:
-        """Say of what lift it is."""
-        return f"LiftChart({type(self.architecture).__name__}, dim={self.dim})"
-
     @property
     def dim(self) -> int:
         """Number of entries of z."""
@@ -102,9 +98,8 @@ class ProductChart(Chart):
         self._coordinates = slices([chart.dim for chart in self.charts])
         self._totals = sum(dims), sum(laws)
 
-    def __repr__(self) -> str:
-        """List the charts."""
-        return f"ProductChart({', '.join(map(repr, self.charts))})"
+    def _facts(self) -> str:
+        return ", ".join(map(repr, self.charts))
 
     @property
     def dim(self) -> int:
