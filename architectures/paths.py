@@ -23,6 +23,9 @@ from liftflow.typing import (
     freeze,
 )
 
+REANCHOR_RATIO = 10.0
+"""An anchor path this many times smaller than the best one through its node is given up."""
+
 
 @dataclass(frozen=True, eq=False)
 class Anchors:
@@ -52,16 +55,20 @@ class Anchors:
             dag.channels.refuse_dead(theta)
         return cls(dag, into, out_of)
 
-    def deficit(self, theta: OneTheta) -> float:
-        """Largest log-ratio, over hidden nodes, of the best path product to the anchor's."""
-        if self.dag.n_hidden == 0:
-            return 0.0
+    def deficits(self, theta: OneTheta) -> OnHidden:
+        """Log-ratio of the best path product through each hidden node to the anchor's.
+
+        Infinite where an anchor vanishes, NaN where all paths do.
+        """
         logs = log_abs(theta)
         best = _best_prefix(self.dag, logs)[0] + _best_suffix(self.dag, logs)[0]
-        # A vanished anchor has an infinite deficit, a vanished node a deficit of NaN.
         own = self.sums_before(logs) + self.sums_after(logs)
         with np.errstate(invalid="ignore"):
-            return float(np.max(best - own))
+            return np.asarray(best - own)
+
+    def deficit(self, theta: OneTheta) -> float:
+        """Largest log-ratio, over hidden nodes, of the best path product to the anchor's."""
+        return float(np.max(self.deficits(theta), initial=0.0))
 
     @cached_property
     def _before(self) -> Forest:

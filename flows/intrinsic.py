@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from liftflow.architectures.paths import Anchors
+from liftflow.architectures.paths import REANCHOR_RATIO, Anchors
 from liftflow.architectures.signs import follow_signs
 from liftflow.architectures.tied import TiedNetwork
 from liftflow.doors import Guarded, door
-from liftflow.errors import InputError
+from liftflow.errors import InputError, NotRecoverableError
 from liftflow.flows.integrate import integrate
 from liftflow.flows.settings import Settings
 from liftflow.flows.state import FlowState, State, TrainingState
@@ -19,8 +19,7 @@ from liftflow.manifolds import InvariantSet
 from liftflow.metrics import Cometric, intrinsic_cometric
 from liftflow.typing import FloatArray, OneLifted, OneTheta, OnTimes, as_array
 
-REANCHOR_RATIO = 10.0
-"""An anchor path this many times smaller than the best one through its node is given up."""
+_EDGE = 2.0 * np.log(REANCHOR_RATIO)  # as a log-ratio: no step leads on to so weak an anchor
 
 
 class _FullState(TrainingState):
@@ -103,8 +102,20 @@ class _BasisState(TrainingState):
     def _move(self, coordinates: FloatArray) -> None:
         self.theta, self.known = self._recover(coordinates), coordinates.copy()
 
+    def _is_past_the_edge(self) -> bool:
+        """Whether this step leads where an anchor vanishes, and other paths would not."""
+        used = np.concatenate([self.chart.anchors.into, self.chart.anchors.out_of])
+        now, before = self.theta[used] * np.sign(self.settled[used]), np.abs(self.settled[used])
+        if np.all(REANCHOR_RATIO * now > before):
+            return False
+        kept = np.minimum(np.abs(self.theta), np.abs(self.settled))
+        kept *= self.theta * self.settled > 0
+        return bool(np.nanmax(self.chart.anchors.deficits(kept), initial=0.0) > _EDGE)
+
     def velocity(self, coordinates: FloatArray) -> FloatArray:
         self._move(coordinates)
+        if self._is_past_the_edge():  # a shorter step ends before, and the chart changes
+            raise NotRecoverableError("an anchor of the chart vanishes within a step")
         return -self.chart.push_forward(self.theta, self.gradient(self.theta))
 
     def read(self, coordinates: FloatArray) -> State:
@@ -158,6 +169,9 @@ class _ChannelState(_BasisState):
         if np.array_equal(coordinates, self.known):
             return self.theta
         return self.chart.recover(coordinates, self.laws, near=self.theta)
+
+    def _is_past_the_edge(self) -> bool:
+        return self.chart.deficit(self.theta) > _EDGE
 
     def settle(self, coordinates: FloatArray) -> FloatArray:
         self._move(coordinates)
