@@ -322,8 +322,9 @@ def integrate(state: FlowState, settings: Settings, label: str) -> Trajectory:
                 run.record.passed(earlier, run.end)
                 message = "".join((_REACHED, *earlier.message.partition(_RESUMED)[1:]))
                 done = replace(earlier, success=True, message=message, interrupted=False)
+                ended = earlier.success and not earlier.interrupted  # Ctrl-C came after its end
                 # Again, as whoever was stopped while he wrote it left a part of it aside.
-                return _saved(earlier if earlier.success else done, settings, warn=True)
+                return _saved(earlier if ended else done, settings, warn=True)
             run.go_on(earlier, earlier.checkpoint)
         if settings.checkpoint is not None:  # before the hours of training, not after
             run.trajectory(False, f"started at t = {run.t:.4g}").save(settings.checkpoint)

@@ -134,6 +134,11 @@ def test_a_finished_run_is_returned_and_a_longer_one_goes_on():
     assert integrate("basis", invariant_set, loss, t_eval=times[:6], **same) is half
     with pytest.raises(InputError, match="times asked for now differ"):
         integrate("basis", invariant_set, loss, **same)
+    late = dataclasses.replace(half, interrupted=True)  # by Ctrl-C, after the last step
+    again = integrate("basis", invariant_set, loss, t_eval=times[:6], **same | {"resume": late})
+    assert again.success
+    assert not again.interrupted
+    assert_same(again, half)
     with pytest.raises(InputError, match=r"went to t = 0\.5 already, beyond the end 0\.35 asked"):
         integrate("basis", invariant_set, loss, t_eval=times[:4], t_span=(0.0, 0.35), resume=half)
     longer = integrate("basis", invariant_set, loss, t_eval=times, resume=half)
