@@ -10,9 +10,10 @@ import numpy as np
 import scipy.linalg
 from scipy.sparse import csr_array
 
+from liftflow.architectures.anchors import REANCHOR_RATIO
 from liftflow.architectures.dag import CompiledDAG
 from liftflow.architectures.maps import SmoothMap
-from liftflow.architectures.paths import REANCHOR_RATIO, Anchors, BasisPathChart, make_chart
+from liftflow.architectures.paths import Anchors, BasisPathChart, make_chart
 from liftflow.errors import ArchitectureError, NotRecoverableError
 from liftflow.linalg import lengths, over_batch, sparse_apply
 from liftflow.typing import (

@@ -523,7 +523,7 @@ class ReLUNetwork(Constructors):
         ----------
         near : Theta, optional
             Its strongest paths are taken, which makes the projection smooth, as long as none of
-            them is :data:`~liftflow.architectures.paths.REANCHOR_RATIO` times weaker than the
+            them is :data:`~liftflow.architectures.anchors.REANCHOR_RATIO` times weaker than the
             strongest of z. By default those of z.
         """
         if near is None:
