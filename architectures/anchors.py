@@ -34,6 +34,12 @@ from liftflow.typing import (
 
 _LARGE = 10**6  # parameters, of which a new array is dearer than a loop over the anchors
 
+REANCHOR_RATIO = 10.0
+"""An anchor path this many times smaller than the best one through its node is given up."""
+
+EDGE = 2.0 * float(np.log(REANCHOR_RATIO))
+"""No step of a flow leads on to an anchor that is so weak, as a log-ratio."""
+
 
 class ChannelAnchors(ABC):
     """A parameter per channel, such that the square matrix X_A of their exponents is regular.
@@ -301,6 +307,10 @@ class Chart(Guarded, ABC):
         """Give θ the signs of one before, where it left the chart: here it never does."""
         return theta
 
+    def is_left(self, theta: OneTheta, settled: OneTheta) -> bool:
+        """Whether a step from a settled point to θ leads to an edge of the chart: by default no."""
+        return False
+
     def handed_on(self, theta: OneTheta) -> Self:
         """Return the chart with the signs of θ: here they cannot change."""
         return self
@@ -507,6 +517,9 @@ class ChannelChart(Chart):
         own = np.abs(self._theta(theta)[self.anchors.edges])
         with np.errstate(divide="ignore"):
             return float(np.max(np.log(self.strength) - np.log(own), initial=0.0))
+
+    def is_left(self, theta: OneTheta, settled: OneTheta) -> bool:
+        return self.deficit(theta) > EDGE
 
     def reanchored(self, theta: OneTheta) -> "ChannelChart":
         """Change to the chart with the strongest anchors at θ, signs as there."""

@@ -151,6 +151,11 @@ class ProductChart(Chart):
         """Give the parts of θ the signs of those before, where they left their charts."""
         return self._each("follow", (theta, self._places), (settled, self._places))
 
+    def is_left(self, theta: OneTheta, settled: OneTheta) -> bool:
+        """Whether a step from a settled point to θ leads to an edge of any chart."""
+        pairs = zip(self.charts, self._places, strict=True)
+        return any(chart.is_left(theta[own], settled[own]) for chart, own in pairs)
+
     def _changed(self, charts: Sequence[Chart]) -> "ProductChart":
         same = all(new is old for new, old in zip(charts, self.charts, strict=True))
         return self if same else ProductChart(charts)

@@ -6,8 +6,9 @@ from typing import Any, Self
 import numpy as np
 
 from liftflow.architectures import ProductArchitecture
+from liftflow.architectures.anchors import REANCHOR_RATIO
 from liftflow.doors import Guarded, door
-from liftflow.errors import InputError
+from liftflow.errors import InputError, NotRecoverableError
 from liftflow.flows.integrate import integrate
 from liftflow.flows.rules import Course, TrainingRule
 from liftflow.flows.settings import Settings
@@ -18,9 +19,6 @@ from liftflow.losses.base import as_gradient, as_value
 from liftflow.manifolds import InvariantSet
 from liftflow.metrics import Cometric
 from liftflow.typing import FloatArray, OneLifted, OneTangent, OneTheta, OnTimes, as_array
-
-REANCHOR_RATIO = 10.0
-"""An anchor path this many times smaller than the best one through its node is given up."""
 
 
 class _FullState(TrainingState):
@@ -154,6 +152,8 @@ class _BasisState(TrainingState):
 
     def velocity(self, coordinates: FloatArray) -> FloatArray:
         self._move(coordinates)
+        if self.chart.is_left(self.theta, self.settled):  # shorter steps end before, in another one
+            raise NotRecoverableError("an anchor of the chart vanishes within a step")
         descent, decay = self.gradient(self.theta), self.course.decay
         if not decay:
             return -self.chart.push_forward(self.theta, descent)
