@@ -111,7 +111,7 @@ def compare(
         typer.Option(help="mse or cross-entropy; relu.", show_default="by the targets"),
     ] = None,
     t_end: Annotated[float, typer.Option(help="Time to train for.")] = 10.0,
-    rtol: Annotated[float, typer.Option(help="Relative tolerance of both flows.")] = 1e-5,
+    rtol: Annotated[float, typer.Option(help="Relative tolerance of both flows.")] = 1e-6,
     atol: Annotated[
         float | None, typer.Option(help="Absolute tolerance.", show_default="rtol / 100")
     ] = None,
@@ -139,7 +139,7 @@ def compare(
         Path | None,
         typer.Option(help="Folder for checkpoints; a run that was stopped goes on from there."),
     ] = None,
-    progress: Annotated[bool, typer.Option(help="Progress bars.")] = True,
+    progress: Annotated[bool, typer.Option(help="Progress bars, after a few seconds.")] = True,
 ) -> None:
     """Train by both flows on all samples of a problem, and compare them."""
     index = False if no_index_column else index_column or None
@@ -163,11 +163,11 @@ def compare(
         objective,
         (0.0, t_end),
         rtol=rtol,
-        atol=rtol / 100 if atol is None else atol,
+        atol=atol,
         method=method,
         coordinates=coordinates,
         control=control,
-        progress=progress and console.is_terminal,
+        progress=None if progress else False,
         checkpoints=None if checkpoints is None else _folder(checkpoints),
         rule=rule,
         about=about,
