@@ -4,7 +4,7 @@ import os
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -125,6 +125,31 @@ class Comparison:
         flows = (self.parameter, self.intrinsic)
         return max(float(self.law_drift_over_time(flow).max()) for flow in flows)
 
+    @cached_property
+    def loss_laws(self) -> Any:
+        """Linear laws that this loss keeps and others do not, shape=[n_loss_laws, dim]."""
+        return self.loss.linear_laws(self.architecture)
+
+    @door
+    def loss_law_drift_over_time(self, trajectory: Trajectory) -> OnTimes:
+        """Largest drift of the :attr:`loss_laws`, relative to ‖θ₀‖; with a rule, of θ/η."""
+        theta, first = trajectory.theta, trajectory.theta[0]
+        if self.rule is not None:
+            rates = self.rule.rates(self.architecture)
+            faded = np.exp(-self.rule.weight_decay * (trajectory.t - trajectory.t[0]))
+            theta, first = theta / rates, first / rates
+            gap = theta - faded[:, None] * first
+        else:
+            gap = theta - first
+        drift = np.max(np.abs(self.loss_laws @ gap.T), axis=0, initial=0.0)
+        return drift / np.linalg.norm(first)
+
+    @property
+    def loss_law_drift(self) -> float:
+        """Largest drift of the laws of this loss along either flow, relative to ‖θ₀‖."""
+        flows = (self.parameter, self.intrinsic)
+        return max(float(self.loss_law_drift_over_time(flow).max()) for flow in flows)
+
     def summary(self) -> dict[str, Any]:
         """Collect the figures of the comparison; None stands for what does not apply."""
         flows = {"parameter": self.parameter, "intrinsic": self.intrinsic}
@@ -132,6 +157,7 @@ class Comparison:
             "dim": self.architecture.dim,
             "n_laws": self.architecture.n_laws,
             "manifold_dim": self.manifold_dim,
+            "n_loss_laws": self.loss_laws.shape[0],
             **self.architecture.describe(),
             "rtol": self.rtol,
             "max_deviation": self.max_deviation,
@@ -148,6 +174,9 @@ class Comparison:
                 f"accuracy_{name}": scores.get("accuracy"),
                 f"r2_{name}": scores.get("r2"),
                 f"law_drift_{name}": float(self.law_drift_over_time(flow).max()),
+                f"loss_law_drift_{name}": float(self.loss_law_drift_over_time(flow).max())
+                if self.loss_laws.shape[0]
+                else None,
                 f"evaluations_{name}": flow.n_evaluations,
                 f"seconds_{name}": flow.seconds,
                 f"success_{name}": flow.success,
@@ -167,6 +196,7 @@ class Comparison:
             "accuracy": "accuracy",
             "r2": "R²",
             "law_drift": "law drift",
+            "loss_law_drift": "law drift, this loss",
             "evaluations": "evaluations",
             "seconds": "seconds",
         }
@@ -178,6 +208,7 @@ class Comparison:
         facts: dict[str, Any] = {
             "parameters D": self.architecture.dim,
             "dim of the invariant set": self.manifold_dim,
+            "laws of this loss alone": self.loss_laws.shape[0] or None,
             **{_LABELS.get(k, k): v for k, v in self.architecture.describe().items()},
             "charts": self.intrinsic.n_charts,
             "largest relative deviation": self.max_deviation,

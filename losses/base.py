@@ -8,12 +8,13 @@ from typing import ClassVar
 
 import autograd
 import numpy as np
+from scipy.sparse import csr_array
 
 from liftflow.architectures import Architecture
 from liftflow.architectures.maps import watched
 from liftflow.doors import Guarded
 from liftflow.errors import InputError, LiftflowError, NotDifferentiableError, ShapeError
-from liftflow.linalg import over_batch
+from liftflow.linalg import over_batch, range_basis
 from liftflow.typing import (
     Covector,
     FloatArray,
@@ -28,9 +29,12 @@ from liftflow.typing import (
     as_array,
     as_instance,
     got,
+    refuse_beyond,
     shown,
     untraced,
 )
+
+_SPARE = 20
 
 
 class Loss(Guarded, ABC):
@@ -97,6 +101,38 @@ class Loss(Guarded, ABC):
             f"{type(self).__name__} is no mean over samples; NetworkLoss and "
             "loss_from_parameters(ell, architecture, n_samples) are"
         )
+
+    def excited(self, architecture: Architecture) -> FloatArray:
+        """Return a basis of the span of all ∇f(z), the directions that f can move z in.
+
+        f = f̃∘P for the orthogonal projector P onto that span, so the loss keeps all laws of the
+        fields ∂φᵀPᵀ, of which there may be more than for all losses.
+
+        Returns
+        -------
+        basis : array, shape=[n_directions, *lifted_shape]
+            By default from gradients at lifts of random parameters.
+
+        References
+        ----------
+        [Marcotte2025]_, Proposition 3.11.
+        """
+        size = architecture.lifted_dim
+        refuse_beyond(float(size) ** 2, f"{size} gradients of {size} numbers")
+        points = architecture.random_point(size + _SPARE, rng=0)
+        rows = [np.ravel(self.gradient(architecture.lift(point), point)) for point in points]
+        basis = range_basis(np.transpose([row / (np.linalg.norm(row) or 1.0) for row in rows]))
+        return basis.T.reshape(-1, *architecture.lifted_shape)
+
+    def linear_laws(self, architecture: Architecture) -> FloatArray | csr_array:
+        """Return the linear functions of θ that this loss keeps, as far as they are known.
+
+        Returns
+        -------
+        laws : array or sparse array, shape=[n_laws, dim]
+            By default none.
+        """
+        return np.zeros((0, architecture.dim))
 
     def scores(self, theta: OneTheta, architecture: Architecture) -> dict[str, float]:
         """Return figures of merit at θ besides the loss, by name."""
