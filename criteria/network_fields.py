@@ -233,6 +233,11 @@ def excited_fields(
 ) -> GradientFields:
     """Return the fields ∂φᵀPᵀ that a loss excites, or all of them without one.
 
+    Parameters
+    ----------
+    loss : Loss or None
+        Anything with a method ``excited(architecture)``.
+
     Raises
     ------
     InputError
