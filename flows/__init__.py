@@ -1,7 +1,8 @@
 """Gradient flows of θ and of z, their comparison, discrete steps, and mirror flows."""
 
-from liftflow.flows.compare import Comparison, compare, law_drift
+from liftflow.flows.compare import Comparison, compare
 from liftflow.flows.discrete import Adam, GradientDescent, Optimizer
+from liftflow.flows.drift import law_drift
 from liftflow.flows.hessian import (
     chart_metric_matrix,
     is_hessian_metric,

@@ -16,8 +16,9 @@ from scipy.integrate import OdeSolver
 
 from liftflow.architectures import Architecture
 from liftflow.doors import door
-from liftflow.errors import InputError, OutputError
+from liftflow.errors import InputError, OutputError, ShapeError
 from liftflow.files import as_path, make_folder
+from liftflow.flows.drift import law_drift
 from liftflow.flows.integrate import integrate, origin
 from liftflow.flows.intrinsic import IntrinsicFlow
 from liftflow.flows.parameter import ParameterFlow
@@ -26,7 +27,7 @@ from liftflow.flows.rules import TrainingRule
 from liftflow.flows.settings import Settings
 from liftflow.flows.state import FlowState
 from liftflow.flows.trajectory import Trajectory
-from liftflow.linalg import units
+from liftflow.linalg import lengths, units
 from liftflow.losses import Loss
 from liftflow.manifolds import InvariantSet
 from liftflow.metrics import Cometric
@@ -36,6 +37,7 @@ from liftflow.version import __version__
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_SAME = 1e-6  # distance of two starts, relative to θ₀, that single precision leaves
 _CONTROL_SEED = 20_260_807
 _ELSEWHERE, _NO_RATES, _FROZEN = "laws of another θ₀", "rates ignored", "laws frozen"
 _FILES = {_NO_RATES: "control-rates", _FROZEN: "control-laws"}
@@ -61,6 +63,8 @@ class Comparison:
         The negative control: the flow from the same z by the metric of other laws.
     control_deviation_over_time : OnTimes, optional
         Its relative deviation from the parameter flow.
+    steps : Trajectory or None
+        A run of training by steps, at those of its times that the parameter flow was kept at.
     rule : TrainingRule or None
         The rule of all flows. The control then has the metric without its learning rates, or that
         of the laws at θ₀, which do not decay.
@@ -79,6 +83,7 @@ class Comparison:
     deviation: OnTimes
     control: Trajectory | None
     control_deviation_over_time: OnTimes | None
+    steps: Trajectory | None = None
     rule: TrainingRule | None = None
     control_name: str = _ELSEWHERE
     further_controls: Mapping[str, tuple[Trajectory, OnTimes]] = field(default_factory=dict)
@@ -99,6 +104,21 @@ class Comparison:
         if first is None or over_time is None:
             return {}
         return {self.control_name: (first, over_time), **self.further_controls}
+
+    @property
+    def steps_deviation_over_time(self) -> OnTimes | None:
+        """Relative deviation of the steps from the parameter flow, at the times of ``steps``."""
+        if self.steps is None:
+            return None
+        flow = self.parameter.theta[np.searchsorted(self.parameter.t, self.steps.t)]
+        gap = self.architecture.lifted_distance(self.steps.theta, flow)
+        return gap / self.architecture.lifted_norm(flow)
+
+    @property
+    def steps_deviation(self) -> float | None:
+        """Largest relative deviation of the steps, where there are any."""
+        over_time = self.steps_deviation_over_time
+        return None if over_time is None else _largest(over_time)
 
     @property
     def success(self) -> bool:
@@ -182,6 +202,9 @@ class Comparison:
                 f"success_{name}": flow.success,
                 f"message_{name}": flow.message,
             }
+        if self.steps is not None:
+            result["steps_deviation"] = self.steps_deviation
+            result["law_drift_steps"] = float(self.law_drift_over_time(self.steps).max())
         return result | {"t_end": float(self.parameter.t[-1]), "n_charts": self.intrinsic.n_charts}
 
     def table(self) -> Table:
@@ -213,6 +236,8 @@ class Comparison:
             "charts": self.intrinsic.n_charts,
             "largest relative deviation": self.max_deviation,
             "deviation of the control": self.control_deviation,
+            "deviation of the steps": summary.get("steps_deviation"),
+            "law drift of the steps": summary.get("law_drift_steps"),
         }
         if self.rule is not None:
             controls = {f"control: {k}": _largest(gap) for k, (_, gap) in self._controls.items()}
@@ -254,6 +279,11 @@ class Comparison:
             role, name = (plotting.CONTROL[0], style), f"control: {name}"
             losses.append(plotting.Curve(flow.t, flow.loss, role, name))
             apart.append(plotting.Curve(t, over_time[1:], role, name))
+        steps, gap = self.steps, self.steps_deviation_over_time
+        if steps is not None and gap is not None:
+            values = steps.loss, gap, self.law_drift_over_time(steps)
+            for panel, over_time in zip((losses, apart, drifts), values, strict=True):
+                panel.append(plotting.Curve(steps.t[1:], over_time[1:], plotting.STEPS, "steps"))
         panels = [
             (self._verdict(), "loss", losses),
             ("Deviation from the parameter flow", plotting.GAP, apart),
@@ -294,31 +324,6 @@ def _show(value: object) -> str:
 
 
 @door
-def law_drift(
-    architecture: Architecture, trajectory: Trajectory, rule: TrainingRule | None = None
-) -> OnTimes:
-    """Measure the drift of the conservation laws, ‖h(θ(t)) − h(θ₀)‖_∞ / ‖θ₀‖².
-
-    The trajectory may be one of steps of a finite size. Its first parameter is θ₀.
-
-    Parameters
-    ----------
-    rule : TrainingRule, optional
-        Of the trajectory: the drift is that of its laws, from where its decay leads them.
-    """
-    if not len(trajectory.t):
-        raise InputError("trajectory must hold at least one point, got none")
-    if rule is not None:
-        first = trajectory.theta[0]
-        expected = rule.laws_at(architecture, first, trajectory.t - trajectory.t[0])
-        gap = np.abs(rule.laws(architecture, trajectory.theta) - expected)
-        return np.max(gap, axis=1, initial=0.0) / np.sum(first**2 / rule.rates(architecture))
-    laws = np.asarray(architecture.conservation_laws(trajectory.theta))
-    gap = np.max(np.abs(laws - laws[0]), axis=1, initial=0.0)
-    return gap / np.sum(trajectory.theta[0] ** 2)
-
-
-@door
 def compare(
     invariant_set: InvariantSet,
     loss: Loss,
@@ -333,6 +338,7 @@ def compare(
     n_times: int = 101,
     memory_limit: float = 8e9,
     checkpoints: str | Path | None = None,
+    steps: Trajectory | None = None,
     rule: TrainingRule | None = None,
     **options: Any,
 ) -> Comparison:
@@ -357,6 +363,11 @@ def compare(
         Those that are there already are continued: to go on after a stop, make the same call
         again. Those of another flow, start, loss, metric or method, of other tolerances or times,
         and those that went beyond the end of ``t_span``, are refused.
+    steps : Trajectory, optional
+        A run of training by steps from θ₀, such as :meth:`GradientDescent.run` makes or
+        :meth:`Trajectory.from_arrays` takes from elsewhere, to be put beside the two flows. Its
+        times are the sums of the step sizes, and the flows are kept at those next to the times
+        asked for.
     rule : TrainingRule, optional
         Learning rates and weight decay of both flows.
     **options
@@ -389,6 +400,9 @@ def compare(
     >>> bool(compare(start, loss, (0.0, 1.0)).max_deviation < 1e-6)
     True
     """
+    if steps is not None:
+        wanted = Settings(t_span, n_times=n_times, t_eval=options.get("t_eval"))
+        options["t_eval"] = _times_with(steps, invariant_set, wanted)
     plan = Plan(
         invariant_set,
         loss,
@@ -405,7 +419,30 @@ def compare(
         rule=rule,
         **options,
     )
-    return plan.run(None if checkpoints is None else as_path(checkpoints, "checkpoints"))
+    done = plan.run(None if checkpoints is None else as_path(checkpoints, "checkpoints"))
+    if steps is None:
+        return done
+    return replace(done, steps=steps.rows(np.flatnonzero(np.isin(steps.t, done.parameter.t))))
+
+
+def _times_with(steps: Trajectory, invariant_set: InvariantSet, wanted: Settings) -> FloatArray:
+    """Times of the steps next to those that are wanted, as far as the steps came."""
+    theta0, start = invariant_set.theta0, float(wanted.t_span[0])
+    if steps.theta.shape[1:] != theta0.shape:
+        raise ShapeError(
+            f"steps must have theta of shape (n_times, {theta0.size}), got {steps.theta.shape}"
+        )
+    gap = float(lengths(steps.theta[0] - theta0))
+    if not gap <= _SAME * lengths(theta0) or steps.t[0] != start:
+        raise InputError(
+            f"steps must start from θ₀ at the time {start:g} of the flows, got a run that starts "
+            f"at a distance of {gap:.2g} at the time {steps.t[0]:g}"
+        )
+    times, own = wanted.times, steps.t[steps.t <= wanted.t_span[1]]
+    before = own[np.maximum(np.searchsorted(own, times, "right") - 1, 0)]
+    after = own[np.minimum(np.searchsorted(own, times), len(own) - 1)]
+    nearest = np.where(times - before <= after - times, before, after)
+    return np.unique(np.where(times <= own[-1], nearest, times))
 
 
 class Plan:
