@@ -16,8 +16,9 @@ from scipy.integrate import OdeSolver
 
 from liftflow.architectures import Architecture
 from liftflow.doors import door
-from liftflow.errors import InputError, OutputError, ShapeError
+from liftflow.errors import InputError, OutputError, ShapeError, UndefinedError
 from liftflow.files import as_path, make_folder
+from liftflow.flows.certificate import RateCertificate, rate_certificate
 from liftflow.flows.drift import law_drift
 from liftflow.flows.integrate import integrate, origin
 from liftflow.flows.intrinsic import IntrinsicFlow
@@ -146,6 +147,15 @@ class Comparison:
         return max(float(self.law_drift_over_time(flow).max()) for flow in flows)
 
     @cached_property
+    def certificate(self) -> RateCertificate | None:
+        """The rate that the laws certify, for two linear layers where there is one."""
+        try:
+            start = self.parameter.theta[0]
+            return rate_certificate(self.architecture, start, self.loss, self.rule)
+        except UndefinedError:
+            return None
+
+    @cached_property
     def loss_laws(self) -> Any:
         """Linear laws that this loss keeps and others do not, shape=[n_loss_laws, dim]."""
         return self.loss.linear_laws(self.architecture)
@@ -187,6 +197,8 @@ class Comparison:
             result |= {"rule": str(self.rule)} | {
                 f"deviation, {name}": _largest(gap) for name, (_, gap) in self._controls.items()
             }
+        if self.certificate is not None:
+            result["certified_rate"] = self.certificate.rate
         for name, flow in flows.items():
             scores = self.loss.scores(flow.theta[-1], self.architecture)
             result |= {
@@ -236,6 +248,7 @@ class Comparison:
             "charts": self.intrinsic.n_charts,
             "largest relative deviation": self.max_deviation,
             "deviation of the control": self.control_deviation,
+            "rate certified by the laws": summary.get("certified_rate"),
             "deviation of the steps": summary.get("steps_deviation"),
             "law drift of the steps": summary.get("law_drift_steps"),
         }
@@ -268,6 +281,10 @@ class Comparison:
         flows = [(self.parameter, plotting.PARAMETER, "parameter flow")]
         flows.append((self.intrinsic, plotting.INTRINSIC, "intrinsic flow"))
         losses = [plotting.Curve(own.t, own.loss, role, name) for own, role, name in flows]
+        if self.certificate is not None:
+            t = self.parameter.t
+            bound = self.certificate.bound(t - t[0])
+            losses.append(plotting.Curve(t, bound, plotting.BOUND, "bound by the laws"))
         # At the start every flow is at the same point: a zero that only stretches the axis.
         drifts = [
             plotting.Curve(own.t[1:], self.law_drift_over_time(own)[1:], role, name)

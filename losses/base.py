@@ -28,6 +28,7 @@ from liftflow.typing import (
     Theta,
     as_array,
     as_instance,
+    as_number,
     got,
     refuse_beyond,
     shown,
@@ -49,6 +50,11 @@ class Loss(Guarded, ABC):
         "use loss_from_function(f), loss_from_parameters(ell, architecture) or "
         "NetworkLoss(network, inputs, targets)"
     )
+
+    pl_constant: float | None = None
+    """The κ > 0 with ‖∇f‖² ≥ 2κ(f − f*), where it is known."""
+    minimum: float = 0.0
+    """The f* of that inequality."""
 
     def __init_subclass__(cls, **options: object) -> None:
         """Let the methods that a class defines write into their arguments: they get copies."""
@@ -161,8 +167,13 @@ class FunctionLoss(Loss):
         From its gradient: autograd cannot follow the function.
     """
 
-    def __init__(self, function: Callable[[Lifted], Scalars]) -> None:
-        self.function = function
+    def __init__(
+        self,
+        function: Callable[[Lifted], Scalars],
+        pl_constant: float | None = None,
+        minimum: float = 0.0,
+    ) -> None:
+        self.function, self.pl_constant, self.minimum = function, pl_constant, minimum
         self._gradient = autograd.grad(
             watched(lambda z: as_number_of(function(z), _FUNCTION), _FUNCTION)
         )
@@ -195,13 +206,22 @@ class FunctionLoss(Loss):
         return over_batch(lambda t: phi.vjp(t, self.gradient(phi(t))), [theta], [1])
 
 
-def loss_from_function(function: Callable[[Lifted], Scalars]) -> FunctionLoss:
+def loss_from_function(
+    function: Callable[[Lifted], Scalars],
+    pl_constant: float | None = None,
+    minimum: float = 0.0,
+) -> FunctionLoss:
     """Turn a function of z, written with autograd.numpy, into a loss.
 
     Parameters
     ----------
     function : callable
         Takes one z of shape ``lifted_shape`` to one number.
+    pl_constant : float, optional
+        A κ > 0 with ‖∇f(z)‖² ≥ 2κ(f(z) − f*) at all z, where one is known: rates are certified by
+        it.
+    minimum : float
+        The f*.
 
     Raises
     ------
@@ -218,7 +238,9 @@ def loss_from_function(function: Callable[[Lifted], Scalars]) -> FunctionLoss:
     """
     if not callable(function):
         raise InputError(f"function must take z to a number, got {shown(function)}")
-    return FunctionLoss(function)
+    if pl_constant is not None:
+        pl_constant = as_number(pl_constant, "pl_constant", np.finfo(float).tiny, 1e300)
+    return FunctionLoss(function, pl_constant, as_number(minimum, "minimum"))
 
 
 _FUNCTION = "the function of a loss"
