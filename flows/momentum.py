@@ -106,7 +106,7 @@ class MomentumFlow(Guarded):
         Parameters
         ----------
         velocity0 : OneTangent, optional
-            θ' at the start, by default 0; then all Noether laws are 0.
+            Velocity θ' at the start, by default 0; then all Noether laws are 0.
         **settings
             Of :class:`~liftflow.flows.Settings`, such as ``rtol=1e-8``.
 
@@ -130,7 +130,7 @@ class MomentumFlow(Guarded):
         Parameters
         ----------
         velocity0 : OneTangent, optional
-            θ' at the start, by default 0.
+            Velocity θ' at the start, by default 0.
 
         Returns
         -------
