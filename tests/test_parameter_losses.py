@@ -130,6 +130,23 @@ def test_a_metric_of_ones_own_is_used():
     np.testing.assert_allclose(fast.y[-1], slow.y[-1], rtol=1e-7)
 
 
+@pytest.mark.parametrize("name", ["two layers", "product", "layers, full"])
+def test_a_flow_is_resumed_bit_for_bit(name, tmp_path):
+    architecture, theta, coordinates = STARTS[name]()
+    flow = liftflow.IntrinsicFlow(
+        InvariantSet(architecture, theta), squares(architecture)[1], coordinates
+    )
+    options = {"t_eval": [0.0, 0.02, 0.04], "rtol": 1e-6}
+    whole = flow.integrate(t_span=(0.0, 0.04), **options)
+    half = flow.integrate(t_span=(0.0, 0.02), t_eval=[0.0, 0.02], rtol=1e-6)
+    half.save(tmp_path / "half.npz")
+    again = flow.integrate(
+        t_span=(0.0, 0.04), resume=liftflow.Trajectory.load(tmp_path / "half.npz"), **options
+    )
+    np.testing.assert_array_equal(again.y, whole.y)
+    np.testing.assert_array_equal(again.theta, whole.theta)
+
+
 def test_a_network_by_its_own_forward_pass():
     """Against backpropagation, with the signs that φ forgets."""
     network, rng = layers([3, 4, 2]), np.random.default_rng(5)

@@ -437,7 +437,9 @@ def test_a_run_that_another_program_logged(tmp_path):
     again = Trajectory.load(tmp_path / "given.npz")
     np.testing.assert_array_equal(again.theta, theta)
     assert again.predicted_laws is None
-    assert np.isnan(Trajectory.from_arrays([0.0], theta[:1]).loss).all()
+    bare = Trajectory.from_arrays(given.t, theta)
+    assert np.isnan(bare.loss).all()
+    assert len(bare.plot(network).axes) == 2  # without a warning
 
 
 @pytest.mark.parametrize(
