@@ -8,7 +8,7 @@ import numpy as np
 from liftflow.architectures import Architecture, ReLUNetwork, TiedNetwork
 from liftflow.errors import DataError, InputError
 from liftflow.linalg import ROUNDING, over_batch
-from liftflow.losses.base import Loss, as_indices, as_value
+from liftflow.losses.base import Loss, as_samples, as_value
 from liftflow.losses.outputs import Kind, OutputLoss
 from liftflow.typing import (
     Covector,
@@ -113,7 +113,7 @@ class NetworkLoss(Loss):
 
     def batch(self, indices: IntArray | Sequence[int]) -> "NetworkLoss":
         """Return the mean over some of the samples, each with the weight that it has among all."""
-        rows, part = as_indices(indices, self), copy.copy(self)
+        rows, part = as_samples(indices, self), copy.copy(self)
         part.inputs, part.targets, part.n_samples = self.inputs[rows], self.targets[rows], len(rows)
         if self.weights is not None:
             part.weights = self.weights[rows]

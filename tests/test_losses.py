@@ -543,5 +543,5 @@ def test_weights_that_are_refused(rng):
         NetworkLoss(network, inputs, targets, weights=np.ones(3))
     with pytest.raises(InputError, match="one number for each sample"):
         NetworkLoss(network, inputs, targets, lambda o, t: anp.sum(o), weights=np.ones(N_SAMPLES))
-    with pytest.raises(InputError, match="indices must be"):
+    with pytest.raises(InputError, match="indices must hold"):
         NetworkLoss(network, inputs, targets).batch([])
