@@ -44,7 +44,8 @@ class NetworkLoss(Loss):
     targets : array-like
         ``mse``: real, shape=[n_samples, n_outputs], or [n_samples] with one output.
         ``cross-entropy``: integer labels from 0, shape=[n_samples]; classes may be missing, their
-        number is that of the outputs. Else whatever the function takes, one row per sample.
+        number is that of the outputs. Else what the function takes, one row per sample: integers as
+        they are, real numbers of shape [n_samples] as a column where there is one output.
     kind : str, callable, or pair of callables
         ``mse``, ``cross-entropy``, or ``function(outputs, targets)`` written with autograd.numpy,
         which takes outputs of shape [n_samples, n_outputs] to one number per sample, whose mean is
