@@ -18,7 +18,7 @@ from liftflow import (
 )
 from liftflow.architectures import Architecture
 from liftflow.errors import InputError
-from liftflow.flows import Adam, GradientDescent, Optimizer, law_drift
+from liftflow.flows import Adam, GradientDescent, Optimizer, TrainingRule, law_drift
 
 N_SAMPLES = 64
 
@@ -395,6 +395,19 @@ def test_compare_takes_steps_beside_the_flows():
     figure = done.plot()
     labels = [line.get_label() for axes in figure.axes for line in axes.lines]
     assert labels.count("steps") == 3
+
+
+def test_steps_with_decay_go_beside_flows_with_decay():
+    """And part from flows without it: the negative control."""
+    network, loss, theta0, _ = smooth()
+    start, rule = InvariantSet(network, theta0), TrainingRule(weight_decay=0.3)
+    run = GradientDescent(network, loss, 1e-3, weight_decay=0.3).run(theta0, 400)
+    done = compare(start, loss, (0.0, 0.4), n_times=5, steps=run, rule=rule)
+    assert done.max_deviation < 1e-6
+    assert done.steps_deviation < 2e-3
+    assert done.summary()["law_drift_steps"] < 1e-3
+    plain = compare(start, loss, (0.0, 0.4), n_times=5, steps=run)
+    assert plain.steps_deviation > 0.05
 
 
 def test_steps_of_a_schedule_that_end_before_the_flows():
