@@ -12,7 +12,7 @@ from liftflow.architectures import Architecture
 from liftflow.doors import door
 from liftflow.errors import DataError, InputError, ShapeError
 from liftflow.files import as_html, as_path, read_arrays, write_arrays
-from liftflow.typing import FloatArray, IntArray, OnTimes, as_instance, as_own
+from liftflow.typing import FloatArray, IntArray, OnTimes, as_indices, as_instance, as_own
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -204,7 +204,7 @@ class Trajectory:
         numbers : array-like, shape=[n_rows]
             Their numbers, from 0.
         """
-        numbers = np.asarray(numbers, dtype=np.intp)
+        numbers = as_indices(numbers, "numbers", len(self.t))
         names = ["t", "y", "theta", "loss"] + ["prediction"] * (len(self.prediction) > 0)
         return replace(self, **{name: getattr(self, name)[numbers] for name in names})
 

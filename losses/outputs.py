@@ -76,6 +76,7 @@ class OutputLoss:
                 for step in (_STEP, -_STEP)
             )
             slope, quotient = np.sum(gradient * direction), (next(ends) - next(ends)) / (2 * _STEP)
+            self._check_pairs(outputs)
             # Rounding of the values, over twice the step.
             size = np.sum(np.abs(gradient * direction)) + 1e-14 / _STEP * np.sum(np.abs(value))
             if abs(slope - quotient) > _AGREE * size:
@@ -83,6 +84,24 @@ class OutputLoss:
                     f"the gradient of {_OWN} is not that of its values: along a random direction "
                     f"it is {slope:.6g}, and the difference quotient {quotient:.6g}"
                 )
+
+    def _check_pairs(self, outputs: FloatArray) -> None:
+        """Refuse what broadcasts a column of outputs against a row of targets: all with all."""
+        if outputs.shape[1] > 1:
+            return
+        turned, alike = (
+            np.roll(self.targets, 1, axis=0),
+            np.repeat(self.targets[:1], len(outputs), 0),
+        )
+        own, other, same = (
+            np.sum(_called(self.value, outputs, targets))
+            for targets in (self.targets, turned, alike)
+        )
+        if np.isclose(own, other, rtol=1e-12) and not np.isclose(own, same, rtol=1e-9):
+            raise ShapeError(
+                f"{_OWN} does not see which target belongs to which output; outputs have the shape "
+                f"{outputs.shape}, and targets {self.targets.shape}"
+            )
 
 
 def _called(function: Callable[..., Any], outputs: FloatArray, targets: FloatArray) -> FloatArray:
@@ -115,12 +134,14 @@ def _functions(kind: Kind) -> tuple[Callable[..., Any], Callable[..., Any]]:
 
 
 def _any(targets: Inputs, n_out: int) -> FloatArray:
-    """Targets of a user's own loss: integers stay what they are."""
+    """Targets of a user's own loss: labels stay integers, and real ones are read as for mse."""
     values = as_array(targets, "targets", differentiable=False)
     if not values.ndim:
         raise ShapeError("targets must have one row per sample, got one number")
     plain = np.asarray(targets)
-    return plain.copy() if plain.dtype.kind in "iu" else values.copy()
+    if plain.dtype.kind in "iu":
+        return plain.copy()
+    return values[:, None].copy() if values.ndim == 1 and n_out == 1 else values.copy()
 
 
 def _values(targets: Inputs, n_out: int) -> FloatArray:

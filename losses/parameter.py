@@ -11,7 +11,7 @@ from liftflow.architectures.maps import followed_by_autograd, watched
 from liftflow.doors import door
 from liftflow.errors import InputError, NotFiniteError, NotRecoverableError, UndefinedError
 from liftflow.linalg import ROUNDING, over_batch
-from liftflow.losses.base import Loss, as_indices, as_number_of
+from liftflow.losses.base import Loss, as_number_of, as_samples
 from liftflow.typing import (
     Covector,
     FloatArray,
@@ -74,7 +74,7 @@ class ParameterLoss(Loss):
     def batch(self, indices: IntArray | Sequence[int]) -> "ParameterLoss":
         """Return ℓ on some of the samples, as ``ell(theta, indices)`` has it."""
         part = copy.copy(self)
-        part._set_samples((as_indices(indices, self),))
+        part._set_samples((as_samples(indices, self),))
         return part
 
     def excited(self, architecture: Architecture) -> FloatArray:

@@ -18,7 +18,7 @@ from liftflow import (
 )
 from liftflow.architectures import Architecture
 from liftflow.errors import InputError
-from liftflow.flows import Adam, GradientDescent, Optimizer, law_drift
+from liftflow.flows import Adam, GradientDescent, Optimizer, TrainingRule, law_drift
 
 N_SAMPLES = 64
 
@@ -397,6 +397,19 @@ def test_compare_takes_steps_beside_the_flows():
     assert labels.count("steps") == 3
 
 
+def test_steps_with_decay_go_beside_flows_with_decay():
+    """And part from flows without it: the negative control."""
+    network, loss, theta0, _ = smooth()
+    start, rule = InvariantSet(network, theta0), TrainingRule(weight_decay=0.3)
+    run = GradientDescent(network, loss, 1e-3, weight_decay=0.3).run(theta0, 400)
+    done = compare(start, loss, (0.0, 0.4), n_times=5, steps=run, rule=rule)
+    assert done.max_deviation < 1e-6
+    assert done.steps_deviation < 2e-3
+    assert done.summary()["law_drift_steps"] < 1e-3
+    plain = compare(start, loss, (0.0, 0.4), n_times=5, steps=run)
+    assert plain.steps_deviation > 0.05
+
+
 def test_steps_of_a_schedule_that_end_before_the_flows():
     network, loss, theta0, _ = smooth()
     options = {"momentum": 0.5, "schedule": np.linspace(1.0, 0.0, 40)}
@@ -437,7 +450,9 @@ def test_a_run_that_another_program_logged(tmp_path):
     again = Trajectory.load(tmp_path / "given.npz")
     np.testing.assert_array_equal(again.theta, theta)
     assert again.predicted_laws is None
-    assert np.isnan(Trajectory.from_arrays([0.0], theta[:1]).loss).all()
+    bare = Trajectory.from_arrays(given.t, theta)
+    assert np.isnan(bare.loss).all()
+    assert len(bare.plot(network).axes) == 2  # without a warning
 
 
 @pytest.mark.parametrize(
