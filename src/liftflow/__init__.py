@@ -11,6 +11,7 @@ from liftflow.architectures import DeepLinear as DeepLinear
 from liftflow.architectures import LinearNeuralODE as LinearNeuralODE
 from liftflow.architectures import ProductArchitecture as ProductArchitecture
 from liftflow.architectures import ReLUNetwork as ReLUNetwork
+from liftflow.architectures import SampledForward as SampledForward
 from liftflow.architectures import TwoLayerLinear as TwoLayerLinear
 from liftflow.criteria import Classification as Classification
 from liftflow.criteria import classify as classify
