@@ -534,7 +534,7 @@ class Architecture(Guarded, metaclass=_Surface):
             those of :func:`liftflow.criteria.discover_laws` do. That they are conserved is for
             :func:`liftflow.testing.check_architecture` to say.
         """
-        return _WithLaws(self, tuple(as_function(law, "a law") for law in as_ordered(laws, "laws")))
+        return WithLaws(self, tuple(as_function(law, "a law") for law in as_ordered(laws, "laws")))
 
     # Points.
 
@@ -550,7 +550,7 @@ class Architecture(Guarded, metaclass=_Surface):
         raise ArchitectureError(f"{type(self).__name__} defines no fibre_point(theta)")
 
 
-class _WithLaws(Architecture):
+class WithLaws(Architecture):
     """The lift of an architecture, and laws that were given."""
 
     def __init__(
@@ -577,6 +577,7 @@ class _WithLaws(Architecture):
         return self.original.random_point(n_samples, rng)
 
     def __repr__(self) -> str:
+        """Say of what."""
         return f"{self.original!r} with {self.n_laws} laws that were given"
 
 

@@ -5,18 +5,18 @@ import math
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
+import liftflow
 from liftflow.cli.families import FAMILIES, TASKS, Options, build
-from liftflow.data import NAMES
 from liftflow.errors import OutputError
-from liftflow.files import make_folder, replacing, write_arrays
-from liftflow.flows import Comparison
-from liftflow.flows import compare as compare_flows
+
+if TYPE_CHECKING:
+    from liftflow.flows import Comparison
 
 console = Console()
 _FILES = ("trajectories.npz", "summary.json", "comparison.png")
@@ -25,7 +25,7 @@ _FILES = ("trajectories.npz", "summary.json", "comparison.png")
 def _folder(path: Path, *names: str) -> Path:
     """Make a folder, and see that files can be written to it: before the hours of training."""
     try:
-        with tempfile.TemporaryFile(dir=make_folder(path)):
+        with tempfile.TemporaryFile(dir=liftflow.files.make_folder(path)):
             for name in names:
                 if (path / name).is_dir():
                     raise IsADirectoryError(f"{name} is a folder there")
@@ -41,7 +41,7 @@ def compare(
     data: Annotated[
         str | None,
         typer.Option(
-            help=f"{', '.join(NAMES)}, or a CSV file.",
+            help="digits, iris, wine, breast-cancer, diabetes, or a CSV file.",
             show_default="iris for relu, digits for conv, residual, recurrent; else diabetes",
         ),
     ] = None,
@@ -142,7 +142,7 @@ def compare(
             typer.echo(line)
 
     start, objective = build(family, options, say)
-    comparison = compare_flows(
+    comparison = liftflow.compare(
         start,
         objective,
         (0.0, t_end),
@@ -173,7 +173,7 @@ def _print(what: Any, **style: Any) -> None:
         console.print(what, **style)
 
 
-def _write(comparison: Comparison, folder: Path, about: dict[str, Any]) -> None:
+def _write(comparison: "Comparison", folder: Path, about: dict[str, Any]) -> None:
     """Write the results, the numbers before the figure, each file whole or not at all."""
     flows = {"parameter": comparison.parameter, "intrinsic": comparison.intrinsic}
     if comparison.control is not None:
@@ -184,13 +184,16 @@ def _write(comparison: Comparison, folder: Path, about: dict[str, Any]) -> None:
         for part in ("t", "y", "theta", "loss")
     }
     arrays["deviation"] = comparison.deviation
-    write_arrays(folder / "trajectories.npz", "comparison", arrays)
+    liftflow.files.write_arrays(folder / "trajectories.npz", "comparison", arrays)
     summary = {key: _strict(value) for key, value in {**about, **comparison.summary()}.items()}
-    with replacing(folder / "summary.json") as file:
+    with liftflow.files.replacing(folder / "summary.json") as file:
         file.write((json.dumps(summary, indent=2, allow_nan=False) + "\n").encode())
     import matplotlib.pyplot as plt
 
-    with replacing(folder / "comparison.png") as file, plt.rc_context({"savefig.dpi": 150}):
+    with (
+        liftflow.files.replacing(folder / "comparison.png") as file,
+        plt.rc_context({"savefig.dpi": 150}),
+    ):
         figure = comparison.plot()
         figure.savefig(file, format="png")
         plt.close(figure)

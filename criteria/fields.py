@@ -16,6 +16,7 @@ import numpy as np
 from typing_extensions import TypeAliasType
 
 from liftflow.architectures import Architecture
+from liftflow.architectures.base import WithLaws
 from liftflow.architectures.maps import make_jvp
 from liftflow.errors import InputError, NotFiniteError
 from liftflow.linalg import row_sizes
@@ -245,6 +246,11 @@ def gradient_fields(architecture: Architecture, arithmetic: Arithmetic = FLOATS)
             "exact=False, or register its fields with liftflow.criteria.fields.gradient_fields"
         )
     return GradientFields(architecture)
+
+
+@gradient_fields.register
+def _(architecture: WithLaws, arithmetic: Arithmetic = FLOATS) -> Any:
+    return gradient_fields(architecture.original, arithmetic)
 
 
 def finite(derivatives: Coordinates, architecture: Architecture) -> FloatArray:

@@ -1,11 +1,11 @@
 """Discovery of polynomial conservation laws of any architecture."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cached_property, partial, reduce, singledispatch
+from functools import cached_property, partial, reduce
 from itertools import combinations_with_replacement
-from math import comb, lcm, prod
+from math import comb, lcm
 from operator import mul
 
 import autograd.numpy as anp
@@ -14,17 +14,8 @@ from flint import fmpz_mat
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
-from liftflow.architectures import (
-    Architecture,
-    Attention,
-    DeepLinear,
-    LinearNeuralODE,
-    ProductArchitecture,
-    ReLUNetwork,
-    SampledForward,
-    TiedNetwork,
-    TwoLayerLinear,
-)
+from liftflow.architectures import Architecture
+from liftflow.architectures.labels import Forms, block_forms, named_blocks, parameter_labels
 from liftflow.criteria.fields import entry_units, finite
 from liftflow.criteria.findings import Verdict, plain, rank_of
 from liftflow.criteria.vectors import unit_rows
@@ -40,7 +31,6 @@ from liftflow.typing import (
     as_array,
     as_count,
     as_rng,
-    shown,
 )
 
 MONOMIAL_LIMIT = 2500
@@ -252,13 +242,15 @@ def discover_laws(
     if len(labels) != dim:
         raise ShapeError(f"labels must name {dim} parameters, got {len(labels)}")
     if blocks is False:
-        among, candidates = f"up to degree {degree}", _monomials(dim, degree)
+        among, forms = f"up to degree {degree}", _monomials(dim, degree)
     else:
         among = f"among forms of the blocks up to degree {degree}"
-        candidates = _block_forms(_named_blocks(architecture, blocks, labels), degree)
-    n_forms = len(candidates.terms)
+        forms = block_forms(named_blocks(architecture, blocks, labels), degree)
+        fix = "name smaller blocks, or take a smaller network of the same family"
+        _refuse_many(len(forms.terms), f"the blocks have {len(forms.terms)} forms", fix)
+    n_forms = len(forms.terms)
     theta, fields = _unit_fields(architecture, n_forms + _SPARE, rng)
-    conditions = candidates.derivatives(theta, fields)
+    conditions = forms.derivatives(theta, fields)
     singular, right = np.linalg.svd(unit_rows(conditions), full_matrices=False)[1:]
     rank = rank_of(singular, float(singular[0]))
     basis = _rational(_echelon(right[rank.value :]))
@@ -275,8 +267,8 @@ def discover_laws(
         doubt = next(text for text, doubtful in doubts.items() if doubtful)
         reason = f"nothing is decided {among}: {doubt}"
     else:
-        rows = _nonzero(_sparser(basis), candidates.zeros)
-        laws = tuple(candidates.law(row, labels) for row in rows)
+        rows = _nonzero(_sparser(basis), forms.zeros)
+        laws = tuple(_law(forms, row, labels) for row in rows)
         residual = _residual(laws, *_unit_fields(architecture, 10, rng))
         point = rng.standard_normal(dim)
         gradients = np.reshape([law.gradient(point) for law in laws], (-1, dim))
@@ -295,27 +287,18 @@ def discover_laws(
     )
 
 
-Row = dict[int, Fraction]  # coefficients of candidates by their numbers
+Row = dict[int, Fraction]  # coefficients of forms by their numbers
 
 
-@dataclass(frozen=True)
-class _Candidates:
-    """Polynomials whose combinations may be laws; each a sum of monomials."""
-
-    terms: Sequence[Sequence[Monomial]]
-    derivatives: Callable[[FloatArray, FloatArray], FloatArray]  # at points, along fields
-    names: Sequence[str] = ()
-    zeros: Sequence[Row] = ()  # combinations that are zero
-
-    def law(self, row: Row, labels: tuple[str, ...]) -> PolynomialLaw:
-        """Add up a combination."""
-        total: dict[Monomial, Fraction] = {}
-        for number, coefficient in row.items():
-            for monomial in self.terms[number]:
-                total[monomial] = total.get(monomial, Fraction(0)) + coefficient
-        terms = tuple((monomial, value) for monomial, value in total.items() if value)
-        formula = _sum((self.names[n], c) for n, c in row.items()) if self.names else ""
-        return PolynomialLaw(terms, labels, formula)
+def _law(forms: Forms, row: Row, labels: tuple[str, ...]) -> PolynomialLaw:
+    """Add up a combination of forms."""
+    total: dict[Monomial, Fraction] = {}
+    for number, coefficient in row.items():
+        for monomial in forms.terms[number]:
+            total[monomial] = total.get(monomial, Fraction(0)) + coefficient
+    terms = tuple((monomial, value) for monomial, value in total.items() if value)
+    formula = _sum((forms.names[n], c) for n, c in row.items()) if forms.names else ""
+    return PolynomialLaw(terms, labels, formula)
 
 
 def _refuse_many(count: float, what: str, fix: str) -> None:
@@ -323,7 +306,7 @@ def _refuse_many(count: float, what: str, fix: str) -> None:
         raise InputError(f"{what}, more than {MONOMIAL_LIMIT}; {fix}")
 
 
-def _monomials(dim: int, degree: int) -> _Candidates:
+def _monomials(dim: int, degree: int) -> Forms:
     count = comb(dim + degree, degree) - 1
     what = f"{dim} parameters have {count} monomials up to degree {degree}"
     fix = "take a smaller network of the same family, a smaller degree, or blocks=True"
@@ -331,97 +314,7 @@ def _monomials(dim: int, degree: int) -> _Candidates:
     monomials = [
         m for d in range(1, degree + 1) for m in combinations_with_replacement(range(dim), d)
     ]
-    return _Candidates([[m] for m in monomials], partial(_derivatives, monomials))
-
-
-def _named_blocks(
-    architecture: Architecture, blocks: Mapping[str, tuple[int, ...]] | bool, labels: Sequence[str]
-) -> list[tuple[str, IntArray]]:
-    """Vectors and matrices that θ is made of, by name: the numbers of their entries."""
-    shapes = architecture.block_shapes
-    if isinstance(blocks, Mapping):
-        shapes = tuple(tuple(shape) for shape in blocks.values())
-        if sum(map(prod, shapes)) != architecture.dim:
-            raise ShapeError(f"blocks must hold {architecture.dim} numbers, got {shown(blocks)}")
-    parts, start = [], 0
-    for place, shape in enumerate(shapes):
-        numbers = np.arange(start, start + prod(shape)).reshape(shape)
-        start += prod(shape)
-        name = labels[int(numbers.flat[0])].partition("[")[0] if numbers.size else ""
-        name = list(blocks)[place] if isinstance(blocks, Mapping) else name
-        for lead in np.ndindex(shape[:-2]):
-            parts.append((f"{name}[{','.join(map(str, lead))}]" if lead else name, numbers[lead]))
-    return [(name, numbers) for name, numbers in parts if numbers.size]
-
-
-def _block_forms(blocks: list[tuple[str, IntArray]], degree: int) -> _Candidates:
-    """Entries of vectors and their products; sums of rows and columns, W Wᵀ and Wᵀ W of matrices.
-
-    Of each matrix two traces are the same, and two sums of all entries.
-    """
-    if degree > 2:
-        raise InputError(f"forms of blocks have a degree of 1 or 2, got {degree}")
-    names: list[str] = []
-    terms: list[list[Monomial]] = []
-    zeros: list[Row] = []
-    parts: list[tuple[int, IntArray]] = []  # degree, and a matrix whose rows are multiplied
-
-    def add(order: int, rows: IntArray, entry: Callable[..., str]) -> list[int]:
-        start = len(terms)
-        parts.append((order, rows))
-        if order == 1:
-            terms.extend([(int(n),) for n in row] for row in rows)
-            names.extend(entry(i) for i in range(len(rows)))
-            return list(range(start, len(terms)))
-        pairs = list(zip(*np.triu_indices(len(rows)), strict=True))
-        for i, j in pairs:
-            terms.append(
-                [(min(a, b), max(a, b)) for a, b in zip(*rows[[i, j]].tolist(), strict=True)]
-            )
-            names.append(entry(i, j))
-        return [start + n for n, (i, j) in enumerate(pairs) if i == j]
-
-    for name, numbers in blocks:
-        if min(numbers.shape, default=1) == 1 or numbers.ndim < 2:
-            entries, rows = _entries(name, numbers.shape), numbers.reshape(-1, 1)
-            add(1, rows, entries.__getitem__)
-            if degree == 2:
-                add(2, rows, partial(_product, entries))
-            continue
-        for order in range(1, degree + 1):
-            sides = []
-            for side, matrix in ((0, numbers), (1, numbers.T)):
-                sides.append(add(order, matrix, partial(_FORMS[order, side].format, name)))
-            first, second = sides
-            zeros.append({n: Fraction(1) for n in first} | {n: Fraction(-1) for n in second})
-    fix = "name smaller blocks, or take a smaller network of the same family"
-    _refuse_many(len(terms), f"the blocks have {len(terms)} forms", fix)
-
-    def derivatives(theta: FloatArray, fields: FloatArray) -> FloatArray:
-        columns = []
-        for order, rows in parts:
-            if order == 1:
-                columns.append(fields[:, rows].sum(axis=-1))
-                continue
-            gram = fields[:, rows] @ np.swapaxes(theta[:, rows], -1, -2)
-            first, second = np.triu_indices(len(rows))
-            columns.append(gram[:, first, second] + gram[:, second, first])
-        return np.hstack(columns)
-
-    return _Candidates(terms, derivatives, names, zeros)
-
-
-_FORMS = {
-    (1, 0): "Σ {0}[{1},·]",
-    (1, 1): "Σ {0}[·,{1}]",
-    (2, 0): "({0} {0}ᵀ)[{1},{2}]",
-    (2, 1): "({0}ᵀ {0})[{1},{2}]",
-}
-"""What the forms of a matrix are called, by degree and side."""
-
-
-def _product(entries: Sequence[str], i: int, j: int) -> str:
-    return f"{entries[i]}²" if i == j else f"{entries[i]} {entries[j]}"
+    return Forms([[m] for m in monomials], partial(_derivatives, monomials))
 
 
 def _nonzero(rows: list[Row], zeros: Sequence[Row]) -> list[Row]:
@@ -533,70 +426,3 @@ def _residual(laws: tuple[PolynomialLaw, ...], theta: FloatArray, fields: FloatA
         sizes = np.maximum(np.abs(terms).sum(axis=1), least)
         worst = max(worst, float(np.max(np.abs(terms.sum(axis=1)) / np.where(sizes > 0, sizes, 1))))
     return worst
-
-
-def _entries(name: str, shape: tuple[int, ...]) -> list[str]:
-    return [f"{name}[{','.join(map(str, index))}]" for index in np.ndindex(*shape)]
-
-
-def _blocks(architecture: Architecture, names: list[str]) -> list[str]:
-    pairs = zip(names, architecture.block_shapes, strict=True)
-    return [label for name, shape in pairs for label in _entries(name, shape)]
-
-
-@singledispatch
-def parameter_labels(architecture: Architecture) -> list[str]:
-    """Return one name per entry of θ, such as ``θ[i]``; a family registers names of its own."""
-    count = len(architecture.block_shapes)
-    return _blocks(architecture, ["θ"] if count == 1 else [f"θ{i}" for i in range(count)])
-
-
-@parameter_labels.register
-def _(architecture: SampledForward) -> list[str]:
-    return _blocks(architecture, list(architecture.block_names))
-
-
-@parameter_labels.register
-def _(architecture: DeepLinear) -> list[str]:
-    return _blocks(architecture, [f"U{i + 1}" for i in range(len(architecture.block_shapes))])
-
-
-@parameter_labels.register
-def _(architecture: LinearNeuralODE) -> list[str]:
-    return _blocks(architecture, ["θ"])
-
-
-@parameter_labels.register
-def _(architecture: TwoLayerLinear) -> list[str]:
-    return _blocks(architecture, ["U", "V"])
-
-
-@parameter_labels.register
-def _(network: ReLUNetwork) -> list[str]:
-    return [f"θ[{tail}→{head}]" for tail, head in network.parameter_names]
-
-
-@parameter_labels.register
-def _(network: TiedNetwork) -> list[str]:
-    return [
-        f"θ[{'→'.join(map(str, name)) if isinstance(name, tuple) else name}]"
-        for name in network.parameter_names
-    ]
-
-
-@parameter_labels.register
-def _(architecture: ProductArchitecture) -> list[str]:
-    return [
-        f"{label}.{number}"
-        for number, factor in enumerate(architecture.factors)
-        for label in parameter_labels(factor)
-    ]
-
-
-@parameter_labels.register
-def _(attention: Attention) -> list[str]:
-    shape = (attention.d_model, attention.d_head)
-    heads = range(attention.n_heads)
-    return [
-        label for head in heads for name in "QKVO" for label in _entries(f"{name}{head}", shape)
-    ]

@@ -16,7 +16,7 @@ from scipy.integrate import OdeSolver
 
 from liftflow.architectures import Architecture
 from liftflow.doors import door
-from liftflow.errors import InputError, OutputError
+from liftflow.errors import InputError, OutputError, ShapeError
 from liftflow.files import as_path, make_folder
 from liftflow.flows.integrate import integrate, origin
 from liftflow.flows.intrinsic import IntrinsicFlow
@@ -25,16 +25,17 @@ from liftflow.flows.resume import same_numbers
 from liftflow.flows.settings import Settings
 from liftflow.flows.state import FlowState
 from liftflow.flows.trajectory import Trajectory
-from liftflow.linalg import units
+from liftflow.linalg import lengths, units
 from liftflow.losses import Loss
 from liftflow.manifolds import InvariantSet
 from liftflow.metrics import Cometric
-from liftflow.typing import FloatArray, OnTimes
+from liftflow.typing import FloatArray, OnTimes, Theta, as_array
 from liftflow.version import __version__
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_SAME = 1e-6  # distance of two starts, relative to θ₀, that single precision leaves
 _CONTROL_SEED = 20_260_807
 _LABELS = {
     "n_hidden": "hidden nodes |H|",
@@ -58,6 +59,8 @@ class Comparison:
         The negative control: the flow from the same z by the metric of other laws.
     control_deviation_over_time : OnTimes, optional
         Its relative deviation from the parameter flow.
+    steps : Trajectory or None
+        A run of training by steps, at those of its times that the parameter flow was kept at.
     """
 
     architecture: Architecture
@@ -69,6 +72,7 @@ class Comparison:
     deviation: OnTimes
     control: Trajectory | None
     control_deviation_over_time: OnTimes | None
+    steps: Trajectory | None = None
 
     @property
     def max_deviation(self) -> float:
@@ -79,6 +83,21 @@ class Comparison:
     def control_deviation(self) -> float | None:
         """Largest relative deviation of the negative control, where there is one."""
         over_time = self.control_deviation_over_time
+        return None if over_time is None else _largest(over_time)
+
+    @property
+    def steps_deviation_over_time(self) -> OnTimes | None:
+        """Relative deviation of the steps from the parameter flow, at the times of ``steps``."""
+        if self.steps is None:
+            return None
+        flow = self.parameter.theta[np.searchsorted(self.parameter.t, self.steps.t)]
+        gap = self.architecture.lifted_distance(self.steps.theta, flow)
+        return gap / self.architecture.lifted_norm(flow)
+
+    @property
+    def steps_deviation(self) -> float | None:
+        """Largest relative deviation of the steps, where there are any."""
+        over_time = self.steps_deviation_over_time
         return None if over_time is None else _largest(over_time)
 
     @property
@@ -131,6 +150,9 @@ class Comparison:
                 f"success_{name}": flow.success,
                 f"message_{name}": flow.message,
             }
+        if self.steps is not None:
+            result["steps_deviation"] = self.steps_deviation
+            result["law_drift_steps"] = float(self.law_drift_over_time(self.steps).max())
         return result | {"t_end": float(self.parameter.t[-1]), "n_charts": self.intrinsic.n_charts}
 
     def table(self) -> Table:
@@ -160,6 +182,8 @@ class Comparison:
             "charts": self.intrinsic.n_charts,
             "largest relative deviation": self.max_deviation,
             "deviation of the control": self.control_deviation,
+            "deviation of the steps": summary.get("steps_deviation"),
+            "law drift of the steps": summary.get("law_drift_steps"),
         }
         for label, value in facts.items():
             if value is not None:
@@ -198,6 +222,11 @@ class Comparison:
             role, name = plotting.CONTROL, "control: laws of another θ₀"
             losses.append(plotting.Curve(self.control.t, self.control.loss, role, "control"))
             apart.append(plotting.Curve(t, over_time[1:], role, name))
+        steps, gap = self.steps, self.steps_deviation_over_time
+        if steps is not None and gap is not None:
+            values = steps.loss, gap, self.law_drift_over_time(steps)
+            for panel, over_time in zip((losses, apart, drifts), values, strict=True):
+                panel.append(plotting.Curve(steps.t[1:], over_time[1:], plotting.STEPS, "steps"))
         panels = [
             (self._verdict(), "loss", losses),
             ("Deviation from the parameter flow", plotting.GAP, apart),
@@ -238,16 +267,22 @@ def _show(value: object) -> str:
 
 
 @door
-def law_drift(architecture: Architecture, trajectory: Trajectory) -> OnTimes:
+def law_drift(architecture: Architecture, trajectory: Trajectory | Theta) -> OnTimes:
     """Measure the drift of the conservation laws, ‖h(θ(t)) − h(θ₀)‖_∞ / ‖θ₀‖².
 
-    The trajectory may be one of steps of a finite size. Its first parameter is θ₀.
+    Parameters
+    ----------
+    trajectory : Trajectory or array-like, shape=[..., n_times, dim]
+        A flow, steps of a finite size, or any array of θ, such as another program logged. The first
+        θ is θ₀.
     """
-    if not len(trajectory.t):
+    theta = trajectory.theta if isinstance(trajectory, Trajectory) else trajectory
+    theta = as_array(theta, "trajectory", (None, architecture.dim), differentiable=False)
+    if not theta.shape[-2]:
         raise InputError("trajectory must hold at least one point, got none")
-    laws = np.asarray(architecture.conservation_laws(trajectory.theta))
-    gap = np.max(np.abs(laws - laws[0]), axis=1, initial=0.0)
-    return gap / np.sum(trajectory.theta[0] ** 2)
+    laws = np.asarray(architecture.conservation_laws(theta))
+    gap = np.max(np.abs(laws - laws[..., :1, :]), axis=-1, initial=0.0)
+    return gap / np.sum(theta[..., :1, :] ** 2, axis=-1)
 
 
 @door
@@ -265,6 +300,7 @@ def compare(
     n_times: int = 101,
     memory_limit: float = 8e9,
     checkpoints: str | Path | None = None,
+    steps: Trajectory | None = None,
     **options: Any,
 ) -> Comparison:
     """Integrate the parameter flow and the intrinsic flow from θ₀, and compare them.
@@ -287,6 +323,11 @@ def compare(
         Those that are there already are continued: to go on after a stop, make the same call
         again. Those of another flow, start, loss, metric or method, of other tolerances or times,
         and those that went beyond the end of ``t_span``, are refused.
+    steps : Trajectory, optional
+        A run of training by steps from θ₀, such as :meth:`GradientDescent.run` makes or
+        :meth:`Trajectory.from_arrays` takes from elsewhere, to be put beside the two flows. Its
+        times are the sums of the step sizes, and the flows are kept at those next to the times
+        asked for.
     **options
         ``max_step``, ``first_step``, ``t_eval`` and ``checkpoint_seconds``.
 
@@ -317,6 +358,9 @@ def compare(
     >>> bool(compare(start, loss, (0.0, 1.0)).max_deviation < 1e-6)
     True
     """
+    if steps is not None:
+        wanted = Settings(t_span, n_times=n_times, t_eval=options.get("t_eval"))
+        options["t_eval"] = _times_with(steps, invariant_set, wanted)
     plan = Plan(
         invariant_set,
         loss,
@@ -332,7 +376,30 @@ def compare(
         memory_limit=memory_limit,
         **options,
     )
-    return plan.run(None if checkpoints is None else as_path(checkpoints, "checkpoints"))
+    done = plan.run(None if checkpoints is None else as_path(checkpoints, "checkpoints"))
+    if steps is None:
+        return done
+    return replace(done, steps=steps.rows(np.flatnonzero(np.isin(steps.t, done.parameter.t))))
+
+
+def _times_with(steps: Trajectory, invariant_set: InvariantSet, wanted: Settings) -> FloatArray:
+    """Times of the steps next to those that are wanted, as far as the steps came."""
+    theta0, start = invariant_set.theta0, float(wanted.t_span[0])
+    if steps.theta.shape[1:] != theta0.shape:
+        raise ShapeError(
+            f"steps must have theta of shape (n_times, {theta0.size}), got {steps.theta.shape}"
+        )
+    gap = float(lengths(steps.theta[0] - theta0))
+    if not gap <= _SAME * lengths(theta0) or steps.t[0] != start:
+        raise InputError(
+            f"steps must start from θ₀ at the time {start:g} of the flows, got a run that starts "
+            f"at a distance of {gap:.2g} at the time {steps.t[0]:g}"
+        )
+    times, own = wanted.times, steps.t[steps.t <= wanted.t_span[1]]
+    before = own[np.maximum(np.searchsorted(own, times, "right") - 1, 0)]
+    after = own[np.minimum(np.searchsorted(own, times), len(own) - 1)]
+    nearest = np.where(times - before <= after - times, before, after)
+    return np.unique(np.where(times <= own[-1], nearest, times))
 
 
 class Plan:

@@ -1,20 +1,17 @@
 """The gradient flow of the lifted variable in its intrinsic metric."""
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from liftflow.architectures.paths import Anchors
-from liftflow.architectures.signs import follow_signs
-from liftflow.architectures.tied import TiedNetwork
 from liftflow.doors import Guarded, door
 from liftflow.errors import InputError
 from liftflow.flows.integrate import integrate
 from liftflow.flows.settings import Settings
 from liftflow.flows.state import FlowState, State, TrainingState
 from liftflow.flows.trajectory import Memory, Trajectory
-from liftflow.losses.base import Loss, as_gradient, as_value
+from liftflow.losses import Loss, ParameterLoss
+from liftflow.losses.base import as_gradient, as_value
 from liftflow.manifolds import InvariantSet
 from liftflow.metrics import Cometric, intrinsic_cometric
 from liftflow.typing import FloatArray, OneLifted, OneTheta, OnTimes, as_array
@@ -30,6 +27,8 @@ class _FullState(TrainingState):
         self, invariant_set: InvariantSet, loss: Loss, theta: OneTheta, cometric: Cometric | None
     ) -> None:
         super().__init__(invariant_set.architecture, loss, theta)
+        self.by_theta = isinstance(loss, ParameterLoss)
+        self.is_gram = self.by_theta and cometric is None  # one of the caller's need not be ∂φ∂φᵀ
         if cometric is None:
             cometric = intrinsic_cometric(self.architecture, invariant_set.theta0)
         self.cometric, self.known = cometric, np.empty(0)
@@ -45,19 +44,27 @@ class _FullState(TrainingState):
     def _follow(self, coordinates: FloatArray) -> tuple[OneLifted, OneTheta]:
         """The point of the image next to the coordinates, and what is known of θ there."""
         if not np.array_equal(coordinates, self.known):  # the last stage of a step is its end
-            z = self._on_image(coordinates)
-            self.here, self.known = (z, self.cometric.follow(z, self.theta)), coordinates.copy()
+            z, metric = self._on_image(coordinates), self.cometric
+            if self.by_theta:
+                theta = metric.point(z, near=self.theta)
+            else:
+                theta = metric.follow(z, self.theta)
+            self.here, self.known = (z, theta), coordinates.copy()
         return self.here
 
     def velocity(self, coordinates: FloatArray) -> FloatArray:
         z, theta = self._follow(coordinates)
+        if self.is_gram:
+            return -np.ravel(self.architecture.phi.jvp(theta, self.gradient(theta)))
         gradient = as_gradient(self.loss.gradient(z, theta), self.loss, z.shape)
         return -np.ravel(self.cometric.apply(z, gradient, near=theta))
 
     def read(self, coordinates: FloatArray) -> State:
         z = self._on_image(coordinates)
         theta = self.cometric.point(z, near=self.theta)
-        value = as_value(self.loss.value(z, theta), self.loss)
+        value = (
+            self.value(theta) if self.by_theta else as_value(self.loss.value(z, theta), self.loss)
+        )
         return coordinates.reshape(self.architecture.lifted_shape), theta, value
 
     def settle(self, coordinates: FloatArray) -> FloatArray:
@@ -93,12 +100,7 @@ class _BasisState(TrainingState):
         if np.array_equal(coordinates, self.known):  # the last stage of a step is its end
             return self.theta
         theta = self.chart.recover(coordinates, self.laws, near=self.theta)
-        anchors = self.chart.anchors
-        used = np.concatenate([anchors.into, anchors.out_of])
-        if np.any(theta[used] * self.settled[used] < 0):
-            # This step leads past the edge of the chart, where anchors vanish.
-            theta = follow_signs(anchors.dag.channels, theta, self.settled)
-        return theta
+        return self.chart.follow(theta, self.settled)
 
     def _move(self, coordinates: FloatArray) -> None:
         self.theta, self.known = self._recover(coordinates), coordinates.copy()
@@ -114,9 +116,7 @@ class _BasisState(TrainingState):
     def settle(self, coordinates: FloatArray) -> FloatArray:
         self._move(coordinates)
         self.settled = self.theta
-        signs = self.chart.anchors.products_before(np.sign(self.theta))
-        if not np.array_equal(signs, self.chart.signs):
-            self.chart = replace(self.chart, signs=signs)
+        self.chart = self.chart.handed_on(self.theta)
         if self.chart.deficit(self.theta) < np.log(REANCHOR_RATIO):
             return coordinates
         self.chart = self.chart.reanchored(self.theta)
@@ -125,56 +125,12 @@ class _BasisState(TrainingState):
         return self.known.copy()
 
     def memory(self) -> Memory:
-        anchors = self.chart.anchors
-        return {
-            "theta": self.theta,
-            "known": self.known,
-            "into": anchors.into,
-            "out_of": anchors.out_of,
-            "signs": self.chart.signs,
-        }
+        return {"theta": self.theta, "known": self.known, **self.chart.memory()}
 
     def restore(self, memory: Memory) -> None:
         self.theta = self.settled = memory["theta"]
         self.known = memory["known"]
-        anchors = Anchors(self.chart.dag, memory["into"], memory["out_of"])
-        self.chart = replace(self.chart, anchors=anchors, signs=memory["signs"])
-
-
-class _ChannelState(_BasisState):
-    """Parameters beside the anchors of a channel chart, in O(D) and one backpropagation."""
-
-    def __init__(
-        self,
-        invariant_set: InvariantSet,
-        loss: Loss,
-        theta: FloatArray,
-        cometric: Cometric | None,
-    ) -> None:
-        super().__init__(invariant_set, loss, theta, cometric)
-        self.anchored = theta  # where the anchors of the chart were chosen
-
-    def _recover(self, coordinates: FloatArray) -> FloatArray:
-        if np.array_equal(coordinates, self.known):
-            return self.theta
-        return self.chart.recover(coordinates, self.laws, near=self.theta)
-
-    def settle(self, coordinates: FloatArray) -> FloatArray:
-        self._move(coordinates)
-        if self.chart.deficit(self.theta) < np.log(REANCHOR_RATIO):
-            return coordinates
-        self.chart, self.anchored = self.chart.reanchored(self.theta), self.theta
-        self.n_charts += 1
-        self.known = self.start()
-        return self.known.copy()
-
-    def memory(self) -> Memory:
-        return {"theta": self.theta, "known": self.known, "anchored": self.anchored}
-
-    def restore(self, memory: Memory) -> None:
-        self.theta, self.known = memory["theta"], memory["known"]
-        self.anchored = memory["anchored"]
-        self.chart = self.chart.reanchored(self.anchored)
+        self.chart = self.chart.restored(memory)
 
 
 _STATES = {"full": _FullState, "basis": _BasisState}
@@ -254,10 +210,7 @@ class IntrinsicFlow(Guarded):
             shape = self.invariant_set.architecture.lifted_shape
             z = as_array(z0, "z0", shape, batch=False, differentiable=False)
             theta = self.invariant_set.recover(z)
-        state = _STATES[self.coordinates]
-        if state is _BasisState and isinstance(self.invariant_set.architecture, TiedNetwork):
-            state = _ChannelState
-        return state(self.invariant_set, self.loss, theta, self.cometric)
+        return _STATES[self.coordinates](self.invariant_set, self.loss, theta, self.cometric)
 
     @door
     def distance(self, trajectory: Trajectory, theta: FloatArray) -> OnTimes:

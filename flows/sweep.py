@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from joblib import Parallel, delayed
 from joblib.externals.loky.process_executor import BrokenProcessPool
 from joblib.parallel import SequentialBackend, get_active_backend
@@ -38,6 +37,7 @@ from liftflow.typing import OnTimes, shown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from pandas import DataFrame
 
 Case = tuple[InvariantSet, Loss]
 _KIND = "run of a sweep"
@@ -71,8 +71,10 @@ class Sweep:
 
     runs: tuple[SweepRun, ...]
 
-    def frame(self) -> pd.DataFrame:
+    def frame(self) -> "DataFrame":
         """Return the summaries as a table, one row per seed."""
+        import pandas as pd  # which takes its time
+
         seeds = pd.Index([run.seed for run in self.runs], name="seed")
         return pd.DataFrame([run.summary for run in self.runs], index=seeds)
 

@@ -1,10 +1,10 @@
 """Any forward pass as a lift: counts and laws against exact ranks, theory and differences."""
 
 import autograd.numpy as anp
+import cases
 import numpy as np
 import pytest
 from autograd.scipy.special import erf
-import cases
 from random_forwards import RandomForward, exact_laws
 
 from liftflow import (
