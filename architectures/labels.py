@@ -96,7 +96,7 @@ def _(attention: Attention) -> list[str]:
 def named_blocks(
     architecture: Architecture, blocks: Mapping[str, tuple[int, ...]] | bool, labels: Sequence[str]
 ) -> list[tuple[str, IntArray]]:
-    """Vectors and matrices that θ is made of, by name: the numbers of their entries."""
+    """Find the vectors and matrices that θ is made of: names, and numbers of their entries."""
     shapes = architecture.block_shapes
     if isinstance(blocks, Mapping):
         shapes = tuple(tuple(shape) for shape in blocks.values())
@@ -136,7 +136,7 @@ class Forms:
 
 
 def block_forms(blocks: Sequence[tuple[str, IntArray]], degree: int) -> Forms:
-    """Entries of vectors and their products; sums of rows and columns, W Wᵀ and Wᵀ W of matrices.
+    """List entries of vectors, products of two; row and column sums of matrices, W Wᵀ and Wᵀ W.
 
     Of each matrix two traces are the same, and two sums of all entries.
 

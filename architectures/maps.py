@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeAlias
 
 import autograd
 import autograd.numpy as anp
@@ -41,6 +41,7 @@ from liftflow.typing import (
     Jacobian,
     Lifted,
     LiftedTangent,
+    Numbers,
     OneTheta,
     Scalars,
     Tangent,
@@ -53,6 +54,9 @@ _NO_BATCH = (
     "{} must broadcast over leading axes, theta of shape [..., dim] to an array of shape "
     "[..., *{}]; write theta[..., i] for theta[i], axis=-1 for sums, and join a list by numpy.stack"
 )
+
+
+Pushed: TypeAlias = tuple[Numbers, Numbers]  # a value and its derivative along a vector
 
 
 @contextmanager
@@ -108,7 +112,7 @@ def _is_one_way(error: Exception) -> bool:
     return isinstance(error, NotImplementedError) and str(error).startswith("JVP of")
 
 
-def _know_both_ways(functions: Sequence[Callable[..., Any]]) -> None:
+def _know_both_ways(functions: Sequence[Callable[..., Numbers]]) -> None:
     """Tell autograd the forward mode of functions entry by entry: ∂fᵀ is ∂f, as it is diagonal."""
     for function in functions:
         if function not in primitive_jvps:
@@ -116,8 +120,10 @@ def _know_both_ways(functions: Sequence[Callable[..., Any]]) -> None:
             defjvp_argnums(function, partial(_transposed, pull))
 
 
-def _transposed(pull: Any, argnums: Any, g: Any, ans: Any, args: Any, kwargs: Any) -> Any:
-    return next(iter(pull(argnums, ans, args, kwargs)(g[0])))
+def _transposed(
+    pull: Callable[..., Numbers], argnums: object, g: Sequence[Numbers], *rest: object
+) -> Numbers:
+    return next(iter(pull(argnums, *rest)(g[0])))
 
 
 _know_both_ways(
@@ -125,14 +131,14 @@ _know_both_ways(
 )
 
 
-def make_jvp(function: Callable[[Any], Any]) -> Callable[[Any], Callable[[Any], tuple[Any, Any]]]:
+def make_jvp(function: Callable[[Numbers], Numbers]) -> Callable[[Numbers], Callable[..., Pushed]]:
     """Differentiate as ``autograd.make_jvp`` does, also what autograd knows in reverse mode alone.
 
     That is much of numpy.linalg, such as inv: there it is the linear map u ↦ ∂fᵀ u, transposed.
     """
 
-    def at(point: Any) -> Callable[[Any], tuple[Any, Any]]:
-        def along(vector: Any) -> tuple[Any, Any]:
+    def at(point: Numbers) -> Callable[..., Pushed]:
+        def along(vector: Numbers) -> Pushed:
             try:
                 value, pushed = autograd.make_jvp(function)(point)(vector)
             except NotImplementedError as error:

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
 
 import autograd.numpy as anp
 import numpy as np
@@ -19,6 +18,7 @@ from liftflow.typing import (
     FloatArray,
     Jacobian,
     Lifted,
+    Numbers,
     OneTheta,
     Rng,
     Scalars,
@@ -33,7 +33,7 @@ from liftflow.typing import (
     untraced,
 )
 
-Forward = Callable[[OneTheta, Any], Any]
+Forward = Callable[[OneTheta, Numbers], Numbers]
 
 _SPARE = 6  # given inputs that must not raise the rank of ∂φ
 _TIMES = 4  # as many inputs are drawn as have its rank already
@@ -52,7 +52,7 @@ class SampledMap(SmoothMap):
     def __init__(
         self,
         forward: Forward,
-        inputs: Sequence[Any],
+        inputs: Sequence[Numbers],
         dim: int,
         shape: tuple[int, ...],
         blocks: Sequence[tuple[int, ...]] = (),
@@ -194,9 +194,9 @@ class SampledForward(Architecture):
     @door
     def __init__(
         self,
-        forward: Callable[[Any, Any], Any],
+        forward: Callable[..., Numbers],
         dim: int,
-        inputs: Any,
+        inputs: Numbers,
         *,
         blocks: Mapping[str, tuple[int, ...]] | None = None,
         rng: Rng = 0,
@@ -238,7 +238,7 @@ class SampledForward(Architecture):
         first = jacobian[: fewer * len(jacobian) // len(self.inputs)]
         return scaled_rank(first) if len(first) else 0, scaled_rank(jacobian)
 
-    def _output_shape(self, theta: OneTheta, one: Any) -> tuple[int, ...]:
+    def _output_shape(self, theta: OneTheta, one: Numbers) -> tuple[int, ...]:
         what = "the forward pass"
         with followed_by_autograd(what):
             value = untraced(make_vjp(watched(lambda at: self.forward(at, one), what), theta)[1])
@@ -273,7 +273,7 @@ class SampledForward(Architecture):
         return f"SampledForward({name}, dim={self.dim}, {len(self.inputs)} inputs)"
 
 
-def _drawing(inputs: Any, rng: np.random.Generator) -> Callable[[], Any] | None:
+def _drawing(inputs: Numbers, rng: np.random.Generator) -> Callable[[], Numbers] | None:
     """Return what draws one input; None where all are given."""
     if isinstance(inputs, tuple) and all(isinstance(n, int) for n in inputs):
         shape = tuple(as_count(n, "a size of an input", 1) for n in inputs)
@@ -283,7 +283,7 @@ def _drawing(inputs: Any, rng: np.random.Generator) -> Callable[[], Any] | None:
     return None
 
 
-def _given(inputs: Any) -> Any:
+def _given(inputs: Numbers) -> Numbers:
     if not isinstance(inputs, Iterable) or isinstance(inputs, str | Mapping | set):
         raise InputError(
             f"inputs must be an array of inputs, the shape of one such as (3,), or a function that "
