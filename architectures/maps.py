@@ -509,7 +509,7 @@ def _joined(arrays: Sequence[Theta]) -> Theta:
         lead = np.broadcast_shapes(*leads)
         arrays = [gs.broadcast_to(array, (*lead, array.shape[-1])) for array in arrays]
     # What nobody differentiates need not pass through autograd, which takes longer than to join.
-    join = gs.concatenate if any(map(isbox, arrays)) else np.concatenate
+    join = anp.concatenate if any(map(isbox, arrays)) else np.concatenate
     return join(arrays, axis=-1)
 
 

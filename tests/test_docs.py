@@ -86,8 +86,9 @@ def test_the_start_page_prints_what_it_shows(tmp_path):
     assert printed == "".join(f"{block.strip()}\n" for block in shown)
 
 
-def test_the_training_page_prints_what_it_shows(tmp_path):
-    """And a transformer-like product is compared in at most twelve lines."""
+def test_the_training_page_prints_what_it_shows(tmp_path, monkeypatch):
+    """And a transformer-like product is compared in at most twelve lines, on either backend."""
+    monkeypatch.setenv("GEOMSTATS_BACKEND", "numpy")
     page = read("docs/training.md")
     code = blocks(page, "python")
     assert printed_by("\n".join(code), tmp_path) == "".join(blocks(page, "text"))
