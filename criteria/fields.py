@@ -198,6 +198,8 @@ class GradientFields:
 
     def brackets(self, forms: Sequence[Forms], point: FloatArray, count: int) -> FloatArray:
         """Evaluate nested brackets [X_k, […, [X_2, X_1]]], ``count`` of them, X_1 first."""
+        if len(forms) == 1:
+            return self.values(forms[0], point, count)
         terms = self._terms(forms, self.start(point, count), self._difference)
         self._last = forms, point, terms
         return self.finish(self._difference(*terms[1:]))
