@@ -1,12 +1,14 @@
 """Discovery of polynomial conservation laws of any architecture."""
 
+import html
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cached_property, partial, reduce
+from functools import partial, reduce
 from itertools import combinations_with_replacement
 from math import comb, lcm
 from operator import mul
+from typing import TYPE_CHECKING
 
 import autograd.numpy as anp
 import numpy as np
@@ -21,6 +23,7 @@ from liftflow.criteria.findings import Verdict, plain, rank_of
 from liftflow.criteria.vectors import unit_rows
 from liftflow.doors import door
 from liftflow.errors import InputError, ShapeError
+from liftflow.files import Stored
 from liftflow.typing import (
     FloatArray,
     IntArray,
@@ -42,6 +45,9 @@ _RESIDUAL = 1e-9
 _LEAST = 1e-5  # size of the terms of a derivative beside the gradient, or it is rounding
 _ROUNDS = 10  # of drawing points anew where all fields vanish
 _CHUNK = 10**7  # numbers in the Jacobians that are held at once
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 _LARGEST_DENOMINATOR = 64
 _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -67,7 +73,7 @@ class PolynomialLaw:
     labels: tuple[str, ...]
     formula: str = ""
 
-    @cached_property
+    @property
     def _groups(self) -> list[tuple[IntArray, FloatArray]]:
         """Monomials of each degree, and their coefficients."""
         return [
@@ -97,6 +103,10 @@ class PolynomialLaw:
                     result[..., number] += slope
         return result
 
+    def __repr__(self) -> str:
+        """Say in one line what it is."""
+        return f"PolynomialLaw({self})"
+
     def __str__(self) -> str:
         """Write the polynomial down."""
         return self.formula or _sum((self._write(m), c) for m, c in self.terms)
@@ -122,7 +132,7 @@ def _sum(terms: Iterable[tuple[str, Fraction]]) -> str:
 
 
 @dataclass(frozen=True)
-class DiscoveredLaws:
+class DiscoveredLaws(Stored):
     """All polynomial conservation laws up to a degree: a basis of them, as simple as found.
 
     Attributes
@@ -154,7 +164,9 @@ class DiscoveredLaws:
     residual: float
     reason: str
 
-    @cached_property
+    _parts = (PolynomialLaw, Verdict, Fraction)
+
+    @property
     def independent(self) -> tuple[PolynomialLaw, ...]:
         """As many of the laws as are functionally independent, the simplest ones."""
         chosen: list[PolynomialLaw] = []
@@ -174,6 +186,25 @@ class DiscoveredLaws:
     def __iter__(self) -> Iterator[PolynomialLaw]:
         """Go through the laws."""
         return iter(self.laws)
+
+    def __repr__(self) -> str:
+        """Say in one line what was found."""
+        return (
+            f"DiscoveredLaws({self.verdict}: {len(self)} up to degree {self.degree}, "
+            f"{self.n_independent} of them independent)"
+        )
+
+    def plot(self) -> "Figure":
+        """Draw the coefficients: a row for each law, a column for each monomial."""
+        from liftflow.drawing import draw_coefficients
+
+        terms = [{law._write(m): float(c) for m, c in law.terms} for law in self.laws]
+        return draw_coefficients(terms, self.reason)
+
+    def _repr_html_(self) -> str:
+        """Render the laws for a notebook."""
+        rows = "".join(f"<li>{html.escape(str(law))}</li>" for law in self.laws)
+        return f"<p>{html.escape(self.reason)}</p><ol>{rows}</ol>"
 
     def __str__(self) -> str:
         """Write all laws down, one per line."""
