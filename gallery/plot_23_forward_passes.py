@@ -123,7 +123,9 @@ clause = {"color": CONTROL, "markersize": 9, "label": "control: a clause that fa
 axes.plot(SIGMOIDS.blocks["R"][1], len(PASSES), "X", **clause)
 axes.set_yticks(range(len(cases)), [case.name for case in cases], fontsize=9)
 axes.invert_yaxis()
-axes.set(xlabel="independent conservation laws", title="Every count is the expected one")
+n_right = sum(counted[case.name].value == case.laws for case in cases)
+axes.set(xlabel="independent conservation laws")
+axes.set_title(f"{n_right} of {len(cases)} counts as expected")
 axes.set_xlim(0, 17)
 axes.legend(loc="lower right", bbox_to_anchor=(1.0, 0.04))
 plt.show()
@@ -132,11 +134,35 @@ plt.show()
 # The claim, checked
 # ------------------
 
-for case in cases:
-    found, laws = counted[case.name], written[case.name]
-    assert found.verdict == "holds" and found.value == case.laws, f"{case.name}: {found}"
-    assert laws.verdict == "holds" and laws.n_independent == case.laws, f"{case.name}: {laws}"
 slowest = max(seconds, key=seconds.get)
 print(f"{len(cases)} networks; the slowest, {slowest}, took {seconds[slowest]:.1f} s")
+clear = all(counted[case.name].verdict == "holds" for case in cases)
+all_written = [case.laws == written[case.name].n_independent for case in cases]
+assert clear and n_right == len(cases), f"{n_right} of {len(cases)} counts are as expected"
+assert all(all_written), "some laws are not written down"
 assert softmax_drift < 1e-12, "a sum of the router is no law of softmax gates"
+assert counted[SIGMOIDS.name].value != counted["mixture of experts, GELU"].value, (
+    "one count for all"
+)
+assert counted["tied embedding"].value < counted["embedding not tied"].value, "tying costs no law"
 assert sigmoid_drift > 0.1, "the control has the law, too"
+CLAIMS = [
+    {
+        "claim": "The laws of thirty modern forward passes are counted from these alone.",
+        "whose": "ours",
+        "assert": "{} of {} counts are as expected",
+        "control": "one count for all",
+    },
+    {
+        "claim": "Each of these laws is found as a formula in the named blocks.",
+        "whose": "ours",
+        "assert": "some laws are not written down",
+        "control": "tying costs no law",
+    },
+    {
+        "claim": "Softmax gates keep the sums over the rows of the router; normalised sigmoids do not.",
+        "whose": "Tran2026, ours",
+        "assert": "a sum of the router is no law of softmax gates",
+        "control": "the control has the law, too",
+    },
+]
