@@ -227,6 +227,7 @@ sphinx_gallery_conf = {
     "gallery_dirs": "gallery",
     "image_scrapers": ("gif_scraper.gif_scraper", "matplotlib"),
     "filename_pattern": r"plot_",
+    "ignore_pattern": r"(__init__|passes)\.py",
     "abort_on_example_error": True,
     "remove_config_comments": True,
     "show_memory": False,
