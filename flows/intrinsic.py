@@ -97,7 +97,11 @@ class _BasisState(TrainingState):
         return self.chart.coordinates(self.theta)
 
     def _recover(self, coordinates: FloatArray) -> FloatArray:
-        if np.array_equal(coordinates, self.known):  # the last stage of a step is its end
+        # The last stage of a step is its end; of many coordinates, some tell most ends apart.
+        some = slice(None, None, 1 + coordinates.size // 1000)
+        if np.array_equal(coordinates[some], self.known[some]) and np.array_equal(
+            coordinates, self.known
+        ):
             return self.theta
         theta = self.chart.recover(coordinates, self.laws, near=self.theta)
         return self.chart.follow(theta, self.settled)
@@ -107,7 +111,8 @@ class _BasisState(TrainingState):
 
     def velocity(self, coordinates: FloatArray) -> FloatArray:
         self._move(coordinates)
-        return -self.chart.push_forward(self.theta, self.gradient(self.theta))
+        velocity = self.chart.push_forward(self.theta, self.gradient(self.theta))
+        return np.negative(velocity, out=velocity)
 
     def read(self, coordinates: FloatArray) -> State:
         theta = self._recover(coordinates)
