@@ -239,7 +239,8 @@ class ChannelGraph(Incidence, Guarded):
 
     def rescaling(self, theta: FloatArray, laws: FloatArray, *, warm: bool = False) -> FloatArray:
         """Find the τ that takes θ to these laws, unchecked."""
-        return self.laplacian.rescaling(theta**2, laws, warm=warm) / 2
+        logs: FloatArray = self.laplacian.rescaling(theta**2, laws, warm=warm) / 2
+        return logs
 
     def project_to_laws(self, theta: Theta, laws: Laws, *, warm: bool = False) -> FloatArray:
         """Slide θ along its orbit to the one point where the laws have these values.

@@ -308,9 +308,9 @@ class Laplacian(Guarded, ABC):
             return self.rescaling(weights, laws)
         return start + self._descended(seen, at, laws)
 
-    def _descended(self, seen: Any, at: Any, laws: FloatArray) -> FloatArray:
+    def _descended(self, seen: Any, at: Any, laws: FloatArray) -> OnHidden:
         """Newton's method from t = 0, where weights are ``at``."""
-        logs = np.zeros(self.n_channels)
+        logs: OnHidden = np.zeros(self.n_channels)
         for _ in range(_MAX_STEPS):
             with np.errstate(divide="ignore", invalid="ignore"):
                 size = float(np.max(np.abs(at.gradient) / at.diagonal, initial=0.0))

@@ -72,6 +72,7 @@ class Spare:
         self._lock = Lock()
 
     def __reduce__(self) -> tuple[type["Spare"], tuple[()]]:
+        """Pickle and copy as an empty one."""
         return Spare, ()
 
     def empty(self, size: int) -> FloatArray:

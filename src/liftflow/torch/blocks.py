@@ -409,7 +409,7 @@ class BlockLaplacian(GroundedLaplacian):
         """
         layers = self._layers
         try:
-            factor = scipy.linalg.cho_factor(at.weights.between_layers)
+            factor = scipy.linalg.cho_factor(cast(_BlockWeights, at.weights).between_layers)
         except np.linalg.LinAlgError:
             return None
 

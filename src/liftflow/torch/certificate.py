@@ -179,7 +179,7 @@ def _breaking(
     """Name the layer whose channels change the outputs most when they alone rescale."""
     layers = [str(m[0]) if isinstance(m, tuple) else str(m) for m in graph.members]
     changes = {
-        layer: _change(bench, graph, inert, data, theta, logs * (np.array(layers) == layer))
+        layer: _change(bench, graph, inert, data, logs * (np.array(layers) == layer))
         for layer in dict.fromkeys(layers)
     }
     return max(changes, key=changes.__getitem__)
