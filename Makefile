@@ -6,10 +6,11 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 TORCH  := .venv-torch
 export MPLBACKEND ?= Agg
 
-# Two pytest workers with one BLAS thread each are quicker than two that fight for the cores.
-PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+# Two pytest workers with one BLAS thread each are quicker than two that fight for the cores; the
+# one that is done first takes over from the other.
+PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --durations 20
 
-.PHONY: help setup demo gallery docs browser bench test setup-torch test-torch lint wheel lock clean
+.PHONY: help setup demo gallery docs browser bench test test-all setup-torch test-torch lint wheel lock clean
 help:  ## this list
 	@echo "Each sets up what it needs in $(VENV); another Python: make PYTHON=python3.12 demo"
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile
@@ -40,8 +41,12 @@ gallery: $(VENV)/.run  ## run all gallery scripts; their figures and a contact s
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/liftflow gallery --all --jobs 2 --out gallery/_build
 
 test: $(VENV)/.dev  ## tests and doctests, then the contracts and geomstats's cases under numpy; ARGS="-k path" goes to the first
-	GEOMSTATS_BACKEND=autograd $(PYTEST) $(ARGS)
-	GEOMSTATS_BACKEND=numpy $(PYTEST) tests/contracts tests/geomstats_cases
+	GEOMSTATS_BACKEND=autograd $(PYTEST) -m "not slow" $(ARGS)
+	GEOMSTATS_BACKEND=numpy $(PYTEST) -m "not slow" tests/contracts tests/geomstats_cases
+
+test-all: $(VENV)/.dev  ## the tests marked as slow, then make test
+	GEOMSTATS_BACKEND=autograd $(PYTEST) -m slow $(ARGS)
+	$(MAKE) test
 
 # PyTorch has an environment of its own: several GB, and a sympy that the developers' mpmath is too new for.
 $(TORCH)/.ready: constraints.txt constraints-torch.txt pyproject.toml setup.py | $(BIN)/python

@@ -16,6 +16,11 @@ if find_spec("torch") is None:  # an extra; make test-torch has it
 collect_ignore_glob = ["src/liftflow/gallery/plot_*.py"]  # tests/test_gallery.py runs them
 
 
+def pytest_collection_modifyitems(items):
+    """Begin with the slow tests, so that none is left to one worker alone at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 def pytest_configure(config):
     """Read ``pytest manifolds/sphere.py`` as ``pytest src/liftflow/manifolds/sphere.py``."""
     for number, arg in enumerate(config.args):

@@ -1,6 +1,6 @@
 """Figures of curves over time, in colours that everyone can tell apart."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from liftflow import figures
-from liftflow.typing import OnTimes
+from liftflow.typing import FloatArray, OnTimes
 
 _TINY = 1e-18  # exact zeros stay on a logarithmic axis
 
@@ -16,6 +16,7 @@ PARAMETER = (figures.PARAMETER, "-")
 INTRINSIC = (figures.INTRINSIC, "--")
 DEVIATION = (figures.INTRINSIC, "-")
 CONTROL = (figures.CONTROL, ":")
+STEPS = (figures.PURPLE, "-.")
 GAP = "‖φ(θ(t)) − z(t)‖ / ‖φ(θ(t))‖"
 
 
@@ -39,8 +40,10 @@ class Curve:
     label: str = ""
 
 
-def draw(panels: Sequence[tuple[str, str, Sequence[Curve]]], size: tuple[float, float]) -> Figure:
-    """Draw curves on logarithmic axes, side by side.
+def draw(
+    panels: Sequence[tuple[str, str, Sequence[Curve]]], size: tuple[float, float], about: str = ""
+) -> Figure:
+    """Draw curves on logarithmic axes, side by side, in the style of our figures.
 
     Parameters
     ----------
@@ -48,16 +51,68 @@ def draw(panels: Sequence[tuple[str, str, Sequence[Curve]]], size: tuple[float, 
         Title, label of the values, and the curves.
     size : tuple of float
         Of the figure, in inches.
+    about : str
+        What the figure is of: family, data and seed.
     """
-    figure, every = plt.subplots(1, len(panels), figsize=size, layout="constrained", squeeze=False)
-    for axes, (title, label, curves) in zip(every[0], panels, strict=True):
-        for curve in curves:
-            values = np.maximum(curve.values, _TINY)
-            colour, style = curve.role
-            axes.plot(curve.t[: len(values)], values, style, color=colour, label=curve.label)
-        axes.set(yscale="log", xlabel="time t", ylabel=label)
-        axes.set_title(title, loc="left", fontsize="medium")
-        axes.grid(alpha=0.3)
-        if any(curve.label for curve in curves):
-            axes.legend(frameon=False)
-    return figure
+    with plt.style.context(figures.style()):
+        figure, every = plt.subplots(1, len(panels), figsize=size, squeeze=False)
+        for axes, (title, label, curves) in zip(every[0], panels, strict=True):
+            for curve in curves:
+                values = np.maximum(curve.values, _TINY)
+                colour, style = curve.role
+                axes.plot(curve.t[: len(values)], values, style, color=colour, label=curve.label)
+            axes.set(yscale="log", xlabel="time t", ylabel=label)
+            axes.set_title(title)
+            axes.grid(visible=True)
+            figures.plain_ticks(axes)
+            if any(curve.label for curve in curves):
+                axes.legend()
+        if about:
+            figure.suptitle(about, x=0.01, ha="left", fontsize="small")
+    return figures.shown_once(figure)
+
+
+_MOST = 12  # lines that can still be told apart
+
+
+def draw_run(
+    run: Mapping[str, FloatArray],
+    role: tuple[str, str],
+    message: str,
+    laws: tuple[FloatArray, FloatArray | None] | None = None,
+) -> Figure:
+    """Draw the loss and the speed of a run, and what moves most of its state or of its laws.
+
+    Parameters
+    ----------
+    run : mapping of str to array
+        ``t``, ``loss`` and the state at these times, by the name of its variable.
+    laws : tuple of array, shape=[n_times, n_laws]
+        Measured and, where they are predicted, drawn over them.
+    """
+    (t, loss), (name, *_) = (run["t"], run["loss"]), [key for key in run if key not in "t loss"]
+    states = run[name].reshape(len(t), -1)
+    steps = np.linalg.norm(np.diff(states, axis=0), axis=1) / np.diff(t)
+    values, predicted = (states, None) if laws is None else laws
+    most = np.argsort(-np.ptp(values, axis=0), kind="stable")[:_MOST] if len(t) else np.arange(0)
+    with plt.style.context(figures.style()):
+        figure, axes = plt.subplots(1, 3, figsize=(12, 3.8))
+        axes[0].semilogy(t, loss, color=role[0])
+        axes[1].semilogy((t[1:] + t[:-1]) / 2, steps, color=role[0])
+        lines = axes[2].plot(t, values[:, most], color=role[0], alpha=0.6, linewidth=1)
+        if predicted is not None and lines:
+            lines[0].set_label("measured")
+            axes[2].plot(t, predicted[:, most], "--", color=INTRINSIC[0])[0].set_label("predicted")
+            axes[2].legend()
+        lost = f": {loss[0]:.3g} → {loss[-1]:.3g}" if len(t) else ""
+        axes[0].set(title=f"Loss{lost}", ylabel="loss")
+        axes[1].set(title=f"Speed of {name}", ylabel=f"‖{name}'‖")
+        of = f"{len(most)} of {values.shape[1]:,}"
+        what, label = (f"Entries of {name}", f"{name}ᵢ") if laws is None else ("Laws", "h(θ(t))")
+        axes[2].set(title=f"{what} that move most, {of}", ylabel=label)
+        for panel in axes[:2]:
+            figures.plain_ticks(panel)
+        for panel in axes:
+            panel.set_xlabel("time t")
+        figure.suptitle(message, x=0.01, ha="left", fontsize="small")
+    return figures.shown_once(figure)

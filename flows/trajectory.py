@@ -1,15 +1,18 @@
 """What a flow leaves behind."""
 
+import html
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
+from rich.table import Table
 
+from liftflow.architectures import Architecture
 from liftflow.doors import door
-from liftflow.errors import DataError
-from liftflow.files import as_path, read_arrays, write_arrays
-from liftflow.typing import FloatArray, OnTimes
+from liftflow.errors import DataError, InputError, ShapeError
+from liftflow.files import as_html, as_path, read_arrays, write_arrays
+from liftflow.typing import FloatArray, IntArray, OnTimes, as_instance, as_own
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -52,6 +55,10 @@ class Origin:
     max_step: float
     first_step: float
 
+    def __repr__(self) -> str:
+        """Say in one line which run it is."""
+        return f"Origin(t = {self.t:.3g}, loss {self.loss:.3g}, {self.method})"
+
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
@@ -85,6 +92,10 @@ class Checkpoint:
     memory: Memory
     origin: Origin
 
+    def __repr__(self) -> str:
+        """Say in one line where the flow stood."""
+        return f"Checkpoint(t = {self.t:.3g}, after {self.n_steps:,} steps)"
+
 
 @dataclass(frozen=True, eq=False)
 class Trajectory:
@@ -115,6 +126,8 @@ class Trajectory:
         What it takes to continue the flow, by ``integrate(..., resume=trajectory)``.
     interrupted : bool
         Whether Ctrl-C ended the flow, or kept it from starting.
+    prediction : array, shape=[n_times, n_laws]
+        See ``predicted_laws``; empty where there are none.
     """
 
     _usual_fix: ClassVar[str] = "read one with Trajectory.load(path)"
@@ -131,18 +144,109 @@ class Trajectory:
     chart_times: FloatArray = field(default_factory=lambda: np.empty(0))
     checkpoint: Checkpoint | None = None
     interrupted: bool = False
+    prediction: FloatArray = field(default_factory=lambda: np.empty((0, 0)))
+
+    @classmethod
+    @door
+    def from_arrays(cls, t: OnTimes, theta: FloatArray, loss: OnTimes | None = None) -> Self:
+        """Make a trajectory of what another program logged.
+
+        Parameters
+        ----------
+        t : OnTimes
+            Times, which do not fall: for steps of training, the sums of their sizes.
+        theta : array, shape=[n_times, dim]
+            Parameters; the first one is θ₀.
+        loss : OnTimes, optional
+            NaN where it is not known.
+
+        Raises
+        ------
+        InputError
+            Arrays that do not fit together, or times that fall.
+        """
+        times, points = as_own(t, "t", (None,)), as_own(theta, "theta", (None, None))
+        if len(times) != len(points) or not len(times):
+            raise ShapeError(
+                f"t and theta must have one row per time, got {len(times)} and {len(points)}"
+            )
+        if np.any(np.diff(times) < 0):
+            raise InputError("t must hold times that do not fall")
+        losses = np.full(len(times), np.nan)
+        if loss is not None:
+            losses = as_own(loss, "loss", times.shape)
+        return cls(times, points, points, losses, True, "given", 0, 1, 0.0)
+
+    @property
+    def predicted_laws(self) -> FloatArray | None:
+        """Laws h(θ) at the times kept, as the steps predict them without looking at θ.
+
+        Returns
+        -------
+        laws : array, shape=[n_times, n_laws], or None
+            Exact for runs of :class:`~liftflow.flows.GradientDescent`. None where no prediction is
+            offered: for flows, whose laws stay or decay; for Adam, whose steps are no multiples of
+            gradients; where some law is no quadratic form; and for what :meth:`from_arrays` made.
+        """
+        return self.prediction if len(self.prediction) else None
 
     @door
     def head(self, count: int) -> Self:
         """Return the first ``count`` times of the trajectory."""
-        arrays = {name: getattr(self, name)[:count] for name in ("t", "y", "theta", "loss")}
-        return replace(self, **arrays)
+        return self.rows(np.arange(len(self.t))[:count])
 
-    def plot(self) -> "Figure":
-        """Draw the loss over time."""
-        from liftflow.flows.plotting import PARAMETER, Curve, draw
+    @door
+    def rows(self, numbers: IntArray) -> Self:
+        """Return the trajectory at some of its times.
 
-        return draw([(self.message, "loss", [Curve(self.t, self.loss, PARAMETER)])], (5, 3.5))
+        Parameters
+        ----------
+        numbers : array-like, shape=[n_rows]
+            Their numbers, from 0.
+        """
+        numbers = np.asarray(numbers, dtype=np.intp)
+        names = ["t", "y", "theta", "loss"] + ["prediction"] * (len(self.prediction) > 0)
+        return replace(self, **{name: getattr(self, name)[numbers] for name in names})
+
+    def __repr__(self) -> str:
+        """Say in one line how far the flow came, and what became of the loss."""
+        if not len(self.t):
+            return f"Trajectory(no times: {self.message})"
+        return (
+            f"Trajectory({len(self.t)} times up to t = {self.t[-1]:.3g}, "
+            f"loss {self.loss[0]:.3g} → {self.loss[-1]:.3g}: {self.message})"
+        )
+
+    def _repr_html_(self) -> str:
+        """Render the main figures for a notebook."""
+        table = Table(title=html.escape(self.message), title_justify="left")
+        for head in ("times", "t", "loss", "evaluations", "charts", "seconds"):
+            table.add_column(head, justify="right")
+        ends = [f"{v[0]:.4g} → {v[-1]:.4g}" if len(v) else "" for v in (self.t, self.loss)]
+        counts = [f"{self.n_evaluations:,}", str(self.n_charts), f"{self.seconds:.3g}"]
+        table.add_row(str(len(self.t)), *ends, *counts)
+        return as_html(table)
+
+    def plot(self, architecture: Architecture | None = None) -> "Figure":
+        """Draw the loss, the speed, and the entries of the state that move most.
+
+        Parameters
+        ----------
+        architecture : Architecture, optional
+            Whose laws are drawn in place of the entries, those that are predicted over them.
+        """
+        from liftflow.flows import plotting
+
+        mine = np.array_equal(self.y, self.theta)  # else a flow of z
+        role, name = (plotting.PARAMETER, "θ") if mine else (plotting.INTRINSIC, "z")
+        laws = None
+        if architecture is not None:
+            as_instance(architecture, Architecture, "architecture")
+            measured = np.asarray(architecture.conservation_laws(self.theta))
+            laws = measured, self.predicted_laws
+        return plotting.draw_run(
+            {"t": self.t, "loss": self.loss, name: self.y}, role, self.message, laws
+        )
 
     @door
     def save(self, path: str | Path) -> None:
@@ -176,9 +280,10 @@ class Trajectory:
         DataError
             The file is not there, is damaged, was changed since, or holds something else.
         """
+        path = as_path(path)
         parts: dict[str, dict[str, Any]] = {"checkpoint": {}, "memory": {}, "origin": {}, "": {}}
         try:
-            for name, value in read_arrays(as_path(path), "trajectory").items():
+            for name, value in read_arrays(path, "trajectory").items():
                 kind, dot, own = name.partition(".")
                 parts[kind if dot else ""][own or name] = value
             whole, values = None, parts.pop("")
@@ -186,6 +291,13 @@ class Trajectory:
                 parts["checkpoint"]["origin"] = _exactly(Origin, parts["origin"])
                 whole = _exactly(Checkpoint, parts["checkpoint"] | {"memory": parts["memory"]})
             return _exactly(cls, values | {"checkpoint": whole})
+        except DataError as error:
+            if "it is liftflow comparison" not in str(error):
+                raise
+            raise DataError(
+                f"{path} holds no trajectory but a comparison; Comparison.load({str(path)!r}) "
+                "reads it, with .parameter, .intrinsic and .control"
+            ) from error
         except KeyError as error:
             raise DataError(f"{path} holds no trajectory: not as one are {error}") from error
 
