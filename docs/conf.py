@@ -1,6 +1,6 @@
 """Sphinx reads this. Nothing is fetched from the network, neither now nor by a reader's browser."""
 
-import importlib
+import importlib.util
 import inspect
 import os
 import re
@@ -16,10 +16,16 @@ from numpydoc.xref import DEFAULT_LINKS
 from pybtex.plugin import register_plugin
 from pybtex.style.formatting.plain import Style as PlainStyle
 from pybtex.style.labels import BaseLabelStyle
+from sphinx.ext.autodoc.mock import _MockObject, mock
 from typing_extensions import TypeAliasType
 
 import liftflow
 import liftflow.typing as shapes
+
+if importlib.util.find_spec("torch") is None:  # an extra: its names are enough for these pages
+    _MockObject.__or__ = _MockObject.__ror__ = lambda own, other: own
+    with mock(["torch"]):
+        importlib.import_module("liftflow.torch")
 
 ROOT = Path(__file__).parents[1]
 

@@ -160,7 +160,7 @@ CLAIMS = [
         "control": "tying costs no law",
     },
     {
-        "claim": "Softmax gates keep the sums over the rows of the router; normalised sigmoids do not.",
+        "claim": "Softmax gates keep sums over rows of the router; normalised sigmoids do not.",
         "whose": "Tran2026, ours",
         "assert": "a sum of the router is no law of softmax gates",
         "control": "the control has the law, too",
