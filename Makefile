@@ -44,9 +44,9 @@ test: $(VENV)/.dev  ## tests and doctests, then the contracts and geomstats's ca
 	GEOMSTATS_BACKEND=autograd $(PYTEST) -m "not slow" $(ARGS)
 	GEOMSTATS_BACKEND=numpy $(PYTEST) -m "not slow" tests/contracts tests/geomstats_cases
 
-test-all: $(VENV)/.dev  ## the same, and the tests marked as slow, which come first
-	GEOMSTATS_BACKEND=autograd $(PYTEST) $(ARGS)
-	GEOMSTATS_BACKEND=numpy $(PYTEST) tests/contracts tests/geomstats_cases
+test-all: $(VENV)/.dev  ## the tests marked as slow, then make test
+	GEOMSTATS_BACKEND=autograd $(PYTEST) -m slow $(ARGS)
+	$(MAKE) test
 
 # PyTorch has an environment of its own: several GB, and a sympy that the developers' mpmath is too new for.
 $(TORCH)/.ready: constraints.txt constraints-torch.txt pyproject.toml setup.py | $(BIN)/python

@@ -7,16 +7,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import typer
 from rich.console import Console
 from rich.text import Text
 
 import liftflow
-from liftflow.cli.families import FAMILIES, TASKS, Options, build
+from liftflow.cli.families import FAMILIES, TASKS, Options, build, read_numbers
 from liftflow.errors import OutputError
 
 if TYPE_CHECKING:
-    from liftflow.flows import Comparison
+    from liftflow.flows import Comparison, TrainingRule
 
 console = Console()
 _FILES = ("trajectories.npz", "summary.json", "comparison.png")
@@ -121,6 +122,15 @@ def compare(
     control: Annotated[
         bool, typer.Option("--control", help="Add the negative control, with other laws.")
     ] = False,
+    learning_rates: Annotated[
+        str | None,
+        typer.Option(
+            help="Learning rates: one for all, or one per block of θ joined by commas; linear "
+            "families then start where θ₀/√η is relaxed balanced.",
+            show_default="1",
+        ),
+    ] = None,
+    weight_decay: Annotated[float, typer.Option(help="Weight decay λ.")] = 0.0,
     out: Annotated[
         Path | None, typer.Option(help="Folder for the figure, trajectories and summary.")
     ] = None,
@@ -142,6 +152,11 @@ def compare(
             typer.echo(line)
 
     start, objective = build(family, options, say)
+    rule = _rule(learning_rates, weight_decay)
+    if rule is not None and not isinstance(start.architecture, liftflow.ReLUNetwork):
+        # What is to be relaxed balanced is θ₀/√η.
+        units = np.sqrt(rule.rates(start.architecture))
+        start = liftflow.InvariantSet(start.architecture, units * start.theta0)
     comparison = liftflow.compare(
         start,
         objective,
@@ -153,6 +168,7 @@ def compare(
         control=control,
         progress=progress and console.is_terminal,
         checkpoints=None if checkpoints is None else _folder(checkpoints),
+        rule=rule,
     )
     try:
         if folder is not None:
@@ -165,6 +181,14 @@ def compare(
         _print(Text(written), soft_wrap=True)
     if not comparison.success:
         raise typer.Exit(130 if comparison.interrupted else 1)
+
+
+def _rule(rates: str | None, decay: float) -> "TrainingRule | None":
+    """Make the rule that was asked for, if any."""
+    numbers = None if rates is None else read_numbers(rates, ",", "learning rates", float)
+    if numbers is None and decay == 0.0:
+        return None
+    return liftflow.TrainingRule(numbers[0] if numbers and len(numbers) == 1 else numbers, decay)
 
 
 def _print(what: Any, **style: Any) -> None:

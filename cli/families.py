@@ -60,7 +60,8 @@ Problem = tuple["Architecture", "FloatArray", "Loss", str]
 """Of an architecture, θ₀, a loss, and what its data are in one line."""
 
 
-def _numbers(text: str, separator: str, name: str, kind: Callable[[str], Any]) -> list[Any]:
+def read_numbers(text: str, separator: str, name: str, kind: Callable[[str], Any]) -> list[Any]:
+    """Read numbers that are joined by a separator, or raise a ``DataError`` that has the name."""
     try:
         return [kind(part) for part in text.split(separator)]
     except ValueError:
@@ -75,7 +76,7 @@ def balanced(network: Any, lams: str, seed: int) -> OneTheta:
     network : Architecture
         Of a family that has such points.
     """
-    numbers = _numbers(lams, ",", "λ", float)
+    numbers = read_numbers(lams, ",", "λ", float)
     return network.balanced_point(numbers[0] if len(numbers) == 1 else numbers, seed)
 
 
@@ -262,7 +263,7 @@ class Family:
     def read(self, text: str | None, default: str) -> list[int]:
         """Read sizes, positive numbers joined by dashes; None stands for the default."""
         text = default if text is None else text
-        sizes = _numbers(text, "-", "widths", int)
+        sizes = read_numbers(text, "-", "widths", int)
         if self.form and len(sizes) != self.form.count("-") + 1:
             raise DataError(
                 f"widths must be {self.form}, like {default}, got {text!r}{self.instead}"

@@ -2,8 +2,8 @@
 
 import os
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,16 +16,18 @@ from scipy.integrate import OdeSolver
 
 from liftflow.architectures import Architecture
 from liftflow.doors import door
-from liftflow.errors import InputError, OutputError
+from liftflow.errors import InputError, OutputError, ShapeError
 from liftflow.files import as_path, make_folder
+from liftflow.flows.drift import law_drift
 from liftflow.flows.integrate import integrate, origin
 from liftflow.flows.intrinsic import IntrinsicFlow
 from liftflow.flows.parameter import ParameterFlow
 from liftflow.flows.resume import same_numbers
+from liftflow.flows.rules import TrainingRule
 from liftflow.flows.settings import Settings
 from liftflow.flows.state import FlowState
 from liftflow.flows.trajectory import Trajectory
-from liftflow.linalg import units
+from liftflow.linalg import lengths, units
 from liftflow.losses import Loss
 from liftflow.manifolds import InvariantSet
 from liftflow.metrics import Cometric
@@ -35,7 +37,10 @@ from liftflow.version import __version__
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_SAME = 1e-6  # distance of two starts, relative to θ₀, that single precision leaves
 _CONTROL_SEED = 20_260_807
+_ELSEWHERE, _NO_RATES, _FROZEN = "laws of another θ₀", "rates ignored", "laws frozen"
+_FILES = {_NO_RATES: "control-rates", _FROZEN: "control-laws"}
 _LABELS = {
     "n_hidden": "hidden nodes |H|",
     "n_channels": "channels C",
@@ -58,6 +63,15 @@ class Comparison:
         The negative control: the flow from the same z by the metric of other laws.
     control_deviation_over_time : OnTimes, optional
         Its relative deviation from the parameter flow.
+    steps : Trajectory or None
+        A run of training by steps, at those of its times that the parameter flow was kept at.
+    rule : TrainingRule or None
+        The rule of all flows. The control then has the metric without its learning rates, or that
+        of the laws at θ₀, which do not decay.
+    control_name : str
+        Says which.
+    further_controls : dict of str to tuple
+        Another control and its deviation, by its name, where the rule has rates and decay.
     """
 
     architecture: Architecture
@@ -69,6 +83,10 @@ class Comparison:
     deviation: OnTimes
     control: Trajectory | None
     control_deviation_over_time: OnTimes | None
+    steps: Trajectory | None = None
+    rule: TrainingRule | None = None
+    control_name: str = _ELSEWHERE
+    further_controls: Mapping[str, tuple[Trajectory, OnTimes]] = field(default_factory=dict)
 
     @property
     def max_deviation(self) -> float:
@@ -77,8 +95,29 @@ class Comparison:
 
     @property
     def control_deviation(self) -> float | None:
-        """Largest relative deviation of the negative control, where there is one."""
-        over_time = self.control_deviation_over_time
+        """Largest relative deviation of the negative control, the least of several."""
+        return min((_largest(gap) for _, gap in self._controls.values()), default=None)
+
+    @property
+    def _controls(self) -> dict[str, tuple[Trajectory, OnTimes]]:
+        first, over_time = self.control, self.control_deviation_over_time
+        if first is None or over_time is None:
+            return {}
+        return {self.control_name: (first, over_time), **self.further_controls}
+
+    @property
+    def steps_deviation_over_time(self) -> OnTimes | None:
+        """Relative deviation of the steps from the parameter flow, at the times of ``steps``."""
+        if self.steps is None:
+            return None
+        flow = self.parameter.theta[np.searchsorted(self.parameter.t, self.steps.t)]
+        gap = self.architecture.lifted_distance(self.steps.theta, flow)
+        return gap / self.architecture.lifted_norm(flow)
+
+    @property
+    def steps_deviation(self) -> float | None:
+        """Largest relative deviation of the steps, where there are any."""
+        over_time = self.steps_deviation_over_time
         return None if over_time is None else _largest(over_time)
 
     @property
@@ -93,13 +132,12 @@ class Comparison:
 
     @property
     def _flows(self) -> list[Trajectory]:
-        flows = (self.parameter, self.intrinsic, self.control)
-        return [flow for flow in flows if flow is not None]
+        return [self.parameter, self.intrinsic, *(flow for flow, _ in self._controls.values())]
 
     @door
     def law_drift_over_time(self, trajectory: Trajectory) -> OnTimes:
         """Drift of the conservation laws along a trajectory, as :func:`law_drift` measures it."""
-        return law_drift(self.architecture, trajectory)
+        return law_drift(self.architecture, trajectory, self.rule)
 
     @property
     def law_drift(self) -> float:
@@ -119,6 +157,10 @@ class Comparison:
             "max_deviation": self.max_deviation,
             "control_deviation": self.control_deviation,
         }
+        if self.rule is not None:
+            result |= {"rule": str(self.rule)} | {
+                f"deviation, {name}": _largest(gap) for name, (_, gap) in self._controls.items()
+            }
         for name, flow in flows.items():
             scores = self.loss.scores(flow.theta[-1], self.architecture)
             result |= {
@@ -131,6 +173,9 @@ class Comparison:
                 f"success_{name}": flow.success,
                 f"message_{name}": flow.message,
             }
+        if self.steps is not None:
+            result["steps_deviation"] = self.steps_deviation
+            result["law_drift_steps"] = float(self.law_drift_over_time(self.steps).max())
         return result | {"t_end": float(self.parameter.t[-1]), "n_charts": self.intrinsic.n_charts}
 
     def table(self) -> Table:
@@ -153,14 +198,19 @@ class Comparison:
             if any(value is not None for value in pair):
                 table.add_row(label, *map(_show, pair))
         table.add_section()
-        facts = {
+        facts: dict[str, Any] = {
             "parameters D": self.architecture.dim,
             "dim of the invariant set": self.manifold_dim,
             **{_LABELS.get(k, k): v for k, v in self.architecture.describe().items()},
             "charts": self.intrinsic.n_charts,
             "largest relative deviation": self.max_deviation,
             "deviation of the control": self.control_deviation,
+            "deviation of the steps": summary.get("steps_deviation"),
+            "law drift of the steps": summary.get("law_drift_steps"),
         }
+        if self.rule is not None:
+            controls = {f"control: {k}": _largest(gap) for k, (_, gap) in self._controls.items()}
+            facts |= {"training rule": self.rule, **controls}
         for label, value in facts.items():
             if value is not None:
                 table.add_row(label, "", _show(value))
@@ -192,12 +242,17 @@ class Comparison:
             plotting.Curve(own.t[1:], self.law_drift_over_time(own)[1:], role, name)
             for own, role, name in flows
         ]
-        t, over_time = self.parameter.t[1:], self.control_deviation_over_time
+        t = self.parameter.t[1:]
         apart = [plotting.Curve(t, self.deviation[1:], plotting.DEVIATION, "intrinsic flow")]
-        if self.control is not None and over_time is not None:
-            role, name = plotting.CONTROL, "control: laws of another θ₀"
-            losses.append(plotting.Curve(self.control.t, self.control.loss, role, "control"))
+        for style, (name, (flow, over_time)) in zip(":-", self._controls.items(), strict=False):
+            role, name = (plotting.CONTROL[0], style), f"control: {name}"
+            losses.append(plotting.Curve(flow.t, flow.loss, role, name))
             apart.append(plotting.Curve(t, over_time[1:], role, name))
+        steps, gap = self.steps, self.steps_deviation_over_time
+        if steps is not None and gap is not None:
+            values = steps.loss, gap, self.law_drift_over_time(steps)
+            for panel, over_time in zip((losses, apart, drifts), values, strict=True):
+                panel.append(plotting.Curve(steps.t[1:], over_time[1:], plotting.STEPS, "steps"))
         panels = [
             (self._verdict(), "loss", losses),
             ("Deviation from the parameter flow", plotting.GAP, apart),
@@ -238,19 +293,6 @@ def _show(value: object) -> str:
 
 
 @door
-def law_drift(architecture: Architecture, trajectory: Trajectory) -> OnTimes:
-    """Measure the drift of the conservation laws, ‖h(θ(t)) − h(θ₀)‖_∞ / ‖θ₀‖².
-
-    The trajectory may be one of steps of a finite size. Its first parameter is θ₀.
-    """
-    if not len(trajectory.t):
-        raise InputError("trajectory must hold at least one point, got none")
-    laws = np.asarray(architecture.conservation_laws(trajectory.theta))
-    gap = np.max(np.abs(laws - laws[0]), axis=1, initial=0.0)
-    return gap / np.sum(trajectory.theta[0] ** 2)
-
-
-@door
 def compare(
     invariant_set: InvariantSet,
     loss: Loss,
@@ -265,6 +307,8 @@ def compare(
     n_times: int = 101,
     memory_limit: float = 8e9,
     checkpoints: str | Path | None = None,
+    steps: Trajectory | None = None,
+    rule: TrainingRule | None = None,
     **options: Any,
 ) -> Comparison:
     """Integrate the parameter flow and the intrinsic flow from θ₀, and compare them.
@@ -281,12 +325,20 @@ def compare(
         The metric of the intrinsic flow, by default that of the invariant set.
     control : bool
         Whether to add the negative control: the flow from the same z by the metric of another
-        θ₀, with other laws. It must part from the others.
+        θ₀, with other laws. It must part from the others. With a rule, it is the flow by the metric
+        without the learning rates, and one by that of laws that do not decay.
     checkpoints : str or Path, optional
         Folder where the flows leave their checkpoints every minute; it is made where there is none.
         Those that are there already are continued: to go on after a stop, make the same call
         again. Those of another flow, start, loss, metric or method, of other tolerances or times,
         and those that went beyond the end of ``t_span``, are refused.
+    steps : Trajectory, optional
+        A run of training by steps from θ₀, such as :meth:`GradientDescent.run` makes or
+        :meth:`Trajectory.from_arrays` takes from elsewhere, to be put beside the two flows. Its
+        times are the sums of the step sizes, and the flows are kept at those next to the times
+        asked for.
+    rule : TrainingRule, optional
+        Learning rates and weight decay of both flows.
     **options
         ``max_step``, ``first_step``, ``t_eval`` and ``checkpoint_seconds``.
 
@@ -317,6 +369,9 @@ def compare(
     >>> bool(compare(start, loss, (0.0, 1.0)).max_deviation < 1e-6)
     True
     """
+    if steps is not None:
+        wanted = Settings(t_span, n_times=n_times, t_eval=options.get("t_eval"))
+        options["t_eval"] = _times_with(steps, invariant_set, wanted)
     plan = Plan(
         invariant_set,
         loss,
@@ -330,9 +385,33 @@ def compare(
         progress=progress,
         n_times=n_times,
         memory_limit=memory_limit,
+        rule=rule,
         **options,
     )
-    return plan.run(None if checkpoints is None else as_path(checkpoints, "checkpoints"))
+    done = plan.run(None if checkpoints is None else as_path(checkpoints, "checkpoints"))
+    if steps is None:
+        return done
+    return replace(done, steps=steps.rows(np.flatnonzero(np.isin(steps.t, done.parameter.t))))
+
+
+def _times_with(steps: Trajectory, invariant_set: InvariantSet, wanted: Settings) -> FloatArray:
+    """Times of the steps next to those that are wanted, as far as the steps came."""
+    theta0, start = invariant_set.theta0, float(wanted.t_span[0])
+    if steps.theta.shape[1:] != theta0.shape:
+        raise ShapeError(
+            f"steps must have theta of shape (n_times, {theta0.size}), got {steps.theta.shape}"
+        )
+    gap = float(lengths(steps.theta[0] - theta0))
+    if not gap <= _SAME * lengths(theta0) or steps.t[0] != start:
+        raise InputError(
+            f"steps must start from θ₀ at the time {start:g} of the flows, got a run that starts "
+            f"at a distance of {gap:.2g} at the time {steps.t[0]:g}"
+        )
+    times, own = wanted.times, steps.t[steps.t <= wanted.t_span[1]]
+    before = own[np.maximum(np.searchsorted(own, times, "right") - 1, 0)]
+    after = own[np.minimum(np.searchsorted(own, times), len(own) - 1)]
+    nearest = np.where(times - before <= after - times, before, after)
+    return np.unique(np.where(times <= own[-1], nearest, times))
 
 
 class Plan:
@@ -360,6 +439,7 @@ class Plan:
         coordinates: str = "auto",
         cometric: Cometric | None = None,
         control: bool = False,
+        rule: TrainingRule | None = None,
         **settings: Any,
     ) -> None:
         for name in ("checkpoint", "checkpoints", "resume"):
@@ -369,9 +449,15 @@ class Plan:
                     "checkpoints= of compare or folder= of sweep, which both write and resume them"
                 )
         architecture, theta0 = invariant_set.architecture, invariant_set.theta0
-        flow = IntrinsicFlow(invariant_set, loss, coordinates, cometric)
-        self.invariant_set, self.loss, self.flows = invariant_set, loss, {"intrinsic": flow}
-        if control:  # first, since a family may have none
+        flow = IntrinsicFlow(invariant_set, loss, coordinates, cometric, rule)
+        self.invariant_set, self.loss, self.rule = invariant_set, loss, rule
+        self.flows = {"intrinsic": flow}
+        if control and rule is not None and not rule.is_plain:
+            if np.any(rule.rates(architecture) != 1.0):
+                self.flows[_NO_RATES] = flow.without_rates()
+            if rule.weight_decay:
+                self.flows[_FROZEN] = flow.with_frozen_laws()
+        elif control:  # first, since a family may have none
             elsewhere = InvariantSet(architecture, architecture.fibre_point(theta0, _CONTROL_SEED))
             self.flows["control"] = IntrinsicFlow(elsewhere, loss, coordinates)
         size = architecture.lifted_dim if flow.coordinates == "full" else architecture.dim
@@ -379,7 +465,7 @@ class Plan:
         kept = architecture.dim + size + 2  # with the deviations of the flow and of its control
         self.settings = replace(wanted, t_eval=wanted.thinned(kept))
         # A state remembers where it was, so that each integration takes a new one.
-        by_theta = ParameterFlow(architecture, loss)
+        by_theta = ParameterFlow(architecture, loss, rule)
         self.states: dict[str, Callable[[], FlowState]] = {
             "parameter": partial(by_theta.state, theta0)
         }
@@ -421,7 +507,7 @@ class Plan:
             "first_step": float(settings.first_step or 0.0),
             "method": f"{settings.solver.__module__}.{settings.solver.__qualname__}",
             "coordinates": self.flows["intrinsic"].coordinates,
-            "control": "control" in self.flows,
+            "control": len(self.flows) > 1,
             "computed": computed,
         }
 
@@ -440,7 +526,8 @@ class Plan:
         """Integrate the flows one after another, with checkpoints in the folder if there is one."""
         paths, earlier = {}, {}
         if folder is not None:
-            paths = {name: make_folder(folder) / f"{name}.npz" for name in self.states}
+            files = {name: _FILES.get(name, name) for name in self.states}
+            paths = {name: make_folder(folder) / f"{own}.npz" for name, own in files.items()}
             earlier = {n: Trajectory.load(p) for n, p in paths.items() if os.path.lexists(p)}
         done: dict[str, Trajectory] = {}
         for name, state in self.states.items():
@@ -454,6 +541,8 @@ class Plan:
             else:
                 done[name] = _integrate_at_any_price(state, settings, paths[name])
         apart = {n: _deviation(f, done[n], done["parameter"]) for n, f in self.flows.items()}
+        controls = {name: (done[name], apart[name]) for name in self.flows if name != "intrinsic"}
+        first, *rest = controls or [None]
         return Comparison(
             architecture=self.invariant_set.architecture,
             loss=self.loss,
@@ -462,8 +551,11 @@ class Plan:
             parameter=done["parameter"],
             intrinsic=done["intrinsic"],
             deviation=apart["intrinsic"],
-            control=done.get("control"),
-            control_deviation_over_time=apart.get("control"),
+            control=None if first is None else done[first],
+            control_deviation_over_time=None if first is None else apart[first],
+            rule=self.rule,
+            control_name=_ELSEWHERE if first in (None, "control") else first,
+            further_controls={name: controls[name] for name in rest if name},
         )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from liftflow import figures
-from liftflow.typing import OnTimes
+from liftflow.typing import FloatArray, OnTimes
 
 _TINY = 1e-18  # exact zeros stay on a logarithmic axis
 
@@ -16,6 +16,7 @@ PARAMETER = (figures.PARAMETER, "-")
 INTRINSIC = (figures.INTRINSIC, "--")
 DEVIATION = (figures.INTRINSIC, "-")
 CONTROL = (figures.CONTROL, ":")
+STEPS = (figures.PURPLE, "-.")
 GAP = "‖φ(θ(t)) − z(t)‖ / ‖φ(θ(t))‖"
 
 
@@ -60,4 +61,41 @@ def draw(panels: Sequence[tuple[str, str, Sequence[Curve]]], size: tuple[float, 
         axes.grid(alpha=0.3)
         if any(curve.label for curve in curves):
             axes.legend(frameon=False)
+    return figure
+
+
+_MOST_LAWS = 12  # lines that can still be told apart
+
+
+def draw_laws(
+    panel: tuple[str, str, Sequence[Curve]],
+    t: OnTimes,
+    laws: FloatArray,
+    predicted: FloatArray | None,
+) -> Figure:
+    """Draw a panel of curves, and laws over time beside it.
+
+    Parameters
+    ----------
+    panel : tuple
+        As :func:`draw` takes it.
+    laws, predicted : array, shape=[n_times, n_laws]
+        Measured and, where they are predicted, drawn over them.
+    """
+    figure = draw([panel, ("", "", [])], (10, 3.5))
+    axes, count = figure.axes[1], laws.shape[1]
+    # Those that drift most, where there are too many.
+    shown = np.argsort(-np.ptp(laws, axis=0), kind="stable")[:_MOST_LAWS]
+    parts = [("measured", laws, figures.PARAMETER, "-")]
+    if predicted is not None:
+        parts += [("predicted", predicted, figures.INTRINSIC, "--")]
+    for name, values, colour, style in parts:
+        lines = axes.plot(t, values[:, shown], style, color=colour)
+        for line in lines[:1]:
+            line.set_label(name)
+    which = f"{len(shown)} of the {count}" if count > len(shown) else "The"
+    axes.set(yscale="linear", xlabel="time t", ylabel="h(θ(t))")
+    axes.set_title(f"{which} conservation laws", loc="left", fontsize="medium")
+    if len(shown):
+        axes.legend(frameon=False)
     return figure

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
+from liftflow.architectures import Architecture
 from liftflow.doors import door
-from liftflow.errors import DataError
+from liftflow.errors import DataError, InputError, ShapeError
 from liftflow.files import as_path, read_arrays, write_arrays
-from liftflow.typing import FloatArray, OnTimes
+from liftflow.typing import FloatArray, IntArray, OnTimes, as_instance, as_own
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -115,6 +116,8 @@ class Trajectory:
         What it takes to continue the flow, by ``integrate(..., resume=trajectory)``.
     interrupted : bool
         Whether Ctrl-C ended the flow, or kept it from starting.
+    prediction : array, shape=[n_times, n_laws]
+        See ``predicted_laws``; empty where there are none.
     """
 
     _usual_fix: ClassVar[str] = "read one with Trajectory.load(path)"
@@ -131,18 +134,86 @@ class Trajectory:
     chart_times: FloatArray = field(default_factory=lambda: np.empty(0))
     checkpoint: Checkpoint | None = None
     interrupted: bool = False
+    prediction: FloatArray = field(default_factory=lambda: np.empty((0, 0)))
+
+    @classmethod
+    @door
+    def from_arrays(cls, t: OnTimes, theta: FloatArray, loss: OnTimes | None = None) -> Self:
+        """Make a trajectory of what another program logged.
+
+        Parameters
+        ----------
+        t : OnTimes
+            Times, which do not fall: for steps of training, the sums of their sizes.
+        theta : array, shape=[n_times, dim]
+            Parameters; the first one is θ₀.
+        loss : OnTimes, optional
+            NaN where it is not known.
+
+        Raises
+        ------
+        InputError
+            Arrays that do not fit together, or times that fall.
+        """
+        times, points = as_own(t, "t", (None,)), as_own(theta, "theta", (None, None))
+        if len(times) != len(points) or not len(times):
+            raise ShapeError(
+                f"t and theta must have one row per time, got {len(times)} and {len(points)}"
+            )
+        if np.any(np.diff(times) < 0):
+            raise InputError("t must hold times that do not fall")
+        losses = np.full(len(times), np.nan)
+        if loss is not None:
+            losses = as_own(loss, "loss", times.shape)
+        return cls(times, points, points, losses, True, "given", 0, 1, 0.0)
+
+    @property
+    def predicted_laws(self) -> FloatArray | None:
+        """Laws h(θ) at the times kept, as the steps predict them without looking at θ.
+
+        Returns
+        -------
+        laws : array, shape=[n_times, n_laws], or None
+            Exact for runs of :class:`~liftflow.flows.GradientDescent`. None where no prediction is
+            offered: for flows, whose laws stay or decay; for Adam, whose steps are no multiples of
+            gradients; where some law is no quadratic form; and for what :meth:`from_arrays` made.
+        """
+        return self.prediction if len(self.prediction) else None
 
     @door
     def head(self, count: int) -> Self:
         """Return the first ``count`` times of the trajectory."""
-        arrays = {name: getattr(self, name)[:count] for name in ("t", "y", "theta", "loss")}
-        return replace(self, **arrays)
+        return self.rows(np.arange(len(self.t))[:count])
 
-    def plot(self) -> "Figure":
-        """Draw the loss over time."""
-        from liftflow.flows.plotting import PARAMETER, Curve, draw
+    @door
+    def rows(self, numbers: IntArray) -> Self:
+        """Return the trajectory at some of its times.
 
-        return draw([(self.message, "loss", [Curve(self.t, self.loss, PARAMETER)])], (5, 3.5))
+        Parameters
+        ----------
+        numbers : array-like, shape=[n_rows]
+            Their numbers, from 0.
+        """
+        numbers = np.asarray(numbers, dtype=np.intp)
+        names = ["t", "y", "theta", "loss"] + ["prediction"] * (len(self.prediction) > 0)
+        return replace(self, **{name: getattr(self, name)[numbers] for name in names})
+
+    def plot(self, architecture: Architecture | None = None) -> "Figure":
+        """Draw the loss over time, and the conservation laws beside it.
+
+        Parameters
+        ----------
+        architecture : Architecture, optional
+            Whose laws are measured along θ; those predicted are drawn over them.
+        """
+        from liftflow.flows.plotting import PARAMETER, Curve, draw, draw_laws
+
+        panel = (self.message, "loss", [Curve(self.t, self.loss, PARAMETER)])
+        if architecture is None:
+            return draw([panel], (5, 3.5))
+        as_instance(architecture, Architecture, "architecture")
+        laws = np.asarray(architecture.conservation_laws(self.theta))
+        return draw_laws(panel, self.t, laws, self.predicted_laws)
 
     @door
     def save(self, path: str | Path) -> None:

@@ -87,6 +87,18 @@ def test_the_start_page_prints_what_it_shows(tmp_path):
     assert printed == "".join(f"{block.strip()}\n" for block in shown)
 
 
+def test_the_training_page_prints_what_it_shows(tmp_path, monkeypatch):
+    """And a transformer-like product is compared in at most twelve lines, on either backend."""
+    monkeypatch.setenv("GEOMSTATS_BACKEND", "numpy")
+    page = read("docs/training.md")
+    code = blocks(page, "python")
+    assert printed_by("\n".join(code), tmp_path) == "".join(blocks(page, "text"))
+    lines = code[0].splitlines()
+    first = next(k for k, line in enumerate(lines) if line.startswith("attention, mlp ="))
+    last = next(k for k, line in enumerate(lines) if line.startswith("run ="))
+    assert last - first + 1 <= 12
+
+
 @pytest.mark.parametrize(
     ("file", "old", "new", "again"),
     [
