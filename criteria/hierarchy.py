@@ -389,8 +389,10 @@ def classify(
     theta = as_array(theta, "theta", (architecture.dim,), batch=False, differentiable=False)
     if isinstance(architecture, ProductArchitecture):
         parts = zip(architecture.factors, architecture.unpack(theta), strict=True)
-        settings = {"quick": quick, "progress": progress, "rng": rng}
-        each = [classify(factor, part, exact, **settings) for factor, part in parts]
+        each = [
+            classify(factor, part, exact, quick=quick, progress=progress, rng=rng)
+            for factor, part in parts
+        ]
         names = [field.name for field in fields(Classification)]
         return Classification(*[combine([getattr(one, name) for one in each]) for name in names])
     view = view_of(architecture, theta, rng)

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import singledispatch
 from itertools import combinations_with_replacement
 from math import comb, lcm
 
@@ -12,16 +11,8 @@ from flint import fmpz_mat
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
-from liftflow.architectures import (
-    Architecture,
-    Attention,
-    DeepLinear,
-    LinearNeuralODE,
-    ProductArchitecture,
-    ReLUNetwork,
-    TiedNetwork,
-    TwoLayerLinear,
-)
+from liftflow.architectures import Architecture
+from liftflow.architectures.labels import parameter_labels
 from liftflow.criteria.fields import entry_units, finite
 from liftflow.criteria.findings import Verdict, plain, rank_of
 from liftflow.criteria.vectors import unit_rows
@@ -328,65 +319,3 @@ def _residual(laws: tuple[PolynomialLaw, ...], theta: FloatArray, fields: FloatA
         sizes = np.abs(terms).sum(axis=1)
         worst = max(worst, float(np.max(np.abs(terms.sum(axis=1)) / np.where(sizes > 0, sizes, 1))))
     return worst
-
-
-def _entries(name: str, shape: tuple[int, ...]) -> list[str]:
-    return [f"{name}[{','.join(map(str, index))}]" for index in np.ndindex(*shape)]
-
-
-def _blocks(architecture: Architecture, names: list[str]) -> list[str]:
-    pairs = zip(names, architecture.block_shapes, strict=True)
-    return [label for name, shape in pairs for label in _entries(name, shape)]
-
-
-@singledispatch
-def parameter_labels(architecture: Architecture) -> list[str]:
-    """Return one name per entry of θ, such as ``θ[i]``; a family registers names of its own."""
-    count = len(architecture.block_shapes)
-    return _blocks(architecture, ["θ"] if count == 1 else [f"θ{i}" for i in range(count)])
-
-
-@parameter_labels.register
-def _(architecture: DeepLinear) -> list[str]:
-    return _blocks(architecture, [f"U{i + 1}" for i in range(len(architecture.block_shapes))])
-
-
-@parameter_labels.register
-def _(architecture: LinearNeuralODE) -> list[str]:
-    return _blocks(architecture, ["θ"])
-
-
-@parameter_labels.register
-def _(architecture: TwoLayerLinear) -> list[str]:
-    return _blocks(architecture, ["U", "V"])
-
-
-@parameter_labels.register
-def _(network: ReLUNetwork) -> list[str]:
-    return [f"θ[{tail}→{head}]" for tail, head in network.parameter_names]
-
-
-@parameter_labels.register
-def _(network: TiedNetwork) -> list[str]:
-    return [
-        f"θ[{'→'.join(map(str, name)) if isinstance(name, tuple) else name}]"
-        for name in network.parameter_names
-    ]
-
-
-@parameter_labels.register
-def _(architecture: ProductArchitecture) -> list[str]:
-    return [
-        f"{label}.{number}"
-        for number, factor in enumerate(architecture.factors)
-        for label in parameter_labels(factor)
-    ]
-
-
-@parameter_labels.register
-def _(attention: Attention) -> list[str]:
-    shape = (attention.d_model, attention.d_head)
-    heads = range(attention.n_heads)
-    return [
-        label for head in heads for name in "QKVO" for label in _entries(f"{name}{head}", shape)
-    ]
