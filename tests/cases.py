@@ -236,6 +236,9 @@ MANIFOLDS = {
 }
 
 
-def params(table):
+def params(table, slow=()):
     """Return the factories of a table as pytest parameters named after its lines."""
-    return [pytest.param(factory, id=name) for name, factory in table.items()]
+    marks = {name: [pytest.mark.slow] for name in slow}
+    return [
+        pytest.param(factory, id=name, marks=marks.get(name, [])) for name, factory in table.items()
+    ]
