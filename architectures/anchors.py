@@ -246,6 +246,9 @@ class Chart(Guarded, ABC):
         """Number of coordinates, D less the number of channels."""
         return self.laplacian.dim - self.laplacian.n_channels
 
+    def _facts(self) -> str:
+        return f"{self.dim:,} coordinates"
+
     # What a kind of chart knows, at one θ, unchecked.
 
     @abstractmethod
@@ -357,7 +360,7 @@ class Chart(Guarded, ABC):
         return over_batch(self._recover, arrays, [1] * len(arrays), (self.laplacian.dim,))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ChannelChart(Chart):
     r"""Local coordinates on φ(𝓜_θ₀): parameters, with one anchor per channel divided out.
 

@@ -62,6 +62,9 @@ class ProductArchitecture(Architecture):
             block_shapes=[(factor.dim,) for factor in factors],
         )
 
+    def _facts(self) -> str:
+        return ", ".join(map(repr, self.factors))
+
     def _lift_map(self) -> ProductMap:
         return ProductMap([factor.phi for factor in self.factors], self.lifted_shape)
 

@@ -15,6 +15,7 @@ from rich.text import Text
 import liftflow
 from liftflow.cli.families import FAMILIES, TASKS, Options, build, read_numbers
 from liftflow.errors import OutputError
+from liftflow.files import replacing
 
 if TYPE_CHECKING:
     from liftflow.flows import Comparison, TrainingRule
@@ -144,14 +145,13 @@ def compare(
     index = False if no_index_column else index_column or None
     options = Options(data, task, widths, lam, bias, loss, seed, target, header, index, labels)
     folder = None if out is None else _folder(out, *_FILES)
-    about: dict[str, Any] = {"family": family, "seed": seed}
+    about: dict[str, Any] = {}
 
     def say(line: str) -> None:
-        about["data"] = line
         with suppress(OSError):  # who does not listen is no reason to stop
             typer.echo(line)
 
-    start, objective = build(family, options, say)
+    start, objective = build(family, options, say, about)
     rule = _rule(learning_rates, weight_decay)
     if rule is not None and not isinstance(start.architecture, liftflow.ReLUNetwork):
         # What is to be relaxed balanced is θ₀/√η.
@@ -169,10 +169,11 @@ def compare(
         progress=progress and console.is_terminal,
         checkpoints=None if checkpoints is None else _folder(checkpoints),
         rule=rule,
+        about=about,
     )
     try:
         if folder is not None:
-            _write(comparison, folder, about)
+            _write(comparison, folder)
     finally:
         _print(comparison.table())
     if folder is not None:
@@ -197,20 +198,11 @@ def _print(what: Any, **style: Any) -> None:
         console.print(what, **style)
 
 
-def _write(comparison: "Comparison", folder: Path, about: dict[str, Any]) -> None:
+def _write(comparison: "Comparison", folder: Path) -> None:
     """Write the results, the numbers before the figure, each file whole or not at all."""
-    flows = {"parameter": comparison.parameter, "intrinsic": comparison.intrinsic}
-    if comparison.control is not None:
-        flows["control"] = comparison.control
-    arrays = {
-        f"{name}_{part}": getattr(flow, part)
-        for name, flow in flows.items()
-        for part in ("t", "y", "theta", "loss")
-    }
-    arrays["deviation"] = comparison.deviation
-    liftflow.files.write_arrays(folder / "trajectories.npz", "comparison", arrays)
-    summary = {key: _strict(value) for key, value in {**about, **comparison.summary()}.items()}
-    with liftflow.files.replacing(folder / "summary.json") as file:
+    comparison.save(folder / "trajectories.npz")
+    summary = {key: _strict(value) for key, value in comparison.summary().items()}
+    with replacing(folder / "summary.json") as file:
         file.write((json.dumps(summary, indent=2, allow_nan=False) + "\n").encode())
     import matplotlib.pyplot as plt
 

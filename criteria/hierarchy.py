@@ -3,14 +3,13 @@
 Every criterion reads what it asks for off the view of an architecture at a point.
 """
 
-import io
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import singledispatch, wraps
+from typing import TYPE_CHECKING
 
 import numpy as np
 from flint import fmpz, nmod_mat
-from rich.console import Console
 from rich.table import Table
 
 from liftflow.architectures import Architecture, ProductArchitecture, ReLUNetwork
@@ -23,7 +22,11 @@ from liftflow.criteria.traces import LieTrace, added, lie_trace
 from liftflow.criteria.vectors import SPARE, Vectors
 from liftflow.criteria.views import MATRIX_LIMIT, View, too_large, view_of
 from liftflow.doors import door
+from liftflow.files import Stored, as_html, as_text
 from liftflow.typing import OneTheta, Rng, as_array, as_rng
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _TRIALS = 2
 _POINTS = 3
@@ -32,7 +35,7 @@ _COLOURS = {"holds": "green", "fails": "red", "undecided": "yellow"}
 
 
 @dataclass(frozen=True)
-class Classification:
+class Classification(Stored):
     """Which properties of the hierarchy hold at θ, by what margins, and why.
 
     Each attribute is a Finding: ``bool(classification.metric)`` is True or False, or raises
@@ -61,6 +64,8 @@ class Classification:
     complete: Finding
     n_laws: Finding
 
+    _parts = (Finding, Verdict)
+
     def to_dict(self) -> dict[str, dict[str, object]]:
         """Return all findings in the types of JSON, by name."""
         return {field.name: getattr(self, field.name).to_dict() for field in fields(self)}
@@ -84,18 +89,26 @@ class Classification:
             )
         return table
 
+    def __repr__(self) -> str:
+        """Say in one line what holds."""
+        marks = {"holds": "✓", "fails": "✗", "undecided": "?"}
+        names = [field.name for field in fields(self) if field.name != "n_laws"]
+        said = [f"{name} {marks[str(getattr(self, name).verdict)]}" for name in names]
+        return f"Classification({', '.join(said)}, {self.n_laws.value} laws)"
+
+    def plot(self) -> "Figure":
+        """Draw the verdicts beside each other, with their margins."""
+        from liftflow.drawing import draw_findings
+
+        return draw_findings([getattr(self, field.name) for field in fields(self)])
+
     def __str__(self) -> str:
         """Render the table as text."""
-        console = Console(width=120, file=io.StringIO(), record=True)
-        console.print(self.table())
-        return console.export_text(styles=False).rstrip()
+        return as_text(self.table(), 120)
 
     def _repr_html_(self) -> str:
         """Render the table for a notebook."""
-        console = Console(width=120, file=io.StringIO(), record=True)
-        console.print(self.table())
-        page = '<pre style="line-height: 1.2; overflow-x: auto">{code}</pre>'
-        return console.export_html(inline_styles=True, code_format=page)
+        return as_html(self.table(), 120)
 
 
 def over_factors(criterion: Callable[..., Finding]) -> Callable[..., Finding]:

@@ -1,11 +1,13 @@
 """Discovery of polynomial conservation laws of any architecture."""
 
+import html
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import singledispatch
 from itertools import combinations_with_replacement
 from math import comb, lcm
+from typing import TYPE_CHECKING
 
 import numpy as np
 from flint import fmpz_mat
@@ -27,6 +29,7 @@ from liftflow.criteria.findings import Verdict, plain, rank_of
 from liftflow.criteria.vectors import unit_rows
 from liftflow.doors import door
 from liftflow.errors import InputError, ShapeError
+from liftflow.files import Stored
 from liftflow.typing import FloatArray, Rng, Scalars, Tangent, Theta, as_array, as_count, as_rng
 
 MONOMIAL_LIMIT = 2500
@@ -37,6 +40,9 @@ _ROUNDING = 1e-7  # of coefficients
 _RESIDUAL = 1e-9
 _ROUNDS = 10  # of drawing points anew where all fields vanish
 _CHUNK = 10**7  # numbers in the Jacobians that are held at once
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 _LARGEST_DENOMINATOR = 64
 _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -75,6 +81,10 @@ class PolynomialLaw:
                 result[..., number] += float(coefficient) * np.prod(theta[..., others], axis=-1)
         return result
 
+    def __repr__(self) -> str:
+        """Say in one line what it is."""
+        return f"PolynomialLaw({self})"
+
     def __str__(self) -> str:
         """Write the polynomial down."""
         text = ""
@@ -95,7 +105,7 @@ class PolynomialLaw:
 
 
 @dataclass(frozen=True)
-class DiscoveredLaws:
+class DiscoveredLaws(Stored):
     """All polynomial conservation laws up to a degree: a basis of them, as simple as found.
 
     Attributes
@@ -127,6 +137,8 @@ class DiscoveredLaws:
     residual: float
     reason: str
 
+    _parts = (PolynomialLaw, Verdict, Fraction)
+
     def __len__(self) -> int:
         """Count the laws."""
         return len(self.laws)
@@ -134,6 +146,25 @@ class DiscoveredLaws:
     def __iter__(self) -> Iterator[PolynomialLaw]:
         """Go through the laws."""
         return iter(self.laws)
+
+    def __repr__(self) -> str:
+        """Say in one line what was found."""
+        return (
+            f"DiscoveredLaws({self.verdict}: {len(self)} up to degree {self.degree}, "
+            f"{self.n_independent} of them independent)"
+        )
+
+    def plot(self) -> "Figure":
+        """Draw the coefficients: a row for each law, a column for each monomial."""
+        from liftflow.drawing import draw_coefficients
+
+        terms = [{law._write(m): float(c) for m, c in law.terms} for law in self.laws]
+        return draw_coefficients(terms, self.reason)
+
+    def _repr_html_(self) -> str:
+        """Render the laws for a notebook."""
+        rows = "".join(f"<li>{html.escape(str(law))}</li>" for law in self.laws)
+        return f"<p>{html.escape(self.reason)}</p><ol>{rows}</ol>"
 
     def __str__(self) -> str:
         """Write all laws down, one per line."""

@@ -1,6 +1,7 @@
 """Gradient flows of θ and of z, their comparison, discrete steps, and mirror flows."""
 
-from liftflow.flows.compare import Comparison, compare
+from liftflow.flows.compare import compare
+from liftflow.flows.comparison import Comparison
 from liftflow.flows.discrete import Adam, GradientDescent, Optimizer
 from liftflow.flows.drift import law_drift
 from liftflow.flows.hessian import (

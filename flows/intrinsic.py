@@ -252,6 +252,9 @@ class IntrinsicFlow(Guarded):
         other.frozen = True
         return other
 
+    def _facts(self) -> str:
+        return f"{self.loss!r}, {self.coordinates} coordinates, on {self.invariant_set!r}"
+
     def integrate(
         self, z0: OneLifted | None = None, t_span: tuple[float, float] = (0.0, 1.0), **settings: Any
     ) -> Trajectory:

@@ -132,6 +132,9 @@ class FunctionLoss(Loss):
             watched(lambda z: as_number_of(function(z), _FUNCTION), _FUNCTION)
         )
 
+    def _facts(self) -> str:
+        return str(getattr(self.function, "__name__", type(self.function).__name__))
+
     def value(self, z: OneLifted, near: OneTheta | None = None) -> Scalars:
         return as_number_of(self.function(as_array(z, "z")), _FUNCTION)
 

@@ -95,10 +95,9 @@ class NetworkLoss(Loss):
         self.targets = self._outputs.targets
         self.weights = None if weights is None else freeze(self._relative(weights))
 
-    def __repr__(self) -> str:
-        """Name the loss, the network and the number of samples."""
-        kind = self.kind if isinstance(self.kind, str) else "of one's own"
-        return f"<NetworkLoss {kind}, {self.network.dim} weights, {len(self.inputs)} samples>"
+    def _facts(self) -> str:
+        kind = self.kind if isinstance(self.kind, str) else "a loss of one's own"
+        return f"{kind}, {len(self.inputs):,} samples of {self.inputs.shape[1]:,} features"
 
     def _relative(self, weights: Scalars) -> FloatArray:
         """Weights whose mean is 1, shape=[n_samples, 1]."""

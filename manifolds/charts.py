@@ -146,6 +146,10 @@ class ChartedImage(DiffeomorphicManifold):
         self._anchors = chart.nonzero
         self._sizes: FloatArray = np.abs(chart.coordinates(theta))[self._anchors]
 
+    def __repr__(self) -> str:
+        """Say in one line what it is."""
+        return f"ChartedImage(dimension {self.dim:,}) of {self.image_space!r}"
+
     @staticmethod
     def default_metric() -> type[ChartMetric]:
         """Metric to equip the chart with if ``equip`` is True."""
