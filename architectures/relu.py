@@ -528,8 +528,19 @@ class ReLUNetwork(Constructors):
         return over_batch(self._paths.representative, [z], [1], shape=(self.dim,))
 
     def project_to_image(self, z: Lifted, *, near: Theta | None = None) -> Lifted:
-        """Move a nearby vector onto the image: rebuild all paths from the strongest of them."""
-        return self.lift(self.image_representative(z))
+        """Move a nearby vector onto the image: rebuild all paths from the strongest of them.
+
+        Parameters
+        ----------
+        near : Theta, optional
+            Its strongest paths are taken, which makes the projection smooth, as long as none of
+            them is :data:`~liftflow.architectures.anchors.REANCHOR_RATIO` times weaker than the
+            strongest of z. By default those of z.
+        """
+        if near is None:
+            return self.lift(self.image_representative(z))
+        arrays = [self._lifted(z, differentiable=False), self._theta(near, differentiable=False)]
+        return self.lift(over_batch(self._paths.representative, arrays, [1, 1], (self.dim,)))
 
     def image_residual(self, z: FloatArray, projected: FloatArray) -> float:
         """Distance of z to a point of the image, relative to z, the largest of all path lengths."""

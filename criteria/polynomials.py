@@ -7,7 +7,7 @@ from fractions import Fraction
 from functools import singledispatch
 from itertools import combinations_with_replacement
 from math import comb, lcm
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from flint import fmpz_mat
@@ -180,6 +180,7 @@ class DiscoveredLaws(Stored):
 def discover_laws(
     architecture: Architecture,
     degree: int = 2,
+    loss: Any = None,
     *,
     labels: Sequence[str] | None = None,
     rng: Rng = 0,
@@ -197,6 +198,8 @@ def discover_laws(
         Any; what it says of its own laws is not looked at.
     degree : int
         Largest degree, without the constants.
+    loss : Loss, optional
+        Find the laws of this loss, as :func:`count_conservation_laws` counts them.
     labels : sequence of str, optional
         Names of the parameters; those of the family by default.
 
@@ -235,27 +238,29 @@ def discover_laws(
     monomials = [
         m for d in range(1, degree + 1) for m in combinations_with_replacement(range(dim), d)
     ]
-    conditions = _derivatives(monomials, *_unit_fields(architecture, n_monomials + _SPARE, rng))
+    basis = None if loss is None else np.asarray(loss.excited(architecture))
+    drawn = _unit_fields(architecture, n_monomials + _SPARE, rng, basis)
+    conditions = _derivatives(monomials, *drawn)
     singular, right = np.linalg.svd(unit_rows(conditions), full_matrices=False)[1:]
     rank = rank_of(singular, float(singular[0]))
-    basis = _rational(_echelon(right[rank.value :]))
+    rational = _rational(_echelon(right[rank.value :]))
     moved = np.any(conditions, axis=1)
     doubts = {
         "the fields vanish at most points": np.any(moved) and not np.all(moved),
         "the null space is not clear": not rank.decided,
-        "not rational": basis is None,
+        "not rational": rational is None,
     }
     laws: tuple[PolynomialLaw, ...] = ()
     n_independent, residual = 0, np.nan
-    if basis is None or any(doubts.values()):
+    if rational is None or any(doubts.values()):
         doubt = next(text for text, doubtful in doubts.items() if doubtful)
         reason = f"nothing is decided up to degree {degree}: {doubt}"
     else:
         laws = tuple(
             PolynomialLaw(tuple((monomials[i], value) for i, value in row.items()), labels)
-            for row in _sparser(basis)
+            for row in _sparser(rational)
         )
-        residual = _residual(laws, *_unit_fields(architecture, 10, rng))
+        residual = _residual(laws, *_unit_fields(architecture, 10, rng, basis))
         point = rng.standard_normal(dim)
         gradients = np.reshape([law.gradient(point) for law in laws], (-1, dim))
         n_independent = int(np.linalg.matrix_rank(gradients)) if laws else 0
@@ -287,7 +292,7 @@ def _derivatives(monomials: list[Monomial], theta: FloatArray, fields: FloatArra
 
 
 def _unit_fields(
-    architecture: Architecture, count: int, rng: np.random.Generator
+    architecture: Architecture, count: int, rng: np.random.Generator, basis: FloatArray | None
 ) -> tuple[FloatArray, FloatArray]:
     """Random points and the unit vector of a random field at each; zero where nearly all vanish."""
     theta, fields = np.zeros((2, count, architecture.dim))
@@ -298,7 +303,10 @@ def _unit_fields(
         for start in range(0, missing.size, step):
             rows = missing[start : start + step]
             theta[rows] = rng.standard_normal((rows.size, architecture.dim))
-            forms = rng.standard_normal((rows.size, *architecture.lifted_shape)) / units
+            if basis is None:
+                forms = rng.standard_normal((rows.size, *architecture.lifted_shape)) / units
+            else:
+                forms = np.tensordot(rng.standard_normal((rows.size, len(basis))), basis, 1)
             fields[rows] = finite(architecture.lift_vjp(theta[rows], forms), architecture)
     largest = np.max(np.abs(fields), axis=1, keepdims=True)  # first, as squares may underflow
     return theta, unit_rows(fields / np.where(largest > 0, largest, 1.0))
