@@ -3,7 +3,7 @@
 import html
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 import numpy as np
 from rich.table import Table
@@ -17,6 +17,7 @@ from liftflow.typing import FloatArray, IntArray, OnTimes, as_indices, as_instan
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_T = TypeVar("_T", bound="Origin | Checkpoint | Trajectory")
 Memory = dict[str, np.ndarray]
 """What the velocity of a flow depends on besides the coordinates, by names."""
 
@@ -302,7 +303,7 @@ class Trajectory:
             raise DataError(f"{path} holds no trajectory: not as one are {error}") from error
 
 
-def _exactly(cls: type, values: dict[str, Any]) -> Any:
+def _exactly(cls: type[_T], values: dict[str, Any]) -> _T:
     """Make one of a dataclass, whose fields are these and no others."""
     apart = values.keys() ^ {each.name for each in fields(cls)}
     if apart:

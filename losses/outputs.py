@@ -1,7 +1,6 @@
 """Losses of the outputs of a network, sample by sample: mean squares, cross-entropy, any other."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import autograd
 import autograd.numpy as anp
@@ -12,7 +11,8 @@ from liftflow.architectures.maps import followed_by_autograd, watched
 from liftflow.errors import DataError, InputError, ShapeError
 from liftflow.typing import FloatArray, Inputs, Scalars, as_array, as_own, freeze, got, shown
 
-Kind = str | Callable[..., Any] | Sequence[Callable[..., Any]]
+_Function = Callable[..., FloatArray]  # of outputs and targets
+Kind = str | _Function | Sequence[_Function]
 """A name, a function of outputs and targets, or one with its gradient."""
 
 _OWN = "the loss of outputs"
@@ -104,7 +104,7 @@ class OutputLoss:
             )
 
 
-def _called(function: Callable[..., Any], outputs: FloatArray, targets: FloatArray) -> FloatArray:
+def _called(function: _Function, outputs: FloatArray, targets: FloatArray) -> FloatArray:
     value = function(outputs, targets)
     array = np.asarray(value)
     if array.dtype.kind not in "fiu":
@@ -112,7 +112,7 @@ def _called(function: Callable[..., Any], outputs: FloatArray, targets: FloatArr
     return array
 
 
-def _functions(kind: Kind) -> tuple[Callable[..., Any], Callable[..., Any]]:
+def _functions(kind: Kind) -> tuple[_Function, _Function]:
     if isinstance(kind, str) and kind in _NAMED:
         _, value, gradient = _NAMED[kind]
         return value, gradient
@@ -182,8 +182,7 @@ def _misfit(outputs: FloatArray, targets: FloatArray) -> FloatArray:
     return softmax(outputs, axis=1) - targets
 
 
-_Functions = tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]
-_NAMED: dict[str, _Functions] = {
+_NAMED: dict[str, tuple[_Function, _Function, _Function]] = {
     "mse": (_values, _squares, np.subtract),
     "cross-entropy": (_one_hot, _log_likelihood, _misfit),
 }

@@ -59,11 +59,9 @@ class ParameterLoss(Loss):
         self._set_samples(() if n_samples is None else (np.arange(self.n_samples),))
         self._check_that_it_factors(points)
 
-    def __repr__(self) -> str:
-        """Name the function, and what it is a function of."""
-        name = getattr(self.ell, "__qualname__", type(self.ell).__name__)
-        samples = "" if self.n_samples is None else f", {self.n_samples} samples"
-        return f"<loss {name}(θ) of {type(self.architecture).__name__}{samples}>"
+    def _facts(self) -> str:
+        name = getattr(self.ell, "__name__", type(self.ell).__name__)
+        return name if self.n_samples is None else f"{name}, {self.n_samples:,} samples"
 
     def _set_samples(self, samples: tuple[IntArray, ...]) -> None:
         def number(theta: OneTheta) -> Scalars:

@@ -374,7 +374,7 @@ def test_one_batch_of_all_is_no_batch():
 # Beside the flows, and from elsewhere.
 
 
-def test_compare_takes_steps_beside_the_flows():
+def test_compare_takes_steps_beside_the_flows(tmp_path):
     network, loss, theta0, _ = smooth()
     start, found = InvariantSet(network, theta0), []
     for n_steps in (100, 200, 400):
@@ -392,6 +392,10 @@ def test_compare_takes_steps_beside_the_flows():
         assert "law drift of the steps" in str(done)
         found.append(done.steps_deviation)
     assert np.polyfit(np.log([4, 2, 1]), np.log(found), 1)[0] == pytest.approx(1.0, abs=0.1)
+    done.save(tmp_path / "done.npz")
+    again = type(done).load(tmp_path / "done.npz")
+    assert again.steps_deviation == done.steps_deviation
+    np.testing.assert_array_equal(again.steps.predicted_laws, done.steps.predicted_laws)
     figure = done.plot()
     labels = [line.get_label() for axes in figure.axes for line in axes.lines]
     assert labels.count("steps") == 3
@@ -452,7 +456,7 @@ def test_a_run_that_another_program_logged(tmp_path):
     assert again.predicted_laws is None
     bare = Trajectory.from_arrays(given.t, theta)
     assert np.isnan(bare.loss).all()
-    assert len(bare.plot(network).axes) == 2  # without a warning
+    assert bare.plot(network).axes[-1].lines  # without a warning
 
 
 @pytest.mark.parametrize(
@@ -531,16 +535,10 @@ def test_refusals_on_the_way():
 
 def test_repr_says_what_it_is():
     network, loss = relu()
-    assert repr(GradientDescent(network, loss, 0.1)) == "<GradientDescent step_size=0.1>"
-    assert (
-        repr(GradientDescent(network, loss, 0.1, 0.9, 32, 0.01, lambda k: 1.0, True))
-        == "<GradientDescent step_size=0.1, momentum=0.9, nesterov=True, schedule, batch_size=32, "
-        "weight_decay=0.01, coupled>"
-    )
-    assert (
-        repr(Adam(network, loss, 0.1, weight_decay=0.1, decay="decoupled"))
-        == "<Adam step_size=0.1, weight_decay=0.1, decoupled>"
-    )
+    shown = repr(GradientDescent(network, loss, 0.1, 0.9, 32, 0.01, np.ones(1000)))
+    assert "\n" not in shown
+    for part in ("GradientDescent(step_size=0.1", "momentum=0.9", "batch_size=32", "decay=0.01"):
+        assert part in shown
 
 
 def test_an_optimizer_of_ones_own_gets_batches_schedules_and_decay():
