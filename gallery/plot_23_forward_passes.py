@@ -141,9 +141,7 @@ all_written = [case.laws == written[case.name].n_independent for case in cases]
 assert clear and n_right == len(cases), f"{n_right} of {len(cases)} counts are as expected"
 assert all(all_written), "some laws are not written down"
 assert softmax_drift < 1e-12, "a sum of the router is no law of softmax gates"
-assert counted[SIGMOIDS.name].value != counted["mixture of experts, GELU"].value, (
-    "one count for all"
-)
+assert len({found.value for found in counted.values()}) > 5, "one count for all"
 assert counted["tied embedding"].value < counted["embedding not tied"].value, "tying costs no law"
 assert sigmoid_drift > 0.1, "the control has the law, too"
 CLAIMS = [
@@ -160,7 +158,7 @@ CLAIMS = [
         "control": "tying costs no law",
     },
     {
-        "claim": "Softmax gates keep sums over rows of the router; normalised sigmoids do not.",
+        "claim": "Softmax gates keep the sums of the router, and normalised sigmoids do not.",
         "whose": "Tran2026, ours",
         "assert": "a sum of the router is no law of softmax gates",
         "control": "the control has the law, too",
