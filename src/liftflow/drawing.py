@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from liftflow import figures
 from liftflow.errors import InputError
+from liftflow.typing import FloatArray
 
 _MOST_NODES = 200
 
@@ -79,7 +80,9 @@ def draw_network(network: Any, theta: Any = None) -> Figure:
             f"a network of {len(places)} nodes is too large to be drawn, at most {_MOST_NODES} "
             "are; draw a smaller one of the same kind"
         )
-    laws = [] if theta is None else np.asarray(network.conservation_laws(theta))
+    laws: FloatArray | list[float] = (
+        [] if theta is None else np.asarray(network.conservation_laws(theta))
+    )
     weights: dict[tuple[Any, Any], float] = {}
     for number, edge in enumerate(edges):
         size = 0.6 if theta is None else float(theta[number])
@@ -106,7 +109,9 @@ def draw_network(network: Any, theta: Any = None) -> Figure:
             law = f"\n{laws[names[node]]:+.2f}" if node in names and len(laws) else ""
             text = f"{ends.get(node, node)}{law}".replace("-", "−")
             box = {"boxstyle": "round", "fc": axes.get_facecolor(), "ec": figures.ink()}
-            axes.text(*place, text, ha="center", va="center", fontsize="x-small", bbox=box)
+            axes.text(
+                place[0], place[1], text, ha="center", va="center", fontsize="x-small", bbox=box
+            )
         axes.set(xlim=_span(places, 0), ylim=_span(places, 1))
         axes.set_axis_off()
         lost = "" if theta is None else ", with their laws"
