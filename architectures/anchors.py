@@ -229,6 +229,14 @@ class _Anchored(Protocol):
         self, values: FloatArray, logs: FloatArray, out: FloatArray | None = None
     ) -> FloatArray: ...
 
+    def pushed(
+        self, theta: FloatArray, tangent: FloatArray, speeds: FloatArray, logs: FloatArray
+    ) -> FloatArray: ...
+
+    def rescaling(self, theta: FloatArray, laws: FloatArray, *, warm: bool) -> FloatArray: ...
+
+    def room(self) -> FloatArray: ...
+
     def strongest_anchors(self, theta: FloatArray) -> ChannelAnchors: ...
 
 
@@ -251,6 +259,14 @@ class Chart(Guarded, ABC):
     def dim(self) -> int:
         """Number of coordinates, D less the number of channels."""
         return self.laplacian.dim - self.laplacian.n_channels
+
+    @property
+    def _sizes(self) -> tuple[int, int]:
+        """Numbers of parameters and of laws."""
+        return self.laplacian.dim, self.laplacian.n_channels
+
+    def _facts(self) -> str:
+        return f"{self.dim:,} coordinates"
 
     # What a kind of chart knows, at one θ, unchecked.
 
@@ -280,7 +296,20 @@ class Chart(Guarded, ABC):
     ) -> FloatArray:
         """The point with these coordinates and laws."""
 
+    @property
+    @abstractmethod
+    def nonzero(self) -> IntArray:
+        """Coordinates that vanish nowhere in the chart."""
+
     # Along a flow.
+
+    @abstractmethod
+    def deficit(self, theta: OneTheta) -> float:
+        """How far the chart has lost to others at θ, as a log-ratio."""
+
+    @abstractmethod
+    def reanchored(self, theta: OneTheta) -> "Chart":
+        """Change to the best chart at θ."""
 
     def follow(self, theta: OneTheta, settled: OneTheta) -> OneTheta:
         """Give θ the signs of one before, where it left the chart: here it never does."""
@@ -305,14 +334,14 @@ class Chart(Guarded, ABC):
     # The door.
 
     def _theta(self, theta: Theta, name: str = "theta") -> Theta:
-        return as_array(theta, name, (self.laplacian.dim,), differentiable=False)
+        return as_array(theta, name, self._sizes[:1], differentiable=False)
 
     def _own(self, values: Tangent, name: str) -> Tangent:
         return as_array(values, name, (self.dim,), differentiable=False)
 
     def coordinates(self, theta: Theta) -> Tangent:
         """Evaluate the coordinates, differentiably to first order."""
-        return _coordinates(as_array(theta, "theta", (self.laplacian.dim,)), self)
+        return _coordinates(as_array(theta, "theta", self._sizes[:1]), self)
 
     def push_forward(self, theta: Theta, tangent: Tangent) -> Tangent:
         """Push a velocity of θ forward to the coordinates, in O(D)."""
@@ -357,17 +386,16 @@ class Chart(Guarded, ABC):
         NotRecoverableError
             Outside the chart, or dead parameters.
         """
-        size = self.laplacian.n_channels
         arrays = [
             self._own(coordinates, "coordinates"),
-            as_array(laws, "laws", (size,), differentiable=False),
+            as_array(laws, "laws", self._sizes[1:], differentiable=False),
         ]
         if near is not None:
             arrays.append(self._theta(near, "near"))
-        return over_batch(self._recover, arrays, [1] * len(arrays), (self.laplacian.dim,))
+        return over_batch(self._recover, arrays, [1] * len(arrays), self._sizes[:1])
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ChannelChart(Chart):
     r"""Local coordinates on φ(𝓜_θ₀): parameters, with one anchor per channel divided out.
 
@@ -431,10 +459,9 @@ class ChannelChart(Chart):
         return self.graph.moved(theta, self._gauge(theta))[self.edges]
 
     def _push(self, theta: FloatArray, tangent: FloatArray) -> FloatArray:
-        moved = self._speeds(theta, tangent)
-        moved *= theta  # in place: of many parameters, memory is what takes the time
-        moved += tangent
-        return self._beside_anchors(self.graph.moved(moved, self._gauge(theta), moved))
+        own = self.anchors.edges
+        speeds = -self.anchors.solve(tangent[own] / theta[own])
+        return self._beside_anchors(self.graph.pushed(theta, tangent, speeds, self._gauge(theta)))
 
     def _beside_anchors(self, values: FloatArray) -> FloatArray:
         """Take the entries beside the anchors, out of an array that nobody else needs."""
@@ -470,8 +497,12 @@ class ChannelChart(Chart):
 
     def representative(self, coordinates: OneTangent) -> OneTheta:
         """Rebuild θ̂, with anchors ±1."""
-        theta = np.empty(self.graph.dim)
-        theta[self.edges] = as_vector(coordinates, "coordinates", self.dim)
+        theta, given = self.graph.room(), as_vector(coordinates, "coordinates", self.dim)
+        if theta.size < _LARGE:
+            theta[self.edges] = given
+        else:
+            for count, (a, b) in enumerate(pairwise(self._cuts)):
+                theta[a + 1 : b] = given[a + 1 - count : b - count]
         theta[self.anchors.edges] = self.signs
         return theta
 
@@ -481,8 +512,7 @@ class ChannelChart(Chart):
         theta, warm = self.representative(coordinates), False
         if near is not None and np.all(near[self.anchors.edges]):
             theta, warm = self.graph.moved(theta, -self._gauge(near), theta), True
-        logs = self.laplacian.rescaling(theta**2, laws, warm=warm)
-        return self.graph.moved(theta, logs / 2, theta)
+        return self.graph.moved(theta, self.graph.rescaling(theta, laws, warm=warm), theta)
 
     def memory(self) -> dict[str, np.ndarray]:
         return {"anchors": self.anchors.edges, "anchor_values": self.signs * self.strength}

@@ -135,7 +135,7 @@ def _best(
     return best[:-1], choice
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class BasisPathChart(Chart):
     """Local coordinates on φ(𝓜_θ₀): the products along D − |H| basis paths.
 

@@ -1,7 +1,10 @@
 """Gradient flows of θ and of z, their comparison, discrete steps, and mirror flows."""
 
-from liftflow.flows.compare import Comparison, compare, law_drift
+from liftflow.flows.certificate import RateCertificate, rate_certificate
+from liftflow.flows.compare import compare
+from liftflow.flows.comparison import Comparison
 from liftflow.flows.discrete import Adam, GradientDescent, Optimizer
+from liftflow.flows.drift import law_drift
 from liftflow.flows.hessian import (
     chart_metric_matrix,
     is_hessian_metric,
@@ -9,7 +12,9 @@ from liftflow.flows.hessian import (
 )
 from liftflow.flows.intrinsic import IntrinsicFlow
 from liftflow.flows.mirror import DiagonalPotential, MirrorPotential, NeuronPotential
+from liftflow.flows.momentum import MomentumFlow
 from liftflow.flows.parameter import ParameterFlow
+from liftflow.flows.rules import TrainingRule
 from liftflow.flows.settings import Settings
 from liftflow.flows.state import FlowState
 from liftflow.flows.sweep import Sweep, SweepRun, sweep
@@ -24,17 +29,21 @@ __all__ = [
     "GradientDescent",
     "IntrinsicFlow",
     "MirrorPotential",
+    "MomentumFlow",
     "NeuronPotential",
     "Optimizer",
     "ParameterFlow",
+    "RateCertificate",
     "Settings",
     "Sweep",
     "SweepRun",
+    "TrainingRule",
     "Trajectory",
     "chart_metric_matrix",
     "compare",
     "is_hessian_metric",
     "is_warped_hessian_metric",
     "law_drift",
+    "rate_certificate",
     "sweep",
 ]

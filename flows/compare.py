@@ -2,26 +2,25 @@
 
 import os
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import joblib
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 from scipy.integrate import OdeSolver
 
-from liftflow.architectures import Architecture
 from liftflow.doors import door
 from liftflow.errors import InputError, OutputError, ShapeError
 from liftflow.files import as_path, make_folder
+from liftflow.flows.comparison import ELSEWHERE, FROZEN, NO_RATES, Comparison
 from liftflow.flows.integrate import integrate, origin
 from liftflow.flows.intrinsic import IntrinsicFlow
 from liftflow.flows.parameter import ParameterFlow
 from liftflow.flows.resume import same_numbers
+from liftflow.flows.rules import TrainingRule
 from liftflow.flows.settings import Settings
 from liftflow.flows.state import FlowState
 from liftflow.flows.trajectory import Trajectory
@@ -29,260 +28,12 @@ from liftflow.linalg import lengths, units
 from liftflow.losses import Loss
 from liftflow.manifolds import InvariantSet
 from liftflow.metrics import Cometric
-from liftflow.typing import FloatArray, OnTimes, Theta, as_array
+from liftflow.typing import FloatArray
 from liftflow.version import __version__
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 _SAME = 1e-6  # distance of two starts, relative to θ₀, that single precision leaves
 _CONTROL_SEED = 20_260_807
-_LABELS = {
-    "n_hidden": "hidden nodes |H|",
-    "n_channels": "channels C",
-    "n_paths": "paths",
-    "image_dim": "dim of the image",
-}
-
-
-@dataclass(frozen=True, eq=False)
-class Comparison:
-    """A parameter flow and the intrinsic flow from the same point, and how far they part.
-
-    Attributes
-    ----------
-    manifold_dim : int
-        Dimension of the invariant set.
-    deviation : OnTimes
-        Relative deviation ‖φ(θ(t)) − z(t)‖ / ‖φ(θ(t))‖, as far as both flows came.
-    control : Trajectory or None
-        The negative control: the flow from the same z by the metric of other laws.
-    control_deviation_over_time : OnTimes, optional
-        Its relative deviation from the parameter flow.
-    steps : Trajectory or None
-        A run of training by steps, at those of its times that the parameter flow was kept at.
-    """
-
-    architecture: Architecture
-    loss: Loss
-    manifold_dim: int
-    rtol: float
-    parameter: Trajectory
-    intrinsic: Trajectory
-    deviation: OnTimes
-    control: Trajectory | None
-    control_deviation_over_time: OnTimes | None
-    steps: Trajectory | None = None
-
-    @property
-    def max_deviation(self) -> float:
-        """Largest relative deviation of the two flows; NaN where they share their start alone."""
-        return _largest(self.deviation)
-
-    @property
-    def control_deviation(self) -> float | None:
-        """Largest relative deviation of the negative control, where there is one."""
-        over_time = self.control_deviation_over_time
-        return None if over_time is None else _largest(over_time)
-
-    @property
-    def steps_deviation_over_time(self) -> OnTimes | None:
-        """Relative deviation of the steps from the parameter flow, at the times of ``steps``."""
-        if self.steps is None:
-            return None
-        flow = self.parameter.theta[np.searchsorted(self.parameter.t, self.steps.t)]
-        gap = self.architecture.lifted_distance(self.steps.theta, flow)
-        return gap / self.architecture.lifted_norm(flow)
-
-    @property
-    def steps_deviation(self) -> float | None:
-        """Largest relative deviation of the steps, where there are any."""
-        over_time = self.steps_deviation_over_time
-        return None if over_time is None else _largest(over_time)
-
-    @property
-    def success(self) -> bool:
-        """Whether all flows reached the end of the time span."""
-        return all(flow.success for flow in self._flows)
-
-    @property
-    def interrupted(self) -> bool:
-        """Whether Ctrl-C ended the comparison."""
-        return any(flow.interrupted for flow in self._flows)
-
-    @property
-    def _flows(self) -> list[Trajectory]:
-        flows = (self.parameter, self.intrinsic, self.control)
-        return [flow for flow in flows if flow is not None]
-
-    @door
-    def law_drift_over_time(self, trajectory: Trajectory) -> OnTimes:
-        """Drift of the conservation laws along a trajectory, as :func:`law_drift` measures it."""
-        return law_drift(self.architecture, trajectory)
-
-    @property
-    def law_drift(self) -> float:
-        """Largest drift of the laws along either flow, relative to ‖θ₀‖²."""
-        flows = (self.parameter, self.intrinsic)
-        return max(float(self.law_drift_over_time(flow).max()) for flow in flows)
-
-    def summary(self) -> dict[str, Any]:
-        """Collect the figures of the comparison; None stands for what does not apply."""
-        flows = {"parameter": self.parameter, "intrinsic": self.intrinsic}
-        result: dict[str, Any] = {
-            "dim": self.architecture.dim,
-            "n_laws": self.architecture.n_laws,
-            "manifold_dim": self.manifold_dim,
-            **self.architecture.describe(),
-            "rtol": self.rtol,
-            "max_deviation": self.max_deviation,
-            "control_deviation": self.control_deviation,
-        }
-        for name, flow in flows.items():
-            scores = self.loss.scores(flow.theta[-1], self.architecture)
-            result |= {
-                f"loss_{name}": float(flow.loss[-1]),
-                f"accuracy_{name}": scores.get("accuracy"),
-                f"r2_{name}": scores.get("r2"),
-                f"law_drift_{name}": float(self.law_drift_over_time(flow).max()),
-                f"evaluations_{name}": flow.n_evaluations,
-                f"seconds_{name}": flow.seconds,
-                f"success_{name}": flow.success,
-                f"message_{name}": flow.message,
-            }
-        if self.steps is not None:
-            result["steps_deviation"] = self.steps_deviation
-            result["law_drift_steps"] = float(self.law_drift_over_time(self.steps).max())
-        return result | {"t_end": float(self.parameter.t[-1]), "n_charts": self.intrinsic.n_charts}
-
-    def table(self) -> Table:
-        """Lay the figures out as a table."""
-        summary = self.summary()
-        table = Table(title="Two flows of one training problem", title_justify="left")
-        table.add_column("")
-        for name in ("parameter flow", "intrinsic flow"):
-            table.add_column(name, justify="right")
-        rows = {
-            "loss": "final loss",
-            "accuracy": "accuracy",
-            "r2": "R²",
-            "law_drift": "law drift",
-            "evaluations": "evaluations",
-            "seconds": "seconds",
-        }
-        for key, label in rows.items():
-            pair = [summary[f"{key}_{name}"] for name in ("parameter", "intrinsic")]
-            if any(value is not None for value in pair):
-                table.add_row(label, *map(_show, pair))
-        table.add_section()
-        facts = {
-            "parameters D": self.architecture.dim,
-            "dim of the invariant set": self.manifold_dim,
-            **{_LABELS.get(k, k): v for k, v in self.architecture.describe().items()},
-            "charts": self.intrinsic.n_charts,
-            "largest relative deviation": self.max_deviation,
-            "deviation of the control": self.control_deviation,
-            "deviation of the steps": summary.get("steps_deviation"),
-            "law drift of the steps": summary.get("law_drift_steps"),
-        }
-        for label, value in facts.items():
-            if value is not None:
-                table.add_row(label, "", _show(value))
-        for flow in self._flows:
-            if not flow.success:
-                table.add_row("[red]ended early", "", flow.message)
-        return table
-
-    def __str__(self) -> str:
-        """Return the table as text."""
-        console = Console(width=88, color_system=None)
-        with console.capture() as capture:
-            console.print(self.table())
-        return capture.get()
-
-    def print(self) -> None:
-        """Print the table."""
-        Console().print(self.table())
-
-    def plot(self) -> "Figure":
-        """Draw loss, deviation and law drift over time."""
-        from liftflow.flows import plotting
-
-        flows = [(self.parameter, plotting.PARAMETER, "parameter flow")]
-        flows.append((self.intrinsic, plotting.INTRINSIC, "intrinsic flow"))
-        losses = [plotting.Curve(own.t, own.loss, role, name) for own, role, name in flows]
-        # At the start every flow is at the same point: a zero that only stretches the axis.
-        drifts = [
-            plotting.Curve(own.t[1:], self.law_drift_over_time(own)[1:], role, name)
-            for own, role, name in flows
-        ]
-        t, over_time = self.parameter.t[1:], self.control_deviation_over_time
-        apart = [plotting.Curve(t, self.deviation[1:], plotting.DEVIATION, "intrinsic flow")]
-        if self.control is not None and over_time is not None:
-            role, name = plotting.CONTROL, "control: laws of another θ₀"
-            losses.append(plotting.Curve(self.control.t, self.control.loss, role, "control"))
-            apart.append(plotting.Curve(t, over_time[1:], role, name))
-        steps, gap = self.steps, self.steps_deviation_over_time
-        if steps is not None and gap is not None:
-            values = steps.loss, gap, self.law_drift_over_time(steps)
-            for panel, over_time in zip((losses, apart, drifts), values, strict=True):
-                panel.append(plotting.Curve(steps.t[1:], over_time[1:], plotting.STEPS, "steps"))
-        panels = [
-            (self._verdict(), "loss", losses),
-            ("Deviation from the parameter flow", plotting.GAP, apart),
-            ("Drift of the conservation laws", "‖h(θ(t)) − h(θ₀)‖∞ / ‖θ₀‖²", drifts),
-        ]
-        return plotting.draw(panels, (12, 3.8))
-
-    def _verdict(self) -> str:
-        """Whether the flows agree, in a line."""
-        deviation = self.max_deviation
-        if np.isnan(deviation):
-            flows = {"parameter": self.parameter, "intrinsic": self.intrinsic}
-            names = " and the ".join(name for name, flow in flows.items() if len(flow.t) < 2)
-            return f"Flows not compared: the {names} flow ended where it began"
-        agree = agreed(deviation, self.rtol, self.control_deviation)
-        last = self.parameter.t[len(self.deviation) - 1]
-        until = "" if self.success else f", up to t = {last:.3g}"
-        return f"Flows {'agree to' if agree else 'part by'} {deviation:.1e}{until}"
-
-
-def agreed(deviation: float, rtol: float, control: float | None) -> bool:
-    """Whether a deviation is that of solvers, and not one of flows.
-
-    Kinks of the loss take away up to half of a solver's order, so √rtol may be had by agreement. A
-    control that parts by less than ten times as much does not tell the one from the other.
-    """
-    return bool(deviation <= np.sqrt(rtol)) and (control is None or not 10 * deviation > control)
-
-
-def _largest(deviation: FloatArray) -> float:
-    return float(deviation.max()) if len(deviation) > 1 else np.nan
-
-
-def _show(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:.1e}" if 0 < abs(value) < 1e-3 else f"{value:.4g}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-@door
-def law_drift(architecture: Architecture, trajectory: Trajectory | Theta) -> OnTimes:
-    """Measure the drift of the conservation laws, ‖h(θ(t)) − h(θ₀)‖_∞ / ‖θ₀‖².
-
-    Parameters
-    ----------
-    trajectory : Trajectory or array-like, shape=[..., n_times, dim]
-        A flow, steps of a finite size, or any array of θ, such as another program logged. The first
-        θ is θ₀.
-    """
-    theta = trajectory.theta if isinstance(trajectory, Trajectory) else trajectory
-    theta = as_array(theta, "trajectory", (None, architecture.dim), differentiable=False)
-    if not theta.shape[-2]:
-        raise InputError("trajectory must hold at least one point, got none")
-    laws = np.asarray(architecture.conservation_laws(theta))
-    gap = np.max(np.abs(laws - laws[..., :1, :]), axis=-1, initial=0.0)
-    return gap / np.sum(theta[..., :1, :] ** 2, axis=-1)
+_FILES = {NO_RATES: "control-rates", FROZEN: "control-laws"}
 
 
 @door
@@ -301,6 +52,8 @@ def compare(
     memory_limit: float = 8e9,
     checkpoints: str | Path | None = None,
     steps: Trajectory | None = None,
+    rule: TrainingRule | None = None,
+    about: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Comparison:
     """Integrate the parameter flow and the intrinsic flow from θ₀, and compare them.
@@ -317,7 +70,8 @@ def compare(
         The metric of the intrinsic flow, by default that of the invariant set.
     control : bool
         Whether to add the negative control: the flow from the same z by the metric of another
-        θ₀, with other laws. It must part from the others.
+        θ₀, with other laws. It must part from the others. With a rule, it is the flow by the metric
+        without the learning rates, and one by that of laws that do not decay.
     checkpoints : str or Path, optional
         Folder where the flows leave their checkpoints every minute; it is made where there is none.
         Those that are there already are continued: to go on after a stop, make the same call
@@ -328,6 +82,11 @@ def compare(
         :meth:`Trajectory.from_arrays` takes from elsewhere, to be put beside the two flows. Its
         times are the sums of the step sizes, and the flows are kept at those next to the times
         asked for.
+    rule : TrainingRule, optional
+        Learning rates and weight decay of both flows.
+    about : mapping of str to Any, optional
+        What the figure and the summary are to say besides, such as
+        ``{"data": "iris", "seed": 0}``.
     **options
         ``max_step``, ``first_step``, ``t_eval`` and ``checkpoint_seconds``.
 
@@ -374,12 +133,13 @@ def compare(
         progress=progress,
         n_times=n_times,
         memory_limit=memory_limit,
+        rule=rule,
         **options,
     )
     done = plan.run(None if checkpoints is None else as_path(checkpoints, "checkpoints"))
-    if steps is None:
-        return done
-    return replace(done, steps=steps.rows(np.flatnonzero(np.isin(steps.t, done.parameter.t))))
+    if steps is not None:
+        steps = steps.rows(np.flatnonzero(np.isin(steps.t, done.parameter.t)))
+    return replace(done, steps=steps, about=dict(about or {}))
 
 
 def _times_with(steps: Trajectory, invariant_set: InvariantSet, wanted: Settings) -> FloatArray:
@@ -427,6 +187,7 @@ class Plan:
         coordinates: str = "auto",
         cometric: Cometric | None = None,
         control: bool = False,
+        rule: TrainingRule | None = None,
         **settings: Any,
     ) -> None:
         for name in ("checkpoint", "checkpoints", "resume"):
@@ -436,9 +197,15 @@ class Plan:
                     "checkpoints= of compare or folder= of sweep, which both write and resume them"
                 )
         architecture, theta0 = invariant_set.architecture, invariant_set.theta0
-        flow = IntrinsicFlow(invariant_set, loss, coordinates, cometric)
-        self.invariant_set, self.loss, self.flows = invariant_set, loss, {"intrinsic": flow}
-        if control:  # first, since a family may have none
+        flow = IntrinsicFlow(invariant_set, loss, coordinates, cometric, rule)
+        self.invariant_set, self.loss, self.rule = invariant_set, loss, rule
+        self.flows = {"intrinsic": flow}
+        if control and rule is not None and not rule.is_plain:
+            if np.any(rule.rates(architecture) != 1.0):
+                self.flows[NO_RATES] = flow.without_rates()
+            if rule.weight_decay:
+                self.flows[FROZEN] = flow.with_frozen_laws()
+        elif control:  # first, since a family may have none
             elsewhere = InvariantSet(architecture, architecture.fibre_point(theta0, _CONTROL_SEED))
             self.flows["control"] = IntrinsicFlow(elsewhere, loss, coordinates)
         size = architecture.lifted_dim if flow.coordinates == "full" else architecture.dim
@@ -446,7 +213,7 @@ class Plan:
         kept = architecture.dim + size + 2  # with the deviations of the flow and of its control
         self.settings = replace(wanted, t_eval=wanted.thinned(kept))
         # A state remembers where it was, so that each integration takes a new one.
-        by_theta = ParameterFlow(architecture, loss)
+        by_theta = ParameterFlow(architecture, loss, rule)
         self.states: dict[str, Callable[[], FlowState]] = {
             "parameter": partial(by_theta.state, theta0)
         }
@@ -488,7 +255,7 @@ class Plan:
             "first_step": float(settings.first_step or 0.0),
             "method": f"{settings.solver.__module__}.{settings.solver.__qualname__}",
             "coordinates": self.flows["intrinsic"].coordinates,
-            "control": "control" in self.flows,
+            "control": len(self.flows) > 1,
             "computed": computed,
         }
 
@@ -507,7 +274,8 @@ class Plan:
         """Integrate the flows one after another, with checkpoints in the folder if there is one."""
         paths, earlier = {}, {}
         if folder is not None:
-            paths = {name: make_folder(folder) / f"{name}.npz" for name in self.states}
+            files = {name: _FILES.get(name, name) for name in self.states}
+            paths = {name: make_folder(folder) / f"{own}.npz" for name, own in files.items()}
             earlier = {n: Trajectory.load(p) for n, p in paths.items() if os.path.lexists(p)}
         done: dict[str, Trajectory] = {}
         for name, state in self.states.items():
@@ -521,6 +289,8 @@ class Plan:
             else:
                 done[name] = _integrate_at_any_price(state, settings, paths[name])
         apart = {n: _deviation(f, done[n], done["parameter"]) for n, f in self.flows.items()}
+        controls = {name: (done[name], apart[name]) for name in self.flows if name != "intrinsic"}
+        first, *rest = controls or [None]
         return Comparison(
             architecture=self.invariant_set.architecture,
             loss=self.loss,
@@ -529,8 +299,11 @@ class Plan:
             parameter=done["parameter"],
             intrinsic=done["intrinsic"],
             deviation=apart["intrinsic"],
-            control=done.get("control"),
-            control_deviation_over_time=apart.get("control"),
+            control=None if first is None else done[first],
+            control_deviation_over_time=None if first is None else apart[first],
+            rule=self.rule,
+            control_name=ELSEWHERE if first in (None, "control") else first,
+            further_controls={name: controls[name] for name in rest if name},
         )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from joblib import Parallel, delayed
@@ -21,6 +21,7 @@ from threadpoolctl import threadpool_limits  # scikit-learn requires it
 from liftflow.doors import door
 from liftflow.errors import DataError, FlowError, InputError, OutputError
 from liftflow.files import (
+    as_html,
     as_path,
     locked,
     make_folder,
@@ -29,7 +30,8 @@ from liftflow.files import (
     replacing,
     write_arrays,
 )
-from liftflow.flows.compare import Comparison, Plan, agreed
+from liftflow.flows.compare import Plan
+from liftflow.flows.comparison import Comparison, agreed
 from liftflow.losses import Loss
 from liftflow.manifolds import InvariantSet
 from liftflow.typing import OnTimes, shown
@@ -64,12 +66,69 @@ class SweepRun:
     loss_intrinsic: OnTimes
     control_deviation: OnTimes
 
+    def __repr__(self) -> str:
+        """Say in one line what was found."""
+        return f"SweepRun(seed {self.seed}, deviation {self.summary['max_deviation']:.1e})"
+
 
 @dataclass(frozen=True, eq=False)
 class Sweep:
     """The comparisons of an ensemble, in the order of their seeds."""
 
     runs: tuple[SweepRun, ...]
+
+    def __repr__(self) -> str:
+        """Say in one line what was found."""
+        return f"Sweep({self._verdict()})"
+
+    def _repr_html_(self) -> str:
+        """Render the table for a notebook."""
+        return as_html(self.table())
+
+    @door
+    def save(self, path: str | Path) -> None:
+        """Write all runs to an npz file.
+
+        Raises
+        ------
+        InputError
+            Not a path.
+        OutputError
+            The file cannot be written.
+        """
+        values: dict[str, Any] = {}
+        for place, run in enumerate(self.runs):
+            own = {"seed": str(run.seed), "summary": json.dumps(run.summary)}
+            own |= {name: getattr(run, name) for name in _CURVES}
+            values |= {f"{place}.{name}": value for name, value in own.items()}
+        write_arrays(as_path(path), "sweep", {"runs": len(self.runs), **values})
+
+    @classmethod
+    @door
+    def load(cls, path: str | Path) -> Self:
+        """Read a sweep that :meth:`save` wrote.
+
+        Raises
+        ------
+        InputError
+            Not a path.
+        DataError
+            The file is not there, is damaged, was changed since, or holds something else.
+        """
+        values = read_arrays(as_path(path), "sweep")
+        try:
+            return cls(
+                tuple(
+                    SweepRun(
+                        seed=int(values[f"{place}.seed"]),
+                        summary=json.loads(values[f"{place}.summary"]),
+                        **{name: values[f"{place}.{name}"] for name in _CURVES},
+                    )
+                    for place in range(int(values["runs"]))
+                )
+            )
+        except KeyError as error:
+            raise DataError(f"{path} holds no sweep: it has no {error}") from error
 
     def frame(self) -> "DataFrame":
         """Return the summaries as a table, one row per seed."""
@@ -121,7 +180,13 @@ class Sweep:
             (self._verdict(), "loss", losses),
             ("Deviation from the parameter flow", plotting.GAP, gaps),
         ]
-        return plotting.draw(panels, (9, 3.8))
+        told = self.runs[0].summary if self.runs else {}
+        about = [told.get("architecture", ""), told.get("training_loss", ""), self._seeds()]
+        return plotting.draw(panels, (10, 4.2), ", ".join(filter(None, about)))
+
+    def _seeds(self) -> str:
+        seeds = [str(run.seed) for run in self.runs]
+        return f"seeds {', '.join(seeds[:6])}{', …' if len(seeds) > 6 else ''}"
 
     def _verdict(self) -> str:
         """In how many runs the flows agree, in a line."""

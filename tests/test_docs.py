@@ -78,6 +78,7 @@ def indented(text, directive):
     return [textwrap.dedent(found) for found in re.findall(pattern, text, re.MULTILINE)]
 
 
+@pytest.mark.slow
 def test_the_start_page_prints_what_it_shows(tmp_path):
     page = read("docs/start.rst")
     shown = indented(page, "code-block:: text")
@@ -86,8 +87,9 @@ def test_the_start_page_prints_what_it_shows(tmp_path):
     assert printed == "".join(f"{block.strip()}\n" for block in shown)
 
 
-def test_the_training_page_prints_what_it_shows(tmp_path):
-    """And a transformer-like product is compared in at most twelve lines."""
+def test_the_training_page_prints_what_it_shows(tmp_path, monkeypatch):
+    """And a transformer-like product is compared in at most twelve lines, on either backend."""
+    monkeypatch.setenv("GEOMSTATS_BACKEND", "numpy")
     page = read("docs/training.md")
     code = blocks(page, "python")
     assert printed_by("\n".join(code), tmp_path) == "".join(blocks(page, "text"))
@@ -136,6 +138,7 @@ def test_the_example_is_short():
     assert len(lines) <= 15
 
 
+@pytest.mark.slow
 def test_the_recipes_keep_the_contracts(tmp_path):
     recipes = blocks(read("CONTRIBUTING.md"), "python")
     assert all(len(recipe.splitlines()) <= 10 for recipe in recipes)
@@ -143,6 +146,7 @@ def test_the_recipes_keep_the_contracts(tmp_path):
     printed_by("\n".join(recipes), tmp_path)
 
 
+@pytest.mark.slow
 def test_a_wrong_recipe_breaks_the_contracts(tmp_path):
     recipes = "\n".join(blocks(read("CONTRIBUTING.md"), "python"))
     wrong = recipes.replace("4 * z**2", "5 * z**2")

@@ -8,7 +8,8 @@
 
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -17,9 +18,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.animation import Animation, PillowWriter
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex, to_rgb, to_rgba_array
 from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
 from matplotlib.patches import FancyArrowPatch
+from matplotlib.ticker import FuncFormatter
 from mpl_toolkits.mplot3d import Axes3D
 from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 from mpl_toolkits.mplot3d.proj3d import proj_transform
@@ -89,6 +92,99 @@ def style(dark: bool | None = None) -> dict[str, object]:
         "lines.linewidth": 2,
         "savefig.dpi": 150,
     }
+
+
+@contextmanager
+def recoloured(figure: Figure, dark: bool) -> Iterator[None]:
+    """Show a figure on dark ground with light ink for a while; the colours of roles stay.
+
+    Parameters
+    ----------
+    dark : bool
+        Whether to; else the figure stays as it is.
+    """
+    pairs = {to_hex(_LIGHT[tone]): _DARK[tone] for tone in _LIGHT} | {"#000000": _DARK["ink"]}
+    undo: list[tuple[Any, Any]] = []
+    for artist in figure.findobj() if dark else ():
+        for part in ("color", "facecolor", "edgecolor", "markerfacecolor", "markeredgecolor"):
+            get, put = (getattr(artist, f"{verb}_{part}", None) for verb in ("get", "set"))
+            if get is None or put is None:
+                continue
+            before = get()
+            swapped = _swapped(before, pairs)
+            if swapped is not None:
+                undo.append((put, before))
+                put(swapped)
+    spots = [spot for axes in figure.axes for axis in _axes_of(axes) for spot in _ticks(axis)]
+    before_ticks = [(spot, spot.get_color()) for spot in spots] if dark else []
+    for spot, colour in before_ticks:
+        spot.set_color(_swapped(colour, pairs) or colour)
+    ground, figure_ground = figure.get_facecolor(), mpl.rcParams["savefig.facecolor"]
+    try:
+        if dark:
+            figure.set_facecolor(_DARK["ground"])
+        with mpl.rc_context({"savefig.facecolor": _DARK["ground"] if dark else figure_ground}):
+            yield
+    finally:
+        for put, before in reversed(undo):
+            put(before)
+        for spot, colour in before_ticks:
+            spot.set_color(colour)
+        figure.set_facecolor(ground)
+
+
+def _axes_of(axes: Any) -> list[Any]:
+    return [getattr(axes, f"{name}axis") for name in "xyz" if hasattr(axes, f"{name}axis")]
+
+
+def _ticks(axis: Any) -> list[Any]:
+    every = [*axis.get_major_ticks(), *axis.get_minor_ticks()]
+    parts = [spot for tick in every for spot in (tick.label1, tick.tick1line, tick.tick2line)]
+    return [*parts, *([axis.line] if hasattr(axis, "line") else [])]
+
+
+def _swapped(colours: Any, pairs: dict[str, str]) -> Any:
+    """Return colours with tones of the light theme taken for those of the dark one, if any are."""
+    try:
+        rows = np.atleast_2d(to_rgba_array(colours))
+    except (ValueError, TypeError):
+        return None
+    if not len(rows):
+        return None
+    names = [to_hex(row) for row in rows]
+    if not any(name in pairs for name in names):
+        return None
+    new = [(*to_rgb(pairs.get(name, name)), row[3]) for name, row in zip(names, rows, strict=True)]
+    return new[0] if len(new) == 1 else new
+
+
+def plain_ticks(axes: Axes) -> None:
+    """Write the numbers of a logarithmic axis of values as 0.5 and 2, not as 5 × 10⁻¹."""
+    low, high = axes.get_ylim()
+    decades = np.log10(high / low)
+    wanted = (1, 2, 5) if decades > 1 else range(1, 10)
+
+    def written(value: float, place: int | None = None) -> str:
+        lead = round(value / 10 ** np.floor(np.log10(value) + 1e-9))
+        return f"{value:.6g}" if lead in wanted else ""
+
+    if decades < 2.5 and low > 1e-4:
+        axes.yaxis.set_major_formatter(FuncFormatter(written))
+        axes.yaxis.set_minor_formatter(FuncFormatter(written))
+
+
+def shown_once(figure: Figure) -> Figure:
+    """Let pyplot forget a figure, unless windows show it: a notebook draws what a cell returns.
+
+    Returns
+    -------
+    figure : matplotlib.figure.Figure
+        The same. With windows ``plt.show()`` shows it; elsewhere ``figure.savefig`` writes it.
+    """
+    windows = mpl.backends.backend_registry.list_builtin(mpl.backends.BackendFilter.INTERACTIVE)
+    if mpl.get_backend().lower() not in windows:
+        plt.close(figure)
+    return figure
 
 
 def ink() -> Colour:

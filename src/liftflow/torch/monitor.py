@@ -8,6 +8,7 @@ import torch
 
 from liftflow.doors import Guarded, door
 from liftflow.errors import InputError
+from liftflow.torch.blocks import pair
 from liftflow.torch.network import TorchNetwork
 from liftflow.typing import FloatArray, IntArray, as_count
 
@@ -193,11 +194,6 @@ class LawMonitor(Guarded):
             axes.legend(fontsize="small")
         axes.grid(alpha=0.3)
         return figure
-
-
-def pair(member: Any) -> tuple[Any, Any]:
-    """Return the layer and the number of a channel, from what it is called."""
-    return member if isinstance(member, tuple) else (member, 0)
 
 
 def _factors(rule: Any, parameters: list[Any]) -> tuple[float, float, float] | None:

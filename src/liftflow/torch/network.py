@@ -171,7 +171,7 @@ class TorchNetwork(Architecture):
         parts = np.split(theta, np.cumsum([math.prod(s) for s in self.block_shapes])[:-1])
         self._sizes = [float(lengths(part)) / math.sqrt(part.size) or 1.0 for part in parts]
         if certified:
-            self.certificate = certify(bench, self.channels, self.inert, inputs, theta.copy())
+            self.certificate = certify(bench, self.channels, self.inert, inputs)
 
     def __repr__(self) -> str:
         """Say what it is in one line."""

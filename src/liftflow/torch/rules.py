@@ -1,5 +1,6 @@
 """What each operation of torch does to the symbols of channels; see ``trace``."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -223,13 +224,57 @@ def _over_space(reader: Reader, result: Any, input: Tensor, n_axes: int) -> None
             reader._mark(each, symbols.expand(each.shape))
 
 
+def _patches(
+    symbols: Tensor, n_axes: int, size: Any, stride: Any, padding: Any, dilation: Any
+) -> Tensor:
+    """Symbols that come together at each place of a result: shape=[..., *places, *size]."""
+    size, stride, dilation = (
+        (each,) * n_axes if isinstance(each, int) else tuple(each) * (n_axes // len(each))
+        for each in (size, stride, dilation)
+    )
+    if padding == "same":
+        total = [d * (k - 1) for d, k in zip(dilation, size, strict=True)]
+        pads = [(t // 2, t - t // 2) for t in total]
+    else:
+        padding = 0 if padding == "valid" else padding
+        each = (padding,) * n_axes if isinstance(padding, int) else tuple(padding)
+        pads = [(p, p) for p in (each * n_axes if len(each) == 1 else each)]
+    flat = [number for pair in reversed(pads) for number in pair]
+    patches = torch.nn.functional.pad(symbols, flat, value=float(ZERO))
+    for axis, (k, step, apart) in enumerate(zip(size, stride, dilation, strict=True)):
+        patches = patches.unfold(symbols.ndim - n_axes + axis, apart * (k - 1) + 1, step)
+        patches = patches[..., ::apart]
+    return patches
+
+
+def _one_per_channel(reader: Reader, symbols: Tensor, n_axes: int) -> bool:
+    """Whether a channel is one at all places, as ever but where channels were moved into space."""
+    axes = [axis for axis in range(symbols.ndim) if axis != symbols.ndim - n_axes - 1]
+    top = symbols.amax(dim=axes, keepdim=True)
+    return bool(((symbols == top) | (symbols == ZERO)).all())
+
+
 def _pooling(n_axes: int) -> None:
     kinds = "max_pool", "avg_pool", "adaptive_avg_pool", "adaptive_max_pool", "lp_pool"
     names = [f"{kind}{n_axes}d{more}" for kind in kinds for more in ("", "_with_indices")]
 
     @rule(*names)
     def pool(reader: Reader, func: Any, result: Any, input: Tensor, *a: Any, **kw: Any) -> None:
-        _over_space(reader, result, input, n_axes)
+        symbols, name = reader.symbols(input), _name(func)
+        windows = name.startswith(("max_pool", "avg_pool")) and not kw.get("ceil_mode")
+        if not windows or len(a) > 3 or _one_per_channel(reader, symbols, n_axes):
+            _over_space(reader, result, input, n_axes)
+            return
+        given: list[Any] = [*a, None, None, None]
+        size, stride, padding = given[:3]
+        size = kw.get("kernel_size", size)
+        stride = kw.get("stride", stride) or size
+        padding = kw.get("padding", padding) or 0
+        met = _patches(symbols, n_axes, size, stride, padding, kw.get("dilation", 1))
+        top = reader.merged(met, range(-n_axes, 0)).reshape(met.shape[:-n_axes])
+        for each in _leaves(result):
+            if each.is_floating_point():
+                reader._mark(each, top.expand(each.shape))
 
 
 for _axes in (1, 2, 3):
@@ -238,7 +283,13 @@ for _axes in (1, 2, 3):
 
 @rule("interpolate", "upsample", "upsample_nearest", "upsample_bilinear")
 def resize(reader: Reader, func: Any, result: Tensor, input: Tensor, *a: Any, **kw: Any) -> None:
-    """Make all positions of a channel one: each is a mean of some with fixed weights."""
+    """Move symbols along with the nearest numbers; else make all places of a channel one."""
+    if (
+        _name(func) == "interpolate"
+        and kw.get("mode", a[2] if len(a) > 2 else "nearest") == "nearest"
+    ):
+        move(reader, func, result, input, *a, **kw)
+        return
     _over_space(reader, result, input, input.ndim - 2)
 
 
@@ -356,6 +407,30 @@ def addmm(
     merge(reader, torch.sub, result, input, product)
 
 
+def _place_by_place(
+    reader: Reader, result: Tensor, met: Tensor, weight: Tensor, bias: Tensor | None, groups: int
+) -> None:
+    """Lead from what comes together at each place to channels of that place, as a linear layer."""
+    n_axes, n_out = weight.ndim - 2, weight.shape[0]
+    first = met.ndim - 2 * n_axes  # axis of the first place
+    moved = met.movedim(first - 1, first - 1 + n_axes)  # channels beside the taps
+    rows, places = torch.unique(
+        moved.reshape(-1, math.prod(moved.shape[-n_axes - 1 :])), dim=0, return_inverse=True
+    )
+    heads = []
+    for row in rows.numpy():
+        own = reader.new(n_out, reader._origin(weight))
+        tails = row.reshape(groups, 1, *weight.shape[1:]).repeat(n_out // groups, axis=1)
+        reader.use(weight, tails.reshape(weight.shape), own.reshape(-1, *(1,) * (n_axes + 1)))
+        _bias(reader, bias, own, result)
+        heads.append(own)
+    table = torch.from_numpy(np.stack(heads).astype(np.float64))[places]
+    reader._mark(
+        result,
+        table.reshape(*moved.shape[: -n_axes - 1], n_out).movedim(-1, result.ndim - n_axes - 1),
+    )
+
+
 def _convolution(n_axes: int) -> None:
     @rule(f"conv{n_axes}d")
     def conv(
@@ -371,6 +446,12 @@ def _convolution(n_axes: int) -> None:
         groups: int = 1,
     ) -> None:
         axis, ones = -n_axes - 1, (1,) * n_axes
+        symbols = reader.symbols(input)
+        if not _one_per_channel(reader, symbols, n_axes):
+            size = tuple(weight.shape[2:])
+            met = _patches(symbols, n_axes, size, stride, padding, dilation)
+            _place_by_place(reader, result, met, weight, bias, groups)
+            return
         own = reader.per_channel(input, axis)
         n_out, n_in = weight.shape[:2]
         tails = own.reshape(groups, 1, n_in)

@@ -11,6 +11,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from liftflow.errors import InputError
+from liftflow.linalg import Spare
 from liftflow.typing import FloatArray
 
 
@@ -68,6 +69,7 @@ class Workbench:
             lambda own, args, kwargs: (in_double(args), in_double(kwargs)), with_kwargs=True
         )
         self.names: list[str] = []
+        self._spare = Spare()
         self.lay_out(self._values)
 
     def lay_out(self, names: Sequence[str] | dict[str, Any]) -> None:
@@ -117,19 +119,22 @@ class Workbench:
         gradient : array, shape=[dim]
             The caller's own.
         """
-        module = self.put(theta)
-        gradient, start = torch.zeros_like(self.flat), 0
+        module, start = self.put(theta), 0
+        gradient = self._spare.empty(self.flat.numel())
+        gradient.fill(0.0)
         parameters = dict(module.named_parameters())
         for name, shape in self.shapes.items():
             stop = start + math.prod(shape)
-            parameters[name].grad = gradient[start:stop].view(shape)
+            parameters[name].grad = torch.from_numpy(gradient[start:stop]).view(shape)
             start = stop
-        with torch.enable_grad():
-            value = _scalar(function(module))
-            value.backward()
-        for parameter in parameters.values():
-            parameter.grad = None
-        return float(value.detach()), gradient.numpy()
+        try:
+            with torch.enable_grad():
+                value = _scalar(function(module))
+                value.backward()
+        finally:
+            for parameter in parameters.values():
+                parameter.grad = None
+        return float(value.detach()), gradient
 
 
 def _scalar(value: Any) -> torch.Tensor:
