@@ -3,7 +3,7 @@
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import networkx as nx
 import numpy as np
@@ -48,6 +48,9 @@ from liftflow.typing import (
 )
 
 _EDGE_BYTES, _GRAPH_BYTES = 150, 1500  # of one edge, with what a network and a graph keep of it
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class ReLUNetwork(Constructors):
@@ -107,6 +110,7 @@ class ReLUNetwork(Constructors):
         "activations",
         "biases",
         "dag",
+        "draw",
         "forward_vjp",
         "hidden",
         "image_representative",
@@ -267,6 +271,24 @@ class ReLUNetwork(Constructors):
             "n_paths": self.n_paths,
             "image_dim": self.dim - self.n_hidden,
         }
+
+    def draw(self, theta: OneTheta | None = None) -> "Figure":
+        """Draw the network: the weights on its edges, the laws on its hidden nodes or channels.
+
+        Parameters
+        ----------
+        theta : array-like, shape=[dim], optional
+            Without it, edges have one width and no laws are written.
+
+        Raises
+        ------
+        InputError
+            More than 200 nodes.
+        """
+        from liftflow.drawing import draw_network
+
+        point = None if theta is None else as_array(theta, "theta", (self.dim,), batch=False)
+        return draw_network(self, point)
 
     # The graph.
 
@@ -528,8 +550,19 @@ class ReLUNetwork(Constructors):
         return over_batch(self._paths.representative, [z], [1], shape=(self.dim,))
 
     def project_to_image(self, z: Lifted, *, near: Theta | None = None) -> Lifted:
-        """Move a nearby vector onto the image: rebuild all paths from the strongest of them."""
-        return self.lift(self.image_representative(z))
+        """Move a nearby vector onto the image: rebuild all paths from the strongest of them.
+
+        Parameters
+        ----------
+        near : Theta, optional
+            Its strongest paths are taken, which makes the projection smooth, as long as none of
+            them is :data:`~liftflow.architectures.anchors.REANCHOR_RATIO` times weaker than the
+            strongest of z. By default those of z.
+        """
+        if near is None:
+            return self.lift(self.image_representative(z))
+        arrays = [self._lifted(z, differentiable=False), self._theta(near, differentiable=False)]
+        return self.lift(over_batch(self._paths.representative, arrays, [1, 1], (self.dim,)))
 
     def image_residual(self, z: FloatArray, projected: FloatArray) -> float:
         """Distance of z to a point of the image, relative to z, the largest of all path lengths."""

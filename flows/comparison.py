@@ -80,7 +80,7 @@ class Comparison:
     rule: TrainingRule | None = None
     control_name: str = ELSEWHERE
     further_controls: Mapping[str, tuple[Trajectory, OnTimes]] = field(default_factory=dict)
-    about: Mapping[str, Any] = field(default_factory=dict)
+    about: Mapping[str, object] = field(default_factory=dict)
     kept: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -272,7 +272,7 @@ class Comparison:
             if any(value is not None for value in own):
                 table.add_row(label, *map(_show, own))
         table.add_section()
-        facts: dict[str, Any] = {
+        facts: dict[str, object] = {
             "parameters D": summary["dim"],
             "dim of the invariant set": self.manifold_dim,
             "laws of this loss alone": summary.get("n_loss_laws") or None,
@@ -324,7 +324,7 @@ class Comparison:
         said = [f"{value}" if name == "data" else f"{name} {value}" for name, value in self._told()]
         return ", ".join([family, loss, *said])
 
-    def _told(self) -> list[tuple[str, Any]]:
+    def _told(self) -> list[tuple[str, object]]:
         return [(name, self.about[name]) for name in ("data", "seed") if name in self.about]
 
     def _drift(self) -> FloatArray:
