@@ -10,7 +10,6 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from liftflow.architectures.attributes import has_attributes
-from liftflow.architectures.builders import residual_parts
 from liftflow.architectures.channels import ChannelGraph, ChannelLaws
 from liftflow.architectures.constructors import PATH_LIMIT, Constructors, flat_blocks
 from liftflow.architectures.dag import CompiledDAG
@@ -40,14 +39,13 @@ from liftflow.typing import (
     as_count,
     as_instance,
     as_number,
-    as_ordered,
     as_rng,
     as_vector,
     refuse_beyond,
     shown,
 )
 
-_EDGE_BYTES, _GRAPH_BYTES = 150, 1500  # of one edge, with what a network and a graph keep of it
+_GRAPH_BYTES = 1500  # of one edge, with what a network and a graph keep of it
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -177,53 +175,6 @@ class ReLUNetwork(Constructors):
             shape ``(widths[l], widths[l+1])``; then the biases, layer by layer.
         """
         return cls.residual(widths, (), bias, path_limit=path_limit)
-
-    @classmethod
-    @door
-    def residual(
-        cls,
-        widths: Sequence[int],
-        skips: Iterable[tuple[int, int]],
-        bias: bool = False,
-        identity: bool = False,
-        *,
-        path_limit: int = PATH_LIMIT,
-    ) -> Self:
-        """Build a layered network with further complete blocks of edges that skip layers.
-
-        Parameters
-        ----------
-        skips : iterable of (int, int)
-            Pairs of layers (from, to) with to ≥ from + 2. Their edges follow those of the layers.
-        identity : bool
-            Whether skips are the identity, frozen, between layers of one width.
-        """
-        widths, skips = as_ordered(widths, "widths"), as_ordered(skips, "skips")
-        widths = [as_count(width, "a width", 1) for width in widths]
-        if len(widths) < 2:
-            raise ArchitectureError(f"widths must name at least two layers, got {widths}")
-        skips = list(skips)
-        if not all(
-            isinstance(skip, tuple | list | np.ndarray) and len(skip) == 2 for skip in skips
-        ):
-            raise InputError(f"skips must be pairs of layers, got {shown(skips)}")
-        skips = [(as_count(a, "a layer"), as_count(b, "a layer")) for a, b in skips]
-        for tail, head in skips:
-            if not tail + 2 <= head < len(widths) or skips.count((tail, head)) > 1:
-                raise ArchitectureError(
-                    f"a skip goes once from a layer to one at least two later, at most "
-                    f"{len(widths) - 1}; got ({tail}, {head}) in {skips}"
-                )
-        n_edges = sum(widths[a] * widths[b] for a, b in [*pairwise(range(len(widths))), *skips])
-        refuse_beyond(n_edges, f"a network of {shown(n_edges)} edges", _EDGE_BYTES)
-        if identity:
-            made: Self = cls._assembled(residual_parts(widths, skips, bias), path_limit)
-            return made
-        dag = CompiledDAG.layered(widths, skips, bias)
-        blocks = [(widths[a], widths[b]) for a, b in [*pairwise(range(len(widths))), *skips]]
-        network = cls.__new__(cls)
-        network._set_up(dag, blocks + ([(w,) for w in widths[1:]] if bias else []), path_limit)
-        return network
 
     @classmethod
     @door

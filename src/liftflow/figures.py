@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -30,9 +30,6 @@ from mpl_toolkits.mplot3d.proj3d import proj_transform
 from liftflow.doors import door
 from liftflow.errors import ShapeError
 from liftflow.typing import FloatArray, Point, as_array
-
-if TYPE_CHECKING:
-    from liftflow.manifolds import InvariantSet
 
 Colour: TypeAlias = Any  # whatever matplotlib reads as one
 
@@ -273,7 +270,7 @@ def level_set_faces(values: FloatArray, grid: FloatArray) -> list[FloatArray]:
 @door
 def draw_level_set(
     axes: Axes3D,
-    invariant_set: "InvariantSet",
+    invariant_set: Any,
     bounds: Sequence[tuple[float, float]],
     *,
     colour: Colour = SURFACE,
