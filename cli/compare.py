@@ -7,7 +7,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
 from rich.console import Console
 from rich.text import Text
@@ -156,7 +155,7 @@ def compare(
     rule = _rule(learning_rates, weight_decay)
     if rule is not None and not isinstance(start.architecture, liftflow.ReLUNetwork):
         # What is to be relaxed balanced is θ₀/√η.
-        units = np.sqrt(rule.rates(start.architecture))
+        units = rule.rates(start.architecture) ** 0.5
         start = liftflow.InvariantSet(start.architecture, units * start.theta0)
     comparison = run(
         start,

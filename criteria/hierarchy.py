@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from flint import fmpz, nmod_mat
+from rich.progress import track
 from rich.table import Table
 
 from liftflow.architectures import Architecture, ProductArchitecture, ReLUNetwork
@@ -358,7 +359,13 @@ def _modular_rank(rows: Coordinates, prime: int) -> int:
 
 @door
 def classify(
-    architecture: Architecture, theta: OneTheta, exact: bool = False, *, rng: Rng = 0
+    architecture: Architecture,
+    theta: OneTheta,
+    exact: bool = False,
+    *,
+    quick: bool = False,
+    progress: bool = False,
+    rng: Rng = 0,
 ) -> Classification:
     """Decide the whole hierarchy at θ.
 
@@ -369,6 +376,11 @@ def classify(
         that the Lie algebra of its fields leaves.
     exact : bool
         Count the laws over prime fields instead of floats.
+    quick : bool
+        Compute in double precision alone: what that hides where the scales of θ part is undecided,
+        also in small networks, for which it takes seconds to look.
+    progress : bool
+        Show which finding is being looked for.
 
     Raises
     ------
@@ -394,18 +406,21 @@ def classify(
     theta = as_array(theta, "theta", (architecture.dim,), batch=False, differentiable=False)
     if isinstance(architecture, ProductArchitecture):
         parts = zip(architecture.factors, architecture.unpack(theta), strict=True)
-        each = [classify(factor, part, exact, rng=rng) for factor, part in parts]
+        each = [
+            classify(factor, part, exact, quick=quick, progress=progress, rng=rng)
+            for factor, part in parts
+        ]
         names = [field.name for field in fields(Classification)]
         return Classification(*[combine([getattr(one, name) for one in each]) for name in names])
     view = view_of(architecture, theta, rng)
-    found = metric(view)
-    return Classification(
-        recoverable=view.recoverable,
-        metric=found,
-        dynamic=dynamic(view, found),
-        inclusion=view.inclusion,
-        frobenius=view.frobenius,
-        commuting=view.commuting,
-        complete=view.complete,
-        n_laws=count_conservation_laws(architecture, exact, rng=rng),
-    )
+    view.quick = quick
+    known: dict[str, Finding] = {}
+    others: dict[str, Callable[[], Finding]] = {
+        "metric": lambda: metric(view),
+        "dynamic": lambda: dynamic(view, known["metric"]),
+        "n_laws": lambda: count_conservation_laws(architecture, exact, rng=rng),
+    }
+    names = [field.name for field in fields(Classification)]
+    for name in track(names, "classify", disable=not progress, transient=True):
+        known[name] = others[name]() if name in others else getattr(view, name)
+    return Classification(**known)

@@ -107,6 +107,7 @@ def test_all_that_is_kept_fits_into_the_memory_allowed():
     np.testing.assert_array_equal(dataclasses.replace(few, t_eval=listed).thinned(1), listed[::10])
 
 
+@pytest.mark.slow
 def test_a_flow_that_needs_far_too_many_steps_says_so():
     stiff = loss_from_function(lambda z: 0.5e9 * anp.sum(z**2))
     run = ParameterFlow(NETWORK, stiff).integrate(
