@@ -143,7 +143,7 @@ def test_a_flow_is_resumed_bit_for_bit(name, tmp_path):
 
     loss, start = loss_from_parameters(ell, architecture), InvariantSet(architecture, theta)
     flow = liftflow.IntrinsicFlow(start, loss, coordinates)
-    options = {"t_span": (0.0, 0.1), "n_times": 6, "rtol": 1e-6}
+    options = {"t_span": (0.0, 0.1), "n_times": 6, "rtol": 1e-9}
     whole = flow.integrate(**options)
     left[0] = whole.n_evaluations // 2
     part = flow.integrate(**options)

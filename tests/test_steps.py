@@ -379,7 +379,7 @@ def test_compare_takes_steps_beside_the_flows(tmp_path):
     start, found = InvariantSet(network, theta0), []
     for n_steps in (100, 200, 400):
         run = GradientDescent(network, loss, 0.5 / n_steps).run(theta0, n_steps)
-        done = compare(start, loss, (0.0, 0.5), n_times=11, steps=run)
+        done = compare(start, loss, (0.0, 0.5), rtol=1e-8, n_times=11, steps=run)
         assert done.max_deviation < 1e-6
         np.testing.assert_array_equal(done.steps.t, done.parameter.t)
         np.testing.assert_allclose(done.parameter.t, np.linspace(0, 0.5, 11), atol=0.5 / n_steps)
@@ -406,7 +406,7 @@ def test_steps_with_decay_go_beside_flows_with_decay():
     network, loss, theta0, _ = smooth()
     start, rule = InvariantSet(network, theta0), TrainingRule(weight_decay=0.3)
     run = GradientDescent(network, loss, 1e-3, weight_decay=0.3).run(theta0, 400)
-    done = compare(start, loss, (0.0, 0.4), n_times=5, steps=run, rule=rule)
+    done = compare(start, loss, (0.0, 0.4), 1e-8, n_times=5, steps=run, rule=rule)
     assert done.max_deviation < 1e-6
     assert done.steps_deviation < 2e-3
     assert done.summary()["law_drift_steps"] < 1e-3
