@@ -107,7 +107,7 @@ class GeodesicSolver(Guarded):
     spaces: HorizontalSpaces
     rtol: float = GEODESIC_RTOL
     max_steps: int = _MAX_STEPS
-    seconds: float = 10.0
+    seconds: float = 9.0
 
     def __post_init__(self) -> None:
         """Refuse a tolerance that cannot be kept."""
