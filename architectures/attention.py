@@ -23,7 +23,8 @@ class Attention(ProductArchitecture):
 
     References
     ----------
-    [MPG]_.
+    [MPG]_. That its laws are complete with several heads is open in [Marcotte2025]_ and claimed in
+    [Tran2026]_.
 
     Examples
     --------
@@ -41,3 +42,6 @@ class Attention(ProductArchitecture):
         refuse_beyond(count, f"{shown(count)} factors of {shown(size)} numbers", 600 + 8 * size)
         factors = [TwoLayerLinear(self.d_model, self.d_model, self.d_head) for _ in range(count)]
         super().__init__(*factors)
+
+    def _facts(self) -> str:
+        return f"{self.d_model}, {self.d_head}, {self.n_heads}"

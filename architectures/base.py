@@ -15,7 +15,7 @@ from liftflow.architectures.maps import followed_by_autograd as followed_by_auto
 from liftflow.architectures.maps import watched as watched
 from liftflow.architectures.recovery import on_image, with_laws, with_lift_and_laws
 from liftflow.architectures.signs import MOST_SIGNS
-from liftflow.doors import Guarded, door
+from liftflow.doors import Guarded, counted, door
 from liftflow.errors import ArchitectureError, InputError, NotRecoverableError, ShapeError
 from liftflow.linalg import lengths, over_batch
 from liftflow.typing import (
@@ -181,6 +181,10 @@ class Architecture(Guarded, metaclass=_Surface):
     def lifted_dim(self) -> int:
         """Number d of entries of z."""
         return math.prod(self.lifted_shape)
+
+    def _facts(self) -> str:
+        parts = [counted(self.dim, "parameters"), f"z of shape {self.lifted_shape}"]
+        return ", ".join([*parts, counted(self.n_laws, "laws")])
 
     def describe(self) -> dict[str, int]:
         """Return facts of this family for a summary, by name."""

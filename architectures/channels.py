@@ -118,7 +118,9 @@ class ChannelGraph(Incidence, Guarded):
 
     References
     ----------
-    Ours; for layered networks, the laws of [MPG]_.
+    Ours; for layered networks, the laws of [Marcotte2023]_ and [MPG]_. Recovery at h = 0 is the
+    rescaling of least norm of [Stock2019]_ and [Saul2023]_; the term in h, hence every invariant
+    set, is ours.
 
     Examples
     --------

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import breadth_first_order
 
-from liftflow.doors import door
+from liftflow.doors import counted, door
 from liftflow.errors import ArchitectureError, InputError, listed
 from liftflow.typing import (
     FloatArray,
@@ -112,6 +112,9 @@ class Incidence:
         moves = self.tails != self.heads
         touched[self.tails[moves]] = touched[self.heads[moves]] = True
         refuse_idle(~touched[:-1], self.members)
+
+    def _facts(self) -> str:
+        return f"{len(self.tails):,} parameters, {counted(self.n_channels, 'channels')}"
 
     @cached_property
     def incidence(self) -> csr_array:

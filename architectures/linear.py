@@ -77,7 +77,8 @@ class DeepLinear(Architecture):
 
     References
     ----------
-    [MPG]_; balanced networks: [Arora2018]_.
+    [MPG]_, for square weights; rectangular ones: ours. Balanced networks: [Arora2018]_; their flow
+    as a Riemannian gradient flow: [Bah2022]_.
 
     Examples
     --------
@@ -104,6 +105,9 @@ class DeepLinear(Architecture):
 
     def _block_shapes(self) -> list[tuple[int, ...]]:
         return [(b, a) for a, b in pairwise(self.widths)]
+
+    def _facts(self) -> str:
+        return str(self.widths)
 
     # θ and its layers: all that the families of matrix products differ in.
 
@@ -439,7 +443,8 @@ class TwoLayerLinear(DeepLinear):
 
     References
     ----------
-    [MPG]_; the leaf of hyperbolic isotropy: Zhang and Peyré 2026.
+    [MPG]_; for r > min(n, m) ours. The leaf of hyperbolic isotropy: [Tu2024]_, equation 1, and
+    [ZhangPeyre2026]_.
     """
 
     def __init__(self, n: int, m: int, r: int) -> None:
@@ -448,6 +453,9 @@ class TwoLayerLinear(DeepLinear):
 
     def _block_shapes(self) -> list[tuple[int, ...]]:
         return [(self.n, self.r), (self.m, self.r)]
+
+    def _facts(self) -> str:
+        return f"{self.n}, {self.m}, {self.r}"
 
     def _layers(self, theta: Theta) -> list[Block]:
         left, right = self._unpack(theta)
@@ -478,6 +486,10 @@ class TwoLayerLinear(DeepLinear):
         ------
         ArchitectureError
             r < n + m, or a is not positive.
+
+        References
+        ----------
+        [Tu2024]_, [ZhangPeyre2026]_.
         """
         if self.r < self.n + self.m:
             raise ArchitectureError(

@@ -350,8 +350,8 @@ class ProductMap(SmoothMap):
         self.factors = factors
         dims = [factor.dim for factor in factors]
         self._set_up(sum(dims), shape, [(dim,) for dim in dims])
-        self._slices = _slices(dims)
-        self._value_slices = _slices([factor.size for factor in factors])
+        self._slices = slices(dims)
+        self._value_slices = slices([factor.size for factor in factors])
 
     def split(self, theta: Tangent) -> list[Theta]:
         """Split a vector, shape=[..., dim], into those of the factors."""
@@ -368,7 +368,7 @@ class ProductMap(SmoothMap):
 
     def join(self, parts: Sequence[Theta]) -> Tangent:
         """Join vectors of the factors."""
-        return _joined(parts)
+        return joined(parts)
 
     def join_values(self, parts: Sequence[Theta]) -> Lifted:
         """Join values of the factors."""
@@ -376,8 +376,8 @@ class ProductMap(SmoothMap):
             part if len(factor.shape) == 1 else part.reshape((*factor._lead(part), factor.size))
             for factor, part in zip(self.factors, parts, strict=True)
         ]
-        joined = _joined(flat)
-        return joined if len(self.shape) == 1 else joined.reshape((*joined.shape[:-1], *self.shape))
+        values = joined(flat)
+        return values if len(self.shape) == 1 else values.reshape((*values.shape[:-1], *self.shape))
 
     def each(self, verb: str, *parts: Sequence[Theta]) -> list[Theta]:
         """Apply a verb of every factor to its own parts."""
@@ -420,17 +420,17 @@ class ProductMap(SmoothMap):
         return self.join_values(self.each("terms", *map(self.split, vectors)))
 
 
-def _slices(sizes: Sequence[int]) -> list[slice]:
+def slices(sizes: Sequence[int]) -> list[slice]:
     """Where parts of these sizes lie, one after the other."""
     return [slice(start, end) for start, end in pairwise(np.cumsum([0, *sizes]).tolist())]
 
 
-def _joined(arrays: Sequence[Theta]) -> Theta:
+def joined(arrays: Sequence[Theta]) -> Theta:
     """Join arrays along their last axes, their leading axes broadcast against each other."""
     leads = {array.shape[:-1] for array in arrays}
     if len(leads) > 1:
         lead = np.broadcast_shapes(*leads)
-        arrays = [gs.broadcast_to(array, (*lead, array.shape[-1])) for array in arrays]
+        arrays = [anp.broadcast_to(array, (*lead, array.shape[-1])) for array in arrays]
     # What nobody differentiates need not pass through autograd, which takes longer than to join.
     join = anp.concatenate if any(map(isbox, arrays)) else np.concatenate
     return join(arrays, axis=-1)

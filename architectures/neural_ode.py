@@ -53,7 +53,7 @@ class LinearNeuralODE(DeepLinear):
 
     References
     ----------
-    [MPG]_.
+    [MPG]_; that λ drops out of the cometric is ours, until we see it in print.
     """
 
     def __init__(self, n: int, n_steps: int) -> None:
@@ -65,6 +65,9 @@ class LinearNeuralODE(DeepLinear):
 
     def _block_shapes(self) -> list[tuple[int, ...]]:
         return [(self.n_steps, self.n, self.n)]
+
+    def _facts(self) -> str:
+        return f"{self.n}, {self.n_steps}"
 
     def pack(self, *blocks: Block) -> Theta:
         """Flatten A on the grid, θ = A/√N."""

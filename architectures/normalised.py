@@ -91,10 +91,9 @@ class ScaleInvariant(Architecture):
         shape = (self.n_groups, *self.group_shape)
         super().__init__(math.prod(shape), shape, self.n_groups * hidden, [shape])
 
-    def __repr__(self) -> str:
-        """Say how many groups there are, and of what shape."""
+    def _facts(self) -> str:
         centred = ", centred=True" if self.centred else ""
-        return f"ScaleInvariant({self.n_groups}, {self.group_shape}{centred})"
+        return f"{self.n_groups}, {self.group_shape}{centred}"
 
     # Arrays in groups, shape=[..., n_groups, outputs, others].
 
@@ -338,9 +337,8 @@ class NormalisedNetwork(ProductArchitecture):
         super().__init__(weights, rest)
         self.weights, self.rest, self.widths = weights, rest, (n_inputs, n_hidden, n_outputs)
 
-    def __repr__(self) -> str:
-        """Give the widths and the kind."""
-        return f"NormalisedNetwork({', '.join(map(str, self.widths))}, kind={self.kind!r})"
+    def _facts(self) -> str:
+        return f"{', '.join(map(str, self.widths))}, kind={self.kind!r}"
 
     def forward(self, theta: OneTheta, inputs: Inputs) -> Any:
         """Evaluate the network on all samples, differentiably in θ.

@@ -4,7 +4,7 @@ import numpy as np
 import scipy.linalg
 
 from liftflow.architectures.dag import CompiledDAG
-from liftflow.doors import door
+from liftflow.doors import Described, door
 from liftflow.linalg import lengths
 from liftflow.typing import (
     FloatArray,
@@ -19,7 +19,7 @@ from liftflow.typing import (
 )
 
 
-class ParameterKernel:
+class ParameterKernel(Described):
     r"""The D × D matrix ∂φ(θ)ᵀ∂φ(θ) at one θ, as an operator, its diagonal, or in full.
 
     Along a path through the edges e and e' the entries of ∂φ are the products of the other weights,

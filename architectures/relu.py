@@ -21,7 +21,7 @@ from liftflow.architectures.path_kernel import ParameterKernel, path_distance
 from liftflow.architectures.path_lift import PathLift
 from liftflow.architectures.paths import BasisPathChart, make_chart
 from liftflow.architectures.signs import MOST_SIGNS, follow_signs, turn_signs
-from liftflow.doors import door
+from liftflow.doors import counted, door
 from liftflow.errors import ArchitectureError, InputError, NotOnImageError
 from liftflow.linalg import ROUNDING, over_batch
 from liftflow.typing import (
@@ -248,6 +248,17 @@ class ReLUNetwork(Constructors):
         network = cls(graph, inputs, ["y"], path_limit=path_limit)
         network.block_shapes = ((n,),) * depth
         return network
+
+    def _facts(self) -> str:
+        layers = [shape for shape in self.block_shapes if len(shape) == 2]
+        chained = all(a[1] == b[0] for a, b in pairwise(layers))
+        widths = [layers[0][0], *(shape[1] for shape in layers)] if layers and chained else []
+        facts = [
+            counted(self.dim, "parameters"),
+            counted(self.n_paths, "paths"),
+            counted(self.n_laws, "laws"),
+        ]
+        return ", ".join([*(["-".join(map(str, widths))] if widths else []), *facts])
 
     def describe(self) -> dict[str, int]:
         """Return facts of the network for a summary, by name."""
@@ -517,8 +528,19 @@ class ReLUNetwork(Constructors):
         return over_batch(self._paths.representative, [z], [1], shape=(self.dim,))
 
     def project_to_image(self, z: Lifted, *, near: Theta | None = None) -> Lifted:
-        """Move a nearby vector onto the image: rebuild all paths from the strongest of them."""
-        return self.lift(self.image_representative(z))
+        """Move a nearby vector onto the image: rebuild all paths from the strongest of them.
+
+        Parameters
+        ----------
+        near : Theta, optional
+            Its strongest paths are taken, which makes the projection smooth, as long as none of
+            them is :data:`~liftflow.architectures.anchors.REANCHOR_RATIO` times weaker than the
+            strongest of z. By default those of z.
+        """
+        if near is None:
+            return self.lift(self.image_representative(z))
+        arrays = [self._lifted(z, differentiable=False), self._theta(near, differentiable=False)]
+        return self.lift(over_batch(self._paths.representative, arrays, [1, 1], (self.dim,)))
 
     def image_residual(self, z: FloatArray, projected: FloatArray) -> float:
         """Distance of z to a point of the image, relative to z, the largest of all path lengths."""

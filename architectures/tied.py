@@ -21,7 +21,7 @@ from liftflow.architectures.path_kernel import path_distance
 from liftflow.architectures.relu import ReLUNetwork
 from liftflow.architectures.sharing import shared_channels
 from liftflow.architectures.tying import Tying, Units
-from liftflow.doors import door
+from liftflow.doors import counted, door
 from liftflow.errors import ArchitectureError, NotOnImageError
 from liftflow.linalg import over_batch
 from liftflow.typing import (
@@ -197,6 +197,10 @@ class TiedNetwork(ReLUNetwork):
             Zeros cut channels off from the ground; names them.
         """
         return self.channels.chart(theta)
+
+    def _facts(self) -> str:
+        ends = f"{len(self.inputs):,} inputs", f"{len(self.outputs):,} outputs"
+        return ", ".join([*ends, f"{self.dim:,} parameters", counted(self.n_laws, "channels")])
 
     def describe(self) -> dict[str, int]:
         """Return facts of the network for a summary, by name."""

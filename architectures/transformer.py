@@ -108,11 +108,9 @@ class TransformerBlock(ProductArchitecture):
         self.gains = ReLUNetwork.from_widths([2 * self.d_model, 1])
         super().__init__(self.attention, self.mlp, self.gains)
 
-    def __repr__(self) -> str:
-        """Give the sizes."""
+    def _facts(self) -> str:
         sizes = ("d_model", "d_head", "n_heads", "d_mlp")
-        named = ", ".join(f"{name}={getattr(self, name)}" for name in sizes)
-        return f"TransformerBlock({named})"
+        return ", ".join(f"{name}={getattr(self, name)}" for name in sizes)
 
     def balanced_point(self, lam: Scalars, rng: Rng = None) -> OneTheta:
         """Draw a point where attention is relaxed balanced, with gains of 1.

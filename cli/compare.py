@@ -14,6 +14,7 @@ from rich.text import Text
 import liftflow
 from liftflow.cli.families import FAMILIES, TASKS, Options, build, read_numbers
 from liftflow.errors import OutputError
+from liftflow.files import replacing
 
 if TYPE_CHECKING:
     from liftflow.flows import Comparison, TrainingRule
@@ -109,7 +110,7 @@ def compare(
         typer.Option(help="mse or cross-entropy; relu.", show_default="by the targets"),
     ] = None,
     t_end: Annotated[float, typer.Option(help="Time to train for.")] = 10.0,
-    rtol: Annotated[float, typer.Option(help="Relative tolerance of both flows.")] = 1e-5,
+    rtol: Annotated[float, typer.Option(help="Relative tolerance of both flows.")] = 1e-6,
     atol: Annotated[
         float | None, typer.Option(help="Absolute tolerance.", show_default="rtol / 100")
     ] = None,
@@ -137,41 +138,42 @@ def compare(
         Path | None,
         typer.Option(help="Folder for checkpoints; a run that was stopped goes on from there."),
     ] = None,
-    progress: Annotated[bool, typer.Option(help="Progress bars.")] = True,
+    progress: Annotated[bool, typer.Option(help="Progress bars, after a few seconds.")] = True,
 ) -> None:
     """Train by both flows on all samples of a problem, and compare them."""
     index = False if no_index_column else index_column or None
     options = Options(data, task, widths, lam, bias, loss, seed, target, header, index, labels)
     folder = None if out is None else _folder(out, *_FILES)
-    about: dict[str, Any] = {"family": family, "seed": seed}
+    about: dict[str, Any] = {}
 
     def say(line: str) -> None:
-        about["data"] = line
         with suppress(OSError):  # who does not listen is no reason to stop
             typer.echo(line)
 
-    start, objective = build(family, options, say)
+    run = liftflow.compare  # which loads all that a run needs, before the first word
+    start, objective = build(family, options, say, about)
     rule = _rule(learning_rates, weight_decay)
     if rule is not None and not isinstance(start.architecture, liftflow.ReLUNetwork):
         # What is to be relaxed balanced is θ₀/√η.
         units = rule.rates(start.architecture) ** 0.5
         start = liftflow.InvariantSet(start.architecture, units * start.theta0)
-    comparison = liftflow.compare(
+    comparison = run(
         start,
         objective,
         (0.0, t_end),
         rtol=rtol,
-        atol=rtol / 100 if atol is None else atol,
+        atol=atol,
         method=method,
         coordinates=coordinates,
         control=control,
-        progress=progress and console.is_terminal,
+        progress=None if progress else False,
         checkpoints=None if checkpoints is None else _folder(checkpoints),
         rule=rule,
+        about=about,
     )
     try:
         if folder is not None:
-            _write(comparison, folder, about)
+            _write(comparison, folder)
     finally:
         _print(comparison.table())
     if folder is not None:
@@ -190,26 +192,17 @@ def _rule(rates: str | None, decay: float) -> "TrainingRule | None":
     return liftflow.TrainingRule(numbers[0] if numbers and len(numbers) == 1 else numbers, decay)
 
 
-def _print(what: Any, **style: Any) -> None:
+def _print(what: object, **style: Any) -> None:
     """Print, if somebody listens: rich would end the program with the code 1 where nobody does."""
     with suppress(BrokenPipeError, SystemExit):
         console.print(what, **style)
 
 
-def _write(comparison: "Comparison", folder: Path, about: dict[str, Any]) -> None:
+def _write(comparison: "Comparison", folder: Path) -> None:
     """Write the results, the numbers before the figure, each file whole or not at all."""
-    flows = {"parameter": comparison.parameter, "intrinsic": comparison.intrinsic}
-    if comparison.control is not None:
-        flows["control"] = comparison.control
-    arrays = {
-        f"{name}_{part}": getattr(flow, part)
-        for name, flow in flows.items()
-        for part in ("t", "y", "theta", "loss")
-    }
-    arrays["deviation"] = comparison.deviation
-    liftflow.files.write_arrays(folder / "trajectories.npz", "comparison", arrays)
-    summary = {key: _strict(value) for key, value in {**about, **comparison.summary()}.items()}
-    with liftflow.files.replacing(folder / "summary.json") as file:
+    comparison.save(folder / "trajectories.npz")
+    summary = {key: _strict(value) for key, value in comparison.summary().items()}
+    with replacing(folder / "summary.json") as file:
         file.write((json.dumps(summary, indent=2, allow_nan=False) + "\n").encode())
     import matplotlib.pyplot as plt
 
@@ -222,6 +215,6 @@ def _write(comparison: "Comparison", folder: Path, about: dict[str, Any]) -> Non
         plt.close(figure)
 
 
-def _strict(value: Any) -> Any:
+def _strict(value: object) -> object:
     """Return what JSON has a word for: NaN and infinity become null."""
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -56,8 +56,8 @@ class Options:
     labels: bool | None = None
 
 
-Problem = tuple["Architecture", "FloatArray", "Loss", str]
-"""Of an architecture, θ₀, a loss, and what its data are in one line."""
+Problem = tuple["Architecture", "FloatArray", "Loss", str, list[int]]
+"""Of an architecture, θ₀, a loss, what its data are in one line, and its sizes."""
 
 
 def read_numbers(text: str, separator: str, name: str, kind: Callable[[str], Any]) -> list[Any]:
@@ -109,7 +109,7 @@ def _relu(family: Family, options: Options) -> Problem:
     kind = dataset.default_loss if options.loss is None else options.loss
     network = family.build(widths, options.bias)
     loss = liftflow.NetworkLoss(network, dataset.inputs, dataset.targets_for(kind), kind)
-    return network, network.random_point(rng=options.seed), loss, str(dataset)
+    return network, network.random_point(rng=options.seed), loss, str(dataset), widths
 
 
 def _tied(family: Family, options: Options) -> Problem:
@@ -117,7 +117,8 @@ def _tied(family: Family, options: Options) -> Problem:
     n_inputs, n_outputs = dataset.inputs.shape[1], dataset.n_outputs
     side = math.isqrt(n_inputs)
     default = family.sizes_of(side if side**2 == n_inputs else n_inputs, n_inputs, n_outputs)
-    network = family.build(family.read(options.widths, default), options.bias)
+    sizes = family.read(options.widths, default)
+    network = family.build(sizes, options.bias)
     if (len(network.inputs), len(network.outputs)) != (n_inputs, n_outputs):
         raise DataError(
             f"the data have {n_inputs} features and need {n_outputs} outputs, got a network of "
@@ -125,7 +126,7 @@ def _tied(family: Family, options: Options) -> Problem:
         )
     kind = dataset.default_loss if options.loss is None else options.loss
     loss = liftflow.NetworkLoss(network, dataset.inputs, dataset.targets_for(kind), kind)
-    return network, network.random_point(rng=options.seed), loss, str(dataset)
+    return network, network.random_point(rng=options.seed), loss, str(dataset), sizes
 
 
 def _convolutional(sizes: list[int], bias: bool) -> ReLUNetwork:
@@ -162,9 +163,10 @@ def _layered(family: Family, options: Options) -> Problem:
         data = str(dataset)
     else:
         _refuse(options, _DATA, f"the task {options.task}")
-        network = family.build(family.read(options.widths, "8-4-10"), False)
+        widths = family.read(options.widths, "8-4-10")
+        network = family.build(widths, False)
         loss, data = _sensed(options, network.lifted_shape)
-    return network, _balanced(network, options), loss, data
+    return network, _balanced(network, options), loss, data, widths
 
 
 def _balanced(network: Any, options: Options) -> FloatArray:
@@ -205,7 +207,8 @@ def _ode(family: Family, options: Options) -> Problem:
             "sensing or completion"
         )
     network = family.build(sizes, False)
-    return network, _balanced(network, options), *_sensed(options, network.lifted_shape)
+    loss, data = _sensed(options, network.lifted_shape)
+    return network, _balanced(network, options), loss, data, sizes
 
 
 def _attention(family: Family, options: Options) -> Problem:
@@ -222,7 +225,7 @@ def _attention(family: Family, options: Options) -> Problem:
     network = family.build(sizes, False)
     loss = liftflow.losses.attention_loss(images[:, :-1], images[:, 1:], sizes[1])
     data = f"digits: the first {_N_IMAGES}, each row of pixels from those above it"
-    return network, _balanced(network, options), loss, data
+    return network, _balanced(network, options), loss, data, sizes
 
 
 @dataclass(frozen=True)
@@ -351,7 +354,10 @@ def _refuse(options: Options, names: Iterable[str], what: str) -> None:
 
 
 def build(
-    family: str, options: Options, say: Callable[[str], object] = lambda data: None
+    family: str,
+    options: Options,
+    say: Callable[[str], object] = lambda data: None,
+    about: dict[str, Any] | None = None,
 ) -> tuple[InvariantSet, Loss]:
     """Build the training problem of a family.
 
@@ -361,6 +367,8 @@ def build(
         One of ``FAMILIES``.
     say : function
         Called with one line on what the data are.
+    about : dict, optional
+        Gets what a summary is to say of the problem: data, widths and seed.
 
     Returns
     -------
@@ -384,6 +392,10 @@ def build(
     liftflow.typing.as_count(options.seed, "seed")
     unread = {*_DATA, "task", "lams", "bias", "loss"}.difference(own.reads)
     _refuse(options, sorted(unread), f"the family {family}")
-    architecture, theta0, loss, data = own.problem(own, options)
+    architecture, theta0, loss, data, sizes = own.problem(own, options)
+    start = liftflow.InvariantSet(architecture, theta0)
     say(data)
-    return liftflow.InvariantSet(architecture, theta0), loss
+    if about is not None:
+        widths = "-".join(map(str, sizes))
+        about |= {"family": family, "widths": widths, "data": data, "seed": options.seed}
+    return start, loss

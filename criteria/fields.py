@@ -155,11 +155,14 @@ class GradientFields:
 
     def random_forms(self, count: int, point: FloatArray, rng: np.random.Generator) -> Forms:
         """Draw forms whose fields are about as long as the unit, normal in those of z."""
-        units, size = self._units_at(point)
-        forms = rng.standard_normal((count, *self.architecture.lifted_shape)) / units
+        forms, size = self._draw(count, point, rng), self.unit(point)
         lengths = np.linalg.norm(self.values(forms, point, count), axis=1)
         factor = size / np.where(lengths > 0, lengths, 1.0)
         return forms * factor.reshape(-1, *[1] * (forms.ndim - 1))
+
+    def _draw(self, count: int, point: FloatArray, rng: np.random.Generator) -> FloatArray:
+        shape = self.architecture.lifted_shape
+        return rng.standard_normal((count, *shape)) / self._units_at(point)[0]
 
     def basis_forms(self, numbers: IntArray) -> Forms:
         """Return the forms that read single entries of z, by their flat numbers."""
@@ -227,6 +230,24 @@ class GradientFields:
         if len(forms) == 1:
             return self.field(forms[0], point)
         return combine(*self._terms(forms, point, combine)[1:])
+
+
+class ExcitedFields(GradientFields):
+    """Fields of the forms of one loss, whose gradients need not span all.
+
+    Parameters
+    ----------
+    basis : array, shape=[n_forms, *lifted_shape]
+        Their span.
+    """
+
+    def __init__(self, architecture: Architecture, basis: FloatArray) -> None:
+        super().__init__(architecture)
+        self.basis = basis
+
+    def _draw(self, count: int, point: FloatArray, rng: np.random.Generator) -> FloatArray:
+        weights = rng.standard_normal((count, len(self.basis)))
+        return np.asarray(np.tensordot(weights, self.basis, 1), np.float64)
 
 
 @singledispatch

@@ -82,6 +82,11 @@ class Finding:
             )
         return self.verdict is Verdict.HOLDS
 
+    def __repr__(self) -> str:
+        """Say in one line what was found."""
+        value = f"{self.value:,}" if isinstance(self.value, int) else f"{self.value:.1e}"
+        return f"Finding({self.name}: {self.verdict}, value {value}, margin {self.margin:.0e})"
+
     def to_dict(self) -> dict[str, object]:
         """Return everything as numbers, strings and lists that JSON can hold."""
         return {key: plain(value) for key, value in vars(self).items() if key != "name"}

@@ -3,28 +3,31 @@
 Every criterion reads what it asks for off the view of an architecture at a point.
 """
 
-import io
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import singledispatch, wraps
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from flint import fmpz, nmod_mat
-from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 from liftflow.architectures import Architecture, ProductArchitecture, ReLUNetwork
 from liftflow.criteria.dynamics import dynamic, metric
-from liftflow.criteria.fields import Arithmetic, Coordinates, gradient_fields
+from liftflow.criteria.fields import Arithmetic, Coordinates
 from liftflow.criteria.findings import Finding, Verdict, combine, found, undecided
 from liftflow.criteria.graph import by_graph
-from liftflow.criteria.network_fields import NetworkFields
+from liftflow.criteria.network_fields import excited_fields
 from liftflow.criteria.traces import LieTrace, added, lie_trace
 from liftflow.criteria.vectors import SPARE, Vectors
 from liftflow.criteria.views import MATRIX_LIMIT, View, too_large, view_of
 from liftflow.doors import door
+from liftflow.files import Stored, as_html, as_text
 from liftflow.typing import OneTheta, Rng, as_array, as_rng
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _TRIALS = 2
 _POINTS = 3
@@ -33,7 +36,7 @@ _COLOURS = {"holds": "green", "fails": "red", "undecided": "yellow"}
 
 
 @dataclass(frozen=True)
-class Classification:
+class Classification(Stored):
     """Which properties of the hierarchy hold at θ, by what margins, and why.
 
     Each attribute is a Finding: ``bool(classification.metric)`` is True or False, or raises
@@ -62,6 +65,8 @@ class Classification:
     complete: Finding
     n_laws: Finding
 
+    _parts = (Finding, Verdict)
+
     def to_dict(self) -> dict[str, dict[str, object]]:
         """Return all findings in the types of JSON, by name."""
         return {field.name: getattr(self, field.name).to_dict() for field in fields(self)}
@@ -85,18 +90,26 @@ class Classification:
             )
         return table
 
+    def __repr__(self) -> str:
+        """Say in one line what holds."""
+        marks = {"holds": "✓", "fails": "✗", "undecided": "?"}
+        names = [field.name for field in fields(self) if field.name != "n_laws"]
+        said = [f"{name} {marks[str(getattr(self, name).verdict)]}" for name in names]
+        return f"Classification({', '.join(said)}, {self.n_laws.value} laws)"
+
+    def plot(self) -> "Figure":
+        """Draw the verdicts beside each other, with their margins."""
+        from liftflow.drawing import draw_findings
+
+        return draw_findings([getattr(self, field.name) for field in fields(self)])
+
     def __str__(self) -> str:
         """Render the table as text."""
-        console = Console(width=120, file=io.StringIO(), record=True)
-        console.print(self.table())
-        return console.export_text(styles=False).rstrip()
+        return as_text(self.table(), 120)
 
     def _repr_html_(self) -> str:
         """Render the table for a notebook."""
-        console = Console(width=120, file=io.StringIO(), record=True)
-        console.print(self.table())
-        page = '<pre style="line-height: 1.2; overflow-x: auto">{code}</pre>'
-        return console.export_html(inline_styles=True, code_format=page)
+        return as_html(self.table(), 120)
 
 
 def over_factors(criterion: Callable[..., Finding]) -> Callable[..., Finding]:
@@ -234,7 +247,7 @@ def count_told(architecture: Architecture) -> Finding | None:
 
 @door
 def count_conservation_laws(
-    architecture: Architecture, exact: bool = False, *, rng: Rng = 0
+    architecture: Architecture, exact: bool = False, loss: Any = None, *, rng: Rng = 0
 ) -> Finding:
     """Count the independent conservation laws at a generic θ, D − dim Lie(∇φ).
 
@@ -247,6 +260,9 @@ def count_conservation_laws(
         Count over prime fields of about 2³¹ elements at random points instead of floats. Ranks
         there are never too large, and too small only with a probability that the theorem of
         Schwartz and Zippel bounds.
+    loss : Loss, optional
+        Count the laws of this loss, which are more where its gradients do not span all of z; of a
+        ``NetworkLoss``, for all data. By default those that all losses have.
 
     Raises
     ------
@@ -255,21 +271,22 @@ def count_conservation_laws(
 
     References
     ----------
-    [Marcotte2023]_; the exact mode: ours.
+    [Marcotte2023]_; of one loss: [Marcotte2025]_, Proposition 3.11; the exact mode: ours.
     """
     rng = as_rng(rng)
-    if isinstance(architecture, ProductArchitecture):
+    if isinstance(architecture, ProductArchitecture) and loss is None:
         parts = [count_conservation_laws(f, exact, rng=rng) for f in architecture.factors]
         return combine(parts)
     name = "conservation laws"
     if not exact and (told := count_told(architecture)) is not None:
         return told
-    large = isinstance(architecture, ReLUNetwork) and by_graph(architecture)
-    fields = gradient_fields(architecture)
+    fields = excited_fields(architecture, loss)
+    all_excited = loss is None or getattr(fields, "outputs", 0) is None
+    large = isinstance(architecture, ReLUNetwork) and by_graph(architecture) and all_excited
     if not large and (reason := too_large(architecture, fields, MATRIX_LIMIT)):
         return undecided(name, reason)
     if exact:
-        return _exact_count(architecture, rng)
+        return _exact_count(architecture, rng, loss)
     if isinstance(architecture, ReLUNetwork) and large:
         reason = "from the graph: one law per channel, and rank ∂φ = D − C"
         return found(name, True, architecture.n_laws, reason, tolerance=0.0)
@@ -288,11 +305,11 @@ def count_conservation_laws(
     return trace.counted(name, architecture.dim - trace.dimension)
 
 
-def _exact_count(architecture: Architecture, rng: np.random.Generator) -> Finding:
+def _exact_count(architecture: Architecture, rng: np.random.Generator, loss: Any) -> Finding:
     best, levels, bound = 0, [0], 1.0
     for _ in range(_TRIALS):
         prime = _random_prime(rng)
-        fields = gradient_fields(architecture, Arithmetic(prime))
+        fields = excited_fields(architecture, loss, Arithmetic(prime))
         ranks, failure = _exact_ranks(fields, architecture, rng)
         bound *= min(1.0, failure)
         if ranks[-1] > best:
@@ -312,7 +329,7 @@ def _random_prime(rng: np.random.Generator) -> int:
 
 
 def _exact_ranks(
-    fields: NetworkFields, architecture: Architecture, rng: np.random.Generator
+    fields: Any, architecture: Architecture, rng: np.random.Generator
 ) -> tuple[list[int], float]:
     """Ranks level by level, and a bound on the probability that one of them is too small.
 

@@ -1,10 +1,12 @@
 """Discovery of polynomial conservation laws of any architecture."""
 
+import html
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import combinations_with_replacement
 from math import comb, lcm
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from flint import fmpz_mat
@@ -18,6 +20,7 @@ from liftflow.criteria.findings import Verdict, plain, rank_of
 from liftflow.criteria.vectors import unit_rows
 from liftflow.doors import door
 from liftflow.errors import InputError, ShapeError
+from liftflow.files import Stored
 from liftflow.typing import FloatArray, Rng, Scalars, Tangent, Theta, as_array, as_count, as_rng
 
 MONOMIAL_LIMIT = 2500
@@ -28,6 +31,9 @@ _ROUNDING = 1e-7  # of coefficients
 _RESIDUAL = 1e-9
 _ROUNDS = 10  # of drawing points anew where all fields vanish
 _CHUNK = 10**7  # numbers in the Jacobians that are held at once
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 _LARGEST_DENOMINATOR = 64
 _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -66,6 +72,10 @@ class PolynomialLaw:
                 result[..., number] += float(coefficient) * np.prod(theta[..., others], axis=-1)
         return result
 
+    def __repr__(self) -> str:
+        """Say in one line what it is."""
+        return f"PolynomialLaw({self})"
+
     def __str__(self) -> str:
         """Write the polynomial down."""
         text = ""
@@ -86,7 +96,7 @@ class PolynomialLaw:
 
 
 @dataclass(frozen=True)
-class DiscoveredLaws:
+class DiscoveredLaws(Stored):
     """All polynomial conservation laws up to a degree: a basis of them, as simple as found.
 
     Attributes
@@ -118,6 +128,8 @@ class DiscoveredLaws:
     residual: float
     reason: str
 
+    _parts = (PolynomialLaw, Verdict, Fraction)
+
     def __len__(self) -> int:
         """Count the laws."""
         return len(self.laws)
@@ -125,6 +137,25 @@ class DiscoveredLaws:
     def __iter__(self) -> Iterator[PolynomialLaw]:
         """Go through the laws."""
         return iter(self.laws)
+
+    def __repr__(self) -> str:
+        """Say in one line what was found."""
+        return (
+            f"DiscoveredLaws({self.verdict}: {len(self)} up to degree {self.degree}, "
+            f"{self.n_independent} of them independent)"
+        )
+
+    def plot(self) -> "Figure":
+        """Draw the coefficients: a row for each law, a column for each monomial."""
+        from liftflow.drawing import draw_coefficients
+
+        terms = [{law._write(m): float(c) for m, c in law.terms} for law in self.laws]
+        return draw_coefficients(terms, self.reason)
+
+    def _repr_html_(self) -> str:
+        """Render the laws for a notebook."""
+        rows = "".join(f"<li>{html.escape(str(law))}</li>" for law in self.laws)
+        return f"<p>{html.escape(self.reason)}</p><ol>{rows}</ol>"
 
     def __str__(self) -> str:
         """Write all laws down, one per line."""
@@ -140,6 +171,7 @@ class DiscoveredLaws:
 def discover_laws(
     architecture: Architecture,
     degree: int = 2,
+    loss: Any = None,
     *,
     labels: Sequence[str] | None = None,
     rng: Rng = 0,
@@ -157,6 +189,8 @@ def discover_laws(
         Any; what it says of its own laws is not looked at.
     degree : int
         Largest degree, without the constants.
+    loss : Loss, optional
+        Find the laws of this loss, as :func:`count_conservation_laws` counts them.
     labels : sequence of str, optional
         Names of the parameters; those of the family by default.
 
@@ -195,27 +229,29 @@ def discover_laws(
     monomials = [
         m for d in range(1, degree + 1) for m in combinations_with_replacement(range(dim), d)
     ]
-    conditions = _derivatives(monomials, *_unit_fields(architecture, n_monomials + _SPARE, rng))
+    basis = None if loss is None else np.asarray(loss.excited(architecture))
+    drawn = _unit_fields(architecture, n_monomials + _SPARE, rng, basis)
+    conditions = _derivatives(monomials, *drawn)
     singular, right = np.linalg.svd(unit_rows(conditions), full_matrices=False)[1:]
     rank = rank_of(singular, float(singular[0]))
-    basis = _rational(_echelon(right[rank.value :]))
+    rational = _rational(_echelon(right[rank.value :]))
     moved = np.any(conditions, axis=1)
     doubts = {
         "the fields vanish at most points": np.any(moved) and not np.all(moved),
         "the null space is not clear": not rank.decided,
-        "not rational": basis is None,
+        "not rational": rational is None,
     }
     laws: tuple[PolynomialLaw, ...] = ()
     n_independent, residual = 0, np.nan
-    if basis is None or any(doubts.values()):
+    if rational is None or any(doubts.values()):
         doubt = next(text for text, doubtful in doubts.items() if doubtful)
         reason = f"nothing is decided up to degree {degree}: {doubt}"
     else:
         laws = tuple(
             PolynomialLaw(tuple((monomials[i], value) for i, value in row.items()), labels)
-            for row in _sparser(basis)
+            for row in _sparser(rational)
         )
-        residual = _residual(laws, *_unit_fields(architecture, 10, rng))
+        residual = _residual(laws, *_unit_fields(architecture, 10, rng, basis))
         point = rng.standard_normal(dim)
         gradients = np.reshape([law.gradient(point) for law in laws], (-1, dim))
         n_independent = int(np.linalg.matrix_rank(gradients)) if laws else 0
@@ -247,7 +283,7 @@ def _derivatives(monomials: list[Monomial], theta: FloatArray, fields: FloatArra
 
 
 def _unit_fields(
-    architecture: Architecture, count: int, rng: np.random.Generator
+    architecture: Architecture, count: int, rng: np.random.Generator, basis: FloatArray | None
 ) -> tuple[FloatArray, FloatArray]:
     """Random points and the unit vector of a random field at each; zero where nearly all vanish."""
     theta, fields = np.zeros((2, count, architecture.dim))
@@ -258,7 +294,10 @@ def _unit_fields(
         for start in range(0, missing.size, step):
             rows = missing[start : start + step]
             theta[rows] = rng.standard_normal((rows.size, architecture.dim))
-            forms = rng.standard_normal((rows.size, *architecture.lifted_shape)) / units
+            if basis is None:
+                forms = rng.standard_normal((rows.size, *architecture.lifted_shape)) / units
+            else:
+                forms = np.tensordot(rng.standard_normal((rows.size, len(basis))), basis, 1)
             fields[rows] = finite(architecture.lift_vjp(theta[rows], forms), architecture)
     largest = np.max(np.abs(fields), axis=1, keepdims=True)  # first, as squares may underflow
     return theta, unit_rows(fields / np.where(largest > 0, largest, 1.0))

@@ -112,6 +112,11 @@ class Optimizer(Guarded, ABC):
             raise InputError(f"batch_size must be at most {most} samples, got {count}")
         return count
 
+    def _facts(self) -> str:
+        own = {name: value for name, value in vars(self).items() if name[0] != "_"}
+        settings = own.keys() - {"architecture", "loss"}
+        return ", ".join(f"{name}={own[name]}" for name in own if name in settings)
+
     @property
     def time_per_step(self) -> float:
         """Time of the flow that one step stands for, where no schedule changes it."""

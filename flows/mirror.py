@@ -53,6 +53,9 @@ class MirrorPotential(Guarded, ABC):
         theta0 = as_array(theta0, "theta0", (network.dim,), batch=False, differentiable=False)
         self.laws: FloatArray = freeze(np.asarray(network.conservation_laws(theta0)))
 
+    def _facts(self) -> str:
+        return repr(self.network)
+
     def _lifted(self, z: Any) -> FloatArray:
         return as_array(z, "z", self.network.lifted_shape, differentiable=False)
 

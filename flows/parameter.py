@@ -46,6 +46,9 @@ class ParameterFlow(Guarded):
         if rule is not None:
             rule.rates(architecture)  # do they fit?
 
+    def _facts(self) -> str:
+        return repr(self.loss)
+
     def integrate(
         self, theta0: OneTheta, t_span: tuple[float, float], **settings: Any
     ) -> Trajectory:

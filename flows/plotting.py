@@ -1,6 +1,6 @@
 """Figures of curves over time, in colours that everyone can tell apart."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
@@ -16,6 +16,7 @@ PARAMETER = (figures.PARAMETER, "-")
 INTRINSIC = (figures.INTRINSIC, "--")
 DEVIATION = (figures.INTRINSIC, "-")
 CONTROL = (figures.CONTROL, ":")
+BOUND = (figures.GREY, "-.")
 STEPS = (figures.PURPLE, "-.")
 GAP = "‖φ(θ(t)) − z(t)‖ / ‖φ(θ(t))‖"
 
@@ -40,8 +41,10 @@ class Curve:
     label: str = ""
 
 
-def draw(panels: Sequence[tuple[str, str, Sequence[Curve]]], size: tuple[float, float]) -> Figure:
-    """Draw curves on logarithmic axes, side by side.
+def draw(
+    panels: Sequence[tuple[str, str, Sequence[Curve]]], size: tuple[float, float], about: str = ""
+) -> Figure:
+    """Draw curves on logarithmic axes, side by side, in the style of our figures.
 
     Parameters
     ----------
@@ -49,53 +52,68 @@ def draw(panels: Sequence[tuple[str, str, Sequence[Curve]]], size: tuple[float, 
         Title, label of the values, and the curves.
     size : tuple of float
         Of the figure, in inches.
+    about : str
+        What the figure is of: family, data and seed.
     """
-    figure, every = plt.subplots(1, len(panels), figsize=size, layout="constrained", squeeze=False)
-    for axes, (title, label, curves) in zip(every[0], panels, strict=True):
-        for curve in curves:
-            values = np.maximum(curve.values, _TINY)
-            colour, style = curve.role
-            axes.plot(curve.t[: len(values)], values, style, color=colour, label=curve.label)
-        axes.set(yscale="log", xlabel="time t", ylabel=label)
-        axes.set_title(title, loc="left", fontsize="medium")
-        axes.grid(alpha=0.3)
-        if any(curve.label for curve in curves):
-            axes.legend(frameon=False)
-    return figure
+    with plt.style.context(figures.style()):
+        figure, every = plt.subplots(1, len(panels), figsize=size, squeeze=False)
+        for axes, (title, label, curves) in zip(every[0], panels, strict=True):
+            for curve in curves:
+                values = np.maximum(curve.values, _TINY)
+                colour, style = curve.role
+                axes.plot(curve.t[: len(values)], values, style, color=colour, label=curve.label)
+            axes.set(yscale="log", xlabel="time t", ylabel=label)
+            axes.set_title(title)
+            axes.grid(visible=True)
+            figures.plain_ticks(axes)
+            if any(curve.label for curve in curves):
+                axes.legend()
+        if about:
+            figure.suptitle(about, x=0.01, ha="left", fontsize="small")
+    return figures.shown_once(figure)
 
 
-_MOST_LAWS = 12  # lines that can still be told apart
+_MOST = 12  # lines that can still be told apart
 
 
-def draw_laws(
-    panel: tuple[str, str, Sequence[Curve]],
-    t: OnTimes,
-    laws: FloatArray,
-    predicted: FloatArray | None,
+def draw_run(
+    run: Mapping[str, FloatArray],
+    role: tuple[str, str],
+    message: str,
+    laws: tuple[FloatArray, FloatArray | None] | None = None,
 ) -> Figure:
-    """Draw a panel of curves, and laws over time beside it.
+    """Draw the loss and the speed of a run, and what moves most of its state or of its laws.
 
     Parameters
     ----------
-    panel : tuple
-        As :func:`draw` takes it.
-    laws, predicted : array, shape=[n_times, n_laws]
+    run : mapping of str to array
+        ``t``, ``loss`` and the state at these times, by the name of its variable.
+    laws : tuple of array, shape=[n_times, n_laws]
         Measured and, where they are predicted, drawn over them.
     """
-    figure = draw([panel, ("", "", [])], (10, 3.5))
-    axes, count = figure.axes[1], laws.shape[1]
-    # Those that drift most, where there are too many.
-    shown = np.argsort(-np.ptp(laws, axis=0), kind="stable")[:_MOST_LAWS]
-    parts = [("measured", laws, figures.PARAMETER, "-")]
-    if predicted is not None:
-        parts += [("predicted", predicted, figures.INTRINSIC, "--")]
-    for name, values, colour, style in parts:
-        lines = axes.plot(t, values[:, shown], style, color=colour)
-        for line in lines[:1]:
-            line.set_label(name)
-    which = f"{len(shown)} of the {count}" if count > len(shown) else "The"
-    axes.set(yscale="linear", xlabel="time t", ylabel="h(θ(t))")
-    axes.set_title(f"{which} conservation laws", loc="left", fontsize="medium")
-    if len(shown):
-        axes.legend(frameon=False)
-    return figure
+    (t, loss), (name, *_) = (run["t"], run["loss"]), [key for key in run if key not in "t loss"]
+    states = run[name].reshape(len(t), -1)
+    steps = np.linalg.norm(np.diff(states, axis=0), axis=1) / np.diff(t)
+    values, predicted = (states, None) if laws is None else laws
+    most = np.argsort(-np.ptp(values, axis=0), kind="stable")[:_MOST] if len(t) else np.arange(0)
+    with plt.style.context(figures.style()):
+        figure, axes = plt.subplots(1, 3, figsize=(12, 3.8))
+        axes[0].semilogy(t, loss, color=role[0])
+        axes[1].semilogy((t[1:] + t[:-1]) / 2, steps, color=role[0])
+        lines = axes[2].plot(t, values[:, most], color=role[0], alpha=0.6, linewidth=1)
+        if predicted is not None and lines:
+            lines[0].set_label("measured")
+            axes[2].plot(t, predicted[:, most], "--", color=INTRINSIC[0])[0].set_label("predicted")
+            axes[2].legend()
+        lost = f": {loss[0]:.3g} → {loss[-1]:.3g}" if len(t) else ""
+        axes[0].set(title=f"Loss{lost}", ylabel="loss")
+        axes[1].set(title=f"Speed of {name}", ylabel=f"‖{name}'‖")
+        of = f"{len(most)} of {values.shape[1]:,}"
+        what, label = (f"Entries of {name}", f"{name}ᵢ") if laws is None else ("Laws", "h(θ(t))")
+        axes[2].set(title=f"{what} that move most, {of}", ylabel=label)
+        for panel in axes[:2]:
+            figures.plain_ticks(panel)
+        for panel in axes:
+            panel.set_xlabel("time t")
+        figure.suptitle(message, x=0.01, ha="left", fontsize="small")
+    return figures.shown_once(figure)

@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 import numpy as np
 
 from liftflow.architectures import Architecture
+from liftflow.doors import Described
 from liftflow.flows.rules import Course
 from liftflow.flows.trajectory import Memory
 from liftflow.losses.base import Loss, as_gradient, as_value
@@ -14,7 +15,7 @@ State = tuple[FloatArray, FloatArray, float]
 """What a trajectory keeps: the state of the flow, the parameter and the loss."""
 
 
-class FlowState(ABC):
+class FlowState(Described, ABC):
     """What a flow is to the integrator: coordinates, their velocity, and how to read them."""
 
     n_charts: int = 1
@@ -66,7 +67,7 @@ class FlowState(ABC):
         """What the velocity depends on besides the coordinates, to be saved with them."""
         return {}
 
-    def restore(self, memory: Memory) -> None:  # noqa: B027 - many remember nothing
+    def restore(self, memory: Memory) -> None:
         """Take over what :meth:`memory` gave, in this run or another one."""
 
 

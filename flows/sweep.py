@@ -8,20 +8,20 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from joblib import Parallel, delayed
 from joblib.externals.loky.process_executor import BrokenProcessPool
 from joblib.parallel import SequentialBackend, get_active_backend
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 from threadpoolctl import threadpool_limits  # scikit-learn requires it
 
 from liftflow.doors import door
 from liftflow.errors import DataError, FlowError, InputError, OutputError
 from liftflow.files import (
+    as_html,
     as_path,
     locked,
     make_folder,
@@ -30,10 +30,12 @@ from liftflow.files import (
     replacing,
     write_arrays,
 )
-from liftflow.flows.compare import Comparison, Plan, agreed
+from liftflow.flows.compare import Plan
+from liftflow.flows.comparison import Comparison, agreed
 from liftflow.losses import Loss
 from liftflow.manifolds import InvariantSet
 from liftflow.typing import OnTimes, shown
+from liftflow.waiting import Waiting
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -64,12 +66,69 @@ class SweepRun:
     loss_intrinsic: OnTimes
     control_deviation: OnTimes
 
+    def __repr__(self) -> str:
+        """Say in one line what was found."""
+        return f"SweepRun(seed {self.seed}, deviation {self.summary['max_deviation']:.1e})"
+
 
 @dataclass(frozen=True, eq=False)
 class Sweep:
     """The comparisons of an ensemble, in the order of their seeds."""
 
     runs: tuple[SweepRun, ...]
+
+    def __repr__(self) -> str:
+        """Say in one line what was found."""
+        return f"Sweep({self._verdict()})"
+
+    def _repr_html_(self) -> str:
+        """Render the table for a notebook."""
+        return as_html(self.table())
+
+    @door
+    def save(self, path: str | Path) -> None:
+        """Write all runs to an npz file.
+
+        Raises
+        ------
+        InputError
+            Not a path.
+        OutputError
+            The file cannot be written.
+        """
+        values: dict[str, Any] = {}
+        for place, run in enumerate(self.runs):
+            own = {"seed": str(run.seed), "summary": json.dumps(run.summary)}
+            own |= {name: getattr(run, name) for name in _CURVES}
+            values |= {f"{place}.{name}": value for name, value in own.items()}
+        write_arrays(as_path(path), "sweep", {"runs": len(self.runs), **values})
+
+    @classmethod
+    @door
+    def load(cls, path: str | Path) -> Self:
+        """Read a sweep that :meth:`save` wrote.
+
+        Raises
+        ------
+        InputError
+            Not a path.
+        DataError
+            The file is not there, is damaged, was changed since, or holds something else.
+        """
+        values = read_arrays(as_path(path), "sweep")
+        try:
+            return cls(
+                tuple(
+                    SweepRun(
+                        seed=int(values[f"{place}.seed"]),
+                        summary=json.loads(values[f"{place}.summary"]),
+                        **{name: values[f"{place}.{name}"] for name in _CURVES},
+                    )
+                    for place in range(int(values["runs"]))
+                )
+            )
+        except KeyError as error:
+            raise DataError(f"{path} holds no sweep: it has no {error}") from error
 
     def frame(self) -> "DataFrame":
         """Return the summaries as a table, one row per seed."""
@@ -121,7 +180,13 @@ class Sweep:
             (self._verdict(), "loss", losses),
             ("Deviation from the parameter flow", plotting.GAP, gaps),
         ]
-        return plotting.draw(panels, (9, 3.8))
+        told = self.runs[0].summary if self.runs else {}
+        about = [told.get("architecture", ""), told.get("training_loss", ""), self._seeds()]
+        return plotting.draw(panels, (10, 4.2), ", ".join(filter(None, about)))
+
+    def _seeds(self) -> str:
+        seeds = [str(run.seed) for run in self.runs]
+        return f"seeds {', '.join(seeds[:6])}{', …' if len(seeds) > 6 else ''}"
 
     def _verdict(self) -> str:
         """In how many runs the flows agree, in a line."""
@@ -155,7 +220,7 @@ def sweep(
     *,
     n_jobs: int | None = None,
     folder: str | Path | None = None,
-    progress: bool = False,
+    progress: bool | None = None,
     **settings: Any,
 ) -> Sweep:
     """Compare the two flows from many seeds, on as many processes as joblib is told to use.
@@ -224,8 +289,12 @@ def sweep(
     jobs = (delayed(_run)(make_case, seed, t_span, where, settings) for seed in seeds)
     try:
         finished = Parallel(n_jobs=n_jobs, return_as="generator")(jobs)
-        bar = track(finished, "runs", total=len(seeds), disable=not progress, transient=True)
-        return Sweep(tuple(map(_finished, bar)))
+        runs: list[SweepRun] = []
+        with Waiting("runs", len(seeds), show=progress) as bar:
+            for run in finished:
+                runs.append(_finished(run))
+                bar.update(len(runs))
+        return Sweep(tuple(runs))
     except Exception as error:
         if _comes_of_ctrl_c(error):
             raise KeyboardInterrupt from error
@@ -275,7 +344,7 @@ def _run(
     with suppress(KeyboardInterrupt), threadpool_limits(limits=1):
         match make_case(seed):
             case (InvariantSet() as invariant_set, Loss() as loss):
-                plan = Plan(invariant_set, loss, t_span, **settings)
+                plan = Plan(invariant_set, loss, t_span, progress=False, **settings)
             case other:
                 raise InputError(
                     f"make_case must return an InvariantSet and a Loss, got {shown(other)} for "

@@ -1,15 +1,17 @@
 """What a flow leaves behind."""
 
+import html
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
+from rich.table import Table
 
 from liftflow.architectures import Architecture
 from liftflow.doors import door
 from liftflow.errors import DataError, InputError, ShapeError
-from liftflow.files import as_path, read_arrays, write_arrays
+from liftflow.files import as_html, as_path, read_arrays, write_arrays
 from liftflow.typing import FloatArray, IntArray, OnTimes, as_instance, as_own
 
 if TYPE_CHECKING:
@@ -53,6 +55,10 @@ class Origin:
     max_step: float
     first_step: float
 
+    def __repr__(self) -> str:
+        """Say in one line which run it is."""
+        return f"Origin(t = {self.t:.3g}, loss {self.loss:.3g}, {self.method})"
+
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
@@ -85,6 +91,10 @@ class Checkpoint:
     chart_times: FloatArray
     memory: Memory
     origin: Origin
+
+    def __repr__(self) -> str:
+        """Say in one line where the flow stood."""
+        return f"Checkpoint(t = {self.t:.3g}, after {self.n_steps:,} steps)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,22 +208,45 @@ class Trajectory:
         names = ["t", "y", "theta", "loss"] + ["prediction"] * (len(self.prediction) > 0)
         return replace(self, **{name: getattr(self, name)[numbers] for name in names})
 
+    def __repr__(self) -> str:
+        """Say in one line how far the flow came, and what became of the loss."""
+        if not len(self.t):
+            return f"Trajectory(no times: {self.message})"
+        return (
+            f"Trajectory({len(self.t)} times up to t = {self.t[-1]:.3g}, "
+            f"loss {self.loss[0]:.3g} → {self.loss[-1]:.3g}: {self.message})"
+        )
+
+    def _repr_html_(self) -> str:
+        """Render the main figures for a notebook."""
+        table = Table(title=html.escape(self.message), title_justify="left")
+        for head in ("times", "t", "loss", "evaluations", "charts", "seconds"):
+            table.add_column(head, justify="right")
+        ends = [f"{v[0]:.4g} → {v[-1]:.4g}" if len(v) else "" for v in (self.t, self.loss)]
+        counts = [f"{self.n_evaluations:,}", str(self.n_charts), f"{self.seconds:.3g}"]
+        table.add_row(str(len(self.t)), *ends, *counts)
+        return as_html(table)
+
     def plot(self, architecture: Architecture | None = None) -> "Figure":
-        """Draw the loss over time, and the conservation laws beside it.
+        """Draw the loss, the speed, and the entries of the state that move most.
 
         Parameters
         ----------
         architecture : Architecture, optional
-            Whose laws are measured along θ; those predicted are drawn over them.
+            Whose laws are drawn in place of the entries, those that are predicted over them.
         """
-        from liftflow.flows.plotting import PARAMETER, Curve, draw, draw_laws
+        from liftflow.flows import plotting
 
-        panel = (self.message, "loss", [Curve(self.t, self.loss, PARAMETER)])
-        if architecture is None:
-            return draw([panel], (5, 3.5))
-        as_instance(architecture, Architecture, "architecture")
-        laws = np.asarray(architecture.conservation_laws(self.theta))
-        return draw_laws(panel, self.t, laws, self.predicted_laws)
+        mine = np.array_equal(self.y, self.theta)  # else a flow of z
+        role, name = (plotting.PARAMETER, "θ") if mine else (plotting.INTRINSIC, "z")
+        laws = None
+        if architecture is not None:
+            as_instance(architecture, Architecture, "architecture")
+            measured = np.asarray(architecture.conservation_laws(self.theta))
+            laws = measured, self.predicted_laws
+        return plotting.draw_run(
+            {"t": self.t, "loss": self.loss, name: self.y}, role, self.message, laws
+        )
 
     @door
     def save(self, path: str | Path) -> None:
@@ -247,9 +280,10 @@ class Trajectory:
         DataError
             The file is not there, is damaged, was changed since, or holds something else.
         """
+        path = as_path(path)
         parts: dict[str, dict[str, Any]] = {"checkpoint": {}, "memory": {}, "origin": {}, "": {}}
         try:
-            for name, value in read_arrays(as_path(path), "trajectory").items():
+            for name, value in read_arrays(path, "trajectory").items():
                 kind, dot, own = name.partition(".")
                 parts[kind if dot else ""][own or name] = value
             whole, values = None, parts.pop("")
@@ -257,6 +291,13 @@ class Trajectory:
                 parts["checkpoint"]["origin"] = _exactly(Origin, parts["origin"])
                 whole = _exactly(Checkpoint, parts["checkpoint"] | {"memory": parts["memory"]})
             return _exactly(cls, values | {"checkpoint": whole})
+        except DataError as error:
+            if "it is liftflow comparison" not in str(error):
+                raise
+            raise DataError(
+                f"{path} holds no trajectory but a comparison; Comparison.load({str(path)!r}) "
+                "reads it, with .parameter, .intrinsic and .control"
+            ) from error
         except KeyError as error:
             raise DataError(f"{path} holds no trajectory: not as one are {error}") from error
 

@@ -29,6 +29,29 @@ FOLDER = Path(__file__).parent
 
 
 @dataclass(frozen=True)
+class Claim:
+    """What a script claims, as the list ``CLAIMS`` at its end says.
+
+    Attributes
+    ----------
+    text : str
+        The claim, one sentence.
+    whose : str
+        Keys of ``references.bib`` joined by commas, or "ours".
+    check : str
+        Message of the assert that fails where the claim is false.
+    control : str
+        Message of the assert that fails where the same computation, with one thing changed, does
+        not go wrong.
+    """
+
+    text: str
+    whose: str
+    check: str
+    control: str
+
+
+@dataclass(frozen=True)
 class Script:
     """A gallery script.
 
@@ -48,8 +71,40 @@ class Script:
     @property
     def title(self) -> str:
         """The first line of its docstring."""
-        text = ast.get_docstring(ast.parse(self.path.read_text(encoding="utf-8"))) or self.name
-        return text.splitlines()[0]
+        return (ast.get_docstring(self._tree) or self.name).splitlines()[0]
+
+    @property
+    def _tree(self) -> ast.Module:
+        return ast.parse(self.path.read_text(encoding="utf-8"))
+
+    @property
+    def claims(self) -> tuple[Claim, ...]:
+        """What it claims: the list ``CLAIMS``, its last statement; nothing where it has none."""
+        match self._tree.body:
+            case [*_, ast.Assign(targets=[ast.Name("CLAIMS")], value=value)]:
+                return tuple(
+                    Claim(each["claim"], each["whose"], each["assert"], each["control"])
+                    for each in ast.literal_eval(value)
+                )
+        return ()
+
+    @property
+    def asserts(self) -> tuple[str, ...]:
+        """The messages of its asserts, in order; ``{}`` stands for what is filled in."""
+        nodes = sorted(
+            (node for node in ast.walk(self._tree) if isinstance(node, ast.Assert)),
+            key=lambda node: node.lineno,
+        )
+        return tuple(_message(node.msg) for node in nodes)
+
+
+def _message(node: ast.expr | None) -> str:
+    match node:
+        case ast.Constant(value=str(text)):
+            return text
+        case ast.JoinedStr(values=parts):
+            return "".join(str(p.value) if isinstance(p, ast.Constant) else "{}" for p in parts)
+    return ""
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,17 @@ from liftflow import (
     ReLUNetwork,
     loss_from_function,
 )
-from liftflow.figures import CYCLE, GREY, add_space, draw_level_set, draw_trajectory, ink, style
+from liftflow.figures import (
+    CONTROL,
+    GREY,
+    INTRINSIC,
+    PARAMETER,
+    add_space,
+    draw_level_set,
+    draw_trajectory,
+    ink,
+    style,
+)
 
 plt.style.use(style())
 
@@ -80,7 +90,7 @@ by_z = [intrinsic.integrate(z, **SETTINGS) for z in network.lift(starts)]
 # network. It changes the law, hence the invariant set, hence the metric. The flow by the metric
 # of the rescaled θ₀ starts at the same z and must go another way.
 
-rescaled = network.rescale(starts[0], [np.log(2.0)])
+rescaled = network.rescale(starts[0], [np.log(3.0)])
 elsewhere = IntrinsicFlow(InvariantSet(network, rescaled), loss, coordinates="full")
 by_other_metric = [elsewhere.integrate(z, **SETTINGS) for z in network.lift(starts)]
 
@@ -89,7 +99,8 @@ by_other_metric = [elsewhere.integrate(z, **SETTINGS) for z in network.lift(star
 # -----------
 #
 # Left, training: six parameters run down the bowl. Right, the plane of z: their images (wide,
-# pale) and the flow of z by its own metric (dashed), one on the other. Dotted, the control.
+# pale) and the flow of z by its own metric (dashed), one on the other. Dotted, the control: the
+# weights of the rescaled θ₀ are larger, so its K is, and it runs ahead; it also bends elsewhere.
 # Each grey ellipse is the image of one disc of gradients ∇f under K(z): how fast z can move there,
 # and in which directions.
 
@@ -100,8 +111,8 @@ space = add_space(figure, grid[0], labels=("x", "y", "w"), elevation=32, azimuth
 plane = figure.add_subplot(grid[1])
 
 draw_level_set(space, bowl, bounds=[(-1.7, 1.7), (-1.7, 1.7), (0.9, 1.95)])
-for flow, colour in zip(by_theta, CYCLE, strict=True):
-    draw_trajectory(space, flow.theta, colour=colour, linewidth=3)
+for flow in by_theta:
+    draw_trajectory(space, flow.theta, colour=PARAMETER, linewidth=3)
 space.plot(*by_theta[0].theta[-1], "*", color=ink(), markersize=15)
 space.set(xticks=(-1, 0, 1), yticks=(-1, 0, 1), zticks=(1, 1.5, 2))
 space.set_box_aspect((1, 1, 0.75), zoom=1.15)
@@ -113,20 +124,21 @@ disc = 0.05 * np.stack([np.cos(turns), np.sin(turns)])
 for centre in np.stack(np.meshgrid(np.arange(-3, 4), np.arange(-3, 4)), axis=-1).reshape(-1, 2):
     if np.any(centre):
         plane.plot(*(centre[:, None] + cometric(centre) @ disc), color=GREY, linewidth=0.6)
-for wide, thin, dotted, colour in zip(by_theta, by_z, by_other_metric, CYCLE, strict=True):
-    plane.plot(*network.lift(wide.theta).T, color=colour, linewidth=8, alpha=0.4)
-    plane.plot(*dotted.y.T, ":", color=colour, linewidth=2)
-    plane.plot(*thin.y.T, "--", color=ink(), linewidth=1.4)
-    plane.plot(*thin.y[0], "o", color=colour, markersize=9)
+for wide, thin, dotted in zip(by_theta, by_z, by_other_metric, strict=True):
+    plane.plot(*network.lift(wide.theta).T, color=PARAMETER, linewidth=8, alpha=0.35)
+    plane.plot(*dotted.y.T, ":", color=CONTROL, linewidth=2.5)
+    plane.plot(*thin.y.T, "--", color=INTRINSIC, linewidth=1.8)
+    plane.plot(*thin.y[0], "o", color=PARAMETER, markersize=9)
 plane.plot(*target, "*", color=ink(), markersize=15)
 plane.set(aspect="equal", xlim=(-3.5, 3.5), ylim=(-3.5, 3.5), xlabel="z₁ = xw", ylabel="z₂ = yw")
 plane.set_title("z = φ(θ) in the plane")
 keys = [
-    Line2D([], [], color=GREY, linewidth=8, alpha=0.6, label="φ of the parameter flow"),
-    Line2D([], [], color=ink(), linestyle="--", linewidth=1.4, label="intrinsic flow"),
-    Line2D([], [], color=GREY, linestyle=":", linewidth=2, label="control: another θ₀"),
+    Line2D([], [], color=PARAMETER, linewidth=8, alpha=0.35, label="φ of the parameter flow"),
+    Line2D([], [], color=INTRINSIC, linestyle="--", linewidth=1.8, label="intrinsic flow"),
+    Line2D([], [], color=CONTROL, linestyle=":", linewidth=2.5, label="control: a rescaled θ₀"),
 ]
 figure.legend(handles=keys, loc="outside lower center", ncols=3)
+figure.suptitle(f"{network!r}, a quadratic loss of z, six starts", fontsize="small")
 plt.show()
 
 # %%
@@ -150,5 +162,21 @@ print(f"largest deviation of the intrinsic flow  {claim:.0e}")
 print(f"smallest deviation of the control        {control:.2f}")
 
 assert all(np.all(bowl.belongs(flow.theta, atol=1e-4)) for flow in by_theta), "left the bowl"
+assert not bowl.belongs(rescaled), "a rescaling keeps the law"
 assert claim < 1e-4, "z needs more than its metric"
 assert control > 0.1, "any metric would do"
+
+CLAIMS = [
+    {
+        "claim": "Training stays on the invariant set of its θ₀.",
+        "whose": "Marcotte2023",
+        "assert": "left the bowl",
+        "control": "a rescaling keeps the law",
+    },
+    {
+        "claim": "z has a flow of its own by K_θ₀, the image of training.",
+        "whose": "MPG",
+        "assert": "z needs more than its metric",
+        "control": "any metric would do",
+    },
+]

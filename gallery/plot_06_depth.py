@@ -17,11 +17,13 @@ beyond the zeros of all factors, and from these numbers K_θ₀ is written down 
 import autograd.numpy as anp
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.legend_handler import HandlerTuple
+from matplotlib.lines import Line2D
 from scipy.optimize import brentq
 
 from liftflow import InvariantSet, compare, loss_from_function
 from liftflow.architectures import DeepLinear
-from liftflow.figures import CYCLE, ink, style
+from liftflow.figures import BLUE, CONTROL, PURPLE, VERMILION, style
 
 plt.style.use(style())
 
@@ -41,8 +43,8 @@ for name, lams in families.items():
     runs[name] = compare(start, loss, (0.0, 1.5), rtol=1e-8, control=True, n_times=61)
 
 # %%
-# Measured and foretold
-# ---------------------
+# Measured and predicted
+# ----------------------
 #
 # From θ(t): the singular values of each layer. From z(t) and λ alone: the root of the equation, by
 # bisection. The control takes every network for a balanced one, where each layer has the L-th root
@@ -54,7 +56,7 @@ def measured(theta):
     return np.linalg.svd(np.array(network.layers(theta)), compute_uv=False)
 
 
-def foretold(z, lams):
+def predicted(z, lams):
     """Return the same from z and λ alone."""
     shifts = np.array([0.0, *np.cumsum(lams)])
     floor = -shifts.min()
@@ -69,29 +71,43 @@ def foretold(z, lams):
 
 layers = {name: np.array([measured(t) for t in run.parameter.theta]) for name, run in runs.items()}
 roots = {
-    n: np.array([foretold(z, families[n]) for z in run.intrinsic.y]) for n, run in runs.items()
+    n: np.array([predicted(z, families[n]) for z in run.intrinsic.y]) for n, run in runs.items()
 }
-balanced = {n: np.array([foretold(z, (0, 0)) for z in run.intrinsic.y]) for n, run in runs.items()}
+balanced = {n: np.array([predicted(z, (0, 0)) for z in run.intrinsic.y]) for n, run in runs.items()}
 
 # %%
 # The picture
 # -----------
 #
-# Wide and pale, the layers of θ(t); dashed, what z(t) foretells.
+# Wide and pale, the layers of θ(t), one colour each; dashed in the same colour, what z(t) and λ
+# predict; dotted, the control, one curve for all three layers.
 
 figure, axes = plt.subplots(1, 3, figsize=(12, 4.8), sharey=True)
 for panel, (name, run) in zip(axes, runs.items(), strict=True):
-    for i, colour in zip(range(3), CYCLE, strict=False):
+    for i, colour in enumerate((BLUE, VERMILION, PURPLE)):
         panel.plot(
             run.parameter.t, layers[name][:, i], color=colour, linewidth=7 - 2 * i, alpha=0.4
         )
         panel.plot(run.intrinsic.t, roots[name][:, i], "--", color=colour, linewidth=1.5)
+    panel.plot(run.intrinsic.t, balanced[name][:, 0], ":", color=CONTROL, linewidth=2)
     panel.set(title=name, xlabel="time t")
 axes[0].set_ylabel("singular values of the layers")
-for i, colour in zip(range(3), CYCLE, strict=False):
-    axes[0].plot([], [], color=colour, linewidth=7 - 2 * i, alpha=0.4, label=f"layer {i + 1} of θ")
-axes[0].plot([], [], "--", color=ink(), linewidth=1.5, label="foretold by z")
-figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+keys = {}
+for i, colour in enumerate((BLUE, VERMILION, PURPLE)):
+    wide = Line2D([], [], color=colour, linewidth=7 - 2 * i, alpha=0.4)
+    thin = Line2D([], [], color=colour, linestyle="--", linewidth=1.5)
+    keys[f"layer {i + 1}: of θ, by z"] = (wide, thin)
+keys["control: taken for balanced"] = Line2D([], [], color=CONTROL, linestyle=":")
+handler = {tuple: HandlerTuple(ndivide=None)}
+figure.legend(
+    keys.values(),
+    keys.keys(),
+    loc="outside lower center",
+    ncols=4,
+    handler_map=handler,
+    handlelength=5,
+)
+figure.suptitle(f"{network!r}, a quadratic loss, seed 8", fontsize="small")
 plt.show()
 
 # %%
@@ -112,3 +128,24 @@ assert max(off.values()) < 1e-5, "z and λ do not tell the layers"
 assert max(run.max_deviation for run in runs.values()) < 1e-6, "the two flows part"
 assert control["balanced"] < 1e-5, "balanced layers do not share alike"
 assert all(control[name] > 0.1 for name in runs if any(families[name])), "λ does not matter"
+
+CLAIMS = [
+    {
+        "claim": "z and λ tell how each singular value is shared out among the layers.",
+        "whose": "MPG",
+        "assert": "z and λ do not tell the layers",
+        "control": "λ does not matter",
+    },
+    {
+        "claim": "The flow of z is the image of training.",
+        "whose": "MPG",
+        "assert": "the two flows part",
+        "control": "λ does not matter",
+    },
+    {
+        "claim": "Balanced layers share alike.",
+        "whose": "Arora2018",
+        "assert": "balanced layers do not share alike",
+        "control": "λ does not matter",
+    },
+]

@@ -52,7 +52,8 @@ other_form = ScalarChainCometric(network, rescaled)
 # --------------------------------
 #
 # Left: the cubic for the laws of θ₀, with the value ‖Z‖² at four times, and the root that belongs
-# to it. Circles mark the |a|² of training: the same. Right: at each z, the ellipse is the image of
+# to it, in the shaded part where all factors are positive. Circles mark the |a|² of training.
+# Right: at each z, the ellipse is the image of
 # one disc of gradients ∇f under K(z): how fast z can move there, and in which directions. Pale and
 # wide, M(θ(t)) along training; dashed, the closed form at z(t); dotted, that of the other laws.
 
@@ -62,23 +63,31 @@ disc = 0.06 * np.stack([np.cos(turns), np.sin(turns)])
 z_of_theta = network.lift(by_theta.theta)
 grams = network.gram_matrix(by_theta.theta)
 forms, other_forms = (form.matrix(by_z.y) for form in (closed_form, other_form))
-shown = np.array([0, 16, 28, 60])
+sizes = np.sum(by_z.y**2, axis=1)
+first = int(np.argmin(sizes))  # from there on ‖Z‖ grows
+wanted = np.linspace(sizes[first], sizes[first:].max(), 4)
+shown = first + np.array([np.argmin(abs(sizes[first:] - size)) for size in wanted])
 
 
-def largest_root(z):
-    """Return the root x of the cubic beyond the zeros of all three factors."""
-    cubic = np.poly([0.0, h1, h1 + h2]) - [0.0, 0.0, 0.0, z @ z]
-    roots = np.roots(cubic)
-    return roots[abs(roots.imag) < 1e-9].real.max()
+def real_roots(z):
+    """Return the real roots x of the cubic for this z."""
+    roots = np.roots(np.poly([0.0, h1, h1 + h2]) - [0.0, 0.0, 0.0, z @ z])
+    return np.sort(roots[abs(roots.imag) < 1e-9].real)
+
+
+def admissible(roots):
+    """Return the roots that make all three factors positive."""
+    return roots[roots > max(0.0, h1, h1 + h2)]
 
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4.9))
-x = np.linspace(0.5, 2.4, 200)
+LEFT, RIGHT = -0.75, 2.4
+x = np.linspace(LEFT, RIGHT, 300)
 left.plot(x, x * (x - h1) * (x - h1 - h2), color=ink())
 for step, shade in zip(shown, np.linspace(0.35, 1.0, len(shown)), strict=True):
     z = by_z.y[step]
-    root = largest_root(z)
-    left.plot([root, root, 0.5], [-0.5, z @ z, z @ z], "--", color=INTRINSIC, alpha=shade)
+    (root,) = admissible(real_roots(z))
+    left.plot([root, root, LEFT], [-0.5, z @ z, z @ z], "--", color=INTRINSIC, alpha=shade)
     left.plot(np.sum(by_theta.theta[step, :2] ** 2), z @ z, "o", color=PARAMETER, markersize=9)
     for matrix, look in (
         (grams[step], {"color": PARAMETER, "linewidth": 6, "alpha": 0.4}),
@@ -88,8 +97,11 @@ for step, shade in zip(shown, np.linspace(0.35, 1.0, len(shown)), strict=True):
         right.plot(*(z[:, None] + matrix @ disc), **look)
 left.plot([], [], "o", color=PARAMETER, markersize=9, label="|a|² of training")
 left.plot([], [], "--", color=INTRINSIC, label="root of the cubic at ‖Z‖²")
-left.set(title="x (x − h₁)(x − h₁ − h₂)", xlabel="x = |a|²", ylabel="‖Z‖²")
-left.set(xlim=(0.5, 2.4), ylim=(-0.5, 6.0))
+left.set(title="the cubic x (x − h₁)(x − h₁ − h₂)", xlabel="x = |a|²", ylabel="‖Z‖²")
+zeros = np.sort([0.0, h1, h1 + h2])
+left.axvspan(zeros[-1], RIGHT, color=INTRINSIC, alpha=0.08, linewidth=0)
+left.plot(zeros, 0 * zeros, "x", color=ink(), markersize=8, label="zeros of the factors")
+left.set(xlim=(LEFT, RIGHT), ylim=(-1.2, 6.0))
 left.axhline(0.0, color=GREY, linewidth=1)
 left.legend(loc="upper left")
 right.plot(*by_z.y.T, color=GREY, linewidth=1)
@@ -100,6 +112,7 @@ right.plot([], [], ":", color=CONTROL, label="control: other laws")
 right.set(title="the run, and K along it", xlabel="z₁", ylabel="z₂", aspect="equal")
 right.set(xlim=(-0.1, 2.1), ylim=(-0.8, 1.8))
 figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+figure.suptitle(f"{network!r}, a quadratic loss, one θ₀", fontsize="small")
 plt.show()
 
 # %%
@@ -144,10 +157,41 @@ deviation = np.linalg.norm(by_z.y - z_of_theta, axis=1).max()
 print(f"closed form against M(θ): {algebra:.0e}, with other laws {control:.1f}")
 print(f"distance of the two flows {deviation:.0e}")
 for step in shown:
-    root = largest_root(z_of_theta[step])
-    assert np.isclose(root, np.sum(by_theta.theta[step, :2] ** 2), rtol=1e-6), "another root"
+    roots = admissible(real_roots(z_of_theta[step]))
+    assert roots.size == 1, "another root than one, or none"
+    assert np.isclose(roots[0], np.sum(by_theta.theta[step, :2] ** 2), rtol=1e-6), "another root"
+
+inner = real_roots(0.01 * z_of_theta[0])  # at a small ‖Z‖ all three roots are real
+assert inner.size == 3 and admissible(inner).size == 1, "any root would do"
 
 # The laws of θ(t) drift by a few times the tolerance of 1e-8, and K with them.
 assert algebra < 1e-6, "K is no function of z"
 assert deviation < 1e-6, "the two flows part"
 assert control > 0.1, "any laws would do"
+
+CLAIMS = [
+    {
+        "claim": "Of the cubic exactly one root makes all factors positive, and it is |a|².",
+        "whose": "MPG",
+        "assert": "another root",
+        "control": "any root would do",
+    },
+    {
+        "claim": "There is no other such root at any of the four times.",
+        "whose": "MPG",
+        "assert": "another root than one, or none",
+        "control": "any root would do",
+    },
+    {
+        "claim": "K is a function of z, by that root.",
+        "whose": "MPG",
+        "assert": "K is no function of z",
+        "control": "any laws would do",
+    },
+    {
+        "claim": "The flow by the closed form is the image of training.",
+        "whose": "MPG",
+        "assert": "the two flows part",
+        "control": "any laws would do",
+    },
+]

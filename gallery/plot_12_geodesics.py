@@ -2,13 +2,14 @@ r"""
 Distances between networks
 ==========================
 
-With the metric :math:`K_{θ_0}^{-1}` two networks of the same laws have a distance, a shortest path
-and a mean, which no rescaling of neurons changes. Geodesics are images of horizontal geodesics of
-the invariant set, whose metric is Euclidean, so that no metric is ever differentiated.
+With the metric :math:`K_{θ_0}^{-1}` two networks of the same laws have a distance, geodesics and a
+mean. They are those of z, which no rescaling of neurons changes. Geodesics are images of horizontal
+geodesics of the invariant set, whose metric is Euclidean, so that no metric is ever differentiated.
 
-**Claims** (ours). A balanced ReLU neuron lives on a cone, and its distances are those of the law of
-cosines. For two square balanced linear layers, positive definite matrices are at √2 times their
-Bures–Wasserstein distance. The Fréchet mean of geomstats works as it is.
+**Claims** (ours; for linear layers see [Chen2025]_). A balanced ReLU neuron lives on a cone, and
+its distances are those of the law of cosines. For two square balanced linear layers, positive
+definite matrices are at √2 times their Bures–Wasserstein distance. The Fréchet mean of geomstats
+works as it is.
 """
 
 import matplotlib.pyplot as plt
@@ -34,7 +35,7 @@ plt.style.use(style())
 neuron = ReLUNetwork.from_widths([2, 1, 1])
 cone = InvariantSet(neuron, [1.0, 0.0, 1.0]).image()
 centre = neuron.lift([1.0, 0.0, 1.0])
-directions = np.deg2rad(np.arange(-174, 180, 6))
+directions = np.deg2rad(np.arange(-176, 180, 4))
 velocities = np.stack([np.cos(directions), np.sin(directions)], axis=-1)
 velocities /= cone.metric.norm(velocities, centre)[:, None]
 lengths = np.linspace(0.0, 1.3, 27)
@@ -78,7 +79,7 @@ known = float(SPDBuresWassersteinMetric(SPDMatrices(2, equip=False)).dist(first,
 # geomstats computes it from exp and log alone. At the mean m the logarithms of the networks sum to
 # zero. The control is the mean of the z, which is none for this metric.
 
-sample = np.array([[3.0, 0.3], [1.0, 0.4], [0.1, 1.5], [-0.7, 0.9], [0.2, -0.6]])
+sample = np.array([[3.2, 0.3], [0.3, 0.2], [0.1, 2.6], [-0.4, 0.5], [0.2, -0.3]])
 learner = FrechetMean(cone)
 learner.set(epsilon=1e-10, max_iter=100)
 learner.fit(sample)
@@ -92,20 +93,24 @@ balance, off_balance = (
 # The picture
 # -----------
 
-figure, (left, middle, right) = plt.subplots(1, 3, figsize=(12, 4.2), width_ratios=(1, 1.25, 1.1))
-for path in fan[1::3]:
+figure, (left, middle, right) = plt.subplots(1, 3, figsize=(13, 4.6), width_ratios=(1, 1.35, 1))
+# Behind the tip, where two of them meet, geodesics are no longer the shortest.
+turned = np.unwrap(np.angle(fan[..., 0] + 1j * fan[..., 1]), axis=1)
+shortest = np.where(abs(turned)[..., None] < np.pi, fan, np.nan)
+for path in shortest[1::4]:
     left.plot(*path.T, color=INTRINSIC, linewidth=1)
 for step in (6, 13, 20, 26):
-    left.plot(*fan[:, step].T, color=GREY, linewidth=1)
+    left.plot(*shortest[:, step].T, color=GREY, linewidth=1)
 left.plot(*centre, "o", color=ink(), markersize=8)
 left.plot(0, 0, "x", color=ink(), markersize=9)
-left.text(-0.1, 0.0, "tip of\nthe cone", ha="right", va="center", fontsize="small")
+left.text(-0.1, -0.1, "tip of\nthe cone", ha="right", va="top", fontsize="x-small")
 left.set(
-    title="one neuron: geodesics, equal distances",
+    title="geodesics and distances 0.3 to 1.3",
     xlabel="z₁",
     ylabel="z₂",
     aspect="equal",
-    xlim=(-1.5, None),
+    xlim=(-0.9, 4.2),
+    ylim=(-2.2, 2.2),
 )
 
 angles = np.linspace(0, 2 * np.pi, 73)
@@ -114,10 +119,10 @@ for row, (path, colour) in enumerate(((course, INTRINSIC), (straight, CONTROL)))
     for column, matrix in enumerate(path):
         values, vectors = np.linalg.eigh(matrix)
         ellipse = vectors @ (np.sqrt(values)[:, None] * circle)
-        middle.plot(*(ellipse + np.array([[2.4 * column], [-3.0 * row]])), color=colour)
-middle.text(0.0, 1.25, "geodesic")
-middle.text(0.0, -1.75, "straight line")
-middle.set(title="two layers: matrices as ellipses", aspect="equal", ylim=(-4.2, 2.0))
+        middle.plot(*(ellipse + np.array([[2.4 * column], [-4.2 * row]])), color=colour)
+middle.text(0.0, 1.45, "geodesic")
+middle.text(0.0, -2.75, "control: straight line")
+middle.set(title="2 × 2 matrices as ellipses", aspect="equal", ylim=(-7.0, 4.0))
 middle.set(xticks=[2.4 * i for i in range(6)], xticklabels=[0, 0.2, 0.4, 0.6, 0.8, 1], yticks=[])
 middle.set(xlabel="time along the path")
 middle.spines["left"].set_visible(False)
@@ -129,8 +134,9 @@ right.plot(*sample.T, "o", color=PARAMETER, markersize=8, label="five networks",
 right.plot(*mean, "*", color=INTRINSIC, markersize=15, label="Fréchet mean", zorder=3)
 right.plot(*average, "P", color=CONTROL, markersize=9, label="control: mean of z", zorder=3)
 right.set(title="the mean of networks", xlabel="z₁", ylabel="z₂", aspect="equal")
-right.set(xlim=(-1.0, 3.3), ylim=(-0.9, 2.9))
+right.set(xlim=(-0.7, 3.5), ylim=(-0.9, 3.3))
 right.legend(loc="upper right")
+figure.suptitle(f"{neuron!r}, h = 0; {layers!r}, S = 0; points chosen by hand", fontsize="small")
 plt.show()
 
 # %%
@@ -143,7 +149,39 @@ print(f"distances on the cone, off by {max(cone_errors):.0e}")
 print(f"distance of the matrices {ours:.6f} = √2 · {known:.6f}")
 print(f"sum of the logarithms at the mean {balance:.0e}, at the average of z {off_balance:.2f}")
 assert max(cone_errors) < 1e-8, "no cone"
+flat = max(abs(np.linalg.norm(fan[:, -1] - centre, axis=1) - lengths[-1]))
+rescaled = neuron.rescale([1.0, 0.0, 1.0], [0.7])
+assert flat > 0.1, "the cone is flat"
+assert np.allclose(neuron.lift(rescaled), centre), "a rescaling changes z"
+assert not np.allclose(neuron.conservation_laws(rescaled), 0.0), "a rescaling keeps the laws"
 assert np.isclose(ours, np.sqrt(2) * known, rtol=1e-8), "not Bures–Wasserstein"
 assert abs(np.linalg.norm(first - last) / ours - 1) > 0.05, "the distance is the Euclidean one"
 assert balance < 1e-4, "the Fréchet mean is no mean"
 assert off_balance > 0.05, "any mean would do"
+
+CLAIMS = [
+    {
+        "claim": "A balanced ReLU neuron lives on a cone, with its law of cosines.",
+        "whose": "ours",
+        "assert": "no cone",
+        "control": "the cone is flat",
+    },
+    {
+        "claim": "Positive definite matrices are at √2 times their Bures–Wasserstein distance.",
+        "whose": "Chen2025, ours",
+        "assert": "not Bures–Wasserstein",
+        "control": "the distance is the Euclidean one",
+    },
+    {
+        "claim": "The Fréchet mean of geomstats works as it is.",
+        "whose": "Miolane2020, ours",
+        "assert": "the Fréchet mean is no mean",
+        "control": "any mean would do",
+    },
+    {
+        "claim": "No rescaling of neurons changes z, hence no distance.",
+        "whose": "ours",
+        "assert": "a rescaling changes z",
+        "control": "a rescaling keeps the laws",
+    },
+]

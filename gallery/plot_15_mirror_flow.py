@@ -17,7 +17,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from liftflow import IntrinsicFlow, InvariantSet, ReLUNetwork, loss_from_function
-from liftflow.figures import CONTROL, GREY, INTRINSIC, style
+from liftflow.figures import CONTROL, INTRINSIC, draw_trajectory, style
 from liftflow.flows import (
     DiagonalPotential,
     NeuronPotential,
@@ -67,7 +67,8 @@ for name, check in {**plain, "neuron, warped": warped, "neuron, by |v|": by_weig
 #
 # With a linear loss f(z) = ⟨c, z⟩ the mirror map ∇Φ turns the flow into a straight line along −c:
 # at constant speed for a mirror flow, at the speed ω for a warped one. In z it bends. The control
-# takes the mirror map of other laws, as if θ₀ did not matter.
+# takes the mirror map of other laws, as if θ₀ did not matter. The bend is how far a path is from a
+# straight line along c, relative to its length.
 
 SLOPE = np.array([0.45, -0.3])
 linear = loss_from_function(lambda z: anp.dot(SLOPE, z))
@@ -75,7 +76,7 @@ first_points = {
     "diagonal": [[1.3, -0.9], [1.1, 0.1], [0.1, -1.1], [0.5, 0.9], [-0.5, 0.2]],
     "neuron": [[1.3, -0.8], [1.0, 0.2], [-0.3, -1.0], [1.2, 0.9], [-0.3, 0.6]],
 }
-end = {"diagonal": 1.5, "neuron": 2.0}
+end = {"diagonal": 2.2, "neuron": 2.0}
 other = {
     "diagonal": DiagonalPotential(diagonal, 1.6 * starts["diagonal"].theta0[::-1]),
     "neuron": NeuronPotential(neuron, [0.2, 0.1, 1.2]),
@@ -103,31 +104,28 @@ def bend(mirror_map, run):
 # The picture
 # -----------
 #
-# Dots are equally spaced in time. Above, the diagonal network: straight and even. Below, the
-# neuron: straight and uneven, because ω changes along the way. Dotted, the control.
+# Dots are equally spaced in time, arrows show the way. Above, the diagonal network: its mirror map
+# makes the flow straight and even. Below, the neuron: straight and uneven, because ω changes along
+# the way. Right, the mirror map of other laws: the same runs stay bent.
 
-figure, axes = plt.subplots(2, 2, figsize=(9, 7.6))
-titles = {
-    "diagonal": ("diagonal network, depth 3: z", "its mirror map ∇Φ(z)"),
-    "neuron": ("one neuron, z = uv", "its mirror map ∇Φ(z) = sign(v) u"),
-}
+figure, axes = plt.subplots(2, 3, figsize=(13, 8))
+words = {"diagonal": "diagonal network, depth 3", "neuron": "one neuron, z = uv"}
 for row, name in zip(axes, runs, strict=True):
+    maps = [lambda z: z, potentials[name].gradient, other[name].gradient]
     for run in runs[name]:
-        drawn = [(row[0], run.y), (row[1], potentials[name].gradient(run.y))]
-        control = other[name].gradient(run.y)
-        control = control - control[0] + drawn[1][1][0]  # from the same point, to compare shapes
-        row[1].plot(*control.T, ":", color=CONTROL)
-        for panel, path in drawn:
-            panel.plot(*path.T, color=INTRINSIC)
-            panel.plot(*path[::2].T, "o", color=INTRINSIC, markersize=4)
-            panel.plot(*path[0], "o", color=GREY, markersize=9)
-    for panel, title, symbol in zip(row, titles[name], ("z", "∂Φ/∂z"), strict=True):
-        panel.set(title=title, xlabel=f"{symbol}₁", ylabel=f"{symbol}₂", aspect="equal")
+        for panel, mirror_map, colour in zip(
+            row, maps, (INTRINSIC, INTRINSIC, CONTROL), strict=True
+        ):
+            path = mirror_map(run.y)
+            draw_trajectory(panel, path, colour=colour, linewidth=2)
+            panel.plot(*path[::2].T, "o", color=colour, markersize=4)
+    bends = [max(bend(f, run) for run in runs[name]) for f in maps]
+    titles = [words[name], "its mirror map ∇Φ", "control: ∇Φ of other laws"]
+    for panel, title, size, symbol in zip(row, titles, bends, ("z", "∂Φ/∂z", "∂Φ/∂z"), strict=True):
+        panel.set_title(f"{title}, bend {size:.0e}")
+        panel.set(xlabel=f"{symbol}₁", ylabel=f"{symbol}₂", aspect="equal")
         panel.set_adjustable("datalim")
-row[1].plot([], [], ":", color=CONTROL, label="control: ∇Φ of other laws")
-row[1].plot([], [], "o-", color=INTRINSIC, markersize=4, label="intrinsic flow, dots even in time")
-row[1].plot([], [], "o", color=GREY, markersize=9, label="start")
-figure.legend(*row[1].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+figure.suptitle(f"{diagonal!r}, {neuron!r}, a linear loss, five starts each", fontsize="small")
 plt.show()
 
 # %%
@@ -141,10 +139,45 @@ assert by_weight, "the warping is not the weight |v|"
 
 straight = {n: max(bend(potentials[n].gradient, run) for run in runs[n]) for n in runs}
 control = {n: min(bend(other[n].gradient, run) for run in runs[n]) for n in runs}
-speeds = np.diff(potentials["diagonal"].gradient(runs["diagonal"][0].y), axis=0) * 20 / 1.5
+speeds = (
+    np.diff(potentials["diagonal"].gradient(runs["diagonal"][0].y), axis=0) * 20 / end["diagonal"]
+)
 print("bend of ∇Φ(z(t)):", {name: f"{value:.0e}" for name, value in straight.items()})
 print("bend by other laws:", {name: f"{value:.0e}" for name, value in control.items()})
 # The flows run at a relative tolerance of 1e-9.
 assert max(straight.values()) < 1e-7, "the mirror map does not make the flow straight"
 assert np.allclose(speeds, -SLOPE, rtol=1e-6), "the speed is not −∇f"
 assert min(control.values()) > 0.01, "any mirror map would do"
+
+CLAIMS = [
+    {
+        "claim": "A diagonal network of depth 3 is a mirror flow.",
+        "whose": "Woodworth2020, Li2022",
+        "assert": "a diagonal network is no mirror flow",
+        "control": "the neuron is a mirror flow after all",
+    },
+    {
+        "claim": "One neuron with vector input is a warped mirror flow.",
+        "whose": "Azulay2021",
+        "assert": "the neuron is not even warped",
+        "control": "the neuron is a mirror flow after all",
+    },
+    {
+        "claim": "Its warping is the weight behind it.",
+        "whose": "ours",
+        "assert": "the warping is not the weight |v|",
+        "control": "the neuron is a mirror flow after all",
+    },
+    {
+        "claim": "The mirror map makes the flow of a linear loss straight.",
+        "whose": "Li2022, ours",
+        "assert": "the mirror map does not make the flow straight",
+        "control": "any mirror map would do",
+    },
+    {
+        "claim": "The mirror flow runs along the line at the speed of the slope.",
+        "whose": "Li2022",
+        "assert": "the speed is not −∇f",
+        "control": "any mirror map would do",
+    },
+]

@@ -2,12 +2,16 @@
 
 import copy
 from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any
 
 import numpy as np
+from scipy.linalg import null_space, qr
+from scipy.sparse import csr_array
 
 from liftflow.architectures import Architecture, ReLUNetwork, TiedNetwork
-from liftflow.errors import DataError, InputError
-from liftflow.linalg import ROUNDING, over_batch
+from liftflow.errors import DataError, InputError, UndefinedError
+from liftflow.linalg import RANK_RTOL, ROUNDING, over_batch, range_basis
 from liftflow.losses.base import Loss, as_indices, as_value
 from liftflow.losses.outputs import Kind, OutputLoss
 from liftflow.typing import (
@@ -27,6 +31,7 @@ from liftflow.typing import (
     shown,
 )
 
+_SPARE, _WHOLE = 8, 1e-9
 _CHUNK = 2**22  # numbers held at once when path gradients are summed over samples
 
 
@@ -94,10 +99,9 @@ class NetworkLoss(Loss):
         self.targets = self._outputs.targets
         self.weights = None if weights is None else freeze(self._relative(weights))
 
-    def __repr__(self) -> str:
-        """Name the loss, the network and the number of samples."""
-        kind = self.kind if isinstance(self.kind, str) else "of one's own"
-        return f"<NetworkLoss {kind}, {self.network.dim} weights, {len(self.inputs)} samples>"
+    def _facts(self) -> str:
+        kind = self.kind if isinstance(self.kind, str) else "a loss of one's own"
+        return f"{kind}, {len(self.inputs):,} samples of {self.inputs.shape[1]:,} features"
 
     def _relative(self, weights: Scalars) -> FloatArray:
         """Weights whose mean is 1, shape=[n_samples, 1]."""
@@ -136,6 +140,105 @@ class NetworkLoss(Loss):
         if self.weights is not None:
             gradient = gradient * self.weights
         return gradient / len(outputs)
+
+    # What it moves.
+
+    def excited_outputs(self) -> FloatArray:
+        """Return a basis of the covectors on the outputs that this kind of loss has, as rows.
+
+        Gradients at random outputs span it. Cross-entropy does not see a constant added to all
+        outputs: its rows add up to 0.
+
+        Returns
+        -------
+        basis : array, shape=[n_directions, n_outputs]
+            In echelon form.
+        """
+        n_out, rng = len(self.network.outputs), np.random.default_rng(0)
+        draws = [
+            self._outputs.gradient(rng.standard_normal((len(self.inputs), n_out)), self.targets)
+            for _ in range(1 + (n_out + _SPARE) // len(self.inputs))
+        ]
+        factor, order = qr(np.concatenate(draws), mode="r", pivoting=True)
+        sizes = np.abs(np.diag(factor))
+        rank = int(np.sum(sizes > RANK_RTOL * sizes[0]))
+        basis = np.zeros((rank, n_out))
+        basis[:, order] = np.linalg.solve(factor[:rank, :rank], factor[:rank])
+        return np.where(np.abs(basis - np.round(basis)) < _WHOLE, np.round(basis), basis)
+
+    def excited(self, architecture: Architecture) -> FloatArray:
+        """Return the directions in z of this kind of loss, whatever the data.
+
+        Those of paths that are one but for their last edge are those of the outputs.
+
+        Raises
+        ------
+        UndefinedError
+            Weights of edges into outputs are shared or frozen.
+        """
+        self._check(architecture)
+        network, outputs = self.network, self.excited_outputs()
+        if len(outputs) == outputs.shape[1]:
+            return np.eye(network.n_paths)
+        last = {int(e): (tail, o) for tail, ends in self._last.items() for o, e in ends.items()}
+        groups: dict[tuple[Any, ...], dict[int, int]] = {}
+        incidence = network.path_incidence
+        for path in range(network.n_paths):
+            row = slice(incidence.indptr[path], incidence.indptr[path + 1])
+            factors = list(zip(incidence.indices[row].tolist(), incidence.data[row], strict=True))
+            ends = [edge for edge, _ in factors if edge in last]
+            if len(ends) != 1:
+                raise UndefinedError(
+                    "the laws of one loss are known where the weights into the outputs are "
+                    "trained and not shared; count those for all losses instead"
+                )
+            tail, output = last[ends[0]]
+            rest = tuple(sorted(part for part in factors if part[0] != ends[0]))
+            groups.setdefault((tail, *rest), {})[output] = path
+        rows = []
+        for members in groups.values():
+            part = range_basis(outputs[:, list(members)].T).T
+            block = np.zeros((len(part), network.n_paths))
+            block[:, list(members.values())] = part
+            rows.append(block)
+        return np.concatenate(rows)
+
+    @cached_property
+    def _last(self) -> dict[int, dict[int, int]]:
+        """Parameters of the edges into the outputs that are theirs alone, by tail and output."""
+        dag, tying = self.network.dag, self.network.tying
+        own = np.bincount(tying.parameters[tying.trained], minlength=self.network.dim) == 1
+        column = {int(node): number for number, node in enumerate(dag.outputs)}
+        found: dict[int, dict[int, int]] = {}
+        for tail, head, parameter in zip(dag.tails, dag.heads, tying.parameters, strict=True):
+            if int(head) in column and parameter >= 0 and own[parameter]:
+                found.setdefault(int(tail), {})[column[int(head)]] = int(parameter)
+        return found
+
+    def linear_laws(self, architecture: Architecture) -> csr_array:
+        r"""Return the laws :math:`\sum_o n_o θ_{v→o}` of the tails v of edges into the outputs.
+
+        n runs through what this kind of loss does not see of the outputs: (1, …, 1) for
+        cross-entropy.
+
+        References
+        ----------
+        [Marcotte2025]_, Proposition 3.11.
+        """
+        self._check(architecture)
+        unseen = null_space(self.excited_outputs()).T
+        unseen = unseen / np.max(np.abs(unseen), axis=1, keepdims=True, initial=0.0)
+        entries: list[tuple[float, int, int]] = []
+        count = 0
+        for ends in self._last.values():
+            for row in unseen:
+                seen = np.flatnonzero(np.abs(row) > _WHOLE)
+                if set(seen.tolist()) <= ends.keys():
+                    entries += [(row[o], count, ends[o]) for o in seen.tolist()]
+                    count += 1
+        values, rows, columns = zip(*entries, strict=True) if entries else ((), (), ())
+        shape = count, self.network.dim
+        return csr_array((np.array(values), (np.array(rows, int), np.array(columns, int))), shape)
 
     # In θ.
 

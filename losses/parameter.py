@@ -9,7 +9,7 @@ import numpy as np
 from liftflow.architectures import Architecture
 from liftflow.architectures.maps import followed_by_autograd, watched
 from liftflow.doors import door
-from liftflow.errors import InputError, NotFiniteError, NotRecoverableError
+from liftflow.errors import InputError, NotFiniteError, NotRecoverableError, UndefinedError
 from liftflow.linalg import ROUNDING, over_batch
 from liftflow.losses.base import Loss, as_indices, as_number_of
 from liftflow.typing import (
@@ -76,6 +76,19 @@ class ParameterLoss(Loss):
         part = copy.copy(self)
         part._set_samples((as_indices(indices, self),))
         return part
+
+    def excited(self, architecture: Architecture) -> FloatArray:
+        """Refuse: what ℓ moves is known at each θ, but no function of z alone is.
+
+        Raises
+        ------
+        UndefinedError
+            Always.
+        """
+        raise UndefinedError(
+            "a loss that is given as a function of θ has no ∇f(z) whose span could be told; give "
+            "one of z by loss_from_function(f), or a NetworkLoss"
+        )
 
     # In θ.
 

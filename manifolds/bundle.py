@@ -8,7 +8,7 @@ from geomstats.geometry.quotient_metric import QuotientMetric
 
 from liftflow.architectures import Architecture
 from liftflow.architectures.base import architecture_of
-from liftflow.doors import doors
+from liftflow.doors import OnSpace, doors
 from liftflow.errors import InputError
 from liftflow.linalg import ROUNDING, over_batch
 from liftflow.metrics.cometric import LiftSpaces
@@ -88,12 +88,17 @@ class LiftBundle(FiberBundle):
 
     References
     ----------
-    That φ is a Riemannian submersion where the intrinsic metric property of [MPG]_ holds is ours.
+    For balanced linear networks: Riemannian flows [Bah2022]_, metric by submersion [MenonYu2025]_.
+    That the intrinsic metric property of [MPG]_ is the submersion, for all families, is ours.
     """
 
     def __init__(self, total_space: Manifold) -> None:
         super().__init__(total_space=total_space, aligner=HorizontalAligner(total_space))
         self.spaces = LeastSquaresSpaces(total_space.architecture)
+
+    def __repr__(self) -> str:
+        """Say in one line what it is."""
+        return f"{type(self).__name__} over {self._total_space!r}"
 
     @property
     def _architecture(self) -> Architecture:
@@ -189,7 +194,7 @@ class LiftBundle(FiberBundle):
 
 
 @doors
-class LiftQuotientMetric(QuotientMetric):
+class LiftQuotientMetric(OnSpace, QuotientMetric):
     """The quotient metric of geomstats over the lift, with the curvature of the right sign.
 
     geomstats 2.8.0 adds O'Neill's correction with the sign that belongs to the opposite convention

@@ -12,7 +12,7 @@ from geomstats.geometry.manifold import Manifold
 from geomstats.geometry.pullback_metric import PullbackDiffeoMetric
 
 from liftflow.architectures.base import architecture_of
-from liftflow.doors import doors
+from liftflow.doors import OnSpace, doors
 from liftflow.typing import (
     Flat,
     LiftedMatrix,
@@ -57,7 +57,7 @@ class Unflattening(Diffeo):
 
 
 @doors
-class CoordinateMetric(PullbackDiffeoMetric):
+class CoordinateMetric(OnSpace, PullbackDiffeoMetric):
     """A metric on vectors, with the curvature of the space that they stand for."""
 
     _varies: ClassVar[bool] = True
@@ -178,6 +178,10 @@ class FlatImage(DiffeomorphicManifold):
             shape=(size,),
             intrinsic=False,
         )
+
+    def __repr__(self) -> str:
+        """Say in one line what it is."""
+        return f"FlatImage of {getattr(self, 'image_space', None)!r}"
 
     @staticmethod
     def default_metric() -> type[FlatMetric]:

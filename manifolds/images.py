@@ -19,7 +19,7 @@ from liftflow.architectures import (
     ReLUNetwork,
     ScaleInvariant,
 )
-from liftflow.doors import door, doors
+from liftflow.doors import Described, door, doors
 from liftflow.errors import NotOnImageError, NotRecoverableError
 from liftflow.linalg import over_batch
 from liftflow.manifolds.flattened import FlatImage
@@ -43,10 +43,14 @@ from liftflow.typing import (
 )
 
 
-class RandomVectors:
+class RandomVectors(Described):
     """A space whose random tangent vectors are drawn one for each base point."""
 
+    dim: int
     shape: tuple[int, ...]
+
+    def _facts(self) -> str:
+        return f"dimension {self.dim:,}"
 
     def to_tangent(self, vector: TangentVec, base_point: Point) -> TangentVec:
         """Project onto the tangent space."""

@@ -65,7 +65,8 @@ class GeodesicSolver(Guarded):
 
     References
     ----------
-    Submersions: [ONeill1966]_. The equation in closed form is ours.
+    Submersions: [ONeill1966]_. Geodesics of balanced deep linear networks: [Chen2025]_. The
+    equation by laws, for all families, and its solve by the graph Laplacian are ours.
     """
 
     architecture: Architecture

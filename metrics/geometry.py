@@ -11,7 +11,7 @@ from autograd.extend import defvjp, primitive
 from geomstats.geometry.manifold import Manifold
 from geomstats.geometry.riemannian_metric import RiemannianMetric
 
-from liftflow.doors import doors
+from liftflow.doors import OnSpace, doors
 from liftflow.errors import GeodesicError, InputError, NotOnImageError, NotTangentError
 from liftflow.linalg import lengths, over_batch
 from liftflow.metrics.cometric import TANGENT_RTOL, Cometric
@@ -54,7 +54,7 @@ defvjp(
 )
 
 
-class HorizontalMetric(RiemannianMetric):
+class HorizontalMetric(OnSpace, RiemannianMetric):
     r"""A metric that makes a map from an invariant set a Riemannian submersion.
 
     Every computation goes up to parameter space: a geodesic is the image of a horizontal one
@@ -448,6 +448,10 @@ class IntrinsicMetric(HorizontalMetric):
         spaces = cometric.horizontal_spaces
         super().__init__(space, GeodesicSolver(cometric.architecture, spaces, rtol))
         self.cometric = cometric
+
+    def __repr__(self) -> str:
+        """Say in one line what it is."""
+        return f"{type(self).__name__}({getattr(self, 'cometric', '')!r})"
 
     # How this metric lies below the parameters.
 

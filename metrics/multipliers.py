@@ -31,6 +31,9 @@ class Multiplier(Guarded, ABC):
     def pair(self, left: Scalars, right: Scalars) -> Scalars:
         """Evaluate m(σ_k, σ_l) at singular values of the left and of the right direction."""
 
+    def _facts(self) -> str:
+        return ", ".join(f"{name}={np.asarray(v).tolist()}" for name, v in vars(self).items())
+
     def hidden_left(self, right: Scalars) -> Scalars:
         """Evaluate m for a left direction in ker Zᵀ, by default the limit σ_k → 0."""
         right = _values(right)
@@ -168,7 +171,8 @@ class LogarithmicMeanMultiplier(Multiplier):
 
     References
     ----------
-    [MPG]_: :math:`K(Z)[G] = \int_0^1 (ZZ^\top)^{1−s} G (Z^\top Z)^s ds`.
+    [MPG]_: :math:`K(Z)[G] = \int_0^1 (ZZ^\top)^{1−s} G (Z^\top Z)^s ds`. That λ drops out is ours,
+    until we see it in print.
     """
 
     def pair(self, left: Scalars, right: Scalars) -> Scalars:
@@ -200,7 +204,7 @@ class HyperbolicMultiplier(Multiplier):
 
     References
     ----------
-    Zhang and Peyré 2026.
+    [Tu2024]_, [ZhangPeyre2026]_.
     """
 
     @door

@@ -41,7 +41,8 @@ class PathCometric(RecoveredCometric):
 
     References
     ----------
-    [MPG]_; the recovery Ψ by a convex problem is ours.
+    [MPG]_, whose theorem is local; the recovery Ψ by a convex problem, unique for fixed signs, is
+    ours, but for its case h = 0: [Stock2019]_, [Saul2023]_.
     """
 
     architecture: ReLUNetwork

@@ -208,6 +208,7 @@ MANIFOLDS = {
     "chart 2-3-3-2, residual": lambda: on_set(residual([2, 3, 3, 2], [(0, 2), (1, 3)])).chart(),
     "chart recurrent": lambda: on_set(ReLUNetwork.recurrent(2, 2, 1, 3)).chart(),
     "chart units of all kinds": lambda: on_set(units()).chart(),
+    "chart product": lambda: on_set(*mixed_product()).chart(),
     "image identity skip": lambda: on_image(stream()),
     "image recurrent": lambda: on_image(ReLUNetwork.recurrent(2, 2, 1, 3)),
     "image units of all kinds": lambda: on_image(units()),

@@ -3,6 +3,10 @@
 The quick ones run here. ``make gallery`` runs them all by the same function, and so does CI.
 """
 
+import ast
+import re
+from pathlib import Path
+
 import matplotlib.pyplot as plt
 import pytest
 from typer.testing import CliRunner
@@ -72,6 +76,90 @@ def test_every_script_has_a_number_of_its_own_and_a_title():
 def test_every_script_ends_with_asserts(script):
     last = script.path.read_text(encoding="utf-8").split("# %%")[-1]
     assert last.count("\nassert ") >= 2, "the claim and its negative control"
+
+
+# What a script claims is listed, asserted and has a control.
+
+SCRIPTS = pytest.mark.parametrize("script", gallery.scripts(), ids=lambda script: script.name)
+BIBLIOGRAPHY = Path(__file__).parents[1] / "references.bib"
+
+
+@SCRIPTS
+def test_every_claim_has_an_assert_and_a_control(script):
+    claims, asserts = script.claims, script.asserts
+    assert claims, "the list CLAIMS is not the last statement"
+    for claim in claims:
+        assert claim.check in asserts, f"no assert says {claim.check!r}"
+        assert claim.control in asserts, f"no assert says {claim.control!r}"
+        assert claim.check != claim.control
+        assert claim.text.endswith(".") and len(claim.text) < 100
+
+
+@SCRIPTS
+def test_every_claim_says_whose_it_is(script):
+    known = {"ours", *re.findall(r"^@\w+\{(\w+),$", BIBLIOGRAPHY.read_text(), re.MULTILINE)}
+    assert {name for claim in script.claims for name in claim.whose.split(", ")} <= known
+
+
+def test_claims_are_read(tmp_path):
+    path = tmp_path / "plot_01_up.py"
+    claims = '[{"claim": "It goes up.", "whose": "ours", "assert": "down {}", "control": "flat"}]'
+    asserts = 'assert x, f"down {x}"\nassert y, "flat"\n'
+    path.write_text(f'"""Up"""\n{asserts}CLAIMS = {claims}\n')
+    script = gallery.Script(path)
+    assert script.claims == (gallery.Claim("It goes up.", "ours", "down {}", "flat"),)
+    assert script.asserts == ("down {}", "flat")
+    path.write_text(path.read_text() + "print()\n")
+    assert script.claims == ()
+
+
+# Titles of figures that are written down once and for all name what is seen, and claim nothing.
+
+VERBS = """agree agrees are alike avoid be becomes beats breaks changes come comes do does drifts
+equals fail fails fall falls follow follows forget forgets give gives go goes grow grows has have
+hold holds is keep keeps lie lies lose loses make makes matter matters merge merges move moves need
+needs obey obeys part parts predict predicts recover recovers same stay stays tell tells train
+trains vanish vanishes was wins work works"""
+CLAIMING = re.compile(
+    rf"\b({'|'.join([*VERBS.split(), 'all', 'always', 'every', 'never', 'none', 'only'])})\b", re.I
+)
+
+
+def constant_titles(path):
+    """Yield the titles that a file gives to figures and axes as they stand in it."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        match node:
+            case ast.Call(func=ast.Attribute(attr="set_title" | "suptitle"), args=[title, *_]):
+                given = [title]
+            case ast.Call(keywords=words):
+                given = [word.value for word in words if word.arg == "title"]
+            case _:
+                continue
+        for each in given:
+            parts = list(ast.walk(each))
+            if not any(isinstance(part, ast.JoinedStr) for part in parts):
+                texts = [part.value for part in parts if isinstance(part, ast.Constant)]
+                yield from (text for text in texts if isinstance(text, str))
+
+
+FILES = [
+    *(script.path for script in gallery.scripts()),
+    *(Path(gallery.__file__).parents[1] / "flows").glob("*.py"),
+    *(Path(gallery.__file__).parents[1] / "criteria").glob("*.py"),
+    Path(gallery.__file__).parents[1] / "figures.py",
+]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_no_title_of_a_figure_is_a_constant_claim(path):
+    assert not [title for title in constant_titles(path) if CLAIMING.search(title)]
+
+
+def test_a_constant_claim_is_noticed(tmp_path):
+    path = tmp_path / "figure.py"
+    path.write_text('axes.set(title="Both flows train alike")\naxes.set_title(f"part by {x}")\n')
+    (title,) = constant_titles(path)
+    assert CLAIMING.search(title) and not CLAIMING.search("loss over time")
 
 
 # The runner, on scripts of a few lines.

@@ -47,6 +47,10 @@ class Dataset:
     n_classes: int
     target: str = ""
 
+    def __repr__(self) -> str:
+        """Say in one line what it is."""
+        return f"Dataset({self})"
+
     def __str__(self) -> str:
         """Say in one line what was read."""
         rows, features = self.inputs.shape

@@ -11,6 +11,7 @@ import numbers
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
+from contextlib import suppress
 from functools import cache, wraps
 from pathlib import Path
 from types import NoneType, UnionType
@@ -123,7 +124,44 @@ _BY_PLACE = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_K
 _BY_NAME = inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
 
 
-class Guarded:
+class Described:
+    """What says in one line what it is, and of which architecture."""
+
+    def _facts(self) -> str:
+        """Return its sizes or settings in a few words."""
+        return ""
+
+    def __repr__(self) -> str:
+        """Say what it is; also of what is only half made."""
+        words = type(self).__name__
+        with suppress(Exception):
+            facts = self._facts()
+            words += f"({facts})" if facts else ""
+            whose = getattr(self, "architecture", None)
+            words += "" if whose is None else f" of {whose!r}"
+        return words
+
+
+class OnSpace:
+    """A metric that says in one line what it is, and on which space."""
+
+    _space: Any
+
+    def __repr__(self) -> str:
+        """Say what it is."""
+        return f"{type(self).__name__} on {getattr(self, '_space', None)!r}"
+
+
+def counted(number: int, what: str) -> str:
+    """Write a count with its noun, however large it is."""
+    if number == 1:
+        return f"1 {what.removesuffix('s')}"
+    if number < 10**12:
+        return f"{number:,} {what}"
+    return f"about 10^{round(0.30103 * number.bit_length())} {what}"
+
+
+class Guarded(Described):
     """A class whose public methods raise errors of liftflow where arguments do not fit together.
 
     Costs next to nothing: arrays are looked at by the methods, and nothing else happens before one

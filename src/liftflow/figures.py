@@ -20,6 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
 from matplotlib.patches import FancyArrowPatch
+from matplotlib.ticker import FuncFormatter
 from mpl_toolkits.mplot3d import Axes3D
 from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 from mpl_toolkits.mplot3d.proj3d import proj_transform
@@ -89,6 +90,35 @@ def style(dark: bool | None = None) -> dict[str, object]:
         "lines.linewidth": 2,
         "savefig.dpi": 150,
     }
+
+
+def plain_ticks(axes: Axes) -> None:
+    """Write the numbers of a logarithmic axis of values as 0.5 and 2, not as 5 × 10⁻¹."""
+    low, high = axes.get_ylim()
+    decades = np.log10(high / low)
+    wanted = (1, 2, 5) if decades > 1 else range(1, 10)
+
+    def written(value: float, place: int | None = None) -> str:
+        lead = round(value / 10 ** np.floor(np.log10(value) + 1e-9))
+        return f"{value:.6g}" if lead in wanted else ""
+
+    if decades < 2.5 and low > 1e-4:
+        axes.yaxis.set_major_formatter(FuncFormatter(written))
+        axes.yaxis.set_minor_formatter(FuncFormatter(written))
+
+
+def shown_once(figure: Figure) -> Figure:
+    """Let pyplot forget a figure, unless windows show it: a notebook draws what a cell returns.
+
+    Returns
+    -------
+    figure : matplotlib.figure.Figure
+        The same. With windows ``plt.show()`` shows it; elsewhere ``figure.savefig`` writes it.
+    """
+    windows = mpl.backends.backend_registry.list_builtin(mpl.backends.BackendFilter.INTERACTIVE)
+    if mpl.get_backend().lower() not in windows:
+        plt.close(figure)
+    return figure
 
 
 def ink() -> Colour:

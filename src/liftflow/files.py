@@ -1,6 +1,11 @@
-"""Files that are whole or not there, and that are checked before anything in them is used."""
+"""Files that are whole or not there, and that are checked before anything in them is used.
+
+Also tables as text, for a terminal, and as HTML, for a notebook.
+"""
 
 import hashlib
+import io
+import json
 import math
 import os
 import re
@@ -8,12 +13,17 @@ import secrets
 import stat
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import is_dataclass
+from enum import Enum
+from fractions import Fraction
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, ClassVar, Self
 
 import numpy as np
+from rich.console import Console
+from rich.table import Table
 
 from liftflow.errors import DataError, InputError, OutputError
 
@@ -193,6 +203,79 @@ def read_arrays(path: Path, kind: str) -> dict[str, Any]:
     return {name: array if array.ndim else array.item() for name, array in arrays.items()}
 
 
+class Stored:
+    """A dataclass of numbers, texts, tuples and a few classes of ours, written as JSON."""
+
+    _parts: ClassVar[tuple[type, ...]] = ()
+    """Classes of what is in it."""
+
+    def save(self, path: str | Path) -> None:
+        """Write it to a JSON file.
+
+        Raises
+        ------
+        InputError
+            Not a path.
+        OutputError
+            The file cannot be written.
+        """
+        own = {"format": _format(type(self).__name__), **_plain(vars(self))}
+        with replacing(as_path(path)) as file:
+            file.write(json.dumps(own, indent=1).encode())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read what :meth:`save` wrote; arrays come as lists.
+
+        Raises
+        ------
+        InputError
+            Not a path.
+        DataError
+            The file is not there, is damaged, or holds something else.
+        """
+        parts = {part.__name__: part for part in cls._parts}
+
+        def made(value: dict[str, Any]) -> Any:
+            if value.keys() != {"class", "of"}:
+                return value
+            kind, of = parts[value["class"]], value["of"]
+            if not isinstance(of, dict):
+                return kind(of)
+            return kind(**{name: _frozen(item) for name, item in of.items()})
+
+        try:
+            values = json.loads(read_text(as_path(path), 1 << 30), object_hook=made)
+            if values.pop("format") != _format(cls.__name__):
+                raise ValueError("it holds something else")
+            return cls(**{name: _frozen(value) for name, value in values.items()})
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise DataError(f"{path} holds no {cls.__name__}: {error}") from error
+
+
+def _plain(value: Any) -> Any:
+    """Return a value in the types of JSON, classes by their names."""
+    match value:
+        case np.ndarray() | np.generic():
+            return _plain(value.tolist())
+        case Mapping():
+            return {str(key): _plain(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_plain(item) for item in value]
+        case _ if is_dataclass(value):
+            return {"class": type(value).__name__, "of": _plain(vars(value))}
+        case Fraction() | Enum():
+            return {"class": type(value).__name__, "of": str(value)}
+        case _ if value is None or isinstance(value, bool | int | float | str):
+            return value
+    return str(value)
+
+
+def _frozen(value: Any) -> Any:
+    """Return lists as tuples, which dataclasses hold."""
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
+
+
 def read_text(path: Path, limit: int) -> str:
     """Read a small file of at most ``limit`` bytes.
 
@@ -258,3 +341,20 @@ def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
         return np.zeros(shape, dtype)
     numbers = np.frombuffer(buffer, dtype, count, header.end())
     return numbers.reshape(shape[::-1]).T if header[2] == b"True" else numbers.reshape(shape)
+
+
+def _rendered(table: Table, width: int) -> Console:
+    console = Console(width=width, file=io.StringIO(), record=True)
+    console.print(table)
+    return console
+
+
+def as_text(table: Table, width: int = 88) -> str:
+    """Render a table as text, so many characters wide."""
+    return _rendered(table, width).export_text(styles=False).rstrip()
+
+
+def as_html(table: Table, width: int = 88) -> str:
+    """Render a table for a notebook, so many characters wide."""
+    page = '<pre style="line-height: 1.2; overflow-x: auto">{code}</pre>'
+    return _rendered(table, width).export_html(inline_styles=True, code_format=page)

@@ -1,0 +1,491 @@
+"""Two flows of one training problem, and how far they part: their table, figure and file."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from liftflow.architectures import Architecture
+from liftflow.doors import door
+from liftflow.errors import DataError, InputError, UndefinedError
+from liftflow.files import as_html, as_path, as_text, read_arrays, write_arrays
+from liftflow.flows.certificate import RateCertificate, rate_certificate
+from liftflow.flows.drift import law_drift
+from liftflow.flows.rules import TrainingRule
+from liftflow.flows.trajectory import Trajectory
+from liftflow.losses import Loss
+from liftflow.typing import FloatArray, OnTimes
+from liftflow.version import __version__
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_KIND = "comparison"
+ELSEWHERE, NO_RATES, FROZEN = "laws of another θ₀", "rates ignored", "laws frozen"
+_PARTS = tuple(part.name for part in fields(Trajectory) if part.name != "checkpoint")
+_LABELS = {
+    "n_hidden": "hidden nodes |H|",
+    "n_channels": "channels C",
+    "n_paths": "paths",
+    "image_dim": "dim of the image",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """A parameter flow and the intrinsic flow from the same point, and how far they part.
+
+    Attributes
+    ----------
+    manifold_dim : int
+        Dimension of the invariant set.
+    deviation : OnTimes
+        Relative deviation ‖φ(θ(t)) − z(t)‖ / ‖φ(θ(t))‖, as far as both flows came.
+    control : Trajectory or None
+        The negative control: the flow from the same z by the metric of other laws.
+    control_deviation_over_time : OnTimes, optional
+        Its relative deviation from the parameter flow.
+    steps : Trajectory or None
+        A run of training by steps, at those of its times that the parameter flow was kept at.
+    rule : TrainingRule or None
+        The rule of all flows. The control then has the metric without its learning rates, or that
+        of the laws at θ₀, which do not decay.
+    control_name : str
+        Says which.
+    further_controls : dict of str to tuple
+        Another control and its deviation, by its name, where the rule has rates and decay.
+    about : mapping of str to Any
+        What figures and summaries say besides, such as the data and the seed.
+    kept : mapping of str to Any
+        Of a comparison that was loaded, what it takes an architecture and a loss to compute; they
+        are None then.
+    """
+
+    architecture: Architecture | None
+    loss: Loss | None
+    manifold_dim: int
+    rtol: float
+    parameter: Trajectory
+    intrinsic: Trajectory
+    deviation: OnTimes
+    control: Trajectory | None
+    control_deviation_over_time: OnTimes | None
+    steps: Trajectory | None = None
+    rule: TrainingRule | None = None
+    control_name: str = ELSEWHERE
+    further_controls: Mapping[str, tuple[Trajectory, OnTimes]] = field(default_factory=dict)
+    about: Mapping[str, object] = field(default_factory=dict)
+    kept: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def max_deviation(self) -> float:
+        """Largest relative deviation of the two flows; NaN where they share their start alone."""
+        return _largest(self.deviation)
+
+    @property
+    def control_deviation(self) -> float | None:
+        """Largest relative deviation of the negative control, the least of several."""
+        return min((_largest(gap) for _, gap in self._controls.values()), default=None)
+
+    @property
+    def _controls(self) -> dict[str, tuple[Trajectory, OnTimes]]:
+        first, over_time = self.control, self.control_deviation_over_time
+        if first is None or over_time is None:
+            return {}
+        return {self.control_name: (first, over_time), **self.further_controls}
+
+    @property
+    def steps_deviation_over_time(self) -> OnTimes | None:
+        """Relative deviation of the steps from the parameter flow, at the times of ``steps``."""
+        if self.steps is None or self.architecture is None:
+            return self.kept.get("steps_deviation")
+        flow = self.parameter.theta[np.searchsorted(self.parameter.t, self.steps.t)]
+        gap = self.architecture.lifted_distance(self.steps.theta, flow)
+        return gap / self.architecture.lifted_norm(flow)
+
+    @property
+    def steps_deviation(self) -> float | None:
+        """Largest relative deviation of the steps, where there are any."""
+        over_time = self.steps_deviation_over_time
+        return None if over_time is None else _largest(over_time)
+
+    @property
+    def control_speed(self) -> float | None:
+        """How many times as fast the loss of the control falls at first, where there is one.
+
+        That is the ratio of the ‖∇ℓ‖² at the two θ over z₀. A control of larger weights runs ahead
+        like training with a larger learning rate, and says nothing about which one is better.
+        """
+        if self.control is None or self.architecture is None or self.loss is None:
+            return self.kept.get("summary", {}).get("control_speed")
+        ends = [self.control.theta[0], self.parameter.theta[0]]
+        squares = [np.sum(self.loss.parameter_gradient(t, self.architecture) ** 2) for t in ends]
+        return float(squares[0] / squares[1]) if squares[1] > 0 else None
+
+    @property
+    def success(self) -> bool:
+        """Whether all flows reached the end of the time span."""
+        return all(flow.success for flow in self._flows)
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether Ctrl-C ended the comparison."""
+        return any(flow.interrupted for flow in self._flows)
+
+    @property
+    def _flows(self) -> list[Trajectory]:
+        return [self.parameter, self.intrinsic, *(flow for flow, _ in self._controls.values())]
+
+    @door
+    def law_drift_over_time(self, trajectory: Trajectory) -> OnTimes:
+        """Drift of the conservation laws along a trajectory, as :func:`law_drift` measures it."""
+        return law_drift(self._own_architecture(), trajectory, self.rule)
+
+    def _own_architecture(self) -> Architecture:
+        if self.architecture is None:
+            raise InputError(
+                "a comparison that was loaded has no architecture; "
+                "law_drift(architecture, trajectory) measures the drift of its trajectories"
+            )
+        return self.architecture
+
+    @property
+    def law_drift(self) -> float:
+        """Largest drift of the laws along either flow, relative to ‖θ₀‖²."""
+        summary = self.summary()
+        return max(summary["law_drift_parameter"], summary["law_drift_intrinsic"])
+
+    @cached_property
+    def certificate(self) -> RateCertificate | None:
+        """The rate that the laws certify, for two linear layers where there is one."""
+        if self.architecture is None or self.loss is None:
+            found = self.kept.get("summary", {}).get("certificate")
+            return None if found is None else RateCertificate(*found)
+        try:
+            start = self.parameter.theta[0]
+            return rate_certificate(self.architecture, start, self.loss, self.rule)
+        except UndefinedError:
+            return None
+
+    @cached_property
+    def loss_laws(self) -> Any:
+        """Linear laws that this loss keeps and others do not, shape=[n_loss_laws, dim]."""
+        architecture = self._own_architecture()
+        return None if self.loss is None else self.loss.linear_laws(architecture)
+
+    @door
+    def loss_law_drift_over_time(self, trajectory: Trajectory) -> OnTimes:
+        """Largest drift of the :attr:`loss_laws`, relative to ‖θ₀‖; with a rule, of θ/η."""
+        rule = TrainingRule() if self.rule is None else self.rule
+        scaled = trajectory.theta / rule.rates(self._own_architecture())
+        faded = np.exp(-rule.weight_decay * (trajectory.t - trajectory.t[0]))
+        gap = scaled - faded[:, None] * scaled[0]
+        drift = np.max(np.abs(self.loss_laws @ gap.T), axis=0, initial=0.0)
+        return drift / np.linalg.norm(scaled[0])
+
+    @property
+    def loss_law_drift(self) -> float:
+        """Largest drift of the laws of this loss along either flow, relative to ‖θ₀‖."""
+        summary = self.summary()
+        drifts = [summary.get(f"loss_law_drift_{name}") for name in ("parameter", "intrinsic")]
+        return max(0.0 if drift is None else drift for drift in drifts)
+
+    def summary(self) -> dict[str, Any]:
+        """Collect the figures of the comparison; None stands for what does not apply."""
+        if "summary" in self.kept:
+            return dict(self.kept["summary"])
+        architecture, loss = self._own_architecture(), self.loss
+        flows = {"parameter": self.parameter, "intrinsic": self.intrinsic}
+        result: dict[str, Any] = {
+            "version": __version__,
+            "architecture": repr(architecture),
+            "training_loss": repr(loss),
+            **self.about,
+            "dim": architecture.dim,
+            "n_laws": architecture.n_laws,
+            "manifold_dim": self.manifold_dim,
+            "n_loss_laws": self.loss_laws.shape[0],
+            **architecture.describe(),
+            "rtol": self.rtol,
+            "max_deviation": self.max_deviation,
+            "control_deviation": self.control_deviation,
+            "control_speed": self.control_speed,
+        }
+        if self.rule is not None:
+            result |= {"rule": str(self.rule)} | {
+                f"deviation, {name}": _largest(gap) for name, (_, gap) in self._controls.items()
+            }
+        if self.certificate is not None:
+            own = self.certificate
+            result["certified_rate"] = own.rate
+            result["certificate"] = [own.gap, own.pl_constant, own.first, own.minimum]
+        for name, flow in [*flows.items(), ("control", self.control)]:
+            if flow is None or loss is None:
+                continue
+            scores = loss.scores(flow.theta[-1], architecture)
+            result |= {
+                f"loss_{name}": float(flow.loss[-1]),
+                f"accuracy_{name}": scores.get("accuracy"),
+                f"r2_{name}": scores.get("r2"),
+                f"law_drift_{name}": float(self.law_drift_over_time(flow).max()),
+                f"loss_law_drift_{name}": float(self.loss_law_drift_over_time(flow).max())
+                if result["n_loss_laws"]
+                else None,
+                f"evaluations_{name}": flow.n_evaluations,
+                f"seconds_{name}": flow.seconds,
+                f"success_{name}": flow.success,
+                f"message_{name}": flow.message,
+            }
+        if self.steps is not None:
+            result["steps_deviation"] = self.steps_deviation
+            result["law_drift_steps"] = float(self.law_drift_over_time(self.steps).max())
+        return result | {"t_end": float(self.parameter.t[-1]), "n_charts": self.intrinsic.n_charts}
+
+    def table(self) -> Table:
+        """Lay the figures out as a table."""
+        summary = self.summary()
+        table = Table(title="Two flows of one training problem", title_justify="left")
+        table.add_column("")
+        names = ["parameter", "intrinsic"]
+        for name in names:
+            table.add_column(f"{name} flow", justify="right")
+        if self.control is not None:
+            names.append("control")
+            table.add_column("control", justify="right")
+        rows = {
+            "loss": "final loss",
+            "accuracy": "accuracy",
+            "r2": "R²",
+            "law_drift": "law drift",
+            "loss_law_drift": "law drift, this loss",
+            "evaluations": "evaluations",
+            "seconds": "seconds",
+        }
+        for key, label in rows.items():
+            own = [summary.get(f"{key}_{name}") for name in names]
+            if any(value is not None for value in own):
+                table.add_row(label, *map(_show, own))
+        table.add_section()
+        facts: dict[str, object] = {
+            "parameters D": summary["dim"],
+            "dim of the invariant set": self.manifold_dim,
+            "laws of this loss alone": summary.get("n_loss_laws") or None,
+            **{label: summary[key] for key, label in _LABELS.items() if key in summary},
+            "charts": self.intrinsic.n_charts,
+            "largest relative deviation": self.max_deviation,
+            "deviation of the steps": summary.get("steps_deviation"),
+            "law drift of the steps": summary.get("law_drift_steps"),
+            "training rule": summary.get("rule"),
+            "rate certified by the laws": summary.get("certified_rate"),
+        }
+        for label, value in facts.items():
+            if value is not None:
+                table.add_row(label, "", _show(value))
+        if self.control is not None:
+            for name, (_, gap) in self._controls.items():
+                label = "of the control" if name == ELSEWHERE else f"with {name}"
+                table.add_row(f"deviation {label}", "", "", _show(_largest(gap)))
+            if self.control_speed is not None:
+                table.add_row(
+                    "its loss falls at first", "", "", f"{self.control_speed:.2g} × as fast"
+                )
+        for flow in self._flows:
+            if not flow.success:
+                table.add_row("[red]ended early", "", flow.message)
+        return table
+
+    def __str__(self) -> str:
+        """Return the table as text."""
+        return as_text(self.table()) + "\n"
+
+    def __repr__(self) -> str:
+        """Say in one line what was compared, and what came of it."""
+        return f"Comparison({self.verdict}: {self._subject()}, rtol {self.rtol:g})"
+
+    def _repr_html_(self) -> str:
+        """Render the table for a notebook."""
+        return as_html(self.table())
+
+    def print(self) -> None:
+        """Print the table."""
+        Console().print(self.table())
+
+    def _subject(self) -> str:
+        """What was trained, on what, from which seed."""
+        names = self.kept.get("summary", {})
+        family = repr(self.architecture) if self.architecture else names.get("architecture", "")
+        loss = repr(self.loss) if self.loss else names.get("training_loss", "")
+        said = [f"{value}" if name == "data" else f"{name} {value}" for name, value in self._told()]
+        return ", ".join([family, loss, *said])
+
+    def _told(self) -> list[tuple[str, object]]:
+        return [(name, self.about[name]) for name in ("data", "seed") if name in self.about]
+
+    def _drift(self) -> FloatArray:
+        """Drift of the laws along the parameter flow."""
+        if "drift" in self.kept:
+            return np.asarray(self.kept["drift"])
+        return self.law_drift_over_time(self.parameter)
+
+    def plot(self) -> "Figure":
+        """Draw the losses, the deviation, and the drift of the laws along the parameter flow.
+
+        Along the intrinsic flow the laws are kept by construction, which proves nothing.
+        """
+        from liftflow.flows import plotting
+
+        flows = [(self.parameter, plotting.PARAMETER, "parameter flow")]
+        flows.append((self.intrinsic, plotting.INTRINSIC, "intrinsic flow"))
+        losses = [plotting.Curve(own.t, own.loss, role, name) for own, role, name in flows]
+        if self.certificate is not None:
+            times = self.parameter.t
+            bound = self.certificate.bound(times - times[0])
+            losses.append(plotting.Curve(times, bound, plotting.BOUND, "bound by the laws"))
+        # At the start every flow is at the same point: a zero that only stretches the axis.
+        t, drift = self.parameter.t[1:], self._drift()[1:]
+        speed = self.control_speed
+        largest = f" ≤ {drift.max():.1e}" if drift.size else ""
+        apart = [plotting.Curve(t, self.deviation[1:], plotting.DEVIATION, "intrinsic flow")]
+        for style, (name, (flow, over_time)) in zip(":-", self._controls.items(), strict=False):
+            role, said = (plotting.CONTROL[0], style), f"control: {name}"
+            first = flow is self.control and speed is not None
+            fast = f",\nat first {speed:.2g} × as fast" if first else ""
+            losses.append(plotting.Curve(flow.t, flow.loss, role, f"{said}{fast}"))
+            apart.append(plotting.Curve(t, over_time[1:], role, said))
+        drifts = [plotting.Curve(t, drift, plotting.PARAMETER, "parameter flow")]
+        steps, gap = self.steps, self.steps_deviation_over_time
+        if steps is not None and gap is not None:
+            parts = [(losses, steps.loss), (apart, gap)]
+            if self.architecture is not None:
+                parts.append((drifts, self.law_drift_over_time(steps)))
+            for panel, values in parts:
+                panel.append(plotting.Curve(steps.t[1:], values[1:], plotting.STEPS, "steps"))
+        panels = [
+            (self.verdict, "loss", losses),
+            ("Deviation from the parameter flow", plotting.GAP, apart),
+            (f"Solver's drift of the laws{largest}", "‖h(θ(t)) − h(θ₀)‖∞ / ‖θ₀‖²", drifts),
+        ]
+        return plotting.draw(panels, (13, 4.2), self._subject())
+
+    @door
+    def save(self, path: str | Path) -> None:
+        """Write the comparison to an npz file: its trajectories, and what its figures need.
+
+        Raises
+        ------
+        InputError
+            Not a path.
+        OutputError
+            The file cannot be written.
+        """
+        flows = {"parameter": self.parameter, "intrinsic": self.intrinsic}
+        if self.control is not None:
+            flows["control"] = self.control
+        if self.steps is not None:
+            flows["steps"] = self.steps
+        further = dict(enumerate(self.further_controls.items()))
+        flows |= {f"control-{number}": flow for number, (_, (flow, _)) in further.items()}
+        values = {
+            f"{name}_{part}": getattr(flow, part) for name, flow in flows.items() for part in _PARTS
+        }
+        values |= {"deviation": self.deviation, "drift": self._drift(), "rtol": self.rtol}
+        if self.control_deviation_over_time is not None:
+            values["control_deviation"] = self.control_deviation_over_time
+        if self.steps_deviation_over_time is not None:
+            values["steps_deviation"] = self.steps_deviation_over_time
+        values |= {f"control-{number}_deviation": gap for number, (_, (_, gap)) in further.items()}
+        names = [self.control_name, *self.further_controls]
+        values["controls"] = json.dumps(names)
+        values["summary"] = json.dumps(self.summary())
+        values["about"] = json.dumps(dict(self.about))
+        write_arrays(as_path(path), _KIND, values)
+
+    @classmethod
+    @door
+    def load(cls, path: str | Path) -> Self:
+        """Read a comparison that :meth:`save` or ``liftflow compare --out`` wrote.
+
+        Returns
+        -------
+        comparison : Comparison
+            Without its architecture and its loss, which no file holds; its tables and figures
+            are those it had.
+
+        Raises
+        ------
+        InputError
+            Not a path.
+        DataError
+            The file is not there, is damaged, was changed since, or holds something else.
+        """
+        values = read_arrays(as_path(path), _KIND)
+        try:
+            first, *others = json.loads(values["controls"])
+            further = {name: f"control-{number}" for number, name in enumerate(others)}
+            flows = {
+                name: Trajectory(**{part: values[f"{name}_{part}"] for part in _PARTS})
+                for name in ("parameter", "intrinsic", "control", "steps", *further.values())
+                if f"{name}_t" in values
+            }
+            summary = json.loads(values["summary"])
+            kept = {"summary": summary, "drift": values["drift"]}
+            if "steps" in flows:
+                kept["steps_deviation"] = values["steps_deviation"]
+            return cls(
+                architecture=None,
+                loss=None,
+                manifold_dim=summary["manifold_dim"],
+                rtol=values["rtol"],
+                parameter=flows["parameter"],
+                intrinsic=flows["intrinsic"],
+                deviation=values["deviation"],
+                control=flows.get("control"),
+                control_deviation_over_time=values.get("control_deviation"),
+                steps=flows.get("steps"),
+                control_name=first,
+                further_controls={
+                    name: (flows[key], values[f"{key}_deviation"]) for name, key in further.items()
+                },
+                about=json.loads(values["about"]),
+                kept=kept,
+            )
+        except KeyError as error:
+            raise DataError(f"{path} holds no comparison: it has no {error}") from error
+
+    @property
+    def verdict(self) -> str:
+        """Whether the flows agree, in a line: what the figure is called."""
+        deviation = self.max_deviation
+        if np.isnan(deviation):
+            flows = {"parameter": self.parameter, "intrinsic": self.intrinsic}
+            names = " and the ".join(name for name, flow in flows.items() if len(flow.t) < 2)
+            return f"Flows not compared: the {names} flow ended where it began"
+        agree = agreed(deviation, self.rtol, self.control_deviation)
+        last = self.parameter.t[len(self.deviation) - 1]
+        until = "" if self.success else f", up to t = {last:.3g}"
+        return f"Flows {'agree to' if agree else 'part by'} {deviation:.1e}{until}"
+
+
+def agreed(deviation: float, rtol: float, control: float | None) -> bool:
+    """Whether a deviation is that of solvers, and not one of flows.
+
+    Kinks of the loss take away up to half of a solver's order, so √rtol may be had by agreement. A
+    control that parts by less than ten times as much does not tell the one from the other.
+    """
+    return bool(deviation <= np.sqrt(rtol)) and (control is None or not 10 * deviation > control)
+
+
+def _largest(deviation: FloatArray) -> float:
+    return float(deviation.max()) if len(deviation) > 1 else np.nan
+
+
+def _show(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.1e}" if 0 < abs(value) < 1e-3 else f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
