@@ -14,7 +14,6 @@ from rich.text import Text
 import liftflow
 from liftflow.cli.families import FAMILIES, TASKS, Options, build, read_numbers
 from liftflow.errors import OutputError
-from liftflow.files import replacing
 
 if TYPE_CHECKING:
     from liftflow.flows import Comparison, TrainingRule
@@ -202,7 +201,7 @@ def _write(comparison: "Comparison", folder: Path) -> None:
     """Write the results, the numbers before the figure, each file whole or not at all."""
     comparison.save(folder / "trajectories.npz")
     summary = {key: _strict(value) for key, value in comparison.summary().items()}
-    with replacing(folder / "summary.json") as file:
+    with liftflow.files.replacing(folder / "summary.json") as file:
         file.write((json.dumps(summary, indent=2, allow_nan=False) + "\n").encode())
     import matplotlib.pyplot as plt
 
