@@ -1,0 +1,78 @@
+"""What people wait for at the start: the command, the import, and ``classify``, in seconds of CPU.
+
+``import liftflow`` with all of its names is compared with what geomstats and networkx cost; those
+of ``classify`` were measured before high precision was asked only where floats do not tell.
+"""
+
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import numpy as np
+from table import Row, report
+
+from liftflow import Attention, DeepLinear, ReLUNetwork, TwoLayerLinear, classify
+from liftflow.architectures import Architecture
+
+
+def spent_by(code: str, repeats: int = 5) -> float:
+    """CPU that a Python of its own needs for some code, the least of several."""
+    found = []
+    for _ in range(repeats):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        found.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return min(found)
+
+
+def starts() -> Iterator[Row]:
+    """Start the command and import the package."""
+    for option, before in (("--help", "3.9 s before"), ("--version", "")):
+        code = f"import sys; sys.argv[1:] = [{option!r}]; from liftflow.cli import app; app()"
+        yield Row(f"CPU of liftflow {option}", spent_by(code), None, before, 0.4)
+    peers = spent_by("import geomstats.backend, networkx")
+    ours = spent_by("from liftflow import *")
+    yield Row("CPU of all names of liftflow", ours, peers, "geomstats and networkx", 1.1)
+
+
+def points(network: Architecture) -> Iterator[tuple[str, np.ndarray]]:
+    """Points of every kind: generic, balanced, with zeros, and with scales that part."""
+    rng, theta = np.random.default_rng(0), network.random_point(rng=0)
+    yield "random", theta
+    if not isinstance(network, ReLUNetwork):
+        yield "balanced", network.balanced_point(0.0, 0)
+    else:
+        wild = theta * 10.0 ** rng.uniform(-4, 4, network.dim)
+        yield "zeros, scales apart", np.where(rng.random(network.dim) < 0.3, 0.0, wild)
+    yield "a third small", np.where(np.arange(network.dim) < network.dim // 3, 1e-4 * theta, theta)
+
+
+CASES = {
+    "ReLU 4-6-6-4": (lambda: ReLUNetwork.from_widths([4, 6, 6, 4]), 2.0),
+    "ReLU 5-8-5": (lambda: ReLUNetwork.from_widths([5, 8, 5]), 2.0),
+    "ReLU 10-10-10-10": (lambda: ReLUNetwork.from_widths([10, 10, 10, 10]), 20.0),
+    "linear 4-4-4-4-4": (lambda: DeepLinear([4, 4, 4, 4, 4]), 2.0),
+    "linear 7-7-7": (lambda: TwoLayerLinear(7, 7, 7), 2.0),
+    "linear 10-10-10-10": (lambda: DeepLinear([10, 10, 10, 10]), 20.0),
+    "attention 6, 4, 2 heads": (lambda: Attention(6, 4, 2), 20.0),
+}
+
+
+def classified() -> Iterator[Row]:
+    """Classify networks at points of every kind."""
+    for name, (build, limit) in CASES.items():
+        network = build()
+        for kind, theta in points(network):
+            start = time.process_time()
+            found = classify(network, theta, rng=0)
+            spent = time.process_time() - start
+            doubts = sum(finding.verdict == "undecided" for finding in vars(found).values())
+            what = f"classify {name} (D = {network.dim}), {kind}"
+            yield Row(what, spent, None, f"{doubts} undecided" if doubts else "", limit)
+
+
+if __name__ == "__main__":
+    report([*starts(), *classified()])
