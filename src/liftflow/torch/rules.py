@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from liftflow.torch.trace import GROUND, ZERO, Operation, Reader, _name, rule
+from liftflow.torch.trace import GROUND, ZERO, Reader, _name, rule
 from liftflow.typing import IntArray
 
 NEGLIGIBLE_EPS = 1e-20
@@ -29,7 +29,7 @@ NEGLIGIBLE_EPS = 1e-20
     *("rot90", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "diagonal", "unfold"),
     *("contiguous", "clone", "broadcast_tensors", "atleast_1d", "atleast_2d", "atleast_3d"),
 )
-def move(reader: Reader, func: Operation, result: Any, *args: Any, **kwargs: Any) -> None:
+def move(reader: Reader, func: Any, result: Any, *args: Any, **kwargs: Any) -> None:
     """Call the same function with symbols in place of numbers."""
     tensors = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
     floats = [t for t in tensors if t.is_floating_point()]
@@ -50,7 +50,7 @@ def move(reader: Reader, func: Operation, result: Any, *args: Any, **kwargs: Any
 
 
 def _move_entries(
-    reader: Reader, func: Operation, result: Any, args: Any, kwargs: Any, name: str
+    reader: Reader, func: Any, result: Any, args: Any, kwargs: Any, name: str
 ) -> None:
     """Follow which parameters a view of a trainable tensor holds."""
 
@@ -74,7 +74,7 @@ def _leaves(values: Any) -> list[Tensor]:
 @rule("pad")
 def pad(
     reader: Reader,
-    func: Operation,
+    func: Any,
     result: Tensor,
     input: Tensor,
     pad: Any,
@@ -98,9 +98,7 @@ def pad(
     *("double", "float", "half", "bfloat16"),
     *("type", "type_as", "cpu", "requires_grad", "nan_to_num"),
 )
-def keep(
-    reader: Reader, func: Operation, result: Tensor, input: Tensor, *args: object, **kw: object
-) -> None:
+def keep(reader: Reader, func: Any, result: Tensor, input: Tensor, *args: Any, **kw: Any) -> None:
     """Let the symbols be: the unit is positively homogeneous."""
     if reader.is_weight(input):
         name, entries = reader.entries(input)
@@ -116,7 +114,7 @@ def keep(
 @rule("dropout", "dropout2d", "dropout3d", "feature_dropout")
 def dropout(
     reader: Reader,
-    func: Operation,
+    func: Any,
     result: Tensor,
     input: Tensor,
     p: float = 0.5,
@@ -129,7 +127,7 @@ def dropout(
 
 
 @rule("detach", "data")
-def cut(reader: Reader, func: Operation, result: Tensor, input: Tensor) -> None:
+def cut(reader: Reader, func: Any, result: Tensor, input: Tensor) -> None:
     """Refuse what cuts the gradient of the network."""
     if reader.is_weight(input) or not reader._is_data(input):
         raise reader._refusal("detach", "cuts the gradient")
@@ -137,7 +135,7 @@ def cut(reader: Reader, func: Operation, result: Tensor, input: Tensor) -> None:
 
 
 @rule("prelu")
-def prelu(reader: Reader, func: Operation, result: Tensor, input: Tensor, weight: Tensor) -> None:
+def prelu(reader: Reader, func: Any, result: Tensor, input: Tensor, weight: Tensor) -> None:
     """Let the symbols be; a trainable slope never rescales."""
     if reader.is_weight(weight):
         reader.use(weight, GROUND, GROUND)
@@ -145,9 +143,7 @@ def prelu(reader: Reader, func: Operation, result: Tensor, input: Tensor, weight
 
 
 @rule("relu6", "hardtanh")
-def saturate(
-    reader: Reader, func: Operation, result: Tensor, input: Tensor, *a: object, **kw: object
-) -> None:
+def saturate(reader: Reader, func: Any, result: Tensor, input: Tensor, *a: Any, **kw: Any) -> None:
     """Ground the channels: they saturate at a value of their own."""
     symbols = reader.symbols(input)
     reader._ground(symbols)
@@ -155,9 +151,7 @@ def saturate(
 
 
 @rule("add", "sub", "maximum", "minimum", "fmax", "fmin")
-def merge(
-    reader: Reader, func: Operation, result: Tensor, one: Any, other: Any, **kwargs: Any
-) -> None:
+def merge(reader: Reader, func: Any, result: Tensor, one: Any, other: Any, **kwargs: Any) -> None:
     """Make the two terms of each sum one channel."""
     a, b = (reader.symbols(each, tuple(result.shape)) for each in (one, other))
     reader.identify(*_unlike(a, b))
@@ -184,9 +178,7 @@ def _unlike(a: Tensor, b: Tensor) -> tuple[Any, Any]:
 
 
 @rule("mul")
-def multiply(
-    reader: Reader, func: Operation, result: Tensor, one: Any, other: Any, **kw: object
-) -> None:
+def multiply(reader: Reader, func: Any, result: Tensor, one: Any, other: Any, **kw: Any) -> None:
     """Scale by a constant or by data, which moves nothing, or by parameters, to new channels."""
     if reader.is_weight(one):
         one, other = other, one
@@ -214,9 +206,7 @@ def _gain(reader: Reader, result: Tensor, symbols: Tensor, weight: Tensor) -> No
 
 
 @rule("div")
-def divide(
-    reader: Reader, func: Operation, result: Tensor, one: Any, other: Any, **kw: object
-) -> None:
+def divide(reader: Reader, func: Any, result: Tensor, one: Any, other: Any, **kw: Any) -> None:
     """Divide by a constant or by data."""
     below = reader.symbols(other, tuple(result.shape))
     if reader.is_weight(one) or reader.is_weight(other) or bool((below > GROUND).any()):
@@ -269,9 +259,7 @@ def _pooling(n_axes: int) -> None:
     names = [f"{kind}{n_axes}d{more}" for kind in kinds for more in ("", "_with_indices")]
 
     @rule(*names)
-    def pool(
-        reader: Reader, func: Operation, result: Any, input: Tensor, *a: Any, **kw: Any
-    ) -> None:
+    def pool(reader: Reader, func: Any, result: Any, input: Tensor, *a: Any, **kw: Any) -> None:
         symbols, name = reader.symbols(input), _name(func)
         windows = name.startswith(("max_pool", "avg_pool")) and not kw.get("ceil_mode")
         if not windows or len(a) > 3 or _one_per_channel(reader, symbols, n_axes):
@@ -294,9 +282,7 @@ for _axes in (1, 2, 3):
 
 
 @rule("interpolate", "upsample", "upsample_nearest", "upsample_bilinear")
-def resize(
-    reader: Reader, func: Operation, result: Tensor, input: Tensor, *a: Any, **kw: Any
-) -> None:
+def resize(reader: Reader, func: Any, result: Tensor, input: Tensor, *a: Any, **kw: Any) -> None:
     """Move symbols along with the nearest numbers; else make all places of a channel one."""
     if (
         _name(func) == "interpolate"
@@ -310,7 +296,7 @@ def resize(
 @rule("mean", "sum", "amax", "amin", "norm", "vector_norm", "max", "min")
 def reduce(
     reader: Reader,
-    func: Operation,
+    func: Any,
     result: Any,
     input: Tensor,
     dim: Any = None,
@@ -349,7 +335,7 @@ def _bias(reader: Reader, bias: Tensor | None, heads: IntArray, result: Tensor) 
 @rule("linear")
 def linear(
     reader: Reader,
-    func: Operation,
+    func: Any,
     result: Tensor,
     input: Tensor,
     weight: Tensor,
@@ -375,7 +361,7 @@ def linear(
 
 
 @rule("matmul", "mm", "mv", "bmm")
-def matmul(reader: Reader, func: Operation, result: Tensor, one: Tensor, other: Tensor) -> None:
+def matmul(reader: Reader, func: Any, result: Tensor, one: Tensor, other: Tensor) -> None:
     """Multiply by a matrix of parameters or of constants, from either side."""
     if _is_matrix(reader, other):
         linear(reader, func, result, one, _turned(reader, other))
@@ -393,7 +379,7 @@ def _is_matrix(reader: Reader, value: Tensor) -> bool:
 
 
 @rule("rmatmul")
-def rmatmul(reader: Reader, func: Operation, result: Tensor, one: Tensor, other: Tensor) -> None:
+def rmatmul(reader: Reader, func: Any, result: Tensor, one: Tensor, other: Tensor) -> None:
     """Multiply with the factors in the other order."""
     matmul(reader, func, result, other, one)
 
@@ -408,7 +394,7 @@ def _turned(reader: Reader, matrix: Tensor) -> Tensor:
 @rule("addmm", "addmv")
 def addmm(
     reader: Reader,
-    func: Operation,
+    func: Any,
     result: Tensor,
     input: Tensor,
     one: Tensor,
@@ -449,7 +435,7 @@ def _convolution(n_axes: int) -> None:
     @rule(f"conv{n_axes}d")
     def conv(
         reader: Reader,
-        func: Operation,
+        func: Any,
         result: Tensor,
         input: Tensor,
         weight: Tensor,
@@ -479,7 +465,7 @@ def _convolution(n_axes: int) -> None:
     @rule(f"conv_transpose{n_axes}d")
     def conv_transpose(
         reader: Reader,
-        func: Operation,
+        func: Any,
         result: Tensor,
         input: Tensor,
         weight: Tensor,
@@ -508,13 +494,7 @@ for _axes in (1, 2, 3):
 
 @rule("embedding")
 def embedding(
-    reader: Reader,
-    func: Operation,
-    result: Tensor,
-    input: Tensor,
-    weight: Tensor,
-    *a: Any,
-    **kw: Any,
+    reader: Reader, func: Any, result: Tensor, input: Tensor, weight: Tensor, *a: Any, **kw: Any
 ) -> None:
     """Lead from the ground to one channel for each column."""
     heads = reader.new(weight.shape[1], reader._origin(weight))
@@ -525,7 +505,7 @@ def embedding(
 @rule("batch_norm")
 def batch_norm(
     reader: Reader,
-    func: Operation,
+    func: Any,
     result: Tensor,
     input: Tensor,
     running_mean: Tensor | None,
@@ -574,7 +554,7 @@ def batch_norm(
 @rule("rnn_relu_cell")
 def rnn_relu_cell(
     reader: Reader,
-    func: Operation,
+    func: Any,
     result: Tensor,
     input: Tensor,
     hidden: Tensor,

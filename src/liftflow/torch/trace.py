@@ -18,9 +18,6 @@ from torch.utils import _pytree as pytree
 from liftflow.errors import ArchitectureError
 from liftflow.typing import IntArray
 
-Operation = Any
-"""A function of torch, a method, or an operator: what the rules are about."""
-
 ZERO, GROUND = 0, 1
 """Symbols of a number that is 0 whatever the parameters, and of one that never rescales."""
 
@@ -145,9 +142,7 @@ class Reader(TorchFunctionMode):
             for handle in handles:
                 handle.remove()
 
-    def __torch_function__(
-        self, func: Operation, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Compute as ever, and follow the symbols."""
         kwargs = kwargs or {}
         known = [t for t in _tensors((args, kwargs)) if self._is_known(t)]
@@ -322,7 +317,7 @@ def _tensors(values: Any) -> list[torch.Tensor]:
     return [leaf for leaf in pytree.tree_leaves(values) if isinstance(leaf, torch.Tensor)]
 
 
-def _name(func: Operation) -> str:
+def _name(func: Any) -> str:
     """Name of a function of torch, the same for functions, methods, operators and in place."""
     name = getattr(func, "__name__", str(func))
     if name == "__get__":  # a property
