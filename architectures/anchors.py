@@ -34,6 +34,12 @@ from liftflow.typing import (
 
 _LARGE = 10**6  # parameters, of which a new array is dearer than a loop over the anchors
 
+REANCHOR_RATIO = 10.0
+"""An anchor path this many times smaller than the best one through its node is given up."""
+
+EDGE = 2.0 * float(np.log(REANCHOR_RATIO))
+"""No step of a flow leads on to an anchor that is so weak, as a log-ratio."""
+
 
 class ChannelAnchors(ABC):
     """A parameter per channel, such that the square matrix X_A of their exponents is regular.
@@ -254,6 +260,11 @@ class Chart(Guarded, ABC):
         """Number of coordinates, D less the number of channels."""
         return self.laplacian.dim - self.laplacian.n_channels
 
+    @property
+    def _sizes(self) -> tuple[int, int]:
+        """Numbers of parameters and of laws."""
+        return self.laplacian.dim, self.laplacian.n_channels
+
     def _facts(self) -> str:
         return f"{self.dim:,} coordinates"
 
@@ -285,11 +296,28 @@ class Chart(Guarded, ABC):
     ) -> FloatArray:
         """The point with these coordinates and laws."""
 
+    @property
+    @abstractmethod
+    def nonzero(self) -> IntArray:
+        """Coordinates that vanish nowhere in the chart."""
+
     # Along a flow.
+
+    @abstractmethod
+    def deficit(self, theta: OneTheta) -> float:
+        """How far the chart has lost to others at θ, as a log-ratio."""
+
+    @abstractmethod
+    def reanchored(self, theta: OneTheta) -> "Chart":
+        """Change to the best chart at θ."""
 
     def follow(self, theta: OneTheta, settled: OneTheta) -> OneTheta:
         """Give θ the signs of one before, where it left the chart: here it never does."""
         return theta
+
+    def is_left(self, theta: OneTheta, settled: OneTheta) -> bool:
+        """Whether a step from a settled point to θ leads to an edge of the chart: by default no."""
+        return False
 
     def handed_on(self, theta: OneTheta) -> Self:
         """Return the chart with the signs of θ: here they cannot change."""
@@ -306,14 +334,14 @@ class Chart(Guarded, ABC):
     # The door.
 
     def _theta(self, theta: Theta, name: str = "theta") -> Theta:
-        return as_array(theta, name, (self.laplacian.dim,), differentiable=False)
+        return as_array(theta, name, self._sizes[:1], differentiable=False)
 
     def _own(self, values: Tangent, name: str) -> Tangent:
         return as_array(values, name, (self.dim,), differentiable=False)
 
     def coordinates(self, theta: Theta) -> Tangent:
         """Evaluate the coordinates, differentiably to first order."""
-        return _coordinates(as_array(theta, "theta", (self.laplacian.dim,)), self)
+        return _coordinates(as_array(theta, "theta", self._sizes[:1]), self)
 
     def push_forward(self, theta: Theta, tangent: Tangent) -> Tangent:
         """Push a velocity of θ forward to the coordinates, in O(D)."""
@@ -358,14 +386,13 @@ class Chart(Guarded, ABC):
         NotRecoverableError
             Outside the chart, or dead parameters.
         """
-        size = self.laplacian.n_channels
         arrays = [
             self._own(coordinates, "coordinates"),
-            as_array(laws, "laws", (size,), differentiable=False),
+            as_array(laws, "laws", self._sizes[1:], differentiable=False),
         ]
         if near is not None:
             arrays.append(self._theta(near, "near"))
-        return over_batch(self._recover, arrays, [1] * len(arrays), (self.laplacian.dim,))
+        return over_batch(self._recover, arrays, [1] * len(arrays), self._sizes[:1])
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -500,6 +527,9 @@ class ChannelChart(Chart):
         own = np.abs(self._theta(theta)[self.anchors.edges])
         with np.errstate(divide="ignore"):
             return float(np.max(np.log(self.strength) - np.log(own), initial=0.0))
+
+    def is_left(self, theta: OneTheta, settled: OneTheta) -> bool:
+        return self.deficit(theta) > EDGE
 
     def reanchored(self, theta: OneTheta) -> "ChannelChart":
         """Change to the chart with the strongest anchors at θ, signs as there."""

@@ -95,9 +95,9 @@ class MonomialLift(PathLift):
             return self.dim - self.channels.n_channels
         return SmoothMap.rank(self, theta)
 
-    def representative(self, z: OneLifted) -> OneTheta:
+    def representative(self, z: OneLifted, near: OneTheta | None = None) -> OneTheta:
         """Find some θ̂ whose lift is z, or a point of the image near z."""
-        return self.preimage(z, None)
+        return self.preimage(z, near)
 
     def preimage(self, z: OneLifted, near: OneTheta | None) -> OneTheta:
         """Find a point whose lift is z, or nearly: by steps from nearby, else from logarithms.

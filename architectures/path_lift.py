@@ -1,6 +1,7 @@
 """The lift of a network: the products of the weights along its paths."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import scipy.linalg
 from scipy.sparse import csr_array
 
+from liftflow.architectures.anchors import REANCHOR_RATIO
 from liftflow.architectures.dag import CompiledDAG
 from liftflow.architectures.maps import SmoothMap
 from liftflow.architectures.paths import Anchors, BasisPathChart, make_chart
@@ -189,8 +191,14 @@ class PathLift(SmoothMap):
 
     # The image.
 
-    def representative(self, z: OneLifted) -> OneTheta:
+    def representative(self, z: OneLifted, near: OneTheta | None = None) -> OneTheta:
         """Find some θ̂ whose lift is z, or a point of the image near z: a retraction."""
+        with suppress(NotRecoverableError):  # the anchors of near, if there are any, vanish at z
+            if near is not None:
+                chart = self.chart(near)
+                theta = chart.representative(z[self.numbers(chart)])
+                if chart.anchors.deficit(theta) < np.log(REANCHOR_RATIO):
+                    return np.asarray(theta)
         chart, coordinates = self.chart_of(z)
         return chart.representative(coordinates)
 

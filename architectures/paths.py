@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from liftflow.architectures.anchors import Chart, Forest
+from liftflow.architectures.anchors import EDGE, REANCHOR_RATIO, Chart, Forest
 from liftflow.architectures.dag import CompiledDAG
 from liftflow.architectures.laplacian import Laplacian
 from liftflow.architectures.signs import follow_signs
@@ -54,16 +54,20 @@ class Anchors:
             dag.channels.refuse_dead(theta)
         return cls(dag, into, out_of)
 
-    def deficit(self, theta: OneTheta) -> float:
-        """Largest log-ratio, over hidden nodes, of the best path product to the anchor's."""
-        if self.dag.n_hidden == 0:
-            return 0.0
+    def deficits(self, theta: OneTheta) -> OnHidden:
+        """Log-ratio of the best path product through each hidden node to the anchor's.
+
+        Infinite where an anchor vanishes, NaN where all paths do.
+        """
         logs = log_abs(theta)
         best = _best_prefix(self.dag, logs)[0] + _best_suffix(self.dag, logs)[0]
-        # A vanished anchor has an infinite deficit, a vanished node a deficit of NaN.
         own = self.sums_before(logs) + self.sums_after(logs)
         with np.errstate(invalid="ignore"):
-            return float(np.max(best - own))
+            return np.asarray(best - own)
+
+    def deficit(self, theta: OneTheta) -> float:
+        """Largest log-ratio, over hidden nodes, of the best path product to the anchor's."""
+        return float(np.max(self.deficits(theta), initial=0.0))
 
     @cached_property
     def _before(self) -> Forest:
@@ -329,6 +333,15 @@ class BasisPathChart(Chart):
         if np.any(theta[used] * settled[used] < 0):
             return follow_signs(self.dag.channels, theta, settled)
         return theta
+
+    def is_left(self, theta: OneTheta, settled: OneTheta) -> bool:
+        """Whether an anchor vanishes between two points, nearly, and other paths do not."""
+        used = self._anchor_edges
+        now, before = theta[used] * np.sign(settled[used]), np.abs(settled[used])
+        if np.all(REANCHOR_RATIO * now > before):
+            return False
+        kept = np.minimum(np.abs(theta), np.abs(settled)) * (theta * settled > 0)
+        return bool(np.nanmax(self.anchors.deficits(kept), initial=0.0) > EDGE)
 
     def handed_on(self, theta: OneTheta) -> "BasisPathChart":
         """Return the chart with the signs of θ, which it may have taken beyond its edge."""

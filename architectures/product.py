@@ -8,6 +8,7 @@ from scipy.linalg import block_diag
 
 from liftflow.architectures.base import Architecture
 from liftflow.architectures.maps import ProductMap
+from liftflow.architectures.product_chart import LiftChart, ProductChart
 from liftflow.errors import ArchitectureError, InputError
 from liftflow.linalg import lengths
 from liftflow.typing import (
@@ -147,6 +148,25 @@ class ProductArchitecture(Architecture):
     def lifted_distance(self, theta_a: Theta, theta_b: Theta) -> Scalars:
         both = map(self.unpack, (theta_a, theta_b))
         return lengths(np.stack(self._each("lifted_distance", *both), axis=-1))
+
+    def basis_chart(self, theta: OneTheta) -> ProductChart:
+        """Chart of the image by the basis paths of networks among the factors, at θ.
+
+        Returns
+        -------
+        chart : ProductChart
+            Of other factors it has the entries of z.
+
+        Raises
+        ------
+        NotRecoverableError
+            Dead parameters of a network; names them.
+        """
+        parts, charts = self.unpack(self._one_theta(theta)), []
+        for factor, part in zip(self.factors, parts, strict=True):
+            has_one = factor.coordinates == "basis" or isinstance(factor, ProductArchitecture)
+            charts.append(factor.basis_chart(part) if has_one else LiftChart(factor, part))
+        return ProductChart(charts)
 
     def random_point(self, n_samples: int = 1, rng: Rng = None) -> Theta:
         """Draw the parameters of the factors."""

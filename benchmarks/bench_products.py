@@ -22,7 +22,7 @@ from liftflow.architectures import (
 )
 from liftflow.flows import IntrinsicFlow
 
-REPEATS, ROUNDS, LIMIT = 25, 10, 1.2
+REPEATS, ROUNDS, LIMIT = 150, 3, 1.2
 PRODUCTS = {
     "attention 16-4-4": Attention(16, 4, 4),
     "ReLU network × two layers × directions": ProductArchitecture(

@@ -77,6 +77,13 @@ def classify(
     exact: Exact = False,
     seed: Seed = 0,
     as_json: AsJson = False,
+    quick: Annotated[
+        bool,
+        typer.Option(
+            "--quick",
+            help="Double precision alone: what it hides at scales far apart is undecided.",
+        ),
+    ] = False,
 ) -> None:
     """Decide the hierarchy at θ: recoverable, metric, dynamic, Frobenius, commuting, laws."""
     architecture, theta, what = _architecture(family, widths, graph, bias)
@@ -91,11 +98,12 @@ def classify(
             balanced(architecture, lam, seed),
             f"{what}, balanced θ of seed {seed}, λ {lam}",
         )
-    found = liftflow.classify(architecture, theta, exact, rng=seed)
+    console = Console()
+    progress = console.is_terminal and not as_json
+    found = liftflow.classify(architecture, theta, exact, quick=quick, progress=progress, rng=seed)
     if as_json:
         _print_json({"data": what, **found.to_dict()})
     else:
-        console = Console()
         console.print(Text(what), soft_wrap=True)
         console.print(found.table())
 

@@ -7,7 +7,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
 from rich.console import Console
 from rich.text import Text
@@ -111,7 +110,7 @@ def compare(
         typer.Option(help="mse or cross-entropy; relu.", show_default="by the targets"),
     ] = None,
     t_end: Annotated[float, typer.Option(help="Time to train for.")] = 10.0,
-    rtol: Annotated[float, typer.Option(help="Relative tolerance of both flows.")] = 1e-5,
+    rtol: Annotated[float, typer.Option(help="Relative tolerance of both flows.")] = 1e-6,
     atol: Annotated[
         float | None, typer.Option(help="Absolute tolerance.", show_default="rtol / 100")
     ] = None,
@@ -139,7 +138,7 @@ def compare(
         Path | None,
         typer.Option(help="Folder for checkpoints; a run that was stopped goes on from there."),
     ] = None,
-    progress: Annotated[bool, typer.Option(help="Progress bars.")] = True,
+    progress: Annotated[bool, typer.Option(help="Progress bars, after a few seconds.")] = True,
 ) -> None:
     """Train by both flows on all samples of a problem, and compare them."""
     index = False if no_index_column else index_column or None
@@ -151,22 +150,23 @@ def compare(
         with suppress(OSError):  # who does not listen is no reason to stop
             typer.echo(line)
 
+    run = liftflow.compare  # which loads all that a run needs, before the first word
     start, objective = build(family, options, say, about)
     rule = _rule(learning_rates, weight_decay)
     if rule is not None and not isinstance(start.architecture, liftflow.ReLUNetwork):
         # What is to be relaxed balanced is θ₀/√η.
-        units = np.sqrt(rule.rates(start.architecture))
+        units = rule.rates(start.architecture) ** 0.5
         start = liftflow.InvariantSet(start.architecture, units * start.theta0)
-    comparison = liftflow.compare(
+    comparison = run(
         start,
         objective,
         (0.0, t_end),
         rtol=rtol,
-        atol=rtol / 100 if atol is None else atol,
+        atol=atol,
         method=method,
         coordinates=coordinates,
         control=control,
-        progress=progress and console.is_terminal,
+        progress=None if progress else False,
         checkpoints=None if checkpoints is None else _folder(checkpoints),
         rule=rule,
         about=about,
@@ -192,7 +192,7 @@ def _rule(rates: str | None, decay: float) -> "TrainingRule | None":
     return liftflow.TrainingRule(numbers[0] if numbers and len(numbers) == 1 else numbers, decay)
 
 
-def _print(what: Any, **style: Any) -> None:
+def _print(what: object, **style: Any) -> None:
     """Print, if somebody listens: rich would end the program with the code 1 where nobody does."""
     with suppress(BrokenPipeError, SystemExit):
         console.print(what, **style)
@@ -215,6 +215,6 @@ def _write(comparison: "Comparison", folder: Path) -> None:
         plt.close(figure)
 
 
-def _strict(value: Any) -> Any:
+def _strict(value: object) -> object:
     """Return what JSON has a word for: NaN and infinity become null."""
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -393,8 +393,9 @@ def build(
     unread = {*_DATA, "task", "lams", "bias", "loss"}.difference(own.reads)
     _refuse(options, sorted(unread), f"the family {family}")
     architecture, theta0, loss, data, sizes = own.problem(own, options)
+    start = liftflow.InvariantSet(architecture, theta0)
     say(data)
     if about is not None:
         widths = "-".join(map(str, sizes))
         about |= {"family": family, "widths": widths, "data": data, "seed": options.seed}
-    return liftflow.InvariantSet(architecture, theta0), loss
+    return start, loss

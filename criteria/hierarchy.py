@@ -6,18 +6,19 @@ Every criterion reads what it asks for off the view of an architecture at a poin
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import singledispatch, wraps
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from flint import fmpz, nmod_mat
+from rich.progress import track
 from rich.table import Table
 
 from liftflow.architectures import Architecture, ProductArchitecture, ReLUNetwork
 from liftflow.criteria.dynamics import dynamic, metric
-from liftflow.criteria.fields import Arithmetic, Coordinates, gradient_fields
+from liftflow.criteria.fields import Arithmetic, Coordinates
 from liftflow.criteria.findings import Finding, Verdict, combine, found, undecided
 from liftflow.criteria.graph import by_graph
-from liftflow.criteria.network_fields import NetworkFields
+from liftflow.criteria.network_fields import excited_fields
 from liftflow.criteria.traces import LieTrace, added, lie_trace
 from liftflow.criteria.vectors import SPARE, Vectors
 from liftflow.criteria.views import MATRIX_LIMIT, View, too_large, view_of
@@ -246,7 +247,7 @@ def count_told(architecture: Architecture) -> Finding | None:
 
 @door
 def count_conservation_laws(
-    architecture: Architecture, exact: bool = False, *, rng: Rng = 0
+    architecture: Architecture, exact: bool = False, loss: Any = None, *, rng: Rng = 0
 ) -> Finding:
     """Count the independent conservation laws at a generic θ, D − dim Lie(∇φ).
 
@@ -259,6 +260,9 @@ def count_conservation_laws(
         Count over prime fields of about 2³¹ elements at random points instead of floats. Ranks
         there are never too large, and too small only with a probability that the theorem of
         Schwartz and Zippel bounds.
+    loss : Loss, optional
+        Count the laws of this loss, which are more where its gradients do not span all of z; of a
+        ``NetworkLoss``, for all data. By default those that all losses have.
 
     Raises
     ------
@@ -267,21 +271,22 @@ def count_conservation_laws(
 
     References
     ----------
-    [Marcotte2023]_; the exact mode: ours.
+    [Marcotte2023]_; of one loss: [Marcotte2025]_, Proposition 3.11; the exact mode: ours.
     """
     rng = as_rng(rng)
-    if isinstance(architecture, ProductArchitecture):
+    if isinstance(architecture, ProductArchitecture) and loss is None:
         parts = [count_conservation_laws(f, exact, rng=rng) for f in architecture.factors]
         return combine(parts)
     name = "conservation laws"
     if not exact and (told := count_told(architecture)) is not None:
         return told
-    large = isinstance(architecture, ReLUNetwork) and by_graph(architecture)
-    fields = gradient_fields(architecture)
+    fields = excited_fields(architecture, loss)
+    all_excited = loss is None or getattr(fields, "outputs", 0) is None
+    large = isinstance(architecture, ReLUNetwork) and by_graph(architecture) and all_excited
     if not large and (reason := too_large(architecture, fields, MATRIX_LIMIT)):
         return undecided(name, reason)
     if exact:
-        return _exact_count(architecture, rng)
+        return _exact_count(architecture, rng, loss)
     if isinstance(architecture, ReLUNetwork) and large:
         reason = "from the graph: one law per channel, and rank ∂φ = D − C"
         return found(name, True, architecture.n_laws, reason, tolerance=0.0)
@@ -300,11 +305,11 @@ def count_conservation_laws(
     return trace.counted(name, architecture.dim - trace.dimension)
 
 
-def _exact_count(architecture: Architecture, rng: np.random.Generator) -> Finding:
+def _exact_count(architecture: Architecture, rng: np.random.Generator, loss: Any) -> Finding:
     best, levels, bound = 0, [0], 1.0
     for _ in range(_TRIALS):
         prime = _random_prime(rng)
-        fields = gradient_fields(architecture, Arithmetic(prime))
+        fields = excited_fields(architecture, loss, Arithmetic(prime))
         ranks, failure = _exact_ranks(fields, architecture, rng)
         bound *= min(1.0, failure)
         if ranks[-1] > best:
@@ -324,7 +329,7 @@ def _random_prime(rng: np.random.Generator) -> int:
 
 
 def _exact_ranks(
-    fields: NetworkFields, architecture: Architecture, rng: np.random.Generator
+    fields: Any, architecture: Architecture, rng: np.random.Generator
 ) -> tuple[list[int], float]:
     """Ranks level by level, and a bound on the probability that one of them is too small.
 
@@ -354,7 +359,13 @@ def _modular_rank(rows: Coordinates, prime: int) -> int:
 
 @door
 def classify(
-    architecture: Architecture, theta: OneTheta, exact: bool = False, *, rng: Rng = 0
+    architecture: Architecture,
+    theta: OneTheta,
+    exact: bool = False,
+    *,
+    quick: bool = False,
+    progress: bool = False,
+    rng: Rng = 0,
 ) -> Classification:
     """Decide the whole hierarchy at θ.
 
@@ -365,6 +376,11 @@ def classify(
         that the Lie algebra of its fields leaves.
     exact : bool
         Count the laws over prime fields instead of floats.
+    quick : bool
+        Compute in double precision alone: what that hides where the scales of θ part is undecided,
+        also in small networks, for which it takes seconds to look.
+    progress : bool
+        Show which finding is being looked for.
 
     Raises
     ------
@@ -390,18 +406,21 @@ def classify(
     theta = as_array(theta, "theta", (architecture.dim,), batch=False, differentiable=False)
     if isinstance(architecture, ProductArchitecture):
         parts = zip(architecture.factors, architecture.unpack(theta), strict=True)
-        each = [classify(factor, part, exact, rng=rng) for factor, part in parts]
+        each = [
+            classify(factor, part, exact, quick=quick, progress=progress, rng=rng)
+            for factor, part in parts
+        ]
         names = [field.name for field in fields(Classification)]
         return Classification(*[combine([getattr(one, name) for one in each]) for name in names])
     view = view_of(architecture, theta, rng)
-    found = metric(view)
-    return Classification(
-        recoverable=view.recoverable,
-        metric=found,
-        dynamic=dynamic(view, found),
-        inclusion=view.inclusion,
-        frobenius=view.frobenius,
-        commuting=view.commuting,
-        complete=view.complete,
-        n_laws=count_conservation_laws(architecture, exact, rng=rng),
-    )
+    view.quick = quick
+    known: dict[str, Finding] = {}
+    others: dict[str, Callable[[], Finding]] = {
+        "metric": lambda: metric(view),
+        "dynamic": lambda: dynamic(view, known["metric"]),
+        "n_laws": lambda: count_conservation_laws(architecture, exact, rng=rng),
+    }
+    names = [field.name for field in fields(Classification)]
+    for name in track(names, "classify", disable=not progress, transient=True):
+        known[name] = others[name]() if name in others else getattr(view, name)
+    return Classification(**known)

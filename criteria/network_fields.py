@@ -13,6 +13,7 @@ from liftflow.criteria.fields import (
     FLOATS,
     Arithmetic,
     Coordinates,
+    ExcitedFields,
     GradientFields,
     Map,
     Push,
@@ -21,7 +22,8 @@ from liftflow.criteria.fields import (
     length_of,
     sizes_of,
 )
-from liftflow.typing import FloatArray, IntArray, OneTheta
+from liftflow.errors import InputError
+from liftflow.typing import FloatArray, IntArray, OneTheta, got
 
 _VANISHED = 1e-15  # relative size of a singular value that is rounding
 _CAREFULLY = 1.5  # power of singular values, as brackets have products of them
@@ -193,9 +195,11 @@ class ReLUFields(NetworkFields):
     the scale and the rescaling of θ.
     """
 
-    def __init__(self, network: ReLUNetwork, arithmetic: Arithmetic) -> None:
+    def __init__(
+        self, network: ReLUNetwork, arithmetic: Arithmetic, outputs: FloatArray | None = None
+    ) -> None:
         super().__init__(network.dag, arithmetic)
-        self.network = network
+        self.network, self.outputs = network, outputs
 
     def scales(self, point: FloatArray) -> FloatArray:
         """Nonzero weights, if others are zero: else the forms follow the rescalings."""
@@ -206,6 +210,13 @@ class ReLUFields(NetworkFields):
         sources = np.ones((count, self.dag.n_inputs), int)
         sinks = np.ones((count, self.dag.outputs.size), int)
         multipliers = arithmetic.draw((count, self.dag.dim), rng)
+        if self.outputs is not None:  # edges of one tail into the outputs count alike
+            into = np.flatnonzero(np.isin(self.dag.heads, self.dag.outputs))
+            tails = np.unique(self.dag.tails[into], return_index=True, return_inverse=True)
+            multipliers[:, into] = multipliers[:, into[tails[1]][tails[2]]]
+            drawn = arithmetic.draw((count, len(self.outputs)), rng)
+            sinks = arithmetic.reduce(drawn @ self.outputs.astype(drawn.dtype))
+            point = np.ones_like(point)  # no unit but this one is that of all edges of a tail
         if arithmetic.exact:
             return NetworkForms(multipliers, sources, sinks)
         forms = NetworkForms(multipliers / sizes_of(point), sources, sinks)
@@ -215,6 +226,39 @@ class ReLUFields(NetworkFields):
         on_path = self.network.path_incidence[np.asarray(numbers)].toarray()
         sources = np.ones((len(numbers), self.dag.n_inputs))
         return NetworkForms(on_path, sources, np.ones((len(numbers), self.dag.outputs.size)))
+
+
+def excited_fields(
+    architecture: Architecture, loss: Any, arithmetic: Arithmetic = FLOATS
+) -> GradientFields:
+    """Return the fields ∂φᵀPᵀ that a loss excites, or all of them without one.
+
+    Parameters
+    ----------
+    loss : Loss or None
+        Anything with a method ``excited(architecture)``.
+
+    Raises
+    ------
+    InputError
+        Not a loss, or over a prime field, and its directions are no integers.
+    """
+    if loss is None:
+        return gradient_fields(architecture, arithmetic)
+    if not hasattr(loss, "excited"):
+        raise InputError(f"loss must be a Loss, got {got(loss)}")
+    if type(architecture) is ReLUNetwork and hasattr(loss, "excited_outputs"):
+        outputs = loss.excited_outputs()
+        if arithmetic.exact and not np.array_equal(outputs, np.round(outputs)):
+            raise InputError("exact=True needs a loss whose gradients span integers; use floats")
+        full = len(outputs) == outputs.shape[1]
+        return ReLUFields(architecture, arithmetic, None if full else outputs)
+    basis = loss.excited(architecture)
+    if len(basis) == architecture.lifted_dim:
+        return gradient_fields(architecture, arithmetic)
+    if arithmetic.exact:
+        raise InputError("exact=True takes a loss where z lists the paths of a ReLUNetwork only")
+    return ExcitedFields(architecture, basis)
 
 
 @gradient_fields.register

@@ -23,7 +23,7 @@ from liftflow.criteria.fields import GradientFields
 from liftflow.criteria.findings import NONZERO, TOLERANCE, ZERO, Rank
 from liftflow.criteria.network_fields import NetworkForms
 from liftflow.criteria.vectors import N_PROBES, Span, Vectors, column_lengths, relative_gram_changes
-from liftflow.typing import FloatArray, OneTheta
+from liftflow.typing import FloatArray, IntArray, OneTheta
 
 PRECISE_LIMIT = 100
 """Number of parameters of a linear or ReLU network up to which this precision is used."""
@@ -44,6 +44,7 @@ PARTED = 1e3
 Precise = TypeAliasType("Precise", Any)
 """A number of many bits, or an array of them; vectors at θ and both neighbours, on an axis."""
 
+_N_PAIRS = 20  # of entries of z, whose brackets are looked at
 _CONTEXT = RLock()
 
 
@@ -191,6 +192,17 @@ class PreciseVectors(Vectors):
         exact = [_exact_forms(form) for form in forms]
         rows = self._everywhere(lambda point: self.fields.brackets(exact, point, count))
         return rows / self._bracket_units(forms, count)
+
+    @cached_property
+    def entry_brackets(self) -> tuple[IntArray, Precise] | None:
+        """Those that are longest in double precision, of at most as many as would take long."""
+        plain = Vectors(self.architecture, self.theta, self.rng, self.fields).entry_brackets
+        if plain is None:
+            return None
+        pairs, brackets = plain
+        longest = pairs[np.argsort(-np.linalg.norm(brackets, axis=1))[:_N_PAIRS]]
+        forms = [self.fields.basis_forms(column) for column in longest.T]
+        return longest, self.brackets(forms, len(longest))
 
     @_precisely()
     def lengths(self, vectors: Precise) -> FloatArray:

@@ -7,7 +7,7 @@ from functools import cached_property, singledispatch, wraps
 import numpy as np
 
 from liftflow.architectures import Architecture
-from liftflow.criteria.fields import GradientFields, gradient_fields
+from liftflow.criteria.fields import GradientFields
 from liftflow.criteria.findings import (
     TOLERANCE,
     Finding,
@@ -64,11 +64,14 @@ class Kernel:
 Fact = Callable[["View"], Finding]
 
 
-def fact(name: str, limit: int = BRACKET_LIMIT) -> Callable[[Fact], cached_property[Finding]]:
+def fact(
+    name: str, limit: int = BRACKET_LIMIT, rank: Callable[["View"], int] = lambda view: 0
+) -> Callable[[Fact], cached_property[Finding]]:
     """Let a view find something once, and leave it undecided where it cannot tell it from rounding.
 
     Where the scales of θ part, a verdict that generic points share is believed: there ranks are
-    the largest there are. Another one may be due to a singular value lost in rounding.
+    the largest there are. Another one may be due to a singular value lost in rounding, and high
+    precision is asked, if θ is small enough for it.
 
     Parameters
     ----------
@@ -76,7 +79,17 @@ def fact(name: str, limit: int = BRACKET_LIMIT) -> Callable[[Fact], cached_prope
         What is decided.
     limit : int
         Number of parameters up to which it is, where laws are known.
+    rank : callable
+        A rank that a failure rests on, which is believed only where generic points have it, too.
     """
+
+    def told_by_floats(view: "View", find: Fact) -> Finding | None:
+        floats = view.floats
+        finding: Finding = getattr(floats, find.__name__)
+        fails = finding.verdict is Verdict.FAILS
+        if finding.verdict is Verdict.HOLDS or (fails and rank(floats) == rank(floats.generic)):
+            return finding
+        return None
 
     def decorator(find: Fact) -> cached_property[Finding]:
         @wraps(find)
@@ -85,6 +98,8 @@ def fact(name: str, limit: int = BRACKET_LIMIT) -> Callable[[Fact], cached_prope
             known = view.architecture.n_laws
             if reason := view.too_large(limit if known else BRACKET_LIMIT):
                 return undecided(name, reason)
+            if view.floats is not view and (told := told_by_floats(view, find)) is not None:
+                return told
             finding = find(view)
             if finding.verdict is Verdict.UNDECIDED:
                 return finding
@@ -108,7 +123,15 @@ def fact(name: str, limit: int = BRACKET_LIMIT) -> Callable[[Fact], cached_prope
 
 
 class View:
-    """What is known of an architecture at one point; all of it is found when asked for, once."""
+    """What is known of an architecture at one point; all of it is found when asked for, once.
+
+    Attributes
+    ----------
+    quick : bool
+        Whether double precision has to do, whatever the scales of θ.
+    """
+
+    quick = False
 
     def __init__(
         self, architecture: Architecture, theta: OneTheta, rng: np.random.Generator
@@ -119,7 +142,18 @@ class View:
 
     def at(self, theta: OneTheta) -> "View":
         """Return the view of another point."""
-        return type(self)(self.architecture, theta, self.rng)
+        view = type(self)(self.architecture, theta, self.rng)
+        view.quick = self.quick
+        return view
+
+    @cached_property
+    def floats(self) -> "View":
+        """The view in double precision: this one, or one beside it."""
+        if not isinstance(self.vectors, PreciseVectors):
+            return self
+        view = self.at(self.theta)
+        view.quick = True
+        return view
 
     @cached_property
     def generic(self) -> "View":
@@ -129,11 +163,17 @@ class View:
     @cached_property
     def vectors(self) -> Vectors:
         """Fields, brackets and laws, in high precision only where the scales of θ part."""
-        fields = gradient_fields(self.architecture)
-        given = self.architecture, self.theta, self.rng, fields
-        floats = Vectors(*given)
-        precise = needs_precision(fields, floats.point, lambda: self._apart(floats))
-        return PreciseVectors(*given) if precise else floats
+        kind = PreciseVectors if self._precise and not self.quick else Vectors
+        return kind(self.architecture, self.theta, self.rng, self._floats.fields)
+
+    @cached_property
+    def _floats(self) -> Vectors:
+        return Vectors(self.architecture, self.theta, self.rng)
+
+    @cached_property
+    def _precise(self) -> bool:
+        floats = self._floats
+        return needs_precision(floats.fields, floats.point, lambda: self._apart(floats))
 
     # What may be lost in double precision, cannot be differentiated, or takes too long.
 
@@ -144,7 +184,9 @@ class View:
         A rescaling that multiplies weights by c and leaves φ alone divides their columns of ∂φ by
         c.
         """
-        return not isinstance(self.vectors, PreciseVectors) and self._apart(self.vectors)
+        if isinstance(self.vectors, PreciseVectors):
+            return False
+        return self._precise or self._apart(self.vectors)
 
     def _apart(self, vectors: Vectors) -> bool:
         return parted(vectors.scale)
@@ -226,7 +268,7 @@ class View:
         """Whether ker ∂φ ∩ ker ∂h = {0}."""
         return self.kernel.recoverable
 
-    @fact("kernel inclusion", MATRIX_LIMIT)
+    @fact("kernel inclusion", MATRIX_LIMIT, lambda view: len(view.kernel.basis))
     def inclusion(self) -> Finding:
         """Whether M does not change along ker ∂φ ∩ ker ∂h."""
         recoverable = self.kernel.recoverable
@@ -245,7 +287,7 @@ class View:
         reasons = yes, f"{no}{value:.1g}", unclear
         return vanishing("kernel inclusion", decisive, value, reasons, witness)
 
-    @fact("frobenius")
+    @fact("frobenius", rank=lambda view: view.vectors.field_span()[1].value)
     def frobenius(self) -> Finding:
         """Whether brackets lie in the span of the fields."""
         span, rank = self.vectors.field_span()
@@ -311,8 +353,10 @@ class View:
         """
         if reason := self.too_large():
             return (unknown := undecided("recoverable", reason)), unknown
+        if self.floats is not self and self.floats.in_orbit[0].verdict is not Verdict.UNDECIDED:
+            return self.floats.in_orbit
         recoverable = self.orbit_kernel.recoverable
-        if self.kinked or self.parted:
+        if self.kinked or (self.parted and not (self._precise and self._largest_ranks)):
             reason = "φ has a kink at θ, or the scales of θ part too far for double precision"
             recoverable = doubted(recoverable, reason)
         if recoverable.verdict is not Verdict.FAILS:
@@ -323,6 +367,15 @@ class View:
             return recoverable, inclusion
         reason = f"∂φ has the rank {here.value} here and {elsewhere.value} elsewhere"
         return recoverable, doubted(inclusion, reason)
+
+    @cached_property
+    def _largest_ranks(self) -> bool:
+        """Whether the fields and their Lie algebra have the dimensions of generic points."""
+        here, elsewhere = (
+            (view.trace.dimension, view.vectors.field_span()[1].value)
+            for view in (self, self.generic)
+        )
+        return here == elsewhere and self.trace.decided
 
 
 def inclusion_of_nothing(recoverable: Finding) -> Finding:

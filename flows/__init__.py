@@ -1,5 +1,6 @@
 """Gradient flows of θ and of z, their comparison, discrete steps, and mirror flows."""
 
+from liftflow.flows.certificate import RateCertificate, rate_certificate
 from liftflow.flows.compare import compare
 from liftflow.flows.comparison import Comparison
 from liftflow.flows.discrete import Adam, GradientDescent, Optimizer
@@ -11,6 +12,7 @@ from liftflow.flows.hessian import (
 )
 from liftflow.flows.intrinsic import IntrinsicFlow
 from liftflow.flows.mirror import DiagonalPotential, MirrorPotential, NeuronPotential
+from liftflow.flows.momentum import MomentumFlow
 from liftflow.flows.parameter import ParameterFlow
 from liftflow.flows.rules import TrainingRule
 from liftflow.flows.settings import Settings
@@ -27,9 +29,11 @@ __all__ = [
     "GradientDescent",
     "IntrinsicFlow",
     "MirrorPotential",
+    "MomentumFlow",
     "NeuronPotential",
     "Optimizer",
     "ParameterFlow",
+    "RateCertificate",
     "Settings",
     "Sweep",
     "SweepRun",
@@ -40,5 +44,6 @@ __all__ = [
     "is_hessian_metric",
     "is_warped_hessian_metric",
     "law_drift",
+    "rate_certificate",
     "sweep",
 ]

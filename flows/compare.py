@@ -41,13 +41,13 @@ def compare(
     invariant_set: InvariantSet,
     loss: Loss,
     t_span: tuple[float, float],
-    rtol: float = 1e-8,
-    atol: float = 1e-10,
+    rtol: float = 1e-6,
+    atol: float | None = None,
     method: str | type[OdeSolver] = "RK45",
     coordinates: str = "auto",
     cometric: Cometric | None = None,
     control: bool = False,
-    progress: bool = False,
+    progress: bool | None = None,
     n_times: int = 101,
     memory_limit: float = 8e9,
     checkpoints: str | Path | None = None,
@@ -114,7 +114,7 @@ def compare(
     >>> network = ReLUNetwork.diagonal(2)
     >>> loss = loss_from_function(lambda z: anp.sum((z - 1.0) ** 2))
     >>> start = InvariantSet(network, [0.5, 0.8, 0.4, -0.3])
-    >>> bool(compare(start, loss, (0.0, 1.0)).max_deviation < 1e-6)
+    >>> bool(compare(start, loss, (0.0, 1.0)).max_deviation < 1e-5)
     True
     """
     if steps is not None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -12,8 +13,9 @@ from rich.table import Table
 
 from liftflow.architectures import Architecture
 from liftflow.doors import door
-from liftflow.errors import DataError, InputError
+from liftflow.errors import DataError, InputError, UndefinedError
 from liftflow.files import as_html, as_path, as_text, read_arrays, write_arrays
+from liftflow.flows.certificate import RateCertificate, rate_certificate
 from liftflow.flows.drift import law_drift
 from liftflow.flows.rules import TrainingRule
 from liftflow.flows.trajectory import Trajectory
@@ -78,7 +80,7 @@ class Comparison:
     rule: TrainingRule | None = None
     control_name: str = ELSEWHERE
     further_controls: Mapping[str, tuple[Trajectory, OnTimes]] = field(default_factory=dict)
-    about: Mapping[str, Any] = field(default_factory=dict)
+    about: Mapping[str, object] = field(default_factory=dict)
     kept: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -159,6 +161,41 @@ class Comparison:
         summary = self.summary()
         return max(summary["law_drift_parameter"], summary["law_drift_intrinsic"])
 
+    @cached_property
+    def certificate(self) -> RateCertificate | None:
+        """The rate that the laws certify, for two linear layers where there is one."""
+        if self.architecture is None or self.loss is None:
+            found = self.kept.get("summary", {}).get("certificate")
+            return None if found is None else RateCertificate(*found)
+        try:
+            start = self.parameter.theta[0]
+            return rate_certificate(self.architecture, start, self.loss, self.rule)
+        except UndefinedError:
+            return None
+
+    @cached_property
+    def loss_laws(self) -> Any:
+        """Linear laws that this loss keeps and others do not, shape=[n_loss_laws, dim]."""
+        architecture = self._own_architecture()
+        return None if self.loss is None else self.loss.linear_laws(architecture)
+
+    @door
+    def loss_law_drift_over_time(self, trajectory: Trajectory) -> OnTimes:
+        """Largest drift of the :attr:`loss_laws`, relative to ‖θ₀‖; with a rule, of θ/η."""
+        rule = TrainingRule() if self.rule is None else self.rule
+        scaled = trajectory.theta / rule.rates(self._own_architecture())
+        faded = np.exp(-rule.weight_decay * (trajectory.t - trajectory.t[0]))
+        gap = scaled - faded[:, None] * scaled[0]
+        drift = np.max(np.abs(self.loss_laws @ gap.T), axis=0, initial=0.0)
+        return drift / np.linalg.norm(scaled[0])
+
+    @property
+    def loss_law_drift(self) -> float:
+        """Largest drift of the laws of this loss along either flow, relative to ‖θ₀‖."""
+        summary = self.summary()
+        drifts = [summary.get(f"loss_law_drift_{name}") for name in ("parameter", "intrinsic")]
+        return max(0.0 if drift is None else drift for drift in drifts)
+
     def summary(self) -> dict[str, Any]:
         """Collect the figures of the comparison; None stands for what does not apply."""
         if "summary" in self.kept:
@@ -173,6 +210,7 @@ class Comparison:
             "dim": architecture.dim,
             "n_laws": architecture.n_laws,
             "manifold_dim": self.manifold_dim,
+            "n_loss_laws": self.loss_laws.shape[0],
             **architecture.describe(),
             "rtol": self.rtol,
             "max_deviation": self.max_deviation,
@@ -183,6 +221,10 @@ class Comparison:
             result |= {"rule": str(self.rule)} | {
                 f"deviation, {name}": _largest(gap) for name, (_, gap) in self._controls.items()
             }
+        if self.certificate is not None:
+            own = self.certificate
+            result["certified_rate"] = own.rate
+            result["certificate"] = [own.gap, own.pl_constant, own.first, own.minimum]
         for name, flow in [*flows.items(), ("control", self.control)]:
             if flow is None or loss is None:
                 continue
@@ -192,6 +234,9 @@ class Comparison:
                 f"accuracy_{name}": scores.get("accuracy"),
                 f"r2_{name}": scores.get("r2"),
                 f"law_drift_{name}": float(self.law_drift_over_time(flow).max()),
+                f"loss_law_drift_{name}": float(self.loss_law_drift_over_time(flow).max())
+                if result["n_loss_laws"]
+                else None,
                 f"evaluations_{name}": flow.n_evaluations,
                 f"seconds_{name}": flow.seconds,
                 f"success_{name}": flow.success,
@@ -218,30 +263,34 @@ class Comparison:
             "accuracy": "accuracy",
             "r2": "R²",
             "law_drift": "law drift",
+            "loss_law_drift": "law drift, this loss",
             "evaluations": "evaluations",
             "seconds": "seconds",
         }
         for key, label in rows.items():
-            own = [summary[f"{key}_{name}"] for name in names]
+            own = [summary.get(f"{key}_{name}") for name in names]
             if any(value is not None for value in own):
                 table.add_row(label, *map(_show, own))
         table.add_section()
-        facts: dict[str, Any] = {
+        facts: dict[str, object] = {
             "parameters D": summary["dim"],
             "dim of the invariant set": self.manifold_dim,
+            "laws of this loss alone": summary.get("n_loss_laws") or None,
             **{label: summary[key] for key, label in _LABELS.items() if key in summary},
             "charts": self.intrinsic.n_charts,
             "largest relative deviation": self.max_deviation,
             "deviation of the steps": summary.get("steps_deviation"),
             "law drift of the steps": summary.get("law_drift_steps"),
             "training rule": summary.get("rule"),
+            "rate certified by the laws": summary.get("certified_rate"),
         }
         for label, value in facts.items():
             if value is not None:
                 table.add_row(label, "", _show(value))
         if self.control is not None:
             for name, (_, gap) in self._controls.items():
-                table.add_row(f"deviation, {name}", "", "", _show(_largest(gap)))
+                label = "of the control" if name == ELSEWHERE else f"with {name}"
+                table.add_row(f"deviation {label}", "", "", _show(_largest(gap)))
             if self.control_speed is not None:
                 table.add_row(
                     "its loss falls at first", "", "", f"{self.control_speed:.2g} × as fast"
@@ -275,7 +324,7 @@ class Comparison:
         said = [f"{value}" if name == "data" else f"{name} {value}" for name, value in self._told()]
         return ", ".join([family, loss, *said])
 
-    def _told(self) -> list[tuple[str, Any]]:
+    def _told(self) -> list[tuple[str, object]]:
         return [(name, self.about[name]) for name in ("data", "seed") if name in self.about]
 
     def _drift(self) -> FloatArray:
@@ -294,6 +343,10 @@ class Comparison:
         flows = [(self.parameter, plotting.PARAMETER, "parameter flow")]
         flows.append((self.intrinsic, plotting.INTRINSIC, "intrinsic flow"))
         losses = [plotting.Curve(own.t, own.loss, role, name) for own, role, name in flows]
+        if self.certificate is not None:
+            times = self.parameter.t
+            bound = self.certificate.bound(times - times[0])
+            losses.append(plotting.Curve(times, bound, plotting.BOUND, "bound by the laws"))
         # At the start every flow is at the same point: a zero that only stretches the axis.
         t, drift = self.parameter.t[1:], self._drift()[1:]
         speed = self.control_speed

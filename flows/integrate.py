@@ -9,8 +9,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from scipy.integrate import DOP853, RK23, RK45, OdeSolver
 
 from liftflow.errors import FlowError, InputError, LiftflowError, OutputError
@@ -22,7 +20,9 @@ from liftflow.flows.state import FlowState as FlowState
 from liftflow.flows.state import State
 from liftflow.flows.trajectory import Checkpoint, Origin, Trajectory
 from liftflow.linalg import lengths
+from liftflow.threads import blas_threads
 from liftflow.typing import FloatArray
+from liftflow.waiting import Waiting
 
 _ONE_STEP = (RK23, RK45, DOP853)  # the next step depends on t, y, its velocity and its length only
 _REFRESH = 0.5  # seconds between two looks at the loss for the progress bar
@@ -162,11 +162,7 @@ class _Run:
             raise FlowError(self.velocity.problem or complaint or "the state is not finite")
         if not solver.t > self.t:
             raise FlowError(f"a step from t = {self.t:.4g} led to t = {solver.t:.4g}")
-        due = self.record.due(solver.t)
-        if due.size:
-            inside = solver.dense_output()
-            for now in due:
-                self.record.add(self.state.read(inside(now)))
+        self._keep(self.record.due(solver.t))
         self.t, self.n_steps, self.velocity.problem = solver.t, self.n_steps + 1, ""
         self._check_pace()
         settled = self.state.settle(solver.y)
@@ -174,6 +170,17 @@ class _Run:
             self._change_chart(settled)
         self.whole = self._checkpoint()
         return settled
+
+    def _keep(self, due: FloatArray) -> None:
+        """Keep the states at times that the last step passed, from its interpolant."""
+        solver, seen, memory = self.solver, self.velocity.n_evaluations, self.state.memory()
+        if not due.size:
+            return
+        inside = solver.dense_output() if due[0] < solver.t else lambda now: solver.y
+        for now in due:
+            self.record.add(self.state.read(inside(now) if now < solver.t else solver.y))
+        if self.velocity.n_evaluations > seen:  # looking inside must not change what follows
+            self.state.restore(memory)
 
     def trajectory(self, success: bool, message: str, interrupted: bool = False) -> Trajectory:
         """All that was kept so far."""
@@ -219,12 +226,7 @@ class _Run:
             self.t,
             coordinates,
             self.end,
-            # Tolerances bound the steps, not the interpolation between their ends, which over a
-            # long step of DOP853 is worse by a factor of hundreds.
-            max_step=min(
-                float(np.max(np.diff(self.record.times), initial=0.0)) or np.inf,
-                self.settings.max_step,
-            ),
+            max_step=self.settings.max_step,
             first_step=None if step is None else min(step, self.end - self.t),
             rtol=self.settings.rtol,
             atol=self.settings.atol,
@@ -260,10 +262,14 @@ class _Run:
 
     def _change_chart(self, coordinates: FloatArray) -> None:
         self.chart_times.append(self.t)
+        known = isinstance(self.solver, _ONE_STEP)
+        velocity = self._finite_velocity(coordinates)
         if self.t < self.end:
-            known = isinstance(self.solver, _ONE_STEP)
-            self._finite_velocity(coordinates)
             self.solver = self._solver(coordinates, self.solver.h_abs if known else None)
+            return
+        self.solver.y = coordinates  # for the checkpoint: a longer run may go on from here
+        if known:
+            self.solver.f = velocity
 
     def _checkpoint(self) -> Checkpoint:
         solver = self.solver
@@ -305,6 +311,7 @@ def integrate(state: FlowState, settings: Settings, label: str) -> Trajectory:
     with (
         _progress(settings, label, state) as tick,
         np.errstate(divide="ignore", over="ignore", invalid="ignore"),
+        blas_threads(state.start().size),
     ):
         run = _Run(state, settings, label)
         earlier = settings.resume
@@ -317,8 +324,9 @@ def integrate(state: FlowState, settings: Settings, label: str) -> Trajectory:
                 run.record.passed(earlier, run.end)
                 message = "".join((_REACHED, *earlier.message.partition(_RESUMED)[1:]))
                 done = replace(earlier, success=True, message=message, interrupted=False)
+                ended = earlier.success and not earlier.interrupted  # Ctrl-C came after its end
                 # Again, as whoever was stopped while he wrote it left a part of it aside.
-                return _saved(earlier if earlier.success else done, settings, warn=True)
+                return _saved(earlier if ended else done, settings, warn=True)
             run.go_on(earlier, earlier.checkpoint)
         if settings.checkpoint is not None:  # before the hours of training, not after
             run.trajectory(False, f"started at t = {run.t:.4g}").save(settings.checkpoint)
@@ -387,30 +395,22 @@ def _crawls(gained: float, elapsed: float, left: float) -> bool:
 @contextmanager
 def _progress(settings: Settings, label: str, state: FlowState) -> Iterator[Tick]:
     """Progress bar over the time of the flow; yields a function to call after each step."""
-    columns = [
-        TextColumn("{task.description:>10}"),
-        BarColumn(),
-        TextColumn("t = {task.fields[now]:.3g} of {task.fields[end]:.3g}"),
-        TextColumn("loss {task.fields[loss]:.4g}, {task.fields[rate]:.3g} steps/s"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    ]
+    detail = (
+        "t = {task.fields[now]:.3g} of {task.fields[end]:.3g}, loss {task.fields[loss]:.4g}, "
+        "{task.fields[rate]:.3g} steps/s"
+    )
     start, end = settings.t_span
-    began = looked = time.monotonic()
-    with Progress(
-        *columns, console=Console(), disable=not settings.progress, transient=True
-    ) as bar:
-        task = bar.add_task(label, total=end - start, now=start, end=end, loss=np.nan, rate=np.nan)
-        first_step = 0
+    fields = {"now": start, "end": end, "loss": np.nan, "rate": np.nan}
+    began, looked, first_step = time.monotonic(), -np.inf, 0
+    with Waiting(label, end - start, detail, settings.progress, **fields) as bar:
 
         def tick(now: float, n_steps: int, coordinates: FloatArray) -> None:
             nonlocal looked, first_step
             first_step = first_step or n_steps
-            bar.update(task, completed=now - start, now=now)
             moment = time.monotonic()
-            if settings.progress and moment - looked >= _REFRESH:
+            if bar.shown and moment - looked >= _REFRESH:
                 rate = (n_steps - first_step) / (moment - began)
-                bar.update(task, loss=state.read(coordinates)[2], rate=rate)
-                looked = time.monotonic()
+                bar.update(now - start, now=now, loss=state.read(coordinates)[2], rate=rate)
+                looked = moment
 
         yield tick

@@ -5,8 +5,10 @@ from typing import Any, Self
 
 import numpy as np
 
+from liftflow.architectures import ProductArchitecture
+from liftflow.architectures.anchors import REANCHOR_RATIO
 from liftflow.doors import Guarded, door
-from liftflow.errors import InputError
+from liftflow.errors import InputError, NotRecoverableError
 from liftflow.flows.integrate import integrate
 from liftflow.flows.rules import Course, TrainingRule
 from liftflow.flows.settings import Settings
@@ -17,9 +19,6 @@ from liftflow.losses.base import as_gradient, as_value
 from liftflow.manifolds import InvariantSet
 from liftflow.metrics import Cometric
 from liftflow.typing import FloatArray, OneLifted, OneTangent, OneTheta, OnTimes, as_array
-
-REANCHOR_RATIO = 10.0
-"""An anchor path this many times smaller than the best one through its node is given up."""
 
 
 class _FullState(TrainingState):
@@ -121,6 +120,12 @@ class _BasisState(TrainingState):
     ) -> None:
         if cometric is not None:
             raise InputError("a cometric of one's own acts on all of z; use coordinates='full'")
+        if isinstance(invariant_set.architecture, ProductArchitecture):
+            if course.rates is not None:
+                raise InputError(
+                    "with learning rates a product flows in all of z; use coordinates='full'"
+                )
+            course.cometric()  # which refuses a factor that has no metric at θ₀
         theta = theta / course.units
         super().__init__(invariant_set.architecture, loss, theta, course)
         self.laws, self.frozen = course.laws(), frozen
@@ -151,6 +156,8 @@ class _BasisState(TrainingState):
 
     def velocity(self, coordinates: FloatArray) -> FloatArray:
         self._move(coordinates)
+        if self.chart.is_left(self.theta, self.settled):  # shorter steps end before, in another one
+            raise NotRecoverableError("an anchor of the chart vanishes within a step")
         descent, decay = self.gradient(self.theta), self.course.decay
         if decay:
             descent = descent + decay * self.theta
@@ -204,7 +211,8 @@ class IntrinsicFlow(Guarded):
     coordinates : {"auto", "full", "basis"}
         ``full``: all entries of z. ``basis``: the products along D − |H| basis paths of a ReLU
         network, at the cost of O(edges) and one backpropagation an evaluation, whatever the
-        number of paths. ``auto``: the best of the two for the architecture.
+        number of paths; of a product, these of its networks and z of the other factors. ``auto``:
+        the best of the two for the architecture.
     cometric : Cometric, optional
         By default that of the invariant set; another one, with full coordinates, for metric
         families of one's own and for negative controls; with weight decay it does not fade.

@@ -16,6 +16,7 @@ PARAMETER = (figures.PARAMETER, "-")
 INTRINSIC = (figures.INTRINSIC, "--")
 DEVIATION = (figures.INTRINSIC, "-")
 CONTROL = (figures.CONTROL, ":")
+BOUND = (figures.GREY, "-.")
 STEPS = (figures.PURPLE, "-.")
 GAP = "‖φ(θ(t)) − z(t)‖ / ‖φ(θ(t))‖"
 

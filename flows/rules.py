@@ -200,7 +200,7 @@ class TrainingRule:
         return course.cometric(float(np.exp(-self.weight_decay * t)))
 
 
-def _as_rates(value: Any, name: str) -> FloatArray:
+def _as_rates(value: object, name: str) -> FloatArray:
     rates = as_own(value, name)
     if not np.all(rates > 0):
         raise InputError(

@@ -63,18 +63,24 @@ class Settings:
     t_span : tuple of float
         First and last time.
     rtol, atol : float
-        Relative and absolute tolerance of each step.
+        Relative and absolute tolerance of each step; the latter is a hundredth of the former by
+        default. Where a ReLU switches, the velocity has a kink, at which every method loses its
+        order: there the deviation falls like a root of the tolerance only.
     method : str or type
         A method of ``scipy.integrate.solve_ivp``.
     n_times : int
-        Number of times, evenly spaced, at which the state is kept.
+        Number of times, evenly spaced, at which the state is kept. They do not decide the steps:
+        between the ends of a step, the state is that of the interpolant of the method, which on
+        smooth flows errs by less than ten tolerances, and at the ends it is exact.
     t_eval : array, optional
         These times instead.
+    progress : bool, optional
+        Whether to show how far the flow is; by default in a terminal, after a few seconds.
     memory_limit : float
         Most bytes of states, times and losses to keep, or infinity. Where the times asked for need
         more, they are thinned evenly; the first and the last one stay.
     max_step : float
-        Longest step; none is longer than the longest time between two kept states, either.
+        Longest step.
     first_step : float, optional
         Length that is tried first; by default the solver finds one.
     checkpoint : str or Path, optional
@@ -92,12 +98,12 @@ class Settings:
     """
 
     t_span: tuple[float, float]
-    rtol: float = 1e-8
-    atol: float = 1e-10
+    rtol: float = 1e-6
+    atol: Any = None
     method: Any = "RK45"
     n_times: int = 101
     t_eval: Any = None
-    progress: bool = False
+    progress: bool | None = None
     memory_limit: float = 8e9
     max_step: float = np.inf
     first_step: float | None = None
@@ -123,6 +129,9 @@ class Settings:
             )
         for name in ("rtol", "atol", "max_step", "first_step", "memory_limit"):
             value = getattr(self, name)
+            if name == "atol" and value is None:
+                object.__setattr__(self, name, self.rtol / 100)
+                continue
             endless = (
                 name in ("max_step", "memory_limit") and np.isscalar(value) and value == np.inf
             )

@@ -15,7 +15,6 @@ from joblib import Parallel, delayed
 from joblib.externals.loky.process_executor import BrokenProcessPool
 from joblib.parallel import SequentialBackend, get_active_backend
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 from threadpoolctl import threadpool_limits  # scikit-learn requires it
 
@@ -36,6 +35,7 @@ from liftflow.flows.comparison import Comparison, agreed
 from liftflow.losses import Loss
 from liftflow.manifolds import InvariantSet
 from liftflow.typing import OnTimes, shown
+from liftflow.waiting import Waiting
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -220,7 +220,7 @@ def sweep(
     *,
     n_jobs: int | None = None,
     folder: str | Path | None = None,
-    progress: bool = False,
+    progress: bool | None = None,
     **settings: Any,
 ) -> Sweep:
     """Compare the two flows from many seeds, on as many processes as joblib is told to use.
@@ -289,8 +289,12 @@ def sweep(
     jobs = (delayed(_run)(make_case, seed, t_span, where, settings) for seed in seeds)
     try:
         finished = Parallel(n_jobs=n_jobs, return_as="generator")(jobs)
-        bar = track(finished, "runs", total=len(seeds), disable=not progress, transient=True)
-        return Sweep(tuple(map(_finished, bar)))
+        runs: list[SweepRun] = []
+        with Waiting("runs", len(seeds), show=progress) as bar:
+            for run in finished:
+                runs.append(_finished(run))
+                bar.update(len(runs))
+        return Sweep(tuple(runs))
     except Exception as error:
         if _comes_of_ctrl_c(error):
             raise KeyboardInterrupt from error
@@ -340,7 +344,7 @@ def _run(
     with suppress(KeyboardInterrupt), threadpool_limits(limits=1):
         match make_case(seed):
             case (InvariantSet() as invariant_set, Loss() as loss):
-                plan = Plan(invariant_set, loss, t_span, **settings)
+                plan = Plan(invariant_set, loss, t_span, progress=False, **settings)
             case other:
                 raise InputError(
                     f"make_case must return an InvariantSet and a Loss, got {shown(other)} for "

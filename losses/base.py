@@ -8,12 +8,13 @@ from typing import ClassVar
 
 import autograd
 import numpy as np
+from scipy.sparse import csr_array
 
 from liftflow.architectures import Architecture
 from liftflow.architectures.maps import watched
 from liftflow.doors import Guarded
 from liftflow.errors import InputError, LiftflowError, NotDifferentiableError, ShapeError
-from liftflow.linalg import over_batch
+from liftflow.linalg import over_batch, range_basis
 from liftflow.typing import (
     Covector,
     FloatArray,
@@ -26,11 +27,16 @@ from liftflow.typing import (
     Tangent,
     Theta,
     as_array,
+    as_indices,
     as_instance,
+    as_number,
     got,
+    refuse_beyond,
     shown,
     untraced,
 )
+
+_SPARE = 20
 
 
 class Loss(Guarded, ABC):
@@ -45,6 +51,11 @@ class Loss(Guarded, ABC):
         "use loss_from_function(f), loss_from_parameters(ell, architecture) or "
         "NetworkLoss(network, inputs, targets)"
     )
+
+    pl_constant: float | None = None
+    """The κ > 0 with ‖∇f‖² ≥ 2κ(f − f*), where it is known."""
+    minimum: float = 0.0
+    """The f* of that inequality."""
 
     def __init_subclass__(cls, **options: object) -> None:
         """Let the methods that a class defines write into their arguments: they get copies."""
@@ -98,6 +109,38 @@ class Loss(Guarded, ABC):
             "loss_from_parameters(ell, architecture, n_samples) are"
         )
 
+    def excited(self, architecture: Architecture) -> FloatArray:
+        """Return a basis of the span of all ∇f(z), the directions that f can move z in.
+
+        f = f̃∘P for the orthogonal projector P onto that span, so the loss keeps all laws of the
+        fields ∂φᵀPᵀ, of which there may be more than for all losses.
+
+        Returns
+        -------
+        basis : array, shape=[n_directions, *lifted_shape]
+            By default from gradients at lifts of random parameters.
+
+        References
+        ----------
+        [Marcotte2025]_, Proposition 3.11.
+        """
+        size = architecture.lifted_dim
+        refuse_beyond(float(size) ** 2, f"{size} gradients of {size} numbers")
+        points = architecture.random_point(size + _SPARE, rng=0)
+        rows = [np.ravel(self.gradient(architecture.lift(point), point)) for point in points]
+        basis = range_basis(np.transpose([row / (np.linalg.norm(row) or 1.0) for row in rows]))
+        return basis.T.reshape(-1, *architecture.lifted_shape)
+
+    def linear_laws(self, architecture: Architecture) -> FloatArray | csr_array:
+        """Return the linear functions of θ that this loss keeps, as far as they are known.
+
+        Returns
+        -------
+        laws : array or sparse array, shape=[n_laws, dim]
+            By default none.
+        """
+        return np.zeros((0, architecture.dim))
+
     def scores(self, theta: OneTheta, architecture: Architecture) -> dict[str, float]:
         """Return figures of merit at θ besides the loss, by name."""
         return {}
@@ -117,6 +160,11 @@ def _on_copies(method: Callable[..., Scalars]) -> Callable[..., Scalars]:
 class FunctionLoss(Loss):
     """A loss given by f alone; build it with :func:`loss_from_function`.
 
+    Parameters
+    ----------
+    pl_constant : float, optional
+        The κ, where it is known.
+
     Raises
     ------
     InputError
@@ -125,8 +173,13 @@ class FunctionLoss(Loss):
         From its gradient: autograd cannot follow the function.
     """
 
-    def __init__(self, function: Callable[[Lifted], Scalars]) -> None:
-        self.function = function
+    def __init__(
+        self,
+        function: Callable[[Lifted], Scalars],
+        pl_constant: float | None = None,
+        minimum: float = 0.0,
+    ) -> None:
+        self.function, self.pl_constant, self.minimum = function, pl_constant, minimum
         self._gradient = autograd.grad(
             watched(lambda z: as_number_of(function(z), _FUNCTION), _FUNCTION)
         )
@@ -162,13 +215,22 @@ class FunctionLoss(Loss):
         return over_batch(lambda t: phi.vjp(t, self.gradient(phi(t))), [theta], [1])
 
 
-def loss_from_function(function: Callable[[Lifted], Scalars]) -> FunctionLoss:
+def loss_from_function(
+    function: Callable[[Lifted], Scalars],
+    pl_constant: float | None = None,
+    minimum: float = 0.0,
+) -> FunctionLoss:
     """Turn a function of z, written with autograd.numpy, into a loss.
 
     Parameters
     ----------
     function : callable
         Takes one z of shape ``lifted_shape`` to one number.
+    pl_constant : float, optional
+        A κ > 0 with ‖∇f(z)‖² ≥ 2κ(f(z) − f*) at all z, where one is known: rates are certified by
+        it.
+    minimum : float
+        The f*.
 
     Raises
     ------
@@ -185,7 +247,9 @@ def loss_from_function(function: Callable[[Lifted], Scalars]) -> FunctionLoss:
     """
     if not callable(function):
         raise InputError(f"function must take z to a number, got {shown(function)}")
-    return FunctionLoss(function)
+    if pl_constant is not None:
+        pl_constant = as_number(pl_constant, "pl_constant", np.finfo(float).tiny, 1e300)
+    return FunctionLoss(function, pl_constant, as_number(minimum, "minimum"))
 
 
 _FUNCTION = "the function of a loss"
@@ -219,18 +283,14 @@ def as_value(value: Scalars, loss: Loss) -> float:
     return float(as_number_of(value, f"{type(loss).__name__}.value"))
 
 
-def as_indices(indices: IntArray | Sequence[int], loss: Loss) -> IntArray:
-    """Return the numbers of some samples of a loss, if there are such."""
+def as_samples(indices: IntArray | Sequence[int], loss: Loss) -> IntArray:
+    """Return the numbers of one or more samples of a loss, if it has such."""
     if loss.n_samples is None:
-        Loss.batch(loss, indices)
-    numbers = as_array(indices, "indices", (None,), batch=False, differentiable=False)
-    whole = numbers.astype(np.intp)
-    if not numbers.size or np.any((numbers != whole) | (whole < 0) | (whole >= loss.n_samples)):
-        raise InputError(
-            f"indices must be one or more integers from 0 to {loss.n_samples} − 1, got "
-            f"{shown(indices)}"
-        )
-    return whole
+        Loss.batch(loss, indices)  # says why not
+    numbers = as_indices(indices, "indices", loss.n_samples or 0)
+    if not numbers.size:
+        raise InputError("indices must hold at least one sample, got none")
+    return numbers
 
 
 def as_gradient(value: Covector, loss: Loss, shape: tuple[int, ...]) -> FloatArray:

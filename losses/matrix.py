@@ -5,6 +5,7 @@ import numpy as np
 
 from liftflow.doors import door
 from liftflow.errors import DataError, ShapeError
+from liftflow.linalg import RANK_RTOL
 from liftflow.losses.base import FunctionLoss, loss_from_function
 from liftflow.typing import FloatArray, Inputs, Lifted, Scalars, as_array, as_own
 
@@ -21,6 +22,12 @@ def _numbers(mask: Lifted) -> Lifted:
 def _rows(array: FloatArray, name: str, count: int) -> None:
     if len(array) != count:
         raise ShapeError(f"{name} must have one row per sample, {count}, got {len(array)}")
+
+
+def _strongly_convex(least: float, best: float, moment: FloatArray) -> tuple[float | None, float]:
+    """κ and f* of a quadratic, whose κ is the least eigenvalue; None where that vanishes."""
+    clear = least > RANK_RTOL * np.max(np.abs(moment), initial=0.0)
+    return least if clear else None, best
 
 
 @door
@@ -51,7 +58,9 @@ def least_squares_loss(inputs: Inputs, targets: Inputs) -> FunctionLoss:
         z = as_array(z, "z", shape, batch=False)
         return 0.5 * (anp.sum((z @ moment) * z) - 2 * anp.sum(mixed * z) + constant)
 
-    return loss_from_function(value)
+    least = float(np.linalg.eigvalsh(moment)[0])
+    best = mixed @ np.linalg.pinv(moment)
+    return loss_from_function(value, *_strongly_convex(least, float(value(best)), moment))
 
 
 @door
@@ -79,7 +88,10 @@ def matrix_sensing_loss(measurements: Lifted, values: Scalars) -> FunctionLoss:
         z = as_array(z, "z", forms.shape[1:], batch=False)
         return 0.5 * anp.sum((anp.dot(flat, anp.ravel(z)) - values) ** 2) / len(values)
 
-    return loss_from_function(value)
+    moment = flat.T @ flat / len(values) if len(flat) >= flat.shape[1] else np.zeros((1, 1))
+    best = np.linalg.lstsq(flat, values, rcond=None)[0].reshape(forms.shape[1:])
+    least = float(np.linalg.eigvalsh(moment)[0])
+    return loss_from_function(value, *_strongly_convex(least, float(value(best)), moment))
 
 
 @door

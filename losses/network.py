@@ -2,13 +2,17 @@
 
 import copy
 from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any
 
 import numpy as np
+from scipy.linalg import null_space, qr
+from scipy.sparse import csr_array
 
 from liftflow.architectures import Architecture, ReLUNetwork, TiedNetwork
-from liftflow.errors import DataError, InputError
-from liftflow.linalg import ROUNDING, over_batch
-from liftflow.losses.base import Loss, as_indices, as_value
+from liftflow.errors import DataError, InputError, UndefinedError
+from liftflow.linalg import RANK_RTOL, ROUNDING, over_batch, range_basis
+from liftflow.losses.base import Loss, as_samples, as_value
 from liftflow.losses.outputs import Kind, OutputLoss
 from liftflow.typing import (
     Covector,
@@ -27,6 +31,7 @@ from liftflow.typing import (
     shown,
 )
 
+_SPARE, _WHOLE = 8, 1e-9
 _CHUNK = 2**22  # numbers held at once when path gradients are summed over samples
 
 
@@ -44,7 +49,8 @@ class NetworkLoss(Loss):
     targets : array-like
         ``mse``: real, shape=[n_samples, n_outputs], or [n_samples] with one output.
         ``cross-entropy``: integer labels from 0, shape=[n_samples]; classes may be missing, their
-        number is that of the outputs. Else whatever the function takes, one row per sample.
+        number is that of the outputs. Else what the function takes, one row per sample: integers as
+        they are, real numbers of shape [n_samples] as a column where there is one output.
     kind : str, callable, or pair of callables
         ``mse``, ``cross-entropy``, or ``function(outputs, targets)`` written with autograd.numpy,
         which takes outputs of shape [n_samples, n_outputs] to one number per sample, whose mean is
@@ -112,7 +118,7 @@ class NetworkLoss(Loss):
 
     def batch(self, indices: IntArray | Sequence[int]) -> "NetworkLoss":
         """Return the mean over some of the samples, each with the weight that it has among all."""
-        rows, part = as_indices(indices, self), copy.copy(self)
+        rows, part = as_samples(indices, self), copy.copy(self)
         part.inputs, part.targets, part.n_samples = self.inputs[rows], self.targets[rows], len(rows)
         if self.weights is not None:
             part.weights = self.weights[rows]
@@ -135,6 +141,105 @@ class NetworkLoss(Loss):
         if self.weights is not None:
             gradient = gradient * self.weights
         return gradient / len(outputs)
+
+    # What it moves.
+
+    def excited_outputs(self) -> FloatArray:
+        """Return a basis of the covectors on the outputs that this kind of loss has, as rows.
+
+        Gradients at random outputs span it. Cross-entropy does not see a constant added to all
+        outputs: its rows add up to 0.
+
+        Returns
+        -------
+        basis : array, shape=[n_directions, n_outputs]
+            In echelon form.
+        """
+        n_out, rng = len(self.network.outputs), np.random.default_rng(0)
+        draws = [
+            self._outputs.gradient(rng.standard_normal((len(self.inputs), n_out)), self.targets)
+            for _ in range(1 + (n_out + _SPARE) // len(self.inputs))
+        ]
+        factor, order = qr(np.concatenate(draws), mode="r", pivoting=True)
+        sizes = np.abs(np.diag(factor))
+        rank = int(np.sum(sizes > RANK_RTOL * sizes[0]))
+        basis = np.zeros((rank, n_out))
+        basis[:, order] = np.linalg.solve(factor[:rank, :rank], factor[:rank])
+        return np.where(np.abs(basis - np.round(basis)) < _WHOLE, np.round(basis), basis)
+
+    def excited(self, architecture: Architecture) -> FloatArray:
+        """Return the directions in z of this kind of loss, whatever the data.
+
+        Those of paths that are one but for their last edge are those of the outputs.
+
+        Raises
+        ------
+        UndefinedError
+            Weights of edges into outputs are shared or frozen.
+        """
+        self._check(architecture)
+        network, outputs = self.network, self.excited_outputs()
+        if len(outputs) == outputs.shape[1]:
+            return np.eye(network.n_paths)
+        last = {int(e): (tail, o) for tail, ends in self._last.items() for o, e in ends.items()}
+        groups: dict[tuple[Any, ...], dict[int, int]] = {}
+        incidence = network.path_incidence
+        for path in range(network.n_paths):
+            row = slice(incidence.indptr[path], incidence.indptr[path + 1])
+            factors = list(zip(incidence.indices[row].tolist(), incidence.data[row], strict=True))
+            ends = [edge for edge, _ in factors if edge in last]
+            if len(ends) != 1:
+                raise UndefinedError(
+                    "the laws of one loss are known where the weights into the outputs are "
+                    "trained and not shared; count those for all losses instead"
+                )
+            tail, output = last[ends[0]]
+            rest = tuple(sorted(part for part in factors if part[0] != ends[0]))
+            groups.setdefault((tail, *rest), {})[output] = path
+        rows = []
+        for members in groups.values():
+            part = range_basis(outputs[:, list(members)].T).T
+            block = np.zeros((len(part), network.n_paths))
+            block[:, list(members.values())] = part
+            rows.append(block)
+        return np.concatenate(rows)
+
+    @cached_property
+    def _last(self) -> dict[int, dict[int, int]]:
+        """Parameters of the edges into the outputs that are theirs alone, by tail and output."""
+        dag, tying = self.network.dag, self.network.tying
+        own = np.bincount(tying.parameters[tying.trained], minlength=self.network.dim) == 1
+        column = {int(node): number for number, node in enumerate(dag.outputs)}
+        found: dict[int, dict[int, int]] = {}
+        for tail, head, parameter in zip(dag.tails, dag.heads, tying.parameters, strict=True):
+            if int(head) in column and parameter >= 0 and own[parameter]:
+                found.setdefault(int(tail), {})[column[int(head)]] = int(parameter)
+        return found
+
+    def linear_laws(self, architecture: Architecture) -> csr_array:
+        r"""Return the laws :math:`\sum_o n_o θ_{v→o}` of the tails v of edges into the outputs.
+
+        n runs through what this kind of loss does not see of the outputs: (1, …, 1) for
+        cross-entropy.
+
+        References
+        ----------
+        [Marcotte2025]_, Proposition 3.11.
+        """
+        self._check(architecture)
+        unseen = null_space(self.excited_outputs()).T
+        unseen = unseen / np.max(np.abs(unseen), axis=1, keepdims=True, initial=0.0)
+        entries: list[tuple[float, int, int]] = []
+        count = 0
+        for ends in self._last.values():
+            for row in unseen:
+                seen = np.flatnonzero(np.abs(row) > _WHOLE)
+                if set(seen.tolist()) <= ends.keys():
+                    entries += [(row[o], count, ends[o]) for o in seen.tolist()]
+                    count += 1
+        values, rows, columns = zip(*entries, strict=True) if entries else ((), (), ())
+        shape = count, self.network.dim
+        return csr_array((np.array(values), (np.array(rows, int), np.array(columns, int))), shape)
 
     # In θ.
 

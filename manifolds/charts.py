@@ -130,7 +130,7 @@ class ChartMetric(CoordinateMetric):
 
 @doors
 class ChartedImage(DiffeomorphicManifold):
-    """The part of a ReLU network's image that is covered by basis paths, in their coordinates.
+    """The part of an image that is covered by a chart, such as one by basis paths of a network.
 
     Anchors are chosen at θ, and the signs are taken from there.
     """
@@ -188,8 +188,22 @@ def _(architecture: ReLUNetwork, invariant_set: LevelSet, theta: OneTheta) -> Ch
     return ChartedImage(invariant_set, theta)
 
 
+@chart_manifold.register
+def _(architecture: ProductArchitecture, invariant_set: LevelSet, theta: OneTheta) -> Manifold:
+    image = invariant_set.image()
+    if image.dim == architecture.lifted_dim:
+        return image.flattened()
+    chart = architecture.basis_chart(theta)
+    if chart.dim > image.dim:
+        raise NotImplementedError(
+            f"the image of a factor is no open set and no chart of it is known: {chart} has "
+            f"{chart.dim} numbers on an image of dimension {image.dim}; curvature, geodesics and "
+            "parallel transport need no coordinates: use image().metric"
+        )
+    return ChartedImage(invariant_set, theta)
+
+
 @chart_manifold.register(DeepLinear)
-@chart_manifold.register(ProductArchitecture)
 def _(architecture: Architecture, invariant_set: LevelSet, theta: OneTheta) -> Manifold:
     architecture_of(invariant_set, "invariant_set")
     image = invariant_set.image()

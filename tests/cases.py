@@ -18,10 +18,12 @@ from liftflow.architectures import (
     NormalisedNetwork,
     ProductArchitecture,
     ReLUNetwork,
+    SampledForward,
     ScaleInvariant,
     TransformerBlock,
     TwoLayerLinear,
 )
+from liftflow.criteria import discover_laws
 from liftflow.manifolds import InvariantSet
 from liftflow.metrics import (
     IntrinsicMetric,
@@ -107,7 +109,15 @@ def random_dags(name, build):
     return {f"{name} {seed}": lambda seed=seed: build(random_network(seed)) for seed in range(20)}
 
 
+def sampled():
+    """Return one linear unit at four inputs, known by its forward pass alone."""
+    return SampledForward(lambda theta, x: theta[2] * (theta[0] * x[0] + theta[1] * x[1]), 3, GIVEN)
+
+
+GIVEN = [[1.0, 0.0], [0.0, 1.0], [1.0, -1.0], [0.5, 2.0]]
+
 LIFTS = {
+    "discovered laws": lambda: sampled().with_laws(discover_laws(sampled())),
     "tensors 2, 1, 3": lambda: RankOneTensors(2, 1, 3),
 }
 
@@ -140,6 +150,7 @@ ARCHITECTURES = {
     "identity skip": stream,
     "recurrent": lambda: ReLUNetwork.recurrent(2, 2, 1, 3),
     "units of all kinds": units,
+    "forward pass": sampled,
     **random_dags("DAG", lambda network: network),
     **lifts("", lambda architecture: architecture),
 }
@@ -208,6 +219,7 @@ MANIFOLDS = {
     "chart 2-3-3-2, residual": lambda: on_set(residual([2, 3, 3, 2], [(0, 2), (1, 3)])).chart(),
     "chart recurrent": lambda: on_set(ReLUNetwork.recurrent(2, 2, 1, 3)).chart(),
     "chart units of all kinds": lambda: on_set(units()).chart(),
+    "chart product": lambda: on_set(*mixed_product()).chart(),
     "image identity skip": lambda: on_image(stream()),
     "image recurrent": lambda: on_image(ReLUNetwork.recurrent(2, 2, 1, 3)),
     "image units of all kinds": lambda: on_image(units()),
@@ -224,6 +236,9 @@ MANIFOLDS = {
 }
 
 
-def params(table):
+def params(table, slow=()):
     """Return the factories of a table as pytest parameters named after its lines."""
-    return [pytest.param(factory, id=name) for name, factory in table.items()]
+    marks = {name: [pytest.mark.slow] for name in slow}
+    return [
+        pytest.param(factory, id=name, marks=marks.get(name, [])) for name, factory in table.items()
+    ]

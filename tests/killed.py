@@ -70,8 +70,8 @@ def start(call, folder, answer, **settings):
     """Make a call in a process group of its own, which leaves its answer in a file."""
     child = os.fork()
     if child == 0:
-        os.setsid()
         try:
+            os.setsid()
             answer.write_text(digest(call(folder, **settings)))
             sys.stdout.flush()
             os._exit(0)

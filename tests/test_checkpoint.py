@@ -90,9 +90,10 @@ def test_interrupted_saved_and_resumed_bit_for_bit(kind, method, tmp_path):
 def test_killed_and_resumed_from_the_file(kind, tmp_path):
     """Whoever kills the process leaves the file of the last checkpoint, whole."""
     invariant_set, loss = problem("layers")
-    whole = integrate(kind, invariant_set, loss)
+    counting = Fails(loss, 0, None)
+    whole = integrate(kind, invariant_set, counting)
     path = tmp_path / "run.npz"
-    failing = Fails(loss, whole.n_evaluations - 5, Killed())
+    failing = Fails(loss, -counting.left - 5, Killed())
     settings = {"checkpoint": path, "checkpoint_seconds": 0.0}
     with pytest.raises(Killed):
         integrate(kind, invariant_set, failing, **settings)
@@ -133,11 +134,23 @@ def test_a_finished_run_is_returned_and_a_longer_one_goes_on():
     assert integrate("basis", invariant_set, loss, t_eval=times[:6], **same) is half
     with pytest.raises(InputError, match="times asked for now differ"):
         integrate("basis", invariant_set, loss, **same)
+    late = dataclasses.replace(half, interrupted=True)  # by Ctrl-C, after the last step
+    again = integrate("basis", invariant_set, loss, t_eval=times[:6], **same | {"resume": late})
+    assert again.success
+    assert not again.interrupted
+    assert_same(again, half)
     with pytest.raises(InputError, match=r"went to t = 0\.5 already, beyond the end 0\.35 asked"):
         integrate("basis", invariant_set, loss, t_eval=times[:4], t_span=(0.0, 0.35), resume=half)
     longer = integrate("basis", invariant_set, loss, t_eval=times, resume=half)
     whole = integrate("basis", invariant_set, loss, t_eval=times)
     np.testing.assert_array_equal(longer.theta[:6], half.theta)
+    np.testing.assert_allclose(longer.theta, whole.theta, atol=1e-6)
+    # Where the last step before the end was the one that led to another chart, too.
+    edge = whole.chart_times[0]
+    before = times[times < edge]
+    half = integrate("basis", invariant_set, loss, t_span=(0.0, edge), t_eval=before)
+    assert half.chart_times.tolist() == [edge]
+    longer = integrate("basis", invariant_set, loss, t_eval=times, resume=half)
     np.testing.assert_allclose(longer.theta, whole.theta, atol=1e-6)
 
 
@@ -474,16 +487,22 @@ def test_a_checkpoint_that_cannot_be_written(tmp_path):
 
 def test_progress_shows_time_loss_and_rate(capsys, monkeypatch):
     monkeypatch.setattr("liftflow.flows.integrate._REFRESH", 0.0)
-    for name, value in {"FORCE_COLOR": "1", "TERM": "xterm", "COLUMNS": "150"}.items():
-        monkeypatch.setenv(name, value)
     invariant_set, loss = problem("dag")
-    shown = integrate("basis", invariant_set, loss, progress=True)
-    printed = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().out)
-    assert "steps/s" in printed
-    assert f"loss {shown.loss[-1]:.4g}" in printed
     quiet = integrate("basis", invariant_set, loss)
-    assert capsys.readouterr().out == ""
-    assert_same(shown, quiet)  # looking changes nothing
+    assert capsys.readouterr().err == ""  # no terminal
+    for name, value in {"FORCE_COLOR": "1", "TERM": "xterm", "COLUMNS": "150"}.items():
+        monkeypatch.setenv(name, value)  # a terminal, where it shows itself after a while
+    integrate("basis", invariant_set, loss)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("liftflow.waiting.PATIENCE", 0.0)
+    for progress in (True, None):
+        shown = integrate("basis", invariant_set, loss, progress=progress)
+        printed = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().err)
+        assert "steps/s" in printed
+        assert f"loss {shown.loss[-1]:.4g}" in printed
+        assert_same(shown, quiet)  # looking changes nothing
+    integrate("basis", invariant_set, loss, progress=False)
+    assert capsys.readouterr().err == ""
 
 
 # Changes of chart.

@@ -155,7 +155,7 @@ def shell(words, tail="", **settings):
 QUICK = "compare --widths 4-2-3 --t-end 0.01 --rtol 1e-2 --no-progress"
 
 
-@pytest.mark.parametrize("tail", ["| true", ">/dev/full"])
+@pytest.mark.parametrize("tail", [slow("| true"), ">/dev/full"])
 def test_files_are_there_whoever_listens(tmp_path, tail):
     """Nor is the backend of figures needed that a notebook names."""
     done = shell(f"{QUICK} --out {tmp_path}/out", tail, MPLBACKEND="module://not.there")
@@ -165,6 +165,7 @@ def test_files_are_there_whoever_listens(tmp_path, tail):
         assert done.returncode == 2 and b"No space left" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_pipe_that_nobody_reads_is_no_flow_that_ended_early(tmp_path):
     unread, written = os.pipe()
     os.close(unread)
@@ -185,7 +186,7 @@ def test_any_terminal_will_do(charset):
     assert "θ" in json.loads(result.stdout)["data"]
 
 
-@pytest.mark.parametrize("words", ["compare --widths 4-40-3 --t-end 1e6", "gallery 02"])
+@pytest.mark.parametrize("words", ["compare --widths 4-40-3 --t-end 1e6", slow("gallery 02")])
 def test_ctrl_c_ends_a_command(tmp_path, words):
     """What was finished is kept: the flow of θ up to then, in files of the same form."""
     out = tmp_path / "out"

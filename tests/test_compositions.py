@@ -45,6 +45,7 @@ def trained():
     return invariant_set, np.array(ends)
 
 
+@pytest.mark.slow
 def test_frechet_mean_of_trained_networks_beats_the_euclidean_one(trained):
     invariant_set, ends = trained
     image = coarse(invariant_set.image())

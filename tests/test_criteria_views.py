@@ -7,7 +7,7 @@ import pytest
 from hierarchy_cases import TABLE, balanced, generic, verdicts
 
 from liftflow import classify
-from liftflow.architectures import DeepLinear, TwoLayerLinear
+from liftflow.architectures import DeepLinear, ReLUNetwork, TwoLayerLinear
 from liftflow.criteria import views
 from liftflow.criteria.precise import PreciseVectors
 from liftflow.criteria.views import View, view_of
@@ -67,6 +67,7 @@ def test_floats_and_precision_agree(widths, ratio, monkeypatch):
     network, theta = spread(widths, ratio)
     floats = verdicts(classify(network, theta))
     monkeypatch.setattr(views, "needs_precision", lambda *given: True)
+    monkeypatch.setattr(View, "floats", property(lambda view: view))  # nor asked first
     assert isinstance(look(network, theta).vectors, PreciseVectors)
     assert verdicts(classify(network, theta)) == floats
 
@@ -87,3 +88,35 @@ def test_close_to_the_border_the_dynamic_property_is_undecided(rng):
     network, theta = balanced(TwoLayerLinear(2, 2, 2), 0.7)
     moved = theta + 1e-9 * rng.standard_normal(theta.size)
     assert classify(network, moved).dynamic.verdict == "undecided"
+
+
+def test_quick_is_floats_alone():
+    """What double precision hides is undecided then; the rest is told as by high precision."""
+    network, theta = spread([2, 2, 2], 1e6)
+    view = look(network, theta)
+    assert isinstance(view.vectors, PreciseVectors)
+    assert not isinstance(view.floats.vectors, PreciseVectors)
+    slow, quick = (classify(network, theta, quick=flag, rng=0) for flag in (False, True))
+    for name, finding in vars(quick).items():
+        assert finding.verdict in ("undecided", getattr(slow, name).verdict), name
+    assert quick.recoverable.verdict == slow.recoverable.verdict == "fails"
+
+
+def test_high_precision_is_asked_only_where_floats_do_not_tell(monkeypatch):
+    """A verdict of floats that generic points share stands; at special points it does not."""
+    asked = []
+    evaluate = PreciseVectors._everywhere
+    monkeypatch.setattr(
+        PreciseVectors, "_everywhere", lambda self, *args: asked.append(0) or evaluate(self, *args)
+    )
+    rng = np.random.default_rng(0)
+    network = ReLUNetwork.from_widths([3, 3, 2])
+    theta = network.random_point(rng=0) * 10.0 ** rng.uniform(-3, 3, network.dim)
+    theta[[0, 5]] = 0.0
+    assert classify(network, theta).frobenius.verdict == "holds"
+    assert not asked
+    network = DeepLinear([2, 2, 2])
+    theta = network.from_layers([np.diag([1.0, 1e-4])] * 2)  # balanced
+    found = classify(network, theta)
+    assert (found.recoverable.verdict, found.inclusion.verdict) == ("fails", "holds")
+    assert asked

@@ -78,6 +78,7 @@ def indented(text, directive):
     return [textwrap.dedent(found) for found in re.findall(pattern, text, re.MULTILINE)]
 
 
+@pytest.mark.slow
 def test_the_start_page_prints_what_it_shows(tmp_path):
     page = read("docs/start.rst")
     shown = indented(page, "code-block:: text")
@@ -137,6 +138,7 @@ def test_the_example_is_short():
     assert len(lines) <= 15
 
 
+@pytest.mark.slow
 def test_the_recipes_keep_the_contracts(tmp_path):
     recipes = blocks(read("CONTRIBUTING.md"), "python")
     assert all(len(recipe.splitlines()) <= 10 for recipe in recipes)
@@ -144,6 +146,7 @@ def test_the_recipes_keep_the_contracts(tmp_path):
     printed_by("\n".join(recipes), tmp_path)
 
 
+@pytest.mark.slow
 def test_a_wrong_recipe_breaks_the_contracts(tmp_path):
     recipes = "\n".join(blocks(read("CONTRIBUTING.md"), "python"))
     wrong = recipes.replace("4 * z**2", "5 * z**2")

@@ -105,6 +105,7 @@ def damages_of_members(arrays, rng):
     yield arrays | {"format": np.array("liftflow trajectory 2")}
 
 
+@pytest.mark.slow
 def test_damaged_archives(tmp_path, half, rng):
     path = tmp_path / "run.npz"
     half.save(path)

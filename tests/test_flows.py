@@ -13,6 +13,13 @@ from liftflow.manifolds import InvariantSet
 MODES = ("full", "basis")
 
 
+def slow(value):
+    return pytest.param(value, marks=pytest.mark.slow)
+
+
+TOLERANCES = [1e-8, slow(1e-10)]
+
+
 def small_dag():
     """Return a network that is not layered: skips, biases, and an output in the middle."""
     edges = "xa xb ya yb yc ac ad bc bd bu cu cv du dv xu"
@@ -59,9 +66,9 @@ def changes_sign(trajectory):
 # Agreement.
 
 
-@pytest.mark.parametrize("rtol", [1e-8, 1e-10])
+@pytest.mark.parametrize("rtol", TOLERANCES)
 @pytest.mark.parametrize("coordinates", MODES)
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", [slow("layers"), slow("residual"), "dag"])
 def test_both_flows_agree_and_the_control_does_not(name, coordinates, rtol):
     invariant_set, loss = problem(name)
     comparison = compare(
@@ -77,8 +84,8 @@ def test_both_flows_agree_and_the_control_does_not(name, coordinates, rtol):
     np.testing.assert_allclose(flow.theta, parameter.theta, atol=300 * rtol)
 
 
-@pytest.mark.parametrize("rtol", [1e-8, 1e-10])
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("rtol", TOLERANCES)
+@pytest.mark.parametrize("name", [slow("layers"), slow("residual"), "dag"])
 def test_full_and_basis_coordinates_agree(name, rtol):
     invariant_set, loss = problem(name)
     full, basis = (
@@ -99,7 +106,7 @@ def test_auto_takes_the_coordinates_of_the_architecture():
     assert IntrinsicFlow(invariant_set, loss).coordinates == "basis"
 
 
-@pytest.mark.parametrize("coordinates", MODES)
+@pytest.mark.parametrize("coordinates", [slow("full"), "basis"])
 def test_the_laws_of_another_point_give_another_flow(coordinates):
     """Laws shifted by a tenth move z by far more than the tolerance, and by more when by more."""
     invariant_set, loss = problem("dag")

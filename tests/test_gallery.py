@@ -20,7 +20,9 @@ from liftflow.metrics import LogarithmicMeanMultiplier
 QUICK = ["07_infinite_depth", "08_three_layers", "14_discrete_steps", "16_extend"]
 
 
-@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize(
+    "name", [*(pytest.param(name, marks=pytest.mark.slow) for name in QUICK[::3]), *QUICK[1:3]]
+)
 def test_script_runs_and_draws(name):
     gallery.draw(gallery.find(name))
 
@@ -28,6 +30,7 @@ def test_script_runs_and_draws(name):
 # A script fails when its claim is broken on purpose, and when its control agrees.
 
 
+@pytest.mark.slow
 def test_infinite_depth_fails_with_a_wrong_multiplier(monkeypatch):
     pair = LogarithmicMeanMultiplier.pair
     wrong = lambda self, left, right: 1.1 * pair(self, left, right)  # noqa: E731
@@ -224,6 +227,7 @@ def test_the_command_refuses_an_unknown_name(folder):
     assert "sideways" in result.output
 
 
+@pytest.mark.slow
 def test_the_command_runs_all_and_fails_if_one_does(folder, monkeypatch):
     monkeypatch.chdir(folder)
     result = CliRunner().invoke(app, ["gallery", "--all", "--jobs", "2", "--dark"])

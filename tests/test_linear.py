@@ -514,6 +514,7 @@ def test_products_stack_equal_shapes_and_join_others():
         check_architecture(product)
 
 
+@pytest.mark.slow
 @needs_autodiff
 def test_a_product_of_different_families_works_throughout(rng):
     product, theta0 = mixed_product()

@@ -53,7 +53,9 @@ def distances(seed, modes=MODES):
     return np.array(found)
 
 
-@pytest.mark.parametrize("part", range(4))
+@pytest.mark.parametrize(
+    "part", [*(pytest.param(part, marks=pytest.mark.slow) for part in range(3)), 3]
+)
 def test_full_and_basis_follow_the_parameters_through_zeros(part):
     assert len(SEEDS) == 100
     for seed in SEEDS[part::4]:

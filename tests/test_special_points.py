@@ -85,6 +85,7 @@ def is_wrong(name, finding, at):
     return bool(finding) is not wanted[name]
 
 
+@pytest.mark.slow
 def test_no_confident_verdict_is_wrong_at_special_points(capsys):
     criteria = {
         "recoverable": recoverability,

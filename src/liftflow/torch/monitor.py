@@ -78,7 +78,7 @@ class LawMonitor(Guarded):
             self._handle.remove()
 
     @staticmethod
-    def _read(tensors: list[Any]) -> FloatArray:
+    def _read(tensors: list[torch.Tensor]) -> FloatArray:
         flat = [t.detach().reshape(-1).to("cpu", torch.float64) for t in tensors]
         return torch.cat(flat).numpy()
 
@@ -196,7 +196,7 @@ class LawMonitor(Guarded):
         return figure
 
 
-def _factors(rule: Any, parameters: list[Any]) -> tuple[float, float, float] | None:
+def _factors(rule: object, parameters: list[torch.Tensor]) -> tuple[float, float, float] | None:
     """Learning rate, momentum and weight decay of a rule whose drift is known; None of others."""
     if isinstance(rule, int | float):
         return float(rule), 0.0, 0.0

@@ -15,7 +15,7 @@ from liftflow.linalg import Spare
 from liftflow.typing import FloatArray
 
 
-def in_double(values: Any) -> Any:
+def in_double(values: object) -> Any:
     """Turn floating tensors into float64, on the CPU, wherever they are nested."""
 
     def cast(leaf: Any) -> Any:
@@ -27,7 +27,7 @@ def in_double(values: Any) -> Any:
     return pytree.tree_map(cast, values)
 
 
-def as_inputs(example_inputs: Any) -> tuple[Any, ...]:
+def as_inputs(example_inputs: object) -> tuple[Any, ...]:
     """Take one input or a tuple or list of them as the positional arguments of a module."""
     return tuple(example_inputs) if isinstance(example_inputs, tuple | list) else (example_inputs,)
 
@@ -137,7 +137,7 @@ class Workbench:
         return float(value.detach()), gradient
 
 
-def _scalar(value: Any) -> torch.Tensor:
+def _scalar(value: object) -> torch.Tensor:
     if not isinstance(value, torch.Tensor) or value.numel() != 1:
         what = tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
         raise InputError(f"the function of a module must return one number, a tensor, got {what}")

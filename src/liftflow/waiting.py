@@ -1,0 +1,83 @@
+"""Signs of life of what takes a while: progress bars that show themselves once it does."""
+
+import math
+import time
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+PATIENCE = 3.0
+"""Seconds after which a progress bar shows itself in a terminal."""
+
+
+class Waiting:
+    """A progress bar over a loop, on the standard error.
+
+    Parameters
+    ----------
+    label : str
+        What is waited for.
+    total : float, optional
+        What the progress counts up to, if that is known.
+    detail : str
+        Of rich's text, with ``{task.fields[name]}`` for each of the fields.
+    show : bool or None
+        At once, or never; by default in a terminal, once it has taken :data:`PATIENCE` seconds.
+    **fields
+        Their first values.
+    """
+
+    def __init__(
+        self,
+        label: str,
+        total: float | None = None,
+        detail: str = "",
+        show: bool | None = None,
+        **fields: Any,
+    ) -> None:
+        self.label, self.total, self.detail, self.fields = label, total, detail, fields
+        self._bar: Progress | None = None
+        due = {True: 0.0, False: math.inf, None: PATIENCE}[show]
+        self._always, self._due = bool(show), time.monotonic() + due
+
+    def __enter__(self) -> Self:
+        """Begin to wait."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+
+    @property
+    def shown(self) -> bool:
+        """Whether somebody may be looking, from now on."""
+        if self._bar is None and time.monotonic() >= self._due:
+            self._start()
+        return self._bar is not None
+
+    def update(self, completed: float, **fields: Any) -> None:
+        """Note how far it is, which costs next to nothing while nothing is shown."""
+        if self.shown and self._bar is not None:
+            self._bar.update(self._task, completed=completed, **fields)
+
+    def _start(self) -> None:
+        from rich.console import Console  # here, since most never wait
+        from rich.progress import (
+            BarColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        console = Console(stderr=True)
+        if not (self._always or console.is_terminal):
+            self._due = math.inf
+            return
+        columns = [TextColumn("{task.description:>10}"), BarColumn(), TextColumn(self.detail)]
+        columns += [TimeElapsedColumn(), TimeRemainingColumn()]
+        self._bar = Progress(*columns, console=console, transient=True)
+        self._task = self._bar.add_task(self.label, total=self.total, **self.fields)
+        self._bar.start()
