@@ -263,7 +263,7 @@ def test_a_sweep_takes_a_rule():
         return InvariantSet(network, network.random_point(rng=seed)), loss
 
     rule = TrainingRule([0.5, 2.0], 0.2)
-    runs = sweep(make_case, range(2), (0.0, 1.0), rule=rule, control=True, n_times=5)
+    runs = sweep(make_case, range(2), (0.0, 1.0), rule=rule, control=True, n_times=5, rtol=1e-8)
     frame = runs.frame()
     assert frame["max_deviation"].max() < 1e-6
     assert frame["control_deviation"].min() > 1e-3
