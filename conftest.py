@@ -12,7 +12,7 @@ PACKAGE = ROOT / "src" / "liftflow"
 FOLDERS = [link.name for link in PACKAGE.iterdir() if link.is_symlink()]
 collect_ignore = [*FOLDERS, "benchmarks", "build", "setup.py", "tests/smoke_wheel.py"]
 if find_spec("torch") is None:  # an extra; make test-torch has it
-    collect_ignore += ["src/liftflow/torch", "tests/pytorch"]
+    collect_ignore += ["src/liftflow/torch", "src/liftflow/gallery/torch", "tests/pytorch"]
 collect_ignore_glob = ["src/liftflow/gallery/plot_*.py"]  # tests/test_gallery.py runs them
 
 

@@ -15,6 +15,7 @@ from liftflow.architectures.path_kernel import ParameterKernel as ParameterKerne
 from liftflow.architectures.paths import BasisPathChart as BasisPathChart
 from liftflow.architectures.product import ProductArchitecture as ProductArchitecture
 from liftflow.architectures.relu import ReLUNetwork as ReLUNetwork
+from liftflow.architectures.sampled import SampledForward as SampledForward
 from liftflow.architectures.tied import TiedNetwork as TiedNetwork
 from liftflow.architectures.transformer import TransformerBlock as TransformerBlock
 from liftflow.architectures.transformer import TransformerWeights as TransformerWeights
@@ -34,6 +35,7 @@ __all__ = [
     "Pool",
     "ProductArchitecture",
     "ReLUNetwork",
+    "SampledForward",
     "ScaleInvariant",
     "TiedNetwork",
     "TransformerBlock",

@@ -229,6 +229,14 @@ class _Anchored(Protocol):
         self, values: FloatArray, logs: FloatArray, out: FloatArray | None = None
     ) -> FloatArray: ...
 
+    def pushed(
+        self, theta: FloatArray, tangent: FloatArray, speeds: FloatArray, logs: FloatArray
+    ) -> FloatArray: ...
+
+    def rescaling(self, theta: FloatArray, laws: FloatArray, *, warm: bool) -> FloatArray: ...
+
+    def room(self) -> FloatArray: ...
+
     def strongest_anchors(self, theta: FloatArray) -> ChannelAnchors: ...
 
 
@@ -451,10 +459,9 @@ class ChannelChart(Chart):
         return self.graph.moved(theta, self._gauge(theta))[self.edges]
 
     def _push(self, theta: FloatArray, tangent: FloatArray) -> FloatArray:
-        moved = self._speeds(theta, tangent)
-        moved *= theta  # in place: of many parameters, memory is what takes the time
-        moved += tangent
-        return self._beside_anchors(self.graph.moved(moved, self._gauge(theta), moved))
+        own = self.anchors.edges
+        speeds = -self.anchors.solve(tangent[own] / theta[own])
+        return self._beside_anchors(self.graph.pushed(theta, tangent, speeds, self._gauge(theta)))
 
     def _beside_anchors(self, values: FloatArray) -> FloatArray:
         """Take the entries beside the anchors, out of an array that nobody else needs."""
@@ -490,8 +497,12 @@ class ChannelChart(Chart):
 
     def representative(self, coordinates: OneTangent) -> OneTheta:
         """Rebuild θ̂, with anchors ±1."""
-        theta = np.empty(self.graph.dim)
-        theta[self.edges] = as_vector(coordinates, "coordinates", self.dim)
+        theta, given = self.graph.room(), as_vector(coordinates, "coordinates", self.dim)
+        if theta.size < _LARGE:
+            theta[self.edges] = given
+        else:
+            for count, (a, b) in enumerate(pairwise(self._cuts)):
+                theta[a + 1 : b] = given[a + 1 - count : b - count]
         theta[self.anchors.edges] = self.signs
         return theta
 
@@ -501,8 +512,7 @@ class ChannelChart(Chart):
         theta, warm = self.representative(coordinates), False
         if near is not None and np.all(near[self.anchors.edges]):
             theta, warm = self.graph.moved(theta, -self._gauge(near), theta), True
-        logs = self.laplacian.rescaling(theta**2, laws, warm=warm)
-        return self.graph.moved(theta, logs / 2, theta)
+        return self.graph.moved(theta, self.graph.rescaling(theta, laws, warm=warm), theta)
 
     def memory(self) -> dict[str, np.ndarray]:
         return {"anchors": self.anchors.edges, "anchor_values": self.signs * self.strength}

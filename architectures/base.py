@@ -3,10 +3,11 @@
 import itertools
 import math
 from abc import ABCMeta, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import autograd.numpy as anp
 import geomstats.backend as gs
 import numpy as np
 
@@ -35,6 +36,8 @@ from liftflow.typing import (
     Theta,
     as_array,
     as_count,
+    as_function,
+    as_ordered,
     as_rng,
     got,
     refuse_beyond,
@@ -70,6 +73,7 @@ _H = {
 _FURTHER = {
     "align",
     "basis_chart",
+    "coordinates",
     "describe",
     "fibre_point",
     "lifted_dim",
@@ -524,6 +528,18 @@ class Architecture(Guarded, metaclass=_Surface):
             f"{type(self).__name__} has no basis-path chart; use coordinates='full'"
         )
 
+    def with_laws(self, laws: Iterable[Callable[[Theta], Scalars]]) -> "Architecture":
+        """Return the same lift with other laws.
+
+        Parameters
+        ----------
+        laws : iterable of callable
+            One number for each θ, written with autograd.numpy and broadcasting over leading axes;
+            those of :func:`liftflow.criteria.discover_laws` do. That they are conserved is for
+            :func:`liftflow.testing.check_architecture` to say.
+        """
+        return WithLaws(self, tuple(as_function(law, "a law") for law in as_ordered(laws, "laws")))
+
     # Points.
 
     def random_point(self, n_samples: int = 1, rng: Rng = None) -> Theta:
@@ -536,6 +552,37 @@ class Architecture(Guarded, metaclass=_Surface):
     def fibre_point(self, theta: Theta, rng: Rng = None) -> Theta:
         """Draw another point of the fibre of φ through θ, on another invariant set."""
         raise ArchitectureError(f"{type(self).__name__} defines no fibre_point(theta)")
+
+
+class WithLaws(Architecture):
+    """The lift of an architecture, and laws that were given."""
+
+    def __init__(
+        self, original: Architecture, laws: tuple[Callable[[Theta], Scalars], ...]
+    ) -> None:
+        super().__init__(original.dim, original.lifted_shape, len(laws), original.block_shapes)
+        self.original, self.laws = original, laws
+
+    def _lift_map(self) -> SmoothMap:
+        return self.original.phi
+
+    def lift(self, theta: Theta) -> Lifted:
+        return self.original.lift(theta)
+
+    def conservation_laws(self, theta: Theta) -> Laws:
+        theta = self._theta(theta)
+        values = [law(theta) for law in self.laws]
+        return anp.stack(values, axis=-1) if values else theta[..., :0]
+
+    def project_to_image(self, z: Lifted, *, near: Theta | None = None) -> Lifted:
+        return self.original.project_to_image(z, near=near)
+
+    def random_point(self, n_samples: int = 1, rng: Rng = None) -> Theta:
+        return self.original.random_point(n_samples, rng)
+
+    def __repr__(self) -> str:
+        """Say of what."""
+        return f"{self.original!r} with {self.n_laws} laws that were given"
 
 
 def architecture_of(thing: object, name: str) -> Architecture:

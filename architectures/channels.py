@@ -226,6 +226,24 @@ class ChannelGraph(Incidence, Guarded):
         """
         return np.asarray(np.multiply(values, np.exp(self.along(logs)), out=out))
 
+    def room(self) -> FloatArray:
+        """Return a new array of one number per parameter, whatever they are."""
+        return np.empty(self.dim)
+
+    def pushed(
+        self, theta: FloatArray, tangent: FloatArray, speeds: FloatArray, logs: FloatArray
+    ) -> FloatArray:
+        """Evaluate e^{Xτ}(v + θ ∘ Xτ'), unchecked."""
+        moved = self.along(speeds)
+        moved *= theta  # in place: of many parameters, memory is what takes the time
+        moved += tangent
+        return self.moved(moved, logs, moved)
+
+    def rescaling(self, theta: FloatArray, laws: FloatArray, *, warm: bool = False) -> FloatArray:
+        """Find the τ that takes θ to these laws, unchecked."""
+        logs: FloatArray = self.laplacian.rescaling(theta**2, laws, warm=warm) / 2
+        return logs
+
     def project_to_laws(self, theta: Theta, laws: Laws, *, warm: bool = False) -> FloatArray:
         """Slide θ along its orbit to the one point where the laws have these values.
 
@@ -236,7 +254,7 @@ class ChannelGraph(Incidence, Guarded):
         """
 
         def slide(point: FloatArray, values: FloatArray) -> OneTheta:
-            return self.moved(point, self.laplacian.rescaling(point**2, values, warm=warm) / 2)
+            return self.moved(point, self.rescaling(point, values, warm=warm))
 
         return over_batch(slide, [self._numbers(theta), self._on_channels(laws)], [1, 1])
 

@@ -1,7 +1,7 @@
 """Networks of kinds that many know by name, and networks from layers."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from itertools import pairwise
 from typing import Any, ClassVar, Self
@@ -9,15 +9,25 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from liftflow.architectures.base import Architecture
-from liftflow.architectures.builders import Parts, recurrent_parts
+from liftflow.architectures.builders import Parts, recurrent_parts, residual_parts
 from liftflow.architectures.convolution import Conv, Pool, convolutional_parts
 from liftflow.architectures.dag import CompiledDAG
 from liftflow.architectures.pruning import pruned
 from liftflow.architectures.tying import Tying, Units
 from liftflow.doors import door
 from liftflow.errors import ArchitectureError, InputError, ShapeError
-from liftflow.typing import FloatArray, Matrix, OneTheta, as_count, as_ordered, as_own
+from liftflow.typing import (
+    FloatArray,
+    Matrix,
+    OneTheta,
+    as_count,
+    as_ordered,
+    as_own,
+    refuse_beyond,
+    shown,
+)
 
+EDGE_BYTES = 150  # of one edge, with what a network keeps of it
 PATH_LIMIT = 2_000_000
 """Default for the largest number of paths that are ever listed."""
 
@@ -69,6 +79,53 @@ class Constructors(Architecture):
     @classmethod
     def _assembled(cls, parts: Parts, path_limit: int) -> Any:
         return cls._tied.__new__(cls._tied)._compiled(*parts, path_limit)
+
+    @classmethod
+    @door
+    def residual(
+        cls,
+        widths: Sequence[int],
+        skips: Iterable[tuple[int, int]],
+        bias: bool = False,
+        identity: bool = False,
+        *,
+        path_limit: int = PATH_LIMIT,
+    ) -> Self:
+        """Build a layered network with further complete blocks of edges that skip layers.
+
+        Parameters
+        ----------
+        skips : iterable of (int, int)
+            Pairs of layers (from, to) with to ≥ from + 2. Their edges follow those of the layers.
+        identity : bool
+            Whether skips are the identity, frozen, between layers of one width.
+        """
+        widths, skips = as_ordered(widths, "widths"), as_ordered(skips, "skips")
+        widths = [as_count(width, "a width", 1) for width in widths]
+        if len(widths) < 2:
+            raise ArchitectureError(f"widths must name at least two layers, got {widths}")
+        skips = list(skips)
+        if not all(
+            isinstance(skip, tuple | list | np.ndarray) and len(skip) == 2 for skip in skips
+        ):
+            raise InputError(f"skips must be pairs of layers, got {shown(skips)}")
+        skips = [(as_count(a, "a layer"), as_count(b, "a layer")) for a, b in skips]
+        for tail, head in skips:
+            if not tail + 2 <= head < len(widths) or skips.count((tail, head)) > 1:
+                raise ArchitectureError(
+                    f"a skip goes once from a layer to one at least two later, at most "
+                    f"{len(widths) - 1}; got ({tail}, {head}) in {skips}"
+                )
+        n_edges = sum(widths[a] * widths[b] for a, b in [*pairwise(range(len(widths))), *skips])
+        refuse_beyond(n_edges, f"a network of {shown(n_edges)} edges", EDGE_BYTES)
+        if identity:
+            made: Self = cls._assembled(residual_parts(widths, skips, bias), path_limit)
+            return made
+        dag = CompiledDAG.layered(widths, skips, bias)
+        blocks = [(widths[a], widths[b]) for a, b in [*pairwise(range(len(widths))), *skips]]
+        network = cls.__new__(cls)
+        network._set_up(dag, blocks + ([(w,) for w in widths[1:]] if bias else []), path_limit)
+        return network
 
     @classmethod
     @door

@@ -90,6 +90,10 @@ class _Weights:
             result[tails] += matrix @ values[heads]
         return result
 
+    def both(self, ahead: FloatArray, back: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Apply one forward and the other backward."""
+        return self.forward(ahead), self.backward(back)
+
     def dense(self) -> FloatArray:
         """Weights between channels as a matrix of tails and heads."""
         size = self.from_ground.size
@@ -109,9 +113,10 @@ class _Rescaled:
         self.weights, self.decoupled = weights, not weights.has_inner
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
             self.heads, self.tails = np.exp(logs), np.exp(-logs)
-            inflow = self.heads * (weights.from_ground + weights.forward(self.tails))
+            forward, backward = weights.both(self.tails, self.heads)
+            inflow = self.heads * (weights.from_ground + forward)
             grounded = self.tails * weights.to_ground
-            outflow = grounded + self.tails * weights.backward(self.heads)
+            outflow = grounded + self.tails * backward
             self.diagonal = inflow + outflow
             self.gradient = inflow - outflow - laws
             value = float(inflow.sum() + grounded.sum() - laws @ logs)
@@ -119,8 +124,8 @@ class _Rescaled:
 
     def coupling(self, values: FloatArray) -> FloatArray:
         """Apply the off-diagonal part of the Laplacian, with its sign turned."""
-        forward = self.heads * self.weights.forward(self.tails * values)
-        return forward + self.tails * self.weights.backward(self.heads * values)
+        forward, backward = self.weights.both(self.tails * values, self.heads * values)
+        return self.heads * forward + self.tails * backward
 
     def dense(self) -> Matrix:
         """Off-diagonal part of the Laplacian, with its sign turned."""
@@ -129,28 +134,36 @@ class _Rescaled:
 
 
 def _conjugate_gradients(
-    apply: Callable[[FloatArray], FloatArray], right: FloatArray, rtol: float, most_steps: int
+    apply: Callable[[FloatArray], FloatArray],
+    right: FloatArray,
+    rtol: float,
+    most_steps: int,
+    roughly: Callable[[FloatArray], FloatArray] | None = None,
 ) -> FloatArray | None:
     """Solve a positive definite system by conjugate gradients, or return None.
+
+    ``roughly`` applies an approximate inverse, positive definite too.
 
     As in scipy, but with inner products that stay on one thread: BLAS wakes its threads for each
     of them, which on long vectors and busy cores takes ten times as long as all the rest.
     """
-    solution, residual = np.zeros_like(right), right.copy()
-    direction, square = right.copy(), _dot(right, right)
+    solution, residual, direction = np.zeros_like(right), right.copy(), np.zeros_like(right)
+    square, before = _dot(right, right), np.inf
     enough = rtol**2 * square
     for _ in range(most_steps):
         if square <= enough:
             return solution
+        rough = residual if roughly is None else roughly(residual)
+        product = square if roughly is None else _dot(residual, rough)
+        direction = rough + (product / before) * direction
         image = apply(direction)
         curvature = _dot(direction, image)
         if not curvature > 0:
             return None
-        length = square / curvature
+        length = product / curvature
         solution += length * direction
         residual -= length * image
-        square, before = _dot(residual, residual), square
-        direction = residual + (square / before) * direction
+        square, before = _dot(residual, residual), product
     return solution if square <= enough else None
 
 
@@ -228,12 +241,19 @@ class Laplacian(Guarded, ABC):
             right,
             rtol,
             _PATIENCE if direct else 10 * right.size,
+            None if direct else self._rough_inverse(at, scale),
         )
         if solution is not None:
             return solution
         if direct:
             return self._factored(at, scale, right)
         raise self._singular(np.arange(right.size))
+
+    def _rough_inverse(
+        self, at: Any, scale: FloatArray
+    ) -> Callable[[FloatArray], FloatArray] | None:
+        """Approximate inverse of L scaled to a unit diagonal, if one is known."""
+        return None
 
     def conditioning(self, weights: FloatArray) -> float:
         """Smallest eigenvalue of the matrix scaled to a unit diagonal; dense."""
@@ -282,15 +302,20 @@ class Laplacian(Guarded, ABC):
         if not warm:  # from here on t counts from that start: no exponential overflows
             with np.errstate(over="ignore", invalid="ignore"):
                 weights = weights * np.exp(self._along(start))
-        seen, logs = self._weights(weights), np.zeros_like(start)
-        at = seen.at(logs, laws)
+        seen = self._weights(weights)
+        at = seen.at(np.zeros_like(start), laws)
         if warm and not np.isfinite(at.value):
             return self.rescaling(weights, laws)
+        return start + self._descended(seen, at, laws)
+
+    def _descended(self, seen: Any, at: Any, laws: FloatArray) -> OnHidden:
+        """Newton's method from t = 0, where weights are ``at``."""
+        logs: OnHidden = np.zeros(self.n_channels)
         for _ in range(_MAX_STEPS):
             with np.errstate(divide="ignore", invalid="ignore"):
                 size = float(np.max(np.abs(at.gradient) / at.diagonal, initial=0.0))
             if size <= 2 * _EPS:
-                return start + logs
+                return logs
             step = self._newton_step(at, size)
             length = float(np.max(np.abs(step), initial=0.0))
             slope = float(at.gradient @ step)
@@ -306,7 +331,7 @@ class Laplacian(Guarded, ABC):
                     raise NotRecoverableError("recovery stalled: no descent along a Newton step")
             logs, at = trial, trial_at
             if length <= 1e-8:  # quadratic convergence: what is left is below rounding
-                return start + logs
+                return logs
         raise NotRecoverableError(
             f"recovery did not converge in {_MAX_STEPS} Newton steps (last step {length:.1e}); "
             "is z close to the edge of its orthant?"

@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeAlias
 
 import autograd
 import autograd.numpy as anp
 import geomstats.backend as gs
 import numpy as np
+from autograd.core import defjvp_argnums, make_vjp, primitive_jvps, primitive_vjps
+from autograd.scipy import special
 from autograd.tracer import isbox
 from scipy.sparse.linalg import LinearOperator
 
@@ -39,7 +41,9 @@ from liftflow.typing import (
     Jacobian,
     Lifted,
     LiftedTangent,
+    Numbers,
     OneTheta,
+    Scalars,
     Tangent,
     Theta,
     refuse_beyond,
@@ -50,6 +54,9 @@ _NO_BATCH = (
     "{} must broadcast over leading axes, theta of shape [..., dim] to an array of shape "
     "[..., *{}]; write theta[..., i] for theta[i], axis=-1 for sums, and join a list by numpy.stack"
 )
+
+
+Pushed: TypeAlias = tuple[Numbers, Numbers]  # a value and its derivative along a vector
 
 
 @contextmanager
@@ -66,6 +73,8 @@ def followed_by_autograd(what: str) -> Iterator[None]:
     except (LiftflowError, ArithmeticError, MemoryError):
         raise
     except Exception as error:  # whatever a function does with an array that is traced
+        if _is_one_way(error):
+            raise
         raise NotDifferentiableError(
             f"autograd cannot follow {what} ({error}); write it with autograd.numpy, or with "
             "geomstats.backend and start Python with GEOMSTATS_BACKEND=autograd"
@@ -98,6 +107,52 @@ def watched(function: Callable[[Any], Any], what: str) -> Callable[[Any], Any]:
     return watching
 
 
+def _is_one_way(error: Exception) -> bool:
+    """Whether autograd may follow something in reverse mode alone: see :func:`make_jvp`."""
+    return isinstance(error, NotImplementedError) and str(error).startswith("JVP of")
+
+
+def _know_both_ways(functions: Sequence[Callable[..., Numbers]]) -> None:
+    """Tell autograd the forward mode of functions entry by entry: ∂fᵀ is ∂f, as it is diagonal."""
+    for function in functions:
+        if function not in primitive_jvps:
+            pull = primitive_vjps[function]
+            defjvp_argnums(function, partial(_transposed, pull))
+
+
+def _transposed(
+    pull: Callable[..., Numbers], argnums: object, g: Sequence[Numbers], *rest: object
+) -> Numbers:
+    return next(iter(pull(argnums, *rest)(g[0])))
+
+
+_know_both_ways(
+    [getattr(special, name) for name in ["erf", "erfc", "expit", "logit", "gammaln", "psi"]]
+)
+
+
+def make_jvp(function: Callable[[Numbers], Numbers]) -> Callable[[Numbers], Callable[..., Pushed]]:
+    """Differentiate as ``autograd.make_jvp`` does, also what autograd knows in reverse mode alone.
+
+    That is much of numpy.linalg, such as inv: there it is the linear map u ↦ ∂fᵀ u, transposed.
+    """
+
+    def at(point: Numbers) -> Callable[..., Pushed]:
+        def along(vector: Numbers) -> Pushed:
+            try:
+                value, pushed = autograd.make_jvp(function)(point)(vector)
+            except NotImplementedError as error:
+                if not _is_one_way(error):
+                    raise
+                pull, value = make_vjp(function, point)
+                pushed = make_vjp(pull, np.zeros(np.shape(untraced(value))))[0](vector)
+            return value, pushed
+
+        return along
+
+    return at
+
+
 def _together(first: Any, second: Any) -> tuple[Any, Any]:
     """Broadcast two arrays against each other, differentiably, which gs.broadcast_arrays is not."""
     return first + 0.0 * second, second + 0.0 * first
@@ -125,6 +180,12 @@ class SmoothMap:
 
     function: Callable[[Any], Any]
     name = "a map"
+    remark = ""
+    """What findings on the map should add."""
+
+    objection = ""
+    """Why findings on the map hold for it alone, and not for the network it stands for."""
+
     _given = "shape"
     _is_checked = False
 
@@ -165,7 +226,7 @@ class SmoothMap:
         if self.shape == (0,):
             return theta[..., :0]
         with followed_by_autograd(self.name):
-            return autograd.make_jvp(watched(self.value, self.name))(theta)(tangent)[1]
+            return make_jvp(watched(self.value, self.name))(theta)(tangent)[1]
 
     def jacobian(self, theta: Theta) -> Jacobian:
         """Jacobian ∂f as a dense matrix, from one :meth:`jvp` per column."""
@@ -188,9 +249,9 @@ class SmoothMap:
         if self.shape == (0,):
             return theta[..., :0]
         with followed_by_autograd(self.name):
-            jvp = autograd.make_jvp(watched(self.value, self.name))
+            jvp = make_jvp(watched(self.value, self.name))
             # 0 t, because autograd warns where the derivative of a linear map is constant.
-            return autograd.make_jvp(lambda t: jvp(t)(a)[1] + 0.0 * gs.sum(t))(theta)(b)[1]
+            return make_jvp(lambda t: jvp(t)(a)[1] + 0.0 * gs.sum(t))(theta)(b)[1]
 
     def hvp(self, theta: Theta, tangent: Tangent, covector: Covector) -> Tangent:
         """Differentiate the pullback, ∂²f[v, ·]ᵀ g, the Hessian of ⟨g, f⟩ times v."""
@@ -237,6 +298,22 @@ class SmoothMap:
     def project_to_kernel(self, theta: Theta, vector: Tangent) -> Tangent:
         """Project orthogonally onto ker ∂f, v − ∂fᵀ(∂f∂fᵀ)⁺∂f v."""
         return vector - self.solve(theta, self.jvp(theta, vector))
+
+    def covectors(self, count: int, rng: np.random.Generator) -> Covector:
+        """Draw covectors on the values that span all, with as few zeros as is cheap."""
+        return rng.standard_normal((count, *self.shape))
+
+    def paired(self, covector: Covector, theta: Theta) -> Scalars:
+        """Sum of ⟨g, f⟩ over a batch."""
+        return anp.sum(covector * self.value(theta))
+
+    def pulled(self, covector: Covector, theta: Theta) -> Tangent:
+        """Pull covectors back by one pass of autograd, whatever :meth:`vjp` does."""
+        theta = theta + np.zeros((*self._lead(covector), 1))
+        with followed_by_autograd(self.name):
+            # 0 θ, because autograd warns where f or its derivative is constant.
+            slope = autograd.grad(lambda at: self.paired(covector, at) + 0.0 * anp.sum(at))
+            return slope(theta) + 0.0 * theta
 
     def rank(self, theta: OneTheta) -> int:
         """Rank of ∂f."""

@@ -1,7 +1,6 @@
 """Scale-invariant weights: batch norm, weight norm, and layer norm without gain."""
 
 import math
-from typing import Any
 
 import autograd.numpy as anp
 import networkx as nx
@@ -19,6 +18,7 @@ from liftflow.typing import (
     Laws,
     Lifted,
     LiftedTangent,
+    Numbers,
     OneTheta,
     Rng,
     Scalars,
@@ -97,25 +97,25 @@ class ScaleInvariant(Architecture):
 
     # Arrays in groups, shape=[..., n_groups, outputs, others].
 
-    def _grouped(self, array: Any, n_axes: int) -> Any:
+    def _grouped(self, array: Numbers, n_axes: int) -> Numbers:
         """An array of θ, or of z, in groups."""
         lead = array.shape[: array.ndim - n_axes]
         return anp.reshape(array, (*lead, self.n_groups, *self._split))
 
-    def _as_theta(self, groups: Any) -> Any:
+    def _as_theta(self, groups: Numbers) -> Numbers:
         return anp.reshape(groups, (*groups.shape[:-3], self.dim))
 
-    def _as_lifted(self, groups: Any) -> Any:
+    def _as_lifted(self, groups: Numbers) -> Numbers:
         return anp.reshape(groups, (*groups.shape[:-3], *self.lifted_shape))
 
     @property
     def _axes(self) -> int:
         return len(self.lifted_shape)
 
-    def _centre(self, groups: Any) -> Any:
+    def _centre(self, groups: Numbers) -> Numbers:
         return groups - anp.mean(groups, axis=-2, keepdims=True) if self.centred else groups
 
-    def _polar(self, groups: Any) -> tuple[Any, Any]:
+    def _polar(self, groups: Numbers) -> tuple[Numbers, Numbers]:
         """Direction and length of what is seen of each group."""
         seen = self._centre(groups)
         largest = np.max(np.abs(untraced(seen)), axis=(-2, -1), keepdims=True, initial=0.0)
@@ -128,7 +128,7 @@ class ScaleInvariant(Architecture):
         size = anp.sqrt(anp.sum(seen**2, axis=(-2, -1), keepdims=True))
         return seen / size, size * largest
 
-    def _turned(self, groups: Any, vector: Any, power: float) -> Any:
+    def _turned(self, groups: Numbers, vector: Numbers, power: float) -> Numbers:
         """Project onto the tangent spaces of the spheres, times a power of their radii."""
         unit, radius = self._polar(groups)
         vector = self._centre(vector)
@@ -181,7 +181,7 @@ class ScaleInvariant(Architecture):
         groups = self._grouped(self._theta(theta), 1)
         return self._as_laws(anp.sum(groups**2, axis=(-2, -1)), groups)
 
-    def _as_laws(self, squares: Any, groups: Any) -> Any:
+    def _as_laws(self, squares: Numbers, groups: Numbers) -> Numbers:
         if not self.centred:
             return squares
         sums = anp.sum(groups, axis=-2)
@@ -340,7 +340,7 @@ class NormalisedNetwork(ProductArchitecture):
     def _facts(self) -> str:
         return f"{', '.join(map(str, self.widths))}, kind={self.kind!r}"
 
-    def forward(self, theta: OneTheta, inputs: Inputs) -> Any:
+    def forward(self, theta: OneTheta, inputs: Inputs) -> Numbers:
         """Evaluate the network on all samples, differentiably in θ.
 
         Returns

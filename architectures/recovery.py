@@ -85,6 +85,8 @@ def _solve(
         return np.append(phi(point), h(point)) - target
 
     gap = residual(theta)
+    if np.all(np.abs(gap) <= 4 * _EPS * np.abs(target)):  # started at the answer
+        return theta, 0.0
     for _ in range(_MOST_STEPS):
         jacobian = np.vstack([phi.jacobian(theta), h.jacobian(theta)])
         terms = phi.block_sizes(jacobian) @ phi.block_sizes(theta) + np.abs(target)
@@ -94,11 +96,12 @@ def _solve(
             sizes = np.concatenate([0 * part + np.max(part, initial=0.0) for part in parts])
         columns = phi.units(theta)
         before = np.linalg.norm(gap / sizes)
-        if before <= _EPS:
+        if before <= ROUNDING:
             break
         relative = jacobian / sizes[:, None] * columns
         step = -columns * (np.linalg.pinv(relative, rcond=RANK_RTOL) @ (gap / sizes))
-        moved = shortened(residual, theta, step, sizes, before, 1e-4)
+        # So close, a step squares the gap, or there are only rounding errors left.
+        moved = shortened(residual, theta, step, sizes, before, 0.5 if before < _RTOL else 1e-4)
         if moved is None:
             break
         theta, gap = moved

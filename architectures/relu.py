@@ -3,14 +3,13 @@
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import networkx as nx
 import numpy as np
 from scipy.sparse import csr_array
 
 from liftflow.architectures.attributes import has_attributes
-from liftflow.architectures.builders import residual_parts
 from liftflow.architectures.channels import ChannelGraph, ChannelLaws
 from liftflow.architectures.constructors import PATH_LIMIT, Constructors, flat_blocks
 from liftflow.architectures.dag import CompiledDAG
@@ -40,14 +39,16 @@ from liftflow.typing import (
     as_count,
     as_instance,
     as_number,
-    as_ordered,
     as_rng,
     as_vector,
     refuse_beyond,
     shown,
 )
 
-_EDGE_BYTES, _GRAPH_BYTES = 150, 1500  # of one edge, with what a network and a graph keep of it
+_GRAPH_BYTES = 1500  # of one edge, with what a network and a graph keep of it
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class ReLUNetwork(Constructors):
@@ -107,6 +108,7 @@ class ReLUNetwork(Constructors):
         "activations",
         "biases",
         "dag",
+        "draw",
         "forward_vjp",
         "hidden",
         "image_representative",
@@ -176,53 +178,6 @@ class ReLUNetwork(Constructors):
 
     @classmethod
     @door
-    def residual(
-        cls,
-        widths: Sequence[int],
-        skips: Iterable[tuple[int, int]],
-        bias: bool = False,
-        identity: bool = False,
-        *,
-        path_limit: int = PATH_LIMIT,
-    ) -> Self:
-        """Build a layered network with further complete blocks of edges that skip layers.
-
-        Parameters
-        ----------
-        skips : iterable of (int, int)
-            Pairs of layers (from, to) with to ≥ from + 2. Their edges follow those of the layers.
-        identity : bool
-            Whether skips are the identity, frozen, between layers of one width.
-        """
-        widths, skips = as_ordered(widths, "widths"), as_ordered(skips, "skips")
-        widths = [as_count(width, "a width", 1) for width in widths]
-        if len(widths) < 2:
-            raise ArchitectureError(f"widths must name at least two layers, got {widths}")
-        skips = list(skips)
-        if not all(
-            isinstance(skip, tuple | list | np.ndarray) and len(skip) == 2 for skip in skips
-        ):
-            raise InputError(f"skips must be pairs of layers, got {shown(skips)}")
-        skips = [(as_count(a, "a layer"), as_count(b, "a layer")) for a, b in skips]
-        for tail, head in skips:
-            if not tail + 2 <= head < len(widths) or skips.count((tail, head)) > 1:
-                raise ArchitectureError(
-                    f"a skip goes once from a layer to one at least two later, at most "
-                    f"{len(widths) - 1}; got ({tail}, {head}) in {skips}"
-                )
-        n_edges = sum(widths[a] * widths[b] for a, b in [*pairwise(range(len(widths))), *skips])
-        refuse_beyond(n_edges, f"a network of {shown(n_edges)} edges", _EDGE_BYTES)
-        if identity:
-            made: Self = cls._assembled(residual_parts(widths, skips, bias), path_limit)
-            return made
-        dag = CompiledDAG.layered(widths, skips, bias)
-        blocks = [(widths[a], widths[b]) for a, b in [*pairwise(range(len(widths))), *skips]]
-        network = cls.__new__(cls)
-        network._set_up(dag, blocks + ([(w,) for w in widths[1:]] if bias else []), path_limit)
-        return network
-
-    @classmethod
-    @door
     def diagonal(cls, n: int, depth: int = 2, *, path_limit: int = PATH_LIMIT) -> Self:
         r"""Build a diagonal network: n disjoint chains of ``depth`` edges into one output.
 
@@ -267,6 +222,24 @@ class ReLUNetwork(Constructors):
             "n_paths": self.n_paths,
             "image_dim": self.dim - self.n_hidden,
         }
+
+    def draw(self, theta: OneTheta | None = None) -> "Figure":
+        """Draw the network: the weights on its edges, the laws on its hidden nodes or channels.
+
+        Parameters
+        ----------
+        theta : array-like, shape=[dim], optional
+            Without it, edges have one width and no laws are written.
+
+        Raises
+        ------
+        InputError
+            More than 200 nodes.
+        """
+        from liftflow.drawing import draw_network
+
+        point = None if theta is None else as_array(theta, "theta", (self.dim,), batch=False)
+        return draw_network(self, point)
 
     # The graph.
 

@@ -1,6 +1,6 @@
 """A transformer block: attention, a layer of ReLUs and the gains of two norms, as a product."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import autograd.numpy as anp
 import networkx as nx
@@ -134,7 +134,7 @@ class TransformerBlock(ProductArchitecture):
         """Name the weights in θ."""
         return self._weights(self._theta(theta))
 
-    def _weights(self, theta: Any) -> TransformerWeights:
+    def _weights(self, theta: Numbers) -> TransformerWeights:
         attention, neurons, gains = self._unpack(theta)
         lead = theta.shape[:-1]
         shape = (*lead, self.n_heads, 4, self.d_model, self.d_head)
@@ -144,7 +144,7 @@ class TransformerBlock(ProductArchitecture):
         into, gains = anp.swapaxes(into, -1, -2), anp.reshape(gains, (*lead, 2, self.d_model))
         return TransformerWeights(queries, keys, values, outputs, into, out_of, biases, gains)
 
-    def forward(self, theta: Theta, tokens: Numbers, *, causal: bool = False) -> Any:
+    def forward(self, theta: Theta, tokens: Numbers, *, causal: bool = False) -> Numbers:
         r"""Evaluate the block on sequences, differentiably in θ.
 
         :math:`x_1 = x + \sum_h \mathrm{softmax}(n_1 Q_h K_h^\top n_1^\top/\sqrt{d}) n_1 V_h
@@ -155,7 +155,7 @@ class TransformerBlock(ProductArchitecture):
         Parameters
         ----------
         tokens : array-like, shape=[*sequences, n_tokens, d_model]
-            Any number of axes of sequences, all of one length.
+            Numbers number of axes of sequences, all of one length.
         causal : bool
             Whether a token attends to itself and earlier ones alone.
 
@@ -190,13 +190,13 @@ class TransformerBlock(ProductArchitecture):
 
 def transformer_forward(
     block: TransformerBlock, theta: Theta, tokens: Numbers, *, causal: bool = False
-) -> Any:
+) -> Numbers:
     """Evaluate a transformer block on sequences, as :meth:`TransformerBlock.forward`.
 
     Parameters
     ----------
     tokens : array-like, shape=[*sequences, n_tokens, d_model]
-        Any number of axes of sequences, all of one length.
+        Numbers number of axes of sequences, all of one length.
     causal : bool
         Whether a token attends to itself and earlier ones alone.
 
@@ -222,13 +222,13 @@ def _neurons(d_model: int, d_mlp: int) -> ReLUNetwork:
     return network
 
 
-def _side_by_side(heads: Any) -> Any:
+def _side_by_side(heads: Numbers) -> Numbers:
     """The matrices of all heads next to each other, shape=[..., d_model, n_heads * d_head]."""
     swapped = anp.swapaxes(heads, -2, -3)
     return anp.reshape(swapped, (*swapped.shape[:-2], swapped.shape[-2] * swapped.shape[-1]))
 
 
-def _normed(rows: Any, gains: Any) -> Any:
+def _normed(rows: Numbers, gains: Numbers) -> Numbers:
     """Divide each token by its root mean square, times the gains."""
     square = anp.mean(rows**2, axis=-1, keepdims=True)
     return rows / anp.sqrt(square + NORM_EPSILON) * gains[..., None, :]

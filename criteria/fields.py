@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from functools import singledispatch
 from typing import Any
 
-import autograd
-import autograd.numpy as anp
 import numpy as np
 from typing_extensions import TypeAliasType
 
 from liftflow.architectures import Architecture
-from liftflow.architectures.base import followed_by_autograd
+from liftflow.architectures.base import WithLaws
+from liftflow.architectures.maps import make_jvp
 from liftflow.errors import InputError, NotFiniteError
 from liftflow.linalg import row_sizes
 from liftflow.typing import FloatArray, Forms, IntArray, OneLifted, OneTangent, OneTheta
@@ -103,6 +102,8 @@ class GradientFields:
     analytic = False
     """Whether φ is known to be, and not only evaluated."""
 
+    _last: Any = None  # brackets, and what they were made of
+
     def __init__(self, architecture: Architecture) -> None:
         self.architecture = architecture
         self._units: dict[bytes, tuple[OneLifted, float]] = {}
@@ -145,13 +146,14 @@ class GradientFields:
         size, rng = length_of(point), np.random.default_rng(0)
         lengths = size * 10.0 ** np.arange(0 if np.any(point) else -8, 16)
         way = rng.standard_normal(point.size) / np.sqrt(point.size)
-        points = np.vstack([point, point + lengths[:, None] * way])
-        form = rng.standard_normal((1, *self.architecture.lifted_shape)) / units
+        form = self.architecture.phi.covectors(1, rng) / units
         with np.errstate(all="ignore"):  # far from θ anything may happen
-            here, *moved = np.asarray(self.field(form, points))
-            change = np.linalg.norm(np.asarray(moved) - here, axis=1)
-        changed = ~(change < _CHANGE * np.linalg.norm(here))
-        return float(lengths[np.argmax(changed)]) if np.any(changed) and np.any(here) else size
+            here = np.asarray(self.field(form, point[None]))
+            for length in lengths if np.any(here) else ():
+                moved = np.asarray(self.field(form, (point + length * way)[None]))
+                if not np.linalg.norm(moved - here) < _CHANGE * np.linalg.norm(here):
+                    return float(length)
+        return size
 
     def random_forms(self, count: int, point: FloatArray, rng: np.random.Generator) -> Forms:
         """Draw forms whose fields are about as long as the unit, normal in those of z."""
@@ -161,8 +163,7 @@ class GradientFields:
         return forms * factor.reshape(-1, *[1] * (forms.ndim - 1))
 
     def _draw(self, count: int, point: FloatArray, rng: np.random.Generator) -> FloatArray:
-        shape = self.architecture.lifted_shape
-        return rng.standard_normal((count, *shape)) / self._units_at(point)[0]
+        return self.architecture.phi.covectors(count, rng) / self._units_at(point)[0]
 
     def basis_forms(self, numbers: IntArray) -> Forms:
         """Return the forms that read single entries of z, by their flat numbers."""
@@ -172,16 +173,11 @@ class GradientFields:
 
     def field(self, forms: Forms, point: Coordinates) -> Coordinates:
         """Evaluate the fields of all forms, each at a point of its own from :meth:`start`."""
-        # 0 θ, because autograd warns where a lift or its derivative is constant.
-        with followed_by_autograd(f"the lift of {type(self.architecture).__name__}"):
-            slope = autograd.grad(
-                lambda at: anp.sum(forms * self.architecture.lift(at)) + 0.0 * anp.sum(at)
-            )
-            return slope(point) + 0.0 * point
+        return self.architecture.phi.pulled(forms, point)
 
     def push(self, function: Map, point: Coordinates, velocity: Coordinates) -> Push:
         """Evaluate a function of the point and its derivative along a velocity."""
-        value, derivative = autograd.make_jvp(function)(point)(velocity)
+        value, derivative = make_jvp(function)(point)(velocity)
         return value, derivative
 
     def start(self, point: FloatArray, count: int) -> Coordinates:
@@ -194,7 +190,7 @@ class GradientFields:
 
     def values(self, forms: Forms, point: FloatArray, count: int) -> FloatArray:
         """Evaluate the fields of ``count`` forms at one point."""
-        return self.finish(self.field(forms, self.start(point, count)))
+        return self.finish(self.field(forms, self.start(point, 1)))
 
     def derivatives(self, forms: Forms, point: FloatArray, velocities: FloatArray) -> FloatArray:
         """Differentiate each field along the velocity of the same number, ∂X_i v_i."""
@@ -204,15 +200,21 @@ class GradientFields:
 
     def brackets(self, forms: Sequence[Forms], point: FloatArray, count: int) -> FloatArray:
         """Evaluate nested brackets [X_k, […, [X_2, X_1]]], ``count`` of them, X_1 first."""
-        return self.finish(self._nested(forms, self.start(point, count), self._difference))
+        if len(forms) == 1:
+            return self.values(forms[0], point, count)
+        terms = self._terms(forms, self.start(point, count), self._difference)
+        self._last = forms, point, terms
+        return self.finish(self._difference(*terms[1:]))
 
     def majorants(self, forms: Sequence[Forms], point: FloatArray, count: int) -> FloatArray:
         """Bound what brackets are made of, before anything cancels: the units of rounding.
 
         By the sizes of their two terms and of the last fields, an estimate.
         """
-        terms = self._terms(forms, self.start(point, count), self._difference)
-        return np.sum(np.abs(terms), axis=0)
+        last = self._last
+        if not last or last[0] is not forms or last[1] is not point:
+            self.brackets(forms, point, count)
+        return np.sum(np.abs(self._last[-1]), axis=0)
 
     def _difference(self, along: Coordinates, other: Coordinates) -> Coordinates:
         return along - other
@@ -266,6 +268,11 @@ def gradient_fields(architecture: Architecture, arithmetic: Arithmetic = FLOATS)
             "exact=False, or register its fields with liftflow.criteria.fields.gradient_fields"
         )
     return GradientFields(architecture)
+
+
+@gradient_fields.register
+def _(architecture: WithLaws, arithmetic: Arithmetic = FLOATS) -> Any:
+    return gradient_fields(architecture.original, arithmetic)
 
 
 def finite(derivatives: Coordinates, architecture: Architecture) -> FloatArray:

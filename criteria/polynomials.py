@@ -1,27 +1,40 @@
 """Discovery of polynomial conservation laws of any architecture."""
 
 import html
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial, reduce
 from itertools import combinations_with_replacement
 from math import comb, lcm
+from operator import mul
 from typing import TYPE_CHECKING, Any
 
+import autograd.numpy as anp
 import numpy as np
 from flint import fmpz_mat
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
 from liftflow.architectures import Architecture
-from liftflow.architectures.labels import parameter_labels
+from liftflow.architectures.labels import Forms, block_forms, named_blocks, parameter_labels
 from liftflow.criteria.fields import entry_units, finite
 from liftflow.criteria.findings import Verdict, plain, rank_of
 from liftflow.criteria.vectors import unit_rows
 from liftflow.doors import door
 from liftflow.errors import InputError, ShapeError
 from liftflow.files import Stored
-from liftflow.typing import FloatArray, Rng, Scalars, Tangent, Theta, as_array, as_count, as_rng
+from liftflow.typing import (
+    FloatArray,
+    IntArray,
+    Rng,
+    Scalars,
+    Tangent,
+    Theta,
+    as_array,
+    as_count,
+    as_rng,
+)
 
 MONOMIAL_LIMIT = 2500
 """Largest number of monomials: the matrix of conditions has as many columns."""
@@ -29,6 +42,7 @@ MONOMIAL_LIMIT = 2500
 _SPARE = 20
 _ROUNDING = 1e-7  # of coefficients
 _RESIDUAL = 1e-9
+_LEAST = 1e-5  # size of the terms of a derivative beside the gradient, or it is rounding
 _ROUNDS = 10  # of drawing points anew where all fields vanish
 _CHUNK = 10**7  # numbers in the Jacobians that are held at once
 if TYPE_CHECKING:
@@ -51,25 +65,42 @@ class PolynomialLaw:
         Monomials, as the numbers of their parameters, with their coefficients.
     labels : tuple of str
         Names of the parameters.
+    formula : str
+        How it is written, where it is not the sum of its terms.
     """
 
     terms: tuple[tuple[Monomial, Fraction], ...]
     labels: tuple[str, ...]
+    formula: str = ""
+
+    @property
+    def _groups(self) -> list[tuple[IntArray, FloatArray]]:
+        """Monomials of each degree, and their coefficients."""
+        return [
+            (np.array([m for m, _ in own]), np.array([float(c) for _, c in own]))
+            for degree in sorted({len(m) for m, _ in self.terms})
+            for own in [[term for term in self.terms if len(term[0]) == degree]]
+        ]
 
     def __call__(self, theta: Theta) -> Scalars:
         """Evaluate the law."""
-        theta = as_array(theta, "theta", (len(self.labels),), differentiable=False)
-        values = [float(c) * np.prod(theta[..., list(m)], axis=-1) for m, c in self.terms]
-        return np.sum(values, axis=0)
+        theta = as_array(theta, "theta", (len(self.labels),))
+        total = 0.0
+        for numbers, coefficients in self._groups:
+            factors = [theta[..., column] for column in numbers.T]
+            total = total + anp.sum(coefficients * reduce(mul, factors), axis=-1)
+        return total
 
     def gradient(self, theta: Theta) -> Tangent:
         """Differentiate the law."""
         theta = as_array(theta, "theta", (len(self.labels),), differentiable=False)
         result = np.zeros_like(theta)
-        for monomial, coefficient in self.terms:
-            for position, number in enumerate(monomial):
-                others = list(monomial[:position] + monomial[position + 1 :])
-                result[..., number] += float(coefficient) * np.prod(theta[..., others], axis=-1)
+        for numbers, coefficients in self._groups:
+            for position, column in enumerate(numbers.T):
+                others = np.delete(numbers, position, axis=1)
+                slopes = coefficients * np.prod(theta[..., others], axis=-1)
+                for number, slope in zip(column, np.moveaxis(slopes, -1, 0), strict=True):
+                    result[..., number] += slope
         return result
 
     def __repr__(self) -> str:
@@ -78,13 +109,7 @@ class PolynomialLaw:
 
     def __str__(self) -> str:
         """Write the polynomial down."""
-        text = ""
-        for monomial, coefficient in self.terms:
-            sign = "− " if coefficient < 0 else "+ "
-            size = abs(coefficient)
-            factor = "" if size == 1 else f"{size} "
-            text += f"{sign}{factor}{self._write(monomial)} "
-        return text.strip().removeprefix("+ ")
+        return self.formula or _sum((self._write(m), c) for m, c in self.terms)
 
     def _write(self, monomial: Monomial) -> str:
         parts = []
@@ -93,6 +118,17 @@ class PolynomialLaw:
             exponent = str(power).translate(_SUPERSCRIPTS) if power > 1 else ""
             parts.append(self.labels[number] + exponent)
         return " ".join(parts)
+
+
+def _sum(terms: Iterable[tuple[str, Fraction]]) -> str:
+    """Write a sum down."""
+    text = ""
+    for name, coefficient in terms:
+        sign = "− " if coefficient < 0 else "+ "
+        size = abs(coefficient)
+        factor = "" if size == 1 else f"{size} "
+        text += f"{sign}{factor}{name} "
+    return text.strip().removeprefix("+ ")
 
 
 @dataclass(frozen=True)
@@ -129,6 +165,19 @@ class DiscoveredLaws(Stored):
     reason: str
 
     _parts = (PolynomialLaw, Verdict, Fraction)
+
+    @property
+    def independent(self) -> tuple[PolynomialLaw, ...]:
+        """As many of the laws as are functionally independent, the simplest ones."""
+        chosen: list[PolynomialLaw] = []
+        gradients = np.zeros((0, 0))
+        for law in sorted(self.laws, key=lambda law: (len(law.terms[-1][0]), len(law.terms))):
+            point = np.random.default_rng(0).standard_normal(len(law.labels))
+            trial = np.vstack([*gradients, law.gradient(point)])
+            if np.linalg.matrix_rank(trial) > len(chosen):
+                chosen.append(law)
+                gradients = trial
+        return tuple(law for law in self.laws if law in chosen)
 
     def __len__(self) -> int:
         """Count the laws."""
@@ -174,6 +223,7 @@ def discover_laws(
     loss: Any = None,
     *,
     labels: Sequence[str] | None = None,
+    blocks: Mapping[str, tuple[int, ...]] | bool = False,
     rng: Rng = 0,
 ) -> DiscoveredLaws:
     r"""Find all polynomial conservation laws up to a degree, with rational coefficients.
@@ -193,11 +243,16 @@ def discover_laws(
         Find the laws of this loss, as :func:`count_conservation_laws` counts them.
     labels : sequence of str, optional
         Names of the parameters; those of the family by default.
+    blocks : bool or mapping of str to tuple of int
+        Look only among the entries of W Wᵀ and Wᵀ W for the matrices W that θ is made of, sums of
+        their rows and columns, and the entries of vectors and products of two of one vector. So
+        500 parameters take seconds. True stands for the blocks of the architecture; or their names
+        and shapes, in order. Of more than two axes the last two make matrices.
 
     Raises
     ------
     InputError
-        More than ``MONOMIAL_LIMIT`` monomials.
+        More than ``MONOMIAL_LIMIT`` monomials, or forms of blocks; forms of a higher degree than 2.
     ShapeError
         Another number of labels.
 
@@ -220,53 +275,101 @@ def discover_laws(
     labels = tuple(parameter_labels(architecture) if labels is None else labels)
     if len(labels) != dim:
         raise ShapeError(f"labels must name {dim} parameters, got {len(labels)}")
-    n_monomials = comb(dim + degree, degree) - 1
-    if n_monomials > MONOMIAL_LIMIT:
-        raise InputError(
-            f"{dim} parameters have {n_monomials} monomials up to degree {degree}, more than "
-            f"{MONOMIAL_LIMIT}; take a smaller network of the same family, or a smaller degree"
-        )
-    monomials = [
-        m for d in range(1, degree + 1) for m in combinations_with_replacement(range(dim), d)
-    ]
+    if blocks is False:
+        among, forms = f"up to degree {degree}", _monomials(dim, degree)
+    else:
+        among = f"among forms of the blocks up to degree {degree}"
+        forms = block_forms(named_blocks(architecture, blocks, labels), degree)
+        fix = "name smaller blocks, or take a smaller network of the same family"
+        _refuse_many(len(forms.terms), f"the blocks have {len(forms.terms)} forms", fix)
+    n_forms = len(forms.terms)
     basis = None if loss is None else np.asarray(loss.excited(architecture))
-    drawn = _unit_fields(architecture, n_monomials + _SPARE, rng, basis)
-    conditions = _derivatives(monomials, *drawn)
+    theta, fields = _unit_fields(architecture, n_forms + _SPARE, rng, basis)
+    conditions = forms.derivatives(theta, fields)
     singular, right = np.linalg.svd(unit_rows(conditions), full_matrices=False)[1:]
     rank = rank_of(singular, float(singular[0]))
     rational = _rational(_echelon(right[rank.value :]))
-    moved = np.any(conditions, axis=1)
+    moved = np.any(fields, axis=1)
     doubts = {
         "the fields vanish at most points": np.any(moved) and not np.all(moved),
         "the null space is not clear": not rank.decided,
         "not rational": rational is None,
+        architecture.phi.objection: bool(architecture.phi.objection),
     }
     laws: tuple[PolynomialLaw, ...] = ()
     n_independent, residual = 0, np.nan
     if rational is None or any(doubts.values()):
         doubt = next(text for text, doubtful in doubts.items() if doubtful)
-        reason = f"nothing is decided up to degree {degree}: {doubt}"
+        reason = f"nothing is decided {among}: {doubt}"
     else:
-        laws = tuple(
-            PolynomialLaw(tuple((monomials[i], value) for i, value in row.items()), labels)
-            for row in _sparser(rational)
-        )
+        rows = _nonzero(_sparser(rational), forms.zeros)
+        laws = tuple(_law(forms, row, labels) for row in rows)
         residual = _residual(laws, *_unit_fields(architecture, 10, rng, basis))
         point = rng.standard_normal(dim)
         gradients = np.reshape([law.gradient(point) for law in laws], (-1, dim))
         n_independent = int(np.linalg.matrix_rank(gradients)) if laws else 0
-        reason = f"{len(laws)} polynomial laws up to degree {degree}, {n_independent} of them "
-        reason += "independent"
+        reason = f"{len(laws)} polynomial laws {among}, {n_independent} of them independent"
+        reason += f"; {architecture.phi.remark}" if architecture.phi.remark else ""
     return DiscoveredLaws(
         laws,
         Verdict.HOLDS if residual < _RESIDUAL else Verdict.UNDECIDED,
         degree,
-        n_monomials,
+        n_forms,
         n_independent,
         rank.margin,
         residual,
         reason,
     )
+
+
+Row = dict[int, Fraction]  # coefficients of forms by their numbers
+
+
+def _law(forms: Forms, row: Row, labels: tuple[str, ...]) -> PolynomialLaw:
+    """Add up a combination of forms."""
+    total: dict[Monomial, Fraction] = {}
+    for number, coefficient in row.items():
+        for monomial in forms.terms[number]:
+            total[monomial] = total.get(monomial, Fraction(0)) + coefficient
+    terms = tuple((monomial, value) for monomial, value in total.items() if value)
+    formula = _sum((forms.names[n], c) for n, c in row.items()) if forms.names else ""
+    return PolynomialLaw(terms, labels, formula)
+
+
+def _refuse_many(count: float, what: str, fix: str) -> None:
+    if count > MONOMIAL_LIMIT:
+        raise InputError(f"{what}, more than {MONOMIAL_LIMIT}; {fix}")
+
+
+def _monomials(dim: int, degree: int) -> Forms:
+    count = comb(dim + degree, degree) - 1
+    what = f"{dim} parameters have {count} monomials up to degree {degree}"
+    fix = "take a smaller network of the same family, a smaller degree, or blocks=True"
+    _refuse_many(count, what, fix)
+    monomials = [
+        m for d in range(1, degree + 1) for m in combinations_with_replacement(range(dim), d)
+    ]
+    return Forms([[m] for m in monomials], partial(_derivatives, monomials))
+
+
+def _nonzero(rows: list[Row], zeros: Sequence[Row]) -> list[Row]:
+    """Choose the shortest of rows that are independent, with some that stand for zero."""
+    if not zeros:
+        return rows
+    width = 1 + max(max(row) for row in [*rows, *zeros])
+
+    def rank(some: Sequence[Row]) -> int:
+        table = np.zeros((len(some), width))
+        for line, row in zip(table, some, strict=True):
+            line[list(row)] = [float(value) for value in row.values()]
+        return int(np.linalg.matrix_rank(table))
+
+    chosen: list[Row] = list(zeros)
+    found = rank(chosen)
+    for row in sorted(rows, key=len):
+        if rank([*chosen, row]) > found:
+            chosen, found = [*chosen, row], found + 1
+    return sorted(chosen[len(zeros) :], key=tuple)
 
 
 def _derivatives(monomials: list[Monomial], theta: FloatArray, fields: FloatArray) -> FloatArray:
@@ -295,7 +398,7 @@ def _unit_fields(
             rows = missing[start : start + step]
             theta[rows] = rng.standard_normal((rows.size, architecture.dim))
             if basis is None:
-                forms = rng.standard_normal((rows.size, *architecture.lifted_shape)) / units
+                forms = architecture.phi.covectors(rows.size, rng) / units
             else:
                 forms = np.tensordot(rng.standard_normal((rows.size, len(basis))), basis, 1)
             fields[rows] = finite(architecture.lift_vjp(theta[rows], forms), architecture)
@@ -354,7 +457,10 @@ def _residual(laws: tuple[PolynomialLaw, ...], theta: FloatArray, fields: FloatA
     """Largest derivative of a law along the fields, relative to its terms."""
     worst = 0.0
     for law in laws:
-        terms = law.gradient(theta) * fields
-        sizes = np.abs(terms).sum(axis=1)
+        gradients = law.gradient(theta)
+        terms = gradients * fields
+        # Terms that are no more than rounding of the fields, of length 1, have another unit.
+        least = _LEAST * np.linalg.norm(gradients, axis=1)
+        sizes = np.maximum(np.abs(terms).sum(axis=1), least)
         worst = max(worst, float(np.max(np.abs(terms.sum(axis=1)) / np.where(sizes > 0, sizes, 1))))
     return worst

@@ -6,6 +6,7 @@ is the Lie algebra larger than at generic points, and along an orbit its dimensi
 """
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, replace
 from itertools import count
 
@@ -13,7 +14,7 @@ import numpy as np
 from scipy.integrate import solve_ivp
 
 from liftflow.criteria.findings import TOLERANCE, Finding, Rank, found
-from liftflow.criteria.vectors import SPARE, Span, Vectors
+from liftflow.criteria.vectors import SPARE, Rows, Span, Vectors
 from liftflow.errors import NotFiniteError
 from liftflow.typing import FloatArray, OneTheta
 
@@ -42,7 +43,8 @@ class LieTrace:
     ranks: tuple[Rank, ...]  # one per level: of the fields, then of what each depth adds
     settled: bool  # the last levels added nothing, or there is nothing left to add
     generic: int | None  # dimension at generic points close by, where it is known
-    objection: str = ""  # why other points leave it undecided, if they do
+    objection: str = ""  # why other points, or other inputs, leave it undecided, if they do
+    remark: str = ""  # what the map adds
 
     @property
     def dimension(self) -> int:
@@ -75,7 +77,7 @@ class LieTrace:
         """Return the finding that a number, which the trace tells, is a value."""
         levels = [rank.value for rank in self.ranks]
         holds = True if self.decided else None
-        reason = added(levels) + (f"; {self.doubt}" if self.doubt else "")
+        reason = "; ".join(filter(None, [added(levels), self.remark, self.doubt]))
         return replace(
             found(name, holds, value, reason, margin=self.margin), witness={"levels": levels}
         )
@@ -111,12 +113,21 @@ def lie_trace(vectors: Vectors, *, patience: int = 1, least: int = 0) -> LieTrac
     def settled() -> bool:
         return span.dimension == vectors.size or (idle >= patience and span.dimension >= least)
 
+    def brackets(size: int) -> Rows:
+        return vectors.brackets([vectors.random_forms(size) for _ in range(len(ranks) + 1)], size)
+
     while not settled() and len(ranks) < MAX_LEVELS:
-        size = vectors.size - span.dimension + SPARE
-        forms = [vectors.random_forms(size) for _ in range(len(ranks) + 1)]
-        ranks.append(span.extend(vectors.brackets(forms, size)))
-        idle = 0 if ranks[-1].value else idle + 1
-    return LieTrace(span, tuple(ranks), settled(), None)
+        enough, rows = vectors.size - span.dimension + SPARE, brackets(SPARE)
+        rank = (trial := copy(span)).extend(rows)
+        # Random ones: where so many add nothing, none does.
+        while (size := rows.shape[-2]) < min(enough, rank.value + SPARE):
+            rows = np.concatenate([rows, brackets(min(size, enough - size))], axis=-2)
+            rank = (trial := copy(span)).extend(rows)
+        span = trial
+        ranks.append(rank)
+        idle = 0 if rank.value else idle + 1
+    phi = vectors.architecture.phi
+    return LieTrace(span, tuple(ranks), settled(), None, phi.objection, phi.remark)
 
 
 class FlowLost(Exception):

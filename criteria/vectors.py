@@ -29,6 +29,7 @@ N_PROBES = 4
 
 _SHORTEST = 1e-3  # relative length down to which vectors are made to unit vectors
 _MAX_PAIRS = 2000
+_FEW_PAIRS = 200  # of entries of lifts that are only evaluated
 _MAX_ENTRIES = 100_000  # of z, among which pairs are looked for
 _MAX_NUMBERS = 4_000_000  # in the covectors of all pairs
 
@@ -204,7 +205,8 @@ class Vectors:
         size = self.architecture.lifted_dim
         if size > _MAX_ENTRIES:
             return None  # nobody looks at so many, and some cannot be numbered
-        n_pairs = min(_MAX_PAIRS, _MAX_NUMBERS // max(size, self.size))
+        most = _MAX_PAIRS if self.fields.analytic else _FEW_PAIRS
+        n_pairs = min(most, _MAX_NUMBERS // max(size, self.size))
         if size * (size - 1) // 2 <= n_pairs:
             pairs = np.array(list(combinations(range(size), 2)))
         else:

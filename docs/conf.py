@@ -1,6 +1,6 @@
 """Sphinx reads this. Nothing is fetched from the network, neither now nor by a reader's browser."""
 
-import importlib
+import importlib.util
 import inspect
 import os
 import re
@@ -13,13 +13,21 @@ sys.path.insert(0, str(Path(__file__).parent))  # for the modules beside this on
 
 from library_digest import library_digest
 from numpydoc.xref import DEFAULT_LINKS
+from page_figures import draw_pages
+from pages import clear_cards, copy_twins, execute_notebooks, first_figure, group_gallery
 from pybtex.plugin import register_plugin
 from pybtex.style.formatting.plain import Style as PlainStyle
 from pybtex.style.labels import BaseLabelStyle
+from sphinx.ext.autodoc.mock import _MockObject, mock
 from typing_extensions import TypeAliasType
 
 import liftflow
 import liftflow.typing as shapes
+
+if importlib.util.find_spec("torch") is None:  # an extra: its names are enough for these pages
+    _MockObject.__or__ = _MockObject.__ror__ = lambda own, other: own
+    with mock(["torch"]):
+        importlib.import_module("liftflow.torch")
 
 ROOT = Path(__file__).parents[1]
 
@@ -32,20 +40,28 @@ extensions = [
     "matplotlib.sphinxext.plot_directive",
     "myst_parser",
     "numpydoc",
+    "pages",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.mathjax",
+    "sphinx.ext.viewcode",  # source links
     "sphinx-mathjax-offline",
+    "sphinx_copybutton",
     "sphinx_gallery.gen_gallery",
     "sphinxcontrib.bibtex",
 ]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "gallery/backreferences"]
 templates_path = ["_templates"]
 highlight_language = "python"
 
 html_theme = "pydata_sphinx_theme"
-html_static_path = ["_static"]
+(Path(__file__).parent / "gallery/static").mkdir(parents=True, exist_ok=True)
+html_static_path = ["_static", "gallery/static"]
 html_css_files = ["liftflow.css"]
+html_js_files = ["themes.js"]
+html_search_scorer = "_static/scorer.js"  # pages of the gallery first
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
 # A page without pages below it has nothing to navigate.
 html_sidebars = {path.stem: [] for path in Path(__file__).parent.glob("*.*") if path.stem != "api"}
 html_favicon = "_static/liftflow.svg"
@@ -55,7 +71,7 @@ html_theme_options = {
     "header_links_before_dropdown": 6,
     "navigation_with_keys": False,
     "secondary_sidebar_items": ["page-toc"],
-    "show_prev_next": False,
+    "show_prev_next": True,
 }
 
 # Docstrings.
@@ -179,6 +195,7 @@ def read_gallery_page(app, name, source):
         lines = source[0].split("\n")
         cite(lines)
         plain_signs(lines, "|")
+        first_figure(lines)
         source[0] = "\n".join(lines)
 
 
@@ -219,14 +236,19 @@ DRAWN_WITH = ROOT / "docs/gallery/library.sha256"
 def remember_library(app):
     """Write down, once the scripts have run, with which library."""
     DRAWN_WITH.write_text(DIGEST)
+    group_gallery(app)
+    execute_notebooks(app, DIGEST)
+    draw_pages(DIGEST)
 
 
 sphinx_gallery_conf = {
     "run_stale_examples": not (DRAWN_WITH.is_file() and DRAWN_WITH.read_text() == DIGEST),
     "examples_dirs": "../gallery",
     "gallery_dirs": "gallery",
-    "image_scrapers": ("gif_scraper.gif_scraper", "matplotlib"),
+    "image_scrapers": ("gif_scraper.scraper",),
+    "first_notebook_cell": "%matplotlib inline",
     "filename_pattern": r"plot_",
+    "ignore_pattern": r"(__init__|passes)\.py",
     "abort_on_example_error": True,
     "remove_config_comments": True,
     "show_memory": False,
@@ -237,7 +259,7 @@ sphinx_gallery_conf = {
     "write_computation_times": False,
     "within_subsection_order": "FileNameSortKey",
     "doc_module": ("liftflow",),
-    "backreferences_dir": None,
+    "backreferences_dir": "gallery/backreferences",
 }
 
 
@@ -247,4 +269,6 @@ def setup(app):
     app.connect("autodoc-skip-member", skip_inherited)
     app.connect("source-read", read_gallery_page)
     app.connect("include-read", read_included)
+    app.connect("builder-inited", clear_cards, priority=100)
+    app.connect("build-finished", copy_twins)
     app.connect("builder-inited", remember_library, priority=900)

@@ -1,20 +1,60 @@
-"""Animations of gallery scripts as GIFs; the player that sphinx-gallery has needs the network."""
+"""Figures and animations of gallery scripts, in both themes; and one panel for the card."""
 
-from pathlib import PurePosixPath
+import re
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 from matplotlib.animation import Animation
-from sphinx_gallery.scrapers import figure_rst
 
-from liftflow.figures import save_animation
+from liftflow.figures import recoloured, save_animation
+
+IMAGES = Path(__file__).parent / "gallery" / "images"
+PANELS = {"01": 1, "07": 1, "08": 1, "09": 1, "10": 1, "15": 1, "16": 0}  # shown on the card
 
 
-def gif_scraper(block, block_vars, gallery_conf, **kwargs):
-    """Save the animations of a block, close their figures and return their place on the page."""
-    paths = []
-    for animation in block_vars["example_globals"].values():
+def themed(path, alt):
+    """Return a figure as reStructuredText; themes.js shows its dark twin on dark pages."""
+    return (
+        f"\n.. image:: {path}\n   :alt: {alt}\n   :class: sphx-glr-single-img themed dark-light\n"
+    )
+
+
+def save_both(figure, path, animation=None):
+    """Save a figure, or its animation, and its dark twin beside it."""
+    twins = (path, False), (path.with_name(f"{path.stem}_dark{path.suffix}"), True)
+    for where, dark in twins:
+        with recoloured(figure, dark):
+            if animation is None:
+                figure.savefig(where)
+            else:
+                save_animation(animation, where)
+
+
+def scraper(block, block_vars, gallery_conf, **kwargs):
+    """Save the figures and animations of a block in both themes, and the card's panel."""
+    found, shown = "", block_vars["example_globals"].values()
+    moving = {}
+    for animation in shown:
         if isinstance(animation, Animation) and plt.fignum_exists(animation._fig.number):
-            paths.append(PurePosixPath(next(block_vars["image_path_iterator"])).with_suffix(".gif"))
-            save_animation(animation, paths[-1])
-            plt.close(animation._fig)
-    return figure_rst(paths, gallery_conf["src_dir"]) if paths else ""
+            moving[animation._fig.number] = animation
+    script = Path(block_vars["src_file"]).stem
+    for number in plt.get_fignums():
+        figure = plt.figure(number)
+        path = Path(next(block_vars["image_path_iterator"]))
+        path = path.with_suffix(".gif" if number in moving else ".png")
+        save_both(figure, path, moving.get(number))
+        if number not in moving and not (IMAGES / f"card_{script}.png").is_file():
+            _save_card(figure, script)
+        title = (figure._suptitle.get_text() if figure._suptitle else script).replace("\n", " ")
+        found += themed(f"/gallery/images/{path.name}", re.sub(r"[*|`_]", " ", title))
+    plt.close("all")
+    return found
+
+
+def _save_card(figure, script):
+    """Save one panel of a figure, with its labels, for the card of a script."""
+    panels = [axes for axes in figure.axes if axes.axison or axes.has_data()]
+    panel = panels[min(PANELS.get(script.split("_")[1], 0), len(panels) - 1)]
+    figure.canvas.draw()
+    box = panel.get_tightbbox().transformed(figure.dpi_scale_trans.inverted()).padded(0.08)
+    figure.savefig(IMAGES / f"card_{script}.png", bbox_inches=box, dpi=120)

@@ -89,21 +89,6 @@ class Optimizer(Guarded, ABC):
             raise InputError(f"decay must be one of {', '.join(DECAYS)}, got {shown(decay)}")
         self.decay = decay
 
-    def __repr__(self) -> str:
-        """Name the rule, and what is not as by default."""
-        parts = [f"step_size={self.step_size:g}"]
-        parts += [f"{name}={value}" for name, value in self._own_settings() if value]
-        if self.schedule is not None:
-            parts += ["schedule"]
-        if self.batch_size is not None:
-            parts += [f"batch_size={self.batch_size}"]
-        if self.weight_decay:
-            parts += [f"weight_decay={self.weight_decay:g}, {self.decay}"]
-        return f"<{type(self).__name__} {', '.join(parts)}>"
-
-    def _own_settings(self) -> list[tuple[str, object]]:
-        return []
-
     def _batch_size(self, batch_size: int) -> int:
         count, most = as_count(batch_size, "batch_size", 1), self.loss.n_samples
         if most is None:
@@ -115,6 +100,8 @@ class Optimizer(Guarded, ABC):
     def _facts(self) -> str:
         own = {name: value for name, value in vars(self).items() if name[0] != "_"}
         settings = own.keys() - {"architecture", "loss"}
+        if self.schedule is not None:
+            own["schedule"] = getattr(self.schedule, "__name__", "an array")
         return ", ".join(f"{name}={own[name]}" for name in own if name in settings)
 
     @property
@@ -340,9 +327,6 @@ class GradientDescent(Optimizer):
         self.nesterov = nesterov
         if nesterov and not self.momentum:
             raise InputError("nesterov needs a momentum above 0, got 0")
-
-    def _own_settings(self) -> list[tuple[str, object]]:
-        return [("momentum", self.momentum), ("nesterov", self.nesterov)]
 
     @property
     def time_per_step(self) -> float:

@@ -20,6 +20,7 @@ from liftflow.flows.state import FlowState as FlowState
 from liftflow.flows.state import State
 from liftflow.flows.trajectory import Checkpoint, Origin, Trajectory
 from liftflow.linalg import lengths
+from liftflow.threads import blas_threads
 from liftflow.typing import FloatArray
 from liftflow.waiting import Waiting
 
@@ -310,6 +311,7 @@ def integrate(state: FlowState, settings: Settings, label: str) -> Trajectory:
     with (
         _progress(settings, label, state) as tick,
         np.errstate(divide="ignore", over="ignore", invalid="ignore"),
+        blas_threads(state.start().size),
     ):
         run = _Run(state, settings, label)
         earlier = settings.resume

@@ -3,7 +3,7 @@
 import html
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 import numpy as np
 from rich.table import Table
@@ -12,11 +12,12 @@ from liftflow.architectures import Architecture
 from liftflow.doors import door
 from liftflow.errors import DataError, InputError, ShapeError
 from liftflow.files import as_html, as_path, read_arrays, write_arrays
-from liftflow.typing import FloatArray, IntArray, OnTimes, as_instance, as_own
+from liftflow.typing import FloatArray, IntArray, OnTimes, as_indices, as_instance, as_own
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_T = TypeVar("_T", bound="Origin | Checkpoint | Trajectory")
 Memory = dict[str, np.ndarray]
 """What the velocity of a flow depends on besides the coordinates, by names."""
 
@@ -204,7 +205,7 @@ class Trajectory:
         numbers : array-like, shape=[n_rows]
             Their numbers, from 0.
         """
-        numbers = np.asarray(numbers, dtype=np.intp)
+        numbers = as_indices(numbers, "numbers", len(self.t))
         names = ["t", "y", "theta", "loss"] + ["prediction"] * (len(self.prediction) > 0)
         return replace(self, **{name: getattr(self, name)[numbers] for name in names})
 
@@ -302,7 +303,7 @@ class Trajectory:
             raise DataError(f"{path} holds no trajectory: not as one are {error}") from error
 
 
-def _exactly(cls: type, values: dict[str, Any]) -> Any:
+def _exactly(cls: type[_T], values: dict[str, Any]) -> _T:
     """Make one of a dataclass, whose fields are these and no others."""
     apart = values.keys() ^ {each.name for each in fields(cls)}
     if apart:

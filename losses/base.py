@@ -27,6 +27,7 @@ from liftflow.typing import (
     Tangent,
     Theta,
     as_array,
+    as_indices,
     as_instance,
     as_number,
     got,
@@ -282,18 +283,14 @@ def as_value(value: Scalars, loss: Loss) -> float:
     return float(as_number_of(value, f"{type(loss).__name__}.value"))
 
 
-def as_indices(indices: IntArray | Sequence[int], loss: Loss) -> IntArray:
-    """Return the numbers of some samples of a loss, if there are such."""
+def as_samples(indices: IntArray | Sequence[int], loss: Loss) -> IntArray:
+    """Return the numbers of one or more samples of a loss, if it has such."""
     if loss.n_samples is None:
-        Loss.batch(loss, indices)
-    numbers = as_array(indices, "indices", (None,), batch=False, differentiable=False)
-    whole = numbers.astype(np.intp)
-    if not numbers.size or np.any((numbers != whole) | (whole < 0) | (whole >= loss.n_samples)):
-        raise InputError(
-            f"indices must be one or more integers from 0 to {loss.n_samples} − 1, got "
-            f"{shown(indices)}"
-        )
-    return whole
+        Loss.batch(loss, indices)  # says why not
+    numbers = as_indices(indices, "indices", loss.n_samples or 0)
+    if not numbers.size:
+        raise InputError("indices must hold at least one sample, got none")
+    return numbers
 
 
 def as_gradient(value: Covector, loss: Loss, shape: tuple[int, ...]) -> FloatArray:

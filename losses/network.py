@@ -12,7 +12,7 @@ from scipy.sparse import csr_array
 from liftflow.architectures import Architecture, ReLUNetwork, TiedNetwork
 from liftflow.errors import DataError, InputError, UndefinedError
 from liftflow.linalg import RANK_RTOL, ROUNDING, over_batch, range_basis
-from liftflow.losses.base import Loss, as_indices, as_value
+from liftflow.losses.base import Loss, as_samples, as_value
 from liftflow.losses.outputs import Kind, OutputLoss
 from liftflow.typing import (
     Covector,
@@ -49,7 +49,8 @@ class NetworkLoss(Loss):
     targets : array-like
         ``mse``: real, shape=[n_samples, n_outputs], or [n_samples] with one output.
         ``cross-entropy``: integer labels from 0, shape=[n_samples]; classes may be missing, their
-        number is that of the outputs. Else whatever the function takes, one row per sample.
+        number is that of the outputs. Else what the function takes, one row per sample: integers as
+        they are, real numbers of shape [n_samples] as a column where there is one output.
     kind : str, callable, or pair of callables
         ``mse``, ``cross-entropy``, or ``function(outputs, targets)`` written with autograd.numpy,
         which takes outputs of shape [n_samples, n_outputs] to one number per sample, whose mean is
@@ -117,7 +118,7 @@ class NetworkLoss(Loss):
 
     def batch(self, indices: IntArray | Sequence[int]) -> "NetworkLoss":
         """Return the mean over some of the samples, each with the weight that it has among all."""
-        rows, part = as_indices(indices, self), copy.copy(self)
+        rows, part = as_samples(indices, self), copy.copy(self)
         part.inputs, part.targets, part.n_samples = self.inputs[rows], self.targets[rows], len(rows)
         if self.weights is not None:
             part.weights = self.weights[rows]

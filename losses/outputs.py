@@ -1,7 +1,6 @@
 """Losses of the outputs of a network, sample by sample: mean squares, cross-entropy, any other."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import autograd
 import autograd.numpy as anp
@@ -12,7 +11,8 @@ from liftflow.architectures.maps import followed_by_autograd, watched
 from liftflow.errors import DataError, InputError, ShapeError
 from liftflow.typing import FloatArray, Inputs, Scalars, as_array, as_own, freeze, got, shown
 
-Kind = str | Callable[..., Any] | Sequence[Callable[..., Any]]
+_Function = Callable[..., FloatArray]  # of outputs and targets
+Kind = str | _Function | Sequence[_Function]
 """A name, a function of outputs and targets, or one with its gradient."""
 
 _OWN = "the loss of outputs"
@@ -76,6 +76,7 @@ class OutputLoss:
                 for step in (_STEP, -_STEP)
             )
             slope, quotient = np.sum(gradient * direction), (next(ends) - next(ends)) / (2 * _STEP)
+            self._check_pairs(outputs)
             # Rounding of the values, over twice the step.
             size = np.sum(np.abs(gradient * direction)) + 1e-14 / _STEP * np.sum(np.abs(value))
             if abs(slope - quotient) > _AGREE * size:
@@ -84,8 +85,26 @@ class OutputLoss:
                     f"it is {slope:.6g}, and the difference quotient {quotient:.6g}"
                 )
 
+    def _check_pairs(self, outputs: FloatArray) -> None:
+        """Refuse what broadcasts a column of outputs against a row of targets: all with all."""
+        if outputs.shape[1] > 1:
+            return
+        turned, alike = (
+            np.roll(self.targets, 1, axis=0),
+            np.repeat(self.targets[:1], len(outputs), 0),
+        )
+        own, other, same = (
+            np.sum(_called(self.value, outputs, targets))
+            for targets in (self.targets, turned, alike)
+        )
+        if np.isclose(own, other, rtol=1e-12) and not np.isclose(own, same, rtol=1e-9):
+            raise ShapeError(
+                f"{_OWN} does not see which target belongs to which output; outputs have the shape "
+                f"{outputs.shape}, and targets {self.targets.shape}"
+            )
 
-def _called(function: Callable[..., Any], outputs: FloatArray, targets: FloatArray) -> FloatArray:
+
+def _called(function: _Function, outputs: FloatArray, targets: FloatArray) -> FloatArray:
     value = function(outputs, targets)
     array = np.asarray(value)
     if array.dtype.kind not in "fiu":
@@ -93,7 +112,7 @@ def _called(function: Callable[..., Any], outputs: FloatArray, targets: FloatArr
     return array
 
 
-def _functions(kind: Kind) -> tuple[Callable[..., Any], Callable[..., Any]]:
+def _functions(kind: Kind) -> tuple[_Function, _Function]:
     if isinstance(kind, str) and kind in _NAMED:
         _, value, gradient = _NAMED[kind]
         return value, gradient
@@ -115,12 +134,14 @@ def _functions(kind: Kind) -> tuple[Callable[..., Any], Callable[..., Any]]:
 
 
 def _any(targets: Inputs, n_out: int) -> FloatArray:
-    """Targets of a user's own loss: integers stay what they are."""
+    """Targets of a user's own loss: labels stay integers, and real ones are read as for mse."""
     values = as_array(targets, "targets", differentiable=False)
     if not values.ndim:
         raise ShapeError("targets must have one row per sample, got one number")
     plain = np.asarray(targets)
-    return plain.copy() if plain.dtype.kind in "iu" else values.copy()
+    if plain.dtype.kind in "iu":
+        return plain.copy()
+    return values[:, None].copy() if values.ndim == 1 and n_out == 1 else values.copy()
 
 
 def _values(targets: Inputs, n_out: int) -> FloatArray:
@@ -161,8 +182,7 @@ def _misfit(outputs: FloatArray, targets: FloatArray) -> FloatArray:
     return softmax(outputs, axis=1) - targets
 
 
-_Functions = tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]
-_NAMED: dict[str, _Functions] = {
+_NAMED: dict[str, tuple[_Function, _Function, _Function]] = {
     "mse": (_values, _squares, np.subtract),
     "cross-entropy": (_one_hot, _log_likelihood, _misfit),
 }

@@ -11,7 +11,7 @@ from liftflow.architectures.maps import followed_by_autograd, watched
 from liftflow.doors import door
 from liftflow.errors import InputError, NotFiniteError, NotRecoverableError, UndefinedError
 from liftflow.linalg import ROUNDING, over_batch
-from liftflow.losses.base import Loss, as_indices, as_number_of
+from liftflow.losses.base import Loss, as_number_of, as_samples
 from liftflow.typing import (
     Covector,
     FloatArray,
@@ -59,11 +59,9 @@ class ParameterLoss(Loss):
         self._set_samples(() if n_samples is None else (np.arange(self.n_samples),))
         self._check_that_it_factors(points)
 
-    def __repr__(self) -> str:
-        """Name the function, and what it is a function of."""
-        name = getattr(self.ell, "__qualname__", type(self.ell).__name__)
-        samples = "" if self.n_samples is None else f", {self.n_samples} samples"
-        return f"<loss {name}(θ) of {type(self.architecture).__name__}{samples}>"
+    def _facts(self) -> str:
+        name = getattr(self.ell, "__name__", type(self.ell).__name__)
+        return name if self.n_samples is None else f"{name}, {self.n_samples:,} samples"
 
     def _set_samples(self, samples: tuple[IntArray, ...]) -> None:
         def number(theta: OneTheta) -> Scalars:
@@ -74,7 +72,7 @@ class ParameterLoss(Loss):
     def batch(self, indices: IntArray | Sequence[int]) -> "ParameterLoss":
         """Return ℓ on some of the samples, as ``ell(theta, indices)`` has it."""
         part = copy.copy(self)
-        part._set_samples((as_indices(indices, self),))
+        part._set_samples((as_samples(indices, self),))
         return part
 
     def excited(self, architecture: Architecture) -> FloatArray:

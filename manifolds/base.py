@@ -1,7 +1,7 @@
 """The invariant set of a parameter, as a geomstats manifold."""
 
 from functools import cached_property
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import geomstats.backend as gs
 import numpy as np
@@ -37,6 +37,9 @@ from liftflow.typing import (
     as_own,
     freeze,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class ParameterMetric(CanonicalEuclideanMetric):
@@ -169,6 +172,18 @@ class InvariantSet(RandomVectors, LevelSet):
         space = Euclidean(self.architecture.dim, equip=False)
         space.equip_with_metric(ParameterMetric)
         return space
+
+    def plot(self, theta: Theta | None = None) -> "Figure":
+        """Draw the set at θ₀: a surface where it is one in space, else a slice; and a trajectory.
+
+        Parameters
+        ----------
+        theta : array-like, shape=[n_times, dim], optional
+            Parameters on the set, such as those of a trajectory.
+        """
+        from liftflow.drawing import draw_invariant_set
+
+        return draw_invariant_set(self, theta)
 
     def submersion(self, point: Theta) -> Laws:
         """Evaluate h(θ) − h(θ₀), which vanishes on the set."""

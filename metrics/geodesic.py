@@ -1,11 +1,15 @@
 """Geodesics in parameter space, which all metrics here take theirs from."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
 from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
+import scipy.linalg
 from scipy.integrate import solve_ivp
 from scipy.optimize import root
 
@@ -26,6 +30,7 @@ from liftflow.typing import (
     as_number,
     as_vector,
 )
+from liftflow.waiting import Waiting
 
 GEODESIC_RTOL = 1e-11
 """Default relative tolerance of geodesics."""
@@ -35,6 +40,32 @@ _MAX_STEPS = 100_000
 _COARSE_RTOL, _COARSE_STEPS = 1e-8, 600
 _MOST_FAILURES = 3  # targets that no geodesic was found to, each of which takes long
 _REFINEMENTS, _SWEEPS = 3, 10
+
+
+class _OutOfTimeError(GeodesicError):
+    """The time is over: nothing else is tried."""
+
+
+_Shot = tuple[FloatArray, FloatArray | None]
+"""The initial velocity of a geodesic, and the Jacobian of shooting where one was found."""
+
+
+@dataclass
+class _Search:
+    """What is under way: until when, the bar that shows how far it is, and what it found.
+
+    Attributes
+    ----------
+    shots : dict
+        By targets: where the last geodesic to each of them started, and how.
+    """
+
+    deadline: float
+    bar: Waiting
+    shots: dict[bytes, tuple[FloatArray, _Shot]] = field(default_factory=dict)
+
+
+_UNDER_WAY: ContextVar[_Search | None] = ContextVar("search", default=None)
 
 
 @dataclass(frozen=True)
@@ -57,6 +88,9 @@ class GeodesicSolver(Guarded):
         Relative tolerance of positions, directions and transported vectors.
     max_steps : int
         Largest number of evaluations of the equation along one geodesic.
+    seconds : float
+        Most seconds to look for the geodesics between the points of one call, such as a batch of
+        logarithms; or of all that is done inside of :meth:`bounded`.
 
     Raises
     ------
@@ -73,12 +107,15 @@ class GeodesicSolver(Guarded):
     spaces: HorizontalSpaces
     rtol: float = GEODESIC_RTOL
     max_steps: int = _MAX_STEPS
+    seconds: float = 9.0
 
     def __post_init__(self) -> None:
         """Refuse a tolerance that cannot be kept."""
         as_instance(self.architecture, Architecture, "architecture")
         as_instance(self.spaces, HorizontalSpaces, "spaces")
         as_count(self.max_steps, "max_steps", 1)
+        if not as_number(self.seconds, "seconds", 0.0) > 0:
+            raise InputError(f"seconds must be positive, got {self.seconds}")
         if not 1e-13 <= as_number(self.rtol, "rtol") < 1:
             raise InputError(f"rtol must lie between 1e-13 and 1, got {self.rtol}")
 
@@ -202,6 +239,38 @@ class GeodesicSolver(Guarded):
             )
         return found
 
+    @contextmanager
+    def bounded(self) -> Iterator[None]:
+        """Bound the time for the geodesics that are looked for inside, all together.
+
+        A geodesic to where one led before starts from that one, as in a mean that moves little from
+        step to step. A progress bar shows in a terminal what is left, after a few seconds.
+        """
+        if _UNDER_WAY.get() is not None:  # within another bound
+            yield
+            return
+        detail = "{task.fields[gap]:.1e} from the target"
+        with Waiting("geodesics", self.seconds, detail, gap=np.nan) as bar:
+            token = _UNDER_WAY.set(_Search(time.monotonic() + self.seconds, bar))
+            try:
+                yield
+            finally:
+                _UNDER_WAY.reset(token)
+
+    def _look_at_the_clock(self, gap: float, length: float) -> None:
+        search = _UNDER_WAY.get()
+        if search is None:
+            return
+        left = search.deadline - time.monotonic()
+        search.bar.update(self.seconds - left, gap=gap)
+        if left < 0:
+            raise _OutOfTimeError(
+                f"no geodesic was found within {self.seconds:g} seconds: of a length of about "
+                f"{length:.3g}, the last one tried ends {gap:.1e} from the target; take closer "
+                "points, or a solver with more seconds: "
+                "metric.solver = dataclasses.replace(metric.solver, seconds=60.0)"
+            )
+
     def connect(self, theta: OneTheta, target: FloatArray) -> OneTangent:
         """Find the initial velocity of a geodesic that ends after unit time over a target.
 
@@ -224,36 +293,75 @@ class GeodesicSolver(Guarded):
         targets = np.atleast_2d(as_array(target, "target", size, differentiable=False))
         chords = np.linalg.norm(targets - theta, axis=-1)
         coarse = replace(self, rtol=max(self.rtol, _COARSE_RTOL), max_steps=_COARSE_STEPS)
-        found: list[tuple[float, int, FloatArray]] = []
+        found: list[tuple[float, int, _Shot]] = []
         failures: list[GeodesicError] = []
-        for number in np.argsort(chords, kind="stable"):
-            if found and min(found)[0] <= chords[number]:  # no geodesic is shorter than its chord
-                break
-            if len(failures) == _MOST_FAILURES:
-                break
-            try:
-                velocity = coarse._guess(theta, targets[number])
-                found.append((float(lengths(velocity)), number, velocity))
-            except GeodesicError as error:
-                failures.append(error)
-        for _, number, velocity in sorted(found):
-            try:
-                return self._refine(theta, targets[number], velocity)
-            except GeodesicError as error:
-                failures.append(error)
+        with self.bounded():
+            for number in np.argsort(chords, kind="stable"):
+                if (
+                    found and min(each[0] for each in found) <= chords[number]
+                ):  # no geodesic is shorter than that
+                    break
+                if len(failures) == _MOST_FAILURES:
+                    break
+                try:
+                    shot = coarse._guess(theta, targets[number])
+                    found.append((float(lengths(shot[0])), number, shot))
+                except _OutOfTimeError:
+                    raise
+                except GeodesicError as error:
+                    failures.append(error)
+            for _, number, shot in sorted(found, key=lambda each: each[:2]):
+                try:
+                    shot = self._refine(theta, targets[number], shot)
+                    self._remember(theta, targets[number], shot)
+                    return shot[0]
+                except _OutOfTimeError:
+                    raise
+                except GeodesicError as error:
+                    failures.append(error)
         raise failures[0]
 
-    def _guess(self, theta: FloatArray, target: FloatArray) -> OneTangent:
+    @staticmethod
+    def _remember(theta: FloatArray, target: FloatArray, shot: _Shot) -> None:
+        search = _UNDER_WAY.get()
+        if search is not None:
+            search.shots[target.tobytes()] = theta, shot
+
+    def _from_nearby(self, theta: FloatArray, target: FloatArray) -> _Shot | None:
+        """The geodesic to the same target from nearby, moved over here, if one is known."""
+        search = _UNDER_WAY.get()
+        known = None if search is None else search.shots.get(target.tobytes())
+        if known is None:
+            return None
+        start, (velocity, jacobian) = known
+        moved = start - theta
+        if lengths(moved) > 0.3 * lengths(velocity):
+            return None
+        return self.spaces._project(theta, velocity + moved), jacobian
+
+    def _guess(self, theta: FloatArray, target: FloatArray) -> _Shot:
+        known = self._from_nearby(theta, target)
+        if known is not None:
+            try:
+                return self._broyden(theta, target, known)
+            except _OutOfTimeError:
+                raise
+            except (GeodesicError, *_SINGULAR):
+                pass
         try:
-            return self._broyden(theta, target, self._chord(theta, target))
+            return self._broyden(theta, target, (self._chord(theta, target), None))
+        except _OutOfTimeError:
+            raise
         except (GeodesicError, *_SINGULAR):
             return self._hybrid(theta, target, self._shortened(theta, target))
 
-    def _refine(self, theta: FloatArray, target: FloatArray, velocity: FloatArray) -> OneTangent:
+    def _refine(self, theta: FloatArray, target: FloatArray, shot: _Shot) -> _Shot:
         try:
-            return self._broyden(theta, target, velocity)
+            return self._broyden(theta, target, shot)
+        except _OutOfTimeError:
+            raise
         except (GeodesicError, *_SINGULAR):
-            return self._hybrid(theta, target, velocity)
+            return self._hybrid(theta, target, shot[0])
 
     def _chord(self, theta: FloatArray, target: FloatArray) -> OneTangent:
         """Horizontal part of the chord, of the chord's length."""
@@ -288,7 +396,9 @@ class GeodesicSolver(Guarded):
         horizontal = self.spaces._project(theta, velocity)
         gap = self.spaces._displacement(self.end(theta, horizontal), target)
         residual = velocity - horizontal - self.spaces._project(theta, gap)
-        return residual, float(np.linalg.norm(gap))
+        size = float(np.linalg.norm(gap))
+        self._look_at_the_clock(size, float(np.linalg.norm(horizontal)))
+        return residual, size
 
     def _accept(
         self, theta: FloatArray, target: FloatArray, velocity: FloatArray, gap: float
@@ -306,24 +416,28 @@ class GeodesicSolver(Guarded):
     def _tolerance(self, theta: FloatArray) -> float:
         return 10 * self.rtol * float(np.linalg.norm(theta))
 
-    def _broyden(self, theta: FloatArray, target: FloatArray, guess: FloatArray) -> OneTangent:
-        """Solve from the identity as the Jacobian, which it is to second order in the distance."""
-        gaps: list[float] = []
+    def _broyden(self, theta: FloatArray, target: FloatArray, shot: _Shot) -> _Shot:
+        """Solve from a known Jacobian, by default the identity, which it is but for second order.
+
+        Where a coarser solution left its Jacobian, two or three geodesics make it a finer one.
+        """
+        (guess, jacobian), gaps = shot, list[float]()
+        factors = None if jacobian is None else scipy.linalg.lu_factor(jacobian)
 
         def miss(velocity: FloatArray) -> FloatArray:
             residual, gap = self._miss(theta, target, velocity)
             gaps.append(gap)
             if not gap <= 2 * gaps[0] + self._tolerance(theta):
                 raise GeodesicError(f"shooting diverges, at {gap:.1e} from the target")
-            return residual
+            return residual if factors is None else scipy.linalg.lu_solve(factors, residual)
 
         options: dict[str, object] = {"fatol": self._tolerance(theta), "maxiter": 12}
         options |= {"line_search": None, "jac_options": {"alpha": -1.0}}
         with np.errstate(all="ignore"):  # a step may be infinite, which is refused
             found = root(miss, guess, method="broyden1", options=options)
-        return self._accept(theta, target, found.x, gaps[-1])
+        return self._accept(theta, target, found.x, gaps[-1]), jacobian
 
-    def _hybrid(self, theta: FloatArray, target: FloatArray, guess: FloatArray) -> OneTangent:
+    def _hybrid(self, theta: FloatArray, target: FloatArray, guess: FloatArray) -> _Shot:
         """Solve with a Jacobian by differences, one geodesic per parameter, in trust regions."""
 
         def miss(velocity: FloatArray) -> FloatArray:
@@ -336,4 +450,7 @@ class GeodesicSolver(Guarded):
         }
         options |= {"factor": 0.1, "diag": np.ones(theta.size)}
         found = root(miss, guess, method="hybr", options=options)
-        return self._accept(theta, target, found.x, self._miss(theta, target, found.x)[1])
+        triangle = np.zeros((theta.size, theta.size))
+        triangle[np.triu_indices(theta.size)] = found.r
+        velocity = self._accept(theta, target, found.x, self._miss(theta, target, found.x)[1])
+        return velocity, found.fjac.T @ triangle

@@ -53,6 +53,8 @@ defvjp(
     argnums=(0, 1),
 )
 
+_MEAN_STEPS, _MEAN_RTOL = 100, 1e-6
+
 
 class HorizontalMetric(OnSpace, RiemannianMetric):
     r"""A metric that makes a map from an invariant set a Riemannian submersion.
@@ -119,7 +121,7 @@ class HorizontalMetric(OnSpace, RiemannianMetric):
         shape = self._space.shape
         checked = [as_array(a, "a point or vector", shape, differentiable=False) for a in arrays]
         try:
-            with np.errstate(over="raise", invalid="raise"):
+            with np.errstate(over="raise", invalid="raise"), self.solver.bounded():
                 return over_batch(function, checked, [len(shape)] * len(checked), result)
         except (FloatingPointError, np.linalg.LinAlgError) as error:
             sizes = ", ".join(f"{np.max(np.abs(a), initial=0.0):.1e}" for a in checked)
@@ -194,6 +196,37 @@ class HorizontalMetric(OnSpace, RiemannianMetric):
         theta, architecture = self._point_above(start), self.solver.architecture
         sheets = architecture.sheets(architecture.align(self._point_above(target, theta), theta))
         return theta, self.solver.connect(theta, sheets)
+
+    def frechet_mean(self, points: Point, weights: Scalars | None = None) -> Point:
+        """Find a Fréchet mean: each step goes along the mean of the logarithms of the points.
+
+        It ends where that mean is 1e-6 of the longest logarithm. The time for all geodesics
+        together is that of ``solver.seconds``.
+
+        Raises
+        ------
+        GeodesicError
+            The time is over, there is no geodesic to one of the points, or the steps do not
+            converge: says how far it came.
+        """
+        shape = self._space.shape
+        points = as_array(points, "points", (None, *shape), batch=False, differentiable=False)
+        weights = np.ones(len(points)) if weights is None else weights
+        parts = as_array(weights, "weights", (len(points),), batch=False, differentiable=False)
+        mean, left = points[0], np.inf
+        with self.solver.bounded():
+            for _ in range(_MEAN_STEPS):
+                found = [self._connect(mean, point) for point in points]
+                step = np.average([velocity for _, velocity in found], axis=0, weights=parts)
+                longest = np.max(lengths(np.stack([velocity for _, velocity in found])))
+                mean = self._point_below(self.solver.end(found[0][0], step))
+                left = float(lengths(step))
+                if left <= _MEAN_RTOL * longest:
+                    return mean
+        raise GeodesicError(
+            f"no mean was found in {_MEAN_STEPS} steps: the last one is {left:.1e} long, where the "
+            f"farthest point is {longest:.1e} away"
+        )
 
     def geodesic(
         self,

@@ -18,10 +18,12 @@ from liftflow.architectures import (
     NormalisedNetwork,
     ProductArchitecture,
     ReLUNetwork,
+    SampledForward,
     ScaleInvariant,
     TransformerBlock,
     TwoLayerLinear,
 )
+from liftflow.criteria import discover_laws
 from liftflow.manifolds import InvariantSet
 from liftflow.metrics import (
     IntrinsicMetric,
@@ -107,7 +109,15 @@ def random_dags(name, build):
     return {f"{name} {seed}": lambda seed=seed: build(random_network(seed)) for seed in range(20)}
 
 
+def sampled():
+    """Return one linear unit at four inputs, known by its forward pass alone."""
+    return SampledForward(lambda theta, x: theta[2] * (theta[0] * x[0] + theta[1] * x[1]), 3, GIVEN)
+
+
+GIVEN = [[1.0, 0.0], [0.0, 1.0], [1.0, -1.0], [0.5, 2.0]]
+
 LIFTS = {
+    "discovered laws": lambda: sampled().with_laws(discover_laws(sampled())),
     "tensors 2, 1, 3": lambda: RankOneTensors(2, 1, 3),
 }
 
@@ -140,6 +150,7 @@ ARCHITECTURES = {
     "identity skip": stream,
     "recurrent": lambda: ReLUNetwork.recurrent(2, 2, 1, 3),
     "units of all kinds": units,
+    "forward pass": sampled,
     **random_dags("DAG", lambda network: network),
     **lifts("", lambda architecture: architecture),
 }

@@ -79,7 +79,7 @@ def test_adam_by_hand():
 def test_law_drift_of_steps_is_read_as_that_of_flows():
     network = ReLUNetwork.from_widths([2, 2, 1])
     theta0 = network.random_point(rng=4)
-    comparison = compare(InvariantSet(network, theta0), BOWL, (0.0, 1.0))
+    comparison = compare(InvariantSet(network, theta0), BOWL, (0.0, 1.0), 1e-8, 1e-10)
     run = GradientDescent(network, BOWL, 0.01).run(theta0, 100, every=7)
     assert run.t[[0, 1, -1]] == pytest.approx([0.0, 0.07, 1.0])
     over_time = law_drift(network, run)

@@ -397,7 +397,7 @@ def test_far_points_are_joined():
     metric, end = start.image().metric, start.random_point(6, rng=14)[0]
     end, solver = start.architecture.align(end, start.theta0), metric.solver
     with pytest.raises(GeodesicError, match="shooting"):
-        solver._broyden(start.theta0, end, solver._chord(start.theta0, end))
+        solver._broyden(start.theta0, end, (solver._chord(start.theta0, end), None))
     z, other = start.lift(start.theta0), start.lift(end)
     vector = metric.log(other, z)
     assert np.max(np.abs(metric.exp(vector, z) - other)) < 1e-8

@@ -98,7 +98,7 @@ ORDER = [
     {"flows"},
     {"cli", "gallery"},
 ]
-SHARED = {"data", "doors", "errors", "files", "linalg", "typing", "version", "waiting"}
+SHARED = {"data", "doors", "errors", "files", "linalg", "threads", "typing", "version", "waiting"}
 
 
 def backwards(graph):

@@ -447,6 +447,33 @@ def test_a_loss_of_outputs_of_ones_own_against_the_named_one(name, rng):
     assert own.scores(theta, network) == named.scores(theta, network)
 
 
+def test_targets_of_one_output_are_matched_with_it(rng):
+    """Real ones become a column, as for mse; what pairs all with all is refused."""
+    network = ReLUNetwork.from_widths([2, 3, 1])
+    inputs, targets = rng.standard_normal((N_SAMPLES, 2)), rng.standard_normal(N_SAMPLES)
+    theta = mixed_point(network, rng)
+    expected = NetworkLoss(network, inputs, targets).parameter_gradient(theta)
+    for kind in SQUARES_OF_ONES_OWN.values():
+        found = NetworkLoss(network, inputs, targets, kind).parameter_gradient(theta)
+        np.testing.assert_allclose(found, expected, rtol=1e-12)
+    signs = np.where(targets > 0, 1, -1)
+
+    def logistic(outputs, labels):
+        return anp.log(1.0 + anp.exp(-labels * outputs[:, 0]))
+
+    loss = NetworkLoss(network, inputs, signs, logistic)
+    outputs = network.forward(theta, inputs)[:, 0]
+    value = np.mean(np.log1p(np.exp(-signs * outputs)))
+    assert loss.parameter_value(theta) == pytest.approx(value, rel=1e-13)
+    for wrong, given in (
+        (lambda o, t: anp.mean((o[:, 0] - t) ** 2), targets),
+        (lambda o, t: anp.sum((o - t) ** 2, axis=1), signs),
+    ):
+        with pytest.raises(InputError, match="which target belongs to which output"):
+            NetworkLoss(network, inputs, given, wrong)
+    NetworkLoss(network, inputs, targets, lambda o, t: anp.sum(o**2))  # sees no targets at all
+
+
 @pytest.mark.parametrize("kind", [hinge, (hinge, hinge_gradient)], ids=["function", "pair"])
 def test_a_hinge(kind, rng):
     """Integer labels reach the function as integers; the slow loss is sample by sample."""
@@ -543,5 +570,5 @@ def test_weights_that_are_refused(rng):
         NetworkLoss(network, inputs, targets, weights=np.ones(3))
     with pytest.raises(InputError, match="one number for each sample"):
         NetworkLoss(network, inputs, targets, lambda o, t: anp.sum(o), weights=np.ones(N_SAMPLES))
-    with pytest.raises(InputError, match="indices must be"):
+    with pytest.raises(InputError, match="indices must hold"):
         NetworkLoss(network, inputs, targets).batch([])

@@ -130,6 +130,30 @@ def test_a_metric_of_ones_own_is_used():
     np.testing.assert_allclose(fast.y[-1], slow.y[-1], rtol=1e-7)
 
 
+@pytest.mark.parametrize("name", ["two layers", "product", "layers, full"])
+def test_a_flow_is_resumed_bit_for_bit(name, tmp_path):
+    architecture, theta, coordinates = STARTS[name]()
+    left, by_z = [np.inf], squares(architecture)[0]
+
+    def ell(theta):
+        left[0] -= 1
+        if left[0] == 0:
+            raise KeyboardInterrupt
+        return by_z.value(architecture.lift(theta))
+
+    loss, start = loss_from_parameters(ell, architecture), InvariantSet(architecture, theta)
+    flow = liftflow.IntrinsicFlow(start, loss, coordinates)
+    options = {"t_span": (0.0, 0.1), "n_times": 6, "rtol": 1e-9}
+    whole = flow.integrate(**options)
+    left[0] = whole.n_evaluations // 2
+    part = flow.integrate(**options)
+    assert not part.success and 0 < part.checkpoint.n_steps < whole.checkpoint.n_steps
+    part.save(tmp_path / "part.npz")
+    again = flow.integrate(resume=liftflow.Trajectory.load(tmp_path / "part.npz"), **options)
+    for kept in ("y", "theta", "loss"):
+        np.testing.assert_array_equal(getattr(again, kept), getattr(whole, kept))
+
+
 def test_a_network_by_its_own_forward_pass():
     """Against backpropagation, with the signs that φ forgets."""
     network, rng = layers([3, 4, 2]), np.random.default_rng(5)
@@ -258,6 +282,5 @@ def test_repr_says_what_it_is():
     def mine(theta, indices):
         return 0.0 * anp.sum(theta)
 
-    assert repr(loss_from_parameters(mine, network, 7)).endswith(
-        "mine(θ) of ReLUNetwork, 7 samples>"
-    )
+    shown = repr(loss_from_parameters(mine, network, 7))
+    assert shown.startswith("ParameterLoss(mine, 7 samples) of ReLUNetwork")

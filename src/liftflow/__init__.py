@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from liftflow.architectures import LinearNeuralODE as LinearNeuralODE
     from liftflow.architectures import ProductArchitecture as ProductArchitecture
     from liftflow.architectures import ReLUNetwork as ReLUNetwork
+    from liftflow.architectures import SampledForward as SampledForward
     from liftflow.architectures import TransformerBlock as TransformerBlock
     from liftflow.architectures import TwoLayerLinear as TwoLayerLinear
     from liftflow.criteria import Classification as Classification
@@ -51,7 +52,8 @@ if TYPE_CHECKING:
 
 _ROOMS = {  # where each name lives; the same as above, for there no program sees it
     "architectures": "Architecture Attention DeepLinear "
-    "LinearNeuralODE ProductArchitecture ReLUNetwork TransformerBlock TwoLayerLinear",
+    "LinearNeuralODE ProductArchitecture ReLUNetwork SampledForward TransformerBlock "
+    "TwoLayerLinear",
     "criteria": "Classification classify commuting count_conservation_laws discover_laws "
     "frobenius kernel_inclusion laws_complete lie_algebra_dimension recoverability",
     "flows": "Comparison IntrinsicFlow ParameterFlow Sweep TrainingRule Trajectory compare sweep",

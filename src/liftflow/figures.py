@@ -8,15 +8,17 @@
 
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.animation import Animation, PillowWriter
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex, to_rgb, to_rgba_array
 from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
 from matplotlib.patches import FancyArrowPatch
@@ -28,9 +30,6 @@ from mpl_toolkits.mplot3d.proj3d import proj_transform
 from liftflow.doors import door
 from liftflow.errors import ShapeError
 from liftflow.typing import FloatArray, Point, as_array
-
-if TYPE_CHECKING:
-    from liftflow.manifolds import InvariantSet
 
 Colour: TypeAlias = Any  # whatever matplotlib reads as one
 
@@ -90,6 +89,70 @@ def style(dark: bool | None = None) -> dict[str, object]:
         "lines.linewidth": 2,
         "savefig.dpi": 150,
     }
+
+
+@contextmanager
+def recoloured(figure: Figure, dark: bool) -> Iterator[None]:
+    """Show a figure on dark ground with light ink for a while; the colours of roles stay.
+
+    Parameters
+    ----------
+    dark : bool
+        Whether to; else the figure stays as it is.
+    """
+    pairs = {to_hex(_LIGHT[tone]): _DARK[tone] for tone in _LIGHT} | {"#000000": _DARK["ink"]}
+    undo: list[tuple[Any, Any]] = []
+    for artist in figure.findobj() if dark else ():
+        for part in ("color", "facecolor", "edgecolor", "markerfacecolor", "markeredgecolor"):
+            get, put = (getattr(artist, f"{verb}_{part}", None) for verb in ("get", "set"))
+            if get is None or put is None:
+                continue
+            before = get()
+            swapped = _swapped(before, pairs)
+            if swapped is not None:
+                undo.append((put, before))
+                put(swapped)
+    spots = [spot for axes in figure.axes for axis in _axes_of(axes) for spot in _ticks(axis)]
+    before_ticks = [(spot, spot.get_color()) for spot in spots] if dark else []
+    for spot, colour in before_ticks:
+        spot.set_color(_swapped(colour, pairs) or colour)
+    ground, figure_ground = figure.get_facecolor(), mpl.rcParams["savefig.facecolor"]
+    try:
+        if dark:
+            figure.set_facecolor(_DARK["ground"])
+        with mpl.rc_context({"savefig.facecolor": _DARK["ground"] if dark else figure_ground}):
+            yield
+    finally:
+        for put, before in reversed(undo):
+            put(before)
+        for spot, colour in before_ticks:
+            spot.set_color(colour)
+        figure.set_facecolor(ground)
+
+
+def _axes_of(axes: Any) -> list[Any]:
+    return [getattr(axes, f"{name}axis") for name in "xyz" if hasattr(axes, f"{name}axis")]
+
+
+def _ticks(axis: Any) -> list[Any]:
+    every = [*axis.get_major_ticks(), *axis.get_minor_ticks()]
+    parts = [spot for tick in every for spot in (tick.label1, tick.tick1line, tick.tick2line)]
+    return [*parts, *([axis.line] if hasattr(axis, "line") else [])]
+
+
+def _swapped(colours: Any, pairs: dict[str, str]) -> Any:
+    """Return colours with tones of the light theme taken for those of the dark one, if any are."""
+    try:
+        rows = np.atleast_2d(to_rgba_array(colours))
+    except (ValueError, TypeError):
+        return None
+    if not len(rows):
+        return None
+    names = [to_hex(row) for row in rows]
+    if not any(name in pairs for name in names):
+        return None
+    new = [(*to_rgb(pairs.get(name, name)), row[3]) for name, row in zip(names, rows, strict=True)]
+    return new[0] if len(new) == 1 else new
 
 
 def plain_ticks(axes: Axes) -> None:
@@ -207,7 +270,7 @@ def level_set_faces(values: FloatArray, grid: FloatArray) -> list[FloatArray]:
 @door
 def draw_level_set(
     axes: Axes3D,
-    invariant_set: "InvariantSet",
+    invariant_set: Any,
     bounds: Sequence[tuple[float, float]],
     *,
     colour: Colour = SURFACE,

@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Callable, Sequence
+from sys import getrefcount
+from threading import Lock
 
 import geomstats.backend as gs
 import numpy as np
@@ -57,6 +59,33 @@ def over_batch(
     ]
     results = np.stack([function(*items) for items in zip(*flat, strict=True)])
     return results.reshape(lead + results.shape[1:])
+
+
+class Spare:
+    """Large arrays that are used again as soon as nobody else holds them.
+
+    New memory is handed out page by page, which takes as long as several passes over it.
+    """
+
+    def __init__(self) -> None:
+        self._arrays: list[FloatArray] = []
+        self._lock = Lock()
+
+    def __reduce__(self) -> tuple[type["Spare"], tuple[()]]:
+        """Pickle and copy as an empty one."""
+        return Spare, ()
+
+    def empty(self, size: int) -> FloatArray:
+        """Return a vector of any content, which is the caller's own."""
+        with self._lock:
+            for array in self._arrays:
+                # Held by the list, by this loop, and by the call that counts.
+                if array.size == size and getrefcount(array) == 3:
+                    return array
+            array = np.empty(size)
+            if len(self._arrays) < 4:
+                self._arrays.append(array)
+            return array
 
 
 def lengths(vectors: FloatArray) -> Scalars:

@@ -300,6 +300,14 @@ def as_count(value: object, name: str, minimum: int = 0) -> int:
     return int(value)
 
 
+def as_indices(value: object, name: str, count: int) -> IntArray:
+    """Return numbers of rows, integers from 0 to ``count`` − 1, or say why not."""
+    numbers = as_array(value, name, (None,), batch=False, differentiable=False)
+    if np.any((numbers % 1 != 0) | (numbers < 0) | (numbers >= count)):
+        raise InputError(f"{name} must be integers from 0 to {count} − 1, got {shown(value)}")
+    return np.asarray(numbers.astype(np.intp))
+
+
 def as_ordered(values: object, name: str) -> list[Any]:
     """Return the values of an iterable as a list; a set has another order in every process."""
     single = isinstance(values, np.ndarray) and values.ndim == 0

@@ -141,6 +141,23 @@ class Odds(nn.Module):
         return self.head(torch.nn.functional.adaptive_max_pool3d(x, (1, 1, 2)).flatten(1))
 
 
+class Shuffled(nn.Module):
+    """Channels that are shuffled between groups, and then moved into space."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = nn.Conv2d(1, 4, 2), nn.Conv2d(4, 4, 2, groups=2)
+        self.three, self.four = nn.Conv2d(3, 3, (2, 1), stride=(2, 1)), nn.Conv1d(3, 2, 2)
+        self.head = nn.Linear(2, 2)
+
+    def forward(self, x):
+        x = F.leaky_relu(self.one(x))
+        x = F.leaky_relu(self.two(x.unflatten(1, (2, 2)).transpose(1, 2).flatten(1, 2)))
+        x = F.leaky_relu(self.three(x.transpose(1, 2)))  # pairs of channels meet
+        x = F.leaky_relu(self.four(F.max_pool2d(x, (1, 2)).mean(-1)))
+        return self.head(x.flatten(1))
+
+
 def frozen_backbone():
     module = nn.Sequential(
         nn.Linear(3, 5), nn.LeakyReLU(0.1), nn.Linear(5, 4), nn.LeakyReLU(0.1),
@@ -193,6 +210,7 @@ MODELS = {
     "frozen backbone": lambda: (frozen_backbone(), (torch.randn(4, 3),)),
     "Siamese": lambda: (Siamese(), (torch.randn(4, 3), torch.randn(4, 3))),
     "embedding": lambda: (Words(), (torch.randint(6, (4, 3)),)),
+    "channels into space": lambda: (Shuffled(), (images(size=5),)),
     "odds and ends": lambda: (Odds(), (torch.randn(4, 2, 9),)),
 }  # fmt: skip
 

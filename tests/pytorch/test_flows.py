@@ -11,7 +11,7 @@ from liftflow import IntrinsicFlow, InvariantSet, ParameterFlow, ReLUNetwork, cl
 from liftflow.errors import InputError
 from liftflow.flows import GradientDescent
 from liftflow.losses import NetworkLoss
-from liftflow.testing import check_manifold
+from liftflow.testing import check_manifold, check_metric
 from liftflow.torch import TorchLoss, from_torch
 
 
@@ -47,28 +47,25 @@ def test_a_flow_is_resumed(tmp_path):
     np.testing.assert_allclose(again.theta[-1], whole.theta[-1], atol=1e-6)
 
 
-def from_widths(module):
-    """The same network by its graph, and how θ of the module is laid out there."""
+def from_layers(module):
+    """The same network by its graph, and θ of the module as it is laid out there."""
     layers = [part for part in module if isinstance(part, nn.Linear)]
-    network = ReLUNetwork.from_widths(
-        [layers[0].in_features, *(layer.out_features for layer in layers)], bias=True
-    )
-    weights = [layer.weight.detach().numpy().T for layer in layers]
+    weights = [layer.weight.detach().numpy() for layer in layers]
     biases = [layer.bias.detach().numpy() for layer in layers]
-    return network, network.pack(*weights, *biases)
+    return ReLUNetwork.from_layers(weights, biases, torch_layout=True)
 
 
 def test_a_perceptron_is_the_network_of_its_graph(rng):
     module, (x,) = build("MLP")
     network, theta = from_torch(module, x)
-    other, same = from_widths(module)
+    other, same = from_layers(module)
     # Where entry i of θ lies in the other layout: by a module that holds its own numbers.
     for start, parameter in zip(
         np.cumsum([0, *(p.numel() for p in module.parameters())]), module.parameters(), strict=False
     ):
         numbers = torch.arange(start, start + parameter.numel(), dtype=torch.float64)
         parameter.data = numbers.reshape(parameter.shape)
-    order = from_widths(module)[1].astype(int)
+    order = from_layers(module)[1].astype(int)
     np.testing.assert_array_equal(theta[order], same)
     assert (network.dim, network.n_laws) == (other.dim, other.n_laws)
     v, w = rng.standard_normal((2, network.dim))
@@ -186,3 +183,12 @@ def test_a_module_is_classified_by_its_channels():
     assert found.n_laws.value == network.n_laws
     theta[:] = 0.0  # control: every channel is cut off
     assert not classify(network, theta).recoverable
+
+
+def test_the_image_of_a_module_is_a_riemannian_manifold():
+    module, x = (
+        nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1)).double(),
+        torch.zeros(4, 2),
+    )
+    network, theta = from_torch(module, x)
+    check_metric(InvariantSet(network, theta).image().metric)

@@ -39,3 +39,43 @@ def test_models_of_torchvision_are_read_and_certified(name, mode):
     channels, seconds, for_laws, gigabytes = map(float, done.stdout.split())
     assert channels == CHANNELS[name, mode]
     assert seconds < 20 and for_laws < 2 and gigabytes < 6
+
+
+SPEED = """
+import time
+import numpy as np, torch, torchvision
+from torch.nn.functional import cross_entropy
+from liftflow import IntrinsicFlow, InvariantSet
+from liftflow.torch import TorchLoss, from_torch
+
+torch.set_num_threads(1)
+torch.manual_seed(0)
+module = torchvision.models.resnet18(num_classes=10)
+x, y = torch.randn(16, 3, 64, 64), torch.randint(10, (16,))
+network, theta = from_torch(module, x[:2])
+loss = TorchLoss(network, lambda m: cross_entropy(m(x), y))
+state = IntrinsicFlow(InvariantSet(network, theta), loss).state()
+z = state.start()
+step = state.velocity(z)
+step *= 1e-3 * np.linalg.norm(z) / np.linalg.norm(step)
+own, inputs = network.to_module(theta).double(), x.double()
+
+def gradient(_):
+    own.zero_grad()
+    cross_entropy(own(inputs), y).backward()
+
+seconds = {gradient: [], lambda k: state.velocity(z + k * step): []}
+for k in range(5):
+    for function, spent in seconds.items():
+        began = time.process_time()
+        function(k)
+        spent.append(time.process_time() - began)
+print(*(np.median(spent) for spent in seconds.values()))
+"""
+
+
+def test_the_flow_of_z_costs_little_more_than_the_gradient():
+    command = [sys.executable, "-W", "ignore", "-c", SPEED]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    gradient, velocity = map(float, done.stdout.split())
+    assert velocity < 1.3 * gradient

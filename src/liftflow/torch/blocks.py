@@ -5,12 +5,13 @@ kept. Sums over the entries of a channel are sums over axes, and what remains ar
 """
 
 import math
-from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
+import scipy.linalg
 from autograd.tracer import isbox
 from scipy.sparse import csr_array
 
@@ -19,10 +20,10 @@ from liftflow.architectures.anchors import SpanningTree
 from liftflow.architectures.channels import ChannelLaws
 from liftflow.architectures.incidence import Incidence, refuse_idle
 from liftflow.architectures.laplacian import GroundedLaplacian, Laplacian, _Rescaled
-from liftflow.linalg import over_batch
+from liftflow.linalg import Spare, over_batch
 from liftflow.typing import FloatArray, IntArray, Laws, OneTheta, Tangent, Theta, freeze
 
-_CHUNK = 2**22  # entries of a tensor that are worked on at once
+_CHUNK = 2**17  # entries of a tensor that are worked on at once: a megabyte
 _SWEEPS = 30  # of a first guess of a rescaling
 
 
@@ -71,6 +72,15 @@ class Block:
             )
             yield Block(self.start + first * row, (count, *self.shape[1:]), tails, heads)
 
+    def spread(self) -> "Block":
+        """Repeat the tails along the axes after the first one, where the heads stand still.
+
+        Then numpy goes through a row at a time, not through the nine weights of a filter.
+        """
+        if self.tails.ndim < 2 or self.tails.shape[0] > 1 or math.prod(self.heads.shape[1:]) > 1:
+            return self
+        return replace(self, tails=np.broadcast_to(self.tails, (1, *self.shape[1:])).copy())
+
     @cached_property
     def idle_axes(self) -> tuple[int, ...]:
         """Axes along which neither end changes: parallel parameters."""
@@ -94,11 +104,11 @@ class Block:
     @property
     def moving(self) -> IntArray:
         """Channels, or the ground, that one of its entries leads to or from, loops apart."""
-        if self.is_matrix:
-            tails, heads = np.unique(self.tails)[:, None], np.unique(self.heads)
-        else:
-            tails, heads = np.broadcast_arrays(self.tails, self.heads)
-        tails, heads = np.broadcast_arrays(tails, heads)
+        if self.is_matrix:  # each head meets each tail
+            both = np.unique(self.heads), np.unique(self.tails)
+            alone = np.array_equal(*both) and both[0].size == 1
+            return np.unique(np.concatenate(both))[2 * alone :]
+        tails, heads = np.broadcast_arrays(self.tails, self.heads)
         return np.unique([tails[tails != heads], heads[tails != heads]])
 
 
@@ -127,6 +137,7 @@ class BlockGraph(ChannelGraph):
         self.blocks, self.n_channels = tuple(blocks), n_channels
         self.dim = sum(math.prod(block.shape) for block in blocks)
         self.members, self.names, self.grids = members, names, ()
+        self._spare = Spare()
         touched = np.zeros(n_channels + 1, dtype=bool)
         for block in self.blocks:
             touched[block.moving] = True
@@ -184,6 +195,10 @@ class BlockGraph(ChannelGraph):
         return tuple(piece for block in self.blocks for piece in block.pieces())
 
     @cached_property
+    def _rows(self) -> tuple[Block, ...]:
+        return tuple(piece for block in self.blocks for piece in block.spread().pieces())
+
+    @cached_property
     def h(self) -> "BlockLaws":
         """The laws as a smooth map, unchecked."""
         return BlockLaws(self)
@@ -228,11 +243,42 @@ class BlockGraph(ChannelGraph):
         """
         out = np.empty_like(values) if out is None else out
         at_tails, at_heads = np.append(tails, 1.0), np.append(heads, 1.0)
-        for piece in self._pieces:
+        for piece in self._rows:
             target = out[piece.part].reshape(piece.shape)
             np.multiply(values[piece.part].reshape(piece.shape), at_heads[piece.heads], out=target)
             target *= at_tails[piece.tails]
         return out
+
+    def room(self) -> FloatArray:
+        """Return an array that nobody else holds."""
+        return self._spare.empty(self.dim)
+
+    def pushed(
+        self, theta: FloatArray, tangent: FloatArray, speeds: FloatArray, logs: FloatArray
+    ) -> FloatArray:
+        """Evaluate e^{Xτ}(v + θ ∘ Xτ') piece by piece, each in the processor's cache, unchecked."""
+        out, speeds = self.room(), np.append(speeds, 0.0)
+        at_heads = np.append(np.exp(logs), 1.0)
+        at_tails = np.append(np.exp(-logs), 1.0)
+        for piece in self._rows:
+            heads, tails, shape = piece.heads, piece.tails, piece.shape
+            target = out[piece.part].reshape(shape)
+            np.subtract(speeds[heads], speeds[tails], out=target)
+            target *= theta[piece.part].reshape(shape)
+            target += tangent[piece.part].reshape(shape)
+            target *= at_heads[heads]
+            target *= at_tails[tails]
+        return out
+
+    def rescaling(self, theta: FloatArray, laws: FloatArray, *, warm: bool = False) -> FloatArray:
+        """Find the τ that takes θ to these laws, unchecked."""
+        if warm and self.n_channels:
+            laplacian = cast(BlockLaplacian, self.laplacian)
+            seen = _BlockWeights(laplacian, theta, are_roots=True)
+            at = seen.at(np.zeros(self.n_channels), laws)
+            if np.isfinite(at.value):
+                return laplacian._descended(seen, at, laws) / 2
+        return super().rescaling(theta, laws)
 
     def moved(
         self, values: FloatArray, logs: FloatArray, out: FloatArray | None = None
@@ -347,13 +393,39 @@ class BlockLaplacian(GroundedLaplacian):
     def _weights(self, weights: FloatArray) -> Any:
         return _BlockWeights(self, weights)
 
+    @cached_property
+    def _layers(self) -> IntArray:
+        """Number of the layer where each channel comes from."""
+        names = [name for name, _ in map(pair, self.members)]
+        number = {name: count for count, name in enumerate(dict.fromkeys(names))}
+        return np.array([number[name] for name in names], dtype=np.intp)
+
+    def _rough_inverse(
+        self, at: _Rescaled, scale: FloatArray
+    ) -> Callable[[FloatArray], FloatArray] | None:
+        """Add to the identity the inverse on vectors that are constant on each layer.
+
+        Within a layer a rescaling is soon spread evenly; from layer to layer it is slow.
+        """
+        layers = self._layers
+        try:
+            factor = scipy.linalg.cho_factor(cast(_BlockWeights, at.weights).between_layers)
+        except np.linalg.LinAlgError:
+            return None
+
+        def apply(values: FloatArray) -> FloatArray:
+            sums = np.bincount(layers, values / scale, factor[0].shape[0])
+            return values + scipy.linalg.cho_solve(factor, sums)[layers] / scale
+
+        return apply
+
     def _start(self, weights: FloatArray, laws: FloatArray) -> FloatArray:
         """Minimise F over all channels at once, again and again, half of the way each time."""
         seen, logs = self._weights(weights), np.zeros(self.n_channels)
         for _ in range(_SWEEPS):
             with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-                into = seen.from_ground + seen.forward(np.exp(-logs))
-                out_of = seen.to_ground + seen.backward(np.exp(logs))
+                into, out_of = seen.both(np.exp(-logs), np.exp(logs))
+                into, out_of = into + seen.from_ground, out_of + seen.to_ground
                 root = np.sqrt(laws**2 + 4 * into * out_of)
                 best = np.where(laws >= 0, (laws + root) / (2 * into), 2 * out_of / (root - laws))
                 move = np.log(best) - logs
@@ -369,11 +441,23 @@ class _BlockWeights:
 
     has_inner = True
 
-    def __init__(self, laplacian: BlockLaplacian, weights: FloatArray) -> None:
+    def __init__(
+        self, laplacian: BlockLaplacian, weights: FloatArray, are_roots: bool = False
+    ) -> None:
         def condensed(block: Block) -> FloatArray:
-            tensor = weights[block.part].reshape(block.shape)
-            return tensor.sum(axis=block.idle_axes, keepdims=True)
+            own, count = weights[block.part], math.prod(block.shape[a] for a in block.idle_axes)
+            last = tuple(range(len(block.shape)))[len(block.shape) - len(block.idle_axes) :]
+            if block.idle_axes == last:  # parallel parameters lie side by side
+                sums = _added(own, count, are_roots)
+            else:
+                tensor = np.square(own) if are_roots else own
+                sums = tensor.reshape(block.shape).sum(axis=block.idle_axes)
+            return np.expand_dims(
+                sums.reshape([n for a, n in enumerate(block.shape) if a not in block.idle_axes]),
+                block.idle_axes,
+            )
 
+        self.laplacian = laplacian
         self.size = size = laplacian.n_channels + 1
         self.matrices: list[tuple[IntArray, IntArray, FloatArray]] = []
         for block, heads, tails in laplacian.matrices:
@@ -386,28 +470,33 @@ class _BlockWeights:
         single = [np.zeros(0), *(condensed(block).ravel() for block in laplacian.others)]
         values = np.where(tails == heads, 0.0, np.concatenate(single))
         self.single = csr_array((values, (heads, tails)), shape=(size, size))
-        self.from_ground = self._forward(np.eye(1, size, size - 1)[0])
-        self.to_ground = self._backward(np.eye(1, size, size - 1)[0])
+        ground = np.eye(1, size, size - 1)[0]
+        self.from_ground, self.to_ground = (own[:-1] for own in self._both(ground, ground))
 
-    def _forward(self, padded: FloatArray) -> FloatArray:
-        result = self.single @ padded
+    def _both(self, ahead: FloatArray, back: FloatArray) -> tuple[FloatArray, FloatArray]:
+        forward, backward = self.single @ ahead, back @ self.single
+        for heads, tails, matrix in self.matrices:  # the second product finds it in the cache
+            forward += np.bincount(heads, matrix @ ahead[tails], self.size)
+            backward += np.bincount(tails, back[heads] @ matrix, self.size)
+        return forward, backward
+
+    @cached_property
+    def between_layers(self) -> FloatArray:
+        """The Laplacian of layers: a matrix."""
+        layers = self.laplacian._layers
+        size = int(layers.max(initial=-1)) + 1
+        places = np.append(layers, size), np.arange(self.size)
+        sums = csr_array((np.ones(self.size), places), shape=(size + 1, self.size)).tocsc()
+        total = (sums @ self.single @ sums.T).toarray()
         for heads, tails, matrix in self.matrices:
-            result += np.bincount(heads, matrix @ padded[tails], self.size)
-        return result[:-1]
+            total += (sums[:, tails] @ (sums[:, heads] @ matrix).T).T
+        total = total + total.T
+        return (np.diag(total.sum(axis=1)) - total)[:-1, :-1]
 
-    def _backward(self, padded: FloatArray) -> FloatArray:
-        result = padded @ self.single
-        for heads, tails, matrix in self.matrices:
-            result += np.bincount(tails, padded[heads] @ matrix, self.size)
-        return result[:-1]
-
-    def forward(self, values: FloatArray) -> FloatArray:
-        """Σ_u w_uv x_u at each channel v, over channels u."""
-        return self._forward(np.append(values, 0.0))
-
-    def backward(self, values: FloatArray) -> FloatArray:
-        """Σ_v w_uv x_v at each channel u, over channels v."""
-        return self._backward(np.append(values, 0.0))
+    def both(self, ahead: FloatArray, back: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Σ_u w_uv x_u at each channel v, and Σ_v w_uv y_v at each channel u, over channels."""
+        forward, backward = self._both(np.append(ahead, 0.0), np.append(back, 0.0))
+        return forward[:-1], backward[:-1]
 
     def dense(self) -> FloatArray:
         """Weights between channels as a matrix of tails and heads."""
@@ -419,3 +508,19 @@ class _BlockWeights:
     def at(self, logs: FloatArray, laws: FloatArray) -> _Rescaled:
         """Rescale them."""
         return _Rescaled(cast(Any, self), logs, laws)
+
+
+def _added(values: FloatArray, count: int, are_roots: bool) -> FloatArray:
+    """Sum up numbers, or their squares, ``count`` by ``count``, through the processor's cache."""
+    sums, step = np.empty(values.size // count), max(1, _CHUNK // count)
+    ones = np.ones(count)
+    for first in range(0, sums.size, step):
+        part = values[first * count : (first + step) * count]
+        part = np.square(part) if are_roots else part
+        sums[first : first + step] = part.reshape(-1, count) @ ones if count > 1 else part
+    return sums
+
+
+def pair(member: Any) -> tuple[Any, Any]:
+    """Return the layer and the number of a channel, from what it is called."""
+    return member if isinstance(member, tuple) else (member, 0)

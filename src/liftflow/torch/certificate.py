@@ -48,7 +48,6 @@ def certify(
     graph: ChannelGraph,
     inert: Inert,
     inputs: tuple[Any, ...],
-    theta: FloatArray,
     rng: Rng = 0,
 ) -> Certificate:
     """Check the channels of a module on random data, in float64.
@@ -56,11 +55,9 @@ def certify(
     Parameters
     ----------
     bench : Workbench
-        With the parameters of the graph laid out.
+        With the parameters of the graph laid out, where to look.
     inputs : tuple
         An example; floating tensors are replaced by random ones, others are kept.
-    theta : array, shape=[dim]
-        Where to look.
     inert : Inert
         Directions without effect.
 
@@ -69,7 +66,7 @@ def certify(
     ArchitectureError
         A check fails: names the layer.
     """
-    rng = as_rng(rng)
+    rng, theta = as_rng(rng), bench.theta
     draws = 1 if theta.size > _LARGE else _DRAWS
     data = [pytree.tree_map(lambda leaf: _random_like(leaf, rng), inputs) for _ in range(draws)]
     weights: list[torch.Tensor] = []
@@ -106,14 +103,13 @@ def certify(
         )
     del gradient
     logs = _SPREAD * rng.standard_normal(graph.n_channels)
-    invariance = _change(bench, graph, inert, data, theta, logs)
+    invariance = _change(bench, graph, inert, data, logs)
     if not invariance <= _TOLERANCE:
-        layer = _breaking(bench, graph, inert, data, theta, logs)
+        layer = _breaking(bench, graph, inert, data, logs)
         raise ArchitectureError(
             _failure(f"the outputs under rescalings of the channels of {layer}", invariance),
             (layer,),
         )
-    bench.put(theta)
     return Certificate(invariance, conservation, effect)
 
 
@@ -150,10 +146,9 @@ def _sums(graph: ChannelGraph, *values: FloatArray) -> tuple[FloatArray, FloatAr
     return graph.law_matrix @ product, abs(graph.law_matrix) @ np.abs(product)
 
 
-def _outputs(bench: Workbench, data: Any, theta: FloatArray) -> list[FloatArray]:
+def _outputs(bench: Workbench, data: Any) -> list[FloatArray]:
     with torch.no_grad(), same_randomness():
-        module = bench.put(theta)
-        return [each.numpy().copy() for inputs in data for each in _floating(module(*inputs))]
+        return [each.numpy().copy() for inputs in data for each in _floating(bench.module(*inputs))]
 
 
 def _change(
@@ -161,13 +156,14 @@ def _change(
     graph: ChannelGraph,
     inert: Inert,
     data: Any,
-    theta: FloatArray,
     logs: FloatArray,
 ) -> float:
     """Largest relative change of an output by a rescaling."""
-    before = _outputs(bench, data, theta)
-    moved = inert.beside(lambda seen: graph.rescale(seen, logs), theta)
-    after = _outputs(bench, data, moved)
+    before, theta = _outputs(bench, data), bench.theta.copy()
+    # In place where there is nothing inert: of large modules there is memory for few copies.
+    bench.put(inert.beside(lambda seen: graph.moved(seen, logs, bench.theta), theta))
+    after = _outputs(bench, data)
+    bench.put(theta)
     size = max((float(np.max(np.abs(each), initial=0.0)) for each in before), default=0.0)
     gaps = (np.max(np.abs(a - b), initial=0.0) for a, b in zip(before, after, strict=True))
     return float(max(gaps, default=0.0)) / (size or 1.0)
@@ -178,13 +174,12 @@ def _breaking(
     graph: ChannelGraph,
     inert: Inert,
     data: Any,
-    theta: FloatArray,
     logs: FloatArray,
 ) -> str:
     """Name the layer whose channels change the outputs most when they alone rescale."""
     layers = [str(m[0]) if isinstance(m, tuple) else str(m) for m in graph.members]
     changes = {
-        layer: _change(bench, graph, inert, data, theta, logs * (np.array(layers) == layer))
+        layer: _change(bench, graph, inert, data, logs * (np.array(layers) == layer))
         for layer in dict.fromkeys(layers)
     }
     return max(changes, key=changes.__getitem__)

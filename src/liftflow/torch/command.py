@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 
 from liftflow.errors import DataError
-from liftflow.torch.monitor import pair
+from liftflow.torch.blocks import pair
 from liftflow.torch.network import from_torch
 
 

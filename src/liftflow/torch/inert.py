@@ -6,6 +6,7 @@ directions these are laws Lθ; the rescalings act on what is orthogonal to them.
 """
 
 from collections.abc import Callable, Mapping
+from functools import cached_property
 
 import numpy as np
 import scipy.linalg
@@ -43,8 +44,12 @@ class Inert:
                 parts.append(csr_array((values, places), shape=(size, dim)))
                 self.owners += [starts[0]] * size
         self.matrix = vstack(parts).tocsr()
-        self.transposed = self.matrix.T.tocsr()
         self.count = self.matrix.shape[0]
+
+    @cached_property
+    def transposed(self) -> csr_array:
+        """The basis as columns."""
+        return self.matrix.T.tocsr()
 
     def seen(self, theta: Tangent) -> Tangent:
         """Take the inert part of vectors away."""

@@ -52,7 +52,7 @@ class TorchLoss(Loss):
         self,
         network: TorchNetwork,
         function: Callable[..., Any],
-        loader: Iterable[Any] | None = None,
+        loader: Iterable[object] | None = None,
     ) -> None:
         self.network = as_instance(network, TorchNetwork, "network")
         self.function, self.loader = as_function(function, "function"), loader
@@ -118,7 +118,7 @@ class TorchLoss(Loss):
         if not total:
             raise InputError("the loader yields no samples")
 
-        def part(batch: Any) -> Callable[[Any], Any]:
+        def part(batch: object) -> Callable[[Any], Any]:
             return lambda module: self.function(module, batch)
 
         return [(n / total, part(b)) for n, b in zip(sizes, batches, strict=True)]

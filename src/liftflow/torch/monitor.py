@@ -8,6 +8,7 @@ import torch
 
 from liftflow.doors import Guarded, door
 from liftflow.errors import InputError
+from liftflow.torch.blocks import pair
 from liftflow.torch.network import TorchNetwork
 from liftflow.typing import FloatArray, IntArray, as_count
 
@@ -77,7 +78,7 @@ class LawMonitor(Guarded):
             self._handle.remove()
 
     @staticmethod
-    def _read(tensors: list[Any]) -> FloatArray:
+    def _read(tensors: list[torch.Tensor]) -> FloatArray:
         flat = [t.detach().reshape(-1).to("cpu", torch.float64) for t in tensors]
         return torch.cat(flat).numpy()
 
@@ -195,12 +196,7 @@ class LawMonitor(Guarded):
         return figure
 
 
-def pair(member: Any) -> tuple[Any, Any]:
-    """Return the layer and the number of a channel, from what it is called."""
-    return member if isinstance(member, tuple) else (member, 0)
-
-
-def _factors(rule: Any, parameters: list[Any]) -> tuple[float, float, float] | None:
+def _factors(rule: object, parameters: list[torch.Tensor]) -> tuple[float, float, float] | None:
     """Learning rate, momentum and weight decay of a rule whose drift is known; None of others."""
     if isinstance(rule, int | float):
         return float(rule), 0.0, 0.0

@@ -36,8 +36,8 @@ from liftflow.typing import (
 
 @door
 def from_torch(
-    module: Any,
-    example_inputs: Any,
+    module: object,
+    example_inputs: object,
     *,
     opaque: Iterable[str] = (),
     certified: bool = True,
@@ -130,7 +130,7 @@ class TorchNetwork(Architecture):
     def __init__(
         self,
         module: torch.nn.Module,
-        example_inputs: Any,
+        example_inputs: object,
         *,
         opaque: Iterable[str] = (),
         certified: bool = True,
@@ -171,7 +171,7 @@ class TorchNetwork(Architecture):
         parts = np.split(theta, np.cumsum([math.prod(s) for s in self.block_shapes])[:-1])
         self._sizes = [float(lengths(part)) / math.sqrt(part.size) or 1.0 for part in parts]
         if certified:
-            self.certificate = certify(bench, self.channels, self.inert, inputs, theta.copy())
+            self.certificate = certify(bench, self.channels, self.inert, inputs)
 
     def __repr__(self) -> str:
         """Say what it is in one line."""
@@ -224,7 +224,7 @@ class TorchNetwork(Architecture):
             parts.append(value.detach().double().cpu().numpy().ravel())
         return self._theta(np.concatenate(parts), "the state")
 
-    def from_module(self, module: Any) -> OneTheta:
+    def from_module(self, module: torch.nn.Module) -> OneTheta:
         """Read θ from a module like the one that was read."""
         return self.from_state_dict(dict(module.named_parameters()))
 

@@ -1,6 +1,7 @@
 """What each operation of torch does to the symbols of channels; see ``trace``."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,9 @@ NEGLIGIBLE_EPS = 1e-20
     *("rot90", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "diagonal", "unfold"),
     *("contiguous", "clone", "broadcast_tensors", "atleast_1d", "atleast_2d", "atleast_3d"),
 )
-def move(reader: Reader, func: Any, result: Any, *args: Any, **kwargs: Any) -> None:
+def move(
+    reader: Reader, func: Callable[..., Any], result: Tensor, *args: object, **kwargs: object
+) -> None:
     """Call the same function with symbols in place of numbers."""
     tensors = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
     floats = [t for t in tensors if t.is_floating_point()]
@@ -49,7 +52,7 @@ def move(reader: Reader, func: Any, result: Any, *args: Any, **kwargs: Any) -> N
 
 
 def _move_entries(
-    reader: Reader, func: Any, result: Any, args: Any, kwargs: Any, name: str
+    reader: Reader, func: Callable[..., Any], result: Tensor, args: Any, kwargs: Any, name: str
 ) -> None:
     """Follow which parameters a view of a trainable tensor holds."""
 
@@ -73,7 +76,7 @@ def _leaves(values: Any) -> list[Tensor]:
 @rule("pad")
 def pad(
     reader: Reader,
-    func: Any,
+    func: object,
     result: Tensor,
     input: Tensor,
     pad: Any,
@@ -97,7 +100,9 @@ def pad(
     *("double", "float", "half", "bfloat16"),
     *("type", "type_as", "cpu", "requires_grad", "nan_to_num"),
 )
-def keep(reader: Reader, func: Any, result: Tensor, input: Tensor, *args: Any, **kw: Any) -> None:
+def keep(
+    reader: Reader, func: Any, result: Tensor, input: Tensor, *args: object, **kw: object
+) -> None:
     """Let the symbols be: the unit is positively homogeneous."""
     if reader.is_weight(input):
         name, entries = reader.entries(input)
@@ -113,7 +118,7 @@ def keep(reader: Reader, func: Any, result: Tensor, input: Tensor, *args: Any, *
 @rule("dropout", "dropout2d", "dropout3d", "feature_dropout")
 def dropout(
     reader: Reader,
-    func: Any,
+    func: object,
     result: Tensor,
     input: Tensor,
     p: float = 0.5,
@@ -126,7 +131,7 @@ def dropout(
 
 
 @rule("detach", "data")
-def cut(reader: Reader, func: Any, result: Tensor, input: Tensor) -> None:
+def cut(reader: Reader, func: object, result: Tensor, input: Tensor) -> None:
     """Refuse what cuts the gradient of the network."""
     if reader.is_weight(input) or not reader._is_data(input):
         raise reader._refusal("detach", "cuts the gradient")
@@ -134,7 +139,7 @@ def cut(reader: Reader, func: Any, result: Tensor, input: Tensor) -> None:
 
 
 @rule("prelu")
-def prelu(reader: Reader, func: Any, result: Tensor, input: Tensor, weight: Tensor) -> None:
+def prelu(reader: Reader, func: object, result: Tensor, input: Tensor, weight: Tensor) -> None:
     """Let the symbols be; a trainable slope never rescales."""
     if reader.is_weight(weight):
         reader.use(weight, GROUND, GROUND)
@@ -142,7 +147,9 @@ def prelu(reader: Reader, func: Any, result: Tensor, input: Tensor, weight: Tens
 
 
 @rule("relu6", "hardtanh")
-def saturate(reader: Reader, func: Any, result: Tensor, input: Tensor, *a: Any, **kw: Any) -> None:
+def saturate(
+    reader: Reader, func: object, result: Tensor, input: Tensor, *a: object, **kw: object
+) -> None:
     """Ground the channels: they saturate at a value of their own."""
     symbols = reader.symbols(input)
     reader._ground(symbols)
@@ -150,7 +157,9 @@ def saturate(reader: Reader, func: Any, result: Tensor, input: Tensor, *a: Any, 
 
 
 @rule("add", "sub", "maximum", "minimum", "fmax", "fmin")
-def merge(reader: Reader, func: Any, result: Tensor, one: Any, other: Any, **kwargs: Any) -> None:
+def merge(
+    reader: Reader, func: object, result: Tensor, one: Any, other: Any, **kwargs: object
+) -> None:
     """Make the two terms of each sum one channel."""
     a, b = (reader.symbols(each, tuple(result.shape)) for each in (one, other))
     reader.identify(*_unlike(a, b))
@@ -177,7 +186,9 @@ def _unlike(a: Tensor, b: Tensor) -> tuple[Any, Any]:
 
 
 @rule("mul")
-def multiply(reader: Reader, func: Any, result: Tensor, one: Any, other: Any, **kw: Any) -> None:
+def multiply(
+    reader: Reader, func: object, result: Tensor, one: object, other: object, **kw: object
+) -> None:
     """Scale by a constant or by data, which moves nothing, or by parameters, to new channels."""
     if reader.is_weight(one):
         one, other = other, one
@@ -205,7 +216,9 @@ def _gain(reader: Reader, result: Tensor, symbols: Tensor, weight: Tensor) -> No
 
 
 @rule("div")
-def divide(reader: Reader, func: Any, result: Tensor, one: Any, other: Any, **kw: Any) -> None:
+def divide(
+    reader: Reader, func: object, result: Tensor, one: object, other: object, **kw: object
+) -> None:
     """Divide by a constant or by data."""
     below = reader.symbols(other, tuple(result.shape))
     if reader.is_weight(one) or reader.is_weight(other) or bool((below > GROUND).any()):
@@ -216,11 +229,41 @@ def divide(reader: Reader, func: Any, result: Tensor, one: Any, other: Any, **kw
 # What takes many numbers to one.
 
 
-def _over_space(reader: Reader, result: Any, input: Tensor, n_axes: int) -> None:
+def _over_space(reader: Reader, result: Tensor, input: Tensor, n_axes: int) -> None:
     symbols = reader.merged(reader.symbols(input), range(-n_axes, 0))
     for each in _leaves(result):
         if each.is_floating_point():
             reader._mark(each, symbols.expand(each.shape))
+
+
+def _patches(
+    symbols: Tensor, n_axes: int, size: Any, stride: Any, padding: Any, dilation: Any
+) -> Tensor:
+    """Symbols that come together at each place of a result: shape=[..., *places, *size]."""
+    size, stride, dilation = (
+        (each,) * n_axes if isinstance(each, int) else tuple(each) * (n_axes // len(each))
+        for each in (size, stride, dilation)
+    )
+    if padding == "same":
+        total = [d * (k - 1) for d, k in zip(dilation, size, strict=True)]
+        pads = [(t // 2, t - t // 2) for t in total]
+    else:
+        padding = 0 if padding == "valid" else padding
+        each = (padding,) * n_axes if isinstance(padding, int) else tuple(padding)
+        pads = [(p, p) for p in (each * n_axes if len(each) == 1 else each)]
+    flat = [number for pair in reversed(pads) for number in pair]
+    patches = torch.nn.functional.pad(symbols, flat, value=float(ZERO))
+    for axis, (k, step, apart) in enumerate(zip(size, stride, dilation, strict=True)):
+        patches = patches.unfold(symbols.ndim - n_axes + axis, apart * (k - 1) + 1, step)
+        patches = patches[..., ::apart]
+    return patches
+
+
+def _one_per_channel(reader: Reader, symbols: Tensor, n_axes: int) -> bool:
+    """Whether a channel is one at all places, as ever but where channels were moved into space."""
+    axes = [axis for axis in range(symbols.ndim) if axis != symbols.ndim - n_axes - 1]
+    top = symbols.amax(dim=axes, keepdim=True)
+    return bool(((symbols == top) | (symbols == ZERO)).all())
 
 
 def _pooling(n_axes: int) -> None:
@@ -228,8 +271,24 @@ def _pooling(n_axes: int) -> None:
     names = [f"{kind}{n_axes}d{more}" for kind in kinds for more in ("", "_with_indices")]
 
     @rule(*names)
-    def pool(reader: Reader, func: Any, result: Any, input: Tensor, *a: Any, **kw: Any) -> None:
-        _over_space(reader, result, input, n_axes)
+    def pool(
+        reader: Reader, func: object, result: Tensor, input: Tensor, *a: object, **kw: object
+    ) -> None:
+        symbols, name = reader.symbols(input), _name(func)
+        windows = name.startswith(("max_pool", "avg_pool")) and not kw.get("ceil_mode")
+        if not windows or len(a) > 3 or _one_per_channel(reader, symbols, n_axes):
+            _over_space(reader, result, input, n_axes)
+            return
+        given: list[Any] = [*a, None, None, None]
+        size, stride, padding = given[:3]
+        size = kw.get("kernel_size", size)
+        stride = kw.get("stride", stride) or size
+        padding = kw.get("padding", padding) or 0
+        met = _patches(symbols, n_axes, size, stride, padding, kw.get("dilation", 1))
+        top = reader.merged(met, range(-n_axes, 0)).reshape(met.shape[:-n_axes])
+        for each in _leaves(result):
+            if each.is_floating_point():
+                reader._mark(each, top.expand(each.shape))
 
 
 for _axes in (1, 2, 3):
@@ -237,8 +296,16 @@ for _axes in (1, 2, 3):
 
 
 @rule("interpolate", "upsample", "upsample_nearest", "upsample_bilinear")
-def resize(reader: Reader, func: Any, result: Tensor, input: Tensor, *a: Any, **kw: Any) -> None:
-    """Make all positions of a channel one: each is a mean of some with fixed weights."""
+def resize(
+    reader: Reader, func: object, result: Tensor, input: Tensor, *a: object, **kw: object
+) -> None:
+    """Move symbols along with the nearest numbers; else make all places of a channel one."""
+    if (
+        _name(func) == "interpolate"
+        and kw.get("mode", a[2] if len(a) > 2 else "nearest") == "nearest"
+    ):
+        move(reader, func, result, input, *a, **kw)
+        return
     _over_space(reader, result, input, input.ndim - 2)
 
 
@@ -246,11 +313,11 @@ def resize(reader: Reader, func: Any, result: Tensor, input: Tensor, *a: Any, **
 def reduce(
     reader: Reader,
     func: Any,
-    result: Any,
+    result: Tensor,
     input: Tensor,
     dim: Any = None,
     keepdim: bool = False,
-    **kwargs: Any,
+    **kwargs: object,
 ) -> None:
     """Make what is summed up one channel."""
     if isinstance(dim, Tensor):
@@ -284,7 +351,7 @@ def _bias(reader: Reader, bias: Tensor | None, heads: IntArray, result: Tensor) 
 @rule("linear")
 def linear(
     reader: Reader,
-    func: Any,
+    func: object,
     result: Tensor,
     input: Tensor,
     weight: Tensor,
@@ -310,7 +377,7 @@ def linear(
 
 
 @rule("matmul", "mm", "mv", "bmm")
-def matmul(reader: Reader, func: Any, result: Tensor, one: Tensor, other: Tensor) -> None:
+def matmul(reader: Reader, func: object, result: Tensor, one: Tensor, other: Tensor) -> None:
     """Multiply by a matrix of parameters or of constants, from either side."""
     if _is_matrix(reader, other):
         linear(reader, func, result, one, _turned(reader, other))
@@ -328,7 +395,7 @@ def _is_matrix(reader: Reader, value: Tensor) -> bool:
 
 
 @rule("rmatmul")
-def rmatmul(reader: Reader, func: Any, result: Tensor, one: Tensor, other: Tensor) -> None:
+def rmatmul(reader: Reader, func: object, result: Tensor, one: Tensor, other: Tensor) -> None:
     """Multiply with the factors in the other order."""
     matmul(reader, func, result, other, one)
 
@@ -343,12 +410,12 @@ def _turned(reader: Reader, matrix: Tensor) -> Tensor:
 @rule("addmm", "addmv")
 def addmm(
     reader: Reader,
-    func: Any,
+    func: object,
     result: Tensor,
     input: Tensor,
     one: Tensor,
     other: Tensor,
-    **kwargs: Any,
+    **kwargs: object,
 ) -> None:
     """Multiply and add."""
     product = result.detach()
@@ -356,11 +423,35 @@ def addmm(
     merge(reader, torch.sub, result, input, product)
 
 
+def _place_by_place(
+    reader: Reader, result: Tensor, met: Tensor, weight: Tensor, bias: Tensor | None, groups: int
+) -> None:
+    """Lead from what comes together at each place to channels of that place, as a linear layer."""
+    n_axes, n_out = weight.ndim - 2, weight.shape[0]
+    first = met.ndim - 2 * n_axes  # axis of the first place
+    moved = met.movedim(first - 1, first - 1 + n_axes)  # channels beside the taps
+    rows, places = torch.unique(
+        moved.reshape(-1, math.prod(moved.shape[-n_axes - 1 :])), dim=0, return_inverse=True
+    )
+    heads = []
+    for row in rows.numpy():
+        own = reader.new(n_out, reader._origin(weight))
+        tails = row.reshape(groups, 1, *weight.shape[1:]).repeat(n_out // groups, axis=1)
+        reader.use(weight, tails.reshape(weight.shape), own.reshape(-1, *(1,) * (n_axes + 1)))
+        _bias(reader, bias, own, result)
+        heads.append(own)
+    table = torch.from_numpy(np.stack(heads).astype(np.float64))[places]
+    reader._mark(
+        result,
+        table.reshape(*moved.shape[: -n_axes - 1], n_out).movedim(-1, result.ndim - n_axes - 1),
+    )
+
+
 def _convolution(n_axes: int) -> None:
     @rule(f"conv{n_axes}d")
     def conv(
         reader: Reader,
-        func: Any,
+        func: object,
         result: Tensor,
         input: Tensor,
         weight: Tensor,
@@ -371,6 +462,12 @@ def _convolution(n_axes: int) -> None:
         groups: int = 1,
     ) -> None:
         axis, ones = -n_axes - 1, (1,) * n_axes
+        symbols = reader.symbols(input)
+        if not _one_per_channel(reader, symbols, n_axes):
+            size = tuple(weight.shape[2:])
+            met = _patches(symbols, n_axes, size, stride, padding, dilation)
+            _place_by_place(reader, result, met, weight, bias, groups)
+            return
         own = reader.per_channel(input, axis)
         n_out, n_in = weight.shape[:2]
         tails = own.reshape(groups, 1, n_in)
@@ -384,7 +481,7 @@ def _convolution(n_axes: int) -> None:
     @rule(f"conv_transpose{n_axes}d")
     def conv_transpose(
         reader: Reader,
-        func: Any,
+        func: object,
         result: Tensor,
         input: Tensor,
         weight: Tensor,
@@ -413,7 +510,13 @@ for _axes in (1, 2, 3):
 
 @rule("embedding")
 def embedding(
-    reader: Reader, func: Any, result: Tensor, input: Tensor, weight: Tensor, *a: Any, **kw: Any
+    reader: Reader,
+    func: object,
+    result: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    *a: object,
+    **kw: object,
 ) -> None:
     """Lead from the ground to one channel for each column."""
     heads = reader.new(weight.shape[1], reader._origin(weight))
@@ -424,7 +527,7 @@ def embedding(
 @rule("batch_norm")
 def batch_norm(
     reader: Reader,
-    func: Any,
+    func: object,
     result: Tensor,
     input: Tensor,
     running_mean: Tensor | None,
@@ -473,7 +576,7 @@ def batch_norm(
 @rule("rnn_relu_cell")
 def rnn_relu_cell(
     reader: Reader,
-    func: Any,
+    func: object,
     result: Tensor,
     input: Tensor,
     hidden: Tensor,

@@ -117,7 +117,7 @@ class Reader(TorchFunctionMode):
     @contextmanager
     def _hooks(self) -> Iterator[None]:
         def enter(name: str) -> Callable[..., None]:
-            def before(module: Any, args: Any, kwargs: Any) -> None:
+            def before(module: object, args: Any, kwargs: Any) -> None:
                 self._stack.append(name)
                 if name in self.opaque:
                     self._met.add(name)
@@ -127,7 +127,7 @@ class Reader(TorchFunctionMode):
 
             return before
 
-        def leave(module: Any, args: Any, output: Any) -> None:
+        def leave(module: object, args: Any, output: object) -> None:
             if self._stack.pop() in self.opaque:
                 self._hidden -= 1
 
@@ -142,7 +142,9 @@ class Reader(TorchFunctionMode):
             for handle in handles:
                 handle.remove()
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(
+        self, func: Callable[..., object], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         """Compute as ever, and follow the symbols."""
         kwargs = kwargs or {}
         known = [t for t in _tensors((args, kwargs)) if self._is_known(t)]
@@ -173,7 +175,7 @@ class Reader(TorchFunctionMode):
         if id(tensor) in self.biased:
             self.sums.append(self.biased[id(tensor)])
 
-    def _hide(self, known: list[torch.Tensor], result: Any) -> None:
+    def _hide(self, known: list[torch.Tensor], result: object) -> None:
         for tensor in known:
             if id(tensor) in self._symbols:
                 self._ground(self.symbols(tensor))
@@ -203,7 +205,7 @@ class Reader(TorchFunctionMode):
         known = self._symbols.get(id(tensor))
         return bool(known is not None and (known[1] <= GROUND).all())
 
-    def is_weight(self, tensor: Any) -> bool:
+    def is_weight(self, tensor: object) -> bool:
         """Tell whether these are trainable parameters as they are, in some order."""
         return id(tensor) in self._entries or id(tensor) in self.parameters
 
@@ -213,7 +215,7 @@ class Reader(TorchFunctionMode):
             return self.parameters[id(tensor)], None
         return self._entries[id(tensor)][1:]
 
-    def symbols(self, value: Any, shape: tuple[int, ...] = ()) -> torch.Tensor:
+    def symbols(self, value: object, shape: tuple[int, ...] = ()) -> torch.Tensor:
         """Return the symbols of a tensor; parameters that are added to others get new ones.
 
         Parameters
@@ -244,7 +246,7 @@ class Reader(TorchFunctionMode):
         self.origins.append((first, origin))
         return np.arange(first, first + count)
 
-    def _origin(self, weight: Any) -> str:
+    def _origin(self, weight: torch.Tensor) -> str:
         if self.is_weight(weight):
             name = self.entries(weight)[0]
         else:
@@ -313,7 +315,7 @@ class Reader(TorchFunctionMode):
         self._mark(result, symbols.expand(result.shape))
 
 
-def _tensors(values: Any) -> list[torch.Tensor]:
+def _tensors(values: object) -> list[torch.Tensor]:
     return [leaf for leaf in pytree.tree_leaves(values) if isinstance(leaf, torch.Tensor)]
 
 

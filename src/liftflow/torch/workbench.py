@@ -11,10 +11,11 @@ import torch
 from torch.utils import _pytree as pytree
 
 from liftflow.errors import InputError
+from liftflow.linalg import Spare
 from liftflow.typing import FloatArray
 
 
-def in_double(values: Any) -> Any:
+def in_double(values: object) -> Any:
     """Turn floating tensors into float64, on the CPU, wherever they are nested."""
 
     def cast(leaf: Any) -> Any:
@@ -26,7 +27,7 @@ def in_double(values: Any) -> Any:
     return pytree.tree_map(cast, values)
 
 
-def as_inputs(example_inputs: Any) -> tuple[Any, ...]:
+def as_inputs(example_inputs: object) -> tuple[Any, ...]:
     """Take one input or a tuple or list of them as the positional arguments of a module."""
     return tuple(example_inputs) if isinstance(example_inputs, tuple | list) else (example_inputs,)
 
@@ -68,6 +69,7 @@ class Workbench:
             lambda own, args, kwargs: (in_double(args), in_double(kwargs)), with_kwargs=True
         )
         self.names: list[str] = []
+        self._spare = Spare()
         self.lay_out(self._values)
 
     def lay_out(self, names: Sequence[str] | dict[str, Any]) -> None:
@@ -117,22 +119,25 @@ class Workbench:
         gradient : array, shape=[dim]
             The caller's own.
         """
-        module = self.put(theta)
-        gradient, start = torch.zeros_like(self.flat), 0
+        module, start = self.put(theta), 0
+        gradient = self._spare.empty(self.flat.numel())
+        gradient.fill(0.0)
         parameters = dict(module.named_parameters())
         for name, shape in self.shapes.items():
             stop = start + math.prod(shape)
-            parameters[name].grad = gradient[start:stop].view(shape)
+            parameters[name].grad = torch.from_numpy(gradient[start:stop]).view(shape)
             start = stop
-        with torch.enable_grad():
-            value = _scalar(function(module))
-            value.backward()
-        for parameter in parameters.values():
-            parameter.grad = None
-        return float(value.detach()), gradient.numpy()
+        try:
+            with torch.enable_grad():
+                value = _scalar(function(module))
+                value.backward()
+        finally:
+            for parameter in parameters.values():
+                parameter.grad = None
+        return float(value.detach()), gradient
 
 
-def _scalar(value: Any) -> torch.Tensor:
+def _scalar(value: object) -> torch.Tensor:
     if not isinstance(value, torch.Tensor) or value.numel() != 1:
         what = tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
         raise InputError(f"the function of a module must return one number, a tensor, got {what}")

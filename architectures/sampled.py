@@ -1,0 +1,304 @@
+"""Any forward pass as a lift: its outputs at several inputs."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import autograd.numpy as anp
+import numpy as np
+from autograd.core import make_vjp
+from numpy.typing import NDArray
+
+from liftflow.architectures.base import Architecture
+from liftflow.architectures.maps import SmoothMap, followed_by_autograd, watched
+from liftflow.doors import door
+from liftflow.errors import InputError, NotFiniteError, ShapeError
+from liftflow.linalg import scaled_rank
+from liftflow.typing import (
+    Covector,
+    FloatArray,
+    Jacobian,
+    Lifted,
+    Numbers,
+    OneTheta,
+    Rng,
+    Scalars,
+    Tangent,
+    Theta,
+    as_array,
+    as_count,
+    as_function,
+    as_rng,
+    freeze,
+    shown,
+    untraced,
+)
+
+Forward = Callable[[OneTheta, Numbers], Numbers]
+
+_SPARE = 6  # given inputs that must not raise the rank of ∂φ
+_TIMES = 4  # as many inputs are drawn as have its rank already
+_FIRST = 12
+_MOST_INPUTS = 8192
+_POINTS = 3  # at which ranks are compared
+_PER_COVECTOR = 2  # inputs that a random covector looks at
+
+
+class SampledMap(SmoothMap):
+    """Outputs of a forward pass at several inputs, one θ and one input at a time.
+
+    A covector costs one pass back through each input that it is not zero at.
+    """
+
+    def __init__(
+        self,
+        forward: Forward,
+        inputs: Sequence[Numbers],
+        dim: int,
+        shape: tuple[int, ...],
+        blocks: Sequence[tuple[int, ...]] = (),
+    ) -> None:
+        self.forward, self.inputs = forward, inputs
+        super().__init__(self.value, dim, (len(inputs), *shape), blocks, "the forward pass")
+        self._per_input = math.prod(shape)
+        self._kept: tuple[bytes, FloatArray] | None = None
+
+    def value(self, theta: Theta) -> Lifted:
+        rows = anp.reshape(theta, (-1, self.dim))
+        values = [self.forward(row, one) for row in rows for one in self.inputs]
+        if not values:
+            return np.zeros((*theta.shape[:-1], *self.shape))
+        return anp.reshape(anp.stack(values), (*theta.shape[:-1], *self.shape))
+
+    def jacobian(self, theta: Theta) -> Jacobian:
+        """One pass back per output, kept for the last θ."""
+        if type(theta) is not np.ndarray or theta.ndim > 1:
+            rows = [self._rows(row) for row in anp.reshape(theta, (-1, self.dim))]
+            lead = theta.shape[:-1]
+            stacked = anp.stack(rows) if rows else np.zeros((0, self.size, self.dim))
+            return anp.reshape(stacked, (*lead, self.size, self.dim))
+        key = theta.tobytes()
+        if self._kept is None or self._kept[0] != key:
+            self._kept = key, np.asarray(self._rows(theta))
+        return self._kept[1].copy()
+
+    def _rows(self, theta: OneTheta) -> Jacobian:
+        shape = self.shape[1:]
+        basis = np.eye(self._per_input).reshape(-1, *shape)
+        rows = []
+        for one in self.inputs:
+            with followed_by_autograd(self.name):
+                pull, value = make_vjp(lambda at, one=one: self.forward(at, one) + 0.0, theta)
+                if untraced(value).shape != shape:
+                    raise ShapeError(
+                        f"{self.name} gives arrays of shape {shape} and of shape "
+                        f"{untraced(value).shape}; the inputs must be of one kind"
+                    )
+                rows += [pull(row) + 0.0 * theta for row in basis]
+        return anp.stack(rows)
+
+    def vjp(self, theta: Theta, covector: Covector) -> Tangent:
+        return self.pulled(covector, theta)
+
+    def pulled(self, covector: Covector, theta: Theta) -> Tangent:
+        lead = np.broadcast_shapes(self._lead(covector), theta.shape[:-1])
+        if np.size(untraced(theta)) == self.dim and np.sum(self._seen(covector)) > self.size:
+            flat = anp.reshape(covector + np.zeros((*lead, *self.shape)), (*lead, self.size))
+            return anp.dot(flat, self.jacobian(anp.reshape(theta, (self.dim,))))
+        return super().pulled(covector, theta)
+
+    def _seen(self, covector: Covector) -> NDArray[np.bool_]:
+        """At which inputs covectors are not zero, shape=[n_covectors, n_inputs]."""
+        flat = np.reshape(untraced(covector), (-1, len(self.inputs), self._per_input))
+        return np.asarray(np.any(flat, axis=-1))
+
+    def paired(self, covector: Covector, theta: Theta) -> Scalars:
+        lead = np.broadcast_shapes(self._lead(covector), theta.shape[:-1])
+        rows = anp.reshape(theta + np.zeros((*lead, 1)), (-1, self.dim))
+        forms = anp.reshape(covector + np.zeros((*lead, *self.shape)), (-1, *self.shape))
+        return sum(
+            (
+                anp.sum(forms[number, one] * self.forward(rows[number], self.inputs[one]))
+                for number, one in np.argwhere(self._seen(forms))
+            ),
+            0.0,
+        )
+
+    def covectors(self, count: int, rng: np.random.Generator) -> Covector:
+        """Draw covectors that see few inputs: every input comes first in turn, and all span all."""
+        n_inputs = len(self.inputs)
+        first = rng.permutation(n_inputs)[np.arange(count) % n_inputs]
+        others = rng.integers(n_inputs, size=(count, _PER_COVECTOR - 1))
+        seen = np.zeros((count, n_inputs))
+        np.put_along_axis(seen, np.column_stack([first, others]), 1.0, axis=1)
+        return rng.standard_normal((count, *self.shape)) * seen.reshape(
+            count, n_inputs, *[1] * (len(self.shape) - 1)
+        )
+
+
+class SampledForward(Architecture):
+    r"""Any forward pass as a lift, φ(θ) = (forward(θ, x_i))_i at inputs x_i.
+
+    Every loss of the outputs at these inputs is an f∘φ. Where further inputs do not raise the rank
+    of ∂φ, the fields ∇φ_i span all that other inputs could add, and the laws are those of the
+    network, whatever the loss and the data (ours). So inputs are drawn until a quarter of them has
+    the same rank; given ones are taken as they are, and what is counted with them stays undecided
+    where the last of them still raise the rank. Findings say how many there are.
+
+    Parameters
+    ----------
+    forward : callable
+        The output, a number or an array, of one θ of size ``dim`` and one input; written with
+        autograd.numpy.
+    inputs : array-like, or tuple of int, or callable
+        The inputs, one after the other. Or the shape of one, of which standard normal ones are
+        drawn; or a function of a ``numpy.random.Generator`` that draws one, which then may be
+        anything.
+    blocks : mapping of str to tuple of int, optional
+        Names and shapes of what the flat θ is made of, in order.
+    rng : numpy.random.Generator or int or None
+        Draws the inputs, and the θ at which ranks are compared.
+
+    Attributes
+    ----------
+    inputs : sequence
+        Those that are used.
+    stable : bool
+        Whether the last of them do not raise the rank of ∂φ.
+
+    Raises
+    ------
+    InputError
+        The forward pass does not return real numbers. A ``ShapeError`` where the blocks do not
+        hold ``dim`` numbers, a ``NotFiniteError`` where the output is not finite.
+    NotDifferentiableError
+        Autograd cannot follow the forward pass.
+
+    Examples
+    --------
+    >>> import autograd.numpy as anp
+    >>> from liftflow import count_conservation_laws, discover_laws
+    >>> from liftflow.architectures import SampledForward
+    >>> def forward(theta, x):  # two gated units
+    ...     gate, up, out = anp.reshape(theta, (3, 2, 2))
+    ...     return anp.dot(out, anp.tanh(anp.dot(gate, x)) * anp.dot(up, x))
+    >>> blocks = {"G": (2, 2), "U": (2, 2), "V": (2, 2)}
+    >>> network = SampledForward(forward, 12, (2,), blocks=blocks)
+    >>> count_conservation_laws(network).value
+    2
+    >>> for law in discover_laws(network, blocks=True):
+    ...     print(law)
+    (U Uᵀ)[0,0] − (Vᵀ V)[0,0]
+    (U Uᵀ)[1,1] − (Vᵀ V)[1,1]
+    """
+
+    @door
+    def __init__(
+        self,
+        forward: Callable[..., Numbers],
+        dim: int,
+        inputs: Numbers,
+        *,
+        blocks: Mapping[str, tuple[int, ...]] | None = None,
+        rng: Rng = 0,
+    ) -> None:
+        rng, shapes = as_rng(rng), None if blocks is None else list(blocks.values())
+        super().__init__(dim, (), block_shapes=shapes)
+        self.block_names = ("θ",) if blocks is None else tuple(map(str, blocks))
+        self.forward = forward
+        points = self.random_point(_POINTS, rng)
+        draw = _drawing(inputs, rng)
+        self.inputs = _given(inputs) if draw is None else [draw() for _ in range(_FIRST)]
+        shape = self._output_shape(points[0], self.inputs[0])
+        while True:
+            count = len(self.inputs)
+            self._map = SampledMap(forward, self.inputs, self.dim, shape, self.block_shapes)
+            fewer = count // _TIMES if draw else max(count // 2, count - _SPARE)
+            for point in points:
+                least, most = self._ranks(point, fewer)
+                self.stable = least in (most, self.dim)
+                if not self.stable:
+                    break
+            if self.stable or draw is None or count >= _MOST_INPUTS:
+                break
+            self.inputs = [*self.inputs, *(draw() for _ in range(count))]
+        self.lifted_shape = self._map.shape
+        if self.stable:
+            self._map.remark = (
+                f"at {count} inputs, of which {fewer} give ∂φ its rank {most} already"
+            )
+        else:
+            self._map.objection = (
+                f"the last of {count} inputs raise the rank of ∂φ from {least} to {most}, so that "
+                "others may leave fewer laws; give more inputs, or their shape"
+            )
+
+    def _ranks(self, theta: OneTheta, fewer: int) -> tuple[int, int]:
+        """Rank of ∂φ(θ) at the first inputs alone, and at all."""
+        jacobian = self._map.jacobian(theta)
+        first = jacobian[: fewer * len(jacobian) // len(self.inputs)]
+        return scaled_rank(first) if len(first) else 0, scaled_rank(jacobian)
+
+    def _output_shape(self, theta: OneTheta, one: Numbers) -> tuple[int, ...]:
+        what = "the forward pass"
+        with followed_by_autograd(what):
+            value = untraced(make_vjp(watched(lambda at: self.forward(at, one), what), theta)[1])
+        array = np.asarray(value)
+        if array.dtype.kind not in "iuf":
+            raise InputError(f"{what} must return real numbers, got {shown(value)}")
+        if not np.all(np.isfinite(array)):
+            raise NotFiniteError(f"{what} must return finite numbers, got {shown(value)}")
+        return array.shape
+
+    def _lift_map(self) -> SampledMap:
+        return self._map
+
+    def lift(self, theta: Theta) -> Lifted:
+        """Evaluate the forward pass at all inputs."""
+        return self._map.value(self._theta(theta))
+
+    def random_point(self, n_samples: int = 1, rng: Rng = None) -> Theta:
+        """Draw parameters: normal, and matrices such that their rows have lengths of about 1."""
+        return super().random_point(n_samples, rng) * self._widths
+
+    @property
+    def _widths(self) -> FloatArray:
+        sizes = [
+            np.full(math.prod(s), s[-1] ** -0.5 if len(s) > 1 else 1.0) for s in self.block_shapes
+        ]
+        return np.concatenate(sizes)
+
+    def __repr__(self) -> str:
+        """Say how large it is."""
+        name = getattr(self.forward, "__name__", "a function")
+        return f"SampledForward({name}, dim={self.dim}, {len(self.inputs)} inputs)"
+
+
+def _drawing(inputs: Numbers, rng: np.random.Generator) -> Callable[[], Numbers] | None:
+    """Return what draws one input; None where all are given."""
+    if isinstance(inputs, tuple) and all(isinstance(n, int) for n in inputs):
+        shape = tuple(as_count(n, "a size of an input", 1) for n in inputs)
+        return lambda: freeze(np.asarray(rng.standard_normal(shape)))
+    if callable(inputs):
+        return lambda: as_function(inputs, "inputs")(rng)
+    return None
+
+
+def _given(inputs: Numbers) -> Numbers:
+    if not isinstance(inputs, Iterable) or isinstance(inputs, str | Mapping | set):
+        raise InputError(
+            f"inputs must be an array of inputs, the shape of one such as (3,), or a function that "
+            f"draws one, got {shown(inputs)}"
+        )
+    given = list(inputs)
+    if not given:
+        raise InputError("inputs must hold one input or more, got none")
+    try:
+        plain = np.array(given)
+    except ValueError:  # inputs of several parts
+        return given
+    if plain.dtype.kind == "f":
+        as_array(plain, "inputs")
+    if plain.dtype.kind not in "biuf":
+        return given
+    plain.setflags(write=False)
+    return plain

@@ -1,0 +1,15 @@
+/* Pages of the gallery come first, pages of code and lists of sources last. */
+var Scorer = {
+  score: ([page, title, anchor, description, score]) =>
+    score
+    + (page.startsWith("gallery/plot_") ? 40 : 0)
+    - (/^(_modules|bibliography|benchmarks|changelog)/.test(page) ? 30 : 0),
+  objNameMatch: 11,
+  objPartialMatch: 6,
+  objPrio: { 0: 15, 1: 5, 2: -5 },
+  objPrioDefault: 0,
+  title: 15,
+  partialTitle: 7,
+  term: 5,
+  partialTerm: 2,
+};

@@ -1,0 +1,132 @@
+"""What people wait for: recovery, far geodesics and means, threads of BLAS."""
+
+import dataclasses
+import time
+
+import autograd.numpy as anp
+import numpy as np
+import pytest
+from test_flows import problem
+
+from liftflow import ParameterFlow
+from liftflow.architectures import Architecture
+from liftflow.errors import GeodesicError, InputError
+from liftflow.threads import DESERVES_ANOTHER, _libraries, blas_threads
+
+
+class Tensors(Architecture):
+    """u ⊗ v ⊗ w, which counts how often it is lifted."""
+
+    lifts = 0
+
+    def __init__(self):
+        super().__init__(7, (3, 2, 2), n_laws=2, block_shapes=[(3,), (2,), (2,)])
+
+    def lift(self, theta):
+        self.lifts += 1
+        return anp.einsum("...i,...j,...k->...ijk", *self.unpack(theta))
+
+    def conservation_laws(self, theta):
+        u, v, w = (anp.sum(block**2, axis=-1) for block in self.unpack(theta))
+        return anp.stack([u - v, v - w], axis=-1)
+
+
+def test_recovery_from_the_answer_takes_one_lift(rng):
+    toy = Tensors()
+    theta = toy.random_point(rng=rng)
+    z, laws = toy.lift(theta), toy.conservation_laws(theta)
+    toy.lift_jacobian(theta)  # which looks at the lift once
+    toy.lifts = 0
+    np.testing.assert_array_equal(toy.recover(z, laws, near=theta), theta)
+    assert toy.lifts == 1
+    near = theta + 0.05 * rng.standard_normal(7)
+    found = toy.recover(z, laws, near=near)
+    np.testing.assert_allclose(found, theta, rtol=1e-13, atol=1e-14)
+    assert 1 < toy.lifts - 1 <= 16  # each step takes two, of which few double the digits
+    # From rounding errors beside it there is nothing to gain by halving steps.
+    toy.lifts, beside = 0, theta * (1.0 + 1e-15 * rng.standard_normal(7))
+    np.testing.assert_allclose(toy.recover(z, laws, near=beside), theta, rtol=1e-14)
+    assert toy.lifts <= 4
+
+
+@pytest.mark.parametrize("where", ["set", "image"])
+def test_the_time_for_far_geodesics_is_bounded(where):
+    start, _ = problem("dag")
+    points = start.random_point(3, rng=0)
+    space = start if where == "set" else start.image()
+    points = points if where == "set" else start.lift(points)
+    metric = space.metric
+    whole = metric.solver
+    metric.solver = dataclasses.replace(whole, seconds=0.05)
+    began = time.process_time()
+    for call in (
+        lambda: metric.log(points[1:], points[0]),
+        lambda: metric.frechet_mean(points),
+    ):
+        with pytest.raises(GeodesicError, match=r"within 0\.05 seconds: of a length of about"):
+            call()
+    assert time.process_time() - began < 5
+    metric.solver = whole  # the control: near points have a mean, half way between two
+    theta = start.theta0
+    vector = start.random_tangent_vec(theta, rng=0)
+    base = theta if where == "set" else start.lift(theta)
+    vector = vector if where == "set" else start.architecture.lift_jvp(theta, vector)
+    end = metric.exp(0.05 * vector / metric.norm(vector, base), base)
+    middle = metric.frechet_mean(np.stack([base, end]))
+    half = metric.exp(0.5 * metric.log(end, base), base)
+    np.testing.assert_allclose(middle, half, atol=1e-4)
+    with pytest.raises(InputError, match="seconds must be positive"):
+        dataclasses.replace(whole, seconds=0.0)
+
+
+def test_within_a_bound_a_geodesic_starts_from_the_one_before(monkeypatch):
+    start, _ = problem("dag")
+    metric = start.metric
+    base = start.theta0
+    velocity = start.random_tangent_vec(base, rng=0)
+    velocity /= np.linalg.norm(velocity)
+    target = metric.exp(velocity, base)
+    moved = metric.exp(0.02 * velocity, base)
+    counts, step = [0], type(metric.solver)._miss
+
+    def counting(self, *arguments):
+        counts[-1] += 1
+        return step(self, *arguments)
+
+    monkeypatch.setattr(type(metric.solver), "_miss", counting)
+    cold = metric.log(target, moved)
+    with metric.solver.bounded():
+        metric.log(target, base)
+        counts.append(0)
+        warm = metric.log(target, moved)
+    np.testing.assert_allclose(warm, cold, atol=1e-8)
+    np.testing.assert_allclose(np.linalg.norm(warm), 0.98 * np.linalg.norm(velocity), rtol=1e-8)
+    assert counts[1] < counts[0]
+
+
+def test_threads_of_blas_are_as_many_as_the_sizes_deserve(monkeypatch):
+    """Of those there are: the tests have one, which none makes more."""
+
+    def threads():
+        return [own["num_threads"] for own in _libraries().select(user_api="blas").info()]
+
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    before, seen = threads(), []
+    with _libraries().limit(limits=2, user_api="blas"):
+        two = threads()
+        with blas_threads(100):
+            assert set(threads()) == {1}
+        with blas_threads(DESERVES_ANOTHER):
+            assert threads() == two
+        start, loss = problem("dag")
+
+        class Sees(type(loss)):
+            def parameter_gradient(self, theta, architecture):
+                seen.extend(threads())
+                return super().parameter_gradient(theta, architecture)
+
+        loss.__class__ = Sees
+        ParameterFlow(start.architecture, loss).integrate(start.theta0, (0.0, 0.1), rtol=1e-2)
+        assert set(seen) == {1}
+        assert threads() == two
+    assert threads() == before
