@@ -1,7 +1,6 @@
 """What people wait for at the start: the command, the import, and ``classify``, in seconds of CPU.
 
-``import liftflow``, and with all of its names, is compared with what geomstats and networkx cost; those
-of ``classify`` were measured before high precision was asked only where floats do not tell.
+The import, without and with all names, is compared with what geomstats and networkx cost.
 """
 
 import resource
