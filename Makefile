@@ -1,17 +1,19 @@
-# Every target sets up what it needs in .venv first.  Needs: python3 (3.11 to 3.13), make, git.
+# Every target sets up what it needs in .venv first, test-torch in .venv-torch.  Needs: python3 (3.11 to 3.13), make, git.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+TORCH  := .venv-torch
 export MPLBACKEND ?= Agg
 
-# Two pytest workers with one BLAS thread each are quicker than two that fight for the cores.
-PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+# Two pytest workers with one BLAS thread each are quicker than two that fight for the cores; the
+# one that is done first takes over from the other.
+PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --durations 20
 
-.PHONY: help setup demo gallery docs browser bench test lint wheel lock clean
+.PHONY: help setup demo gallery docs browser bench test test-all setup-torch test-torch lint wheel lock clean
 help:  ## this list
 	@echo "Each sets up what it needs in $(VENV); another Python: make PYTHON=python3.12 demo"
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile
 
 setup: $(VENV)/.dev  ## an editable install with the developers' tools, in .venv
 
@@ -39,8 +41,27 @@ gallery: $(VENV)/.run  ## run all gallery scripts; their figures and a contact s
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/liftflow gallery --all --jobs 2 --out gallery/_build
 
 test: $(VENV)/.dev  ## tests and doctests, then the contracts and geomstats's cases under numpy; ARGS="-k path" goes to the first
-	GEOMSTATS_BACKEND=autograd $(PYTEST) $(ARGS)
-	GEOMSTATS_BACKEND=numpy $(PYTEST) tests/contracts tests/geomstats_cases
+	GEOMSTATS_BACKEND=autograd $(PYTEST) -m "not slow" $(ARGS)
+	GEOMSTATS_BACKEND=numpy $(PYTEST) -m "not slow" tests/contracts tests/geomstats_cases
+
+test-all: $(VENV)/.dev  ## the tests marked as slow, then make test
+	GEOMSTATS_BACKEND=autograd $(PYTEST) -m slow $(ARGS)
+	$(MAKE) test
+
+# PyTorch has an environment of its own: several GB, and a sympy that the developers' mpmath is too new for.
+$(TORCH)/.ready: constraints.txt constraints-torch.txt pyproject.toml setup.py | $(BIN)/python
+	@echo "Setting up PyTorch in $(TORCH): several GB and some minutes the first time"
+	@test -x $(TORCH)/bin/python || $(PYTHON) -m venv $(TORCH) || { rm -rf $(TORCH); exit 1; }
+	@grep -v '^mpmath==' constraints.txt | cat - constraints-torch.txt >$(TORCH)/constraints.txt
+	@$(TORCH)/bin/python -m pip install --quiet --disable-pip-version-check \
+	  --constraint $(TORCH)/constraints.txt --editable '.[test-torch]'
+	@touch $@
+
+setup-torch: $(TORCH)/.ready  ## an environment with PyTorch, in .venv-torch: several GB
+
+test-torch: $(TORCH)/.ready  ## the tests of liftflow.torch, with PyTorch; ARGS="-k resnet" for some
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 GEOMSTATS_BACKEND=autograd \
+	  $(TORCH)/bin/python -m pytest -n 2 tests/pytorch $(ARGS)
 
 # The scripts of the gallery run again when they or the library changed.
 docs: $(VENV)/.dev  ## the documentation in docs/_build/html/, warnings are errors
@@ -65,7 +86,7 @@ wheel: $(VENV)/.dev  ## sdist and wheel in dist/, and the wheel tried away from 
 
 lock: | $(BIN)/python  ## for maintainers: new pins for all Python versions, without host names
 	@$(PIP) uv
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --all-extras \
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --extra dev \
 	  --no-annotate --custom-compile-command 'make lock' -o constraints.txt pyproject.toml
 	@! grep -nE '://|^-' constraints.txt
 

@@ -1,6 +1,7 @@
 """Doctests run under the package's own names, whichever path was given."""
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 os.environ.setdefault("GEOMSTATS_BACKEND", "autograd")  # read at geomstats' first import
@@ -10,7 +11,14 @@ ROOT = Path(__file__).parent
 PACKAGE = ROOT / "src" / "liftflow"
 FOLDERS = [link.name for link in PACKAGE.iterdir() if link.is_symlink()]
 collect_ignore = [*FOLDERS, "benchmarks", "build", "setup.py", "tests/smoke_wheel.py"]
+if find_spec("torch") is None:  # an extra; make test-torch has it
+    collect_ignore += ["src/liftflow/torch", "tests/pytorch"]
 collect_ignore_glob = ["src/liftflow/gallery/plot_*.py"]  # tests/test_gallery.py runs them
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the slow tests, so that none is left to one worker alone at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 def pytest_configure(config):

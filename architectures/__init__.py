@@ -9,11 +9,16 @@ from liftflow.architectures.laplacian import GroundedLaplacian as GroundedLaplac
 from liftflow.architectures.linear import DeepLinear as DeepLinear
 from liftflow.architectures.linear import TwoLayerLinear as TwoLayerLinear
 from liftflow.architectures.neural_ode import LinearNeuralODE as LinearNeuralODE
+from liftflow.architectures.normalised import NormalisedNetwork as NormalisedNetwork
+from liftflow.architectures.normalised import ScaleInvariant as ScaleInvariant
 from liftflow.architectures.path_kernel import ParameterKernel as ParameterKernel
 from liftflow.architectures.paths import BasisPathChart as BasisPathChart
 from liftflow.architectures.product import ProductArchitecture as ProductArchitecture
 from liftflow.architectures.relu import ReLUNetwork as ReLUNetwork
 from liftflow.architectures.tied import TiedNetwork as TiedNetwork
+from liftflow.architectures.transformer import TransformerBlock as TransformerBlock
+from liftflow.architectures.transformer import TransformerWeights as TransformerWeights
+from liftflow.architectures.transformer import transformer_forward as transformer_forward
 
 __all__ = [
     "Architecture",
@@ -24,10 +29,15 @@ __all__ = [
     "DeepLinear",
     "GroundedLaplacian",
     "LinearNeuralODE",
+    "NormalisedNetwork",
     "ParameterKernel",
     "Pool",
     "ProductArchitecture",
     "ReLUNetwork",
+    "ScaleInvariant",
     "TiedNetwork",
+    "TransformerBlock",
+    "TransformerWeights",
     "TwoLayerLinear",
+    "transformer_forward",
 ]

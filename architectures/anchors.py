@@ -1,9 +1,10 @@
 """Coordinates of an image by anchors: one parameter per channel is divided out of the others."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Protocol, Self
 
 import numpy as np
@@ -14,6 +15,7 @@ from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 
 from liftflow.architectures.incidence import Incidence
 from liftflow.architectures.laplacian import Laplacian
+from liftflow.architectures.maps import SmoothMap
 from liftflow.doors import Guarded
 from liftflow.errors import NotRecoverableError, listed
 from liftflow.linalg import over_batch
@@ -29,6 +31,8 @@ from liftflow.typing import (
     as_array,
     as_vector,
 )
+
+_LARGE = 10**6  # parameters, of which a new array is dearer than a loop over the anchors
 
 
 class ChannelAnchors(ABC):
@@ -211,9 +215,13 @@ class _Anchored(Protocol):
     def laplacian(self) -> Laplacian: ...
 
     @property
-    def law_matrix(self) -> csr_array: ...
+    def h(self) -> SmoothMap: ...
 
     def along(self, logs: FloatArray) -> FloatArray: ...
+
+    def moved(
+        self, values: FloatArray, logs: FloatArray, out: FloatArray | None = None
+    ) -> FloatArray: ...
 
     def strongest_anchors(self, theta: FloatArray) -> ChannelAnchors: ...
 
@@ -268,6 +276,24 @@ class Chart(Guarded, ABC):
         self, coordinates: FloatArray, laws: FloatArray, near: FloatArray | None = None
     ) -> FloatArray:
         """The point with these coordinates and laws."""
+
+    # Along a flow.
+
+    def follow(self, theta: OneTheta, settled: OneTheta) -> OneTheta:
+        """Give θ the signs of one before, where it left the chart: here it never does."""
+        return theta
+
+    def handed_on(self, theta: OneTheta) -> Self:
+        """Return the chart with the signs of θ: here they cannot change."""
+        return self
+
+    @abstractmethod
+    def memory(self) -> dict[str, np.ndarray]:
+        """Return the arrays that :meth:`restored` makes the chart from."""
+
+    @abstractmethod
+    def restored(self, memory: Mapping[str, np.ndarray]) -> "Chart":
+        """Return the chart of the same network whose :meth:`memory` this is."""
 
     # The door.
 
@@ -385,28 +411,41 @@ class ChannelChart(Chart):
         """Coordinates that vanish nowhere in the chart: none, for the anchors are divided out."""
         return np.zeros(0, dtype=np.intp)
 
-    def _factors(self, theta: FloatArray) -> FloatArray:
-        """e^{Xτ} at each parameter."""
-        logs = np.log(np.abs(theta[self.anchors.edges]))
-        return np.exp(-self.graph.along(self.anchors.solve(logs)))
+    def _gauge(self, theta: FloatArray) -> FloatArray:
+        """The τ that takes the anchors to ±1."""
+        return -self.anchors.solve(np.log(np.abs(theta[self.anchors.edges])))
 
     def _speeds(self, theta: FloatArray, tangent: FloatArray) -> FloatArray:
         """Xτ' at each parameter."""
         own = self.anchors.edges
-        return -self.graph.along(self.anchors.solve(tangent[own] / theta[own]))
+        return self.graph.along(-self.anchors.solve(tangent[own] / theta[own]))
 
     def _value(self, theta: FloatArray) -> FloatArray:
-        return (self._factors(theta) * theta)[self.edges]
+        return self.graph.moved(theta, self._gauge(theta))[self.edges]
 
     def _push(self, theta: FloatArray, tangent: FloatArray) -> FloatArray:
-        moved = tangent + theta * self._speeds(theta, tangent)
-        return (self._factors(theta) * moved)[self.edges]
+        moved = self._speeds(theta, tangent)
+        moved *= theta  # in place: of many parameters, memory is what takes the time
+        moved += tangent
+        return self._beside_anchors(self.graph.moved(moved, self._gauge(theta), moved))
+
+    def _beside_anchors(self, values: FloatArray) -> FloatArray:
+        """Take the entries beside the anchors, out of an array that nobody else needs."""
+        if values.size < _LARGE:
+            return np.take(values, self.edges)
+        for count, (a, b) in enumerate(pairwise(self._cuts)):
+            values[a + 1 - count : b - count] = values[a + 1 : b]
+        return values[: self.dim]
+
+    @cached_property
+    def _cuts(self) -> list[int]:
+        return [-1, *np.sort(self.anchors.edges).tolist(), self.graph.dim]
 
     def _pull(self, theta: FloatArray, form: FloatArray) -> FloatArray:
         weight = np.zeros(self.graph.dim)
         weight[self.edges] = form
-        weight *= self._factors(theta)
-        turned = self.anchors.solve_transposed(self.graph.law_matrix @ (weight * theta))
+        weight = self.graph.moved(weight, self._gauge(theta))
+        turned = self.anchors.solve_transposed(self.graph.h.jvp(theta, weight) / 2)
         weight[self.anchors.edges] -= turned / theta[self.anchors.edges]
         return weight
 
@@ -415,12 +454,12 @@ class ChannelChart(Chart):
         turn = self.graph.along(self.anchors.solve(a[own] * b[own] / theta[own] ** 2))
         speed_a, speed_b = self._speeds(theta, a), self._speeds(theta, b)
         bent = theta * (speed_a * speed_b + turn) + a * speed_b + b * speed_a
-        return (self._factors(theta) * bent)[self.edges]
+        return self.graph.moved(bent, self._gauge(theta))[self.edges]
 
     def _lift(self, theta: FloatArray, velocity: FloatArray) -> FloatArray:
         tangent = np.zeros((*velocity.shape[:-1], self.graph.dim))
-        tangent[..., self.edges] = velocity / self._factors(theta)[self.edges]
-        return tangent
+        tangent[..., self.edges] = velocity
+        return self.graph.moved(tangent, -self._gauge(theta))
 
     def representative(self, coordinates: OneTangent) -> OneTheta:
         """Rebuild θ̂, with anchors ±1."""
@@ -434,9 +473,17 @@ class ChannelChart(Chart):
     ) -> OneTheta:
         theta, warm = self.representative(coordinates), False
         if near is not None and np.all(near[self.anchors.edges]):
-            theta, warm = theta / self._factors(near), True
+            theta, warm = self.graph.moved(theta, -self._gauge(near), theta), True
         logs = self.laplacian.rescaling(theta**2, laws, warm=warm)
-        return theta * np.exp(self.graph.along(logs / 2))
+        return self.graph.moved(theta, logs / 2, theta)
+
+    def memory(self) -> dict[str, np.ndarray]:
+        return {"anchors": self.anchors.edges, "anchor_values": self.signs * self.strength}
+
+    def restored(self, memory: Mapping[str, np.ndarray]) -> "ChannelChart":
+        theta = np.zeros(self.graph.dim)
+        theta[memory["anchors"]] = memory["anchor_values"]
+        return ChannelChart.at(self.graph, theta)
 
     def deficit(self, theta: OneTheta) -> float:
         """By how much an anchor has shrunk since it was chosen, at most, as a log-ratio."""

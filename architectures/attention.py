@@ -1,10 +1,8 @@
 """Attention: per head two products of two matrices."""
 
-import numpy as np
-
 from liftflow.architectures.linear import TwoLayerLinear
-from liftflow.architectures.product import ProductArchitecture, split_lams
-from liftflow.typing import OneTheta, Rng, Scalars, as_count, as_rng, refuse_beyond, shown
+from liftflow.architectures.product import ProductArchitecture
+from liftflow.typing import as_count, refuse_beyond, shown
 
 
 class Attention(ProductArchitecture):
@@ -44,29 +42,6 @@ class Attention(ProductArchitecture):
         refuse_beyond(count, f"{shown(count)} factors of {shown(size)} numbers", 600 + 8 * size)
         factors = [TwoLayerLinear(self.d_model, self.d_model, self.d_head) for _ in range(count)]
         super().__init__(*factors)
-        self.lifted_shape = (2 * self.n_heads, self.d_model, self.d_model)
 
     def _facts(self) -> str:
         return f"{self.d_model}, {self.d_head}, {self.n_heads}"
-
-    def balanced_point(self, lam: Scalars, rng: Rng = None) -> OneTheta:
-        """Draw a point whose factors are relaxed balanced.
-
-        Parameters
-        ----------
-        lam : array-like, shape=[] or [2 * n_heads]
-            The λ of each factor, or one for all.
-
-        Raises
-        ------
-        ArchitectureError
-            No such point exists: λ ≠ 0 needs d_head ≤ d_model.
-        """
-        rng = as_rng(rng)
-        lams = split_lams(lam, len(self.factors))
-        points = [
-            factor.balanced_point(float(own), rng)
-            for factor, own in zip(self.factors, lams, strict=True)
-            if isinstance(factor, TwoLayerLinear)
-        ]
-        return np.asarray(self.pack(*points))

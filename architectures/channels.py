@@ -212,7 +212,19 @@ class ChannelGraph(Incidence, Guarded):
         logs : array-like, shape=[..., n_channels]
             The logarithms τ.
         """
-        return self._numbers(theta) * np.exp(self.along(self._on_channels(logs)))
+        return over_batch(self.moved, [self._numbers(theta), self._on_channels(logs)], [1, 1])
+
+    def moved(
+        self, values: FloatArray, logs: FloatArray, out: FloatArray | None = None
+    ) -> FloatArray:
+        """Multiply one number per parameter by e^{(Xτ)_e}, unchecked.
+
+        Parameters
+        ----------
+        out : array, optional
+            Where to write, ``values`` itself if need be.
+        """
+        return np.asarray(np.multiply(values, np.exp(self.along(logs)), out=out))
 
     def project_to_laws(self, theta: Theta, laws: Laws, *, warm: bool = False) -> FloatArray:
         """Slide θ along its orbit to the one point where the laws have these values.
@@ -224,7 +236,7 @@ class ChannelGraph(Incidence, Guarded):
         """
 
         def slide(point: FloatArray, values: FloatArray) -> OneTheta:
-            return self.rescale(point, self.laplacian.rescaling(point**2, values, warm=warm) / 2)
+            return self.moved(point, self.laplacian.rescaling(point**2, values, warm=warm) / 2)
 
         return over_batch(slide, [self._numbers(theta), self._on_channels(laws)], [1, 1])
 

@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 import autograd
+import autograd.numpy as anp
 import geomstats.backend as gs
 import numpy as np
 from autograd.tracer import isbox
@@ -349,35 +350,34 @@ class ProductMap(SmoothMap):
         self.factors = factors
         dims = [factor.dim for factor in factors]
         self._set_up(sum(dims), shape, [(dim,) for dim in dims])
+        self._slices = _slices(dims)
+        self._value_slices = _slices([factor.size for factor in factors])
 
     def split(self, theta: Tangent) -> list[Theta]:
         """Split a vector, shape=[..., dim], into those of the factors."""
-        ends = np.cumsum([0, *self.counts])
-        return [theta[..., a:b] for a, b in pairwise(ends)]
+        return [theta[..., own] for own in self._slices]
 
     def split_values(self, values: Lifted) -> list[Theta]:
         """Split a value, shape=[..., *shape], into those of the factors."""
         lead = self._lead(values)
-        flat = gs.reshape(values, (*lead, self.size))
-        parts, start = [], 0
-        for factor in self.factors:
-            part = flat[..., start : start + factor.size]
-            parts.append(gs.reshape(part, (*lead, *factor.shape)))
-            start += factor.size
-        return parts
+        flat = values.reshape((*lead, self.size))
+        return [
+            flat[..., own].reshape((*lead, *factor.shape))
+            for own, factor in zip(self._value_slices, self.factors, strict=True)
+        ]
 
     def join(self, parts: Sequence[Theta]) -> Tangent:
         """Join vectors of the factors."""
-        return gs.concatenate(_alike(parts), axis=-1)
+        return _joined(parts)
 
     def join_values(self, parts: Sequence[Theta]) -> Lifted:
         """Join values of the factors."""
         flat = [
-            gs.reshape(part, (*factor._lead(part), factor.size))
+            part if len(factor.shape) == 1 else part.reshape((*factor._lead(part), factor.size))
             for factor, part in zip(self.factors, parts, strict=True)
         ]
-        joined = gs.concatenate(_alike(flat), axis=-1)
-        return gs.reshape(joined, (*joined.shape[:-1], *self.shape))
+        joined = _joined(flat)
+        return joined if len(self.shape) == 1 else joined.reshape((*joined.shape[:-1], *self.shape))
 
     def each(self, verb: str, *parts: Sequence[Theta]) -> list[Theta]:
         """Apply a verb of every factor to its own parts."""
@@ -420,13 +420,20 @@ class ProductMap(SmoothMap):
         return self.join_values(self.each("terms", *map(self.split, vectors)))
 
 
-def _alike(arrays: Sequence[Theta]) -> list[Theta]:
-    """Broadcast the leading axes of arrays against each other."""
+def _slices(sizes: Sequence[int]) -> list[slice]:
+    """Where parts of these sizes lie, one after the other."""
+    return [slice(start, end) for start, end in pairwise(np.cumsum([0, *sizes]).tolist())]
+
+
+def _joined(arrays: Sequence[Theta]) -> Theta:
+    """Join arrays along their last axes, their leading axes broadcast against each other."""
     leads = {array.shape[:-1] for array in arrays}
-    if len(leads) == 1:
-        return list(arrays)
-    lead = np.broadcast_shapes(*leads)
-    return [gs.broadcast_to(array, (*lead, array.shape[-1])) for array in arrays]
+    if len(leads) > 1:
+        lead = np.broadcast_shapes(*leads)
+        arrays = [gs.broadcast_to(array, (*lead, array.shape[-1])) for array in arrays]
+    # What nobody differentiates need not pass through autograd, which takes longer than to join.
+    join = anp.concatenate if any(map(isbox, arrays)) else np.concatenate
+    return join(arrays, axis=-1)
 
 
 def with_overrides(

@@ -1,6 +1,7 @@
 """Charts of a network's image by a basis of D − |H| paths."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from liftflow.architectures.anchors import Chart, Forest
 from liftflow.architectures.dag import CompiledDAG
 from liftflow.architectures.laplacian import Laplacian
+from liftflow.architectures.signs import follow_signs
 from liftflow.errors import NotRecoverableError
 from liftflow.linalg import is_squarable
 from liftflow.typing import (
@@ -320,6 +322,27 @@ class BasisPathChart(Chart):
     def deficit(self, theta: OneTheta) -> float:
         """How far the anchors have lost to their alternatives at θ, as a log-ratio."""
         return self.anchors.deficit(as_vector(theta, "theta", self.dag.dim))
+
+    def follow(self, theta: OneTheta, settled: OneTheta) -> OneTheta:
+        """Give a θ beyond the edge of the chart, where anchors vanish, the signs of one before."""
+        used = self._anchor_edges
+        if np.any(theta[used] * settled[used] < 0):
+            return follow_signs(self.dag.channels, theta, settled)
+        return theta
+
+    def handed_on(self, theta: OneTheta) -> "BasisPathChart":
+        """Return the chart with the signs of θ, which it may have taken beyond its edge."""
+        signs = self.anchors.products_before(np.sign(theta))
+        return self if np.array_equal(signs, self.signs) else replace(self, signs=signs)
+
+    def memory(self) -> dict[str, np.ndarray]:
+        """Return the arrays that :meth:`restored` makes the chart from."""
+        return {"into": self.anchors.into, "out_of": self.anchors.out_of, "signs": self.signs}
+
+    def restored(self, memory: Mapping[str, np.ndarray]) -> "BasisPathChart":
+        """Return the chart of the same network whose :meth:`memory` this is."""
+        anchors = Anchors(self.dag, memory["into"], memory["out_of"])
+        return replace(self, anchors=anchors, signs=memory["signs"])
 
     def reanchored(self, theta: OneTheta) -> "BasisPathChart":
         """Change to the chart with the strongest anchors at θ, handing the signs on."""

@@ -1,6 +1,7 @@
 """Products of architectures: several factors, each with its own parameter, lift and laws."""
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 from scipy.linalg import block_diag
@@ -8,11 +9,14 @@ from scipy.linalg import block_diag
 from liftflow.architectures.base import Architecture
 from liftflow.architectures.maps import ProductMap
 from liftflow.errors import ArchitectureError, InputError
+from liftflow.linalg import lengths
 from liftflow.typing import (
+    Block,
     FloatArray,
     IntArray,
     Laws,
     Lifted,
+    OneTheta,
     Rng,
     Scalars,
     Theta,
@@ -67,9 +71,20 @@ class ProductArchitecture(Architecture):
     def _laws_map(self) -> ProductMap:
         return ProductMap([factor.h for factor in self.factors], (self.n_laws,))
 
+    @cached_property
+    def _parts(self) -> tuple[ProductMap, ProductMap]:
+        """The lift and the laws, by which θ, z and h are split and joined."""
+        return self._lift_map(), self._laws_map()
+
+    def _unpack(self, theta: Theta) -> tuple[Block, ...]:
+        return tuple(self._parts[0].split(theta))
+
+    def _pack(self, blocks: Sequence[Block]) -> Theta:
+        return self._parts[0].join(blocks)
+
     def split_lifted(self, lifted: Lifted) -> list[Lifted]:
         """Split z, or a vector like it, into those of the factors."""
-        return self._lift_map().split_values(self._lifted(lifted))
+        return self._parts[0].split_values(self._lifted(lifted))
 
     def join_lifted(self, parts: list[Lifted]) -> Lifted:
         """Join z, or a vector like it, from those of the factors."""
@@ -78,15 +93,15 @@ class ProductArchitecture(Architecture):
             raise InputError(f"parts must be a list of {count} arrays, got {shown(parts)}")
         rows = enumerate(zip(self.factors, parts, strict=True))
         own = [as_array(part, f"part {i}", factor.lifted_shape) for i, (factor, part) in rows]
-        return self._lift_map().join_values(own)
+        return self._parts[0].join_values(own)
 
     def lift(self, theta: Theta) -> Lifted:
         """Evaluate the lifts of the factors."""
-        return self.phi.own("value")(self._theta(theta))
+        return self._parts[0].value(self._theta(theta))
 
     def conservation_laws(self, theta: Theta) -> Laws:
         """Evaluate the laws of the factors."""
-        return self.h.own("value")(self._theta(theta))
+        return self._parts[1].value(self._theta(theta))
 
     def _each(
         self, method: str, *parts: Sequence[Lifted], **options: Sequence[Lifted]
@@ -104,7 +119,7 @@ class ProductArchitecture(Architecture):
     def project_to_image(self, z: Lifted, *, near: Theta | None = None) -> Lifted:
         """Move a nearby vector onto the image, factor by factor."""
         parts = self._each("project_to_image", self.split_lifted(z), near=self._starts(near))
-        return self.join_lifted(parts)
+        return self._parts[0].join_values(parts)
 
     def project_to_laws(self, theta: Theta, laws: Laws, *, max_steps: int = 50) -> Theta:
         """Move θ to a nearby point of {h = laws}, factor by factor."""
@@ -117,7 +132,7 @@ class ProductArchitecture(Architecture):
         return self.pack(*self._each("recover", *parts, near=self._starts(near)))
 
     def _split_laws(self, laws: Laws) -> list[Lifted]:
-        return self._laws_map().split_values(self._laws(laws))
+        return self._parts[1].split_values(self._laws(laws))
 
     def _align(self, theta: FloatArray, base_point: FloatArray) -> FloatArray:
         parts = self._each("align", self.unpack(theta), self.unpack(base_point))
@@ -126,26 +141,71 @@ class ProductArchitecture(Architecture):
     def _signs(self) -> IntArray:
         return np.asarray(block_diag(*self._each("_signs")), dtype=np.intp)
 
+    def lifted_norm(self, theta: Theta) -> Scalars:
+        return lengths(np.stack(self._each("lifted_norm", self.unpack(theta)), axis=-1))
+
+    def lifted_distance(self, theta_a: Theta, theta_b: Theta) -> Scalars:
+        both = map(self.unpack, (theta_a, theta_b))
+        return lengths(np.stack(self._each("lifted_distance", *both), axis=-1))
+
     def random_point(self, n_samples: int = 1, rng: Rng = None) -> Theta:
         """Draw the parameters of the factors."""
         rng = as_rng(rng)
         return self.pack(*[factor.random_point(n_samples, rng) for factor in self.factors])
 
+    def balanced_point(self, lam: Scalars | Sequence[Scalars], rng: Rng = None) -> OneTheta:
+        """Draw a point whose factors are relaxed balanced; those that need no balance, at random.
+
+        Parameters
+        ----------
+        lam : array-like, shape=[] or [n_factors], or sequence of array-like
+            What the ``balanced_point`` of each factor takes, or one number for all. A factor
+            without one does not look at its own.
+
+        Raises
+        ------
+        ArchitectureError
+            Another number of λ, or a factor has no such point; says why.
+        """
+        rng, points = as_rng(rng), []
+        for factor, own in zip(self.factors, split_lams(lam, len(self.factors)), strict=True):
+            balanced = getattr(factor, "balanced_point", None)
+            draw = factor.random_point(rng=rng) if balanced is None else balanced(own, rng)
+            points.append(draw)
+        return np.asarray(self.pack(*points))
+
     def fibre_point(self, theta: Theta, rng: Rng = None) -> Theta:
-        """Draw another point over the same z, factor by factor."""
-        rng = as_rng(rng)
-        pairs = zip(self.factors, self.unpack(theta), strict=True)
-        return self.pack(*[factor.fibre_point(part, rng) for factor, part in pairs])
+        """Draw another point over the same z, factor by factor.
+
+        A factor that has no other point with a metric stays where it is.
+
+        Raises
+        ------
+        ArchitectureError
+            No factor has one.
+        """
+        rng, parts, stay = as_rng(rng), list(self.unpack(theta)), []
+        for number, factor in enumerate(self.factors):
+            try:
+                parts[number] = factor.fibre_point(parts[number], rng)
+            except ArchitectureError as error:
+                stay.append(error)
+        if len(stay) == len(self.factors):
+            raise ArchitectureError(f"no factor has another point over z: {stay[0]}") from stay[0]
+        return self.pack(*parts)
 
 
-def split_lams(lams: Scalars, count: int) -> FloatArray:
+def split_lams(lams: Scalars | Sequence[Scalars], count: int) -> Sequence[Scalars]:
     """Return one λ per factor from one for all, or from as many.
 
     Parameters
     ----------
-    lams : array-like, shape=[] or [count]
+    lams : array-like, shape=[] or [count], or sequence of array-like
+        Of a sequence each factor looks at its own.
     """
+    if isinstance(lams, list | tuple) and len(lams) == as_count(count, "count", 1):
+        return lams
     array = as_array(lams, "lams", differentiable=False)
-    if array.ndim > 1 or array.size not in (1, as_count(count, "count", 1)):
+    if array.ndim > 1 or array.size not in (1, count):
         raise ArchitectureError(f"lams must hold 1 or {count} numbers, got shape {array.shape}")
-    return np.broadcast_to(np.ravel(array), (count,))
+    return list(np.broadcast_to(np.ravel(array), (count,)))

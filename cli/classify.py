@@ -5,18 +5,19 @@ import sys
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import networkx as nx
 import typer
 from rich.console import Console
 from rich.text import Text
 
-from liftflow import criteria
-from liftflow.architectures import Architecture, ReLUNetwork
+import liftflow
 from liftflow.cli.families import FAMILIES, balanced, find
 from liftflow.errors import DataError, InputError, listed
-from liftflow.typing import FloatArray
+
+if TYPE_CHECKING:
+    from liftflow.architectures import Architecture, ReLUNetwork
+    from liftflow.typing import FloatArray
 
 Family = Annotated[str | None, typer.Option(help=f"{', '.join(FAMILIES)}.", show_default="relu")]
 Widths = Annotated[
@@ -37,6 +38,14 @@ Graph = Annotated[
         "sources are the inputs and its sinks the outputs; nodes with an attribute bias have one; "
         "the attributes weight and bias are θ, of all edges or of none. Others make weights shared "
         "(parameter) or constant (frozen), and other units (activation); see ReLUNetwork.",
+    ),
+]
+Module = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[FILE.py:FUNCTION]",
+        help="A function of no arguments in a Python file, which is run. It returns a module of "
+        "PyTorch and an example of its inputs.",
     ),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of θ and of all random combinations.")]
@@ -71,7 +80,7 @@ def classify(
 ) -> None:
     """Decide the hierarchy at θ: recoverable, metric, dynamic, Frobenius, commuting, laws."""
     architecture, theta, what = _architecture(family, widths, graph, bias)
-    if lam is not None and isinstance(architecture, ReLUNetwork):
+    if lam is not None and isinstance(architecture, liftflow.ReLUNetwork):
         raise InputError("a ReLU network has no λ; leave --lam")
     if theta is not None:
         what += ", θ of the file"
@@ -82,7 +91,7 @@ def classify(
             balanced(architecture, lam, seed),
             f"{what}, balanced θ of seed {seed}, λ {lam}",
         )
-    found = criteria.classify(architecture, theta, exact, rng=seed)
+    found = liftflow.classify(architecture, theta, exact, rng=seed)
     if as_json:
         _print_json({"data": what, **found.to_dict()})
     else:
@@ -92,6 +101,7 @@ def classify(
 
 
 def laws(
+    module: Module = None,
     family: Family = None,
     widths: Widths = None,
     graph: Graph = None,
@@ -101,10 +111,22 @@ def laws(
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Count the conservation laws, and find all that are polynomials up to a degree."""
+    """Count the conservation laws, and find all that are polynomials up to a degree.
+
+    Of a module of PyTorch, print those of its channels, layer by layer.
+    """
+    if module is not None:
+        if graph is not None or family is not None or widths is not None or bias or exact:
+            raise InputError(
+                "a module has its own layers; leave --family, --widths, --bias, --graph and --exact"
+            )
+        from liftflow.torch.command import module_laws  # an extra
+
+        print(module_laws(module, seed, as_json))
+        return
     architecture, _, what = _architecture(family, widths, graph, bias)
-    count = criteria.count_conservation_laws(architecture, exact, rng=seed)
-    found = criteria.discover_laws(architecture, degree, rng=seed)
+    count = liftflow.count_conservation_laws(architecture, exact, rng=seed)
+    found = liftflow.discover_laws(architecture, degree, rng=seed)
     if as_json:
         _print_json({"data": what, "count": count.to_dict(), "polynomials": found.to_dict()})
     else:
@@ -116,7 +138,7 @@ def laws(
 
 def _architecture(
     family: str | None, widths: str | None, graph: Path | None, bias: bool
-) -> tuple[Architecture, FloatArray | None, str]:
+) -> "tuple[Architecture, FloatArray | None, str]":
     """Build what was asked for, with the θ that a graph file may hold, and say what it is."""
     if graph is not None:
         if family is not None or widths is not None or bias:
@@ -135,8 +157,10 @@ def _architecture(
     return known.build(sizes, bias), None, what
 
 
-def _read_graph(path: Path) -> tuple[ReLUNetwork, FloatArray | None]:
+def _read_graph(path: Path) -> "tuple[ReLUNetwork, FloatArray | None]":
     """Read a network, and its θ where the file has one, from what can be read in one way."""
+    import networkx as nx
+
     try:
         if not path.is_file():  # of a device or a pipe there is no end
             raise OSError(f"there is {'a folder or device' if path.exists() else 'no such file'}")
@@ -191,7 +215,7 @@ def _read_graph(path: Path) -> tuple[ReLUNetwork, FloatArray | None]:
         refuse_if((n for n in biases if n not in marks), "no weights, but a bias at")
     inputs = [node for node, degree in graph.in_degree() if degree == 0]
     outputs = [node for node, degree in graph.out_degree() if degree == 0]
-    network = ReLUNetwork(graph, inputs, outputs, biased)
+    network = liftflow.ReLUNetwork(graph, inputs, outputs, biased)
     return network, network.read_weights() if weights else None
 
 

@@ -6,7 +6,7 @@ import re
 import sys
 from contextlib import suppress
 from itertools import pairwise
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -72,8 +72,21 @@ for _command in (gallery, classify, laws, compare):
     app.command()(_command)
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        version()
+        raise typer.Exit
+
+
 @app.callback()
-def main() -> None:
+def main(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", is_eager=True, callback=_print_version
+        ),
+    ] = False,
+) -> None:
     """Intrinsic training dynamics of neural networks."""
 
 

@@ -5,18 +5,19 @@ import math
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import typer
 from rich.console import Console
 from rich.text import Text
 
-from liftflow.cli.families import FAMILIES, TASKS, Options, build
-from liftflow.data import NAMES
+import liftflow
+from liftflow.cli.families import FAMILIES, TASKS, Options, build, read_numbers
 from liftflow.errors import OutputError
-from liftflow.files import make_folder, replacing
-from liftflow.flows import Comparison
-from liftflow.flows import compare as compare_flows
+
+if TYPE_CHECKING:
+    from liftflow.flows import Comparison, TrainingRule
 
 console = Console()
 _FILES = ("trajectories.npz", "summary.json", "comparison.png")
@@ -25,7 +26,7 @@ _FILES = ("trajectories.npz", "summary.json", "comparison.png")
 def _folder(path: Path, *names: str) -> Path:
     """Make a folder, and see that files can be written to it: before the hours of training."""
     try:
-        with tempfile.TemporaryFile(dir=make_folder(path)):
+        with tempfile.TemporaryFile(dir=liftflow.files.make_folder(path)):
             for name in names:
                 if (path / name).is_dir():
                     raise IsADirectoryError(f"{name} is a folder there")
@@ -41,7 +42,7 @@ def compare(
     data: Annotated[
         str | None,
         typer.Option(
-            help=f"{', '.join(NAMES)}, or a CSV file.",
+            help="digits, iris, wine, breast-cancer, diabetes, or a CSV file.",
             show_default="iris for relu, digits for conv, residual, recurrent; else diabetes",
         ),
     ] = None,
@@ -121,6 +122,15 @@ def compare(
     control: Annotated[
         bool, typer.Option("--control", help="Add the negative control, with other laws.")
     ] = False,
+    learning_rates: Annotated[
+        str | None,
+        typer.Option(
+            help="Learning rates: one for all, or one per block of θ joined by commas; linear "
+            "families then start where θ₀/√η is relaxed balanced.",
+            show_default="1",
+        ),
+    ] = None,
+    weight_decay: Annotated[float, typer.Option(help="Weight decay λ.")] = 0.0,
     out: Annotated[
         Path | None, typer.Option(help="Folder for the figure, trajectories and summary.")
     ] = None,
@@ -141,7 +151,12 @@ def compare(
             typer.echo(line)
 
     start, objective = build(family, options, say, about)
-    comparison = compare_flows(
+    rule = _rule(learning_rates, weight_decay)
+    if rule is not None and not isinstance(start.architecture, liftflow.ReLUNetwork):
+        # What is to be relaxed balanced is θ₀/√η.
+        units = np.sqrt(rule.rates(start.architecture))
+        start = liftflow.InvariantSet(start.architecture, units * start.theta0)
+    comparison = liftflow.compare(
         start,
         objective,
         (0.0, t_end),
@@ -153,6 +168,7 @@ def compare(
         progress=progress and console.is_terminal,
         checkpoints=None if checkpoints is None else _folder(checkpoints),
         about=about,
+        rule=rule,
     )
     try:
         if folder is not None:
@@ -167,21 +183,32 @@ def compare(
         raise typer.Exit(130 if comparison.interrupted else 1)
 
 
+def _rule(rates: str | None, decay: float) -> "TrainingRule | None":
+    """Make the rule that was asked for, if any."""
+    numbers = None if rates is None else read_numbers(rates, ",", "learning rates", float)
+    if numbers is None and decay == 0.0:
+        return None
+    return liftflow.TrainingRule(numbers[0] if numbers and len(numbers) == 1 else numbers, decay)
+
+
 def _print(what: Any, **style: Any) -> None:
     """Print, if somebody listens: rich would end the program with the code 1 where nobody does."""
     with suppress(BrokenPipeError, SystemExit):
         console.print(what, **style)
 
 
-def _write(comparison: Comparison, folder: Path) -> None:
+def _write(comparison: "Comparison", folder: Path) -> None:
     """Write the results, the numbers before the figure, each file whole or not at all."""
     comparison.save(folder / "trajectories.npz")
     summary = {key: _strict(value) for key, value in comparison.summary().items()}
-    with replacing(folder / "summary.json") as file:
+    with liftflow.files.replacing(folder / "summary.json") as file:
         file.write((json.dumps(summary, indent=2, allow_nan=False) + "\n").encode())
     import matplotlib.pyplot as plt
 
-    with replacing(folder / "comparison.png") as file, plt.rc_context({"savefig.dpi": 150}):
+    with (
+        liftflow.files.replacing(folder / "comparison.png") as file,
+        plt.rc_context({"savefig.dpi": 150}),
+    ):
         figure = comparison.plot()
         figure.savefig(file, format="png")
         plt.close(figure)

@@ -1,35 +1,23 @@
 """The families of networks that the commands know, and the problems they can be trained for."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from sklearn.datasets import load_digits
-
-from liftflow.architectures import (
-    Architecture,
-    Attention,
-    Conv,
-    DeepLinear,
-    LinearNeuralODE,
-    Pool,
-    ReLUNetwork,
-    TwoLayerLinear,
-)
-from liftflow.data import Dataset, load
+import liftflow
 from liftflow.errors import DataError, InputError
-from liftflow.losses import (
-    Loss,
-    NetworkLoss,
-    attention_loss,
-    least_squares_loss,
-    matrix_completion_loss,
-    matrix_sensing_loss,
-)
-from liftflow.manifolds import InvariantSet
-from liftflow.typing import FloatArray, OneTheta, as_count
+
+if TYPE_CHECKING:
+    from liftflow.architectures import Architecture, Conv, Pool, ReLUNetwork
+    from liftflow.data import Dataset
+    from liftflow.losses import Loss
+    from liftflow.manifolds import InvariantSet
+    from liftflow.typing import FloatArray, OneTheta
+
+# The help of the commands names the families, so nothing heavy is imported before one is built.
 
 TASKS = ("regression", "sensing", "completion")
 """What a product of matrices is trained for."""
@@ -68,11 +56,12 @@ class Options:
     labels: bool | None = None
 
 
-Problem = tuple[Architecture, FloatArray, Loss, str, list[int]]
+Problem = tuple["Architecture", "FloatArray", "Loss", str, list[int]]
 """Of an architecture, θ₀, a loss, what its data are in one line, and its sizes."""
 
 
-def _numbers(text: str, separator: str, name: str, kind: Callable[[str], Any]) -> list[Any]:
+def read_numbers(text: str, separator: str, name: str, kind: Callable[[str], Any]) -> list[Any]:
+    """Read numbers that are joined by a separator, or raise a ``DataError`` that has the name."""
     try:
         return [kind(part) for part in text.split(separator)]
     except ValueError:
@@ -87,12 +76,12 @@ def balanced(network: Any, lams: str, seed: int) -> OneTheta:
     network : Architecture
         Of a family that has such points.
     """
-    numbers = _numbers(lams, ",", "λ", float)
+    numbers = read_numbers(lams, ",", "λ", float)
     return network.balanced_point(numbers[0] if len(numbers) == 1 else numbers, seed)
 
 
 def _load(options: Options, default: str) -> Dataset:
-    return load(
+    return liftflow.data.load(
         default if options.data is None else options.data,
         target=options.target,
         header=options.header,
@@ -102,7 +91,7 @@ def _load(options: Options, default: str) -> Dataset:
 
 
 def _layer_widths(
-    family: "Family", options: Options, n_inputs: int, n_outputs: int, hidden: int
+    family: Family, options: Options, n_inputs: int, n_outputs: int, hidden: int
 ) -> list[int]:
     default = f"{n_inputs}-{hidden}-{n_outputs}"
     widths = family.read(options.widths, default)
@@ -114,16 +103,16 @@ def _layer_widths(
     return widths
 
 
-def _relu(family: "Family", options: Options) -> Problem:
+def _relu(family: Family, options: Options) -> Problem:
     dataset = _load(options, "iris")
     widths = _layer_widths(family, options, dataset.inputs.shape[1], dataset.n_outputs, 32)
     kind = dataset.default_loss if options.loss is None else options.loss
     network = family.build(widths, options.bias)
-    loss = NetworkLoss(network, dataset.inputs, dataset.targets_for(kind), kind)
+    loss = liftflow.NetworkLoss(network, dataset.inputs, dataset.targets_for(kind), kind)
     return network, network.random_point(rng=options.seed), loss, str(dataset), widths
 
 
-def _tied(family: "Family", options: Options) -> Problem:
+def _tied(family: Family, options: Options) -> Problem:
     dataset = _load(options, "digits")
     n_inputs, n_outputs = dataset.inputs.shape[1], dataset.n_outputs
     side = math.isqrt(n_inputs)
@@ -136,7 +125,7 @@ def _tied(family: "Family", options: Options) -> Problem:
             f"{len(network.inputs)} and {len(network.outputs)}; try widths {default}"
         )
     kind = dataset.default_loss if options.loss is None else options.loss
-    loss = NetworkLoss(network, dataset.inputs, dataset.targets_for(kind), kind)
+    loss = liftflow.NetworkLoss(network, dataset.inputs, dataset.targets_for(kind), kind)
     return network, network.random_point(rng=options.seed), loss, str(dataset), sizes
 
 
@@ -148,11 +137,11 @@ def _convolutional(sizes: list[int], bias: bool) -> ReLUNetwork:
     layers: list[Conv | Pool] = []
     left = side
     for count in channels:
-        layers.append(Conv(count, min(3, left)))
+        layers.append(liftflow.architectures.Conv(count, min(3, left)))
         left += 1 - min(3, left)
     if left > 1:
-        layers.append(Pool("max", 2))
-    return ReLUNetwork.convolutional((1, side, side), layers, n_outputs, bias)
+        layers.append(liftflow.architectures.Pool("max", 2))
+    return liftflow.ReLUNetwork.convolutional((1, side, side), layers, n_outputs, bias)
 
 
 def _residual(sizes: list[int], bias: bool) -> ReLUNetwork:
@@ -160,17 +149,17 @@ def _residual(sizes: list[int], bias: bool) -> ReLUNetwork:
     n_inputs, width, n_blocks, n_outputs = sizes
     widths = [n_inputs, *[width] * (2 * n_blocks + 1), n_outputs]
     skips = [(2 * block + 1, 2 * block + 3) for block in range(n_blocks)]
-    return ReLUNetwork.residual(widths, skips, bias, identity=True)
+    return liftflow.ReLUNetwork.residual(widths, skips, bias, identity=True)
 
 
-def _layered(family: "Family", options: Options) -> Problem:
+def _layered(family: Family, options: Options) -> Problem:
     if options.task in (None, "regression"):
         dataset = _load(options, "diabetes")
         n_inputs, n_outputs = dataset.inputs.shape[1], dataset.n_outputs
         widths = _layer_widths(family, options, n_inputs, n_outputs, min(n_inputs, n_outputs))
         network = family.build(widths, False)
-        rows = np.reshape(dataset.targets_for("mse"), (len(dataset.inputs), -1))  # or one-hot
-        loss: Loss = least_squares_loss(dataset.inputs, rows)
+        rows = dataset.targets_for("mse").reshape(len(dataset.inputs), -1)  # or one-hot
+        loss: Loss = liftflow.losses.least_squares_loss(dataset.inputs, rows)
         data = str(dataset)
     else:
         _refuse(options, _DATA, f"the task {options.task}")
@@ -186,6 +175,8 @@ def _balanced(network: Any, options: Options) -> FloatArray:
 
 def _sensed(options: Options, shape: tuple[int, ...]) -> tuple[Loss, str]:
     """Sense or complete a random matrix of rank 2, from half as many numbers as it has."""
+    import numpy as np
+
     rng = np.random.default_rng([options.seed, 1])
     rank = min(_TARGET_RANK, *shape)
     data = f"{options.task or 'sensing'} of a random {shape[0]} × {shape[1]} matrix of rank {rank}"
@@ -193,7 +184,9 @@ def _sensed(options: Options, shape: tuple[int, ...]) -> tuple[Loss, str]:
     if options.task == "completion":
         mask = rng.random(shape) < 0.5
         mask[0, 0] = True
-        return matrix_completion_loss(target, mask), f"{data} from {mask.sum():,} of its entries"
+        return liftflow.losses.matrix_completion_loss(
+            target, mask
+        ), f"{data} from {mask.sum():,} of its entries"
     count = max(1, target.size // 2)
     size = 8e-9 * count * target.size
     if size > _MAX_GIGABYTES:
@@ -202,11 +195,11 @@ def _sensed(options: Options, shape: tuple[int, ...]) -> tuple[Loss, str]:
             f"{_MAX_GIGABYTES}; take smaller widths, or the task completion"
         )
     forms = rng.standard_normal((count, *shape))
-    loss = matrix_sensing_loss(forms, np.einsum("kij,ij->k", forms, target))
+    loss = liftflow.losses.matrix_sensing_loss(forms, np.einsum("kij,ij->k", forms, target))
     return loss, f"{data} from {count:,} random products"
 
 
-def _ode(family: "Family", options: Options) -> Problem:
+def _ode(family: Family, options: Options) -> Problem:
     sizes = family.read(options.widths, "4-40")
     if options.task == "regression":
         raise DataError(
@@ -218,7 +211,7 @@ def _ode(family: "Family", options: Options) -> Problem:
     return network, _balanced(network, options), loss, data, sizes
 
 
-def _attention(family: "Family", options: Options) -> Problem:
+def _attention(family: Family, options: Options) -> Problem:
     sizes = family.read(options.widths, "8-4-2")
     if sizes[0] != 8:
         raise DataError(
@@ -226,9 +219,11 @@ def _attention(family: "Family", options: Options) -> Problem:
             f"predict each next row, so d_model is 8; got widths {options.widths!r}"
         )
     # Each row of an image is to be predicted from the rows up to the last.
+    from sklearn.datasets import load_digits
+
     images = load_digits().images[:_N_IMAGES] / 16.0
     network = family.build(sizes, False)
-    loss = attention_loss(images[:, :-1], images[:, 1:], sizes[1])
+    loss = liftflow.losses.attention_loss(images[:, :-1], images[:, 1:], sizes[1])
     data = f"digits: the first {_N_IMAGES}, each row of pixels from those above it"
     return network, _balanced(network, options), loss, data, sizes
 
@@ -258,7 +253,7 @@ class Family:
     build: Callable[[list[int], bool], Any]
     sizes: str
     reads: tuple[str, ...]
-    problem: Callable[["Family", Options], Problem]
+    problem: Callable[[Family, Options], Problem]
     form: str = ""
     fitting: str = ""
     instead: str = ""
@@ -271,19 +266,24 @@ class Family:
     def read(self, text: str | None, default: str) -> list[int]:
         """Read sizes, positive numbers joined by dashes; None stands for the default."""
         text = default if text is None else text
-        sizes = _numbers(text, "-", "widths", int)
+        sizes = read_numbers(text, "-", "widths", int)
         if self.form and len(sizes) != self.form.count("-") + 1:
             raise DataError(
                 f"widths must be {self.form}, like {default}, got {text!r}{self.instead}"
             )
-        return [as_count(size, "a width", 1) for size in sizes]
+        return [liftflow.typing.as_count(size, "a width", 1) for size in sizes]
 
 
 _DATA = ("data", "target", "header", "index_column", "labels")
 FAMILIES = {
-    "relu": Family(ReLUNetwork.from_widths, "4-6-3", (*_DATA, "bias", "loss"), _relu),
+    "relu": Family(
+        lambda sizes, bias: liftflow.ReLUNetwork.from_widths(sizes, bias),
+        "4-6-3",
+        (*_DATA, "bias", "loss"),
+        _relu,
+    ),
     "two-layer": Family(
-        lambda sizes, bias: TwoLayerLinear(sizes[2], sizes[0], sizes[1]),
+        lambda sizes, bias: liftflow.TwoLayerLinear(sizes[2], sizes[0], sizes[1]),
         "3-2-3",
         (*_DATA, "task", "lams"),
         _layered,
@@ -291,13 +291,20 @@ FAMILIES = {
         instead="; use deep for more layers",
     ),
     "deep": Family(
-        lambda sizes, bias: DeepLinear(sizes), "3-3-3-3", (*_DATA, "task", "lams"), _layered
+        lambda sizes, bias: liftflow.DeepLinear(sizes),
+        "3-3-3-3",
+        (*_DATA, "task", "lams"),
+        _layered,
     ),
     "ode": Family(
-        lambda sizes, bias: LinearNeuralODE(*sizes), "2-5", ("task", "lams"), _ode, "size-steps"
+        lambda sizes, bias: liftflow.LinearNeuralODE(*sizes),
+        "2-5",
+        ("task", "lams"),
+        _ode,
+        "size-steps",
     ),
     "attention": Family(
-        lambda sizes, bias: Attention(*sizes),
+        lambda sizes, bias: liftflow.Attention(*sizes),
         "3-2-1",
         ("lams",),
         _attention,
@@ -319,7 +326,9 @@ FAMILIES = {
         "{inputs}-16-2-{outputs}",
     ),
     "recurrent": Family(
-        lambda sizes, bias: ReLUNetwork.recurrent(sizes[0], sizes[1], sizes[2], sizes[3], bias),
+        lambda sizes, bias: liftflow.ReLUNetwork.recurrent(
+            sizes[0], sizes[1], sizes[2], sizes[3], bias
+        ),
         "2-3-2-3",
         (*_DATA, "bias", "loss"),
         _tied,
@@ -380,7 +389,7 @@ def build(
     own = find(family)
     if options.task not in (None, *TASKS):
         raise InputError(f"task must be one of {', '.join(TASKS)}, got {options.task!r}")
-    as_count(options.seed, "seed")
+    liftflow.typing.as_count(options.seed, "seed")
     unread = {*_DATA, "task", "lams", "bias", "loss"}.difference(own.reads)
     _refuse(options, sorted(unread), f"the family {family}")
     architecture, theta0, loss, data, sizes = own.problem(own, options)
@@ -388,4 +397,4 @@ def build(
     if about is not None:
         widths = "-".join(map(str, sizes))
         about |= {"family": family, "widths": widths, "data": data, "seed": options.seed}
-    return InvariantSet(architecture, theta0), loss
+    return liftflow.InvariantSet(architecture, theta0), loss

@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from liftflow.files import make_folder
+import liftflow
 
 if TYPE_CHECKING:
     from liftflow.gallery import Outcome, Script
@@ -37,7 +36,7 @@ def gallery(
         console.print(_listing(scripts()))
         console.print("Run one with: liftflow gallery NAME")
         return
-    outcomes = _run(console, chosen, make_folder(out), dark, jobs)
+    outcomes = _run(console, chosen, liftflow.files.make_folder(out), dark, jobs)
     if len(outcomes) > 1:
         contact_sheet(outcomes, out / "contact_sheet.png", dark)
         console.print(_summary(outcomes))
@@ -52,6 +51,8 @@ def gallery(
 def _run(
     console: Console, chosen: "list[Script]", out: Path, dark: bool, jobs: int
 ) -> "list[Outcome]":
+    from rich.progress import Progress
+
     from liftflow.gallery import run_all
 
     outcomes = []

@@ -1,8 +1,9 @@
 """Gradient flows of θ and of z, their comparison, discrete steps, and mirror flows."""
 
 from liftflow.flows.compare import compare
-from liftflow.flows.comparison import Comparison, law_drift
+from liftflow.flows.comparison import Comparison
 from liftflow.flows.discrete import Adam, GradientDescent, Optimizer
+from liftflow.flows.drift import law_drift
 from liftflow.flows.hessian import (
     chart_metric_matrix,
     is_hessian_metric,
@@ -11,6 +12,7 @@ from liftflow.flows.hessian import (
 from liftflow.flows.intrinsic import IntrinsicFlow
 from liftflow.flows.mirror import DiagonalPotential, MirrorPotential, NeuronPotential
 from liftflow.flows.parameter import ParameterFlow
+from liftflow.flows.rules import TrainingRule
 from liftflow.flows.settings import Settings
 from liftflow.flows.state import FlowState
 from liftflow.flows.sweep import Sweep, SweepRun, sweep
@@ -31,6 +33,7 @@ __all__ = [
     "Settings",
     "Sweep",
     "SweepRun",
+    "TrainingRule",
     "Trajectory",
     "chart_metric_matrix",
     "compare",

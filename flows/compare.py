@@ -13,27 +13,27 @@ import numpy as np
 from scipy.integrate import OdeSolver
 
 from liftflow.doors import door
-from liftflow.errors import InputError, OutputError
-from liftflow.files import (
-    as_path,
-    make_folder,
-)
-from liftflow.flows.comparison import Comparison
+from liftflow.errors import InputError, OutputError, ShapeError
+from liftflow.files import as_path, make_folder
+from liftflow.flows.comparison import ELSEWHERE, FROZEN, NO_RATES, Comparison
 from liftflow.flows.integrate import integrate, origin
 from liftflow.flows.intrinsic import IntrinsicFlow
 from liftflow.flows.parameter import ParameterFlow
 from liftflow.flows.resume import same_numbers
+from liftflow.flows.rules import TrainingRule
 from liftflow.flows.settings import Settings
 from liftflow.flows.state import FlowState
 from liftflow.flows.trajectory import Trajectory
-from liftflow.linalg import units
+from liftflow.linalg import lengths, units
 from liftflow.losses import Loss
 from liftflow.manifolds import InvariantSet
 from liftflow.metrics import Cometric
 from liftflow.typing import FloatArray
 from liftflow.version import __version__
 
+_SAME = 1e-6  # distance of two starts, relative to θ₀, that single precision leaves
 _CONTROL_SEED = 20_260_807
+_FILES = {NO_RATES: "control-rates", FROZEN: "control-laws"}
 
 
 @door
@@ -51,6 +51,8 @@ def compare(
     n_times: int = 101,
     memory_limit: float = 8e9,
     checkpoints: str | Path | None = None,
+    steps: Trajectory | None = None,
+    rule: TrainingRule | None = None,
     about: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Comparison:
@@ -68,12 +70,20 @@ def compare(
         The metric of the intrinsic flow, by default that of the invariant set.
     control : bool
         Whether to add the negative control: the flow from the same z by the metric of another
-        θ₀, with other laws. It must part from the others.
+        θ₀, with other laws. It must part from the others. With a rule, it is the flow by the metric
+        without the learning rates, and one by that of laws that do not decay.
     checkpoints : str or Path, optional
         Folder where the flows leave their checkpoints every minute; it is made where there is none.
         Those that are there already are continued: to go on after a stop, make the same call
         again. Those of another flow, start, loss, metric or method, of other tolerances or times,
         and those that went beyond the end of ``t_span``, are refused.
+    steps : Trajectory, optional
+        A run of training by steps from θ₀, such as :meth:`GradientDescent.run` makes or
+        :meth:`Trajectory.from_arrays` takes from elsewhere, to be put beside the two flows. Its
+        times are the sums of the step sizes, and the flows are kept at those next to the times
+        asked for.
+    rule : TrainingRule, optional
+        Learning rates and weight decay of both flows.
     about : mapping of str to Any, optional
         What the figure and the summary are to say besides, such as
         ``{"data": "iris", "seed": 0}``.
@@ -107,6 +117,9 @@ def compare(
     >>> bool(compare(start, loss, (0.0, 1.0)).max_deviation < 1e-6)
     True
     """
+    if steps is not None:
+        wanted = Settings(t_span, n_times=n_times, t_eval=options.get("t_eval"))
+        options["t_eval"] = _times_with(steps, invariant_set, wanted)
     plan = Plan(
         invariant_set,
         loss,
@@ -120,10 +133,34 @@ def compare(
         progress=progress,
         n_times=n_times,
         memory_limit=memory_limit,
+        rule=rule,
         **options,
     )
-    comparison = plan.run(None if checkpoints is None else as_path(checkpoints, "checkpoints"))
-    return replace(comparison, about=dict(about or {}))
+    done = plan.run(None if checkpoints is None else as_path(checkpoints, "checkpoints"))
+    done = replace(done, about=dict(about or {}))
+    if steps is None:
+        return done
+    return replace(done, steps=steps.rows(np.flatnonzero(np.isin(steps.t, done.parameter.t))))
+
+
+def _times_with(steps: Trajectory, invariant_set: InvariantSet, wanted: Settings) -> FloatArray:
+    """Times of the steps next to those that are wanted, as far as the steps came."""
+    theta0, start = invariant_set.theta0, float(wanted.t_span[0])
+    if steps.theta.shape[1:] != theta0.shape:
+        raise ShapeError(
+            f"steps must have theta of shape (n_times, {theta0.size}), got {steps.theta.shape}"
+        )
+    gap = float(lengths(steps.theta[0] - theta0))
+    if not gap <= _SAME * lengths(theta0) or steps.t[0] != start:
+        raise InputError(
+            f"steps must start from θ₀ at the time {start:g} of the flows, got a run that starts "
+            f"at a distance of {gap:.2g} at the time {steps.t[0]:g}"
+        )
+    times, own = wanted.times, steps.t[steps.t <= wanted.t_span[1]]
+    before = own[np.maximum(np.searchsorted(own, times, "right") - 1, 0)]
+    after = own[np.minimum(np.searchsorted(own, times), len(own) - 1)]
+    nearest = np.where(times - before <= after - times, before, after)
+    return np.unique(np.where(times <= own[-1], nearest, times))
 
 
 class Plan:
@@ -151,6 +188,7 @@ class Plan:
         coordinates: str = "auto",
         cometric: Cometric | None = None,
         control: bool = False,
+        rule: TrainingRule | None = None,
         **settings: Any,
     ) -> None:
         for name in ("checkpoint", "checkpoints", "resume"):
@@ -160,9 +198,15 @@ class Plan:
                     "checkpoints= of compare or folder= of sweep, which both write and resume them"
                 )
         architecture, theta0 = invariant_set.architecture, invariant_set.theta0
-        flow = IntrinsicFlow(invariant_set, loss, coordinates, cometric)
-        self.invariant_set, self.loss, self.flows = invariant_set, loss, {"intrinsic": flow}
-        if control:  # first, since a family may have none
+        flow = IntrinsicFlow(invariant_set, loss, coordinates, cometric, rule)
+        self.invariant_set, self.loss, self.rule = invariant_set, loss, rule
+        self.flows = {"intrinsic": flow}
+        if control and rule is not None and not rule.is_plain:
+            if np.any(rule.rates(architecture) != 1.0):
+                self.flows[NO_RATES] = flow.without_rates()
+            if rule.weight_decay:
+                self.flows[FROZEN] = flow.with_frozen_laws()
+        elif control:  # first, since a family may have none
             elsewhere = InvariantSet(architecture, architecture.fibre_point(theta0, _CONTROL_SEED))
             self.flows["control"] = IntrinsicFlow(elsewhere, loss, coordinates)
         size = architecture.lifted_dim if flow.coordinates == "full" else architecture.dim
@@ -170,7 +214,7 @@ class Plan:
         kept = architecture.dim + size + 2  # with the deviations of the flow and of its control
         self.settings = replace(wanted, t_eval=wanted.thinned(kept))
         # A state remembers where it was, so that each integration takes a new one.
-        by_theta = ParameterFlow(architecture, loss)
+        by_theta = ParameterFlow(architecture, loss, rule)
         self.states: dict[str, Callable[[], FlowState]] = {
             "parameter": partial(by_theta.state, theta0)
         }
@@ -212,7 +256,7 @@ class Plan:
             "first_step": float(settings.first_step or 0.0),
             "method": f"{settings.solver.__module__}.{settings.solver.__qualname__}",
             "coordinates": self.flows["intrinsic"].coordinates,
-            "control": "control" in self.flows,
+            "control": len(self.flows) > 1,
             "computed": computed,
         }
 
@@ -231,7 +275,8 @@ class Plan:
         """Integrate the flows one after another, with checkpoints in the folder if there is one."""
         paths, earlier = {}, {}
         if folder is not None:
-            paths = {name: make_folder(folder) / f"{name}.npz" for name in self.states}
+            files = {name: _FILES.get(name, name) for name in self.states}
+            paths = {name: make_folder(folder) / f"{own}.npz" for name, own in files.items()}
             earlier = {n: Trajectory.load(p) for n, p in paths.items() if os.path.lexists(p)}
         done: dict[str, Trajectory] = {}
         for name, state in self.states.items():
@@ -245,6 +290,8 @@ class Plan:
             else:
                 done[name] = _integrate_at_any_price(state, settings, paths[name])
         apart = {n: _deviation(f, done[n], done["parameter"]) for n, f in self.flows.items()}
+        controls = {name: (done[name], apart[name]) for name in self.flows if name != "intrinsic"}
+        first, *rest = controls or [None]
         return Comparison(
             architecture=self.invariant_set.architecture,
             loss=self.loss,
@@ -253,8 +300,11 @@ class Plan:
             parameter=done["parameter"],
             intrinsic=done["intrinsic"],
             deviation=apart["intrinsic"],
-            control=done.get("control"),
-            control_deviation_over_time=apart.get("control"),
+            control=None if first is None else done[first],
+            control_deviation_over_time=None if first is None else apart[first],
+            rule=self.rule,
+            control_name=ELSEWHERE if first in (None, "control") else first,
+            further_controls={name: controls[name] for name in rest if name},
         )
 
 

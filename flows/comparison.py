@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import numpy as np
 from rich.console import Console
@@ -14,6 +14,8 @@ from liftflow.architectures import Architecture
 from liftflow.doors import door
 from liftflow.errors import DataError, InputError
 from liftflow.files import as_html, as_path, as_text, read_arrays, write_arrays
+from liftflow.flows.drift import law_drift
+from liftflow.flows.rules import TrainingRule
 from liftflow.flows.trajectory import Trajectory
 from liftflow.losses import Loss
 from liftflow.typing import FloatArray, OnTimes
@@ -22,6 +24,10 @@ from liftflow.version import __version__
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+Values: TypeAlias = Mapping[str, Any]
+"""Numbers and texts by names, in the types of JSON."""
+
+ELSEWHERE, NO_RATES, FROZEN = "laws of another θ₀", "rates ignored", "laws frozen"
 _KIND = "comparison"
 _PARTS = tuple(part.name for part in fields(Trajectory) if part.name != "checkpoint")
 _LABELS = {
@@ -46,6 +52,15 @@ class Comparison:
         The negative control: the flow from the same z by the metric of other laws.
     control_deviation_over_time : OnTimes, optional
         Its relative deviation from the parameter flow.
+    steps : Trajectory or None
+        A run of training by steps, at those of its times that the parameter flow was kept at.
+    rule : TrainingRule or None
+        The rule of all flows. The control then has the metric without its learning rates, or that
+        of the laws at θ₀, which do not decay.
+    control_name : str
+        Says which.
+    further_controls : dict of str to tuple
+        Another control and its deviation, by its name, where the rule has rates and decay.
     about : mapping of str to Any
         What figures and summaries say besides, such as the data and the seed.
     kept : mapping of str to Any
@@ -62,8 +77,12 @@ class Comparison:
     deviation: OnTimes
     control: Trajectory | None
     control_deviation_over_time: OnTimes | None
-    about: Mapping[str, Any] = field(default_factory=dict)
-    kept: Mapping[str, Any] = field(default_factory=dict)
+    steps: Trajectory | None = None
+    rule: TrainingRule | None = None
+    control_name: str = ELSEWHERE
+    further_controls: Mapping[str, tuple[Trajectory, OnTimes]] = field(default_factory=dict)
+    about: Values = field(default_factory=dict)
+    kept: Values = field(default_factory=dict)
 
     @property
     def max_deviation(self) -> float:
@@ -72,8 +91,30 @@ class Comparison:
 
     @property
     def control_deviation(self) -> float | None:
-        """Largest relative deviation of the negative control, where there is one."""
-        over_time = self.control_deviation_over_time
+        """Largest relative deviation of the negative control, the least of several."""
+        return min((_largest(gap) for _, gap in self._controls.values()), default=None)
+
+    @property
+    def _controls(self) -> dict[str, tuple[Trajectory, OnTimes]]:
+        first, over_time = self.control, self.control_deviation_over_time
+        if first is None or over_time is None:
+            return {}
+        return {self.control_name: (first, over_time), **self.further_controls}
+
+    @property
+    def steps_deviation_over_time(self) -> OnTimes | None:
+        """Relative deviation of the steps from the parameter flow, at the times of ``steps``."""
+        if self.steps is None:
+            return None
+        flow = self.parameter.theta[np.searchsorted(self.parameter.t, self.steps.t)]
+        architecture = self._own_architecture()
+        gap = architecture.lifted_distance(self.steps.theta, flow)
+        return gap / architecture.lifted_norm(flow)
+
+    @property
+    def steps_deviation(self) -> float | None:
+        """Largest relative deviation of the steps, where there are any."""
+        over_time = self.steps_deviation_over_time
         return None if over_time is None else _largest(over_time)
 
     @property
@@ -83,8 +124,10 @@ class Comparison:
         That is the ratio of the ‖∇ℓ‖² at the two θ over z₀. A control of larger weights runs ahead
         like training with a larger learning rate, and says nothing about which one is better.
         """
-        if self.control is None or self.architecture is None or self.loss is None:
+        if self.architecture is None or self.loss is None:
             return self.kept.get("summary", {}).get("control_speed")
+        if self.control is None or self.control_name != ELSEWHERE:
+            return None  # it has the same θ₀
         ends = [self.control.theta[0], self.parameter.theta[0]]
         squares = [np.sum(self.loss.parameter_gradient(t, self.architecture) ** 2) for t in ends]
         return float(squares[0] / squares[1]) if squares[1] > 0 else None
@@ -101,13 +144,12 @@ class Comparison:
 
     @property
     def _flows(self) -> list[Trajectory]:
-        flows = (self.parameter, self.intrinsic, self.control)
-        return [flow for flow in flows if flow is not None]
+        return [self.parameter, self.intrinsic, *(flow for flow, _ in self._controls.values())]
 
     @door
     def law_drift_over_time(self, trajectory: Trajectory) -> OnTimes:
         """Drift of the conservation laws along a trajectory, as :func:`law_drift` measures it."""
-        return law_drift(self._own_architecture(), trajectory)
+        return law_drift(self._own_architecture(), trajectory, self.rule)
 
     def _own_architecture(self) -> Architecture:
         if self.architecture is None:
@@ -143,6 +185,13 @@ class Comparison:
             "control_deviation": self.control_deviation,
             "control_speed": self.control_speed,
         }
+        if self.rule is not None:
+            result |= {"rule": str(self.rule)} | {
+                f"deviation, {name}": _largest(gap) for name, (_, gap) in self._controls.items()
+            }
+        if self.steps is not None:
+            result["steps_deviation"] = self.steps_deviation
+            result["law_drift_steps"] = float(self.law_drift_over_time(self.steps).max())
         for name, flow in [*flows.items(), ("control", self.control)]:
             if flow is None or loss is None:
                 continue
@@ -189,9 +238,15 @@ class Comparison:
             **{label: summary[key] for key, label in _LABELS.items() if key in summary},
             "charts": self.intrinsic.n_charts,
             "largest relative deviation": self.max_deviation,
+            "deviation of the steps": summary.get("steps_deviation"),
+            "law drift of the steps": summary.get("law_drift_steps"),
+            "training rule": summary.get("rule"),
         }
+        several = [name for name in summary if name.startswith("deviation, ")]
+        facts |= {f"control: {name.removeprefix('deviation, ')}": summary[name] for name in several}
         for label, value in facts.items():
-            table.add_row(label, "", _show(value))
+            if value is not None:
+                table.add_row(label, "", _show(value))
         if self.control is not None:
             table.add_row("deviation of the control", "", "", _show(self.control_deviation))
             if self.control_speed is not None:
@@ -227,7 +282,7 @@ class Comparison:
         said = [f"{value}" if name == "data" else f"{name} {value}" for name, value in self._told()]
         return ", ".join([family, loss, *said])
 
-    def _told(self) -> list[tuple[str, Any]]:
+    def _told(self) -> list[tuple[str, object]]:
         return [(name, self.about[name]) for name in ("data", "seed") if name in self.about]
 
     def _drift(self) -> FloatArray:
@@ -248,13 +303,20 @@ class Comparison:
         losses = [plotting.Curve(own.t, own.loss, role, name) for own, role, name in flows]
         # At the start every flow is at the same point: a zero that only stretches the axis.
         t, drift = self.parameter.t[1:], self._drift()[1:]
-        over_time, speed = self.control_deviation_over_time, self.control_speed
+        speed = self.control_speed
         apart = [plotting.Curve(t, self.deviation[1:], plotting.DEVIATION, "intrinsic flow")]
-        if self.control is not None and over_time is not None:
-            role, name = plotting.CONTROL, "control: laws of another θ₀"
+        drifts = [plotting.Curve(t, drift, plotting.PARAMETER, "parameter flow")]
+        for style, (name, (flow, over_time)) in zip(":-", self._controls.items(), strict=False):
+            role = plotting.CONTROL[0], style
             fast = "" if speed is None else f",\nat first {speed:.2g} × as fast"
-            losses.append(plotting.Curve(self.control.t, self.control.loss, role, f"control{fast}"))
-            apart.append(plotting.Curve(t, over_time[1:], role, name))
+            own = "control" if name == ELSEWHERE else f"control: {name}"
+            losses.append(plotting.Curve(flow.t, flow.loss, role, f"{own}{fast}"))
+            apart.append(plotting.Curve(t, over_time[1:], role, f"control: {name}"))
+        steps, gap = self.steps, self.steps_deviation_over_time
+        if steps is not None and gap is not None:
+            values = steps.loss, gap, self.law_drift_over_time(steps)
+            for panel, over_time in zip((losses, apart, drifts), values, strict=True):
+                panel.append(plotting.Curve(steps.t[1:], over_time[1:], plotting.STEPS, "steps"))
         largest = f" ≤ {drift.max():.1e}" if drift.size else ""
         panels = [
             (self.verdict, "loss", losses),
@@ -262,7 +324,7 @@ class Comparison:
             (
                 f"Solver's drift of the laws{largest}",
                 "‖h(θ(t)) − h(θ₀)‖∞ / ‖θ₀‖²",
-                [plotting.Curve(t, drift, plotting.PARAMETER, "parameter flow")],
+                drifts,
             ),
         ]
         return plotting.draw(panels, (13, 4.2), self._subject())
@@ -287,6 +349,7 @@ class Comparison:
         values |= {"deviation": self.deviation, "drift": self._drift(), "rtol": self.rtol}
         if self.control_deviation_over_time is not None:
             values["control_deviation"] = self.control_deviation_over_time
+            values["control_name"] = self.control_name
         values["summary"] = json.dumps(self.summary())
         values["about"] = json.dumps(dict(self.about))
         write_arrays(as_path(path), _KIND, values)
@@ -327,6 +390,7 @@ class Comparison:
                 deviation=values["deviation"],
                 control=flows.get("control"),
                 control_deviation_over_time=values.get("control_deviation"),
+                control_name=values.get("control_name", ELSEWHERE),
                 about=json.loads(values["about"]),
                 kept={"summary": summary, "drift": values["drift"]},
             )
@@ -364,16 +428,3 @@ def _show(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.1e}" if 0 < abs(value) < 1e-3 else f"{value:.4g}"
     return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-@door
-def law_drift(architecture: Architecture, trajectory: Trajectory) -> OnTimes:
-    """Measure the drift of the conservation laws, ‖h(θ(t)) − h(θ₀)‖_∞ / ‖θ₀‖².
-
-    The trajectory may be one of steps of a finite size. Its first parameter is θ₀.
-    """
-    if not len(trajectory.t):
-        raise InputError("trajectory must hold at least one point, got none")
-    laws = np.asarray(architecture.conservation_laws(trajectory.theta))
-    gap = np.max(np.abs(laws - laws[0]), axis=1, initial=0.0)
-    return gap / np.sum(trajectory.theta[0] ** 2)

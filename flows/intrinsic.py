@@ -1,23 +1,22 @@
 """The gradient flow of the lifted variable in its intrinsic metric."""
 
-from dataclasses import replace
-from typing import Any
+from copy import copy
+from typing import Any, Self
 
 import numpy as np
 
-from liftflow.architectures.paths import Anchors
-from liftflow.architectures.signs import follow_signs
-from liftflow.architectures.tied import TiedNetwork
 from liftflow.doors import Guarded, door
 from liftflow.errors import InputError
 from liftflow.flows.integrate import integrate
+from liftflow.flows.rules import Course, TrainingRule
 from liftflow.flows.settings import Settings
 from liftflow.flows.state import FlowState, State, TrainingState
 from liftflow.flows.trajectory import Memory, Trajectory
-from liftflow.losses.base import Loss, as_gradient, as_value
+from liftflow.losses import Loss, ParameterLoss
+from liftflow.losses.base import as_gradient, as_value
 from liftflow.manifolds import InvariantSet
-from liftflow.metrics import Cometric, intrinsic_cometric
-from liftflow.typing import FloatArray, OneLifted, OneTheta, OnTimes, as_array
+from liftflow.metrics import Cometric
+from liftflow.typing import FloatArray, OneLifted, OneTangent, OneTheta, OnTimes, as_array
 
 REANCHOR_RATIO = 10.0
 """An anchor path this many times smaller than the best one through its node is given up."""
@@ -27,43 +26,75 @@ class _FullState(TrainingState):
     """All entries of z; θ is recovered only where the loss needs it."""
 
     def __init__(
-        self, invariant_set: InvariantSet, loss: Loss, theta: OneTheta, cometric: Cometric | None
+        self,
+        invariant_set: InvariantSet,
+        loss: Loss,
+        theta: OneTheta,
+        cometric: Cometric | None,
+        course: Course,
+        frozen: bool,
     ) -> None:
-        super().__init__(invariant_set.architecture, loss, theta)
-        if cometric is None:
-            cometric = intrinsic_cometric(self.architecture, invariant_set.theta0)
-        self.cometric, self.known = cometric, np.empty(0)
+        super().__init__(invariant_set.architecture, loss, theta, course)
+        self.by_theta = isinstance(loss, ParameterLoss)
+        self.is_gram = self.by_theta and cometric is None  # one of the caller's need not be ∂φ∂φᵀ
+        self.frozen = frozen or cometric is not None
+        self.cometric = course.cometric() if cometric is None else cometric
+        self.known = np.empty(0)
 
     def start(self) -> FloatArray:
-        return np.ravel(self.architecture.lift(self.theta))
+        return self.with_clock(np.ravel(self.architecture.lift(self.theta)), 1.0)
 
-    def _on_image(self, coordinates: FloatArray) -> OneLifted:
+    def _look(self, coordinates: FloatArray) -> tuple[OneLifted, Cometric]:
+        """The point of the image next to the coordinates, and K at that time."""
+        own, factor = self.without_clock(coordinates)
+        cometric = self.cometric if factor == 1.0 else self._faded(factor)
         # The solver leaves the image by its local error; K and f live on the image.
-        z = coordinates.reshape(self.architecture.lifted_shape)
-        return self.architecture.project_to_image(z, near=self.theta)
+        z = own.reshape(self.architecture.lifted_shape)
+        return self.architecture.project_to_image(z, near=self.theta), cometric
 
-    def _follow(self, coordinates: FloatArray) -> tuple[OneLifted, OneTheta]:
-        """The point of the image next to the coordinates, and what is known of θ there."""
+    def _faded(self, factor: float) -> Cometric:
+        return self.cometric if self.frozen else self.course.cometric(factor)
+
+    def _follow(self, coordinates: FloatArray) -> tuple[OneLifted, Cometric, OneTheta]:
+        """The same, and what is known of θ there."""
         if not np.array_equal(coordinates, self.known):  # the last stage of a step is its end
-            z = self._on_image(coordinates)
-            self.here, self.known = (z, self.cometric.follow(z, self.theta)), coordinates.copy()
+            z, cometric = self._look(coordinates)
+            if self.by_theta:
+                theta = cometric.point(z, near=self.theta)
+            else:
+                theta = cometric.follow(z, self.theta)
+            self.here, self.known = (z, cometric, theta), coordinates.copy()
         return self.here
 
     def velocity(self, coordinates: FloatArray) -> FloatArray:
-        z, theta = self._follow(coordinates)
+        z, cometric, theta = self._follow(coordinates)
+        if self.is_gram:
+            pushed = self.architecture.phi.jvp(theta, self.descent(theta))
+            return self.with_clock(-np.ravel(pushed), self.course.decay)
         gradient = as_gradient(self.loss.gradient(z, theta), self.loss, z.shape)
-        return -np.ravel(self.cometric.apply(z, gradient, near=theta))
+        velocity, decay = -np.ravel(cometric.apply(z, gradient, near=theta)), self.course.decay
+        if not decay:
+            return velocity
+        if self.course.degrees is None:
+            theta = cometric.point(z, near=theta)
+            fading = self.architecture.phi.jvp(theta, theta)
+        else:
+            fading = self.course.degrees * z
+        return self.with_clock(velocity - decay * np.ravel(fading), decay)
 
     def read(self, coordinates: FloatArray) -> State:
-        z = self._on_image(coordinates)
-        theta = self.cometric.point(z, near=self.theta)
-        value = as_value(self.loss.value(z, theta), self.loss)
-        return coordinates.reshape(self.architecture.lifted_shape), theta, value
+        z, cometric = self._look(coordinates)
+        theta = cometric.point(z, near=self.theta)
+        value = (
+            self.value(theta) if self.by_theta else as_value(self.loss.value(z, theta), self.loss)
+        )
+        own = self.without_clock(coordinates)[0]
+        return own.reshape(self.architecture.lifted_shape), theta, value
 
     def settle(self, coordinates: FloatArray) -> FloatArray:
         # Signs are handed on from step to step: from one kept time to the next they may well turn,
         # and the stages of a step that is given up lead astray.
-        self.theta = self._follow(coordinates)[1]
+        self.theta = self._follow(coordinates)[2]
         return coordinates
 
     def memory(self) -> Memory:
@@ -74,107 +105,84 @@ class _FullState(TrainingState):
 
 
 class _BasisState(TrainingState):
-    """Products along the basis paths of a chart: O(edges) and one backpropagation each time."""
+    """Products along the basis paths of a chart: O(edges) and one backpropagation each time.
+
+    With learning rates η everything is that of ψ = θ/√η, whose flow is a plain one.
+    """
 
     def __init__(
-        self, invariant_set: InvariantSet, loss: Loss, theta: OneTheta, cometric: Cometric | None
+        self,
+        invariant_set: InvariantSet,
+        loss: Loss,
+        theta: OneTheta,
+        cometric: Cometric | None,
+        course: Course,
+        frozen: bool,
     ) -> None:
         if cometric is not None:
             raise InputError("a cometric of one's own acts on all of z; use coordinates='full'")
-        super().__init__(invariant_set.architecture, loss, theta)
-        self.laws = invariant_set.laws0
+        theta = theta / course.units
+        super().__init__(invariant_set.architecture, loss, theta, course)
+        self.laws, self.frozen = course.laws(), frozen
         self.first_chart = self.chart = invariant_set.architecture.basis_chart(theta)
         self.settled, self.known = theta, self.start()
 
     def start(self) -> FloatArray:
-        return self.chart.coordinates(self.theta)
+        return self.with_clock(self.chart.coordinates(self.theta), 1.0)
+
+    def _at(self, coordinates: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Coordinates in the chart, and the laws there."""
+        own, factor = self.without_clock(coordinates)
+        fades = self.course.decay and not self.frozen
+        return own, self.course.laws(factor) if fades else self.laws
 
     def _recover(self, coordinates: FloatArray) -> FloatArray:
         if np.array_equal(coordinates, self.known):  # the last stage of a step is its end
             return self.theta
-        theta = self.chart.recover(coordinates, self.laws, near=self.theta)
-        anchors = self.chart.anchors
-        used = np.concatenate([anchors.into, anchors.out_of])
-        if np.any(theta[used] * self.settled[used] < 0):
-            # This step leads past the edge of the chart, where anchors vanish.
-            theta = follow_signs(anchors.dag.channels, theta, self.settled)
-        return theta
+        theta = self.chart.recover(*self._at(coordinates), near=self.theta)
+        return self.chart.follow(theta, self.settled)
 
     def _move(self, coordinates: FloatArray) -> None:
         self.theta, self.known = self._recover(coordinates), coordinates.copy()
 
     def velocity(self, coordinates: FloatArray) -> FloatArray:
         self._move(coordinates)
-        return -self.chart.push_forward(self.theta, self.gradient(self.theta))
+        descent, decay = self.gradient(self.theta), self.course.decay
+        if not decay:
+            return -self.chart.push_forward(self.theta, descent)
+        pushed = self.chart.push_forward(self.theta, descent + decay * self.theta)
+        return self.with_clock(-pushed, decay)
+
+    def gradient(self, theta: OneTheta) -> OneTangent:
+        units = self.course.units
+        return units * super().gradient(units * theta)
 
     def read(self, coordinates: FloatArray) -> State:
-        theta = self._recover(coordinates)
+        theta = self.course.units * self._recover(coordinates)
         return self.first_chart.coordinates(theta), theta, self.value(theta)
 
     def settle(self, coordinates: FloatArray) -> FloatArray:
         self._move(coordinates)
         self.settled = self.theta
-        signs = self.chart.anchors.products_before(np.sign(self.theta))
-        if not np.array_equal(signs, self.chart.signs):
-            self.chart = replace(self.chart, signs=signs)
+        self.chart = self.chart.handed_on(self.theta)
         if self.chart.deficit(self.theta) < np.log(REANCHOR_RATIO):
             return coordinates
+        return self._reanchored(coordinates)
+
+    def _reanchored(self, coordinates: FloatArray) -> FloatArray:
+        """Go on in the chart with the strongest anchors."""
         self.chart = self.chart.reanchored(self.theta)
         self.n_charts += 1
-        self.known = self.start()
+        self.known = self.with_clock(self.chart.coordinates(self.theta), coordinates[-1])
         return self.known.copy()
 
     def memory(self) -> Memory:
-        anchors = self.chart.anchors
-        return {
-            "theta": self.theta,
-            "known": self.known,
-            "into": anchors.into,
-            "out_of": anchors.out_of,
-            "signs": self.chart.signs,
-        }
+        return {"theta": self.theta, "known": self.known, **self.chart.memory()}
 
     def restore(self, memory: Memory) -> None:
         self.theta = self.settled = memory["theta"]
         self.known = memory["known"]
-        anchors = Anchors(self.chart.dag, memory["into"], memory["out_of"])
-        self.chart = replace(self.chart, anchors=anchors, signs=memory["signs"])
-
-
-class _ChannelState(_BasisState):
-    """Parameters beside the anchors of a channel chart, in O(D) and one backpropagation."""
-
-    def __init__(
-        self,
-        invariant_set: InvariantSet,
-        loss: Loss,
-        theta: FloatArray,
-        cometric: Cometric | None,
-    ) -> None:
-        super().__init__(invariant_set, loss, theta, cometric)
-        self.anchored = theta  # where the anchors of the chart were chosen
-
-    def _recover(self, coordinates: FloatArray) -> FloatArray:
-        if np.array_equal(coordinates, self.known):
-            return self.theta
-        return self.chart.recover(coordinates, self.laws, near=self.theta)
-
-    def settle(self, coordinates: FloatArray) -> FloatArray:
-        self._move(coordinates)
-        if self.chart.deficit(self.theta) < np.log(REANCHOR_RATIO):
-            return coordinates
-        self.chart, self.anchored = self.chart.reanchored(self.theta), self.theta
-        self.n_charts += 1
-        self.known = self.start()
-        return self.known.copy()
-
-    def memory(self) -> Memory:
-        return {"theta": self.theta, "known": self.known, "anchored": self.anchored}
-
-    def restore(self, memory: Memory) -> None:
-        self.theta, self.known = memory["theta"], memory["known"]
-        self.anchored = memory["anchored"]
-        self.chart = self.chart.reanchored(self.anchored)
+        self.chart = self.chart.restored(memory)
 
 
 _STATES = {"full": _FullState, "basis": _BasisState}
@@ -193,13 +201,21 @@ class IntrinsicFlow(Guarded):
         number of paths. ``auto``: the best of the two for the architecture.
     cometric : Cometric, optional
         By default that of the invariant set; another one, with full coordinates, for metric
-        families of one's own and for negative controls.
+        families of one's own and for negative controls; with weight decay it does not fade.
+    rule : TrainingRule, optional
+        Learning rates and weight decay: the flow z' = −K∇f(z) − λ∂φ(θ)θ, where K has the rates,
+        and the laws as they are at each time.
 
     Raises
     ------
     InputError
-        Other coordinates, or not a loss.
+        Other coordinates, not a loss, or rates that do not fit the architecture.
+    NotIntrinsicError
+        No laws are known under the rule: says why.
     """
+
+    frozen: bool = False
+    """Whether laws stay as at θ₀ although weights decay: for a negative control."""
 
     @door
     def __init__(
@@ -208,12 +224,33 @@ class IntrinsicFlow(Guarded):
         loss: Loss,
         coordinates: str = "auto",
         cometric: Cometric | None = None,
+        rule: TrainingRule | None = None,
     ) -> None:
         if coordinates not in ("auto", *_STATES):
             raise InputError(f"coordinates must be auto, full or basis, got {coordinates!r}")
         self.invariant_set, self.loss, self.cometric = invariant_set, loss, cometric
         own = invariant_set.architecture.coordinates
         self.coordinates = own if coordinates == "auto" else coordinates
+        self.rule = rule
+        self._course = Course(invariant_set.architecture, invariant_set.theta0, rule)
+        if cometric is None:
+            self._course.check()
+
+    def without_rates(self) -> Self:
+        """Return the flow by the metric of another rule, without rates: a negative control.
+
+        Where that has no closed form at θ₀, it has the nearest one.
+        """
+        rule = TrainingRule(None, 0.0 if self.rule is None else self.rule.weight_decay)
+        other = type(self)(self.invariant_set, self.loss, self.coordinates, rule=rule)
+        other._course.tolerance = np.inf
+        return other
+
+    def with_frozen_laws(self) -> Self:
+        """Return the flow by the metric of the laws at θ₀, however weights decay: a control."""
+        other = copy(self)
+        other.frozen = True
+        return other
 
     def _facts(self) -> str:
         return f"{self.loss!r}, {self.coordinates} coordinates, on {self.invariant_set!r}"
@@ -256,11 +293,9 @@ class IntrinsicFlow(Guarded):
         if z0 is not None:
             shape = self.invariant_set.architecture.lifted_shape
             z = as_array(z0, "z0", shape, batch=False, differentiable=False)
-            theta = self.invariant_set.recover(z)
-        state = _STATES[self.coordinates]
-        if state is _BasisState and isinstance(self.invariant_set.architecture, TiedNetwork):
-            state = _ChannelState
-        return state(self.invariant_set, self.loss, theta, self.cometric)
+            theta = self._course.recover(z)
+        start = self.invariant_set, self.loss, theta, self.cometric
+        return _STATES[self.coordinates](*start, self._course, self.frozen)
 
     @door
     def distance(self, trajectory: Trajectory, theta: FloatArray) -> OnTimes:

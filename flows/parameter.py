@@ -5,6 +5,7 @@ from typing import Any
 from liftflow.architectures import Architecture
 from liftflow.doors import Guarded, door
 from liftflow.flows.integrate import integrate
+from liftflow.flows.rules import Course, TrainingRule
 from liftflow.flows.settings import Settings
 from liftflow.flows.state import FlowState, State, TrainingState
 from liftflow.flows.trajectory import Trajectory
@@ -17,7 +18,7 @@ class _ParameterState(TrainingState):
         return self.theta
 
     def velocity(self, coordinates: FloatArray) -> FloatArray:
-        return -self.gradient(coordinates)
+        return -self.descent(coordinates)
 
     def read(self, coordinates: FloatArray) -> State:
         return coordinates, coordinates, self.value(coordinates)
@@ -26,15 +27,24 @@ class _ParameterState(TrainingState):
 class ParameterFlow(Guarded):
     """The flow θ' = −∇ℓ(θ) that training by small steps follows.
 
+    Parameters
+    ----------
+    rule : TrainingRule, optional
+        Learning rates E and weight decay λ, of the flow θ' = −E∇ℓ(θ) − λθ.
+
     Raises
     ------
     InputError
-        Not a loss.
+        Not a loss, or rates that do not fit the architecture.
     """
 
     @door
-    def __init__(self, architecture: Architecture, loss: Loss) -> None:
-        self.architecture, self.loss = architecture, loss
+    def __init__(
+        self, architecture: Architecture, loss: Loss, rule: TrainingRule | None = None
+    ) -> None:
+        self.architecture, self.loss, self.rule = architecture, loss, rule
+        if rule is not None:
+            rule.rates(architecture)  # do they fit?
 
     def _facts(self) -> str:
         return repr(self.loss)
@@ -75,4 +85,5 @@ class ParameterFlow(Guarded):
         point = as_array(theta0, "theta0", shape, batch=False, differentiable=False)
         self.architecture.phi.check(point)
         self.architecture.h.check(point)
-        return _ParameterState(self.architecture, self.loss, point)
+        course = Course(self.architecture, point, self.rule)
+        return _ParameterState(self.architecture, self.loss, point, course)

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from liftflow import figures
-from liftflow.typing import OnTimes
+from liftflow.typing import FloatArray, OnTimes
 
 _TINY = 1e-18  # exact zeros stay on a logarithmic axis
 
@@ -16,6 +17,7 @@ PARAMETER = (figures.PARAMETER, "-")
 INTRINSIC = (figures.INTRINSIC, "--")
 DEVIATION = (figures.INTRINSIC, "-")
 CONTROL = (figures.CONTROL, ":")
+STEPS = (figures.PURPLE, "-.")
 GAP = "‖φ(θ(t)) − z(t)‖ / ‖φ(θ(t))‖"
 
 
@@ -69,3 +71,30 @@ def draw(
         if about:
             figure.suptitle(about, x=0.01, ha="left", fontsize="small")
     return figures.shown_once(figure)
+
+
+_MOST_LAWS = 12  # lines that can still be told apart
+
+
+def add_laws(axes: Axes, t: OnTimes, laws: FloatArray, predicted: FloatArray | None) -> None:
+    """Draw laws over time, those that drift most where there are too many.
+
+    Parameters
+    ----------
+    laws, predicted : array, shape=[n_times, n_laws]
+        Measured and, where they are predicted, drawn over them.
+    """
+    count = laws.shape[1]
+    shown = np.argsort(-np.ptp(laws, axis=0), kind="stable")[:_MOST_LAWS]
+    parts = [("measured", laws, figures.PARAMETER, "-")]
+    if predicted is not None:
+        parts += [("predicted", predicted, figures.INTRINSIC, "--")]
+    for name, values, colour, style in parts:
+        lines = axes.plot(t, values[:, shown], style, color=colour)
+        for line in lines[:1]:
+            line.set_label(name)
+    which = f"{len(shown)} of the {count}" if count > len(shown) else "The"
+    axes.set(xlabel="time t", ylabel="h(θ(t))")
+    axes.set_title(f"{which} conservation laws")
+    if len(shown):
+        axes.legend()

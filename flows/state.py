@@ -6,6 +6,7 @@ import numpy as np
 
 from liftflow.architectures import Architecture
 from liftflow.doors import Described
+from liftflow.flows.rules import Course
 from liftflow.flows.trajectory import Memory
 from liftflow.losses.base import Loss, as_gradient, as_value
 from liftflow.typing import FloatArray, OneTangent, OneTheta
@@ -71,15 +72,39 @@ class FlowState(Described, ABC):
 
 
 class TrainingState(FlowState):
-    """A flow of the loss of an architecture, at some parameter."""
+    """A flow of the loss of an architecture, at some parameter.
 
-    def __init__(self, architecture: Architecture, loss: Loss, theta: OneTheta) -> None:
+    With weight decay λ the laws fade, so that the velocity of z depends on time: the last of the
+    coordinates is then a clock, 1 at the start, which runs at the speed λ.
+    """
+
+    def __init__(
+        self, architecture: Architecture, loss: Loss, theta: OneTheta, course: Course
+    ) -> None:
         self.architecture, self.loss, self.theta = architecture, loss, theta
+        self.course = course
+
+    def with_clock(self, values: FloatArray, clock: float) -> FloatArray:
+        """Append the clock, or its speed, where there is one."""
+        return np.append(values, clock) if self.course.decay else values
+
+    def without_clock(self, coordinates: FloatArray) -> tuple[FloatArray, float]:
+        """Part coordinates from the clock, and say by how much decay has shrunk θ since."""
+        if not self.course.decay:
+            return coordinates, 1.0
+        return coordinates[:-1], float(np.exp(1.0 - coordinates[-1]))
 
     def gradient(self, theta: OneTheta) -> OneTangent:
         """Evaluate ∇ℓ(θ), of the right shape whoever wrote the loss."""
         gradient = self.loss.parameter_gradient(theta, self.architecture)
         return as_gradient(gradient, self.loss, theta.shape)
+
+    def descent(self, theta: OneTheta) -> OneTangent:
+        """Evaluate E∇ℓ(θ) + λθ, which θ is to be moved against."""
+        gradient, course = self.gradient(theta), self.course
+        if course.rates is not None:
+            gradient = course.rates * gradient
+        return gradient + course.decay * theta if course.decay else gradient
 
     def value(self, theta: OneTheta) -> float:
         """Evaluate ℓ(θ), one number whoever wrote the loss."""

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import pandas as pd
 from joblib import Parallel, delayed
 from joblib.externals.loky.process_executor import BrokenProcessPool
 from joblib.parallel import SequentialBackend, get_active_backend
@@ -40,6 +39,7 @@ from liftflow.typing import OnTimes, shown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from pandas import DataFrame
 
 Case = tuple[InvariantSet, Loss]
 _KIND = "run of a sweep"
@@ -96,7 +96,7 @@ class Sweep:
         OutputError
             The file cannot be written.
         """
-        values: dict[str, Any] = {}
+        values: dict[str, object] = {}
         for place, run in enumerate(self.runs):
             own = {"seed": str(run.seed), "summary": json.dumps(run.summary)}
             own |= {name: getattr(run, name) for name in _CURVES}
@@ -130,8 +130,10 @@ class Sweep:
         except KeyError as error:
             raise DataError(f"{path} holds no sweep: it has no {error}") from error
 
-    def frame(self) -> pd.DataFrame:
+    def frame(self) -> "DataFrame":
         """Return the summaries as a table, one row per seed."""
+        import pandas as pd  # which takes its time
+
         seeds = pd.Index([run.seed for run in self.runs], name="seed")
         return pd.DataFrame([run.summary for run in self.runs], index=seeds)
 

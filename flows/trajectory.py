@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 from rich.table import Table
 
+from liftflow.architectures import Architecture
 from liftflow.doors import door
-from liftflow.errors import DataError
+from liftflow.errors import DataError, InputError, ShapeError
 from liftflow.files import as_html, as_path, read_arrays, write_arrays
-from liftflow.typing import FloatArray, OnTimes
+from liftflow.typing import FloatArray, IntArray, OnTimes, as_instance, as_own
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -125,6 +126,8 @@ class Trajectory:
         What it takes to continue the flow, by ``integrate(..., resume=trajectory)``.
     interrupted : bool
         Whether Ctrl-C ended the flow, or kept it from starting.
+    prediction : array, shape=[n_times, n_laws]
+        See ``predicted_laws``; empty where there are none.
     """
 
     _usual_fix: ClassVar[str] = "read one with Trajectory.load(path)"
@@ -141,12 +144,69 @@ class Trajectory:
     chart_times: FloatArray = field(default_factory=lambda: np.empty(0))
     checkpoint: Checkpoint | None = None
     interrupted: bool = False
+    prediction: FloatArray = field(default_factory=lambda: np.empty((0, 0)))
+
+    @classmethod
+    @door
+    def from_arrays(cls, t: OnTimes, theta: FloatArray, loss: OnTimes | None = None) -> Self:
+        """Make a trajectory of what another program logged.
+
+        Parameters
+        ----------
+        t : OnTimes
+            Times, which do not fall: for steps of training, the sums of their sizes.
+        theta : array, shape=[n_times, dim]
+            Parameters; the first one is θ₀.
+        loss : OnTimes, optional
+            NaN where it is not known.
+
+        Raises
+        ------
+        InputError
+            Arrays that do not fit together, or times that fall.
+        """
+        times, points = as_own(t, "t", (None,)), as_own(theta, "theta", (None, None))
+        if len(times) != len(points) or not len(times):
+            raise ShapeError(
+                f"t and theta must have one row per time, got {len(times)} and {len(points)}"
+            )
+        if np.any(np.diff(times) < 0):
+            raise InputError("t must hold times that do not fall")
+        losses = np.full(len(times), np.nan)
+        if loss is not None:
+            losses = as_own(loss, "loss", times.shape)
+        return cls(times, points, points, losses, True, "given", 0, 1, 0.0)
+
+    @property
+    def predicted_laws(self) -> FloatArray | None:
+        """Laws h(θ) at the times kept, as the steps predict them without looking at θ.
+
+        Returns
+        -------
+        laws : array, shape=[n_times, n_laws], or None
+            Exact for runs of :class:`~liftflow.flows.GradientDescent`. None where no prediction is
+            offered: for flows, whose laws stay or decay; for Adam, whose steps are no multiples of
+            gradients; where some law is no quadratic form; and for what :meth:`from_arrays` made.
+        """
+        return self.prediction if len(self.prediction) else None
 
     @door
     def head(self, count: int) -> Self:
         """Return the first ``count`` times of the trajectory."""
-        arrays = {name: getattr(self, name)[:count] for name in ("t", "y", "theta", "loss")}
-        return replace(self, **arrays)
+        return self.rows(np.arange(len(self.t))[:count])
+
+    @door
+    def rows(self, numbers: IntArray) -> Self:
+        """Return the trajectory at some of its times.
+
+        Parameters
+        ----------
+        numbers : array-like, shape=[n_rows]
+            Their numbers, from 0.
+        """
+        numbers = np.asarray(numbers, dtype=np.intp)
+        names = ["t", "y", "theta", "loss"] + ["prediction"] * (len(self.prediction) > 0)
+        return replace(self, **{name: getattr(self, name)[numbers] for name in names})
 
     def __repr__(self) -> str:
         """Say in one line how far the flow came, and what became of the loss."""
@@ -167,27 +227,40 @@ class Trajectory:
         table.add_row(str(len(self.t)), *ends, *counts)
         return as_html(table)
 
-    def plot(self) -> "Figure":
-        """Draw the loss, the speed, and the entries of the state that move most."""
+    def plot(self, architecture: Architecture | None = None) -> "Figure":
+        """Draw the loss, the speed, and the entries of the state that move most.
+
+        Parameters
+        ----------
+        architecture : Architecture, optional
+            Whose laws are measured along θ and take the place of the entries; those predicted are
+            drawn over them.
+        """
         from liftflow.flows import plotting
 
         mine = np.array_equal(self.y, self.theta)  # else a flow of z
         role, name = (plotting.PARAMETER, "θ") if mine else (plotting.INTRINSIC, "z")
         colour = role[0]
         states = self.y.reshape(len(self.t), -1)
-        steps = np.linalg.norm(np.diff(states, axis=0), axis=1) / np.diff(self.t)
-        middles = (self.t[1:] + self.t[:-1]) / 2
-        most: Any = np.argsort(-np.ptp(states, axis=0))[:12] if len(self.t) else []
+        apart = np.flatnonzero(np.diff(self.t) > 0)
+        gone = np.linalg.norm(states[apart + 1] - states[apart], axis=1)
+        middles = (self.t[apart + 1] + self.t[apart]) / 2
+        most: IntArray = np.argsort(-np.ptp(states, axis=0))[:12] if len(self.t) else np.arange(0)
         with plotting.plt.style.context(plotting.figures.style()):
             figure, axes = plotting.plt.subplots(1, 3, figsize=(12, 3.8))
             axes[0].semilogy(self.t, self.loss, color=colour)
-            axes[1].semilogy(middles, steps, color=colour)
-            axes[2].plot(self.t, states[:, most], color=colour, alpha=0.6, linewidth=1)
+            axes[1].semilogy(middles, gone / np.diff(self.t)[apart], color=colour)
             lost = f": {self.loss[0]:.3g} → {self.loss[-1]:.3g}" if len(self.t) else ""
             axes[0].set(title=f"Loss{lost}", ylabel="loss")
             axes[1].set(title=f"Speed of {name}", ylabel=f"‖{name}'‖")
-            of = f"{len(most)} of {states.shape[1]:,}"
-            axes[2].set(title=f"Entries of {name} that move most, {of}", ylabel=f"{name}ᵢ")
+            if architecture is None:
+                axes[2].plot(self.t, states[:, most], color=colour, alpha=0.6, linewidth=1)
+                of = f"{len(most)} of {states.shape[1]:,}"
+                axes[2].set(title=f"Entries of {name} that move most, {of}", ylabel=f"{name}ᵢ")
+            else:
+                as_instance(architecture, Architecture, "architecture")
+                laws = np.asarray(architecture.conservation_laws(self.theta))
+                plotting.add_laws(axes[2], self.t, laws, self.predicted_laws)
             for panel in axes[:2]:
                 plotting.figures.plain_ticks(panel)
             for panel in axes:

@@ -2,7 +2,7 @@
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import ClassVar
 
@@ -17,6 +17,7 @@ from liftflow.linalg import over_batch
 from liftflow.typing import (
     Covector,
     FloatArray,
+    IntArray,
     Lifted,
     OneLifted,
     OneLiftedTangent,
@@ -40,7 +41,10 @@ class Loss(Guarded, ABC):
     same sign gauge; others ignore it.
     """
 
-    _usual_fix: ClassVar[str] = "use loss_from_function(f) or NetworkLoss(network, inputs, targets)"
+    _usual_fix: ClassVar[str] = (
+        "use loss_from_function(f), loss_from_parameters(ell, architecture) or "
+        "NetworkLoss(network, inputs, targets)"
+    )
 
     def __init_subclass__(cls, **options: object) -> None:
         """Let the methods that a class defines write into their arguments: they get copies."""
@@ -73,6 +77,27 @@ class Loss(Guarded, ABC):
         as_instance(architecture, Architecture, "architecture")
         return architecture.lift_vjp(theta, self.gradient(architecture.lift(theta)))
 
+    n_samples: int | None = None
+    """Number of samples that the loss is a mean over, where it is one and can be had on a batch."""
+
+    def batch(self, indices: IntArray | Sequence[int]) -> "Loss":
+        """Return the loss on some of the samples: their mean.
+
+        Parameters
+        ----------
+        indices : array-like, shape=[batch_size]
+            Numbers of the samples, from 0.
+
+        Raises
+        ------
+        InputError
+            The loss is no mean over samples, or there are none of these numbers.
+        """
+        raise InputError(
+            f"{type(self).__name__} is no mean over samples; NetworkLoss and "
+            "loss_from_parameters(ell, architecture, n_samples) are"
+        )
+
     def scores(self, theta: OneTheta, architecture: Architecture) -> dict[str, float]:
         """Return figures of merit at θ besides the loss, by name."""
         return {}
@@ -103,14 +128,14 @@ class FunctionLoss(Loss):
     def __init__(self, function: Callable[[Lifted], Scalars]) -> None:
         self.function = function
         self._gradient = autograd.grad(
-            watched(lambda z: _number(function(z), _FUNCTION), _FUNCTION)
+            watched(lambda z: as_number_of(function(z), _FUNCTION), _FUNCTION)
         )
 
     def _facts(self) -> str:
         return str(getattr(self.function, "__name__", type(self.function).__name__))
 
     def value(self, z: OneLifted, near: OneTheta | None = None) -> Scalars:
-        return _number(self.function(as_array(z, "z")), _FUNCTION)
+        return as_number_of(self.function(as_array(z, "z")), _FUNCTION)
 
     def gradient(self, z: OneLifted, near: OneTheta | None = None) -> OneLiftedTangent:
         z = as_array(z, "z")
@@ -173,18 +198,39 @@ def _array(value: object, what: str) -> np.ndarray:
         raise InputError(f"{what} must return real numbers, got {got(value)}: {error}") from error
 
 
-def _number(value: Scalars, what: str) -> Scalars:
+def as_number_of(value: Scalars, what: str, argument: str = "z") -> Scalars:
+    """Return the value of a function if it is one number, or say what it is.
+
+    Parameters
+    ----------
+    what, argument : str
+        What the message calls the function, and what it takes.
+    """
     plain = _array(untraced(value), what)
     if plain.shape == () and plain.dtype.kind in "fiub":
         return value
     what_kind = "None" if value is None else got(value)
     given = f"an array of shape {plain.shape}" if plain.shape else what_kind
-    raise InputError(f"{what} must take z to one number, got {given}")
+    raise InputError(f"{what} must take {argument} to one number, got {given}")
 
 
 def as_value(value: Scalars, loss: Loss) -> float:
     """Return the value of a loss, which may be a user's own, if it is one number."""
-    return float(_number(value, f"{type(loss).__name__}.value"))
+    return float(as_number_of(value, f"{type(loss).__name__}.value"))
+
+
+def as_indices(indices: IntArray | Sequence[int], loss: Loss) -> IntArray:
+    """Return the numbers of some samples of a loss, if there are such."""
+    if loss.n_samples is None:
+        Loss.batch(loss, indices)
+    numbers = as_array(indices, "indices", (None,), batch=False, differentiable=False)
+    whole = numbers.astype(np.intp)
+    if not numbers.size or np.any((numbers != whole) | (whole < 0) | (whole >= loss.n_samples)):
+        raise InputError(
+            f"indices must be one or more integers from 0 to {loss.n_samples} − 1, got "
+            f"{shown(indices)}"
+        )
+    return whole
 
 
 def as_gradient(value: Covector, loss: Loss, shape: tuple[int, ...]) -> FloatArray:

@@ -1,18 +1,20 @@
 """The training loss of a ReLU network on data, by its path products or by backpropagation."""
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Iterator, Sequence
 
 import numpy as np
-from scipy.special import log_softmax, softmax
 
 from liftflow.architectures import Architecture, ReLUNetwork, TiedNetwork
-from liftflow.errors import DataError, InputError, ShapeError
+from liftflow.errors import DataError, InputError
 from liftflow.linalg import ROUNDING, over_batch
-from liftflow.losses.base import Loss
+from liftflow.losses.base import Loss, as_indices, as_value
+from liftflow.losses.outputs import Kind, OutputLoss
 from liftflow.typing import (
     Covector,
     FloatArray,
     Inputs,
+    IntArray,
     Lifted,
     OneTheta,
     Scalars,
@@ -25,7 +27,6 @@ from liftflow.typing import (
     shown,
 )
 
-_KINDS = ("mse", "cross-entropy")
 _CHUNK = 2**22  # numbers held at once when path gradients are summed over samples
 
 
@@ -33,7 +34,8 @@ class NetworkLoss(Loss):
     r"""Training loss of a ReLU network on data, as a function of θ and of its path products.
 
     ``mse``: :math:`\frac{1}{2n}\sum_i ‖R_θ(x_i) − y_i‖^2`. ``cross-entropy``: mean negative
-    log-likelihood of the labels under the softmax of the outputs. In z the network reads
+    log-likelihood of the labels under the softmax of the outputs. Any other loss of the outputs is
+    given as a function, which sees R_θ(x_i) and y_i alone. In z the network reads
     :math:`R(x) = \sum_p a_p(x) z_p x_{p_0}` with :math:`a_p(x) = 1` where every hidden ReLU on p
     is active; f is smooth inside an activation region.
 
@@ -41,12 +43,22 @@ class NetworkLoss(Loss):
     ----------
     targets : array-like
         ``mse``: real, shape=[n_samples, n_outputs], or [n_samples] with one output.
-        ``cross-entropy``: integer labels from 0, shape=[n_samples].
+        ``cross-entropy``: integer labels from 0, shape=[n_samples]; classes may be missing, their
+        number is that of the outputs. Else whatever the function takes, one row per sample.
+    kind : str, callable, or pair of callables
+        ``mse``, ``cross-entropy``, or ``function(outputs, targets)`` written with autograd.numpy,
+        which takes outputs of shape [n_samples, n_outputs] to one number per sample, whose mean is
+        the loss, or to one number for all, which is the loss. With a pair, the second function is
+        the gradient in the outputs, of their shape: of each sample's number, or of the one.
+    weights : array-like, shape=[n_samples], optional
+        The loss is then :math:`\sum_i w_i ℓ_i / \sum_i w_i`. On a batch it is the mean of
+        :math:`w_i ℓ_i` in units of the mean of all weights, whose expectation is the loss.
 
     Raises
     ------
     InputError, ShapeError, NotFiniteError
-        Unknown kind, or arrays that do not fit the network.
+        Unknown kind, arrays that do not fit the network, a function that returns something else, or
+        a gradient that differs from difference quotients of its function.
     DataError
         Labels that are not integers from 0 to n_outputs − 1, or no samples.
 
@@ -60,65 +72,69 @@ class NetworkLoss(Loss):
     """
 
     def __init__(
-        self, network: ReLUNetwork, inputs: Inputs, targets: Inputs, kind: str = "mse"
+        self,
+        network: ReLUNetwork,
+        inputs: Inputs,
+        targets: Inputs,
+        kind: Kind = "mse",
+        weights: Scalars | None = None,
     ) -> None:
-        if not isinstance(kind, str) or kind not in _KINDS:
-            raise InputError(f"kind must be one of {', '.join(_KINDS)}, got {shown(kind)}")
         if not isinstance(network, ReLUNetwork):
             raise InputError(
                 f"network must be a ReLUNetwork, got {type(network).__name__}; another "
-                "architecture takes loss_from_function(f)"
+                "architecture takes loss_from_function(f), or loss_from_parameters(ell, "
+                "architecture)"
             )
         self.network, self.kind = network, kind
-        n_out = len(network.outputs)
         self.inputs = as_own(inputs, "inputs", (None, len(network.inputs)))
         if len(self.inputs) == 0:
             raise DataError("inputs must hold at least one sample, got none")
-        if kind == "mse":
-            values = as_array(targets, "targets", differentiable=False)
-            if values.ndim == 1 and n_out == 1:
-                values = values[:, None]
-            self.targets = as_own(values, "targets", (None, n_out))
-        else:
-            self.targets = freeze(self._labels(targets, n_out))
-        if len(self.targets) != len(self.inputs):
-            raise ShapeError(
-                f"inputs and targets must have one row per sample, got {len(self.inputs)} and "
-                f"{len(self.targets)}"
-            )
+        self.n_samples = len(self.inputs)
+        self._outputs = OutputLoss(kind, targets, (self.n_samples, len(network.outputs)))
+        self.targets = self._outputs.targets
+        self.weights = None if weights is None else freeze(self._relative(weights))
 
     def _facts(self) -> str:
-        return f"{self.kind}, {len(self.inputs):,} samples of {self.inputs.shape[1]:,} features"
+        kind = self.kind if isinstance(self.kind, str) else "of one's own"
+        return f"{kind}, {len(self.inputs):,} samples of {self.inputs.shape[1]:,} features"
 
-    @staticmethod
-    def _labels(targets: Scalars, n_out: int) -> FloatArray:
-        """One-hot rows, shape=[n_samples, n_outputs]."""
-        if n_out < 2:
-            raise DataError("cross-entropy needs a network of at least two outputs, got one")
-        labels = as_array(targets, "labels", (None,), batch=False, differentiable=False)
-        wrong = labels[(labels < 0) | (labels % 1 != 0)]
-        if wrong.size:
-            raise DataError(
-                f"labels must be integers from 0, got {wrong[0]:g}; sklearn's LabelEncoder makes "
-                "them from any others"
+    def _relative(self, weights: Scalars) -> FloatArray:
+        """Weights whose mean is 1, shape=[n_samples, 1]."""
+        own = as_array(weights, "weights", (self.n_samples,), batch=False, differentiable=False)
+        if self._outputs.is_mean:
+            raise InputError(
+                "weights need a loss of outputs that returns one number for each sample, got one "
+                "that returns one for all"
             )
-        if labels.max(initial=0) >= n_out:
-            raise DataError(
-                f"label {labels.max():g} is out of range for a network of {n_out} outputs, which "
-                f"takes labels 0 to {n_out - 1}"
-            )
-        return np.eye(n_out)[labels.astype(np.intp)]
+        if np.any(own < 0) or not np.any(own > 0):
+            raise DataError(f"weights must be at least 0, and not all 0, got {shown(weights)}")
+        return (own / np.mean(own))[:, None]
+
+    def batch(self, indices: IntArray | Sequence[int]) -> "NetworkLoss":
+        """Return the mean over some of the samples, each with the weight that it has among all."""
+        rows, part = as_indices(indices, self), copy.copy(self)
+        part.inputs, part.targets, part.n_samples = self.inputs[rows], self.targets[rows], len(rows)
+        if self.weights is not None:
+            part.weights = self.weights[rows]
+        return part
 
     # On the outputs.
 
     def _value(self, outputs: FloatArray) -> float:
-        if self.kind == "mse":
-            return float(0.5 * np.sum((outputs - self.targets) ** 2) / len(self.inputs))
-        return float(-np.sum(self.targets * log_softmax(outputs, axis=1)) / len(self.inputs))
+        values = self._outputs.value(outputs, self.targets)
+        if self._outputs.is_mean:
+            return as_value(values, self)
+        if self.weights is not None:
+            values = values * self.weights[:, 0]
+        return float(np.sum(values) / len(outputs))
 
     def _cotangent(self, outputs: FloatArray) -> FloatArray:
-        predicted = outputs if self.kind == "mse" else softmax(outputs, axis=1)
-        return (predicted - self.targets) / len(self.inputs)
+        gradient = self._outputs.gradient(outputs, self.targets)
+        if self._outputs.is_mean:
+            return np.asarray(gradient)
+        if self.weights is not None:
+            gradient = gradient * self.weights
+        return gradient / len(outputs)
 
     # In θ.
 
@@ -251,6 +267,8 @@ class NetworkLoss(Loss):
         self._check(architecture)
         theta = as_vector(theta, "theta", self.network.dim)
         outputs = self.network.forward_vjp(theta, self.inputs)[0]
+        if self.targets.shape != outputs.shape:  # of a loss of one's own
+            return {}
         one_hot = self.targets.shape[1] > 1 and np.all(np.isin(self.targets, (0.0, 1.0)))
         if one_hot and np.all(self.targets.sum(axis=1) == 1):
             hit = outputs.argmax(axis=1) == self.targets.argmax(axis=1)

@@ -12,7 +12,13 @@ from geomstats.geometry.manifold import Manifold
 from geomstats.geometry.matrices import Matrices
 from geomstats.geometry.nfold_manifold import NFoldManifold
 
-from liftflow.architectures import Architecture, DeepLinear, ProductArchitecture, ReLUNetwork
+from liftflow.architectures import (
+    Architecture,
+    DeepLinear,
+    ProductArchitecture,
+    ReLUNetwork,
+    ScaleInvariant,
+)
 from liftflow.doors import Described, door, doors
 from liftflow.errors import NotOnImageError, NotRecoverableError
 from liftflow.linalg import over_batch
@@ -245,6 +251,24 @@ class MatrixImage(LiftedImage):
 
 
 @doors
+class SphereImage(LiftedImage):
+    """The directions of scale-invariant weights: a product of spheres, one for each group."""
+
+    architecture: ScaleInvariant
+    _meets_all_fibres = True
+
+    def _residual(self, z: FloatArray, projected: FloatArray) -> float:
+        return float(np.max(np.abs(projected - z)))
+
+    def to_tangent(self, vector: LiftedTangent, base_point: Lifted) -> LiftedTangent:
+        """Project orthogonally, dropping the part along each direction."""
+        vector = as_array(vector, "vector", self.shape, differentiable=False)
+        base_point = as_array(base_point, "base_point", self.shape, differentiable=False)
+        flat = base_point.reshape((*base_point.shape[: -len(self.shape)], self.architecture.dim))
+        return self.architecture.project_to_range(flat, vector)
+
+
+@doors
 class ProductImage(LiftedImage):
     """The image of a product of architectures: the product of their images.
 
@@ -293,4 +317,5 @@ def image_manifold(architecture: Architecture, theta0: OneTheta) -> Manifold:
 
 image_manifold.register(ReLUNetwork, PathImage)
 image_manifold.register(DeepLinear, MatrixImage)
+image_manifold.register(ScaleInvariant, SphereImage)
 image_manifold.register(ProductArchitecture, ProductImage)

@@ -23,6 +23,7 @@ from liftflow.metrics.product import ProductCometric as ProductCometric
 from liftflow.metrics.product import ProductSpaces as ProductSpaces
 from liftflow.metrics.recovered import RecoveredCometric as RecoveredCometric
 from liftflow.metrics.spectral import SpectralCometric as SpectralCometric
+from liftflow.metrics.sphere import SphereCometric as SphereCometric
 
 __all__ = [
     "Cometric",
@@ -43,6 +44,7 @@ __all__ = [
     "ScalarChainCometric",
     "ScalarMultiplier",
     "SpectralCometric",
+    "SphereCometric",
     "TangentSpaces",
     "TwoLayerMultiplier",
     "intrinsic_cometric",

@@ -30,6 +30,8 @@ from liftflow.typing import (
     refuse_beyond,
 )
 
+_INVERSE_RTOL = 1e-6  # of a dense inverse, where K(z) is ill conditioned
+
 
 def _squared_dists(point_a: FloatArray, point_b: FloatArray, metric: "HorizontalMetric") -> Scalars:
     return metric._over_points(metric._one_squared_dist, [point_a, point_b], ())
@@ -496,15 +498,25 @@ class IntrinsicMetric(HorizontalMetric):
         Raises
         ------
         NotOnImageError
-            K(z) is singular on the tangent space, as where a matrix z loses rank.
+            K(z) is singular on the tangent space, as where a matrix z loses rank, or so close to
+            it that its inverse would keep fewer than six digits.
         """
         matrix = self.cometric.matrix(base_point)
         self.cometric._check_inverse(np.asarray(base_point))
         values, vectors = np.linalg.eigh(matrix)
         # Zeros are told by the entries that they come from: a small block has small eigenvalues.
         sizes = np.einsum("...ik,...ii->...k", vectors**2, matrix)
-        order = np.argsort(values / np.where(sizes > 0, sizes, 1.0), axis=-1)
-        kept = np.argsort(order, axis=-1) >= values.shape[-1] - self._space.dim
+        ratios = values / np.where(sizes > 0, sizes, 1.0)
+        kept = (
+            np.argsort(np.argsort(ratios, axis=-1), axis=-1) >= values.shape[-1] - self._space.dim
+        )
+        smallest = float(np.min(ratios, initial=1.0, where=kept))
+        if smallest < np.finfo(np.float64).eps / _INVERSE_RTOL:
+            raise NotOnImageError(
+                f"K(z) is singular to rounding: eigenvalues of {smallest:.0e} beside 1; "
+                "metric.norm and metric.inner_product need no inverse and keep their digits",
+                0.0,
+            )
         inverse = np.where(kept, 1.0 / np.where(kept, values, 1.0), 0.0)
         return np.einsum("...ik,...k,...jk->...ij", vectors, inverse, vectors)
 

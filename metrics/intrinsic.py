@@ -9,6 +9,7 @@ from liftflow.architectures import (
     LinearNeuralODE,
     ProductArchitecture,
     ReLUNetwork,
+    ScaleInvariant,
     TiedNetwork,
     TwoLayerLinear,
 )
@@ -26,6 +27,7 @@ from liftflow.metrics.path import PathCometric
 from liftflow.metrics.product import ProductCometric
 from liftflow.metrics.recovered import RecoveredCometric
 from liftflow.metrics.spectral import SpectralCometric
+from liftflow.metrics.sphere import SphereCometric
 from liftflow.typing import OneTheta, as_array
 
 
@@ -96,6 +98,11 @@ def _(architecture: ReLUNetwork, theta0: OneTheta, *, tolerance: float) -> PathC
 @closed_form.register
 def _(architecture: TiedNetwork, theta0: OneTheta, *, tolerance: float) -> RecoveredCometric:
     return RecoveredCometric(architecture, theta0)
+
+
+@closed_form.register
+def _(architecture: ScaleInvariant, theta0: OneTheta, *, tolerance: float) -> SphereCometric:
+    return SphereCometric(architecture, theta0)
 
 
 def _spectral(find: Callable[..., Multiplier]) -> Callable[..., SpectralCometric]:

@@ -162,6 +162,11 @@ class World:
         self.network_loss = losses.NetworkLoss(
             self.networks["2-2-1"], [[1.0, 2.0], [0.5, -1.0]], [0.3, 0.1]
         )
+        self.parameter_loss = losses.loss_from_parameters(
+            lambda theta, rows: _squares(self.networks["2-2-1"].lift(theta)),
+            self.networks["2-2-1"],
+            n_samples=2,
+        )
         self.objects = list(self._objects())
         self.targets = [*self._functions(), *self._methods()]
 
@@ -224,6 +229,7 @@ class World:
         yield "2-2-1", "kernel", architectures.ParameterKernel(network.dag, theta)
         yield "2-2-1", "loss", self.loss
         yield "2-2-1", "network loss", self.network_loss
+        yield "2-2-1", "network loss", self.parameter_loss
         yield "two layers", "loss", least_squares_loss(np.eye(2), np.eye(2))
         yield (
             "diagonal",
@@ -356,6 +362,14 @@ class World:
             "n_steps": 2,
             "every": 1,
             "momentum": 0.5,
+            "batch_size": None,
+            "weight_decay": 0.1,
+            "schedule": [1.0, 0.5],
+            "decay": "coupled",
+            "nesterov": True,
+            "steps": None,
+            "indices": [0],
+            "ell": lambda theta, *indices: anp.sum((network.lift(theta) - 1.0) ** 2),
             "betas": (0.9, 0.99),
             "epsilon": 1e-8,
             "function": _squares,

@@ -16,7 +16,8 @@ IMPORT_ALL = f"""
 import importlib, pkgutil, sys
 import liftflow
 names = [m.name for m in pkgutil.walk_packages(liftflow.__path__, "liftflow.")]
-names = [name for name in names if not name.startswith("liftflow.gallery.plot_")]
+aside = "liftflow.gallery.plot_", "liftflow.torch"  # scripts, and an extra
+names = [name for name in names if not name.startswith(aside)]
 modules = [liftflow] + [importlib.import_module(name) for name in names]
 strangers = [m.__file__ for m in modules if not m.__file__.startswith(sys.argv[1])]
 assert not strangers, f"not the wheel's copy: {{strangers}}"

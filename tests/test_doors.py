@@ -51,7 +51,7 @@ def world():
 # Wrong arguments.
 
 
-@pytest.mark.parametrize("seed", [20261125, 7])
+@pytest.mark.parametrize("seed", [pytest.param(20261125, marks=pytest.mark.slow), 7])
 def test_nothing_raw_comes_out_of_the_public_interface(world, seed):
     found = fuzzing.search(N_CALLS, seed, world)
     assert not found, "\n".join(f"{label}({shown}): {error}" for label, shown, error in found)

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from liftflow import ReLUNetwork, gallery
 from liftflow.cli import app
 from liftflow.errors import InputError
+from liftflow.flows.recursion import LawRecursion
 from liftflow.metrics import LogarithmicMeanMultiplier
 
 QUICK = ["07_infinite_depth", "08_three_layers", "14_discrete_steps", "16_extend"]
@@ -47,6 +48,15 @@ def test_three_layers_fail_with_a_control_that_agrees(monkeypatch):
     monkeypatch.setattr(ReLUNetwork, "rescale", lambda self, theta, log_factors: theta)
     with pytest.raises(AssertionError, match="any laws would do"):
         gallery.draw(gallery.find("three_layers"))
+
+
+@pytest.mark.slow
+def test_minibatches_fail_with_a_recursion_that_forgets_the_batch(monkeypatch):
+    follow = LawRecursion.follow
+    half = lambda self, rate, gradient, *rest: follow(self, rate, 0.5 * gradient, *rest)  # noqa: E731
+    monkeypatch.setattr(LawRecursion, "follow", half)
+    with pytest.raises(AssertionError, match="SGD is not predicted to rounding"):
+        gallery.draw(gallery.find("minibatches"))
 
 
 # Every script, without running it.

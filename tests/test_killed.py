@@ -13,6 +13,7 @@ OF_COMPARE = {"parameter.npz", "intrinsic.npz", "control.npz"}
 OF_SWEEP = {"case.txt", "run.npz", "parameter.npz", "intrinsic.npz"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("call", "files"),
     [

@@ -396,3 +396,152 @@ def test_a_loss_of_a_user_that_returns_something_else(faults, match):
         with pytest.raises(LiftflowError, match=match):
             flow(Own(**faults))
         assert flow(Own()).success
+
+
+# Losses of outputs of one's own, weights, and batches.
+
+
+def hinge(outputs, targets):
+    """One-against-all hinge, of integer labels that index: one number per sample."""
+    rows = anp.arange(len(targets))
+    margins = anp.maximum(0.0, 1.0 + outputs - outputs[rows, targets][:, None])
+    return anp.sum(margins, axis=1) - 1.0
+
+
+def hinge_gradient(outputs, targets):
+    rows = np.arange(len(targets))
+    above = (1.0 + outputs - outputs[rows, targets][:, None] > 0).astype(float)
+    above[rows, targets] -= above.sum(axis=1)
+    return above
+
+
+SQUARES_OF_ONES_OWN = {
+    "per sample": lambda o, t: 0.5 * anp.sum((o - t) ** 2, axis=1),
+    "of all": lambda o, t: 0.5 * anp.sum((o - t) ** 2) / len(t),
+    "pair per sample": (lambda o, t: 0.5 * np.sum((o - t) ** 2, axis=1), lambda o, t: o - t),
+    "pair of all": (
+        lambda o, t: 0.5 * np.sum((o - t) ** 2) / len(t),
+        lambda o, t: (o - t) / len(t),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SQUARES_OF_ONES_OWN)
+def test_a_loss_of_outputs_of_ones_own_against_the_named_one(name, rng):
+    network = ReLUNetwork.residual([2, 3, 3, 2], [(0, 2)], bias=True)
+    inputs, targets, named = draw(network, "mse", rng)
+    own = NetworkLoss(network, inputs, targets, SQUARES_OF_ONES_OWN[name])
+    theta = mixed_point(network, rng)
+    z = network.lift(theta)
+    pairs = [
+        (own.parameter_value(theta), named.parameter_value(theta)),
+        (own.parameter_gradient(theta), named.parameter_gradient(theta)),
+        (own.value(z, near=theta), named.value(z, near=theta)),
+        (own.gradient(z, near=theta), named.gradient(z, near=theta)),
+    ]
+    rows = [5, 0, 2]
+    for method in ("parameter_value", "parameter_gradient"):
+        pairs.append([getattr(loss.batch(rows), method)(theta) for loss in (own, named)])
+    for found, expected in pairs:
+        np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-14)
+    assert own.scores(theta, network) == named.scores(theta, network)
+
+
+@pytest.mark.parametrize("kind", [hinge, (hinge, hinge_gradient)], ids=["function", "pair"])
+def test_a_hinge(kind, rng):
+    """Integer labels reach the function as integers; the slow loss is sample by sample."""
+    network = ReLUNetwork.from_widths([3, 4, 3], bias=True)
+    inputs, labels = rng.standard_normal((N_SAMPLES, 3)), rng.integers(3, size=N_SAMPLES)
+    loss, theta = NetworkLoss(network, inputs, labels, kind), mixed_point(network, rng)
+
+    def slow(theta):
+        outputs = [slow_preactivations(network, theta, row) for row in inputs]
+        total = 0.0
+        for before, label in zip(outputs, labels, strict=True):
+            values = [before[node] for node in network.outputs]
+            total += sum(
+                max(0.0, 1.0 + value - values[label])
+                for place, value in enumerate(values)
+                if place != label
+            )
+        return total / N_SAMPLES
+
+    assert loss.parameter_value(theta) == pytest.approx(slow(theta), rel=1e-13)
+    expected = central_differences(slow, theta, 1e-6)
+    np.testing.assert_allclose(loss.parameter_gradient(theta), expected, atol=1e-8)
+    assert loss.scores(theta, network) == {}
+
+
+@cases
+def test_weights_count_samples(kind, rng):
+    """A sample of weight 2 is one that is there twice, and one of weight 0 is not there."""
+    network = ReLUNetwork.from_widths([3, 4, 2])
+    inputs, targets, plain = draw(network, kind, rng)
+    rows = [0, 1, 1, 2, 4, 5, 6]
+    counts = np.bincount(rows, minlength=N_SAMPLES)
+    repeated = NetworkLoss(network, inputs[rows], targets[rows], kind)
+    theta = mixed_point(network, rng)
+    for scale in (1.0, 0.1):  # only their ratios matter
+        loss = NetworkLoss(network, inputs, targets, kind, weights=scale * counts)
+        for method in ("parameter_value", "parameter_gradient"):
+            found = getattr(loss, method)(theta)
+            np.testing.assert_allclose(found, getattr(repeated, method)(theta), rtol=1e-12)
+            assert np.max(np.abs(found - getattr(plain, method)(theta))) > 1e-3
+        # Batches of one have the loss as their mean.
+        single = [loss.batch([row]).parameter_gradient(theta) for row in range(N_SAMPLES)]
+        np.testing.assert_allclose(
+            np.mean(single, axis=0), loss.parameter_gradient(theta), rtol=1e-11, atol=1e-14
+        )
+    alike = NetworkLoss(network, inputs, targets, kind, weights=np.full(N_SAMPLES, 3.0))
+    np.testing.assert_array_equal(alike.parameter_gradient(theta), plain.parameter_gradient(theta))
+
+
+def test_classes_may_be_missing_from_data_and_from_batches(rng):
+    network = ReLUNetwork.from_widths([3, 4, 5])
+    inputs, theta = rng.standard_normal((4, 3)), mixed_point(network, rng)
+    labels = np.array([3, 1, 1, 3])  # of 0 to 4
+    loss = NetworkLoss(network, inputs, labels, "cross-entropy")
+    expected = slow_loss(network, theta, inputs, labels, "cross-entropy")
+    assert loss.parameter_value(theta) == pytest.approx(expected, rel=1e-13)
+    part = loss.batch([1, 2])
+    expected = slow_loss(network, theta, inputs[1:3], labels[1:3], "cross-entropy")
+    assert part.parameter_value(theta) == pytest.approx(expected, rel=1e-13)
+    assert part.parameter_gradient(theta).shape == theta.shape
+    assert set(part.scores(theta, network)) == {"accuracy"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "error", "match"),
+    [
+        (lambda o, t: o, InputError, "one number, or one for each of the 7 samples"),
+        (lambda o, t: None, InputError, "must return real numbers, got NoneType"),
+        (lambda o, t: float(np.sum(untraced(o))), NotDifferentiableError, "the loss of outputs"),
+        ((lambda o, t: anp.sum(o), lambda o, t: o[:, :1]), InputError, "must have the shape"),
+        (
+            (lambda o, t: 0.5 * anp.sum((o - t) ** 2, axis=1), lambda o, t: t - o),
+            InputError,
+            "not that of its values",
+        ),
+        ((hinge,), InputError, "kind must be one of mse, cross-entropy, got"),
+        ("hinge", InputError, "any other is given as a function"),
+    ],
+)
+def test_losses_of_outputs_that_are_refused(kind, error, match, rng):
+    network = ReLUNetwork.from_widths([3, 4, 2])
+    inputs, targets, _ = draw(network, "mse", rng)
+    with pytest.raises(error, match=match):
+        NetworkLoss(network, inputs, targets, kind)
+
+
+def test_weights_that_are_refused(rng):
+    network = ReLUNetwork.from_widths([3, 4, 2])
+    inputs, targets, _ = draw(network, "mse", rng)
+    for weights in (-np.ones(N_SAMPLES), np.zeros(N_SAMPLES)):
+        with pytest.raises(InputError, match="at least 0, and not all 0"):
+            NetworkLoss(network, inputs, targets, weights=weights)
+    with pytest.raises(InputError, match="weights must have shape"):
+        NetworkLoss(network, inputs, targets, weights=np.ones(3))
+    with pytest.raises(InputError, match="one number for each sample"):
+        NetworkLoss(network, inputs, targets, lambda o, t: anp.sum(o), weights=np.ones(N_SAMPLES))
+    with pytest.raises(InputError, match="indices must be"):
+        NetworkLoss(network, inputs, targets).batch([])

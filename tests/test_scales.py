@@ -11,7 +11,7 @@ from mpmath import mp, mpf, qr
 from numpy.testing import assert_allclose
 
 from liftflow.architectures import Architecture, Attention, DeepLinear, ReLUNetwork, TwoLayerLinear
-from liftflow.errors import NotIntrinsicError, NotRecoverableError, NotTangentError
+from liftflow.errors import NotIntrinsicError, NotOnImageError, NotRecoverableError, NotTangentError
 from liftflow.manifolds import InvariantSet
 from liftflow.metrics import PathCometric, intrinsic_cometric
 
@@ -319,6 +319,29 @@ def test_products_of_rescaled_neurons_are_right_or_refused(pattern, widths):
             assert abs(np.linalg.norm(above) / np.sqrt(square) - 1) > 1e-2
     assert {2.0, 5.0} <= set(right)
     assert pattern != (1, -1, 1, 0.5) or 12.0 in right or widths != [2, 2, 2, 2]
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_a_dense_inverse_is_right_or_refused(pattern):
+    network = ReLUNetwork.from_widths([2, 4, 2])
+    kinds = set()
+    for factor in (0.0, 2.0, 5.0, 8.0, 12.0):
+        theta = network.rescale(network.random_point(rng=0), factor * np.array(pattern))
+        z, metric = network.lift(theta), InvariantSet(network, theta).image().metric
+        velocities = network.project_to_tangent(theta, np.eye(network.dim))
+        tangents, wanted = network.lift_jvp(theta, velocities), velocities @ velocities.T
+        try:
+            inverse = metric.metric_matrix(z)
+        except NotOnImageError as error:
+            assert "metric.norm" in str(error)
+            kinds.add("refused")
+            matrix = metric.cometric_matrix(z)  # the control: what an inverse would give
+            inverse = np.linalg.pinv(matrix, 1e-15, hermitian=True)
+            assert np.max(np.abs(tangents @ inverse @ tangents.T - wanted)) > 1e-5
+            continue
+        kinds.add("right")
+        assert_allclose(tangents @ inverse @ tangents.T, wanted, rtol=0, atol=1e-5)
+    assert kinds == {"right", "refused"}
 
 
 def test_laws_that_drown_in_rounding_are_taken_from_theta0(rng):

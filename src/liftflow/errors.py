@@ -119,3 +119,7 @@ def listed(names: Iterable[object]) -> str:
     """Write out the first eight of some names, and how many more there are."""
     shown = [*map(str, names)]
     return ", ".join(shown[:8]) + (f" and {len(shown) - 8} more" if len(shown) > 8 else "")
+
+
+class MissingExtraError(LiftflowError, ImportError):
+    """An optional package is not installed: the message says how to get it."""

@@ -1,0 +1,378 @@
+"""Scale-invariant weights: batch norm, weight norm, and layer norm without gain."""
+
+import math
+from typing import Any
+
+import autograd.numpy as anp
+import networkx as nx
+import numpy as np
+
+from liftflow.architectures.base import Architecture
+from liftflow.architectures.product import ProductArchitecture
+from liftflow.architectures.relu import ReLUNetwork
+from liftflow.doors import door
+from liftflow.errors import InputError, NotOnImageError, NotRecoverableError
+from liftflow.typing import (
+    Covector,
+    FloatArray,
+    Inputs,
+    Laws,
+    Lifted,
+    LiftedTangent,
+    OneTheta,
+    Rng,
+    Scalars,
+    Tangent,
+    Theta,
+    as_array,
+    as_count,
+    as_rng,
+    refuse_beyond,
+    untraced,
+)
+
+_ON_IMAGE = 1e-6
+"""Largest distance of a z from the spheres at which a parameter is recovered."""
+
+
+class ScaleInvariant(Architecture):
+    r"""Weights in groups of which only the directions count, :math:`φ = (w_c / ‖w_c‖)_c`.
+
+    A unit whose input is standardised, by batch norm in training mode or by weight norm, does not
+    see the length of its weights: its group is what it reads from. Layer norm standardises over
+    its outputs, so that all of its weights are one group, and that their mean over the outputs is
+    not seen either.
+
+    With :math:`u_c = φ_c` the laws are :math:`‖w_c‖^2`, and :math:`M = (I − u_c u_c^\top)/‖w_c‖^2`
+    on each group: the image is a product of spheres of radius :math:`‖w_c‖`. Where groups are
+    centred, :math:`φ = Pw / ‖Pw‖` with P what takes away the mean over the first axis, and the sums
+    over that axis are laws as well.
+
+    Parameters
+    ----------
+    n_groups : int
+        Number of groups, such as the units of a layer or the filters of a convolution.
+    group_shape : int or tuple of int
+        Shape of one group, such as (channels, height, width).
+    centred : bool
+        Whether the mean over the first axis of a group is not seen, as by layer norm.
+
+    References
+    ----------
+    Laws of scale-invariant weights: [Kunin2021]_; their intrinsic metric is ours.
+
+    Examples
+    --------
+    >>> from liftflow.architectures import ScaleInvariant
+    >>> weights = ScaleInvariant(2, 2)
+    >>> print(weights.lift([3.0, 4.0, 0.0, 5.0]).tolist())
+    [[0.6, 0.8], [0.0, 1.0]]
+    >>> layer_norm = ScaleInvariant(1, (4, 3), centred=True)
+    >>> layer_norm.dim, layer_norm.n_laws
+    (12, 4)
+    """
+
+    @door
+    def __init__(
+        self, n_groups: int, group_shape: int | tuple[int, ...], centred: bool = False
+    ) -> None:
+        self.n_groups = as_count(n_groups, "n_groups", 1)
+        sizes = group_shape if isinstance(group_shape, tuple) else (group_shape,)
+        self.group_shape = tuple(as_count(size, "a size of a group", 1) for size in sizes)
+        self.centred = bool(centred)
+        outputs, *others = self.group_shape or (1,)
+        self._split = outputs, math.prod(others)
+        hidden = 1 + (self._split[1] if self.centred else 0)
+        if math.prod(self._split) <= hidden:
+            raise InputError(
+                f"groups of shape {self.group_shape} have no direction that can turn; "
+                f"more than {hidden} weights are needed in each"
+            )
+        shape = (self.n_groups, *self.group_shape)
+        super().__init__(math.prod(shape), shape, self.n_groups * hidden, [shape])
+
+    def __repr__(self) -> str:
+        """Say how many groups there are, and of what shape."""
+        centred = ", centred=True" if self.centred else ""
+        return f"ScaleInvariant({self.n_groups}, {self.group_shape}{centred})"
+
+    # Arrays in groups, shape=[..., n_groups, outputs, others].
+
+    def _grouped(self, array: Any, n_axes: int) -> Any:
+        """An array of θ, or of z, in groups."""
+        lead = array.shape[: array.ndim - n_axes]
+        return anp.reshape(array, (*lead, self.n_groups, *self._split))
+
+    def _as_theta(self, groups: Any) -> Any:
+        return anp.reshape(groups, (*groups.shape[:-3], self.dim))
+
+    def _as_lifted(self, groups: Any) -> Any:
+        return anp.reshape(groups, (*groups.shape[:-3], *self.lifted_shape))
+
+    @property
+    def _axes(self) -> int:
+        return len(self.lifted_shape)
+
+    def _centre(self, groups: Any) -> Any:
+        return groups - anp.mean(groups, axis=-2, keepdims=True) if self.centred else groups
+
+    def _polar(self, groups: Any) -> tuple[Any, Any]:
+        """Direction and length of what is seen of each group."""
+        seen = self._centre(groups)
+        largest = np.max(np.abs(untraced(seen)), axis=(-2, -1), keepdims=True, initial=0.0)
+        if not np.all(largest):
+            raise NotRecoverableError(
+                f"group {int(np.argwhere(largest == 0)[0][-3])} of weights is zero, so it has no "
+                "direction; start from nonzero weights"
+            )
+        seen = seen / largest  # so that no square under- or overflows
+        size = anp.sqrt(anp.sum(seen**2, axis=(-2, -1), keepdims=True))
+        return seen / size, size * largest
+
+    def _turned(self, groups: Any, vector: Any, power: float) -> Any:
+        """Project onto the tangent spaces of the spheres, times a power of their radii."""
+        unit, radius = self._polar(groups)
+        vector = self._centre(vector)
+        along = anp.sum(unit * vector, axis=(-2, -1), keepdims=True)
+        return radius**power * (vector - unit * along)
+
+    # The lift.
+
+    def lift(self, theta: Theta) -> Lifted:
+        """Evaluate the directions of the groups."""
+        return self._as_lifted(self._polar(self._grouped(self._theta(theta), 1))[0])
+
+    def lift_jvp(self, theta: Theta, tangent: Tangent) -> LiftedTangent:
+        theta, tangent = self._theta(theta), self._theta(tangent, "tangent")
+        return self._as_lifted(self._turned(self._grouped(theta, 1), self._grouped(tangent, 1), -1))
+
+    def lift_vjp(self, theta: Theta, covector: Covector) -> Tangent:
+        theta, form = self._theta(theta), self._lifted(covector, "covector")
+        form = self._grouped(form, self._axes)
+        return self._as_theta(self._turned(self._grouped(theta, 1), form, -1))
+
+    def solve_jvp(self, theta: Theta, lifted_tangent: LiftedTangent) -> Tangent:
+        theta = self._theta(theta, differentiable=False)
+        vector = self._grouped(self._lifted(lifted_tangent, "vector", False), self._axes)
+        return self._as_theta(self._turned(self._grouped(theta, 1), vector, 1))
+
+    def solve_vjp(self, theta: Theta, covector: Tangent) -> Covector:
+        theta = self._theta(theta, differentiable=False)
+        vector = self._grouped(self._theta(covector, "covector", False), 1)
+        return self._as_lifted(self._turned(self._grouped(theta, 1), vector, 1))
+
+    def project_to_range(self, theta: Theta, lifted_vec: LiftedTangent) -> LiftedTangent:
+        theta = self._theta(theta, differentiable=False)
+        vector = self._grouped(self._lifted(lifted_vec, "vector", False), self._axes)
+        return self._as_lifted(self._turned(self._grouped(theta, 1), vector, 0))
+
+    def lift_rank(self, theta: OneTheta) -> int:
+        self._polar(self._grouped(self._one_theta(theta), 1))
+        return self.dim - self.n_laws
+
+    def project_to_image(self, z: Lifted, *, near: Theta | None = None) -> Lifted:
+        """Scale every group to length 1; nothing is iterated."""
+        groups = self._grouped(self._lifted(z, differentiable=False), self._axes)
+        return self._as_lifted(self._polar(groups)[0])
+
+    # The laws.
+
+    def conservation_laws(self, theta: Theta) -> Laws:
+        """Evaluate the squared lengths, and the sums where groups are centred."""
+        groups = self._grouped(self._theta(theta), 1)
+        return self._as_laws(anp.sum(groups**2, axis=(-2, -1)), groups)
+
+    def _as_laws(self, squares: Any, groups: Any) -> Any:
+        if not self.centred:
+            return squares
+        sums = anp.sum(groups, axis=-2)
+        sums = anp.reshape(sums, (*sums.shape[:-2], self.n_laws - self.n_groups))
+        return anp.concatenate([squares, sums], axis=-1)
+
+    def laws_jvp(self, theta: Theta, tangent: Tangent) -> Laws:
+        groups = self._grouped(self._theta(theta), 1)
+        vector = self._grouped(self._theta(tangent, "tangent") + 0.0 * self._theta(theta), 1)
+        return self._as_laws(2 * anp.sum(groups * vector, axis=(-2, -1)), vector)
+
+    def laws_size(self, theta: Theta, tangent: Tangent | None = None) -> Laws:
+        groups = np.abs(self._grouped(self._theta(theta, differentiable=False), 1))
+        if tangent is None:
+            return self._as_laws(np.sum(groups**2, axis=(-2, -1)), groups)
+        vector = np.abs(self._theta(tangent, "tangent", differentiable=False))
+        vector = self._grouped(vector + 0.0 * theta, 1)
+        return self._as_laws(2 * np.sum(groups * vector, axis=(-2, -1)), vector)
+
+    def laws_rank(self, theta: OneTheta) -> int:
+        return self.dim - self.lift_rank(theta)
+
+    def project_to_tangent(self, theta: Theta, vector: Tangent) -> Tangent:
+        theta, vector = self._theta(theta), self._theta(vector, "vector")
+        return self._as_theta(self._turned(self._grouped(theta, 1), self._grouped(vector, 1), 0))
+
+    def solve_laws_jvp(self, theta: Theta, laws_tangent: Laws) -> Tangent:
+        groups = self._grouped(self._theta(theta, differentiable=False), 1)
+        squares, sums = self._parts(self._laws(laws_tangent, "laws_tangent"))
+        unit, radius = self._polar(groups)
+        shift = sums / self._split[0]
+        other = np.sum(groups * shift, axis=(-2, -1), keepdims=True)
+        return self._as_theta(shift + unit * (squares / 2 - other) / radius)
+
+    def _parts(self, laws: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Squares and sums, to be broadcast against groups."""
+        squares = laws[..., : self.n_groups, None, None]
+        if not self.centred:
+            return squares, np.zeros((1, 1))
+        lead = laws.shape[:-1]
+        sums = laws[..., self.n_groups :].reshape((*lead, self.n_groups, 1, self._split[1]))
+        return squares, sums
+
+    # Points.
+
+    def recover(self, z: Lifted, laws: Laws, *, near: Theta | None = None) -> Theta:
+        """Recover the weights, directions times lengths; nothing is iterated.
+
+        Raises
+        ------
+        NotOnImageError
+            Lengths in z are not 1: says by how much.
+        NotRecoverableError
+            No weights have these laws.
+        """
+        groups = self._grouped(self._lifted(z, differentiable=False), self._axes)
+        unit, size = self._polar(groups)
+        off = max(float(np.max(np.abs(size - 1.0))), float(np.max(np.abs(groups - size * unit))))
+        if off > _ON_IMAGE:
+            raise NotOnImageError(
+                f"z is not on the image of the lift: off the spheres by {off:.2e}, expected at "
+                f"most {_ON_IMAGE:.0e}; image().projection(z) moves it there",
+                off,
+            )
+        return self._at(unit, self._laws(laws))
+
+    def _at(self, unit: FloatArray, laws: FloatArray) -> FloatArray:
+        """The point of these directions and laws."""
+        radius, mean = self._spheres(laws)
+        return np.asarray(self._as_theta(radius * unit + mean))
+
+    def _spheres(self, laws: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Radius and centre of the sphere that the laws leave of each group."""
+        squares, sums = self._parts(laws)
+        mean = sums / self._split[0]
+        left = squares - self._split[0] * np.sum(mean**2, axis=(-2, -1), keepdims=True)
+        if not np.all(left > 0):
+            raise NotRecoverableError(
+                f"no weights have these laws: a group would have the squared length "
+                f"{float(np.min(left)):.3g}, which must be positive"
+            )
+        return np.sqrt(left), mean
+
+    def project_to_laws(self, theta: Theta, laws: Laws, *, max_steps: int = 50) -> Theta:
+        """Scale the groups until the laws have these values; z stays as it is."""
+        groups = self._grouped(self._theta(theta, differentiable=False), 1)
+        return self._at(self._polar(groups)[0], self._laws(laws))
+
+    def fibre_point(self, theta: Theta, rng: Rng = None) -> Theta:
+        """Rescale every group by a random factor, standard normal in its logarithm."""
+        theta = self._theta(theta, differentiable=False)
+        logs = as_rng(rng).standard_normal((*theta.shape[:-1], self.n_groups, 1, 1))
+        return self._as_theta(np.exp(logs) * self._grouped(theta, 1))
+
+    def radii(self, laws: Laws) -> Scalars:
+        """Radii of the spheres that the laws leave, shape=[..., n_groups].
+
+        Raises
+        ------
+        NotRecoverableError
+            No weights have these laws.
+        """
+        return self._spheres(self._laws(laws))[0][..., 0, 0]
+
+
+class NormalisedNetwork(ProductArchitecture):
+    r"""A hidden layer of ReLUs that is normalised, and a layer that reads it.
+
+    :math:`\sum_c V_{·c} \mathrm{relu}(γ_c \hat s_c + β_c) + b` where :math:`\hat s` are the
+    products of weights and inputs, normalised. The weights count by their directions, and the path
+    lift starts anew at γ and β: a product of :class:`ScaleInvariant` and of a
+    :class:`ReLUNetwork`, with the laws :math:`‖w_c‖^2` and
+    :math:`γ_c^2 + β_c^2 − \sum_o V_{oc}^2`. Its metric is that of spheres times that of paths.
+
+    Parameters
+    ----------
+    n_inputs, n_hidden, n_outputs : int
+        Widths.
+    kind : {"batch", "weight", "layer"}
+        ``batch``: each unit is standardised over the samples (batch norm in training mode).
+        ``weight``: its weights are divided by their length. ``layer``: the units are standardised
+        against each other, without gain and bias (so there is no γ and no β, and V is free).
+
+    Raises
+    ------
+    InputError
+        Another kind, or a layer without any direction that can turn.
+
+    Notes
+    -----
+    Nothing is added to the variances that are divided by: with the usual ε > 0 lengths are seen,
+    and the laws are no laws.
+
+    References
+    ----------
+    Ours.
+    """
+
+    @door
+    def __init__(self, n_inputs: int, n_hidden: int, n_outputs: int, kind: str = "batch") -> None:
+        if kind not in ("batch", "weight", "layer"):
+            raise InputError(f"kind must be batch, weight or layer, got {kind!r}")
+        sizes = (n_inputs, n_hidden, n_outputs)
+        n_inputs, n_hidden, n_outputs = (as_count(size, "a width", 1) for size in sizes)
+        refuse_beyond(n_hidden * (n_inputs + n_outputs), "the weights of a network")
+        self.kind = kind
+        if kind == "layer":
+            weights = ScaleInvariant(1, (n_hidden, n_inputs), centred=True)
+            rest = ReLUNetwork.from_widths([n_hidden, n_outputs], bias=True)
+        else:
+            weights = ScaleInvariant(n_hidden, n_inputs)
+            rest = _gained(n_hidden, n_outputs)
+        super().__init__(weights, rest)
+        self.weights, self.rest, self.widths = weights, rest, (n_inputs, n_hidden, n_outputs)
+
+    def __repr__(self) -> str:
+        """Give the widths and the kind."""
+        return f"NormalisedNetwork({', '.join(map(str, self.widths))}, kind={self.kind!r})"
+
+    def forward(self, theta: OneTheta, inputs: Inputs) -> Any:
+        """Evaluate the network on all samples, differentiably in θ.
+
+        Returns
+        -------
+        outputs : array, shape=[n_samples, n_outputs]
+        """
+        own, other = self._unpack(as_array(theta, "theta", (self.dim,), batch=False))
+        shape = (None, self.weights.group_shape[-1])
+        samples = as_array(inputs, "inputs", shape, batch=False, differentiable=False)
+        unit = anp.reshape(self.weights.lift(own), (-1, samples.shape[1]))
+        products = anp.dot(samples, unit.T)
+        if self.kind == "weight":
+            return self.rest.forward(other, products)
+        axis = 0 if self.kind == "batch" else 1
+        products = products - anp.mean(products, axis=axis, keepdims=True)
+        products = products / anp.sqrt(anp.mean(products**2, axis=axis, keepdims=True))
+        if self.kind == "layer":
+            products = anp.maximum(products, 0.0)
+        return self.rest.forward(other, products)
+
+
+def _gained(n_hidden: int, n_outputs: int) -> ReLUNetwork:
+    """ReLUs of γ_c s_c + β_c, and a layer with biases that reads them."""
+    widths = {"s": n_hidden, "h": n_hidden, "y": n_outputs}
+    nodes = {name: [f"{name}{i}" for i in range(width)] for name, width in widths.items()}
+    graph = nx.DiGraph()
+    for own in nodes.values():
+        graph.add_nodes_from(own)
+    graph.add_edges_from(zip(nodes["s"], nodes["h"], strict=True))
+    graph.add_edges_from((unit, output) for unit in nodes["h"] for output in nodes["y"])
+    network = ReLUNetwork(graph, nodes["s"], nodes["y"], [*nodes["h"], *nodes["y"]])
+    network.block_shapes = ((n_hidden,), (n_hidden, n_outputs), (n_hidden,), (n_outputs,))
+    return network

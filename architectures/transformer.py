@@ -1,0 +1,236 @@
+"""A transformer block: attention, a layer of ReLUs and the gains of two norms, as a product."""
+
+from typing import Any, NamedTuple
+
+import autograd.numpy as anp
+import networkx as nx
+import numpy as np
+
+from liftflow.architectures.attention import Attention
+from liftflow.architectures.product import ProductArchitecture, split_lams
+from liftflow.architectures.relu import ReLUNetwork
+from liftflow.doors import door
+from liftflow.typing import (
+    Numbers,
+    OneTheta,
+    Rng,
+    Scalars,
+    Theta,
+    as_array,
+    as_count,
+    as_rng,
+    refuse_beyond,
+    untraced,
+)
+
+NORM_EPSILON = 1e-6
+"""Added to the mean square that tokens are divided by the root of."""
+
+
+class TransformerWeights(NamedTuple):
+    """The weights of a transformer block, by name.
+
+    Attributes
+    ----------
+    queries, keys, values, outputs : array, shape=[..., n_heads, d_model, d_head]
+        Q, K, V and O of each head.
+    into, out_of : array, shape=[..., d_mlp, d_model]
+        The v_j that neurons of the layer of ReLUs read by, and the u_j that they write.
+    biases : array, shape=[..., d_mlp]
+        Their b_j.
+    gains : array, shape=[..., 2, d_model]
+        The γ of the norm before attention, and of that before the layer of ReLUs.
+    """
+
+    queries: Numbers
+    keys: Numbers
+    values: Numbers
+    outputs: Numbers
+    into: Numbers
+    out_of: Numbers
+    biases: Numbers
+    gains: Numbers
+
+
+class TransformerBlock(ProductArchitecture):
+    r"""A transformer block as a product: attention × neurons × gains.
+
+    The factors are an :class:`Attention`, which is seen through :math:`Q_h K_h^\top` and
+    :math:`V_h O_h^\top`; a :class:`ReLUNetwork` of neurons seen through :math:`u_j ⊗ (v_j, b_j)`;
+    and the gains γ of two norms, which are seen as they are. So the laws are
+    :math:`Q_h^\top Q_h − K_h^\top K_h` and :math:`V_h^\top V_h − O_h^\top O_h` of each head and
+    :math:`‖v_j‖^2 + b_j^2 − ‖u_j‖^2` of each neuron: those that hold for every loss of z. Where
+    those of attention are multiples of the identity (:meth:`balanced_point`), the metric is known
+    in closed form, factor by factor; the neurons need no balance.
+
+    Parameters
+    ----------
+    d_model : int
+        Dimension of the tokens.
+    d_head : int
+        Inner dimension of each head.
+    n_heads : int
+        Number of heads.
+    d_mlp : int
+        Number of neurons.
+
+    Notes
+    -----
+    The forward pass sees less than z: a gain γ_i and what reads behind it, row i of Q, K and V or
+    the i-th inputs of the neurons, rescale against each other. So it has the further laws
+    :math:`γ_{1i}^2 − \sum_h ‖(Q_h, K_h, V_h)_{i·}‖^2` and :math:`γ_{2i}^2 − \sum_j v_{ji}^2`,
+    2 d_model of them.
+
+    References
+    ----------
+    Attention: [MPG]_; the block as a product, and the laws of its gains, are ours.
+
+    Examples
+    --------
+    >>> from liftflow.architectures import TransformerBlock
+    >>> block = TransformerBlock(d_model=4, d_head=2, n_heads=2, d_mlp=6)
+    >>> block.dim, block.n_laws
+    (126, 18)
+    >>> block.forward(block.balanced_point(0.5, rng=0), [[1.0, 0.0, 2.0, 0.0]]).shape
+    (1, 4)
+    """
+
+    @door
+    def __init__(self, d_model: int, d_head: int, n_heads: int, d_mlp: int) -> None:
+        self.d_model = as_count(d_model, "d_model", 1)
+        self.d_head = as_count(d_head, "d_head", 1)
+        self.n_heads = as_count(n_heads, "n_heads", 1)
+        self.d_mlp = as_count(d_mlp, "d_mlp", 1)
+        refuse_beyond(2 * self.d_model * self.d_mlp, "the weights of the neurons", 600)
+        self.attention = Attention(self.d_model, self.d_head, self.n_heads)
+        self.mlp = _neurons(self.d_model, self.d_mlp)
+        # Without a hidden node all weights are paths of their own: φ(γ) = γ.
+        self.gains = ReLUNetwork.from_widths([2 * self.d_model, 1])
+        super().__init__(self.attention, self.mlp, self.gains)
+
+    def __repr__(self) -> str:
+        """Give the sizes."""
+        sizes = ("d_model", "d_head", "n_heads", "d_mlp")
+        named = ", ".join(f"{name}={getattr(self, name)}" for name in sizes)
+        return f"TransformerBlock({named})"
+
+    def balanced_point(self, lam: Scalars, rng: Rng = None) -> OneTheta:
+        """Draw a point where attention is relaxed balanced, with gains of 1.
+
+        Parameters
+        ----------
+        lam : array-like, shape=[] or [2 * n_heads]
+            The λ of each factor of attention, or one for all.
+
+        Raises
+        ------
+        ArchitectureError
+            No such point exists: λ ≠ 0 needs d_head ≤ d_model.
+        """
+        rng = as_rng(rng)
+        lams = split_lams(lam, 2 * self.n_heads)
+        parts = self.attention.balanced_point(lams, rng), self.mlp.random_point(rng=rng)
+        return np.asarray(self.pack(*parts, np.ones(self.gains.dim)))
+
+    def weights(self, theta: Theta) -> TransformerWeights:
+        """Name the weights in θ."""
+        return self._weights(self._theta(theta))
+
+    def _weights(self, theta: Any) -> TransformerWeights:
+        attention, neurons, gains = self._unpack(theta)
+        lead = theta.shape[:-1]
+        shape = (*lead, self.n_heads, 4, self.d_model, self.d_head)
+        heads = anp.reshape(attention, shape)
+        into, out_of, biases = self.mlp._unpack(neurons)
+        queries, keys, values, outputs = (heads[..., kind, :, :] for kind in range(4))
+        into, gains = anp.swapaxes(into, -1, -2), anp.reshape(gains, (*lead, 2, self.d_model))
+        return TransformerWeights(queries, keys, values, outputs, into, out_of, biases, gains)
+
+    def forward(self, theta: Theta, tokens: Numbers, *, causal: bool = False) -> Any:
+        r"""Evaluate the block on sequences, differentiably in θ.
+
+        :math:`x_1 = x + \sum_h \mathrm{softmax}(n_1 Q_h K_h^\top n_1^\top/\sqrt{d}) n_1 V_h
+        O_h^\top` with :math:`n_1 = γ_1 ∘ x / \mathrm{rms}(x)`, and
+        :math:`x_1 + \sum_j \mathrm{relu}(⟨v_j, n_2⟩ + b_j) u_j` with
+        :math:`n_2 = γ_2 ∘ x_1 / \mathrm{rms}(x_1)`.
+
+        Parameters
+        ----------
+        tokens : array-like, shape=[*sequences, n_tokens, d_model]
+            Any number of axes of sequences, all of one length.
+        causal : bool
+            Whether a token attends to itself and earlier ones alone.
+
+        Returns
+        -------
+        tokens : array, shape=[..., *sequences, n_tokens, d_model]
+            With the leading axes of θ.
+        """
+        given = as_array(tokens, "tokens", (None, self.d_model), differentiable=False)
+        own = self._weights(self._theta(theta))
+        lead, length = own.biases.shape[:-1], given.shape[-2]
+        rows = given.reshape((-1, self.d_model))  # all tokens at once: one product of matrices
+        normed = _normed(rows, own.gains[..., 0, :])
+        split = (*lead, -1, length, self.n_heads, self.d_head)
+        queries, keys, values = (
+            anp.swapaxes(anp.reshape(anp.matmul(normed, _side_by_side(block)), split), -2, -3)
+            for block in own[:3]
+        )
+        logits = anp.matmul(queries, anp.swapaxes(keys, -1, -2)) / self.d_head**0.5
+        if causal:
+            logits = logits + np.where(np.tri(length) == 1, 0.0, -np.inf)
+        weights = anp.exp(logits - np.max(untraced(logits), axis=-1, keepdims=True))
+        weights = weights / anp.sum(weights, axis=-1, keepdims=True)
+        read = anp.swapaxes(anp.matmul(weights, values), -2, -3)
+        read = anp.reshape(read, (*lead, len(rows), self.n_heads * self.d_head))
+        rows = rows + anp.matmul(read, anp.swapaxes(_side_by_side(own.outputs), -1, -2))
+        normed = _normed(rows, own.gains[..., 1, :])
+        active = anp.matmul(normed, anp.swapaxes(own.into, -1, -2)) + own.biases[..., None, :]
+        rows = rows + anp.matmul(anp.maximum(active, 0.0), own.out_of)
+        return anp.reshape(rows, (*lead, *given.shape))
+
+
+def transformer_forward(
+    block: TransformerBlock, theta: Theta, tokens: Numbers, *, causal: bool = False
+) -> Any:
+    """Evaluate a transformer block on sequences, as :meth:`TransformerBlock.forward`.
+
+    Parameters
+    ----------
+    tokens : array-like, shape=[*sequences, n_tokens, d_model]
+        Any number of axes of sequences, all of one length.
+    causal : bool
+        Whether a token attends to itself and earlier ones alone.
+
+    Returns
+    -------
+    tokens : array, shape=[..., *sequences, n_tokens, d_model]
+        With the leading axes of θ.
+    """
+    return block.forward(theta, tokens, causal=causal)
+
+
+def _neurons(d_model: int, d_mlp: int) -> ReLUNetwork:
+    """One hidden layer from tokens to tokens, with biases in the hidden nodes alone."""
+    tokens, hidden, written = (
+        [(layer, i) for i in range(width)] for layer, width in enumerate((d_model, d_mlp, d_model))
+    )
+    graph = nx.DiGraph()
+    graph.add_nodes_from([*tokens, *hidden, *written])
+    for tails, heads in ((tokens, hidden), (hidden, written)):
+        graph.add_edges_from((tail, head) for tail in tails for head in heads)
+    network = ReLUNetwork(graph, tokens, written, hidden)
+    network.block_shapes = ((d_model, d_mlp), (d_mlp, d_model), (d_mlp,))
+    return network
+
+
+def _side_by_side(heads: Any) -> Any:
+    """The matrices of all heads next to each other, shape=[..., d_model, n_heads * d_head]."""
+    swapped = anp.swapaxes(heads, -2, -3)
+    return anp.reshape(swapped, (*swapped.shape[:-2], swapped.shape[-2] * swapped.shape[-1]))
+
+
+def _normed(rows: Any, gains: Any) -> Any:
+    """Divide each token by its root mean square, times the gains."""
+    square = anp.mean(rows**2, axis=-1, keepdims=True)
+    return rows / anp.sqrt(square + NORM_EPSILON) * gains[..., None, :]

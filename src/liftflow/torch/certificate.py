@@ -1,0 +1,190 @@
+"""Checks of an import on numbers: the function is invariant and the laws are conserved."""
+
+import math
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils import _pytree as pytree
+
+from liftflow.architectures import ChannelGraph
+from liftflow.errors import ArchitectureError
+from liftflow.torch.blocks import BlockGraph
+from liftflow.torch.inert import Inert
+from liftflow.torch.workbench import Workbench, same_randomness
+from liftflow.typing import FloatArray, Rng, as_rng
+
+_TOLERANCE = 1e-8
+"""Most that rounding in float64 may leave of what cancels, relative to its terms."""
+
+_SPREAD = 0.2  # of the logarithms of random rescalings
+_DRAWS = 8  # of random inputs; large modules get one
+_LARGE = 10**6  # parameters
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What the checks of an import found.
+
+    Attributes
+    ----------
+    invariance : float
+        Largest change of an output by a random rescaling of all channels, relative to the outputs.
+    conservation : float
+        Largest |∂h_c·∇ℓ| of a channel c at random data, relative to the terms of that sum.
+    effect : float
+        Largest slope along a direction without effect, relative to the largest of all.
+    """
+
+    invariance: float
+    conservation: float
+    effect: float = 0.0
+
+
+def certify(
+    bench: Workbench,
+    graph: ChannelGraph,
+    inert: Inert,
+    inputs: tuple[Any, ...],
+    theta: FloatArray,
+    rng: Rng = 0,
+) -> Certificate:
+    """Check the channels of a module on random data, in float64.
+
+    Parameters
+    ----------
+    bench : Workbench
+        With the parameters of the graph laid out.
+    inputs : tuple
+        An example; floating tensors are replaced by random ones, others are kept.
+    theta : array, shape=[dim]
+        Where to look.
+    inert : Inert
+        Directions without effect.
+
+    Raises
+    ------
+    ArchitectureError
+        A check fails: names the layer.
+    """
+    rng = as_rng(rng)
+    draws = 1 if theta.size > _LARGE else _DRAWS
+    data = [pytree.tree_map(lambda leaf: _random_like(leaf, rng), inputs) for _ in range(draws)]
+    weights: list[torch.Tensor] = []
+
+    def loss(module: torch.nn.Module) -> torch.Tensor:
+        with same_randomness():
+            outputs = [each for inputs in data for each in _floating(module(*inputs))]
+        if not weights:
+            weights.extend(_random_like(each, rng) for each in outputs)
+        pairs = zip(outputs, weights, strict=True)
+        return sum((each * weight).sum() for each, weight in pairs)
+
+    _, gradient = bench.value_and_gradient(loss, theta)
+    seen = inert.seen(theta)
+    effect = 0.0
+    if inert.count:
+        along = np.abs(inert.matrix @ gradient) / (np.max(np.abs(gradient)) or 1.0)
+        effect, row = float(np.max(along)), int(np.argmax(along))
+        if effect > _TOLERANCE:
+            starts = np.cumsum([0, *map(math.prod, bench.shapes.values())])
+            at = int(np.searchsorted(starts, inert.owners[row], side="right")) - 1
+            name = list(bench.shapes)[at]
+            what = f"the gradient along an inert direction of {name}"
+            raise ArchitectureError(_failure(what, effect), (name,))
+    sums, sizes = _sums(graph, seen, gradient)
+    floor = 1e-6 * float(np.max(sizes, initial=0.0)) or 1.0
+    residual = np.abs(sums) / np.maximum(sizes, floor)
+    worst = int(np.argmax(residual)) if residual.size else -1
+    conservation = float(residual[worst]) if residual.size else 0.0
+    if not conservation <= _TOLERANCE:
+        raise ArchitectureError(
+            _failure(f"∂h·∇ℓ of {_shown(graph.members[worst])}", conservation),
+            (graph.members[worst],),
+        )
+    del gradient
+    logs = _SPREAD * rng.standard_normal(graph.n_channels)
+    invariance = _change(bench, graph, inert, data, theta, logs)
+    if not invariance <= _TOLERANCE:
+        layer = _breaking(bench, graph, inert, data, theta, logs)
+        raise ArchitectureError(
+            _failure(f"the outputs under rescalings of the channels of {layer}", invariance),
+            (layer,),
+        )
+    bench.put(theta)
+    return Certificate(invariance, conservation, effect)
+
+
+def _failure(what: str, size: float) -> str:
+    return (
+        f"the import is not certified: {what} should vanish or stay, and is off by {size:.1e} of "
+        f"its terms, where rounding leaves at most {_TOLERANCE:.0e}; an operation there was read "
+        "wrongly, or the function depends on more than its inputs. opaque=[…] grounds channels; "
+        "certified=False skips this check"
+    )
+
+
+def _shown(member: Hashable) -> str:
+    return f"channel {member[1]} of {member[0]}" if isinstance(member, tuple) else str(member)
+
+
+def _random_like(leaf: Any, rng: np.random.Generator) -> Any:
+    if isinstance(leaf, torch.Tensor) and leaf.is_floating_point():
+        return torch.from_numpy(rng.standard_normal(tuple(leaf.shape)))
+    return leaf
+
+
+def _floating(outputs: Any) -> list[torch.Tensor]:
+    leaves = pytree.tree_leaves(outputs)
+    return [v for v in leaves if isinstance(v, torch.Tensor) and v.is_floating_point()]
+
+
+def _sums(graph: ChannelGraph, *values: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Xᵀ applied to a product of numbers per parameter, and the sizes of its terms."""
+    if isinstance(graph, BlockGraph):
+        (into, into_sizes), (out_of, out_sizes) = graph.at_ends(*values)
+        return into - out_of, into_sizes + out_sizes
+    product = np.multiply(*values)
+    return graph.law_matrix @ product, abs(graph.law_matrix) @ np.abs(product)
+
+
+def _outputs(bench: Workbench, data: Any, theta: FloatArray) -> list[FloatArray]:
+    with torch.no_grad(), same_randomness():
+        module = bench.put(theta)
+        return [each.numpy().copy() for inputs in data for each in _floating(module(*inputs))]
+
+
+def _change(
+    bench: Workbench,
+    graph: ChannelGraph,
+    inert: Inert,
+    data: Any,
+    theta: FloatArray,
+    logs: FloatArray,
+) -> float:
+    """Largest relative change of an output by a rescaling."""
+    before = _outputs(bench, data, theta)
+    moved = inert.beside(lambda seen: graph.rescale(seen, logs), theta)
+    after = _outputs(bench, data, moved)
+    size = max((float(np.max(np.abs(each), initial=0.0)) for each in before), default=0.0)
+    gaps = (np.max(np.abs(a - b), initial=0.0) for a, b in zip(before, after, strict=True))
+    return float(max(gaps, default=0.0)) / (size or 1.0)
+
+
+def _breaking(
+    bench: Workbench,
+    graph: ChannelGraph,
+    inert: Inert,
+    data: Any,
+    theta: FloatArray,
+    logs: FloatArray,
+) -> str:
+    """Name the layer whose channels change the outputs most when they alone rescale."""
+    layers = [str(m[0]) if isinstance(m, tuple) else str(m) for m in graph.members]
+    changes = {
+        layer: _change(bench, graph, inert, data, theta, logs * (np.array(layers) == layer))
+        for layer in dict.fromkeys(layers)
+    }
+    return max(changes, key=changes.__getitem__)

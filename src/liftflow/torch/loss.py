@@ -1,0 +1,129 @@
+"""Losses of modules, by torch's autograd."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+
+from liftflow.architectures import Architecture
+from liftflow.errors import InputError
+from liftflow.linalg import over_batch
+from liftflow.losses.base import Loss
+from liftflow.torch.network import TorchNetwork
+from liftflow.typing import (
+    Covector,
+    FloatArray,
+    Lifted,
+    OneTheta,
+    Scalars,
+    Tangent,
+    Theta,
+    as_array,
+    as_function,
+    as_instance,
+)
+
+
+class TorchLoss(Loss):
+    """A function of the module as a loss: ℓ and ∇ℓ(θ) in float64, on the CPU.
+
+    Parameters
+    ----------
+    network : TorchNetwork
+        From :func:`from_torch`.
+    function : callable
+        Takes the module, which has the parameters θ, to one number, a tensor; with a loader, the
+        module and a batch to the mean over the batch.
+    loader : iterable, optional
+        Of batches, such as a ``DataLoader`` without shuffling. ℓ is the mean over all of it, where
+        a batch weighs as much as the first of its tensors is long.
+
+    Raises
+    ------
+    InputError
+        No network, no function, or a module that drops units at random.
+
+    Examples
+    --------
+    ``TorchLoss(network, lambda module: torch.nn.functional.mse_loss(module(x), y))``.
+    """
+
+    def __init__(
+        self,
+        network: TorchNetwork,
+        function: Callable[..., Any],
+        loader: Iterable[Any] | None = None,
+    ) -> None:
+        self.network = as_instance(network, TorchNetwork, "network")
+        self.function, self.loader = as_function(function, "function"), loader
+        if network.drops_units:
+            raise InputError(
+                "the module drops units at random, so that its loss is no function of θ; call "
+                "module.eval(), or set p of its dropout to 0, before from_torch(module, …)"
+            )
+
+    def value(self, z: Lifted, near: OneTheta | None = None) -> Scalars:
+        """Evaluate ℓ at z, which is a parameter of the same function.
+
+        Parameters
+        ----------
+        near : OneTheta, optional
+            Not used: z has the signs of θ.
+        """
+        return self.parameter_value(z, self.network)
+
+    def gradient(self, z: Lifted, near: OneTheta | None = None) -> Covector:
+        """Evaluate ∇ℓ at z.
+
+        Parameters
+        ----------
+        near : OneTheta, optional
+            Not used.
+        """
+        return self.parameter_gradient(z, self.network)
+
+    def parameter_value(self, theta: Theta, architecture: Architecture) -> Scalars:
+        """Evaluate ℓ(θ)."""
+        point = self._own(theta, architecture)
+        bench = self.network.workbench
+
+        def value(one: FloatArray) -> FloatArray:
+            return sum(w * bench.value(f, one) for w, f in self._parts())
+
+        return over_batch(value, [point], [1], shape=())
+
+    def parameter_gradient(self, theta: Theta, architecture: Architecture) -> Tangent:
+        """Evaluate ∇ℓ(θ), by one backward pass per batch."""
+        point = self._own(theta, architecture)
+        bench = self.network.workbench
+
+        def gradient(one: FloatArray) -> FloatArray:
+            if self.loader is None:
+                return bench.value_and_gradient(self.function, one)[1]
+            return sum(w * bench.value_and_gradient(f, one)[1] for w, f in self._parts())
+
+        return over_batch(gradient, [point], [1])
+
+    def _own(self, theta: Any, architecture: Any) -> FloatArray:
+        if architecture is not self.network:
+            raise InputError("this loss belongs to another network; make one for each")
+        return as_array(theta, "theta", (self.network.dim,), differentiable=False)
+
+    def _parts(self) -> list[tuple[float, Callable[[Any], Any]]]:
+        if self.loader is None:
+            return [(1.0, self.function)]
+        batches = list(self.loader)
+        sizes = [_length(batch) for batch in batches]
+        total = float(sum(sizes))
+        if not total:
+            raise InputError("the loader yields no samples")
+
+        def part(batch: Any) -> Callable[[Any], Any]:
+            return lambda module: self.function(module, batch)
+
+        return [(n / total, part(b)) for n, b in zip(sizes, batches, strict=True)]
+
+
+def _length(batch: Any) -> int:
+    first = batch if isinstance(batch, torch.Tensor) else next(iter(batch))
+    return len(first)

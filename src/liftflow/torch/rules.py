@@ -1,0 +1,491 @@
+"""What each operation of torch does to the symbols of channels; see ``trace``."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from liftflow.torch.trace import GROUND, ZERO, Reader, _name, rule
+from liftflow.typing import IntArray
+
+NEGLIGIBLE_EPS = 1e-20
+"""An ε of batch norm below this one is nothing beside a variance, in float64."""
+
+
+# What moves numbers about moves their symbols along.
+
+
+@rule(
+    *("view", "reshape", "flatten", "unflatten", "view_as", "reshape_as", "ravel", "squeeze"),
+    *("unsqueeze", "permute", "transpose", "t", "T", "mT", "swapaxes", "swapdims", "movedim"),
+    *("moveaxis", "adjoint", "expand", "expand_as", "broadcast_to", "repeat", "tile"),
+    *("repeat_interleave", "getitem", "narrow", "select", "index_select", "chunk", "split"),
+    *("split_with_sizes", "tensor_split", "unsafe_chunk", "unsafe_split", "unbind", "cat"),
+    *("concat", "concatenate", "stack", "hstack", "vstack", "flip", "fliplr", "flipud", "roll"),
+    *("rot90", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "diagonal", "unfold"),
+    *("contiguous", "clone", "broadcast_tensors", "atleast_1d", "atleast_2d", "atleast_3d"),
+)
+def move(reader: Reader, func: Any, result: Any, *args: Any, **kwargs: Any) -> None:
+    """Call the same function with symbols in place of numbers."""
+    tensors = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+    floats = [t for t in tensors if t.is_floating_point()]
+    if all(reader.is_weight(t) for t in floats):
+        names = {reader.entries(t)[0] for t in floats}
+        if len(names) == 1:
+            _move_entries(reader, func, result, args, kwargs, names.pop())
+            return
+
+    def swapped(leaf: Any) -> Any:
+        if isinstance(leaf, Tensor) and leaf.is_floating_point():
+            return reader.symbols(leaf)
+        return leaf
+
+    moved = func(*pytree.tree_map(swapped, args), **pytree.tree_map(swapped, kwargs))
+    for own, symbols in zip(_leaves(result), _leaves(moved), strict=True):
+        reader._mark(own, symbols)
+
+
+def _move_entries(
+    reader: Reader, func: Any, result: Any, args: Any, kwargs: Any, name: str
+) -> None:
+    """Follow which parameters a view of a trainable tensor holds."""
+
+    def swapped(leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor) or not leaf.is_floating_point():
+            return leaf
+        entries = reader.entries(leaf)[1]
+        if entries is None:
+            entries = torch.arange(leaf.numel(), dtype=torch.float64).reshape(leaf.shape)
+        return entries
+
+    moved = func(*pytree.tree_map(swapped, args), **pytree.tree_map(swapped, kwargs))
+    for own, entries in zip(_leaves(result), _leaves(moved), strict=True):
+        reader._entries[id(own)] = own, name, entries
+
+
+def _leaves(values: Any) -> list[Tensor]:
+    return [leaf for leaf in pytree.tree_leaves(values) if isinstance(leaf, Tensor)]
+
+
+@rule("pad")
+def pad(
+    reader: Reader,
+    func: Any,
+    result: Tensor,
+    input: Tensor,
+    pad: Any,
+    mode: str = "constant",
+    value: float | None = None,
+) -> None:
+    """Pad the symbols; a constant that is not 0 is ground."""
+    own = reader.symbols(input)
+    if mode == "constant":
+        symbols = torch.nn.functional.pad(own, pad, mode, float(bool(value)))
+    else:
+        symbols = torch.nn.functional.pad(own, pad, mode)
+    reader._mark(result, symbols)
+
+
+# What acts on each number by itself.
+
+
+@rule(
+    *("relu", "leaky_relu", "abs", "absolute", "neg", "negative", "pos", "positive", "to"),
+    *("double", "float", "half", "bfloat16"),
+    *("type", "type_as", "cpu", "requires_grad", "nan_to_num"),
+)
+def keep(reader: Reader, func: Any, result: Tensor, input: Tensor, *args: Any, **kw: Any) -> None:
+    """Let the symbols be: the unit is positively homogeneous."""
+    if reader.is_weight(input):
+        name, entries = reader.entries(input)
+        if entries is None:
+            entries = torch.arange(input.numel(), dtype=torch.float64).reshape(input.shape)
+        if func.__name__.strip("_") in ("relu", "leaky_relu", "abs", "absolute"):
+            raise reader._refusal(func.__name__, "acts on a parameter itself")
+        reader._entries[id(result)] = result, name, entries
+    else:
+        reader._mark(result, reader.symbols(input))
+
+
+@rule("dropout", "dropout2d", "dropout3d", "feature_dropout")
+def dropout(
+    reader: Reader,
+    func: Any,
+    result: Tensor,
+    input: Tensor,
+    p: float = 0.5,
+    training: bool = True,
+    inplace: bool = False,
+) -> None:
+    """Let the symbols be: whatever is dropped, the rest is scaled by a constant."""
+    reader.drops_units |= training and p > 0
+    keep(reader, func, result, input)
+
+
+@rule("detach", "data")
+def cut(reader: Reader, func: Any, result: Tensor, input: Tensor) -> None:
+    """Refuse what cuts the gradient of the network."""
+    if reader.is_weight(input) or not reader._is_data(input):
+        raise reader._refusal("detach", "cuts the gradient")
+    reader._mark(result, reader.symbols(input))
+
+
+@rule("prelu")
+def prelu(reader: Reader, func: Any, result: Tensor, input: Tensor, weight: Tensor) -> None:
+    """Let the symbols be; a trainable slope never rescales."""
+    if reader.is_weight(weight):
+        reader.use(weight, GROUND, GROUND)
+    reader._mark(result, reader.symbols(input))
+
+
+@rule("relu6", "hardtanh")
+def saturate(reader: Reader, func: Any, result: Tensor, input: Tensor, *a: Any, **kw: Any) -> None:
+    """Ground the channels: they saturate at a value of their own."""
+    symbols = reader.symbols(input)
+    reader._ground(symbols)
+    reader._mark(result, torch.where(symbols == ZERO, 0.0, float(GROUND)))
+
+
+@rule("add", "sub", "maximum", "minimum", "fmax", "fmin")
+def merge(reader: Reader, func: Any, result: Tensor, one: Any, other: Any, **kwargs: Any) -> None:
+    """Make the two terms of each sum one channel."""
+    a, b = (reader.symbols(each, tuple(result.shape)) for each in (one, other))
+    reader.identify(*_unlike(a, b))
+    symbols = torch.where(a == ZERO, b, a).expand(result.shape)
+    both = [reader.biased.get(id(each), frozenset()) for each in (one, other)]
+    plain = _name(func) == "add" and not kwargs and all(isinstance(e, Tensor) for e in (one, other))
+    if (
+        plain
+        and one.shape == other.shape == result.shape
+        and result is not one
+        and both[0] | both[1]
+    ):
+        reader.biased[id(result)] = both[0] | both[1]
+    elif _name(func) == "add":
+        for each in (one, other):
+            reader._see(each)
+    reader._mark(result, symbols)
+
+
+def _unlike(a: Tensor, b: Tensor) -> tuple[Any, Any]:
+    a, b = torch.broadcast_tensors(a, b)
+    kept = a != b
+    return a[kept].numpy(), b[kept].numpy()
+
+
+@rule("mul")
+def multiply(reader: Reader, func: Any, result: Tensor, one: Any, other: Any, **kw: Any) -> None:
+    """Scale by a constant or by data, which moves nothing, or by parameters, to new channels."""
+    if reader.is_weight(one):
+        one, other = other, one
+    if reader.is_weight(other) and not reader.is_weight(one):
+        _gain(reader, result, reader.symbols(one), other)
+        return
+    a, b = (reader.symbols(each, tuple(result.shape)) for each in (one, other))
+    a, b = torch.broadcast_tensors(a, b)
+    if bool(((a > GROUND) & (b > GROUND)).any()) or reader.is_weight(one):
+        raise reader._refusal("mul", "multiplies two factors that both rescale")
+    symbols = torch.where((a == ZERO) | (b == ZERO), 0.0, torch.maximum(a, b))
+    reader._mark(result, symbols)
+
+
+def _gain(reader: Reader, result: Tensor, symbols: Tensor, weight: Tensor) -> None:
+    """One new channel for each parameter and channel that meet."""
+    wide = symbols.expand(result.shape)
+    lead = result.ndim - weight.ndim
+    spread = [*range(lead), *(lead + a for a, n in enumerate(weight.shape) if n == 1)]
+    tails = reader.merged(wide, spread)
+    heads = reader.new(tails.numel(), reader._origin(weight)).reshape(tails.shape)
+    shape = tuple(weight.shape)
+    reader.use(weight, tails.reshape(shape).numpy(), heads.reshape(shape))
+    reader._mark(result, torch.from_numpy(heads.astype(np.float64)).expand(result.shape))
+
+
+@rule("div")
+def divide(reader: Reader, func: Any, result: Tensor, one: Any, other: Any, **kw: Any) -> None:
+    """Divide by a constant or by data."""
+    below = reader.symbols(other, tuple(result.shape))
+    if reader.is_weight(one) or reader.is_weight(other) or bool((below > GROUND).any()):
+        raise reader._refusal("div", "divides by what rescales")
+    reader._mark(result, reader.symbols(one, tuple(result.shape)).expand(result.shape))
+
+
+# What takes many numbers to one.
+
+
+def _over_space(reader: Reader, result: Any, input: Tensor, n_axes: int) -> None:
+    symbols = reader.merged(reader.symbols(input), range(-n_axes, 0))
+    for each in _leaves(result):
+        if each.is_floating_point():
+            reader._mark(each, symbols.expand(each.shape))
+
+
+def _pooling(n_axes: int) -> None:
+    kinds = "max_pool", "avg_pool", "adaptive_avg_pool", "adaptive_max_pool", "lp_pool"
+    names = [f"{kind}{n_axes}d{more}" for kind in kinds for more in ("", "_with_indices")]
+
+    @rule(*names)
+    def pool(reader: Reader, func: Any, result: Any, input: Tensor, *a: Any, **kw: Any) -> None:
+        _over_space(reader, result, input, n_axes)
+
+
+for _axes in (1, 2, 3):
+    _pooling(_axes)
+
+
+@rule("interpolate", "upsample", "upsample_nearest", "upsample_bilinear")
+def resize(reader: Reader, func: Any, result: Tensor, input: Tensor, *a: Any, **kw: Any) -> None:
+    """Make all positions of a channel one: each is a mean of some with fixed weights."""
+    _over_space(reader, result, input, input.ndim - 2)
+
+
+@rule("mean", "sum", "amax", "amin", "norm", "vector_norm", "max", "min")
+def reduce(
+    reader: Reader,
+    func: Any,
+    result: Any,
+    input: Tensor,
+    dim: Any = None,
+    keepdim: bool = False,
+    **kwargs: Any,
+) -> None:
+    """Make what is summed up one channel."""
+    if isinstance(dim, Tensor):
+        merge(reader, func, result, input, dim)
+        return
+    if func.__name__ in ("norm", "vector_norm"):  # whose second argument is the order
+        order, dim = dim, kwargs.get("dim")
+        if isinstance(keepdim, int | tuple | list) and not isinstance(keepdim, bool):
+            raise reader._refusal(func.__name__, f"is called with an order {order} by place")
+    symbols, dim = reader.symbols(input), kwargs.get("axis", dim)
+    if dim is None or dim == () or dim == []:
+        axes: Sequence[int] = range(symbols.ndim)
+    else:
+        axes = [dim] if isinstance(dim, int) else list(dim)
+    top = reader.merged(symbols, axes)
+    for each in _leaves(result):
+        if each.is_floating_point():
+            reader._mark(each, top.reshape(each.shape))
+
+
+# Layers.
+
+
+def _bias(reader: Reader, bias: Tensor | None, heads: IntArray, result: Tensor) -> None:
+    if bias is not None:
+        reader.use(bias, GROUND, heads, is_bias=True)
+        if reader.is_weight(bias):
+            reader.biased[id(result)] = frozenset([reader.entries(bias)[0]])
+
+
+@rule("linear")
+def linear(
+    reader: Reader,
+    func: Any,
+    result: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+) -> None:
+    """Lead from the channels of each row to new ones; rows that are alike share them."""
+    if reader.is_weight(input):
+        raise reader._refusal("linear", "multiplies parameters by parameters")
+    symbols = reader.symbols(input)
+    rows = symbols.reshape(-1, symbols.shape[-1])
+    if bool((rows == rows[:1]).all()):
+        rows, places = rows[:1], torch.zeros(len(rows), dtype=torch.long)
+    else:
+        rows, places = torch.unique(rows, dim=0, return_inverse=True)
+    heads = []
+    for row in rows.numpy():
+        own = reader.new(weight.shape[0], reader._origin(weight))
+        reader.use(weight, row[None, :], own[:, None])
+        _bias(reader, bias, own, result)
+        heads.append(own)
+    table = torch.from_numpy(np.stack(heads).astype(np.float64))
+    reader._mark(result, table[places].reshape(result.shape))
+
+
+@rule("matmul", "mm", "mv", "bmm")
+def matmul(reader: Reader, func: Any, result: Tensor, one: Tensor, other: Tensor) -> None:
+    """Multiply by a matrix of parameters or of constants, from either side."""
+    if _is_matrix(reader, other):
+        linear(reader, func, result, one, _turned(reader, other))
+    elif _is_matrix(reader, one) and other.ndim > 1:
+        turned = result.detach().mT
+        linear(reader, func, turned, _turned(reader, other), one)
+        reader._mark(result, reader.symbols(turned).mT)
+    else:
+        raise reader._refusal("matmul", "multiplies two tensors that both depend on the inputs")
+
+
+def _is_matrix(reader: Reader, value: Tensor) -> bool:
+    """Whether these are parameters or constants, in two axes."""
+    return value.ndim == 2 and id(value) not in reader._symbols
+
+
+@rule("rmatmul")
+def rmatmul(reader: Reader, func: Any, result: Tensor, one: Tensor, other: Tensor) -> None:
+    """Multiply with the factors in the other order."""
+    matmul(reader, func, result, other, one)
+
+
+def _turned(reader: Reader, matrix: Tensor) -> Tensor:
+    """Transpose, with symbols and parameters."""
+    turned = matrix.mT
+    move(reader, lambda value: value.mT, turned, matrix)
+    return turned
+
+
+@rule("addmm", "addmv")
+def addmm(
+    reader: Reader,
+    func: Any,
+    result: Tensor,
+    input: Tensor,
+    one: Tensor,
+    other: Tensor,
+    **kwargs: Any,
+) -> None:
+    """Multiply and add."""
+    product = result.detach()
+    matmul(reader, func, product, one, other)
+    merge(reader, torch.sub, result, input, product)
+
+
+def _convolution(n_axes: int) -> None:
+    @rule(f"conv{n_axes}d")
+    def conv(
+        reader: Reader,
+        func: Any,
+        result: Tensor,
+        input: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+    ) -> None:
+        axis, ones = -n_axes - 1, (1,) * n_axes
+        own = reader.per_channel(input, axis)
+        n_out, n_in = weight.shape[:2]
+        tails = own.reshape(groups, 1, n_in)
+        if groups > 1:
+            tails = np.repeat(tails, n_out // groups, axis=1)
+        heads = reader.new(n_out, reader._origin(weight))
+        reader.use(weight, tails.reshape(-1, n_in, *ones), heads.reshape(-1, 1, *ones))
+        _bias(reader, bias, heads, result)
+        reader.put(result, heads, axis)
+
+    @rule(f"conv_transpose{n_axes}d")
+    def conv_transpose(
+        reader: Reader,
+        func: Any,
+        result: Tensor,
+        input: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        stride: Any = 1,
+        padding: Any = 0,
+        output_padding: Any = 0,
+        groups: int = 1,
+        dilation: Any = 1,
+    ) -> None:
+        axis, ones = -n_axes - 1, (1,) * n_axes
+        own = reader.per_channel(input, axis)
+        n_in, n_out = weight.shape[:2]
+        new = reader.new(groups * n_out, reader._origin(weight))
+        heads = new.reshape(groups, 1, n_out)
+        if groups > 1:
+            heads = np.repeat(heads, n_in // groups, axis=1)
+        reader.use(weight, own.reshape(-1, 1, *ones), heads.reshape(-1, n_out, *ones))
+        _bias(reader, bias, new, result)
+        reader.put(result, new, axis)
+
+
+for _axes in (1, 2, 3):
+    _convolution(_axes)
+
+
+@rule("embedding")
+def embedding(
+    reader: Reader, func: Any, result: Tensor, input: Tensor, weight: Tensor, *a: Any, **kw: Any
+) -> None:
+    """Lead from the ground to one channel for each column."""
+    heads = reader.new(weight.shape[1], reader._origin(weight))
+    reader.use(weight, GROUND, heads[None, :])
+    reader.put(result, heads, result.ndim - 1)
+
+
+@rule("batch_norm")
+def batch_norm(
+    reader: Reader,
+    func: Any,
+    result: Tensor,
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> None:
+    """Act as frozen affine maps in evaluation; in training the filters before are free in scale.
+
+    With the statistics of the batch the result does not depend on the scale of a channel, but for
+    ε: that fixes the scale, unless it is negligible, and then it is a symmetry of its own. Biases
+    before it have no effect. In both cases channels begin anew behind it.
+    """
+    symbols, own = reader.symbols(input), reader.per_channel(input, 1)
+    if training or running_mean is None:
+        if eps > NEGLIGIBLE_EPS:
+            reader.identify(own, GROUND)
+        one_each = bool(
+            (
+                symbols == symbols[:1, :, ...].amax(dim=(0, *range(2, symbols.ndim)), keepdim=True)
+            ).all()
+        )
+        if not one_each:
+            reader._see(input)
+        elif id(input) in reader.biased:
+            reader.centred.append(reader.biased[id(input)])
+        hat = np.full(own.size, GROUND)
+    else:
+        reader._see(input)
+        hat = own
+        reader.identify(own[(running_mean != 0).numpy()], GROUND)
+    heads = hat
+    if weight is not None:
+        heads = reader.new(own.size, reader._origin(weight))
+        reader.use(weight, hat, heads)
+    elif bias is not None and hat is not own:
+        heads = reader.new(own.size, reader._origin(bias))
+        reader.identify(heads, hat)
+    _bias(reader, bias, heads, result)
+    reader.put(result, heads, 1)
+
+
+@rule("rnn_relu_cell")
+def rnn_relu_cell(
+    reader: Reader,
+    func: Any,
+    result: Tensor,
+    input: Tensor,
+    hidden: Tensor,
+    w_ih: Tensor,
+    w_hh: Tensor,
+    b_ih: Tensor | None = None,
+    b_hh: Tensor | None = None,
+) -> None:
+    """Add two linear layers."""
+    parts = result.detach(), result.detach()
+    linear(reader, func, parts[0], input, w_ih, b_ih)
+    linear(reader, func, parts[1], hidden, w_hh, b_hh)
+    merge(reader, torch.add, result, *parts)
+    reader._see(result)
+    reader.biased.pop(id(result), None)

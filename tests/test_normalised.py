@@ -1,0 +1,198 @@
+"""Scale-invariant weights: spheres, laws, and flows that stay on them without a projection."""
+
+import autograd
+import autograd.numpy as anp
+import geomstats.backend as gs
+import numpy as np
+import pytest
+
+from liftflow import Architecture, InvariantSet, compare, intrinsic_cometric, loss_from_function
+from liftflow.architectures import NormalisedNetwork, ScaleInvariant
+from liftflow.criteria import count_conservation_laws
+from liftflow.errors import InputError, NotOnImageError, NotRecoverableError
+from liftflow.losses import loss_from_parameters
+from liftflow.metrics import RecoveredCometric, oracle_gram
+
+needs_autodiff = pytest.mark.skipif(not gs.has_autodiff(), reason="numpy has no derivatives")
+
+
+class Direction(Architecture):
+    """The direction of one vector, of which a user wrote the lift and its law alone."""
+
+    def __init__(self, size):
+        super().__init__(size, (size,), n_laws=1)
+
+    def lift(self, theta):
+        return theta / anp.sqrt(anp.sum(theta**2, axis=-1, keepdims=True))
+
+    def conservation_laws(self, theta):
+        return anp.sum(theta**2, axis=-1, keepdims=True)
+
+
+@needs_autodiff
+@pytest.mark.parametrize("size", [0.5, 1.0])
+def test_a_bare_lift_flows_on_its_sphere(size, rng):
+    architecture, forms = Direction(3), rng.standard_normal((2, 3))
+    theta = rng.standard_normal(3)
+    start = InvariantSet(architecture, size * theta / np.linalg.norm(theta))
+    loss = loss_from_function(lambda z: anp.sum(forms[0] * z) + anp.sum(forms[1] * z) ** 2)
+    both = compare(start, loss, (0.0, 1.0), rtol=1e-8, n_times=3)
+    assert both.success
+    assert isinstance(start.image().metric.cometric, RecoveredCometric)
+    assert both.intrinsic.n_evaluations < 500
+    assert both.max_deviation <= 1e-7
+    moved = architecture.lifted_distance(both.parameter.theta[0], both.parameter.theta[-1])
+    assert moved > 0.3
+    own = ScaleInvariant(1, 3)  # the closed form leads to the same place
+    flat = loss_from_function(lambda z: loss.value(z[0]))
+    known = compare(InvariantSet(own, start.theta0), flat, (0.0, 1.0), rtol=1e-8, n_times=3)
+    np.testing.assert_allclose(known.intrinsic.y[-1, 0], both.intrinsic.y[-1], atol=1e-7)
+    longer = ScaleInvariant(1, 3).project_to_laws(start.theta0, [4 * size**2])
+    other = intrinsic_cometric(architecture, longer)
+    control = compare(start, loss, (0.0, 1.0), rtol=1e-8, cometric=other, n_times=3)
+    assert control.max_deviation > 1e-2
+
+
+def groups_of(architecture, theta):
+    return theta.reshape(architecture.n_groups, architecture.group_shape[0], -1)
+
+
+CASES = {
+    "rows": ScaleInvariant(3, 4),
+    "filters": ScaleInvariant(2, (2, 3, 3)),
+    "layer norm": ScaleInvariant(1, (4, 3), centred=True),
+    "groups, centred": ScaleInvariant(2, (3, 2), centred=True),
+}
+
+
+@pytest.mark.parametrize("architecture", CASES.values(), ids=CASES)
+def test_lift_laws_and_metric_by_hand(architecture, rng):
+    theta = architecture.random_point(rng=rng)
+    groups = groups_of(architecture, theta)
+    seen = groups - groups.mean(axis=1, keepdims=True) if architecture.centred else groups
+    radii = np.sqrt(np.sum(seen**2, axis=(1, 2)))
+    unit = seen / radii[:, None, None]
+    z = architecture.lift(theta)
+    np.testing.assert_allclose(z.ravel(), unit.ravel(), rtol=1e-14, atol=1e-14)
+    laws = [np.sum(groups**2, axis=(1, 2))]
+    if architecture.centred:
+        laws.append(groups.sum(axis=1).ravel())
+    wanted = np.concatenate(laws)
+    np.testing.assert_allclose(architecture.conservation_laws(theta), wanted, rtol=1e-13)
+    assert architecture.n_laws == wanted.size
+    size = groups[0].size
+    blocks = np.zeros((architecture.dim, architecture.dim))
+    outputs = architecture.group_shape[0]
+    centre = np.kron(np.eye(outputs) - 1 / outputs, np.eye(size // outputs))
+    for number, (u, radius) in enumerate(zip(unit.reshape(len(unit), -1), radii, strict=True)):
+        own = slice(number * size, (number + 1) * size)
+        blocks[own, own] = (centre if architecture.centred else np.eye(size)) - np.outer(u, u)
+        blocks[own, own] /= radius**2
+    cometric = intrinsic_cometric(architecture, theta)
+    np.testing.assert_allclose(cometric.matrix(z), blocks, atol=1e-13)
+    np.testing.assert_allclose(architecture.gram_matrix(theta), blocks, atol=1e-13)
+    np.testing.assert_allclose(cometric.point(z), theta, rtol=1e-12, atol=1e-12)
+    longer = intrinsic_cometric(architecture, 2.0 * theta).matrix(z)
+    np.testing.assert_allclose(4 * longer, blocks, atol=1e-13)
+    if gs.has_autodiff():
+        np.testing.assert_allclose(oracle_gram(architecture, theta), blocks, atol=1e-12)
+        assert count_conservation_laws(architecture).value == architecture.n_laws
+    for scale in (1e-200, 1e200):  # no square is taken on the way
+        np.testing.assert_allclose(architecture.lift(scale * theta), z, rtol=1e-12, atol=1e-15)
+
+
+def test_distances_are_those_of_great_circles(rng):
+    architecture = ScaleInvariant(2, 3)
+    theta = architecture.pack([[2.0, 0.0, 0.0], [0.0, 0.0, 0.5]])
+    image = InvariantSet(architecture, theta).image()
+    ends = [[[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]], [[0.0, 1.0, 0.0], [0.0, 0.6, 0.8]]]
+    wanted = np.hypot(2 * np.pi / 2, 0.5 * np.arccos(0.8))
+    exact = image.metric.cometric.exact_distance(*map(np.array, ends))
+    np.testing.assert_allclose(exact, wanted, rtol=1e-14)
+    np.testing.assert_allclose(image.metric.dist(*map(np.array, ends)), wanted, rtol=1e-8)
+    plane = np.array([[[0.0, 1.0, 0.0], [0.0] * 3], [[0.0, 0.0, 1.0], [0.0] * 3]])
+    curvature = image.metric.sectional_curvature(*plane, np.array(ends[0]))
+    np.testing.assert_allclose(curvature, 1 / 4, rtol=1e-9)
+
+
+def test_points_off_the_spheres_are_refused(rng):
+    architecture = ScaleInvariant(2, 3)
+    theta = architecture.random_point(rng=rng)
+    z, laws = architecture.lift(theta), architecture.conservation_laws(theta)
+    with pytest.raises(NotOnImageError, match="spheres") as refused:
+        architecture.recover(1.01 * z, laws)
+    assert refused.value.residual == pytest.approx(0.01)
+    np.testing.assert_allclose(architecture.project_to_image(1.01 * z), z, rtol=1e-14)
+    with pytest.raises(NotRecoverableError, match="positive"):
+        architecture.recover(z, [1.0, 0.0])
+    with pytest.raises(NotRecoverableError, match="group 1 of weights is zero"):
+        architecture.lift([1.0, 0.0, 0.0, 0.0, 0.0, 0.0])
+    with pytest.raises(InputError, match="no direction"):
+        ScaleInvariant(3, 1)
+    with pytest.raises(InputError, match="batch, weight or layer"):
+        NormalisedNetwork(2, 3, 1, kind="group")
+
+
+def outputs_by_hand(network, theta, inputs):
+    """The network, sample by sample, with its weights by name."""
+    n, h, o = network.widths
+    count = h * n
+    w, rest = theta[:count].reshape(h, n), theta[count:]
+    if network.kind == "layer":
+        v, b = rest[: h * o].reshape(h, o), rest[h * o :]
+        raw = inputs @ w.T
+        raw = raw - raw.mean(axis=1)[:, None]
+        return np.maximum(raw / raw.std(axis=1)[:, None], 0) @ v + b
+    gains, v = rest[:h], rest[h : h + h * o].reshape(h, o)
+    shifts, b = rest[h + h * o : 2 * h + h * o], rest[2 * h + h * o :]
+    raw = inputs @ w.T
+    if network.kind == "batch":
+        raw = (raw - raw.mean(axis=0)) / raw.std(axis=0)
+    else:
+        raw = raw / np.linalg.norm(w, axis=1)
+    return np.maximum(gains * raw + shifts, 0) @ v + b
+
+
+@pytest.mark.parametrize("kind", ["batch", "weight", "layer"])
+def test_networks_by_hand(kind, rng):
+    network = NormalisedNetwork(3, 4, 2, kind)
+    theta, inputs = network.random_point(rng=rng), rng.standard_normal((7, 3))
+    wanted = outputs_by_hand(network, theta, inputs)
+    np.testing.assert_allclose(network.forward(theta, inputs), wanted, rtol=1e-12, atol=1e-12)
+    moved = network.forward(network.fibre_point(theta, rng), inputs)
+    np.testing.assert_allclose(moved, wanted, rtol=1e-12, atol=1e-12)
+    if not gs.has_autodiff():
+        return
+    targets = rng.standard_normal((7, 2))
+
+    def ell(theta, shift=0.0):
+        outputs = network.forward(theta, inputs) + shift * anp.sum(theta**2)
+        return anp.sum((outputs - targets) ** 2)
+
+    slope = autograd.grad(ell)(theta)
+    jacobian = network.conservation_laws_jacobian(theta)
+    assert np.max(np.abs(jacobian @ slope)) < 1e-11 * np.linalg.norm(slope)
+    other = autograd.grad(lambda t: ell(t, 0.1))(theta)
+    assert np.max(np.abs(jacobian @ other)) > 1e-2 * np.linalg.norm(other)
+    # The laws are those of the forward pass: the rank of its gradients is what they leave.
+    many = rng.standard_normal((150, 3))
+    rows = autograd.jacobian(lambda t: anp.ravel(network.forward(t, many)))(theta)
+    assert np.linalg.matrix_rank(rows, rtol=1e-10) == network.dim - network.n_laws
+
+
+@needs_autodiff
+@pytest.mark.parametrize("kind", ["batch", "weight", "layer"])
+def test_networks_flow_in_spheres_times_paths(kind, rng):
+    network = NormalisedNetwork(3, 4, 2, kind)
+    inputs = rng.standard_normal((20, 3))
+    targets = np.stack([inputs[:, 0] * inputs[:, 1], np.abs(inputs[:, 2])], axis=1)
+
+    def ell(theta):
+        return anp.mean((network.forward(theta, inputs) - targets) ** 2)
+
+    start = InvariantSet(network, network.random_point(rng=rng))
+    loss = loss_from_parameters(ell, network)
+    both = compare(start, loss, (0.0, 0.3), rtol=1e-7, atol=1e-9, control=True, n_times=3)
+    assert both.success
+    assert both.max_deviation < 1e-4  # the kinks take digits away
+    assert both.control_deviation > 1e2 * both.max_deviation
