@@ -83,7 +83,7 @@ nitpick_ignore_regex = [
     ("py:.*", r"(?!liftflow\b).*"),
     (
         "py:class",
-        r"liftflow\.(\w+\.\w+\.\w+|doors\.\w+|typing\.T)",
+        r"liftflow\.(\w+\.\w+\.\w+|doors\.\w+|files\.\w+|typing\.T)",
     ),
 ]
 
