@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
@@ -14,18 +14,22 @@ from liftflow.architectures.convolution import Conv, Pool, convolutional_parts
 from liftflow.architectures.dag import CompiledDAG
 from liftflow.architectures.pruning import pruned
 from liftflow.architectures.tying import Tying, Units
-from liftflow.doors import door
+from liftflow.doors import counted, door
 from liftflow.errors import ArchitectureError, InputError, ShapeError
 from liftflow.typing import (
     FloatArray,
     Matrix,
     OneTheta,
+    as_array,
     as_count,
     as_ordered,
     as_own,
     refuse_beyond,
     shown,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 EDGE_BYTES = 150  # of one edge, with what a network keeps of it
 PATH_LIMIT = 2_000_000
@@ -371,3 +375,32 @@ class Constructors(Architecture):
         theta = self._one_theta(theta)
         dag, tying, units, kept = pruned(self.dag, self.tying, self.units, theta)
         return self._alike(dag, tying, units), theta[kept]
+
+    def _facts(self) -> str:
+        layers = [shape for shape in self.block_shapes if len(shape) == 2]
+        chained = all(a[1] == b[0] for a, b in pairwise(layers))
+        widths = [layers[0][0], *(shape[1] for shape in layers)] if layers and chained else []
+        facts = [
+            counted(self.dim, "parameters"),
+            counted(self.dag.n_paths, "paths"),
+            counted(self.n_laws, "laws"),
+        ]
+        return ", ".join([*(["-".join(map(str, widths))] if widths else []), *facts])
+
+    def draw(self, theta: OneTheta | None = None) -> "Figure":
+        """Draw the network: the weights on its edges, the laws on its hidden nodes or channels.
+
+        Parameters
+        ----------
+        theta : array-like, shape=[dim], optional
+            Without it, edges have one width and no laws are written.
+
+        Raises
+        ------
+        InputError
+            More than 200 nodes.
+        """
+        from liftflow.drawing import draw_network
+
+        point = None if theta is None else as_array(theta, "theta", (self.dim,), batch=False)
+        return draw_network(self, point)

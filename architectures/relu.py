@@ -2,8 +2,7 @@
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import cached_property
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import networkx as nx
 import numpy as np
@@ -20,7 +19,7 @@ from liftflow.architectures.path_kernel import ParameterKernel, path_distance
 from liftflow.architectures.path_lift import PathLift
 from liftflow.architectures.paths import BasisPathChart, make_chart
 from liftflow.architectures.signs import MOST_SIGNS, follow_signs, turn_signs
-from liftflow.doors import counted, door
+from liftflow.doors import door
 from liftflow.errors import ArchitectureError, InputError, NotOnImageError
 from liftflow.linalg import ROUNDING, over_batch
 from liftflow.typing import (
@@ -46,9 +45,6 @@ from liftflow.typing import (
 )
 
 _GRAPH_BYTES = 1500  # of one edge, with what a network and a graph keep of it
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 class ReLUNetwork(Constructors):
@@ -204,17 +200,6 @@ class ReLUNetwork(Constructors):
         network.block_shapes = ((n,),) * depth
         return network
 
-    def _facts(self) -> str:
-        layers = [shape for shape in self.block_shapes if len(shape) == 2]
-        chained = all(a[1] == b[0] for a, b in pairwise(layers))
-        widths = [layers[0][0], *(shape[1] for shape in layers)] if layers and chained else []
-        facts = [
-            counted(self.dim, "parameters"),
-            counted(self.n_paths, "paths"),
-            counted(self.n_laws, "laws"),
-        ]
-        return ", ".join([*(["-".join(map(str, widths))] if widths else []), *facts])
-
     def describe(self) -> dict[str, int]:
         """Return facts of the network for a summary, by name."""
         return {
@@ -222,24 +207,6 @@ class ReLUNetwork(Constructors):
             "n_paths": self.n_paths,
             "image_dim": self.dim - self.n_hidden,
         }
-
-    def draw(self, theta: OneTheta | None = None) -> "Figure":
-        """Draw the network: the weights on its edges, the laws on its hidden nodes or channels.
-
-        Parameters
-        ----------
-        theta : array-like, shape=[dim], optional
-            Without it, edges have one width and no laws are written.
-
-        Raises
-        ------
-        InputError
-            More than 200 nodes.
-        """
-        from liftflow.drawing import draw_network
-
-        point = None if theta is None else as_array(theta, "theta", (self.dim,), batch=False)
-        return draw_network(self, point)
 
     # The graph.
 

@@ -59,7 +59,7 @@ html_theme = "pydata_sphinx_theme"
 html_static_path = ["_static", "gallery/static"]
 html_css_files = ["liftflow.css"]
 html_js_files = ["themes.js"]
-html_search_scorer = "_static/scorer.js"  # pages of the gallery first
+html_search_scorer = str(Path(__file__).parent / "_static/scorer.js")  # pages of the gallery first
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 # A page without pages below it has nothing to navigate.
@@ -89,7 +89,7 @@ nitpick_ignore_regex = [
     ("py:.*", r"(?!liftflow\b).*"),
     (
         "py:class",
-        r"liftflow\.(\w+\.\w+\.\w+|doors\.\w+|typing\.T)",
+        r"liftflow\.(\w+\.\w+\.\w+|doors\.\w+|files\.\w+|typing\.T)",
     ),
 ]
 
@@ -237,8 +237,9 @@ def remember_library(app):
     """Write down, once the scripts have run, with which library."""
     DRAWN_WITH.write_text(DIGEST)
     group_gallery(app)
-    execute_notebooks(app, DIGEST)
-    draw_pages(DIGEST)
+    if str(app.config.plot_gallery) not in ("0", "False"):  # sphinx-build -D plot_gallery=0
+        execute_notebooks(app, DIGEST)
+        draw_pages(DIGEST)
 
 
 sphinx_gallery_conf = {

@@ -102,7 +102,7 @@ class GalleryClaims(Directive):
                 keys = [k if k == "ours" else f":cite:t:`{k}`" for k in claim.whose.split(", ")]
                 lines += [
                     f"   * - :doc:`{script.name[:2]} <gallery/plot_{script.name}>`",
-                    f"     - {claim.text}",
+                    f"     - {claim.text}".replace("|", r"\|"),
                     f"     - {', '.join(keys)}",
                     f"     - “{claim.check}”; control: “{claim.control}”".replace("|", r"\|"),
                 ]

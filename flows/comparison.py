@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import numpy as np
 from rich.console import Console
@@ -26,6 +26,10 @@ from liftflow.version import __version__
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+Values: TypeAlias = Mapping[str, Any]
+"""Numbers and texts by names, in the types of JSON."""
+
+ELSEWHERE, NO_RATES, FROZEN = "laws of another θ₀", "rates ignored", "laws frozen"
 _KIND = "comparison"
 ELSEWHERE, NO_RATES, FROZEN = "laws of another θ₀", "rates ignored", "laws frozen"
 _PARTS = tuple(part.name for part in fields(Trajectory) if part.name != "checkpoint")
@@ -122,8 +126,10 @@ class Comparison:
         That is the ratio of the ‖∇ℓ‖² at the two θ over z₀. A control of larger weights runs ahead
         like training with a larger learning rate, and says nothing about which one is better.
         """
-        if self.control is None or self.architecture is None or self.loss is None:
+        if self.architecture is None or self.loss is None:
             return self.kept.get("summary", {}).get("control_speed")
+        if self.control is None or self.control_name != ELSEWHERE:
+            return None  # it has the same θ₀
         ends = [self.control.theta[0], self.parameter.theta[0]]
         squares = [np.sum(self.loss.parameter_gradient(t, self.architecture) ** 2) for t in ends]
         return float(squares[0] / squares[1]) if squares[1] > 0 else None
@@ -284,6 +290,8 @@ class Comparison:
             "training rule": summary.get("rule"),
             "rate certified by the laws": summary.get("certified_rate"),
         }
+        several = [name for name in summary if name.startswith("deviation, ")]
+        facts |= {f"control: {name.removeprefix('deviation, ')}": summary[name] for name in several}
         for label, value in facts.items():
             if value is not None:
                 table.add_row(label, "", _show(value))

@@ -96,7 +96,7 @@ class Sweep:
         OutputError
             The file cannot be written.
         """
-        values: dict[str, Any] = {}
+        values: dict[str, object] = {}
         for place, run in enumerate(self.runs):
             own = {"seed": str(run.seed), "summary": json.dumps(run.summary)}
             own |= {name: getattr(run, name) for name in _CURVES}

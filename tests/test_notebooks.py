@@ -81,15 +81,12 @@ OBJECTS = {
     f"InvariantSet(dimension 6) of {NETWORK!r}": START,
     f"PathImage(dimension 6) of {NETWORK!r}": START.image(),
     f"PathCometric of {NETWORK!r}": START.image().metric.cometric,
-    f"GradientDescent(step_size=0.1, momentum=0.0) of {NETWORK!r}": GradientDescent(
-        NETWORK, LOSS, 0.1
-    ),
 }
 
 
 @pytest.mark.parametrize("said", OBJECTS)
 def test_an_object_says_what_it_is(said):
-    assert repr(OBJECTS[said]).startswith(said.split(", momentum")[0])
+    assert repr(OBJECTS[said]) == said
 
 
 def test_every_object_says_so_in_one_line(results):
@@ -103,6 +100,7 @@ def test_every_object_says_so_in_one_line(results):
         ParameterFlow(NETWORK, LOSS),
         IntrinsicFlow(START, LOSS),
         Adam(NETWORK, LOSS, 0.1),
+        GradientDescent(NETWORK, LOSS, 0.1),
         load("iris"),
         results[Comparison].parameter.checkpoint,
         results[Classification].metric,

@@ -1,7 +1,6 @@
 """Figures of what is no curve over time: verdicts, laws, networks, invariant sets, spectra."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -9,12 +8,12 @@ from matplotlib.figure import Figure
 
 from liftflow import figures
 from liftflow.errors import InputError
-from liftflow.typing import FloatArray
+from liftflow.figures import Thing
 
 _MOST_NODES = 200
 
 
-def draw_findings(findings: Sequence[Any]) -> Figure:
+def draw_findings(findings: Sequence[Thing]) -> Figure:
     """Draw findings of the criteria beside each other: verdicts, counts and margins.
 
     Parameters
@@ -60,7 +59,7 @@ def draw_coefficients(laws: Sequence[dict[str, float]], title: str) -> Figure:
     return figures.shown_once(figure)
 
 
-def draw_network(network: Any, theta: Any = None) -> Figure:
+def draw_network(network: Thing, theta: Thing = None) -> Figure:
     """Draw a network of up to 200 nodes: the weights on its edges, the laws on its hidden nodes.
 
     Of a network with shared or frozen weights, the channels are drawn: what all weights between
@@ -80,10 +79,10 @@ def draw_network(network: Any, theta: Any = None) -> Figure:
             f"a network of {len(places)} nodes is too large to be drawn, at most {_MOST_NODES} "
             "are; draw a smaller one of the same kind"
         )
-    laws: FloatArray | list[float] = (
-        [] if theta is None else np.asarray(network.conservation_laws(theta))
-    )
-    weights: dict[tuple[Any, Any], float] = {}
+    laws = np.empty(0)
+    if theta is not None:
+        laws = np.asarray(network.conservation_laws(theta))
+    weights: dict[tuple[Thing, Thing], float] = {}
     for number, edge in enumerate(edges):
         size = 0.6 if theta is None else float(theta[number])
         weights[edge] = np.hypot(weights.get(edge, 0.0), size) if tied else size
@@ -119,14 +118,14 @@ def draw_network(network: Any, theta: Any = None) -> Figure:
     return figures.shown_once(figure)
 
 
-def _span(places: dict[Any, tuple[float, float]], axis: int) -> tuple[float, float]:
+def _span(places: dict[Thing, tuple[float, float]], axis: int) -> tuple[float, float]:
     values = [place[axis] for place in places.values()]
     return min(values) - 0.6, max(values) + 0.6
 
 
-def _node_graph(network: Any) -> tuple[Any, ...]:
+def _node_graph(network: Thing) -> tuple[Thing, ...]:
     """Edges by parameter, places, numbers of the laws, and other names of nodes."""
-    columns: dict[int, list[Any]] = {}
+    columns: dict[int, list[Thing]] = {}
     for node, column in zip(network.dag.nodes, network.dag.generation, strict=False):
         last = max(network.dag.generation)
         columns.setdefault(int(last if node in network.outputs else column), []).append(node)
@@ -142,7 +141,7 @@ def _node_graph(network: Any) -> tuple[Any, ...]:
     return edges, places, {node: i for i, node in enumerate(network.hidden)}, {}
 
 
-def _channel_graph(network: Any) -> tuple[Any, ...]:
+def _channel_graph(network: Thing) -> tuple[Thing, ...]:
     """The same for channels, and the ground on both sides of them."""
     graph = network.channels
     tails, heads = np.asarray(graph.tails), np.asarray(graph.heads)
@@ -158,7 +157,7 @@ def _channel_graph(network: Any) -> tuple[Any, ...]:
         if np.array_equal(reached, depth) or reached.max() >= graph.n_channels:
             break
         depth = reached
-    places: dict[Any, tuple[float, float]] = {}
+    places: dict[Thing, tuple[float, float]] = {}
     for column in sorted({*depth.tolist()}):
         own = np.flatnonzero(depth == column)
         places |= {
@@ -169,7 +168,7 @@ def _channel_graph(network: Any) -> tuple[Any, ...]:
     return edges, places, names, {c: f"channel {c}" for c in names}
 
 
-def draw_invariant_set(invariant_set: Any, theta: Any = None) -> Figure:
+def draw_invariant_set(invariant_set: Thing, theta: Thing = None) -> Figure:
     """Draw an invariant set at θ₀, and a trajectory on it.
 
     A surface where there are three parameters and one law. Else the slice through θ₀ by the
@@ -188,7 +187,7 @@ def draw_invariant_set(invariant_set: Any, theta: Any = None) -> Figure:
     with plt.style.context(figures.style()):
         figure = plt.figure(figsize=(6, 5.4))
         if (theta0.size, invariant_set.laws0.size) == (3, 1):
-            axes: Any = figures.add_space(figure)
+            axes: Thing = figures.add_space(figure)
             reach = 1.3 * np.abs(path).max() + 0.2
             figures.draw_level_set(axes, invariant_set, [(-reach, reach)] * 3)
             axes.plot(*theta0, "o", color=figures.PARAMETER, markersize=8)
@@ -214,7 +213,7 @@ def draw_invariant_set(invariant_set: Any, theta: Any = None) -> Figure:
     return figures.shown_once(figure)
 
 
-def draw_laws(architecture: Any, trajectory: Any) -> Figure:
+def draw_laws(architecture: Thing, trajectory: Thing) -> Figure:
     """Draw the laws along a trajectory, and how far they drift.
 
     Parameters
@@ -236,7 +235,7 @@ def draw_laws(architecture: Any, trajectory: Any) -> Figure:
     return figures.shown_once(figure)
 
 
-def draw_spectra(invariant_set: Any, trajectory: Any, count: int = 40) -> Figure:
+def draw_spectra(invariant_set: Thing, trajectory: Thing, count: int = 40) -> Figure:
     """Draw the spectra of K and, for a network, of its graph Laplacian along a trajectory.
 
     Parameters

@@ -32,6 +32,7 @@ from liftflow.errors import ShapeError
 from liftflow.typing import FloatArray, Point, as_array
 
 Colour: TypeAlias = Any  # whatever matplotlib reads as one
+Thing: TypeAlias = Any  # of a room that imports this module, which therefore imports none
 
 # Okabe and Ito's palette, safe for the common kinds of colour blindness. All but the last two have
 # a contrast of 3 or more to the light ground, and all of them to the dark one.
@@ -101,7 +102,7 @@ def recoloured(figure: Figure, dark: bool) -> Iterator[None]:
         Whether to; else the figure stays as it is.
     """
     pairs = {to_hex(_LIGHT[tone]): _DARK[tone] for tone in _LIGHT} | {"#000000": _DARK["ink"]}
-    undo: list[tuple[Any, Any]] = []
+    undo: list[tuple[Colour, Colour]] = []
     for artist in figure.findobj() if dark else ():
         for part in ("color", "facecolor", "edgecolor", "markerfacecolor", "markeredgecolor"):
             get, put = (getattr(artist, f"{verb}_{part}", None) for verb in ("get", "set"))
@@ -130,17 +131,17 @@ def recoloured(figure: Figure, dark: bool) -> Iterator[None]:
         figure.set_facecolor(ground)
 
 
-def _axes_of(axes: Any) -> list[Any]:
+def _axes_of(axes: Axes) -> list[Colour]:
     return [getattr(axes, f"{name}axis") for name in "xyz" if hasattr(axes, f"{name}axis")]
 
 
-def _ticks(axis: Any) -> list[Any]:
+def _ticks(axis: Colour) -> list[Colour]:
     every = [*axis.get_major_ticks(), *axis.get_minor_ticks()]
     parts = [spot for tick in every for spot in (tick.label1, tick.tick1line, tick.tick2line)]
     return [*parts, *([axis.line] if hasattr(axis, "line") else [])]
 
 
-def _swapped(colours: Any, pairs: dict[str, str]) -> Any:
+def _swapped(colours: Colour, pairs: dict[str, str]) -> Colour:
     """Return colours with tones of the light theme taken for those of the dark one, if any are."""
     try:
         rows = np.atleast_2d(to_rgba_array(colours))
@@ -270,7 +271,7 @@ def level_set_faces(values: FloatArray, grid: FloatArray) -> list[FloatArray]:
 @door
 def draw_level_set(
     axes: Axes3D,
-    invariant_set: Any,
+    invariant_set: Thing,
     bounds: Sequence[tuple[float, float]],
     *,
     colour: Colour = SURFACE,

@@ -219,7 +219,8 @@ class Stored:
         OutputError
             The file cannot be written.
         """
-        own = {"format": _format(type(self).__name__), **_plain(vars(self))}
+        own = {name: _plain(value) for name, value in vars(self).items()}
+        own = {"format": _format(type(self).__name__), **own}
         with replacing(as_path(path)) as file:
             file.write(json.dumps(own, indent=1).encode())
 
@@ -236,7 +237,7 @@ class Stored:
         """
         parts = {part.__name__: part for part in cls._parts}
 
-        def made(value: dict[str, Any]) -> Any:
+        def made(value: dict[str, Any]) -> object:
             if value.keys() != {"class", "of"}:
                 return value
             kind, of = parts[value["class"]], value["of"]
@@ -253,7 +254,7 @@ class Stored:
             raise DataError(f"{path} holds no {cls.__name__}: {error}") from error
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """Return a value in the types of JSON, classes by their names."""
     match value:
         case np.ndarray() | np.generic():
@@ -271,7 +272,7 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
-def _frozen(value: Any) -> Any:
+def _frozen(value: object) -> object:
     """Return lists as tuples, which dataclasses hold."""
     return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
