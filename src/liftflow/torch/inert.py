@@ -176,6 +176,10 @@ class InertChart:
         """Return θ itself."""
         return theta
 
+    def is_left(self, theta: OneTheta, settled: OneTheta) -> bool:
+        """Tell whether θ lies beyond the edge of the chart."""
+        return self.chart.is_left(self.inert.seen(theta), self.inert.seen(settled))
+
     def handed_on(self, theta: OneTheta) -> "InertChart":
         """Return the chart itself."""
         return self
