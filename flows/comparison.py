@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 Values: TypeAlias = Mapping[str, Any]
 """Numbers and texts by names, in the types of JSON."""
 
-ELSEWHERE, NO_RATES, FROZEN = "laws of another θ₀", "rates ignored", "laws frozen"
 _KIND = "comparison"
 ELSEWHERE, NO_RATES, FROZEN = "laws of another θ₀", "rates ignored", "laws frozen"
 _PARTS = tuple(part.name for part in fields(Trajectory) if part.name != "checkpoint")
@@ -290,8 +289,6 @@ class Comparison:
             "training rule": summary.get("rule"),
             "rate certified by the laws": summary.get("certified_rate"),
         }
-        several = [name for name in summary if name.startswith("deviation, ")]
-        facts |= {f"control: {name.removeprefix('deviation, ')}": summary[name] for name in several}
         for label, value in facts.items():
             if value is not None:
                 table.add_row(label, "", _show(value))
