@@ -109,9 +109,14 @@ def random_dags(name, build):
     return {f"{name} {seed}": lambda seed=seed: build(random_network(seed)) for seed in range(20)}
 
 
+def unit(theta, x):
+    """Evaluate one linear unit of two inputs."""
+    return theta[2] * (theta[0] * x[0] + theta[1] * x[1])
+
+
 def sampled():
     """Return one linear unit at four inputs, known by its forward pass alone."""
-    return SampledForward(lambda theta, x: theta[2] * (theta[0] * x[0] + theta[1] * x[1]), 3, GIVEN)
+    return SampledForward(unit, 3, GIVEN)
 
 
 GIVEN = [[1.0, 0.0], [0.0, 1.0], [1.0, -1.0], [0.5, 2.0]]

@@ -50,7 +50,7 @@ class Scaling:
         self.powers = {
             "z": np.round(degrees),
             "theta": np.ones(architecture.dim),
-            "laws": np.full(architecture.n_laws, 2.0),
+            "laws": law_degrees(architecture, theta),
         }
         self.degree = degrees[0] if np.ptp(np.round(degrees)) == 0 else None
         # Lengths of z, and orthogonality in it, make sense among entries of one degree.
@@ -117,6 +117,13 @@ def dense(scaling, subject):
 
 def euclidean(scaling, subject):
     return dense(scaling, subject) and scaling.is_euclidean
+
+
+def law_degrees(architecture, theta):
+    """Degrees of the laws, which are homogeneous: 2, or 1 for sums of weights."""
+    laws = architecture.conservation_laws(theta)
+    slopes = architecture.conservation_laws_jacobian(theta) @ theta
+    return np.where(np.abs(slopes - laws) < 1e-9 * np.abs(laws), 1.0, 2.0)
 
 
 def one_degree(scaling, subject):
