@@ -303,7 +303,7 @@ class GradientDescent(Optimizer):
     >>> bool(run.loss[-1] < 1e-12)
     True
     >>> measured = network.conservation_laws(run.theta)
-    >>> bool(abs(run.predicted_laws - measured).max() < 1e-15)
+    >>> bool(abs(run.predicted_laws - measured).max() < 1e-14)
     True
     """
 
