@@ -11,7 +11,7 @@ from liftflow.architectures.anchors import EDGE, REANCHOR_RATIO, Chart, Forest
 from liftflow.architectures.dag import CompiledDAG
 from liftflow.architectures.laplacian import Laplacian
 from liftflow.architectures.signs import follow_signs
-from liftflow.errors import NotRecoverableError
+from liftflow.errors import InputError, NotRecoverableError
 from liftflow.linalg import is_squarable
 from liftflow.typing import (
     FloatArray,
@@ -329,6 +329,7 @@ class BasisPathChart(Chart):
 
     def follow(self, theta: OneTheta, settled: OneTheta) -> OneTheta:
         """Give a θ beyond the edge of the chart, where anchors vanish, the signs of one before."""
+        theta, settled = self._pair(theta, settled)
         used = self._anchor_edges
         if np.any(theta[used] * settled[used] < 0):
             return follow_signs(self.dag.channels, theta, settled)
@@ -336,6 +337,7 @@ class BasisPathChart(Chart):
 
     def is_left(self, theta: OneTheta, settled: OneTheta) -> bool:
         """Whether an anchor vanishes between two points, nearly, and other paths do not."""
+        theta, settled = self._pair(theta, settled)
         used = self._anchor_edges
         now, before = theta[used] * np.sign(settled[used]), np.abs(settled[used])
         if np.all(REANCHOR_RATIO * now > before):
@@ -343,9 +345,14 @@ class BasisPathChart(Chart):
         kept = np.minimum(np.abs(theta), np.abs(settled)) * (theta * settled > 0)
         return bool(np.nanmax(self.anchors.deficits(kept), initial=0.0) > EDGE)
 
+    def _pair(self, theta: OneTheta, settled: OneTheta) -> tuple[OneTheta, OneTheta]:
+        dim = self.dag.dim
+        return as_vector(theta, "theta", dim), as_vector(settled, "settled", dim)
+
     def handed_on(self, theta: OneTheta) -> "BasisPathChart":
         """Return the chart with the signs of θ, which it may have taken beyond its edge."""
-        signs = self.anchors.products_before(np.sign(theta))
+        own = as_vector(theta, "theta", self.dag.dim)
+        signs = self.anchors.products_before(np.sign(own))
         return self if np.array_equal(signs, self.signs) else replace(self, signs=signs)
 
     def memory(self) -> dict[str, np.ndarray]:
@@ -354,6 +361,9 @@ class BasisPathChart(Chart):
 
     def restored(self, memory: Mapping[str, np.ndarray]) -> "BasisPathChart":
         """Return the chart of the same network whose :meth:`memory` this is."""
+        as_instance(memory, Mapping, "memory")
+        if missing := self.memory().keys() - memory.keys():
+            raise InputError(f"memory must be that of a chart, got none of {sorted(missing)}")
         anchors = Anchors(self.dag, memory["into"], memory["out_of"])
         return replace(self, anchors=anchors, signs=memory["signs"])
 

@@ -18,6 +18,7 @@ from liftflow.typing import (
     Theta,
     as_array,
     as_count,
+    as_instance,
     as_rng,
     refuse_beyond,
     untraced,
@@ -205,7 +206,8 @@ def transformer_forward(
     tokens : array, shape=[..., *sequences, n_tokens, d_model]
         With the leading axes of θ.
     """
-    return block.forward(theta, tokens, causal=causal)
+    own = as_instance(block, TransformerBlock, "block")
+    return own.forward(theta, tokens, causal=causal)
 
 
 def _neurons(d_model: int, d_mlp: int) -> ReLUNetwork:

@@ -124,7 +124,7 @@ class Loss(Guarded, ABC):
         ----------
         [Marcotte2025]_, Proposition 3.11.
         """
-        size = architecture.lifted_dim
+        size = as_instance(architecture, Architecture, "architecture").lifted_dim
         refuse_beyond(float(size) ** 2, f"{size} gradients of {size} numbers")
         points = architecture.random_point(size + _SPARE, rng=0)
         rows = [np.ravel(self.gradient(architecture.lift(point), point)) for point in points]
@@ -139,7 +139,7 @@ class Loss(Guarded, ABC):
         laws : array or sparse array, shape=[n_laws, dim]
             By default none.
         """
-        return np.zeros((0, architecture.dim))
+        return np.zeros((0, as_instance(architecture, Architecture, "architecture").dim))
 
     def scores(self, theta: OneTheta, architecture: Architecture) -> dict[str, float]:
         """Return figures of merit at θ besides the loss, by name."""

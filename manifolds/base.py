@@ -183,7 +183,9 @@ class InvariantSet(RandomVectors, LevelSet):
         """
         from liftflow.drawing import draw_invariant_set
 
-        return draw_invariant_set(self, theta)
+        shape = (None, self.architecture.dim)
+        path = None if theta is None else as_array(theta, "theta", shape, differentiable=False)
+        return draw_invariant_set(self, path)
 
     def submersion(self, point: Theta) -> Laws:
         """Evaluate h(θ) − h(θ₀), which vanishes on the set."""

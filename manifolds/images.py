@@ -96,8 +96,7 @@ class LiftedImage(RandomVectors, Manifold):
     ) -> None:
         self.architecture = architecture
         self.theta0: FloatArray = as_own(theta0, "theta0", (architecture.dim,))
-        if dim is None:
-            dim = architecture.lift_rank(self.theta0)
+        dim = architecture.lift_rank(self.theta0) if dim is None else as_count(dim, "dim")
         super().__init__(dim=dim, shape=architecture.lifted_shape, intrinsic=False, equip=equip)
         self.embedding_space = _vector_space(self.shape)
 

@@ -29,7 +29,7 @@ from mpl_toolkits.mplot3d.proj3d import proj_transform
 
 from liftflow.doors import door
 from liftflow.errors import ShapeError
-from liftflow.typing import FloatArray, Point, as_array
+from liftflow.typing import FloatArray, Point, as_array, as_instance
 
 Colour: TypeAlias = Any  # whatever matplotlib reads as one
 Thing: TypeAlias = Any  # of a room that imports this module, which therefore imports none
@@ -158,7 +158,7 @@ def _swapped(colours: Colour, pairs: dict[str, str]) -> Colour:
 
 def plain_ticks(axes: Axes) -> None:
     """Write the numbers of a logarithmic axis of values as 0.5 and 2, not as 5 × 10⁻¹."""
-    low, high = axes.get_ylim()
+    low, high = as_instance(axes, Axes, "axes").get_ylim()
     decades = np.log10(high / low)
     wanted = (1, 2, 5) if decades > 1 else range(1, 10)
 
@@ -179,6 +179,7 @@ def shown_once(figure: Figure) -> Figure:
     figure : matplotlib.figure.Figure
         The same. With windows ``plt.show()`` shows it; elsewhere ``figure.savefig`` writes it.
     """
+    as_instance(figure, Figure, "figure")
     windows = mpl.backends.backend_registry.list_builtin(mpl.backends.BackendFilter.INTERACTIVE)
     if mpl.get_backend().lower() not in windows:
         plt.close(figure)
