@@ -24,8 +24,8 @@ GROUPS = {
     "See it": "The idea on networks small enough to be drawn, and on data.",
     "What holds where": "The hierarchy of properties, and the laws.",
     "Closed forms": "How z tells what each layer has.",
-    "Networks as they are used": "Attention, convolution, skips, recurrence.",
-    "Training as it is done": "Finite steps, decay, momentum, small weights.",
+    "Networks as they are used": "Attention, convolution, skips, recurrence, any forward pass.",
+    "Training as it is done": "Finite steps, batches, momentum, decay, rates, small weights.",
     "The geometry itself": "Distances, means, mirror maps, and a family of your own.",
 }
 PLACES = {

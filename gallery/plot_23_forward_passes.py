@@ -23,9 +23,10 @@ import time
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 from liftflow import count_conservation_laws, discover_laws
-from liftflow.figures import BLUE, CONTROL, GREY, PURPLE, VERMILION, style
+from liftflow.figures import BLUE, CONTROL, GREY, PURPLE, VERMILION, ink, style
 from liftflow.gallery.passes import CONTROL as SIGMOIDS
 from liftflow.gallery.passes import KUNIN, MARCOTTE, OURS, PASSES, TRAN
 
@@ -114,7 +115,7 @@ axes.plot(
     [case.laws for case in cases],
     range(len(cases)),
     "|",
-    color="black",
+    color=ink(),
     markersize=11,
     markeredgewidth=1.5,
     label="expected",
@@ -122,12 +123,13 @@ axes.plot(
 clause = {"color": CONTROL, "markersize": 9, "label": "control: a clause that fails"}
 axes.plot(SIGMOIDS.blocks["R"][1], len(PASSES), "X", **clause)
 axes.set_yticks(range(len(cases)), [case.name for case in cases], fontsize=9)
-axes.invert_yaxis()
+axes.set_ylim(len(cases) - 0.4, -0.6)
 n_right = sum(counted[case.name].value == case.laws for case in cases)
 axes.set(xlabel="independent conservation laws")
 axes.set_title(f"{n_right} of {len(cases)} counts as expected")
-axes.set_xlim(0, 17)
-axes.legend(loc="lower right", bbox_to_anchor=(1.0, 0.04))
+axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+figure.legend(loc="outside lower right", ncols=2)
+figure.suptitle("small networks at random inputs, seed 0", fontsize="small")
 plt.show()
 
 # %%
@@ -144,6 +146,7 @@ assert softmax_drift < 1e-12, "a sum of the router is no law of softmax gates"
 assert len({found.value for found in counted.values()}) > 5, "one count for all"
 assert counted["tied embedding"].value < counted["embedding not tied"].value, "tying costs no law"
 assert sigmoid_drift > 0.1, "the control has the law, too"
+
 CLAIMS = [
     {
         "claim": "The laws of thirty modern forward passes are counted from these alone.",
