@@ -249,7 +249,7 @@ sphinx_gallery_conf = {
     "image_scrapers": ("gif_scraper.scraper",),
     "first_notebook_cell": "%matplotlib inline",
     "filename_pattern": r"plot_",
-    "ignore_pattern": r"(__init__|[/\\]passes)\.py",
+    "ignore_pattern": r"\b(__init__|passes)\.py",
     "abort_on_example_error": True,
     "remove_config_comments": True,
     "show_memory": False,

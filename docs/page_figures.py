@@ -21,6 +21,7 @@ OUT = HERE / "gallery" / "pages"
 STATIC = HERE / "gallery" / "static"
 LAWS = (-1.5, -1.0, -0.5, -0.1, 0.25, 0.5, 1.0)
 GREY = "#808080"
+DOT = {"color": INTRINSIC, "size": 3}
 
 
 def draw_pages(digest):
@@ -139,13 +140,13 @@ def hyperboloid():
             name="invariant set",
             **shown,
         )
-        for points, colour, dash, width, name in (
-            (theta, PARAMETER, "solid", 9, "θ(t), training"),
-            (run.theta, INTRINSIC, "dash", 5, "from z(t) and h"),
+        for points, mode, look, name in (
+            (theta, "lines", {"line": {"color": PARAMETER, "width": 9}}, "θ(t), training"),
+            # Dots, since dashes would be hidden in the line.
+            (run.theta[1::4], "markers", {"marker": DOT}, "from z(t) and h"),
         ):
-            line = {"color": colour, "width": width, "dash": dash}
             xyz = dict(zip("xyz", points.T, strict=True))
-            figure.add_scatter3d(**xyz, mode="lines", line=line, name=name, **shown)
+            figure.add_scatter3d(**xyz, mode=mode, name=name, **look, **shown)
         xyz = dict(zip("xyz", theta0[:, None], strict=True))
         marker = {"color": PARAMETER, "size": 6}
         figure.add_scatter3d(**xyz, mode="markers", marker=marker, name="θ₀", **shown)
@@ -164,9 +165,11 @@ def hyperboloid():
         }
         for place, law in enumerate(LAWS)
     ]
+    slider = {"active": first, "currentvalue": {"prefix": "h = "}, "steps": steps}
+    slider["pad"] = {"b": 20}  # for its numbers
     axis = {"color": GREY, "gridcolor": GREY, "backgroundcolor": "rgba(0,0,0,0)"}
     figure.update_layout(
-        sliders=[{"active": first, "currentvalue": {"prefix": "h = "}, "steps": steps}],
+        sliders=[slider],
         scene={
             "xaxis": {**axis, "range": [-2.4, 2.4]},
             "yaxis": {**axis, "range": [-2.4, 2.4]},
@@ -177,12 +180,12 @@ def hyperboloid():
         font={"color": GREY},
         paper_bgcolor="rgba(0,0,0,0)",
         legend={"orientation": "h", "y": 1.0},
+        modebar={"bgcolor": "rgba(0,0,0,0)", "color": GREY},
         margin={"l": 0, "r": 0, "t": 10, "b": 10},
     )
     options = {"displaylogo": False, "responsive": True, "scrollZoom": False}
+    options["modeBarButtons"] = [["resetCameraDefault3d"]]  # more would hide the legend at 400 px
     body = figure.to_html(
         full_html=False, include_plotlyjs=False, div_id="hyperboloid", config=options
     )
-    return (
-        f'<script src="_static/plotly.min.js"></script>\n<div class="figure-3d">{body}</div>\n'
-    ).replace('style="height:100%; width:100%;"', 'style="height:100%; width:100%;"')
+    return f'<script src="_static/plotly.min.js"></script>\n<div class="figure-3d">{body}</div>\n'

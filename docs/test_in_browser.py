@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from selenium import webdriver
+from selenium.webdriver import ActionChains
 from selenium.webdriver.support.ui import WebDriverWait
 
 from liftflow import gallery
@@ -20,10 +21,12 @@ from liftflow import gallery
 HTML = Path(__file__).parent / "_build" / "html"
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 WIDTHS = [400, 1400]
+THEMES = ["light", "dark"]
 FLAGS = [
     "--headless",
     "--no-sandbox",
     "--disable-gpu",
+    "--enable-unsafe-swiftshader",  # WebGL without a GPU, for the figure in 3-D
     "--disable-quic",
     "--no-first-run",
     "--disable-background-networking",
@@ -46,6 +49,8 @@ PAGES = sorted(
     for path in HTML.glob(pattern)
     if path.name != "search.html" and path.stem.count(".") < 2  # of the API, the rooms
 )
+OWN = {path.stem for path in Path(__file__).parent.glob("*.md")} | {"start", "api", "bibliography"}
+SCRIPTS = {f"gallery/plot_{script.name}" for script in gallery.scripts()}
 
 
 class QuietHandler(http.server.SimpleHTTPRequestHandler):
@@ -96,6 +101,20 @@ def visit(browser, url, width=1400):
     """)
 
 
+@pytest.fixture
+def theme(browser, request):
+    """Ask for pages in the light or the dark theme, as the reader's system would."""
+    wanted = [{"name": "prefers-color-scheme", "value": request.param}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": wanted})
+    yield request.param
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def pixels_of(element):
+    """Return the pixels of an element as they are seen, from 0 to 255."""
+    return np.asarray(Image.open(io.BytesIO(element.screenshot_as_png)).convert("RGB"), int)
+
+
 def failures(browser, base):
     """Return what went wrong on the network and on the console since the page was opened."""
     wrong = [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
@@ -114,15 +133,17 @@ def failures(browser, base):
 
 
 def test_the_pages_are_found():
-    assert {"index.html", "start.html", "gallery/index.html", "api.html"} <= {*PAGES}
+    assert {f"{name}.html" for name in {*OWN, *SCRIPTS, "gallery/index"}} <= {*PAGES}
 
 
+@pytest.mark.parametrize("theme", THEMES, indirect=True)
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("page", PAGES)
-def test_page(browser, base, page, width):
+def test_page(browser, base, page, width, theme):
     visit(browser, base + page, width)
     assert not failures(browser, base)
     run = browser.execute_script
+    assert run("return document.documentElement.dataset.theme") == theme
     formulas = run("return document.querySelectorAll('span.math, div.math').length")
     typeset = run("return document.querySelectorAll('.math mjx-container').length")
     assert typeset >= formulas
@@ -151,24 +172,76 @@ def test_the_gallery_shows_a_thumbnail_for_each_script(browser, base):
     assert min(widths) > 100
 
 
+# The figure in 3-D: a drag turns it, its slider moves the curve.
+
+
+def camera(browser):
+    """Return where the figure is seen from; plotly writes it down when the mouse is let go."""
+    scene = "document.getElementById('hyperboloid')._fullLayout.scene"
+    return browser.execute_script(f"return Object.values({scene}.camera.eye)")
+
+
+def curves(browser):
+    """Return the points of the curves, surfaces aside, that are shown, by name."""
+    shown = browser.execute_script("""
+        return document.getElementById('hyperboloid')._fullData
+            .filter(trace => trace.visible === true && trace.type === 'scatter3d')
+            .map(trace => [trace.name, ['x', 'y', 'z'].map(axis => Array.from(trace[axis]))]);
+    """)
+    return {name: np.array(points) for name, points in shown}
+
+
+def figure_3d(browser):
+    return pixels_of(browser.find_element("css selector", "#hyperboloid canvas"))
+
+
+@pytest.mark.parametrize("theme", THEMES, indirect=True)
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_drag_turns_the_figure(browser, base, width, theme):
+    visit(browser, base + "hyperboloid.html", width)
+    scene = browser.find_element("css selector", "#hyperboloid canvas")
+    eye, pixels = camera(browser), figure_3d(browser)
+    ActionChains(browser).move_to_element(scene).move_by_offset(60, 20).perform()
+    assert camera(browser) == eye, "it turns without a button"
+    ActionChains(browser).drag_and_drop_by_offset(scene, 60, 20).perform()
+    assert np.linalg.norm(np.subtract(camera(browser), eye)) > 0.1
+    assert (figure_3d(browser) != pixels).mean() > 0.02
+    assert not failures(browser, base)
+
+
+@pytest.mark.parametrize("theme", THEMES, indirect=True)
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_slider_moves_the_curve(browser, base, width, theme):
+    visit(browser, base + "hyperboloid.html", width)
+    grip, rail = (
+        browser.find_element("css selector", f"#hyperboloid .slider-{part}-rect")
+        for part in ("grip", "rail")
+    )
+    eye, pixels, before = camera(browser), figure_3d(browser), curves(browser)
+    drag = ActionChains(browser).click_and_hold(grip)
+    drag.move_to_element_with_offset(rail, rail.rect["width"] // 2 - 2, 0).release().perform()
+    after = curves(browser)
+    fibre = next(name for name in before if "fibre" in name)
+    np.testing.assert_array_equal(after.pop(fibre), before.pop(fibre))
+    assert len(after) == 3  # both flows, and where they start
+    for h, shown in ((-1.0, before), (1.0, after)):
+        for x, y, w in shown.values():
+            np.testing.assert_allclose(x**2 + y**2 - w**2, h, atol=1e-3)
+    said = browser.find_element("css selector", "#hyperboloid .slider-label").text
+    assert said == "h = 1"
+    assert camera(browser) == eye
+    assert (figure_3d(browser) != pixels).mean() > 0.02
+    assert not failures(browser, base)
+
+
 # Figures have the ground of the page, be it light or dark.
 
-FIGURES = ["start.html", "concepts.html", "benchmarks.html", "gallery/plot_01_quick_start.html"]
-
-
-@pytest.fixture
-def theme(browser, request):
-    """Ask for pages in the light or the dark theme, as the reader's system would."""
-    wanted = [{"name": "prefers-color-scheme", "value": request.param}]
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": wanted})
-    yield request.param
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+FIGURES = ["start", "index", "concepts", "geometers", "trainers", "torch", "benchmarks", *SCRIPTS]
+FIGURES = [f"{name}.html" for name in sorted(FIGURES)]
 
 
 def first_figure(browser):
-    """Return the pixels of the first figure of the page as they are seen, from 0 to 255."""
-    figure = browser.find_element("css selector", ".bd-article img")
-    return np.asarray(Image.open(io.BytesIO(figure.screenshot_as_png)).convert("RGB"), int)
+    return pixels_of(browser.find_element("css selector", ".bd-article img"))
 
 
 def ground_of_figure(pixels):
@@ -181,7 +254,7 @@ def ground_of_page(browser):
     return np.array(re.findall(r"\d+", rgb)[:3], int)
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"], indirect=True)
+@pytest.mark.parametrize("theme", THEMES, indirect=True)
 @pytest.mark.parametrize("page", FIGURES)
 def test_figures_have_the_ground_of_the_page(browser, base, page, theme):
     visit(browser, base + page)
@@ -193,7 +266,7 @@ def test_figures_have_the_ground_of_the_page(browser, base, page, theme):
 
 @pytest.mark.parametrize("theme", ["dark"], indirect=True)
 def test_a_light_figure_on_a_dark_page_is_noticed(browser, base, theme):
-    visit(browser, base + FIGURES[0])
+    visit(browser, base + "benchmarks.html")  # its figure has no dark twin
     image = "document.querySelector('.bd-article img')"
     browser.execute_script(f"{image}.style.setProperty('filter', 'none', 'important')")
     contrast = ground_of_figure(first_figure(browser)) - ground_of_page(browser)
