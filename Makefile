@@ -69,7 +69,7 @@ docs: $(VENV)/.dev  ## the documentation in docs/_build/html/, warnings are erro
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/sphinx-build -W --keep-going -E -q docs docs/_build/html
 
 browser: $(VENV)/.dev  ## the built documentation in Chromium, skipped where there is none
-	$(BIN)/python -m pytest docs/test_in_browser.py
+	$(BIN)/python -m pytest -n 2 docs/test_in_browser.py
 
 bench: $(VENV)/.dev  ## every benchmarks/bench_*.py, and one table; WHAT="scale scaling" for some
 	$(BIN)/python benchmarks/run.py $(WHAT)
