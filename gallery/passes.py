@@ -100,14 +100,11 @@ def rotations(n_tokens, d_head):
 
 def attention(x, Q, K, V, O, turns=None):
     """Attention of several heads, from tokens (n, d) to tokens; blocks (heads, d, d_head)."""
-    total = 0.0
-    for q, k, v, o in zip(Q, K, V, O, strict=True):
-        left, right = x @ q, x @ k
-        if turns is not None:
-            left = np.einsum("tij,tj->ti", turns, left)
-            right = np.einsum("tij,tj->ti", turns, right)
-        total = total + softmax(left @ right.T) @ (x @ v) @ o.T
-    return total
+    left, right = x @ Q, x @ K
+    if turns is not None:
+        left, right = ((turns @ part[..., None])[..., 0] for part in (left, right))
+    scores = softmax(left @ np.swapaxes(right, -1, -2))
+    return np.sum(scores @ (x @ V) @ np.swapaxes(O, -1, -2), axis=0)
 
 
 def heads(d_model, d_head, n_heads):
@@ -125,7 +122,7 @@ def mixture(gate, activation):
     """All experts, weighted by a router R; blocks (experts, …)."""
 
     def forward(x, R, V, U):
-        experts = np.stack([u @ activation(v @ x) for u, v in zip(U, V, strict=True)])
+        experts = np.sum(U * activation(V @ x)[:, None, :], axis=-1)
         return gate(R @ x) @ experts
 
     return forward
