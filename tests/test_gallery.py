@@ -58,7 +58,7 @@ def test_minibatches_fail_with_a_recursion_that_forgets_the_batch(monkeypatch):
     follow = LawRecursion.follow
     half = lambda self, rate, gradient, *rest: follow(self, rate, 0.5 * gradient, *rest)  # noqa: E731
     monkeypatch.setattr(LawRecursion, "follow", half)
-    with pytest.raises(AssertionError, match="SGD is not predicted to rounding"):
+    with pytest.raises(AssertionError, match="a rule is not predicted to rounding"):
         gallery.draw(gallery.find("minibatches"))
 
 
