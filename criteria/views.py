@@ -80,16 +80,15 @@ def fact(
     limit : int
         Number of parameters up to which it is, where laws are known.
     rank : callable
-        A rank that a failure rests on, which is believed only where generic points have it, too.
+        A rank that the verdict rests on, believed in floats only where generic points have it.
     """
 
     def told_by_floats(view: "View", find: Fact) -> Finding | None:
         floats = view.floats
         finding: Finding = getattr(floats, find.__name__)
-        fails = finding.verdict is Verdict.FAILS
-        if finding.verdict is Verdict.HOLDS or (fails and rank(floats) == rank(floats.generic)):
-            return finding
-        return None
+        if finding.verdict is Verdict.UNDECIDED or rank(floats) != rank(floats.generic):
+            return None
+        return finding
 
     def decorator(find: Fact) -> cached_property[Finding]:
         @wraps(find)

@@ -211,6 +211,8 @@ class HorizontalMetric(OnSpace, RiemannianMetric):
         """
         shape = self._space.shape
         points = as_array(points, "points", (None, *shape), batch=False, differentiable=False)
+        if not len(points):
+            raise InputError("points must hold at least one point, got none")
         weights = np.ones(len(points)) if weights is None else weights
         parts = as_array(weights, "weights", (len(points),), batch=False, differentiable=False)
         mean, left = points[0], np.inf
