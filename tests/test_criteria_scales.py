@@ -122,6 +122,7 @@ def test_ranks_where_scales_part_are_those_of_exact_arithmetic(widths, rng):
         assert lie_algebra_dimension(network, moved).value == exact_dimension(network, moved, rng)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [3, 9, 23, 32])
 def test_rescaling_a_relu_network_with_zeros_changes_no_verdict(seed, rng):
     # At 23, double precision gets Frobenius and the laws wrong; at 9 and 32, two z that are the

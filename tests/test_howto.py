@@ -29,6 +29,7 @@ def test_there_are_guides():
         assert word in titles
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", GUIDES)
 def test_a_guide_runs(code, tmp_path):
     printed_by(code, tmp_path)

@@ -98,6 +98,7 @@ def test_the_neural_ode_follows_its_closed_form_to_first_order_in_depth(lam):
     assert deviations[-1] <= 0.05
 
 
+@pytest.mark.slow
 def test_the_neural_ode_off_balance_does_not_follow_it():
     """The deviation of a generic θ₀ does not fall with the depth: it is not the grid's."""
     target = np.array([[1.2, 0.3, 0.0], [-0.2, 0.9, 0.4], [0.1, -0.3, 1.1]])

@@ -121,6 +121,7 @@ def test_two_layers(lam):
     check(multiplier.hidden_right(GRID), [1.5 + half(exact, mp.mpf(s)) for s in GRID], 1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shifts", SHIFTS, ids=str)
 def test_deep(shifts):
     multiplier = deep(shifts)

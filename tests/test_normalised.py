@@ -30,6 +30,7 @@ class Direction(Architecture):
 
 
 @needs_autodiff
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [0.5, 1.0])
 def test_a_bare_lift_flows_on_its_sphere(size, rng):
     architecture, forms = Direction(3), rng.standard_normal((2, 3))

@@ -159,6 +159,7 @@ def test_a_name_that_is_not_there_is_no_import(name):
         getattr(liftflow, name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "words"),
     [

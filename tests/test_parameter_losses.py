@@ -84,6 +84,7 @@ def test_it_is_the_loss_of_z(name):
     np.testing.assert_allclose(pulled, gradient, rtol=0, atol=1e-7 * np.abs(gradient).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STARTS)
 def test_flows_are_those_of_the_loss_of_z(name):
     """On all coordinates, and the control parts."""
@@ -130,6 +131,7 @@ def test_a_metric_of_ones_own_is_used():
     np.testing.assert_allclose(fast.y[-1], slow.y[-1], rtol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["two layers", "product", "layers, full"])
 def test_a_flow_is_resumed_bit_for_bit(name, tmp_path):
     architecture, theta, coordinates = STARTS[name]()

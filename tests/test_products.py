@@ -114,6 +114,7 @@ def test_a_chart_of_a_product_is_that_of_its_factors(rng):
         InvariantSet(narrow, narrow.balanced_point(0.2, rng)).chart()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not gs.has_autodiff(), reason="numpy has no derivatives")
 def test_flows_of_products_agree_in_all_coordinates(rng):
     narrow = TwoLayerLinear(3, 3, 1)  # whose image has fewer dimensions than z has entries

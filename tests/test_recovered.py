@@ -74,6 +74,7 @@ def test_cometric_is_the_gram_of_every_point_of_the_set(network, rng):
         np.testing.assert_allclose(cometric.solve(z, wanted @ form), form, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_both_flows_agree_and_those_of_other_laws_part(network, rng):
     theta0 = network.random_point(rng=rng)
     start = InvariantSet(network, theta0)

@@ -53,6 +53,7 @@ def relu(s):
 # Counts.
 
 
+@pytest.mark.slow
 def test_no_confident_count_of_random_forward_passes_is_wrong(capsys):
     undecided, with_laws = 0, 0
     for seed in range(60):
@@ -75,6 +76,7 @@ def test_no_confident_count_of_random_forward_passes_is_wrong(capsys):
     assert with_laws >= 12 and undecided <= 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", [*PASSES, CONTROL], ids=lambda case: case.name)
 def test_counts_of_the_table(case, rng):
     seed = int(rng.integers(2**31))
