@@ -156,7 +156,7 @@ class TransformerBlock(ProductArchitecture):
         Parameters
         ----------
         tokens : array-like, shape=[*sequences, n_tokens, d_model]
-            Numbers number of axes of sequences, all of one length.
+            Any number of axes of sequences, all of one length.
         causal : bool
             Whether a token attends to itself and earlier ones alone.
 
@@ -192,14 +192,12 @@ class TransformerBlock(ProductArchitecture):
 def transformer_forward(
     block: TransformerBlock, theta: Theta, tokens: Numbers, *, causal: bool = False
 ) -> Numbers:
-    """Evaluate a transformer block on sequences, as :meth:`TransformerBlock.forward`.
+    """Evaluate a transformer block on sequences: :meth:`TransformerBlock.forward` as a function.
 
     Parameters
     ----------
     tokens : array-like, shape=[*sequences, n_tokens, d_model]
-        Numbers number of axes of sequences, all of one length.
-    causal : bool
-        Whether a token attends to itself and earlier ones alone.
+        As the method takes them.
 
     Returns
     -------

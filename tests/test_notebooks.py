@@ -34,7 +34,14 @@ from liftflow.criteria.hierarchy import Classification
 from liftflow.criteria.polynomials import DiscoveredLaws
 from liftflow.data import load
 from liftflow.errors import DataError, InputError
-from liftflow.flows import Adam, Comparison, GradientDescent, Sweep, Trajectory
+from liftflow.flows import (
+    Adam,
+    Comparison,
+    GradientDescent,
+    Sweep,
+    TrainingRule,
+    Trajectory,
+)
 
 NETWORK = ReLUNetwork.from_widths([2, 3, 1])
 THETA = NETWORK.random_point(rng=0)
@@ -157,6 +164,20 @@ def test_a_comparison_that_was_read_has_its_numbers_and_no_architecture(comparis
         again.law_drift_over_time(again.parameter)
     with pytest.raises(DataError, match=r"Comparison\.load"):
         Trajectory.load(tmp_path / "run.npz")
+
+
+def test_a_comparison_under_a_rule_is_read_with_its_steps_and_all_its_controls(tmp_path):
+    steps = GradientDescent(NETWORK, LOSS, 0.01).run(THETA, 30)
+    rule = TrainingRule([1.0, 0.1], 0.2)
+    run = compare(START, LOSS, (0.0, 0.3), n_times=4, control=True, rule=rule, steps=steps)
+    run.save(tmp_path / "run.npz")
+    again = Comparison.load(tmp_path / "run.npz")
+    assert again.summary() == run.summary() and str(again) == str(run)
+    assert again.control_name == run.control_name
+    assert again.further_controls.keys() == run.further_controls.keys() != set()
+    assert again.control_deviation == run.control_deviation > 100 * run.max_deviation
+    assert again.steps_deviation == run.steps_deviation > 0
+    np.testing.assert_array_equal(again.steps.theta, run.steps.theta)
 
 
 def test_figures_and_summaries_say_what_was_trained(comparison):
