@@ -15,6 +15,7 @@ import time
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 from unittest import mock
 
 import matplotlib.pyplot as plt
@@ -281,6 +282,9 @@ def run_all(
             run.end()
 
 
+_TITLE_WIDTH = 40  # letters over a picture of the sheet
+
+
 def contact_sheet(
     outcomes: Iterable[Outcome], path: Path, dark: bool = False, columns: int = 4
 ) -> None:
@@ -303,7 +307,8 @@ def contact_sheet(
         for place, outcome in enumerate(shown, start=1):
             axes = figure.add_subplot(rows, columns, place)
             axes.imshow(plt.imread(outcome.files[0]))
-            axes.set_title(f"{outcome.script.name[:2]}  {outcome.script.title}", fontsize=11)
+            title = f"{outcome.script.name[:2]}  {outcome.script.title}"
+            axes.set_title(fill(title, _TITLE_WIDTH), fontsize=11)
             axes.axis("off")
             axes.set_anchor("N")
         figure.savefig(path)
