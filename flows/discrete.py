@@ -209,7 +209,8 @@ class Optimizer(Guarded, ABC):
         coupled = self.weight_decay if self.decay == "coupled" else 0.0
         decoupled = self.weight_decay if self.decay == "decoupled" else 0.0
         with np.errstate(over="ignore", invalid="ignore"):
-            for count in track(range(1, n_steps + 1), name, disable=not progress, transient=True):
+            counts = range(1, n_steps + 1)
+            for count in track(counts, name, transient=True) if progress else counts:
                 rate, batch = self.rate(count), next(batches)
                 gradient = np.asarray(batch.parameter_gradient(theta, self.architecture))
                 pulled = gradient + coupled * theta if coupled else gradient
