@@ -336,15 +336,14 @@ def _exact_ranks(
     A minor of R nested brackets of k fields is a polynomial of degree at most R k deg X in the
     point and the forms; it vanishes at a random one with probability at most degree / p.
     """
-    prime, size = fields.arithmetic.prime, fields.dag.dim
+    prime, size = fields.arithmetic.prime, architecture.dim
     point = fields.arithmetic.draw((size,), rng)
-    degree = 2 * len(fields.dag.members) + 1
     count = min(architecture.lifted_dim, size) + SPARE
     rows = fields.values(fields.random_forms(count, point, rng), point, count)
     ranks, failure = [_modular_rank(rows, prime)], 0.0
     while True:
         depth = len(ranks)
-        failure += min(ranks[-1] + 1, size) * depth * degree / prime
+        failure += min(ranks[-1] + 1, size) * depth * fields.degree / prime
         if ranks[-1] == size or (depth > 1 and ranks[-1] == ranks[-2]):
             return ranks, failure
         count = size - ranks[-1] + SPARE
