@@ -7,7 +7,6 @@ from itertools import repeat
 from typing import ClassVar
 
 import numpy as np
-from rich.progress import track
 
 from liftflow.architectures import Architecture
 from liftflow.doors import Guarded, door
@@ -29,6 +28,7 @@ from liftflow.typing import (
     refuse_beyond,
     shown,
 )
+from liftflow.waiting import tracked
 
 DECAYS = ("coupled", "decoupled")
 """Whether the pull λθ of weight decay goes through the moments, or past them."""
@@ -209,8 +209,7 @@ class Optimizer(Guarded, ABC):
         coupled = self.weight_decay if self.decay == "coupled" else 0.0
         decoupled = self.weight_decay if self.decay == "decoupled" else 0.0
         with np.errstate(over="ignore", invalid="ignore"):
-            counts = range(1, n_steps + 1)
-            for count in track(counts, name, transient=True) if progress else counts:
+            for count in tracked(range(1, n_steps + 1), name, progress):
                 rate, batch = self.rate(count), next(batches)
                 gradient = np.asarray(batch.parameter_gradient(theta, self.architecture))
                 pulled = gradient + coupled * theta if coupled else gradient

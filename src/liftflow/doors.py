@@ -64,17 +64,18 @@ def door(function: F) -> F:
         does not; numbers in an array are checked as by :func:`as_array`. What raises a bare
         ``NotImplementedError``, as geomstats does, raises an ``UndefinedError``.
     """
-    signature = inspect.signature(function)
-    parameters = signature.parameters
-    is_method = next(iter(parameters), "") == "self"
     plans: dict[object, _Plan] = {}
 
     @cache
-    def checks() -> dict[str, Check]:  # late, when all rooms can be named
-        found = {name: _check_of(each, function) for name, each in parameters.items()}
-        return {name: check for name, check in found.items() if check is not None}
+    def read() -> tuple[inspect.Signature, dict[str, Check]]:  # late, when all rooms can be named
+        signature = inspect.signature(function)
+        found = {name: _check_of(each, function) for name, each in signature.parameters.items()}
+        return signature, {name: check for name, check in found.items() if check is not None}
 
     def plan(args: tuple[object, ...], kwargs: dict[str, object]) -> _Plan:
+        signature, checks = read()
+        parameters = signature.parameters
+        is_method = next(iter(parameters), "") == "self"
         try:
             given = signature.bind(*args, **kwargs).arguments
         except TypeError as error:
@@ -82,12 +83,13 @@ def door(function: F) -> F:
         names = [name for name, each in parameters.items() if each.kind in _BY_PLACE]
         more = [name for name, each in parameters.items() if each.kind is each.VAR_POSITIONAL]
         names = names[: len(args)] + more * (len(args) - len(names))
-        places = [(at, checks()[name]) for at, name in enumerate(names) if name in checks()]
+        places = [(at, checks[name]) for at, name in enumerate(names) if name in checks]
         points = [at for at, _ in places if _kind(parameters[names[at]], function) is _Point]
         return _Plan(
             points=[(at, check) for at, check in places if at in points],
             places=[(at, check) for at, check in places if at not in points],
-            names=[(name, checks()[name]) for name in kwargs if name in checks()],
+            names=[(name, checks[name]) for name in kwargs if name in checks],
+            is_method=is_method,
             nowhere=is_method and "base_point" in parameters and "base_point" not in given,
         )
 
@@ -97,7 +99,7 @@ def door(function: F) -> F:
         found = plans.get(key)
         if found is None:
             found = plans[key] = plan(args, kwargs)
-        points, places, names, nowhere = found
+        points, places, names, is_method, nowhere = found
         owner, values = args[0] if is_method and args else None, list(args)
         if nowhere:
             _refuse_nowhere(owner)
@@ -129,6 +131,7 @@ class _Plan(NamedTuple):
     points: list[tuple[int, Check]]  # which pass at once where they are sound
     places: list[tuple[int, Check]]
     names: list[tuple[str, Check]]
+    is_method: bool
     nowhere: bool  # whether no base point is given where there may be one
 
 
@@ -249,8 +252,10 @@ def doors(space: type[T]) -> type[T]:
     space : type
         The same.
     """
-    for name in dir(space):
-        method = inspect.getattr_static(space, name)
+    methods: dict[str, Any] = {}
+    for each in reversed(space.__mro__):
+        methods |= vars(each)
+    for name, method in methods.items():
         if _guardable(name, method):
             setattr(space, name, door(method))
     return space
