@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 from liftflow.architectures import Architecture
 from liftflow.doors import door
@@ -25,6 +23,7 @@ from liftflow.version import __version__
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from rich.table import Table
 
 Values: TypeAlias = Mapping[str, Any]
 """Numbers and texts by names, in the types of JSON."""
@@ -252,9 +251,11 @@ class Comparison:
             result["law_drift_steps"] = float(self.law_drift_over_time(self.steps).max())
         return result | {"t_end": float(self.parameter.t[-1]), "n_charts": self.intrinsic.n_charts}
 
-    def table(self) -> Table:
+    def table(self) -> "Table":
         """Lay the figures out as a table."""
         summary = self.summary()
+        from rich.table import Table  # here, as many never print
+
         table = Table(title="Two flows of one training problem", title_justify="left")
         table.add_column("")
         names = ["parameter", "intrinsic"]
@@ -319,6 +320,8 @@ class Comparison:
 
     def print(self) -> None:
         """Print the table."""
+        from rich.console import Console
+
         Console().print(self.table())
 
     def _subject(self) -> str:

@@ -7,7 +7,6 @@ from itertools import repeat
 from typing import ClassVar
 
 import numpy as np
-from rich.progress import track
 
 from liftflow.architectures import Architecture
 from liftflow.doors import Guarded, door
@@ -30,6 +29,7 @@ from liftflow.typing import (
     refuse_beyond,
     shown,
 )
+from liftflow.waiting import tracked
 
 DECAYS = ("coupled", "decoupled")
 """Whether the pull λθ of weight decay goes through the moments, or past them."""
@@ -212,7 +212,7 @@ class Optimizer(Guarded, ABC):
         coupled = self.weight_decay if self.decay == "coupled" else 0.0
         decoupled = self.weight_decay if self.decay == "decoupled" else 0.0
         with np.errstate(over="ignore", invalid="ignore"):
-            for count in track(range(1, n_steps + 1), name, disable=not progress, transient=True):
+            for count in tracked(range(1, n_steps + 1), name, progress):
                 rate, batch = self.rate(count), next(batches)
                 gradient = np.asarray(batch.parameter_gradient(theta, self.architecture))
                 pulled = gradient + coupled * theta if coupled else gradient
