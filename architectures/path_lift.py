@@ -13,8 +13,9 @@ from scipy.sparse import csr_array
 from liftflow.architectures.anchors import REANCHOR_RATIO
 from liftflow.architectures.dag import CompiledDAG
 from liftflow.architectures.maps import SmoothMap
+from liftflow.architectures.path_kernel import path_distance
 from liftflow.architectures.paths import Anchors, BasisPathChart, make_chart
-from liftflow.errors import ArchitectureError, NotRecoverableError
+from liftflow.errors import ArchitectureError, NotOnImageError, NotRecoverableError
 from liftflow.linalg import lengths, over_batch, sparse_apply
 from liftflow.typing import (
     Covector,
@@ -24,6 +25,7 @@ from liftflow.typing import (
     LiftedTangent,
     OneLifted,
     OneTheta,
+    Scalars,
     Tangent,
     Theta,
     freeze,
@@ -54,6 +56,11 @@ class PathLift(SmoothMap):
     def table(self) -> IntArray:
         """The edges of all paths, as :func:`path_table` lists them."""
         return freeze(path_table(self.dag, self.limit))
+
+    @property
+    def edges(self) -> IntArray:
+        """The edges of the first path of each entry, padded by their number."""
+        return self.table
 
     @cached_property
     def tails(self) -> IntArray:
@@ -189,6 +196,14 @@ class PathLift(SmoothMap):
         columns = self.jvp(theta, chart.lift_tangent(theta, np.eye(chart.dim))).T
         return qr_by_rows(columns / lengths(columns.T))[0]
 
+    def norm(self, theta: OneTheta) -> Scalars:
+        """Norm of φ(θ), without listing a path."""
+        return path_distance(self.dag, theta, np.zeros(self.dim))
+
+    def distance(self, a: OneTheta, b: OneTheta) -> Scalars:
+        """Distance of φ(a) and φ(b), without listing a path."""
+        return path_distance(self.dag, a, b)
+
     # The image.
 
     def representative(self, z: OneLifted, near: OneTheta | None = None) -> OneTheta:
@@ -201,6 +216,20 @@ class PathLift(SmoothMap):
                     return np.asarray(theta)
         chart, coordinates = self.chart_of(z)
         return chart.representative(coordinates)
+
+    def projected(self, z: OneLifted, near: OneTheta | None = None) -> OneLifted:
+        """Lift the representative: a point of the image near z."""
+        return self.value(self.representative(z, near))
+
+    def require(self, z: OneLifted, theta: OneTheta, tolerance: float) -> None:
+        """Refuse a z that the lift of θ, its representative, misses by more than a tolerance."""
+        residual = self.residual(z, self.value(theta))
+        if not residual <= tolerance:
+            raise NotOnImageError(
+                f"z is not on the image of the lift: relative residual {residual:.2e}, "
+                f"expected at most {tolerance:.0e}; image().projection(z) moves it there",
+                residual,
+            )
 
     def residual(self, z: OneLifted, projected: OneLifted) -> float:
         """Distance of z to a point of the image, relative to z, the largest of all path lengths.
