@@ -32,10 +32,6 @@ class Builder:
 
         Parameters
         ----------
-        prefix : tuple
-            Of the labels.
-        shape : tuple of int
-            Of the array.
         kind : {"linear", "relu", "max"}
             Their function.
         """
@@ -47,13 +43,7 @@ class Builder:
         return first + np.arange(count).reshape(shape)
 
     def parameters(self, shape: tuple[int, ...]) -> IntArray:
-        """Add a block of parameters.
-
-        Parameters
-        ----------
-        shape : tuple of int
-            Of the block.
-        """
+        """Add a block of parameters."""
         first = sum(int(np.prod(block)) for block in self.blocks)
         self.blocks.append(shape)
         return first + np.arange(int(np.prod(shape))).reshape(shape)
@@ -71,13 +61,7 @@ class Builder:
         self.connect(tails[:, None], heads, self.parameters((tails.size, heads.size)))
 
     def bias(self, heads: IntArray) -> None:
-        """Give nodes a bias each; along further axes it is shared.
-
-        Parameters
-        ----------
-        heads : array, shape=[n_biases, ...]
-            The nodes.
-        """
+        """Give nodes a bias each; along further axes it is shared."""
         number = np.arange(len(heads)) + sum(block[0] for block in self.bias_blocks)
         self.bias_blocks.append((len(heads),))
         shaped = number.reshape(-1, *[1] * (heads.ndim - 1))
@@ -89,11 +73,6 @@ class Builder:
 
     def parts(self, inputs: IntArray, outputs: IntArray) -> Parts:
         """Compile all that leads to an output.
-
-        Parameters
-        ----------
-        inputs, outputs : array
-            The nodes.
 
         Raises
         ------
@@ -147,13 +126,7 @@ class Builder:
 
 
 def residual_parts(widths: Sequence[int], skips: Sequence[tuple[int, int]], bias: bool) -> Parts:
-    """Build layers with skips that are the identity.
-
-    Raises
-    ------
-    ArchitectureError
-        A skip between layers of two widths.
-    """
+    """Build layers with skips that are the identity."""
     for tail, head in skips:
         if widths[tail] != widths[head]:
             raise ArchitectureError(

@@ -38,15 +38,7 @@ _SMALL = 1e-11  # steps, relative to θ: the next one would be the square of it
 
 
 class MonomialLift(PathLift):
-    """Distinct products of the weights along paths, with their frozen constants.
-
-    Parameters
-    ----------
-    channels : ChannelGraph
-        The symmetries of the products.
-    limit : int
-        Largest number of monomials to list.
-    """
+    """Distinct products of the weights along paths, with their frozen constants."""
 
     def __init__(
         self,
@@ -67,13 +59,7 @@ class MonomialLift(PathLift):
 
     @cached_property
     def monomials(self) -> Monomials:
-        """The monomials, in the lexicographic order of their first paths.
-
-        Raises
-        ------
-        ArchitectureError
-            There are more than the limit.
-        """
+        """The monomials, in the lexicographic order of their first paths."""
         return list_monomials(self.dag, *self._parts, self.limit)
 
     @cached_property
@@ -88,7 +74,6 @@ class MonomialLift(PathLift):
         return factors
 
     def chart(self, theta: OneTheta) -> ChannelChart:
-        """Return coordinates of the image about φ(θ)."""
         return self.channels.chart(theta)
 
     def rank(self, theta: OneTheta) -> int:
@@ -208,7 +193,6 @@ class MonomialLift(PathLift):
         return np.where(terms > 0, terms, 1.0)
 
     def solve(self, theta: Theta, tangent: LiftedTangent) -> Tangent:
-        """Solve ∂φ v = ζ for the shortest v, in the sense of least squares."""
         if not self.dense:
             return super().solve(theta, tangent)
 

@@ -49,11 +49,6 @@ class _Suffixes:
 def list_monomials(dag: CompiledDAG, tying: Tying, units: Units, limit: int) -> Monomials:
     """List the distinct monomials, in the lexicographic order of their first paths.
 
-    Parameters
-    ----------
-    limit : int
-        Largest number to list.
-
     Raises
     ------
     ArchitectureError

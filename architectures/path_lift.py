@@ -34,13 +34,7 @@ from liftflow.typing import (
 
 
 class PathLift(SmoothMap):
-    """The products of θ along all paths, and their derivatives without dividing by a weight.
-
-    Parameters
-    ----------
-    limit : int
-        Largest number of paths to list.
-    """
+    """The products of θ along all paths, and their derivatives without dividing by a weight."""
 
     name = "the lift of a network"
 

@@ -97,11 +97,9 @@ class ProductArchitecture(Architecture):
         return self._parts[0].join_values(own)
 
     def lift(self, theta: Theta) -> Lifted:
-        """Evaluate the lifts of the factors."""
         return self._parts[0].value(self._theta(theta))
 
     def conservation_laws(self, theta: Theta) -> Laws:
-        """Evaluate the laws of the factors."""
         return self._parts[1].value(self._theta(theta))
 
     def _each(
@@ -118,17 +116,14 @@ class ProductArchitecture(Architecture):
         return [None] * len(self.factors) if near is None else self.unpack(near)
 
     def project_to_image(self, z: Lifted, *, near: Theta | None = None) -> Lifted:
-        """Move a nearby vector onto the image, factor by factor."""
         parts = self._each("project_to_image", self.split_lifted(z), near=self._starts(near))
         return self._parts[0].join_values(parts)
 
     def project_to_laws(self, theta: Theta, laws: Laws, *, max_steps: int = 50) -> Theta:
-        """Move θ to a nearby point of {h = laws}, factor by factor."""
         values, most = self._split_laws(laws), [max_steps] * len(self.factors)
         return self.pack(*self._each("project_to_laws", self.unpack(theta), values, max_steps=most))
 
     def recover(self, z: Lifted, laws: Laws, *, near: Theta | None = None) -> Theta:
-        """Recover θ, factor by factor."""
         parts = self.split_lifted(z), self._split_laws(laws)
         return self.pack(*self._each("recover", *parts, near=self._starts(near)))
 
@@ -169,7 +164,6 @@ class ProductArchitecture(Architecture):
         return ProductChart(charts)
 
     def random_point(self, n_samples: int = 1, rng: Rng = None) -> Theta:
-        """Draw the parameters of the factors."""
         rng = as_rng(rng)
         return self.pack(*[factor.random_point(n_samples, rng) for factor in self.factors])
 

@@ -39,7 +39,6 @@ class LiftChart(Chart):
 
     @property
     def nonzero(self) -> IntArray:
-        """Coordinates that vanish nowhere in the chart: none is known to."""
         return np.zeros(0, dtype=np.intp)
 
     def _shaped(self, flat: FloatArray) -> FloatArray:
@@ -68,11 +67,9 @@ class LiftChart(Chart):
         return np.asarray(self.architecture.recover(z, laws, near=near))
 
     def deficit(self, theta: OneTheta) -> float:
-        """Return 0: there are no anchors to lose."""
         return 0.0
 
     def reanchored(self, theta: OneTheta) -> "LiftChart":
-        """Return the chart itself."""
         return self
 
     def memory(self) -> dict[str, np.ndarray]:
@@ -83,13 +80,7 @@ class LiftChart(Chart):
 
 
 class ProductChart(Chart):
-    """Charts of the factors of a product, side by side.
-
-    Parameters
-    ----------
-    charts : sequence of Chart
-        One for each factor.
-    """
+    """Charts of the factors of a product, side by side."""
 
     def __init__(self, charts: Sequence[Chart]) -> None:
         self.charts = tuple(charts)
@@ -103,7 +94,6 @@ class ProductChart(Chart):
 
     @property
     def dim(self) -> int:
-        """Number of coordinates."""
         return int(self._coordinates[-1].stop)
 
     @property
@@ -112,7 +102,6 @@ class ProductChart(Chart):
 
     @property
     def nonzero(self) -> IntArray:
-        """Coordinates that vanish nowhere in the chart."""
         pairs = zip(self._coordinates, self.charts, strict=True)
         return np.concatenate([own.start + chart.nonzero for own, chart in pairs])
 
@@ -148,11 +137,9 @@ class ProductChart(Chart):
         return self._each("_recover", *parts)
 
     def follow(self, theta: OneTheta, settled: OneTheta) -> OneTheta:
-        """Give the parts of θ the signs of those before, where they left their charts."""
         return self._each("follow", (theta, self._places), (settled, self._places))
 
     def is_left(self, theta: OneTheta, settled: OneTheta) -> bool:
-        """Whether a step from a settled point to θ leads to an edge of any chart."""
         pairs = zip(self.charts, self._places, strict=True)
         return any(chart.is_left(theta[own], settled[own]) for chart, own in pairs)
 
@@ -161,17 +148,14 @@ class ProductChart(Chart):
         return self if same else ProductChart(charts)
 
     def handed_on(self, theta: OneTheta) -> "ProductChart":
-        """Return the charts with the signs of θ."""
         pairs = zip(self.charts, self._places, strict=True)
         return self._changed([chart.handed_on(theta[own]) for chart, own in pairs])
 
     def deficit(self, theta: OneTheta) -> float:
-        """How far the anchors of any factor have lost to their alternatives at θ."""
         pairs = zip(self.charts, self._places, strict=True)
         return max(chart.deficit(theta[own]) for chart, own in pairs)
 
     def reanchored(self, theta: OneTheta) -> "ProductChart":
-        """Change to the charts with the strongest anchors at θ."""
         pairs = zip(self.charts, self._places, strict=True)
         return self._changed([chart.reanchored(theta[own]) for chart, own in pairs])
 

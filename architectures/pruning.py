@@ -19,11 +19,6 @@ def pruned(
         What is left.
     kept : array
         Numbers of the parameters that are.
-
-    Raises
-    ------
-    ArchitectureError
-        An output is left that nothing leads to.
     """
     used, source = tying.weights(theta) != 0, len(dag.nodes)
     tails, heads = dag.tails[used], dag.heads[used]

@@ -208,7 +208,6 @@ class ReLUNetwork(Constructors):
         return network
 
     def describe(self) -> dict[str, int]:
-        """Return facts of the network for a summary, by name."""
         return {
             "n_hidden": self.n_hidden,
             "n_paths": self.n_paths,
@@ -502,13 +501,7 @@ class ReLUNetwork(Constructors):
         return bool(np.all(np.abs(self.h(theta) - laws) < ROUNDING * self.h.terms(theta)))
 
     def image_representative(self, z: Lifted, *, near: Theta | None = None) -> Theta:
-        """Find some θ̂ whose lift is z, or a point of the image near z: a retraction.
-
-        Parameters
-        ----------
-        near : Theta, optional
-            A point to start from.
-        """
+        """Find some θ̂ whose lift is z, or a point of the image near z: a retraction."""
         return self._over_image(self._paths.representative, z, near, self.dim)
 
     def project_to_image(self, z: Lifted, *, near: Theta | None = None) -> Lifted:

@@ -50,8 +50,6 @@ class TiedNetwork(ReLUNetwork):
         with ``slope``, "abs", "identity", "max" (of what flows in over frozen edges) or
         "relu_power" with ``degree``. The bias of a node is shared by ``bias_parameter`` and frozen
         at the value ``bias`` by ``bias_frozen``.
-    inputs, outputs : iterable of nodes
-        In the order of the columns of the data.
     biases : iterable of nodes
         Hidden and output nodes with a bias, frozen ones too.
     path_limit : int
@@ -120,7 +118,6 @@ class TiedNetwork(ReLUNetwork):
 
     @cached_property
     def channels(self) -> ChannelGraph:
-        """The channel graph: which parameter rescales with which channel."""
         dag = self.dag
         return shared_channels(
             dag.tail_hidden,
@@ -151,7 +148,6 @@ class TiedNetwork(ReLUNetwork):
         return ", ".join([*ends, f"{self.dim:,} parameters", counted(self.n_laws, "channels")])
 
     def describe(self) -> dict[str, int]:
-        """Return facts of the network for a summary, by name."""
         return {"n_channels": self.n_laws, "image_dim": self.dim - self.n_laws}
 
     # The monomials.
@@ -181,16 +177,13 @@ class TiedNetwork(ReLUNetwork):
         return tuple(names.get(i, self._edge_names[edge]) for i, edge in first)
 
     def kernel_apply(self, theta: Theta, tangent: Tangent) -> Tangent:
-        """Multiply a vector by ∂φ(θ)ᵀ∂φ(θ)."""
         return self.lift_vjp(theta, self.lift_jvp(theta, tangent))
 
     def kernel_matrix(self, theta: Theta) -> Any:
-        """Evaluate ∂φ(θ)ᵀ∂φ(θ), the Gram matrix of the parameters."""
         jacobian = self.lift_jacobian(theta)
         return gs.einsum("...ki,...kj->...ij", jacobian, jacobian)
 
     def kernel_diagonal(self, theta: Theta) -> Tangent:
-        """Diagonal of ∂φ(θ)ᵀ∂φ(θ), the squared sensitivity of z to each parameter."""
         return gs.sum(self.lift_jacobian(theta) ** 2, axis=-2)
 
     # Recovery.
@@ -238,13 +231,7 @@ class TiedNetwork(ReLUNetwork):
     # Points.
 
     def random_point(self, n_samples: int = 1, rng: Rng = None) -> Theta:
-        """Draw parameters by He's initialisation, from the node that each is first used at.
-
-        Parameters
-        ----------
-        n_samples : int
-            With one sample there is no sample axis, as in geomstats.
-        """
+        """Draw parameters by He's initialisation, from the node that each is first used at."""
         count, rng = as_count(n_samples, "n_samples", 1), as_rng(rng)
         refuse_beyond(count * self.dim, f"{count} points of {self.dim} numbers")
         n_edges, heads = self.dag.n_edges, self.dag.heads

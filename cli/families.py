@@ -69,13 +69,7 @@ def read_numbers(text: str, separator: str, name: str, kind: Callable[[str], Any
 
 
 def balanced(network: Any, lams: str, seed: int) -> OneTheta:
-    """Draw a relaxed balanced point, of one λ for all or of several joined by commas.
-
-    Parameters
-    ----------
-    network : Architecture
-        Of a family that has such points.
-    """
+    """Draw a relaxed balanced point, of one λ for all or of several joined by commas."""
     numbers = read_numbers(lams, ",", "λ", float)
     return network.balanced_point(numbers[0] if len(numbers) == 1 else numbers, seed)
 

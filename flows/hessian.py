@@ -91,12 +91,8 @@ def is_warped_hessian_metric(
 
     Parameters
     ----------
-    metric_matrix : callable
-        As for :func:`is_hessian_metric`.
     points : array-like, shape=[..., n]
         With n ≥ 2: in one dimension every metric is Hessian.
-    rtol : float
-        The relative asymmetry that still counts as none.
 
     Returns
     -------
@@ -124,13 +120,7 @@ def is_warped_hessian_metric(
 
 @door
 def chart_metric_matrix(network: ReLUNetwork, theta0: OneTheta) -> MetricMatrix:
-    """Write K⁻¹ in the basis-path chart of θ₀, where it has full rank.
-
-    Returns
-    -------
-    metric_matrix : callable
-        Chart coordinates, shape=[..., n], to the metric, shape=[..., n, n].
-    """
+    """Write K⁻¹ in the basis-path chart of θ₀, where it has full rank."""
     metric: MetricMatrix = InvariantSet(network, theta0).chart().metric.metric_matrix
     return metric
 

@@ -313,12 +313,7 @@ class IntrinsicFlow(Guarded):
 
     @door
     def distance(self, trajectory: Trajectory, theta: FloatArray) -> OnTimes:
-        """Distance ‖φ(θ) − z‖ from a trajectory of this flow to parameters, time by time.
-
-        Parameters
-        ----------
-        theta : array, shape=[n_times, dim]
-        """
+        """Distance ‖φ(θ) − z‖ from a trajectory of this flow to parameters, time by time."""
         architecture = self.invariant_set.architecture
         if self.coordinates == "basis":  # the state determines the recovered θ, and conversely
             return architecture.lifted_distance(trajectory.theta, theta)

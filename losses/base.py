@@ -160,11 +160,6 @@ def _on_copies(method: Callable[..., Scalars]) -> Callable[..., Scalars]:
 class FunctionLoss(Loss):
     """A loss given by f alone; build it with :func:`loss_from_function`.
 
-    Parameters
-    ----------
-    pl_constant : float, optional
-        The κ, where it is known.
-
     Raises
     ------
     InputError
@@ -232,11 +227,6 @@ def loss_from_function(
     minimum : float
         The f*.
 
-    Raises
-    ------
-    InputError
-        Not callable.
-
     Examples
     --------
     >>> import autograd.numpy as anp
@@ -294,13 +284,7 @@ def as_samples(indices: IntArray | Sequence[int], loss: Loss) -> IntArray:
 
 
 def as_gradient(value: Covector, loss: Loss, shape: tuple[int, ...]) -> FloatArray:
-    """Return the gradient of a loss, which may be a user's own, if it has the right shape.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        That of z, or of θ.
-    """
+    """Return the gradient of a loss, which may be a user's own, if it has the right shape."""
     name = f"{type(loss).__name__}.gradient"
     gradient = _array(value, name)
     if gradient.dtype.kind not in "fiu":

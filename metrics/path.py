@@ -35,10 +35,6 @@ class PathCometric(RecoveredCometric):
     Entry by entry, :math:`K_{pq} = z_p z_q \sum_{e ∈ p ∩ q} θ_e^{-2}`. Where a weight is zero the
     same operator is applied without division.
 
-    Parameters
-    ----------
-    theta0 : array-like, shape=[dim]
-
     References
     ----------
     [MPG]_, whose theorem is local; the recovery Ψ by a convex problem, unique for fixed signs, is
@@ -65,11 +61,6 @@ class PathCometric(RecoveredCometric):
     def apply(self, z: Lifted, covector: Covector, *, near: Theta | None = None) -> LiftedTangent:
         """Apply K(z) to a covector with two sparse products.
 
-        Parameters
-        ----------
-        near : Theta, optional
-            Where Newton's method starts; by default θ₀.
-
         Raises
         ------
         NotOnImageError, NotRecoverableError
@@ -85,7 +76,6 @@ class PathCometric(RecoveredCometric):
         return z * sparse_apply(per_edge, incidence)
 
     def matrix(self, z: Lifted) -> LiftedMatrix:
-        """K(z) as a dense matrix."""
         z = self._lifted(z, "z", differentiable=False)
         theta = self.point(z)
         size, dim = self.architecture.lifted_dim, self.architecture.dim
@@ -157,20 +147,13 @@ class PathCometric(RecoveredCometric):
         return size * forest.project(lifted), size * noise
 
     def solve(self, z: Lifted, tangent_vec: LiftedTangent) -> Covector:
-        """Apply K(z)⁺ to a vector tangent to the image at z.
-
-        Raises
-        ------
-        NotTangentError
-            The vector is not tangent to the image at z.
-        """
+        """Apply K(z)⁺ to a vector tangent to the image at z."""
         theta = self.point(z)
         return self.architecture.solve_vjp(theta, self.horizontal_lift(z, tangent_vec, theta=theta))
 
     def inner_product(
         self, z: Lifted, tangent_vec_a: LiftedTangent, tangent_vec_b: LiftedTangent
     ) -> Scalars:
-        """Inner product of tangent vectors, as that of their horizontal lifts."""
         arrays = self._above(z, None, tangent_vec_a, tangent_vec_b)
 
         def product(
@@ -184,12 +167,7 @@ class PathCometric(RecoveredCometric):
         return over_batch(product, arrays, [1, 1, 1, 1], ())
 
     def exact_distance(self, point_a: FloatArray, point_b: FloatArray) -> float | None:
-        """Distance of two points, for a chain of single weights or one balanced neuron.
-
-        Parameters
-        ----------
-        point_a, point_b : array, shape=[n_paths]
-        """
+        """Distance of two points, for a chain of single weights or one balanced neuron."""
         point_a, point_b = self._ends(point_a, point_b)
         if self.architecture.n_paths == 1:
             sizes = np.abs(self.theta0)
@@ -273,11 +251,6 @@ class OneHiddenLayerCometric(_RankOneCometric):
     ----------
     architecture : ReLUNetwork
         No path with more than two edges.
-
-    Raises
-    ------
-    ArchitectureError
-        A deeper network.
 
     References
     ----------

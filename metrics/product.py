@@ -17,13 +17,7 @@ from liftflow.typing import (
 
 
 class ProductSpaces(HorizontalSpaces):
-    """Horizontal spaces of a product, factor by factor.
-
-    Parameters
-    ----------
-    factors : sequence of HorizontalSpaces
-        One for each factor.
-    """
+    """Horizontal spaces of a product, factor by factor."""
 
     @door
     def __init__(
@@ -48,11 +42,6 @@ class ProductSpaces(HorizontalSpaces):
 
 class ProductCometric(Cometric):
     """K of a product: that of each factor on its own part of z.
-
-    Parameters
-    ----------
-    factors : sequence of Cometric
-        One per factor of the architecture.
 
     References
     ----------
@@ -79,11 +68,9 @@ class ProductCometric(Cometric):
 
     @property
     def horizontal_spaces(self) -> ProductSpaces:
-        """Those of the factors, side by side."""
         return ProductSpaces(self.architecture, [f.horizontal_spaces for f in self.factors])
 
     def parts(self, lifted: OneLifted) -> list[OneLifted]:
-        """Split z, or a vector like it, into the parts of the factors."""
         pairs = zip(self.factors, self.architecture.split_lifted(lifted), strict=True)
         return [part for factor, own in pairs for part in factor.parts(own)]
 

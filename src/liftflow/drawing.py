@@ -214,15 +214,7 @@ def draw_invariant_set(invariant_set: Thing, theta: Thing = None) -> Figure:
 
 
 def draw_laws(architecture: Thing, trajectory: Thing) -> Figure:
-    """Draw the laws along a trajectory, and how far they drift.
-
-    Parameters
-    ----------
-    architecture : Architecture
-        Whose laws.
-    trajectory : Trajectory
-        Of a flow or of steps.
-    """
+    """Draw the laws along a trajectory, and how far they drift."""
     laws = np.asarray(architecture.conservation_laws(trajectory.theta))
     drift = np.abs(laws - laws[0]).max(axis=1, initial=0.0) / np.sum(trajectory.theta[0] ** 2)
     with plt.style.context(figures.style()):
@@ -244,8 +236,6 @@ def draw_spectra(invariant_set: Thing, trajectory: Thing, count: int = 40) -> Fi
         Of an architecture of which K can be written as a matrix.
     trajectory : Trajectory
         Of a flow from its θ₀.
-    count : int
-        Number of times that are looked at.
     """
     steps = np.unique(np.linspace(0, len(trajectory.t) - 1, count).astype(int))
     theta, t = trajectory.theta[steps], trajectory.t[steps]

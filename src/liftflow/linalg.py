@@ -204,13 +204,6 @@ def shifted_product_root(shifts: Scalars, target: Scalars) -> Scalars:
     to cancellation where x is close to −c_i. They are right to a few units in the last place, and
     differentiable up to order 3 in both arguments where T > 0.
 
-    Parameters
-    ----------
-    shifts : array-like, shape=[..., n_factors]
-        The constants :math:`c_i`.
-    target : Scalars
-        The non-negative number :math:`T`.
-
     References
     ----------
     The layers of a relaxed balanced linear network and of a chain of single ReLU neurons obey
@@ -235,15 +228,7 @@ def shifted_product_root(shifts: Scalars, target: Scalars) -> Scalars:
 
 
 def layer_squares(shifts: Scalars, singular: Scalars) -> Scalars:
-    r"""Solve ∏_i (x + c_i) = σ² in units of the solution, so that σ² may under- or overflow.
-
-    Parameters
-    ----------
-    shifts : array-like, shape=[..., n_factors]
-        As of :func:`shifted_product_root`, which returns the same.
-    singular : Scalars
-        The numbers σ ≥ 0.
-    """
+    r"""Solve ∏_i (x + c_i) = σ² in units of the solution, so that σ² may under- or overflow."""
     if is_squarable(getval(singular)):
         return shifted_product_root(shifts, singular**2)
     depth = np.shape(shifts)[-1]
