@@ -167,12 +167,12 @@ class MomentumFlow(Guarded):
 def noether_charges(architecture: Architecture) -> Callable[[Theta, Tangent], FloatArray]:
     """Return the Noether charges of the rotations that leave an architecture as it is."""
     if isinstance(architecture, ProductArchitecture):
-        ends = np.cumsum([factor.dim for factor in architecture.factors])[:-1]
         parts = [noether_charges(factor) for factor in architecture.factors]
 
         def joined(theta: Theta, velocity: Tangent) -> FloatArray:
-            pairs = zip(parts, np.split(theta, ends, -1), np.split(velocity, ends, -1), strict=True)
-            return np.concatenate([charges(*own) for charges, *own in pairs], axis=-1)
+            both = map(architecture.unpack, (theta, velocity))
+            own = [charges(*pair) for charges, *pair in zip(parts, *both, strict=True)]
+            return np.concatenate(own, axis=-1)
 
         return joined
     if hasattr(architecture, "channels"):

@@ -267,7 +267,9 @@ def sweep(
         runs: list[SweepRun] = []
         with Waiting("runs", len(seeds), show=progress) as bar:
             for run in finished:
-                runs.append(_finished(run))
+                if run is None:
+                    raise KeyboardInterrupt
+                runs.append(run)
                 bar.update(len(runs))
         return Sweep(tuple(runs))
     except Exception as error:
@@ -299,12 +301,6 @@ def _seed(value: Any) -> int:
     except TypeError:
         pass
     raise InputError(f"seeds must be integers, got {shown(value)}")
-
-
-def _finished(run: SweepRun | None) -> SweepRun:
-    if run is None:
-        raise KeyboardInterrupt
-    return run
 
 
 def _run(

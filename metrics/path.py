@@ -6,6 +6,7 @@ import geomstats.backend as gs
 import numpy as np
 
 from liftflow.architectures import ReLUNetwork
+from liftflow.architectures.balance import transpose
 from liftflow.errors import ArchitectureError, NotRecoverableError, NotTangentError
 from liftflow.linalg import lengths, over_batch, shifted_product_root, sparse_apply
 from liftflow.metrics.cometric import TANGENT_RTOL, Cometric
@@ -224,8 +225,9 @@ class _RankOneCometric(PathCometric):
         for paths, shifts in self._matrices:
             matrix, form = z[..., paths], covector[..., paths]
             first, *middle, last = gs.moveaxis(_layer_squares(shifts, matrix), -1, 0)
-            image = _right_gram(form, matrix) / first[..., None, None]
-            image = image + _left_gram(matrix, form) / last[..., None, None]
+            turned = transpose(matrix)
+            image = form @ turned @ matrix / first[..., None, None]
+            image = image + matrix @ turned @ form / last[..., None, None]
             for square in middle:
                 overlap = gs.sum(matrix * form, axis=(-2, -1)) / square
                 image = image + overlap[..., None, None] * matrix
@@ -315,16 +317,6 @@ class ScalarChainCometric(_RankOneCometric):
         paths = np.reshape([numbers[path] for path in expected], (n_in, n_out))
         first, second = self.laws
         self._set_up([paths], [[0.0, -first, -first - second]], [])
-
-
-def _right_gram(form: Covector, matrix: Lifted) -> LiftedTangent:
-    """G ZᵀZ."""
-    return gs.einsum("...ij,...jl->...il", gs.einsum("...ik,...jk->...ij", form, matrix), matrix)
-
-
-def _left_gram(matrix: Lifted, form: Covector) -> LiftedTangent:
-    """ZZᵀ G."""
-    return gs.einsum("...ij,...jl->...il", gs.einsum("...ij,...kj->...ik", matrix, matrix), form)
 
 
 def _layer_squares(shifts: Scalars, matrix: Lifted) -> Scalars:

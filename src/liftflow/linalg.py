@@ -151,6 +151,16 @@ def scaled_rank(matrix: FloatArray) -> int:
     return int((singular > RANK_RTOL * singular.max(initial=0.0)).sum())
 
 
+def extrapolated(quotients: Sequence[FloatArray]) -> tuple[FloatArray, FloatArray]:
+    """Extrapolate central differences by steps h, h/2 and h/4 to order 6, and estimate the error.
+
+    That is how far the derivative of order 4 is from it.
+    """
+    coarse, middle, fine = quotients
+    fourth, better = (4 * middle - coarse) / 3, (4 * fine - middle) / 3
+    return (16 * better - fourth) / 15, np.abs(better - fourth) / 15
+
+
 def minimal_solution(operator: LinearOperator, right: FloatArray) -> FloatArray:
     """Shortest least-squares solution of an operator that is too large to be dense, by LSMR."""
     return lsmr(operator, right, atol=1e-14, btol=1e-14, maxiter=10 * max(operator.shape))[0]
