@@ -90,8 +90,7 @@ def compile_graph(
         [code[node] for node in outputs],
         int(np.sum(kept < len(edges.ends))),
     )
-    order = np.array([code[node] for node in dag.nodes], dtype=np.intp)
-    own = Units(slopes[order], units.degrees[order], units.maxima[order])
+    own = Units(slopes, units.degrees, units.maxima).along(labels, dag.nodes)
     return dag, Tying(numbered[kept], constants[kept], called), own, kept
 
 

@@ -7,6 +7,7 @@ from typing import TypeAlias
 import numpy as np
 
 from liftflow.architectures.dag import CompiledDAG
+from liftflow.architectures.incidence import reached
 from liftflow.architectures.tying import Tying, Units
 from liftflow.errors import ArchitectureError
 from liftflow.typing import IntArray
@@ -86,14 +87,7 @@ class Builder:
             tails = np.append(tails, np.full(bias_heads.size, source))
             heads, own = np.append(heads, bias_heads), np.append(own, n_weights + numbers)
             weights = np.append(weights, np.zeros(bias_heads.size))
-        used = np.zeros(source + 1, dtype=bool)
-        used[outputs.ravel()] = True
-        while True:
-            more = used.copy()
-            more[tails[used[heads]]] = True
-            if np.array_equal(more, used):
-                break
-            used = more
+        used = reached(heads, tails, outputs.ravel(), source + 1)
         kept = used[heads]
         used[inputs.ravel()] = True
         nodes = np.flatnonzero(used[:-1])
@@ -115,14 +109,9 @@ class Builder:
             renumbered[outputs.ravel()].tolist(),
             int(np.sum(tails[kept] < source)),
         )
-        number = {label: i for i, label in enumerate(self.labels)}
-        order = np.array([number[label] for label in dag.nodes])
-        units = Units(
-            np.array(self.slopes)[order],
-            np.ones(order.size, np.intp),
-            np.array(self.maxima)[order],
-        )
-        return dag, Tying(own[kept].astype(np.intp), weights[kept].astype(float)), units, blocks
+        tying = Tying(own[kept].astype(np.intp), weights[kept].astype(float))
+        units = Units(np.array(self.slopes), np.ones(source, np.intp), np.array(self.maxima))
+        return dag, tying, units.along(self.labels, dag.nodes), blocks
 
 
 def residual_parts(widths: Sequence[int], skips: Sequence[tuple[int, int]], bias: bool) -> Parts:

@@ -434,8 +434,7 @@ class ProductMap(SmoothMap):
 
     def each(self, verb: str, *parts: Sequence[Theta]) -> list[Theta]:
         """Apply a verb of every factor to its own parts."""
-        rows = zip(self.factors, *parts, strict=True)
-        return [getattr(factor, verb)(*own) for factor, *own in rows]
+        return each_of(self.factors, verb, *parts)
 
     def value(self, theta: Theta) -> Lifted:
         return self.join_values(self.each("value", self.split(theta)))
@@ -471,6 +470,17 @@ class ProductMap(SmoothMap):
     def terms(self, theta: Theta, tangent: Tangent | None = None) -> Lifted:
         vectors = [theta] if tangent is None else [theta, tangent]
         return self.join_values(self.each("terms", *map(self.split, vectors)))
+
+
+def each_of(
+    things: Sequence[object], verb: str, *parts: Sequence[Numbers], **named: Sequence[Numbers]
+) -> list[Any]:
+    """Call a verb of each of several things with its own parts of the arguments."""
+    found = []
+    for number, thing in enumerate(things):
+        options = {name: own[number] for name, own in named.items()}
+        found.append(getattr(thing, verb)(*(own[number] for own in parts), **options))
+    return found
 
 
 def slices(sizes: Sequence[int]) -> list[slice]:

@@ -328,17 +328,18 @@ def path_table(dag: CompiledDAG, limit: int) -> IntArray:
     inner = [*dag.hidden_nodes[::-1], *starts]
     for node in inner:
         out_of = by_tail[bounds[node] : bounds[node + 1]]
-        suffixes[int(node)] = _stack(
+        suffixes[int(node)] = stacked(
             [_prepend(edge, suffixes[int(dag.heads[edge])]) for edge in out_of], dag.dim
         )
-    return _stack([suffixes[node] for node in starts], dag.dim)
+    return stacked([suffixes[node] for node in starts], dag.dim)
 
 
 def _prepend(edge: int, suffix: IntArray) -> IntArray:
     return np.hstack([np.full((len(suffix), 1), edge), suffix])
 
 
-def _stack(tables: list[IntArray], padding: int) -> IntArray:
+def stacked(tables: list[IntArray], padding: int) -> IntArray:
+    """Put tables below each other, padded to the same width."""
     width = max((table.shape[1] for table in tables), default=0)
     padded = [
         np.pad(table, ((0, 0), (0, width - table.shape[1])), constant_values=padding)

@@ -6,7 +6,7 @@ import numpy as np
 
 from liftflow.architectures.anchors import Chart
 from liftflow.architectures.base import Architecture
-from liftflow.architectures.maps import joined, slices
+from liftflow.architectures.maps import each_of, joined, slices
 from liftflow.doors import door
 from liftflow.typing import FloatArray, IntArray, OneTheta, as_own
 
@@ -107,11 +107,11 @@ class ProductChart(Chart):
 
     def _each(self, verb: str, *parts: tuple[FloatArray, Sequence[slice]]) -> FloatArray:
         """Join what a verb of every chart gives for its own parts of the arguments."""
-        found = []
-        for number, chart in enumerate(self.charts):
-            own = [array[..., places[number]] for array, places in parts]
-            found.append(getattr(chart, verb)(*own))
-        return np.asarray(joined(found))
+        own = [[array[..., place] for place in places] for array, places in parts]
+        return np.asarray(joined(each_of(self.charts, verb, *own)))
+
+    def _split(self, theta: OneTheta) -> list[FloatArray]:
+        return [theta[own] for own in self._places]
 
     def _value(self, theta: FloatArray) -> FloatArray:
         return self._each("_value", (theta, self._places))
@@ -140,24 +140,20 @@ class ProductChart(Chart):
         return self._each("follow", (theta, self._places), (settled, self._places))
 
     def is_left(self, theta: OneTheta, settled: OneTheta) -> bool:
-        pairs = zip(self.charts, self._places, strict=True)
-        return any(chart.is_left(theta[own], settled[own]) for chart, own in pairs)
+        return any(each_of(self.charts, "is_left", *map(self._split, (theta, settled))))
 
     def _changed(self, charts: Sequence[Chart]) -> "ProductChart":
         same = all(new is old for new, old in zip(charts, self.charts, strict=True))
         return self if same else ProductChart(charts)
 
     def handed_on(self, theta: OneTheta) -> "ProductChart":
-        pairs = zip(self.charts, self._places, strict=True)
-        return self._changed([chart.handed_on(theta[own]) for chart, own in pairs])
+        return self._changed(each_of(self.charts, "handed_on", self._split(theta)))
 
     def deficit(self, theta: OneTheta) -> float:
-        pairs = zip(self.charts, self._places, strict=True)
-        return max(chart.deficit(theta[own]) for chart, own in pairs)
+        return float(max(each_of(self.charts, "deficit", self._split(theta))))
 
     def reanchored(self, theta: OneTheta) -> "ProductChart":
-        pairs = zip(self.charts, self._places, strict=True)
-        return self._changed([chart.reanchored(theta[own]) for chart, own in pairs])
+        return self._changed(each_of(self.charts, "reanchored", self._split(theta)))
 
     def memory(self) -> dict[str, np.ndarray]:
         return {

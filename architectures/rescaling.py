@@ -177,8 +177,7 @@ def _(architecture: ReLUNetwork, rates: OneTangent) -> Rescaling:
 
 @rescaling.register
 def _(architecture: ProductArchitecture, rates: OneTangent) -> Rescaling:
-    ends = np.cumsum([factor.dim for factor in architecture.factors])[:-1]
-    pairs = zip(architecture.factors, np.split(rates, ends), strict=True)
+    pairs = zip(architecture.factors, architecture.unpack(rates), strict=True)
     parts = [rescaling(factor, own) for factor, own in pairs]
     inner = [part.architecture for part in parts]
     if any(one is not other for one, other in zip(architecture.factors, inner, strict=True)):

@@ -1,6 +1,6 @@
 """Which parameter each edge of a network has, and what its nodes do with what flows in."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -85,6 +85,12 @@ class Units:
     def __post_init__(self) -> None:
         """Freeze the arrays, which many share."""
         freeze((self.slopes, self.degrees, self.maxima))
+
+    def along(self, labels: Sequence[Hashable], nodes: Sequence[Hashable]) -> "Units":
+        """Put the functions of nodes with these labels into the order of others."""
+        place = {label: i for i, label in enumerate(labels)}
+        order = np.array([place[node] for node in nodes], dtype=np.intp)
+        return Units(self.slopes[order], self.degrees[order], self.maxima[order])
 
     @classmethod
     def rectifiers(cls, hidden: NDArray[np.bool_]) -> "Units":
