@@ -66,6 +66,8 @@ class Incidence:
     ----------
     tails, heads : array-like, shape=[dim]
         As of a :class:`~liftflow.architectures.ChannelGraph`, and so are the others.
+    stages : sequence of array, optional
+        Which channels are swept over at a time.
     """
 
     @door

@@ -160,6 +160,11 @@ def _on_copies(method: Callable[..., Scalars]) -> Callable[..., Scalars]:
 class FunctionLoss(Loss):
     """A loss given by f alone; build it with :func:`loss_from_function`.
 
+    Parameters
+    ----------
+    pl_constant : float, optional
+        The κ, where it is known.
+
     Raises
     ------
     InputError

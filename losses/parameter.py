@@ -39,6 +39,11 @@ class ParameterLoss(Loss):
     ``near``: itself where φ(near) = z, and else recovered with the laws of ``near`` and in its
     sign gauge; where there is none, a ``NotRecoverableError`` is raised. The flows need no ∇f: in
     their coordinates z' = −∂φ ∇ℓ(Ψ(z)).
+
+    Parameters
+    ----------
+    n_samples : int, optional
+        How many samples there are, if ``ell`` takes their numbers as well.
     """
 
     @door

@@ -214,7 +214,15 @@ def draw_invariant_set(invariant_set: Thing, theta: Thing = None) -> Figure:
 
 
 def draw_laws(architecture: Thing, trajectory: Thing) -> Figure:
-    """Draw the laws along a trajectory, and how far they drift."""
+    """Draw the laws along a trajectory, and how far they drift.
+
+    Parameters
+    ----------
+    architecture : Architecture
+        Whose laws.
+    trajectory : Trajectory
+        Of a flow or of steps.
+    """
     laws = np.asarray(architecture.conservation_laws(trajectory.theta))
     drift = np.abs(laws - laws[0]).max(axis=1, initial=0.0) / np.sum(trajectory.theta[0] ** 2)
     with plt.style.context(figures.style()):
