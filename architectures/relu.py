@@ -11,7 +11,7 @@ from scipy.sparse import csr_array
 from liftflow.architectures.attributes import has_attributes
 from liftflow.architectures.channels import ChannelGraph, ChannelLaws
 from liftflow.architectures.constructors import PATH_LIMIT, Constructors, flat_blocks
-from liftflow.architectures.dag import CompiledDAG
+from liftflow.architectures.dag import BIAS, CompiledDAG
 from liftflow.architectures.forward import DAGFunction
 from liftflow.architectures.laplacian import Laplacian
 from liftflow.architectures.maps import SmoothMap
@@ -311,7 +311,10 @@ class ReLUNetwork(Constructors):
         numbers, theta = self.tying.parameters[given], np.full(self.dim, np.nan)
         theta[numbers[::-1]] = own[::-1]  # of edges of one weight the first counts
         wrong = [self._edge_names[e] for e in given[theta[numbers] != own]]
-        missing = [self.parameter_names[i] for i in np.flatnonzero(np.isnan(theta))]
+        names = self.parameter_names
+        missing = [names[i] for i in np.flatnonzero(np.isnan(theta))]
+        biases = {(BIAS, node): node for node in self.biases}
+        missing = [biases.get(name, name) for name in missing]
         if wrong:
             what = f"edges of one shared weight have different ones: {shown(wrong)}"
             raise ArchitectureError(what, wrong)
