@@ -32,14 +32,8 @@ def check_fits(
 
     Parameters
     ----------
-    here : Origin
-        The run that is to go on.
-    memory : dict of str to array
-        What its flow remembers.
     first : tuple
         State, parameter and loss at its start.
-    end : float
-        Last time asked for.
     """
     there = whole.origin
     known, own = there.coordinates, here.coordinates
