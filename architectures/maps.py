@@ -38,6 +38,7 @@ from liftflow.linalg import (
 from liftflow.typing import (
     Covector,
     FloatArray,
+    IntArray,
     Jacobian,
     Lifted,
     LiftedTangent,
@@ -190,6 +191,11 @@ class SmoothMap:
     ) -> None:
         self.dim, self.shape, self.size = dim, shape, math.prod(shape)
         self.counts = [math.prod(block) for block in blocks] or [dim]
+
+    @property
+    def folds(self) -> IntArray:
+        """Numbers of the entries at whose zero f folds, since it has only higher powers of them."""
+        return np.zeros(0, dtype=np.intp)
 
     def own(self, verb: str) -> Callable[..., Any]:
         """Return a verb of the class, where the instance has the override of a user."""
@@ -405,6 +411,11 @@ class ProductMap(SmoothMap):
         self._set_up(sum(dims), shape, [(dim,) for dim in dims])
         self._slices = slices(dims)
         self._value_slices = slices([factor.size for factor in factors])
+
+    @property
+    def folds(self) -> IntArray:
+        own = zip(self._slices, self.factors, strict=True)
+        return np.concatenate([part.start + factor.folds for part, factor in own])
 
     def split(self, theta: Tangent) -> list[Theta]:
         """Split a vector, shape=[..., dim], into those of the factors."""

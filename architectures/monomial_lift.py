@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,17 @@ class MonomialLift(PathLift):
         """Parameters of the monomials; a first column, of none, stands for their constants."""
         table, tying = self.monomials.parameters, self._parts[0]
         return freeze(np.hstack([np.full((len(table), 1), tying.dim), table]))
+
+    @cached_property
+    def folds(self) -> IntArray:
+        if not self.listed:
+            return super().folds
+        columns = self.incidence.tocsc()
+        least = [
+            np.min(columns.data[first:last], initial=np.inf)
+            for first, last in pairwise(columns.indptr)
+        ]
+        return freeze(np.flatnonzero((np.array(least) >= 2) & np.isfinite(least)))
 
     def _gather(self, theta: Any, padding: float) -> list[Any]:
         factors = super()._gather(theta, padding)

@@ -20,6 +20,7 @@ from liftflow.manifolds import InvariantSet
 from liftflow.metrics import Cometric
 from liftflow.typing import FloatArray, OneLifted, OneTangent, OneTheta, OnTimes, as_array
 
+_NEAR_FOLD = 0.1  # of the weight at first, above the root of what errors of z are
 _BALANCED = 1e-12  # laws of degree two, in squares of θ: what is below is rounding
 
 
@@ -33,7 +34,8 @@ class _FullState(TrainingState):
         self.is_gram = self.by_theta and cometric is None  # one of the caller's need not be ∂φ∂φᵀ
         self.frozen = flow.frozen or cometric is not None
         self.cometric = course.cometric() if cometric is None else cometric
-        self.known = np.empty(0)
+        self.known, self.folds = np.empty(0), self.architecture.phi.folds
+        self.turning = _NEAR_FOLD * np.abs(theta[self.folds])
 
     def start(self) -> FloatArray:
         return self.with_clock(np.ravel(self.architecture.lift(self.theta)), 1.0)
@@ -55,6 +57,13 @@ class _FullState(TrainingState):
                 theta = cometric.point(z, near=self.theta)
             else:
                 theta = cometric.follow(z, self.theta)
+            if np.any(
+                np.abs(theta[self.folds]) <= self.turning * self.without_clock(coordinates)[1]
+            ):
+                raise NotRecoverableError(
+                    "a weight that z has in higher powers only comes close to 0, where z does not "
+                    "say whether it crosses; coordinates='basis' follow it"
+                )
             self.here, self.known = (z, cometric, theta), coordinates.copy()
         return self.here
 
