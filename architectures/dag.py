@@ -400,7 +400,8 @@ def _names(nodes: Iterable[Hashable]) -> str:
 def _refuse_if(nodes: Iterable[Hashable], what: str) -> None:
     nodes = list(nodes)
     if nodes:
-        raise ArchitectureError(what.format(_names(nodes)), nodes)
+        # What was got may have braces of its own.
+        raise ArchitectureError(_names(nodes).join(what.rsplit("{}", 1)), nodes)
 
 
 def read_roles(

@@ -323,6 +323,12 @@ def one_path(**attributes):
     return ReLUNetwork(graph, ["x"], ["y"])
 
 
+def activated(kind):
+    graph = nx.DiGraph([("x", "a"), ("a", "y")])
+    graph.nodes["a"]["activation"] = kind
+    return ReLUNetwork(graph, ["x"], ["y"])
+
+
 def test_frozen_is_also_a_number_as_files_have_it():
     assert one_path(frozen=1, weight=2.0).dim == one_path(frozen=True, weight=2.0).dim == 1
     assert one_path(frozen=0).dim == one_path(frozen=False).dim == 2
@@ -336,6 +342,7 @@ def test_frozen_is_also_a_number_as_files_have_it():
         (lambda: ReLUNetwork.convolutional((1, 1, 1), [Conv(2, 3, padding=1)], 2), "padding alone"),
         (lambda: ReLUNetwork.residual([2, 3, 2, 4, 2], [(1, 3)], identity=True), "of one width"),
         (lambda: one_path(frozen="false", weight=2.0), r"frozen must be True .* \('x', 'a'\)"),
+        (lambda: activated({"a": 1}), r"got \{'a': 1\} at: 'a'"),
         (lambda: one_path(parameter=["w"]), r"parameter must be a name.* \('x', 'a'\)"),
     ],
 )
