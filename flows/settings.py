@@ -93,7 +93,9 @@ class Settings:
         ``first_step`` and the times kept until then. The result is that of an undisturbed run, bit
         for bit with the one-step methods RK23, RK45 and DOP853; Radau, BDF and LSODA remember more
         than a checkpoint holds and agree with it within their tolerances, which the message says.
-        The end of ``t_span``, later times, the progress bar and the checkpoints may differ.
+        The end of ``t_span``, later times, the progress bar and the checkpoints may differ; a run
+        that came to an earlier end made a last step that was cut short there, and agrees within
+        the tolerances only with one that did not.
         A run that came to this end already is returned as it is, one that went beyond is refused.
     """
 
@@ -127,6 +129,8 @@ class Settings:
                 f"t_span must be (start, end) with start < end, got {tuple(span.tolist())}; a "
                 "gradient flow runs forward in time"
             )
+        if self.progress not in (None, True, False):
+            raise InputError(f"progress must be True, False or None, got {self.progress!r}")
         for name in ("rtol", "atol", "max_step", "first_step", "memory_limit"):
             value = getattr(self, name)
             if name == "atol" and value is None:

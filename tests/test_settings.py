@@ -79,6 +79,11 @@ def test_numbers_that_are_not_positive_are_refused(name, value):
         flow(**{name: value})
 
 
+def test_progress_is_a_flag():
+    with pytest.raises(InputError, match="progress must be True, False or None, got 'yes'"):
+        flow(progress="yes")
+
+
 def test_a_run_is_resumed_only_with_the_same_steps():
     part = ParameterFlow(NETWORK, Fails(BOWL, 30, KeyboardInterrupt())).integrate(
         THETA0, (0.0, 1.0), max_step=0.01
