@@ -338,7 +338,8 @@ class MonomialSymmetry(ChannelGraph):
         """Whether the exponents of each parameter and those used add up to 0, all weights > 0."""
         alive = np.zeros(self.dim, dtype=bool)
         own = np.flatnonzero(used)
-        alive[own] = self._balanced(own, np.ones(own.size)) > 1e-9
+        if own.size:
+            alive[own] = self._balanced(own, np.ones(own.size)) > 1e-9
         for edge in np.flatnonzero(~np.asarray(used)):
             wanted = np.append(np.zeros(own.size), 1.0)
             alive[edge] = self._balanced(np.append(own, edge), wanted)[-1] > 1e-9
