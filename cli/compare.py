@@ -103,7 +103,7 @@ def compare(
     t_end: Annotated[float, typer.Option(help="Time to train for.")] = 10.0,
     rtol: Annotated[float, typer.Option(help="Relative tolerance of both flows.")] = 1e-6,
     atol: Annotated[
-        float | None, typer.Option(help="Absolute tolerance.", show_default="rtol / 100")
+        float | None, typer.Option(help="Absolute tolerance.", show_default="rtol / 1000")
     ] = None,
     method: Annotated[str, typer.Option(help="Method of scipy's solve_ivp.")] = "RK45",
     coordinates: Annotated[str, typer.Option(help="auto, full or basis.")] = "auto",

@@ -63,9 +63,9 @@ class Settings:
     t_span : tuple of float
         First and last time.
     rtol, atol : float
-        Relative and absolute tolerance of each step; the latter is a hundredth of the former by
-        default. Where a ReLU switches, the velocity has a kink, at which every method loses its
-        order: there the deviation falls like a root of the tolerance only.
+        Relative and absolute tolerance of each step; the latter is a thousandth of the former by
+        default, as in scipy. Where a ReLU switches, the velocity has a kink, at which every method
+        loses its order: there the deviation falls like a root of the tolerance only.
     method : str or type
         A method of ``scipy.integrate.solve_ivp``.
     n_times : int
@@ -134,7 +134,7 @@ class Settings:
         for name in ("rtol", "atol", "max_step", "first_step", "memory_limit"):
             value = getattr(self, name)
             if name == "atol" and value is None:
-                object.__setattr__(self, name, self.rtol / 100)
+                object.__setattr__(self, name, self.rtol / 1000)
                 continue
             endless = (
                 name in ("max_step", "memory_limit") and np.isscalar(value) and value == np.inf

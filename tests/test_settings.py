@@ -62,7 +62,7 @@ def test_the_longest_and_the_first_step_are_passed_on():
     for options in ({"max_step": 0.01}, {"first_step": 1e-6}, {"max_step": 0.1, "first_step": 0.1}):
         own = flow(n_times=2, rtol=1e-4, **options)
         wanted = scipy.integrate.solve_ivp(
-            velocity, (0.0, 1.0), THETA0, rtol=1e-4, atol=1e-6, **options
+            velocity, (0.0, 1.0), THETA0, rtol=1e-4, atol=1e-7, **options
         )
         np.testing.assert_array_equal(own.theta[-1], wanted.y[:, -1])
         assert own.success
