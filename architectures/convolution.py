@@ -82,15 +82,7 @@ class Pool:
 def convolutional_parts(
     image_shape: Sequence[int], layers: Sequence[Conv | Pool], n_outputs: int, bias: bool
 ) -> Parts:
-    """Build convolutions and pooling, then a complete layer.
-
-    Raises
-    ------
-    ArchitectureError
-        An image too small for a layer, or channels that groups do not divide.
-    InputError
-        A layer that is none.
-    """
+    """Build convolutions and pooling, then a complete layer."""
     if len(image_shape) != 3:
         raise InputError(f"image_shape must be (channels, height, width), got {image_shape}")
     built, biased = Builder(), []

@@ -226,8 +226,6 @@ class DeepLinear(Architecture):
 
         Parameters
         ----------
-        theta : OneTheta
-            Relaxed balanced.
         tolerance : float
             Largest relative distance of several eigenvalues that counts as none.
 
@@ -476,11 +474,6 @@ class TwoLayerLinear(DeepLinear):
 
         Here W = [U; V] and J = diag(I_n, −I_m). S has the eigenvalues a (n times), −a (m times)
         and 0: it is not relaxed balanced, and yet the metric property holds.
-
-        Parameters
-        ----------
-        a : float
-            Positive.
 
         Raises
         ------

@@ -88,7 +88,6 @@ class LinearNeuralODE(DeepLinear):
         return self._pack([gs.stack(covectors, axis=-3) / np.sqrt(self.n_steps)])
 
     def from_layers(self, layers: Sequence[Block]) -> Theta:
-        """Find the θ with these layers."""
         shape, parts = (self.n, self.n), self._each_layer(layers)
         stacked = np.stack([as_array(layer, "a layer", shape) for layer in parts], axis=-3)
         return self.pack(self.n_steps * (stacked - np.eye(self.n)))

@@ -166,13 +166,6 @@ def _times_with(steps: Trajectory, invariant_set: InvariantSet, wanted: Settings
 class Plan:
     """The flows of a comparison, before they are integrated.
 
-    Parameters
-    ----------
-    control : bool
-        Whether there is a third flow.
-    **settings
-        Of :class:`~liftflow.flows.Settings`.
-
     Raises
     ------
     InputError

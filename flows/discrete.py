@@ -115,11 +115,6 @@ class Optimizer(Guarded, ABC):
     def rate(self, count: int) -> float:
         """Step size η of a step.
 
-        Parameters
-        ----------
-        count : int
-            Its number, from 1.
-
         Raises
         ------
         InputError
@@ -286,8 +281,6 @@ class GradientDescent(Optimizer):
     ----------
     momentum : float
         The β, at least 0 and below 1.
-    nesterov : bool
-        Whether the momentum is Nesterov's.
 
     Raises
     ------

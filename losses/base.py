@@ -294,13 +294,7 @@ def as_samples(indices: IntArray | Sequence[int], loss: Loss) -> IntArray:
 
 
 def as_gradient(value: Covector, loss: Loss, shape: tuple[int, ...]) -> FloatArray:
-    """Return the gradient of a loss, which may be a user's own, if it has the right shape.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        That of z, or of θ.
-    """
+    """Return the gradient of a loss, which may be a user's own, if it has the right shape."""
     name = f"{type(loss).__name__}.gradient"
     gradient = _array(value, name)
     if gradient.dtype.kind not in "fiu":

@@ -128,8 +128,6 @@ class LiftBundle(FiberBundle):
 
         Parameters
         ----------
-        base_point : Lifted, optional
-            Point of the image.
         fiber_point : Theta, optional
             Point of the fibre over it; by default that of :meth:`lift`.
 

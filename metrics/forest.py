@@ -50,13 +50,7 @@ class Forest:
         return fibre, fibre @ fibre.T
 
     def settle(self, theta0: OneTheta) -> OneTheta:
-        """Move θ along its fibre to where the squares over each cut add up as they do at θ₀.
-
-        Raises
-        ------
-        NotRecoverableError
-            Rounding decides where that is.
-        """
+        """Move θ along its fibre to where the squares over each cut add up as they do at θ₀."""
         theta, logs = self.theta, np.zeros(len(self.edges))
         noise = np.finfo(float).eps * (np.abs(self.cuts) @ (theta0**2 + theta**2))
         for _ in range(_MAX_STEPS):

@@ -345,13 +345,7 @@ class HorizontalMetric(OnSpace, RiemannianMetric):
         return self._over_points(towards, [tangent_vec, base_point, end_point])
 
     def injectivity_radius(self, base_point: Point = None) -> Scalars:
-        """Refuse: it is not known.
-
-        Raises
-        ------
-        NotImplementedError
-            Always.
-        """
+        """Refuse: it is not known."""
         raise NotImplementedError(
             "the injectivity radius of these metrics is not known; log raises a GeodesicError "
             "where it finds no geodesic"
@@ -472,11 +466,6 @@ class IntrinsicMetric(HorizontalMetric):
 
     With it φ is a Riemannian submersion from the invariant set, whose metric is Euclidean.
     Points and tangent vectors are those of the lifted space, so the matrices are extrinsic.
-
-    Parameters
-    ----------
-    rtol : float
-        Relative tolerance of geodesics and parallel transport.
     """
 
     def __init__(self, space: Manifold, cometric: Cometric, rtol: float = GEODESIC_RTOL) -> None:

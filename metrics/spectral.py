@@ -229,13 +229,7 @@ class SpectralCometric(Cometric):
         self.rank = min(architecture.widths)
 
     def point(self, z: Lifted, *, near: Theta | None = None) -> Theta:
-        """Find one point of the fibre over z on the invariant set of θ₀.
-
-        Raises
-        ------
-        NotIntrinsicError
-            As :meth:`apply`.
-        """
+        """Find one point of the fibre over z on the invariant set of θ₀."""
         z = self._lifted(z, "z", differentiable=False)
         self._check_null_spaces(_singular_values(z)[..., : self.rank])
         near = self.theta0 if near is None else near
@@ -337,12 +331,7 @@ class SpectralCometric(Cometric):
             )
 
     def eigenvalues(self, z: Lifted) -> Scalars:
-        """Return the eigenvalues of K(z) on the tangent space, in no particular order.
-
-        Returns
-        -------
-        eigenvalues : array, shape=[..., rank * (n + m - rank)]
-        """
+        """Return the eigenvalues of K(z) on the tangent space, in no particular order."""
         return self._multipliers(_singular_values(self._lifted(z, "z"))[..., : self.rank])
 
     def log_determinant(self, z: Lifted) -> Scalars:

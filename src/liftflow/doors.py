@@ -241,16 +241,6 @@ def doors(space: type[T]) -> type[T]:
 
     Points and vectors, known by the names that geomstats gives them, must have the shape of the
     space.
-
-    Parameters
-    ----------
-    space : type
-        A manifold or a metric.
-
-    Returns
-    -------
-    space : type
-        The same.
     """
     methods: dict[str, Any] = {}
     for each in reversed(space.__mro__):

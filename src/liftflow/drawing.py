@@ -244,8 +244,6 @@ def draw_spectra(invariant_set: Thing, trajectory: Thing, count: int = 40) -> Fi
         Of an architecture of which K can be written as a matrix.
     trajectory : Trajectory
         Of a flow from its θ₀.
-    count : int
-        Number of times that are looked at.
     """
     steps = np.unique(np.linspace(0, len(trajectory.t) - 1, count).astype(int))
     theta, t = trajectory.theta[steps], trajectory.t[steps]

@@ -94,13 +94,7 @@ def style(dark: bool | None = None) -> dict[str, object]:
 
 @contextmanager
 def recoloured(figure: Figure, dark: bool) -> Iterator[None]:
-    """Show a figure on dark ground with light ink for a while; the colours of roles stay.
-
-    Parameters
-    ----------
-    dark : bool
-        Whether to; else the figure stays as it is.
-    """
+    """Show a figure on dark ground with light ink for a while; the colours of roles stay."""
     pairs = {to_hex(_LIGHT[tone]): _DARK[tone] for tone in _LIGHT} | {"#000000": _DARK["ink"]}
     undo: list[tuple[Colour, Colour]] = []
     for artist in figure.findobj() if dark else ():
@@ -397,10 +391,5 @@ def save_animation(animation: Animation, path: str | Path, *, fps: int = 20) -> 
 
     A gallery script need not call it: it makes a ``matplotlib.animation.FuncAnimation`` under a
     name of its own, and ``liftflow gallery`` and the documentation write the GIF.
-
-    Parameters
-    ----------
-    fps : int
-        Frames per second.
     """
     animation.save(path, writer=PillowWriter(fps=fps), dpi=100)
