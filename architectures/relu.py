@@ -311,10 +311,9 @@ class ReLUNetwork(Constructors):
         numbers, theta = self.tying.parameters[given], np.full(self.dim, np.nan)
         theta[numbers[::-1]] = own[::-1]  # of edges of one weight the first counts
         wrong = [self._edge_names[e] for e in given[theta[numbers] != own]]
-        names = self.parameter_names
-        missing = [names[i] for i in np.flatnonzero(np.isnan(theta))]
-        biases = {(BIAS, node): node for node in self.biases}
-        missing = [biases.get(name, name) for name in missing]
+        names: Sequence[Hashable] = self.parameter_names
+        biases: dict[Hashable, Hashable] = {(BIAS, node): node for node in self.biases}
+        missing = [biases.get(names[i], names[i]) for i in np.flatnonzero(np.isnan(theta))]
         if wrong:
             what = f"edges of one shared weight have different ones: {shown(wrong)}"
             raise ArchitectureError(what, wrong)
