@@ -217,11 +217,6 @@ class Architecture(Guarded, metaclass=_Surface):
         ----------
         *blocks : array-like, shape=[..., *block_shape]
             As many as ``block_shapes``, with the same leading axes.
-
-        Raises
-        ------
-        ShapeError
-            Another number of blocks, or another shape.
         """
         if len(blocks) != len(self.block_shapes):
             raise ShapeError(
@@ -434,11 +429,6 @@ class Architecture(Guarded, metaclass=_Surface):
 
     def project_to_laws(self, theta: Theta, laws: Laws, *, max_steps: int = 50) -> Theta:
         """Move θ to a nearby point of {h = laws}: Gauss–Newton steps along range ∂hᵀ.
-
-        Parameters
-        ----------
-        max_steps : int
-            Largest number of Gauss–Newton steps.
 
         Raises
         ------

@@ -272,8 +272,6 @@ class IntrinsicFlow(Guarded):
 
         Raises
         ------
-        InputError
-            Settings that cannot be used.
         NotOnImageError, NotIntrinsicError, NotRecoverableError, FlowError
             The flow cannot start.
         """
