@@ -93,7 +93,7 @@ class DeepLinear(Architecture):
         super().__init__(
             dim=sum(map(math.prod, shapes)),
             lifted_shape=(self.widths[-1], self.widths[0]),
-            n_laws=sum(n * (n + 1) // 2 for n in self.widths[1:-1]),
+            n_laws=sum([n * (n + 1) // 2 for n in self.widths[1:-1]]),
             block_shapes=shapes,
         )
 
@@ -437,7 +437,7 @@ class TwoLayerLinear(DeepLinear):
     """
 
     def __init__(self, n: int, m: int, r: int) -> None:
-        self.n, self.m, self.r = (as_count(size, "a size", 1) for size in (n, m, r))
+        self.n, self.m, self.r = [as_count(size, "a size", 1) for size in (n, m, r)]
         super().__init__([self.m, self.r, self.n])
 
     def _block_shapes(self) -> list[tuple[int, ...]]:

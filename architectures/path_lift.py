@@ -38,6 +38,8 @@ class PathLift(SmoothMap):
 
     name = "the lift of a network"
 
+    _kept: tuple[Any, Any, Any] = None, None, None
+
     def __init__(
         self, dag: CompiledDAG, limit: int, blocks: Sequence[tuple[int, ...]] = ()
     ) -> None:
@@ -204,8 +206,8 @@ class PathLift(SmoothMap):
         """Find some θ̂ whose lift is z, or a point of the image near z: a retraction."""
         with suppress(NotRecoverableError):  # the anchors of near, if there are any, vanish at z
             if near is not None:
-                chart = self.chart(near)
-                theta = chart.representative(z[self.numbers(chart)])
+                chart, numbers = self._chart_at(near)
+                theta = chart.representative(z[numbers])
                 if chart.anchors.deficit(theta) < np.log(REANCHOR_RATIO):
                     return np.asarray(theta)
         chart, coordinates = self.chart_of(z)
@@ -224,6 +226,16 @@ class PathLift(SmoothMap):
                 f"expected at most {tolerance:.0e}; image().projection(z) moves it there",
                 residual,
             )
+
+    def _chart_at(self, near: FloatArray) -> tuple[Any, IntArray]:
+        """Chart at a point, and the positions in z of its coordinates; kept at a θ₀."""
+        kept, chart, numbers = self._kept
+        if near is not kept:
+            chart = self.chart(near)
+            numbers = self.numbers(chart)
+            if near.base is None and not near.flags.writeable:  # which stays what it is
+                self._kept = near, chart, numbers
+        return chart, numbers
 
     def residual(self, z: OneLifted, projected: OneLifted) -> float:
         """Distance of z to a point of the image, relative to z, the largest of all path lengths.

@@ -7,7 +7,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import numpy as np
-from rich.table import Table
 
 from liftflow.architectures import Architecture
 from liftflow.doors import door
@@ -23,6 +22,7 @@ from liftflow.version import __version__
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from rich.table import Table
 
 Values: TypeAlias = Mapping[str, Any]
 """Numbers and texts by names, in the types of JSON."""
@@ -254,9 +254,11 @@ class Comparison(Archived, Tabled):
             result["law_drift_steps"] = float(self.law_drift_over_time(self.steps).max())
         return result | {"t_end": float(self.parameter.t[-1]), "n_charts": self.intrinsic.n_charts}
 
-    def table(self) -> Table:
+    def table(self) -> "Table":
         """Lay the figures out as a table."""
         summary = self.summary()
+        from rich.table import Table  # here, as many never print
+
         table = Table(title="Two flows of one training problem", title_justify="left")
         table.add_column("")
         names = ["parameter", "intrinsic"]

@@ -7,7 +7,6 @@ from itertools import repeat
 from typing import ClassVar
 
 import numpy as np
-from rich.progress import track
 
 from liftflow.architectures import Architecture
 from liftflow.doors import Guarded, door
@@ -22,6 +21,7 @@ from liftflow.typing import (
     Rng,
     as_array,
     as_count,
+    as_function,
     as_ordered,
     as_own,
     as_rng,
@@ -29,6 +29,7 @@ from liftflow.typing import (
     refuse_beyond,
     shown,
 )
+from liftflow.waiting import tracked
 
 DECAYS = ("coupled", "decoupled")
 """Whether the pull λθ of weight decay goes through the moments, or past them."""
@@ -78,6 +79,8 @@ class Optimizer(Guarded, ABC):
             raise InputError(f"step_size must be positive, got {step_size}")
         self.batch_size = None if batch_size is None else self._batch_size(batch_size)
         self.weight_decay = _within(weight_decay, "weight_decay", 0.0, np.inf)
+        if callable(schedule):
+            as_function(schedule, "schedule", 1)
         self.schedule = schedule if schedule is None or callable(schedule) else _factors(schedule)
         if decay not in DECAYS:
             raise InputError(f"decay must be one of {', '.join(DECAYS)}, got {shown(decay)}")
@@ -196,7 +199,7 @@ class Optimizer(Guarded, ABC):
         coupled = self.weight_decay if self.decay == "coupled" else 0.0
         decoupled = self.weight_decay if self.decay == "decoupled" else 0.0
         with np.errstate(over="ignore", invalid="ignore"):
-            for count in track(range(1, n_steps + 1), name, disable=not progress, transient=True):
+            for count in tracked(range(1, n_steps + 1), name, progress):
                 rate, batch = self.rate(count), next(batches)
                 gradient = np.asarray(batch.parameter_gradient(theta, self.architecture))
                 pulled = gradient + coupled * theta if coupled else gradient

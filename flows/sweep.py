@@ -14,8 +14,6 @@ import numpy as np
 from joblib import Parallel, delayed
 from joblib.externals.loky.process_executor import BrokenProcessPool
 from joblib.parallel import SequentialBackend, get_active_backend
-from rich.table import Table
-from threadpoolctl import threadpool_limits  # scikit-learn requires it
 
 from liftflow.doors import door
 from liftflow.errors import DataError, FlowError, InputError, OutputError
@@ -40,6 +38,7 @@ from liftflow.waiting import Waiting
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
+    from rich.table import Table
 
 Case = tuple[InvariantSet, Loss]
 _KIND = "run of a sweep"
@@ -116,8 +115,10 @@ class Sweep(Archived, Tabled):
         seeds = pd.Index([run.seed for run in self.runs], name="seed")
         return pd.DataFrame([run.summary for run in self.runs], index=seeds)
 
-    def table(self) -> Table:
+    def table(self) -> "Table":
         """Lay out the main figures of each run."""
+        from rich.table import Table
+
         table = Table(title=f"{len(self.runs)} runs of two flows", title_justify="left")
         heads = ("seed", "loss by θ", "loss by z", "deviation", "control", "charts", "ended")
         for head in heads:
@@ -312,6 +313,8 @@ def _run(
 ) -> SweepRun | None:
     """Make or read one run; None where Ctrl-C ended it, which not all backends hand on."""
     # With other numbers of threads BLAS sums in another order.
+    from threadpoolctl import threadpool_limits
+
     with suppress(KeyboardInterrupt), threadpool_limits(limits=1):
         match make_case(seed):
             case (InvariantSet() as invariant_set, Loss() as loss):

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 import numpy as np
-from rich.table import Table
 
 from liftflow.architectures import Architecture
 from liftflow.doors import door
@@ -216,6 +215,8 @@ class Trajectory(Archived):
 
     def _repr_html_(self) -> str:
         """Render the main figures for a notebook."""
+        from rich.table import Table
+
         table = Table(title=html.escape(self.message), title_justify="left")
         for head in ("times", "t", "loss", "evaluations", "charts", "seconds"):
             table.add_column(head, justify="right")

@@ -19,14 +19,16 @@ from dataclasses import is_dataclass
 from enum import Enum
 from fractions import Fraction
 from pathlib import Path
-from typing import IO, Any, ClassVar, Self
+from typing import IO, TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 from liftflow.doors import door
 from liftflow.errors import DataError, InputError, OutputError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
 
 try:
     import fcntl
@@ -385,18 +387,20 @@ def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
     return numbers.reshape(shape[::-1]).T if header[2] == b"True" else numbers.reshape(shape)
 
 
-def _rendered(table: Table, width: int) -> Console:
+def _rendered(table: "Table", width: int) -> "Console":
+    from rich.console import Console
+
     console = Console(width=width, file=io.StringIO(), record=True)
     console.print(table)
     return console
 
 
-def as_text(table: Table, width: int = 88) -> str:
+def as_text(table: "Table", width: int = 88) -> str:
     """Render a table as text, so many characters wide."""
     return _rendered(table, width).export_text(styles=False).rstrip()
 
 
-def as_html(table: Table, width: int = 88) -> str:
+def as_html(table: "Table", width: int = 88) -> str:
     """Render a table for a notebook, so many characters wide."""
     page = '<pre style="line-height: 1.2; overflow-x: auto">{code}</pre>'
     return _rendered(table, width).export_html(inline_styles=True, code_format=page)
@@ -405,7 +409,7 @@ def as_html(table: Table, width: int = 88) -> str:
 class Tabled:
     """What is shown as a table."""
 
-    def table(self) -> Table:
+    def table(self) -> "Table":
         """Lay the main figures out."""
         raise NotImplementedError
 
@@ -415,4 +419,6 @@ class Tabled:
 
     def print(self) -> None:
         """Print the table."""
+        from rich.console import Console
+
         Console().print(self.table())

@@ -14,7 +14,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.linalg import LinearOperator, lsmr
 
 from liftflow.errors import NotFiniteError, ShapeError
-from liftflow.typing import FloatArray, Scalars
+from liftflow.typing import FloatArray, Scalars, Tangent
 
 RANK_RTOL = 1e-10
 """Singular values below this fraction of the largest count as zero."""
@@ -42,7 +42,7 @@ def over_batch(
     """
     leads = [a.shape[: a.ndim - n] for a, n in zip(arrays, core_ndims, strict=True)]
     try:
-        lead = np.broadcast_shapes(*leads)
+        lead = np.broadcast_shapes(*leads) if any(leads) else ()
     except ValueError as error:
         raise ShapeError(f"the leading axes of the arrays do not fit together: {error}") from error
     if not lead:
@@ -94,6 +94,13 @@ def lengths(vectors: FloatArray) -> Scalars:
         return np.asarray(dnrm2(vectors))
     unit = units(np.max(np.abs(vectors), axis=-1, initial=0.0, keepdims=True))
     return np.linalg.norm(vectors / unit, axis=-1) * unit[..., 0]
+
+
+def inner(a: Tangent, b: Tangent) -> Scalars:
+    """Inner products along the last axis; of two plain vectors by BLAS."""
+    if type(a) is np.ndarray and type(b) is np.ndarray and a.ndim == b.ndim == 1:
+        return a.dot(b)
+    return (a * b).sum(axis=-1)
 
 
 def is_squarable(sizes: Scalars) -> bool:
