@@ -55,11 +55,6 @@ def compile_graph(
         Without the frozen edges of weight 0.
     kept : array
         Numbers of the other edges of the graph, in the order of ``graph.edges``, then of biases.
-
-    Raises
-    ------
-    ArchitectureError
-        The graph is not a network, or attributes contradict each other; names edges and nodes.
     """
     inputs, outputs, biases = read_roles(graph, inputs, outputs, biases)
     labels = list(graph)

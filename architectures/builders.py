@@ -73,13 +73,7 @@ class Builder:
         return tuple(np.ravel(each) for each in np.broadcast_arrays(*arrays))
 
     def parts(self, inputs: IntArray, outputs: IntArray) -> Parts:
-        """Compile all that leads to an output.
-
-        Raises
-        ------
-        ArchitectureError
-            A parameter that no output sees.
-        """
+        """Compile all that leads to an output."""
         tails, heads, own, weights = map(np.concatenate, zip(*self._edges, strict=True))
         n_weights = sum(int(np.prod(block)) for block in self.blocks)
         source = len(self.labels)

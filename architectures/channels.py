@@ -207,13 +207,7 @@ class ChannelGraph(Incidence, Guarded):
     def moved(
         self, values: FloatArray, logs: FloatArray, out: FloatArray | None = None
     ) -> FloatArray:
-        """Multiply one number per parameter by e^{(Xτ)_e}, unchecked.
-
-        Parameters
-        ----------
-        out : array, optional
-            Where to write, ``values`` itself if need be.
-        """
+        """Multiply one number per parameter by e^{(Xτ)_e}, unchecked."""
         return np.asarray(np.multiply(values, np.exp(self.along(logs)), out=out))
 
     def room(self) -> FloatArray:

@@ -216,11 +216,6 @@ class CompiledDAG:
             Node numbers of the ends of each edge, biases last.
         n_edges : int
             Number of edges that are no biases.
-
-        Raises
-        ------
-        ArchitectureError
-            A cycle, or a node on no path; names them.
         """
         level = _generations(labels, tails, heads)
         _check_reach(labels, tails, heads, inputs, outputs)
@@ -419,13 +414,6 @@ def read_roles(
     ----------
     graph : object
         Refused if it is none.
-
-    Raises
-    ------
-    ArchitectureError
-        They are not; names the nodes that are wrong.
-    InputError
-        Without an order.
     """
     inputs, outputs = as_ordered(inputs, "inputs"), as_ordered(outputs, "outputs")
     biases = as_ordered(biases, "biases")

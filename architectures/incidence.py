@@ -220,8 +220,6 @@ class Incidence:
         ----------
         tails, heads : array, shape=[n_channels]
             Factors; that of the ground is 1.
-        out : array, optional
-            Where to write, ``values`` itself if need be.
         """
         out = np.empty_like(values) if out is None else out
         for tile in self.tiles:

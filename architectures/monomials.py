@@ -48,13 +48,7 @@ class _Suffixes:
 
 
 def list_monomials(dag: CompiledDAG, tying: Tying, units: Units, limit: int) -> Monomials:
-    """List the distinct monomials, in the lexicographic order of their first paths.
-
-    Raises
-    ------
-    ArchitectureError
-        There are more.
-    """
+    """List the distinct monomials, in the lexicographic order of their first paths."""
     return _Lister(dag, tying, units, limit).all()
 
 

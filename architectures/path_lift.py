@@ -213,16 +213,6 @@ class PathLift(SmoothMap):
         chart, coordinates = self.chart_of(z)
         return chart.representative(coordinates)
 
-    def _chart_at(self, near: FloatArray) -> tuple[Any, IntArray]:
-        """Chart at a point, and the positions in z of its coordinates; kept at a θ₀."""
-        kept, chart, numbers = self._kept
-        if near is not kept:
-            chart = self.chart(near)
-            numbers = self.numbers(chart)
-            if near.base is None and not near.flags.writeable:  # which stays what it is
-                self._kept = near, chart, numbers
-        return chart, numbers
-
     def projected(self, z: OneLifted, near: OneTheta | None = None) -> OneLifted:
         """Lift the representative: a point of the image near z."""
         return self.value(self.representative(z, near))
@@ -236,6 +226,16 @@ class PathLift(SmoothMap):
                 f"expected at most {tolerance:.0e}; image().projection(z) moves it there",
                 residual,
             )
+
+    def _chart_at(self, near: FloatArray) -> tuple[Any, IntArray]:
+        """Chart at a point, and the positions in z of its coordinates; kept at a θ₀."""
+        kept, chart, numbers = self._kept
+        if near is not kept:
+            chart = self.chart(near)
+            numbers = self.numbers(chart)
+            if near.base is None and not near.flags.writeable:  # which stays what it is
+                self._kept = near, chart, numbers
+        return chart, numbers
 
     def residual(self, z: OneLifted, projected: OneLifted) -> float:
         """Distance of z to a point of the image, relative to z, the largest of all path lengths.

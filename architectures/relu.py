@@ -311,10 +311,9 @@ class ReLUNetwork(Constructors):
         numbers, theta = self.tying.parameters[given], np.full(self.dim, np.nan)
         theta[numbers[::-1]] = own[::-1]  # of edges of one weight the first counts
         wrong = [self._edge_names[e] for e in given[theta[numbers] != own]]
-        names = self.parameter_names
-        missing = [names[i] for i in np.flatnonzero(np.isnan(theta))]
+        names: Sequence[Hashable] = self.parameter_names
         biases: dict[Hashable, Hashable] = {(BIAS, node): node for node in self.biases}
-        missing = [biases.get(name, name) for name in missing]
+        missing = [biases.get(names[i], names[i]) for i in np.flatnonzero(np.isnan(theta))]
         if wrong:
             what = f"edges of one shared weight have different ones: {shown(wrong)}"
             raise ArchitectureError(what, wrong)
@@ -572,20 +571,16 @@ class ReLUNetwork(Constructors):
 
     # Points.
 
-    def random_point(self, n_samples: int = 1, rng: Rng = None) -> Theta:
-        """Draw parameters by He's initialisation.
+    def _drawn(self, count: int, rng: np.random.Generator) -> Theta:
+        """He's initialisation: no weight is zero.
 
-        Weights into a node with n in-edges are normal of variance 2/n, biases uniform in
-        ±1/√n. No weight is zero.
+        Weights into a node with n in-edges are normal of variance 2/n, biases uniform in ±1/√n.
         """
-        count, rng = as_count(n_samples, "n_samples", 1), as_rng(rng)
         n_edges, heads = self.dag.n_edges, self.dag.heads
         fan_in = np.maximum(np.bincount(heads[:n_edges], minlength=len(self.dag.nodes)), 1)[heads]
-        refuse_beyond(count * self.dim, f"{count} points of {self.dim} numbers")
         weights = rng.standard_normal((count, n_edges)) * np.sqrt(2.0 / fan_in[:n_edges])
         limits = np.broadcast_to(1 / np.sqrt(fan_in[n_edges:]), (count, self.dim - n_edges))
-        points = np.concatenate([weights, rng.uniform(-limits, limits)], axis=1)
-        return points[0] if count == 1 else points
+        return np.concatenate([weights, rng.uniform(-limits, limits)], axis=1)
 
     def fibre_point(self, theta: Theta, rng: Rng = None) -> Theta:
         """Rescale every channel by a random factor, standard normal in its logarithm."""

@@ -24,11 +24,9 @@ from liftflow.typing import (
     FloatArray,
     IntArray,
     OneTheta,
-    Rng,
     Tangent,
     Theta,
     as_count,
-    as_rng,
     freeze,
     refuse_beyond,
 )
@@ -232,10 +230,8 @@ class TiedNetwork(ReLUNetwork):
 
     # Points.
 
-    def random_point(self, n_samples: int = 1, rng: Rng = None) -> Theta:
-        """Draw parameters by He's initialisation, from the node that each is first used at."""
-        count, rng = as_count(n_samples, "n_samples", 1), as_rng(rng)
-        refuse_beyond(count * self.dim, f"{count} points of {self.dim} numbers")
+    def _drawn(self, count: int, rng: np.random.Generator) -> Theta:
+        """He's initialisation, from the node that each parameter is first used at."""
         n_edges, heads = self.dag.n_edges, self.dag.heads
         fan_in = np.maximum(np.bincount(heads[:n_edges], minlength=len(self.dag.nodes)), 1)
         first = self.tying.first
@@ -243,7 +239,7 @@ class TiedNetwork(ReLUNetwork):
         drawn = rng.standard_normal((count, self.dim)) * np.sqrt(2.0 / sizes)
         limits = 1 / np.sqrt(sizes[~weights])
         drawn[:, ~weights] = rng.uniform(-limits, limits, (count, limits.size))
-        return drawn[0] if count == 1 else drawn
+        return drawn
 
     # The graph.
 

@@ -289,8 +289,6 @@ class IntrinsicFlow(Guarded):
 
         Raises
         ------
-        InputError
-            Settings that cannot be used.
         NotOnImageError, NotIntrinsicError, NotRecoverableError, FlowError
             The flow cannot start.
         """

@@ -98,11 +98,6 @@ class DiagonalPotential(MirrorPotential):
     network : ReLUNetwork
         ``ReLUNetwork.diagonal(n, depth)``, or any disjoint chains.
 
-    Raises
-    ------
-    ArchitectureError
-        Two paths share an edge.
-
     Notes
     -----
     Where one shift is the least, Φ' is odd and Φ'(0) = 0. Where several are equal and least,
@@ -241,11 +236,6 @@ class NeuronPotential(MirrorPotential):
     ----------
     network : ReLUNetwork
         ``ReLUNetwork.from_widths([n, 1, 1])``.
-
-    Raises
-    ------
-    ArchitectureError
-        Another network.
 
     References
     ----------

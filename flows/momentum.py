@@ -62,11 +62,6 @@ class MomentumFlow(Guarded):
     Rescalings of ReLU units are no isometries: there nothing is kept. Two layers between numbers
     (n = m = 1) keep as many again, as u + v and u − v turn apart.
 
-    Raises
-    ------
-    InputError
-        Not a loss, or a negative friction.
-
     References
     ----------
     [Marcotte2024]_.
@@ -112,8 +107,6 @@ class MomentumFlow(Guarded):
 
         Raises
         ------
-        InputError
-            Settings that cannot be used.
         FlowError
             The flow cannot start.
         """
@@ -140,11 +133,6 @@ class MomentumFlow(Guarded):
         """Evaluate the Noether laws, the upper triangles of their matrices, shape=[..., n_laws].
 
         None of a ReLU network.
-
-        Parameters
-        ----------
-        t : OnTimes
-            Times, one for each θ.
 
         Raises
         ------

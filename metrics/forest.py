@@ -31,10 +31,7 @@ class Forest:
 
     Its rescalings act on a forest's edge each, and on those that share its cut.
 
-    Parameters
-    ----------
-    network : ReLUNetwork
-        Without dead parameters at θ.
+    There must be no dead parameters at θ.
     """
 
     def __init__(self, network: ReLUNetwork, theta: OneTheta) -> None:

@@ -248,11 +248,6 @@ class HorizontalMetric(OnSpace, RiemannianMetric):
         path : callable
             Takes times, shape=[n_times] and of either sign, to points,
             shape=[..., n_times, *point_shape].
-
-        Raises
-        ------
-        InputError
-            Neither or both of an end point and an initial velocity are given.
         """
         if (end_point is None) == (initial_tangent_vec is None):
             raise InputError(
@@ -319,11 +314,6 @@ class HorizontalMetric(OnSpace, RiemannianMetric):
         ----------
         direction, end_point : Point, optional
             One of its initial velocity and its end.
-
-        Raises
-        ------
-        InputError
-            Neither or both of a direction and an end point are given.
         """
         if (direction is None) == (end_point is None):
             raise InputError(

@@ -293,11 +293,6 @@ class ScalarChainCometric(_RankOneCometric):
     architecture : ReLUNetwork
         ``ReLUNetwork.from_widths([n, 1, 1, m])``, or any graph with the same paths.
 
-    Raises
-    ------
-    ArchitectureError
-        Another network.
-
     References
     ----------
     [MPG]_.

@@ -209,11 +209,6 @@ class SpectralCometric(Cometric):
     singular value decomposition and a few products, O(nm·min(n, m)). All are batched, and
     differentiable once in z under autograd, also where singular values coincide.
 
-    Parameters
-    ----------
-    architecture : DeepLinear
-        Or another family of matrix products.
-
     References
     ----------
     [MPG]_; that all linear families are one is ours.
@@ -260,8 +255,6 @@ class SpectralCometric(Cometric):
         ------
         NotOnImageError
             K(z) is singular on the tangent space: the rank of z drops.
-        NotIntrinsicError
-            As :meth:`apply`.
         """
         self._check_inverse(self._lifted(z, "z"))
         return self._apply(z, tangent_vec, "tangent_vec", -1.0)
