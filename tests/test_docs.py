@@ -314,6 +314,25 @@ def test_no_source_is_listed_twice():
     assert len({*keys}) == len(keys)
 
 
+def linked(entry):
+    """Whether a source has a DOI or a number of arXiv, which the pages make links."""
+    doi = re.search(r"^  doi       = \{10\.\d{4,}/\S+\},$", entry, re.MULTILINE)
+    arxiv = r"^  eprint    = \{\d{4}\.\d{4,5}\},\n  archiveprefix = \{arXiv\},$"
+    return bool(doi or re.search(arxiv, entry, re.MULTILINE))
+
+
+def test_every_source_has_a_doi_or_an_arxiv_number():
+    """But for one in a journal that gives none, and one that we know from a restatement."""
+    entries = re.split(r"^@", read("references.bib"), flags=re.MULTILINE)[1:]
+    entries = {re.match(r"\w+\{(\w+)", entry)[1]: entry for entry in entries}
+    assert {*entries} == {*bibliography()}
+    without = {key for key, entry in entries.items() if not linked(entry)}
+    assert without == {"Saul2023", "ZhangPeyre2026"}
+    assert "url       = {https://openreview.net/" in entries["Saul2023"]
+    assert "found none" in entries["ZhangPeyre2026"]
+    assert not linked("  note      = {arXiv:2508.07370},")  # no link on the pages
+
+
 def test_cited_sources_are_in_the_bibliography():
     # K(Z)[G]_j is a formula: a citation neither follows nor precedes a letter or a bracket.
     citation = re.compile(r"(?<![\w)\]}])\[(\w+)\]_(?!\w)")
