@@ -24,28 +24,23 @@ GREY = "#808080"
 DOT = {"color": INTRINSIC, "size": 3}
 
 
-def draw_pages(digest):
-    """Draw all of them, unless they are of this library."""
-    mark = OUT / "library.sha256"
-    own = f"{digest} {Path(__file__).stat().st_mtime}"
-    if mark.is_file() and mark.read_text() == own:
+def draw_pages():
+    """Draw all of them, unless what draws them has not changed since."""
+    last, sources = OUT / "hyperboloid.html", [*HERE.glob("*.py"), HERE / "start.rst"]
+    if last.is_file() and last.stat().st_mtime > max(path.stat().st_mtime for path in sources):
         return
     for folder in (OUT, STATIC):
         folder.mkdir(parents=True, exist_ok=True)
+    script = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
+    shutil.copy(script, STATIC / "plotly.min.js")
     with plt.rc_context(), mock.patch.object(plt, "show"):
         plt.style.use(style(False))
         runpy.run_path(str(HERE / "submersion.py"))
         save_both(plt.gcf(), OUT / "submersion.png")
-        plt.close("all")
         save_both(start_page(), OUT / "start.png")
-        save_both(
-            *moving_picture(),
-        )
+        save_both(*moving_picture())
         plt.close("all")
-    (OUT / "hyperboloid.html").write_text(hyperboloid(), encoding="utf-8")
-    script = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
-    shutil.copy(script, STATIC / "plotly.min.js")
-    mark.write_text(own)
+    last.write_text(hyperboloid(), encoding="utf-8")
 
 
 def start_page():
@@ -166,7 +161,7 @@ def hyperboloid():
         for place, law in enumerate(LAWS)
     ]
     slider = {"active": first, "currentvalue": {"prefix": "h = "}, "steps": steps}
-    slider["pad"] = {"b": 20}  # for its numbers
+    slider |= {"pad": {"b": 20}, "tickcolor": GREY, "font": {"size": 14}}  # room for its numbers
     axis = {"color": GREY, "gridcolor": GREY, "backgroundcolor": "rgba(0,0,0,0)"}
     figure.update_layout(
         sliders=[slider],
