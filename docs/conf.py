@@ -49,7 +49,11 @@ extensions = [
     "sphinx_gallery.gen_gallery",
     "sphinxcontrib.bibtex",
 ]
-exclude_patterns = ["_build", "gallery/backreferences"]
+exclude_patterns = [
+    "_build",
+    "gallery/backreferences",
+    "gallery/index.rst",
+]  # ours groups the cards
 templates_path = ["_templates"]
 highlight_language = "python"
 
@@ -239,7 +243,6 @@ def run_the_rest(app):
 sphinx_gallery_conf = {
     "examples_dirs": "../gallery",
     "gallery_dirs": "gallery",
-    "copyfile_regex": r"index\.rst",
     "image_scrapers": ("gif_scraper.scraper",),
     "first_notebook_cell": "%matplotlib inline",
     "filename_pattern": r"plot_",

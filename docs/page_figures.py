@@ -1,9 +1,11 @@
 """Figures of pages: drawn when the library changed, in both themes, and one that can be turned."""
 
+import contextlib
 import os
 import runpy
 import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from unittest import mock
 
 import matplotlib.pyplot as plt
@@ -26,7 +28,10 @@ DOT = {"color": INTRINSIC, "size": 3}
 
 def draw_pages():
     """Draw all of them, unless what draws them has not changed since."""
-    last, sources = OUT / "hyperboloid.html", [*HERE.glob("*.py"), HERE / "start.rst"]
+    last, sources = (
+        OUT / "hyperboloid.html",
+        [*HERE.glob("*.py"), HERE / "start.rst", HERE / "howto.md"],
+    )
     if last.is_file() and last.stat().st_mtime > max(path.stat().st_mtime for path in sources):
         return
     for folder in (OUT, STATIC):
@@ -40,7 +45,20 @@ def draw_pages():
         save_both(start_page(), OUT / "start.png")
         save_both(*moving_picture())
         plt.close("all")
+    guide_figures()
     last.write_text(hyperboloid(), encoding="utf-8")
+
+
+def guide_figures():
+    """Save the figures of the last guide, by the code that it shows, in both themes."""
+    text = (HERE / "howto.md").read_text(encoding="utf-8")
+    code = text.rpartition("```python\n")[2].partition("```")[0]
+    for dark in ("", "_dark"):
+        with TemporaryDirectory() as folder, contextlib.chdir(folder):
+            with mock.patch.dict(os.environ, LIFTFLOW_DARK=dark):
+                exec(code, {})
+            for path in Path(folder).glob("*.png"):
+                shutil.copy(path, OUT / f"{path.stem}{dark}.png")
 
 
 def start_page():

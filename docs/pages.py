@@ -16,6 +16,7 @@ from liftflow import gallery
 
 HERE = Path(__file__).parent
 
+
 class GalleryClaims(Directive):
     """A table of the claims of all scripts: claim, source, assert and control."""
 

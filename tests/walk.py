@@ -2,8 +2,8 @@
 
 Every command of the page is run as it stands, in one shell, and then its Python. ADDRESS is this
 clone, and the table of one's own is made here. It fails where a step does, where nothing to show
-for it is left, or where the steps after the installation, which is the index's and pip's, take
-more than five minutes.
+for it is left, or where it takes the processor more than five of the ten minutes that it may take
+a user, so that neither a slow index nor a busy machine fails it.
 """
 
 import json
@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-LIMIT = 300.0  # seconds, of the ten minutes that the whole may take
+LIMIT = 300.0  # seconds of the processor
 PAGES = {
     "start": ("docs/start.rst", r"^\.\. code-block:: sh\n\n((?:   .*\n|\n)+)"),
     "torch": ("docs/torch.md", r"^```sh\n(.*?)^```$"),
@@ -53,15 +53,18 @@ def walk(name: str, folder: Path) -> None:
     own = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
     start = time.time()
     subprocess.run(["bash", "-c", script], cwd=folder, env=own | {"MPLBACKEND": "Agg"}, check=True)
-    installed = int((folder / "times").read_text().split()[0])
-    rest = time.time() - installed
-    print(f"{page}: {(installed - start) / 60:.1f} minutes to install, {rest / 60:.1f} for the rest")
+    installed, end = int((folder / "times").read_text().split()[0]), time.time()
+    spent = sum(os.times()[2:4])  # by the steps, pip's included
+    print(
+        f"{page}: {(installed - start) / 60:.1f} minutes to install, {(end - installed) / 60:.1f} for "
+        f"the rest; {spent:.0f} seconds of the processor"
+    )
     figure = folder / ("run/comparison.png" if name == "start" else "comparison.png")
     assert figure.stat().st_size > 10_000, "no figure"
     if name == "start":
         summary = json.loads((folder / "run/summary.json").read_text())
         assert summary["max_deviation"] < 1e-2 < summary["control_deviation"], "flows part"
-    assert rest < LIMIT, "the steps after the installation take too long"
+    assert spent < LIMIT, "it takes too long"
 
 
 if __name__ == "__main__":
