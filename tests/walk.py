@@ -55,10 +55,8 @@ def walk(name: str, folder: Path) -> None:
     subprocess.run(["bash", "-c", script], cwd=folder, env=own | {"MPLBACKEND": "Agg"}, check=True)
     installed, end = int((folder / "times").read_text().split()[0]), time.time()
     spent = sum(os.times()[2:4])  # by the steps, pip's included
-    print(
-        f"{page}: {(installed - start) / 60:.1f} minutes to install, {(end - installed) / 60:.1f} for "
-        f"the rest; {spent:.0f} seconds of the processor"
-    )
+    pip, rest = (installed - start) / 60, (end - installed) / 60
+    print(f"{page}: {pip:.1f} minutes to install, {rest:.1f} for the rest; {spent:.0f} s of CPU")
     figure = folder / ("run/comparison.png" if name == "start" else "comparison.png")
     assert figure.stat().st_size > 10_000, "no figure"
     if name == "start":
