@@ -71,7 +71,7 @@ html_favicon = "_static/liftflow.svg"
 html_show_sourcelink = False
 html_context = {"default_mode": "auto"}  # light or dark, as the reader's system
 html_theme_options = {
-    "header_links_before_dropdown": 6,
+    "header_links_before_dropdown": 7,  # as many as have room at 1,400 pixels
     "navigation_with_keys": False,
     "secondary_sidebar_items": ["page-toc"],
     "show_prev_next": True,

@@ -9,7 +9,7 @@ from sphinx_gallery.utils import scale_image
 
 from liftflow.figures import recoloured, save_animation
 
-PANELS = {"01": 1, "07": 1, "08": 1, "09": 1, "10": 1, "15": 1, "16": 0}  # shown on the card
+PANELS = {"01": 1, "05": 1, "06": 1, "07": 1, "08": 1, "09": 1, "10": 1, "15": 1, "16": 0}  # shown on the card
 
 
 def themed(path, alt):
@@ -58,6 +58,13 @@ def save_card(figure, path, script):
     panel = panels[min(PANELS.get(script.split("_")[1], 0), len(panels) - 1)]
     figure.canvas.draw()
     box = panel.get_tightbbox().transformed(figure.dpi_scale_trans.inverted()).padded(0.08)
+    engine, above = figure.get_layout_engine(), [*figure.legends, figure._suptitle]
+    figure.set_layout_engine("none")  # what is of the whole figure would move into the box
+    for artist in filter(None, above):
+        artist.set_visible(False)
     save_both(figure, path, bbox_inches=box, dpi=120)
+    for artist in filter(None, above):
+        artist.set_visible(True)
+    figure.set_layout_engine(engine)
     dark, card = path.with_stem(f"{path.stem}_dark"), f"sphx_glr_{script}_thumb_dark.png"
     scale_image(dark, path.parent / "thumb" / card, 400, 280)

@@ -179,7 +179,7 @@ def hyperboloid():
         for place, law in enumerate(LAWS)
     ]
     slider = {"active": first, "currentvalue": {"prefix": "h = "}, "steps": steps}
-    slider |= {"pad": {"b": 20}, "tickcolor": GREY, "font": {"size": 14}}  # room for its numbers
+    slider |= {"pad": {"b": 20}, "x": 0.03, "len": 0.94, "tickcolor": GREY, "font": {"size": 14}}
     axis = {"color": GREY, "gridcolor": GREY, "backgroundcolor": "rgba(0,0,0,0)"}
     figure.update_layout(
         sliders=[slider],

@@ -4,6 +4,7 @@
   const show = () => {
     const dark = document.documentElement.dataset.theme === "dark";
     document.querySelectorAll("img.themed, .sphx-glr-thumbcontainer img").forEach(image => {
+      image.classList.add("dark-light"); // for the theme to leave it as it is
       const light = image.dataset.light || (image.dataset.light = image.getAttribute("src"));
       const wanted = dark ? light.replace(/(\.\w+)$/, "_dark$1") : light;
       if (image.getAttribute("src") !== wanted) image.setAttribute("src", wanted);
