@@ -144,6 +144,7 @@ def test_a_figure_is_as_before_once_it_was_seen_in_the_dark():
         figure, axes = plt.subplots(figsize=(3, 2))
         axes.plot([0, 1], [0, 1], label="a line")
         axes.legend()
+        pixels(figure)  # the layout settles
         light = pixels(figure)
         with figures.recoloured(figure, dark=True):
             dark = pixels(figure)
