@@ -111,7 +111,7 @@ left.set(
     title="geodesics and distances 0.3 to 1.3",
     xlabel="z₁",
     ylabel="z₂",
-    ylim=(-2.2, 2.2),
+    xlim=(-0.9, 4.2),
 )
 
 angles = np.linspace(0, 2 * np.pi, 73)
