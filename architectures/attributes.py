@@ -72,7 +72,7 @@ def compile_graph(
     labels = list(graph)
     code = {node: i for i, node in enumerate(labels)}
     edges = _Edges(graph, biases)
-    frozen = np.fromiter((bool(data.get("frozen")) for data in edges.data), bool, edges.size)
+    frozen = _frozen(edges)
     numbered, called = _parameters(edges, frozen)
     constants = _constants(edges, frozen)
     units = _read_units(graph, labels, {*inputs, *outputs})
@@ -129,6 +129,14 @@ class _Edges:
             _refuse_if(self.names(wrong), what)
 
 
+def _frozen(edges: _Edges) -> Any:
+    """Which edges are frozen: a word such as "false" is refused, not true because it is there."""
+    values = [data.get("frozen") or False for data in edges.data]
+    wrong = [not isinstance(value, bool | np.bool_) and value != 1 for value in values]
+    edges.refuse(np.array(wrong, dtype=bool), "frozen must be True or False, at: {}")
+    return np.array([bool(value) for value in values], dtype=bool)
+
+
 def _parameters(edges: _Edges, frozen: Any) -> tuple[IntArray, dict[int, Hashable]]:
     """Number the parameters in the order of their first use, and name those that are shared."""
     if np.all(frozen):
@@ -137,6 +145,10 @@ def _parameters(edges: _Edges, frozen: Any) -> tuple[IntArray, dict[int, Hashabl
             edges.ends,
         )
     shared = [data.get("parameter") for data in edges.data]
+    wrong = [not isinstance(own, Hashable) for own in shared]
+    edges.refuse(
+        np.array(wrong, dtype=bool), "parameter must be a name, such as a text or a number, at: {}"
+    )
     again = np.arange(edges.size)  # the first edge of the same weight
     known: dict[Hashable, int] = {}
     for edge, own in enumerate(shared):

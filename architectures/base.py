@@ -538,7 +538,9 @@ class Architecture(Guarded, metaclass=_Surface):
             those of :func:`liftflow.criteria.discover_laws` do. That they are conserved is for
             :func:`liftflow.testing.check_architecture` to say.
         """
-        return WithLaws(self, tuple(as_function(law, "a law") for law in as_ordered(laws, "laws")))
+        return WithLaws(
+            self, tuple(as_function(law, "a law", 1) for law in as_ordered(laws, "laws"))
+        )
 
     # Points.
 

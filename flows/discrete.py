@@ -22,6 +22,7 @@ from liftflow.typing import (
     Rng,
     as_array,
     as_count,
+    as_function,
     as_ordered,
     as_own,
     as_rng,
@@ -84,6 +85,8 @@ class Optimizer(Guarded, ABC):
             raise InputError(f"step_size must be positive, got {step_size}")
         self.batch_size = None if batch_size is None else self._batch_size(batch_size)
         self.weight_decay = _within(weight_decay, "weight_decay", 0.0, np.inf)
+        if callable(schedule):
+            as_function(schedule, "schedule", 1)
         self.schedule = schedule if schedule is None or callable(schedule) else _factors(schedule)
         if decay not in DECAYS:
             raise InputError(f"decay must be one of {', '.join(DECAYS)}, got {shown(decay)}")

@@ -20,6 +20,8 @@ from liftflow.manifolds import InvariantSet
 from liftflow.metrics import Cometric
 from liftflow.typing import FloatArray, OneLifted, OneTangent, OneTheta, OnTimes, as_array
 
+_BALANCED = 1e-12  # laws of degree two, in squares of θ: what is below is rounding
+
 
 class _FullState(TrainingState):
     """All entries of z; θ is recovered only where the loss needs it."""
@@ -259,6 +261,12 @@ class IntrinsicFlow(Guarded):
         other = type(self)(self.invariant_set, self.loss, self.coordinates, rule=rule)
         other._course.tolerance = np.inf
         return other
+
+    @property
+    def laws_fade(self) -> bool:
+        """Whether weight decay changes the laws, which it does not where they are all 0."""
+        laws, theta = self._course.laws(), self.invariant_set.theta0 / self._course.units
+        return bool(np.any(np.abs(laws) > _BALANCED * np.sum(theta**2)))
 
     def with_frozen_laws(self) -> Self:
         """Return the flow by the metric of the laws at θ₀, however weights decay: a control."""

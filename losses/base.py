@@ -27,12 +27,12 @@ from liftflow.typing import (
     Tangent,
     Theta,
     as_array,
+    as_function,
     as_indices,
     as_instance,
     as_number,
     got,
     refuse_beyond,
-    shown,
     untraced,
 )
 
@@ -235,7 +235,7 @@ def loss_from_function(
     Raises
     ------
     InputError
-        Not callable.
+        No function of one argument.
 
     Examples
     --------
@@ -245,8 +245,7 @@ def loss_from_function(
     >>> print(loss.gradient([1.0, 2.0]))
     [2. 4.]
     """
-    if not callable(function):
-        raise InputError(f"function must take z to a number, got {shown(function)}")
+    as_function(function, "function", 1)
     if pl_constant is not None:
         pl_constant = as_number(pl_constant, "pl_constant", np.finfo(float).tiny, 1e300)
     return FunctionLoss(function, pl_constant, as_number(minimum, "minimum"))

@@ -316,6 +316,16 @@ def test_pruning(rng):
     assert_allclose(smaller.forward(left, data), network.forward(theta, data), rtol=1e-13)
 
 
+def one_path(**attributes):
+    graph = nx.DiGraph([("x", "a", attributes), ("a", "y")])
+    return ReLUNetwork(graph, ["x"], ["y"])
+
+
+def test_frozen_is_also_a_number_as_files_have_it():
+    assert one_path(frozen=1, weight=2.0).dim == one_path(frozen=True, weight=2.0).dim == 1
+    assert one_path(frozen=0).dim == one_path(frozen=False).dim == 2
+
+
 @pytest.mark.parametrize(
     ("build", "message"),
     [
@@ -323,6 +333,8 @@ def test_pruning(rng):
         (lambda: ReLUNetwork.convolutional((1, 4, 4), [Conv(2, 2, groups=2)], 2), "groups must"),
         (lambda: ReLUNetwork.convolutional((1, 1, 1), [Conv(2, 3, padding=1)], 2), "padding alone"),
         (lambda: ReLUNetwork.residual([2, 3, 2, 4, 2], [(1, 3)], identity=True), "of one width"),
+        (lambda: one_path(frozen="false", weight=2.0), r"frozen must be True .* \('x', 'a'\)"),
+        (lambda: one_path(parameter=["w"]), r"parameter must be a name.* \('x', 'a'\)"),
     ],
 )
 def test_what_fits_nothing(build, message):
