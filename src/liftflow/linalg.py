@@ -65,15 +65,21 @@ class Spare:
     """Large arrays that are used again as soon as nobody else holds them.
 
     New memory is handed out page by page, which takes as long as several passes over it.
+
+    Parameters
+    ----------
+    most : int
+        How many are kept.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = 4) -> None:
+        self.most = most
         self._arrays: list[FloatArray] = []
         self._lock = Lock()
 
-    def __reduce__(self) -> tuple[type["Spare"], tuple[()]]:
+    def __reduce__(self) -> tuple[type["Spare"], tuple[int]]:
         """Pickle and copy as an empty one."""
-        return Spare, ()
+        return Spare, (self.most,)
 
     def empty(self, size: int) -> FloatArray:
         """Return a vector of any content, which is the caller's own."""
@@ -83,7 +89,7 @@ class Spare:
                 if array.size == size and getrefcount(array) == 3:
                     return array
             array = np.empty(size)
-            if len(self._arrays) < 4:
+            if len(self._arrays) < self.most:
                 self._arrays.append(array)
             return array
 
