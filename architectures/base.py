@@ -216,11 +216,6 @@ class Architecture(Guarded, metaclass=_Surface):
         ----------
         *blocks : array-like, shape=[..., *block_shape]
             As many as ``block_shapes``, with the same leading axes.
-
-        Raises
-        ------
-        ShapeError
-            Another number of blocks, or another shape.
         """
         if len(blocks) != len(self.block_shapes):
             raise ShapeError(
@@ -434,11 +429,6 @@ class Architecture(Guarded, metaclass=_Surface):
     def project_to_laws(self, theta: Theta, laws: Laws, *, max_steps: int = 50) -> Theta:
         """Move θ to a nearby point of {h = laws}: Gauss–Newton steps along range ∂hᵀ.
 
-        Parameters
-        ----------
-        max_steps : int
-            Largest number of Gauss–Newton steps.
-
         Raises
         ------
         NotRecoverableError
@@ -537,16 +527,22 @@ class Architecture(Guarded, metaclass=_Surface):
             those of :func:`liftflow.criteria.discover_laws` do. That they are conserved is for
             :func:`liftflow.testing.check_architecture` to say.
         """
-        return WithLaws(self, tuple(as_function(law, "a law") for law in as_ordered(laws, "laws")))
+        return WithLaws(
+            self, tuple(as_function(law, "a law", 1) for law in as_ordered(laws, "laws"))
+        )
 
     # Points.
 
     def random_point(self, n_samples: int = 1, rng: Rng = None) -> Theta:
-        """Draw parameters, by default standard normal; one sample has no axis of samples."""
+        """Draw parameters as a family initialises them; one sample has no axis of samples."""
         count = as_count(n_samples, "n_samples", 1)
         refuse_beyond(count * self.dim, f"{count} points of {self.dim} numbers")
-        points = as_rng(rng).standard_normal((count, self.dim))
+        points = self._drawn(count, as_rng(rng))
         return points[0] if count == 1 else points
+
+    def _drawn(self, count: int, rng: np.random.Generator) -> Theta:
+        """Points, shape=[count, dim]; by default standard normal."""
+        return rng.standard_normal((count, self.dim))
 
     def fibre_point(self, theta: Theta, rng: Rng = None) -> Theta:
         """Draw another point of the fibre of φ through θ, on another invariant set."""

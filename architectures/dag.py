@@ -104,8 +104,6 @@ class CompiledDAG:
         Topological generation of each node; −1 for ⟨1⟩.
     tails, heads : array, shape=[dim]
         Node numbers of the ends of each parameter's edge.
-    n_inputs : int
-        Number of inputs.
     outputs : array, shape=[n_outputs]
         Node numbers of the outputs, in the order given.
     n_edges : int
@@ -144,8 +142,6 @@ class CompiledDAG:
 
         Parameters
         ----------
-        widths : sequence of int
-            Numbers of nodes from input to output.
         skips : sequence of pairs of int
             Layers joined completely besides the successive ones, the lower one first.
         bias : bool or sequence of bool
@@ -184,20 +180,7 @@ class CompiledDAG:
         outputs: Iterable[Hashable],
         biases: Iterable[Hashable],
     ) -> Self:
-        """Compile a graph.
-
-        Parameters
-        ----------
-        graph : networkx.DiGraph
-            The network.
-        inputs, outputs, biases : iterable of nodes
-            As of a ``ReLUNetwork``.
-
-        Raises
-        ------
-        ArchitectureError
-            The graph is not a network; names the nodes that are wrong.
-        """
+        """Compile a graph."""
         inputs, outputs, biases = read_roles(graph, inputs, outputs, biases)
         code = {node: i for i, node in enumerate(graph)}
         followers = chain.from_iterable(heads for _, heads in graph.adjacency())
@@ -231,15 +214,8 @@ class CompiledDAG:
             What the nodes 0, 1, … are called; the number after the last one is that of ⟨1⟩.
         tails, heads : array, shape=[dim]
             Node numbers of the ends of each edge, biases last.
-        inputs, outputs : sequence of int
-            Node numbers.
         n_edges : int
             Number of edges that are no biases.
-
-        Raises
-        ------
-        ArchitectureError
-            A cycle, or a node on no path; names them.
         """
         level = _generations(labels, tails, heads)
         _check_reach(labels, tails, heads, inputs, outputs)
@@ -422,7 +398,8 @@ def _names(nodes: Iterable[Hashable]) -> str:
 def _refuse_if(nodes: Iterable[Hashable], what: str) -> None:
     nodes = list(nodes)
     if nodes:
-        raise ArchitectureError(what.format(_names(nodes)), nodes)
+        # What was got may have braces of its own.
+        raise ArchitectureError(_names(nodes).join(what.rsplit("{}", 1)), nodes)
 
 
 def read_roles(
@@ -437,13 +414,6 @@ def read_roles(
     ----------
     graph : object
         Refused if it is none.
-
-    Raises
-    ------
-    ArchitectureError
-        They are not; names the nodes that are wrong.
-    InputError
-        Without an order.
     """
     inputs, outputs = as_ordered(inputs, "inputs"), as_ordered(outputs, "outputs")
     biases = as_ordered(biases, "biases")

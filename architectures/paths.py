@@ -151,8 +151,6 @@ class BasisPathChart(Chart):
 
     Parameters
     ----------
-    laplacian : Laplacian
-        Of the network's channels.
     signs : OnHidden
         Sign of the product along the anchor path to each hidden node: what φ forgets, and what
         cannot change inside the chart.
@@ -361,11 +359,9 @@ class BasisPathChart(Chart):
         return self if np.array_equal(signs, self.signs) else replace(self, signs=signs)
 
     def memory(self) -> dict[str, np.ndarray]:
-        """Return the arrays that :meth:`restored` makes the chart from."""
         return {"into": self.anchors.into, "out_of": self.anchors.out_of, "signs": self.signs}
 
     def restored(self, memory: Mapping[str, np.ndarray]) -> "BasisPathChart":
-        """Return the chart of the same network whose :meth:`memory` this is."""
         as_instance(memory, Mapping, "memory")
         if missing := self.memory().keys() - memory.keys():
             raise InputError(f"memory must be that of a chart, got none of {sorted(missing)}")
@@ -373,7 +369,6 @@ class BasisPathChart(Chart):
         return replace(self, anchors=anchors, signs=memory["signs"])
 
     def reanchored(self, theta: OneTheta) -> "BasisPathChart":
-        """Change to the chart with the strongest anchors at θ, handing the signs on."""
         return make_chart(self.dag, as_vector(theta, "theta", self.dag.dim))
 
 

@@ -39,8 +39,6 @@ def shared_channels(
         Degree of homogeneity of the unit at each node.
     nodes : sequence of hashable
         Labels of the nodes; a channel is called by those that rescale with it.
-    names : sequence of hashable, optional
-        Labels of the parameters.
 
     Returns
     -------

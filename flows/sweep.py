@@ -4,7 +4,7 @@ import json
 import operator
 import os
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,8 @@ from joblib.parallel import SequentialBackend, get_active_backend
 from liftflow.doors import door
 from liftflow.errors import DataError, FlowError, InputError, OutputError
 from liftflow.files import (
-    as_html,
+    Archived,
+    Tabled,
     as_path,
     locked,
     make_folder,
@@ -64,14 +65,28 @@ class SweepRun:
     loss_intrinsic: OnTimes
     control_deviation: OnTimes
 
+    def _values(self) -> dict[str, Any]:
+        """Its numbers and texts, as a file has them."""
+        # A seed may have more digits than an integer of numpy.
+        curves = {name: getattr(self, name) for name in _CURVES}
+        return {"seed": str(self.seed), "summary": json.dumps(self.summary), **curves}
+
+    @classmethod
+    def _of(cls, values: Mapping[str, Any]) -> Self:
+        """Make a run of its values."""
+        seed, summary = int(values["seed"]), json.loads(values["summary"])
+        return cls(seed, summary, **{name: values[name] for name in _CURVES})
+
     def __repr__(self) -> str:
         """Say in one line what was found."""
         return f"SweepRun(seed {self.seed}, deviation {self.summary['max_deviation']:.1e})"
 
 
 @dataclass(frozen=True, eq=False)
-class Sweep:
+class Sweep(Archived, Tabled):
     """The comparisons of an ensemble, in the order of their seeds."""
+
+    _kind = "sweep"
 
     runs: tuple[SweepRun, ...]
 
@@ -79,54 +94,19 @@ class Sweep:
         """Say in one line what was found."""
         return f"Sweep({self._verdict()})"
 
-    def _repr_html_(self) -> str:
-        """Render the table for a notebook."""
-        return as_html(self.table())
-
-    @door
-    def save(self, path: str | Path) -> None:
-        """Write all runs to an npz file.
-
-        Raises
-        ------
-        InputError
-            Not a path.
-        OutputError
-            The file cannot be written.
-        """
-        values: dict[str, object] = {}
-        for place, run in enumerate(self.runs):
-            own = {"seed": str(run.seed), "summary": json.dumps(run.summary)}
-            own |= {name: getattr(run, name) for name in _CURVES}
-            values |= {f"{place}.{name}": value for name, value in own.items()}
-        write_arrays(as_path(path), "sweep", {"runs": len(self.runs), **values})
+    def _values(self) -> dict[str, Any]:
+        rows = enumerate(run._values() for run in self.runs)
+        own = {f"{place}.{name}": value for place, row in rows for name, value in row.items()}
+        return {"runs": len(self.runs), **own}
 
     @classmethod
-    @door
-    def load(cls, path: str | Path) -> Self:
-        """Read a sweep that :meth:`save` wrote.
-
-        Raises
-        ------
-        InputError
-            Not a path.
-        DataError
-            The file is not there, is damaged, was changed since, or holds something else.
-        """
-        values = read_arrays(as_path(path), "sweep")
-        try:
-            return cls(
-                tuple(
-                    SweepRun(
-                        seed=int(values[f"{place}.seed"]),
-                        summary=json.loads(values[f"{place}.summary"]),
-                        **{name: values[f"{place}.{name}"] for name in _CURVES},
-                    )
-                    for place in range(int(values["runs"]))
-                )
-            )
-        except KeyError as error:
-            raise DataError(f"{path} holds no sweep: it has no {error}") from error
+    def _made(cls, values: dict[str, Any]) -> Self:
+        names = ("seed", "summary", *_CURVES)
+        rows = (
+            {name: values[f"{place}.{name}"] for name in names}
+            for place in range(int(values["runs"]))
+        )
+        return cls(tuple(map(SweepRun._of, rows)))
 
     def frame(self) -> "DataFrame":
         """Return the summaries as a table, one row per seed."""
@@ -156,12 +136,6 @@ class Sweep:
                 "well" if _ended_well(own) else "early",
             )
         return table
-
-    def print(self) -> None:
-        """Print the table."""
-        from rich.console import Console
-
-        Console().print(self.table())
 
     def plot(self) -> "Figure":
         """Draw the deviation of every run over time."""
@@ -294,7 +268,9 @@ def sweep(
         runs: list[SweepRun] = []
         with Waiting("runs", len(seeds), show=progress) as bar:
             for run in finished:
-                runs.append(_finished(run))
+                if run is None:
+                    raise KeyboardInterrupt
+                runs.append(run)
                 bar.update(len(runs))
         return Sweep(tuple(runs))
     except Exception as error:
@@ -326,12 +302,6 @@ def _seed(value: Any) -> int:
     except TypeError:
         pass
     raise InputError(f"seeds must be integers, got {shown(value)}")
-
-
-def _finished(run: SweepRun | None) -> SweepRun:
-    if run is None:
-        raise KeyboardInterrupt
-    return run
 
 
 def _run(
@@ -408,11 +378,8 @@ def _claim(folder: Path, plan: Plan) -> str:
 
 
 def _save(run: SweepRun, path: Path, note: str) -> None:
-    curves = {name: getattr(run, name) for name in _CURVES}
-    # A seed may have more digits than an integer of numpy.
-    values = {"seed": str(run.seed), "summary": json.dumps(run.summary), "case": note, **curves}
     try:
-        write_arrays(path, _KIND, values)
+        write_arrays(path, _KIND, {"case": note, **run._values()})
     except OutputError as error:  # the run is worth more than its file
         warnings.warn(str(error), RuntimeWarning, stacklevel=2)
 
@@ -421,6 +388,6 @@ def _load(path: Path, seed: int, note: str) -> SweepRun:
     values = read_arrays(path, _KIND)
     if values.keys() != {"seed", "summary", "case", *_CURVES}:
         raise DataError(f"{path} holds no {_KIND}, but {sorted(values)}; remove it to start anew")
-    if values.pop("case") != note or values.pop("seed") != str(seed):
+    if values["case"] != note or values["seed"] != str(seed):
         raise DataError(f"{path} holds another run of a sweep; remove it to start anew")
-    return SweepRun(seed=seed, summary=json.loads(values.pop("summary")), **values)
+    return SweepRun._of(values)

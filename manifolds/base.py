@@ -82,9 +82,9 @@ class InducedMetric(HorizontalMetric):
     def _covector_below(self, theta: FloatArray, vector: FloatArray) -> Tangent:
         return vector
 
-    def _connect(self, start: FloatArray, target: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def _sheets(self, target: FloatArray, theta: FloatArray) -> Theta:
         tolerance = 1e3 * self.solver.rtol  # no geodesic ends closer to a point off the set
-        for point in (start, target):
+        for point in (theta, target):
             if not self._space.belongs(point, tolerance):
                 residual = np.max(np.abs(self._space.submersion(point)))
                 raise InputError(
@@ -92,7 +92,7 @@ class InducedMetric(HorizontalMetric):
                     f"{residual:.2e} from those of θ₀, where their terms have the size "
                     f"{np.sum(point**2):.2e}; projection(point) moves it there"
                 )
-        return start, self.solver.connect(start, target)
+        return target
 
     def inner_product(
         self, tangent_vec_a: Tangent, tangent_vec_b: Tangent, base_point: Theta | None = None

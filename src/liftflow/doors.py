@@ -241,16 +241,6 @@ def doors(space: type[T]) -> type[T]:
 
     Points and vectors, known by the names that geomstats gives them, must have the shape of the
     space.
-
-    Parameters
-    ----------
-    space : type
-        A manifold or a metric.
-
-    Returns
-    -------
-    space : type
-        The same.
     """
     methods: dict[str, Any] = {}
     for each in reversed(space.__mro__):
@@ -337,7 +327,8 @@ def _check(kind: Any, name: str) -> Check | None:
     if origin in (Union, UnionType):
         return _one_of(parts, name)
     if origin is Callable or kind is Callable:
-        return lambda value, owner: as_function(value, name)
+        known = len(parts[0]) if parts and isinstance(parts[0], list) else None
+        return lambda value, owner: as_function(value, name, known)
     if origin in (tuple, list, Sequence, Iterable, Collection):
         unordered = () if origin is Iterable else (str, bytes, Mapping, Set)
         return lambda value, owner: _sequence(value, name, unordered)
@@ -409,6 +400,8 @@ def _one_of(kinds: tuple[Any, ...], name: str) -> Check:
         for check in checks:
             try:
                 return value if check is None else check(value, owner)
+            except CallError:
+                raise
             except InputError as error:
                 problems.append(error)
         raise problems[0] if len(problems) == 1 else InputError(f"{message} {shown(value)}")

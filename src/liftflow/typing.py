@@ -8,6 +8,7 @@ through :func:`refuse_beyond`. What an object keeps it owns and cannot be writte
 :func:`as_own`, :func:`freeze`. ``name`` is what error messages call a value.
 """
 
+import inspect
 import math
 import numbers
 import os
@@ -25,6 +26,7 @@ from typing_extensions import TypeAliasType
 
 from liftflow.errors import (
     ArchitectureError,
+    CallError,
     InputError,
     NotDifferentiableError,
     NotFiniteError,
@@ -277,10 +279,23 @@ def as_instance(value: Any, cls: type, name: str) -> Any:
     raise InputError(f"{name} must be {article} {cls.__name__}, got {got(value)}{end}")
 
 
-def as_function(value: object, name: str) -> Callable[..., Any]:
-    """Return ``value`` if it can be called, or say what it is."""
+def as_function(value: object, name: str, n_arguments: int | None = None) -> Callable[..., Any]:
+    """Return ``value`` if it can be called, with so many arguments, or say what it is."""
     if not callable(value):
         raise InputError(f"{name} must be a function, got {got(value)}")
+    if n_arguments is None:
+        return value
+    try:
+        signature = inspect.signature(value)
+    except ValueError:  # some built-in functions do not say what they take
+        return value
+    try:
+        signature.bind(*[None] * n_arguments)
+    except TypeError as error:
+        wanted = f"{n_arguments} argument{'s' * (n_arguments > 1)}"
+        raise CallError(
+            f"{name} must be a function of {wanted}, got {shown(value)}: {error}"
+        ) from None
     return value
 
 
