@@ -26,9 +26,12 @@ from liftflow.typing import (
     Theta,
     as_array,
     as_count,
+    as_function,
     as_instance,
     as_number,
+    as_ordered,
     as_vector,
+    shown,
 )
 from liftflow.waiting import Waiting
 
@@ -387,9 +390,12 @@ class GeodesicSolver(Guarded):
         targets : sequence of callable
             From the point come so far, the points over one of those that the mean is of.
         weights : array, shape=[n_targets]
+            Of a positive sum.
 
         Raises
         ------
+        InputError
+            No targets, or weights of another number or without a positive sum.
         GeodesicError
             The time is over, there is no geodesic to one of the points, or the steps do not
             converge: says how far it came.
@@ -399,6 +405,10 @@ class GeodesicSolver(Guarded):
         The length of steps: [Barzilai1988]_.
         """
         (theta,) = self._vectors(theta=theta)
+        targets = [as_function(each, "a target") for each in as_ordered(targets, "targets")]
+        weights = as_array(weights, "weights", (len(targets),), batch=False, differentiable=False)
+        if not np.sum(weights) > 0:
+            raise InputError(f"weights must have a positive sum, got {shown(weights)}")
         exactly, length, last = False, 1.0, None
         with self.bounded():
             for _ in range(_MEAN_STEPS):
