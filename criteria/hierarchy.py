@@ -10,9 +10,6 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from flint import fmpz, nmod_mat
-from rich.progress import track
-from rich.table import Table
 
 from liftflow.architectures import Architecture, ProductArchitecture, ReLUNetwork
 from liftflow.criteria.dynamics import dynamic, metric
@@ -26,9 +23,11 @@ from liftflow.criteria.views import MATRIX_LIMIT, View, too_large, view_of
 from liftflow.doors import door
 from liftflow.files import Stored, as_html, as_text
 from liftflow.typing import OneTheta, Rng, as_array, as_rng
+from liftflow.waiting import tracked
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from rich.table import Table
 
 _TRIALS = 2
 _POINTS = 3
@@ -73,8 +72,10 @@ class Classification(Stored):
         """Return all findings in the types of JSON, by name."""
         return {name: finding.to_dict() for name, finding in vars(self).items()}
 
-    def table(self) -> Table:
+    def table(self) -> "Table":
         """Return the findings as a table for rich."""
+        from rich.table import Table
+
         table = Table(title="The hierarchy at θ")
         for title in ("property", "verdict", "value", "margin"):
             table.add_column(title, justify="right" if title in ("value", "margin") else "left")
@@ -210,12 +211,15 @@ def count_conservation_laws(
 
 
 def _exact_count(architecture: Architecture, rng: np.random.Generator, loss: Any) -> Finding:
+    from flint import fmpz
+
     found_ranks, bound = [], 1.0
     for _ in range(_TRIALS):
         prime = 0
         while not fmpz(prime).is_prime():
             prime = int(rng.integers(*_PRIMES))
-        ranks, failure = _exact_ranks(excited_fields(architecture, loss, Arithmetic(prime)), rng)
+        fields = excited_fields(architecture, loss, Arithmetic(prime))
+        ranks, failure = _exact_ranks(fields, architecture, rng)
         found_ranks.append(ranks)
         bound *= min(1.0, failure)
     best = max(found_ranks, key=lambda ranks: ranks[-1])
@@ -226,21 +230,26 @@ def _exact_count(architecture: Architecture, rng: np.random.Generator, loss: Any
     return replace(finding, witness={"levels": levels, "error_bound": bound})
 
 
-def _exact_ranks(fields: Any, rng: np.random.Generator) -> tuple[list[int], float]:
+def _exact_ranks(
+    fields: Any, architecture: Architecture, rng: np.random.Generator
+) -> tuple[list[int], float]:
     """Ranks level by level, and a bound on the probability that one of them is too small.
 
     A minor of R nested brackets of k fields is a polynomial of degree at most R k deg X in the
     point and the forms; it vanishes at a random one with probability at most degree / p.
     """
-    prime, size = fields.arithmetic.prime, fields.dag.dim
-    point, degree = fields.arithmetic.draw((size,), rng), 2 * len(fields.dag.members) + 1
+    from flint import nmod_mat
+
+    prime, size = fields.arithmetic.prime, architecture.dim
+    point = fields.arithmetic.draw((size,), rng)
     rows, ranks, failure = np.zeros((0, size), int), [0], 0.0
     while True:
-        depth, count = len(ranks), size - ranks[-1] + SPARE
+        depth = len(ranks)
+        count = (size - ranks[-1] if depth > 1 else min(architecture.lifted_dim, size)) + SPARE
         forms = [fields.random_forms(count, point, rng) for _ in range(depth)]
         rows = np.vstack([rows, fields.brackets(forms, point, count)])
         ranks.append(int(nmod_mat(rows.tolist(), prime).rank()))
-        failure += min(ranks[-1] + 1, size) * depth * degree / prime
+        failure += min(ranks[-1] + 1, size) * depth * fields.degree / prime
         if ranks[-1] == size or (depth > 1 and ranks[-1] == ranks[-2]):
             return ranks[1:], failure
 
@@ -310,6 +319,6 @@ def classify(
         "n_laws": lambda: count_conservation_laws(architecture, exact, rng=rng),
     }
     names = [field.name for field in fields(Classification)]
-    for name in track(names, "classify", disable=not progress, transient=True):
+    for name in tracked(names, "classify", progress):
         known[name] = others[name]() if name in others else getattr(view, name)
     return Classification(**known)

@@ -16,7 +16,6 @@ from threading import RLock
 from typing import Any
 
 import numpy as np
-from flint import arb, ctx
 from typing_extensions import TypeAliasType
 
 from liftflow.criteria.findings import NONZERO, TOLERANCE, ZERO, Rank
@@ -42,22 +41,31 @@ Precise = TypeAliasType("Precise", Any)
 
 _N_PAIRS = 20  # of entries of z, whose brackets are looked at
 _CONTEXT = RLock()
-_TINY = arb(2) ** (-BITS // 2)
+_TINY = 2.0 ** (-BITS // 2)
 
 
 @contextmanager
 def _precisely(decades: float = MAX_DECADES) -> Iterator[None]:
     """Work with many bits; flint has one precision per process, so one thread at a time."""
+    from flint import ctx
+
     with _CONTEXT, ctx.workprec(int(BITS * (decades + 3) / (MAX_DECADES + 3))):
         yield
 
 
 def _clear(number: Precise) -> Precise:
     """Return a number, or an exact zero."""
+    from flint import arb, ctx
+
     return number if number > arb(2) ** (-ctx.prec // 2) else arb(0)
 
 
-_exact = np.frompyfunc(lambda number: arb(float(number)), 1, 1)
+def _exact(numbers: Any) -> Any:
+    from flint import arb
+
+    return np.frompyfunc(lambda number: arb(float(number)), 1, 1)(numbers)
+
+
 _root = np.frompyfunc(lambda number: _clear(number.mid().sqrt()), 1, 1)
 
 
@@ -132,7 +140,7 @@ class PreciseSpan(Span):
         lengths = _lengths(vectors[1])
         rest = self.outside(vectors / np.where(lengths > _TINY, lengths, 1)[:, None])
         found = [_independent(rows, missing) for rows in rest]
-        padded = [pivots + [arb(0)] * (missing - len(pivots)) for _, pivots in found]
+        padded = [pivots + [_exact(0)] * (missing - len(pivots)) for _, pivots in found]
         distances = [distance(*pivots) for pivots in zip(*padded, strict=True)]
         value = sum(size > TOLERANCE for size in distances)
         self.opened |= any(pivot > 0 for pivot in padded[1][value:])
