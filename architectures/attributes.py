@@ -49,24 +49,12 @@ def compile_graph(
 ) -> tuple[CompiledDAG, Tying, Units, IntArray]:
     """Compile a graph with its attributes.
 
-    Parameters
-    ----------
-    graph : networkx.DiGraph or networkx.MultiDiGraph
-        The network.
-    inputs, outputs, biases : iterable of nodes
-        As of a ``ReLUNetwork``.
-
     Returns
     -------
     dag, tying, units : CompiledDAG, Tying, Units
         Without the frozen edges of weight 0.
     kept : array
         Numbers of the other edges of the graph, in the order of ``graph.edges``, then of biases.
-
-    Raises
-    ------
-    ArchitectureError
-        The graph is not a network, or attributes contradict each other; names edges and nodes.
     """
     inputs, outputs, biases = read_roles(graph, inputs, outputs, biases)
     labels = list(graph)
@@ -97,8 +85,7 @@ def compile_graph(
         [code[node] for node in outputs],
         int(np.sum(kept < len(edges.ends))),
     )
-    order = np.array([code[node] for node in dag.nodes], dtype=np.intp)
-    own = Units(slopes[order], units.degrees[order], units.maxima[order])
+    own = Units(slopes, units.degrees, units.maxima).along(labels, dag.nodes)
     return dag, Tying(numbered[kept], constants[kept], called), own, kept
 
 
@@ -226,13 +213,7 @@ def _number(node: Hashable, data: dict[str, Any], name: str, fits: Callable[[Any
 
 
 def graph_of(dag: CompiledDAG, tying: Tying, units: Units) -> nx.DiGraph:
-    """Return a graph with the attributes that make the compiled network.
-
-    Parameters
-    ----------
-    dag : CompiledDAG
-        No parallel edges.
-    """
+    """Return a graph with the attributes that make the compiled network."""
     kinds = {slope: name for name, slope in SLOPES.items() if name not in ("max", "relu_power")}
     graph = nx.DiGraph()
     for number, node in enumerate(dag.nodes):

@@ -164,20 +164,7 @@ def _times_with(steps: Trajectory, invariant_set: InvariantSet, wanted: Settings
 
 
 class Plan:
-    """The flows of a comparison, before they are integrated.
-
-    Parameters
-    ----------
-    control : bool
-        Whether there is a third flow.
-    **settings
-        Of :class:`~liftflow.flows.Settings`.
-
-    Raises
-    ------
-    InputError
-        The checkpoint of a single flow among the settings, or settings that cannot be used.
-    """
+    """The flows of a comparison, before they are integrated."""
 
     @door
     def __init__(

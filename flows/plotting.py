@@ -50,10 +50,6 @@ def draw(
     ----------
     panels : sequence of tuple
         Title, label of the values, and the curves.
-    size : tuple of float
-        Of the figure, in inches.
-    about : str
-        What the figure is of: family, data and seed.
     """
     with plt.style.context(figures.style()):
         figure, every = plt.subplots(1, len(panels), figsize=size, squeeze=False)

@@ -147,12 +147,13 @@ class Loss(Guarded, ABC):
 
 
 def _on_copies(method: Callable[..., Scalars]) -> Callable[..., Scalars]:
-    def own(value: object) -> object:
-        return value.copy(order="K") if isinstance(value, np.ndarray) else value
-
     @wraps(method)
     def on_copies(self: Loss, *args: object, **kwargs: object) -> Scalars:
-        return method(self, *map(own, args), **{name: own(value) for name, value in kwargs.items()})
+        own = [value.copy("K") if isinstance(value, np.ndarray) else value for value in args]
+        for name, value in kwargs.items():
+            if isinstance(value, np.ndarray):
+                kwargs[name] = value.copy("K")
+        return method(self, *own, **kwargs)
 
     return on_copies
 
@@ -293,13 +294,7 @@ def as_samples(indices: IntArray | Sequence[int], loss: Loss) -> IntArray:
 
 
 def as_gradient(value: Covector, loss: Loss, shape: tuple[int, ...]) -> FloatArray:
-    """Return the gradient of a loss, which may be a user's own, if it has the right shape.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        That of z, or of θ.
-    """
+    """Return the gradient of a loss, which may be a user's own, if it has the right shape."""
     name = f"{type(loss).__name__}.gradient"
     gradient = _array(value, name)
     if gradient.dtype.kind not in "fiu":

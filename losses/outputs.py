@@ -33,13 +33,6 @@ _AGREE = 1e-3
 class OutputLoss:
     """A loss of outputs and targets.
 
-    Parameters
-    ----------
-    kind : str, callable or pair of callables
-        As :class:`~liftflow.losses.NetworkLoss` takes it.
-    targets : array-like
-        One row per sample.
-
     Attributes
     ----------
     value, gradient : callable

@@ -14,6 +14,7 @@ from liftflow.architectures import Architecture
 from liftflow.architectures.base import architecture_of
 from liftflow.doors import doors
 from liftflow.errors import ArchitectureError, InputError
+from liftflow.linalg import inner
 from liftflow.manifolds.bundle import LiftBundle, LiftQuotientMetric
 from liftflow.manifolds.charts import chart_manifold
 from liftflow.manifolds.images import RandomVectors, image_manifold
@@ -97,15 +98,15 @@ class InducedMetric(HorizontalMetric):
         self, tangent_vec_a: Tangent, tangent_vec_b: Tangent, base_point: Theta | None = None
     ) -> Scalars:
         """Euclidean inner product of tangent vectors."""
-        return (tangent_vec_a * tangent_vec_b).sum(axis=-1)
+        return inner(tangent_vec_a, tangent_vec_b)
 
     def squared_norm(self, vector: Tangent, base_point: Theta | None = None) -> Scalars:
         """Euclidean square of tangent vectors."""
-        return (vector * vector).sum(axis=-1)
+        return inner(vector, vector)
 
     def norm(self, vector: Tangent, base_point: Theta | None = None) -> Scalars:
         """Euclidean length of tangent vectors."""
-        return gs.sqrt((vector * vector).sum(axis=-1))
+        return gs.sqrt(inner(vector, vector))
 
     def geodesic_equation(self, state: States) -> States:
         """Evaluate the geodesic equation, θ'' = −∂hᵀ(∂h∂hᵀ)⁻¹ ∂²h[θ', θ']."""

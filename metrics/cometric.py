@@ -256,12 +256,9 @@ class Cometric(Guarded, ABC):
         return self.architecture.lift_vjp(theta, self.solve(z, tangent_vec))
 
     def parts(self, lifted: OneLifted) -> list[OneLifted]:
-        """Split z, or a vector like it, where K is block diagonal: parts with units of their own.
+        """Split z, or a vector like it, into parts with units of their own; by default into one.
 
-        Returns
-        -------
-        parts : list of array
-            By default one.
+        They are those of the blocks where K is block diagonal.
         """
         return [lifted]
 

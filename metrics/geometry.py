@@ -241,11 +241,6 @@ class HorizontalMetric(OnSpace, RiemannianMetric):
         path : callable
             Takes times, shape=[n_times] and of either sign, to points,
             shape=[..., n_times, *point_shape].
-
-        Raises
-        ------
-        InputError
-            Neither or both of an end point and an initial velocity are given.
         """
         if (end_point is None) == (initial_tangent_vec is None):
             raise InputError(
@@ -312,11 +307,6 @@ class HorizontalMetric(OnSpace, RiemannianMetric):
         ----------
         direction, end_point : Point, optional
             One of its initial velocity and its end.
-
-        Raises
-        ------
-        InputError
-            Neither or both of a direction and an end point are given.
         """
         if (direction is None) == (end_point is None):
             raise InputError(
@@ -338,13 +328,7 @@ class HorizontalMetric(OnSpace, RiemannianMetric):
         return self._over_points(towards, [tangent_vec, base_point, end_point])
 
     def injectivity_radius(self, base_point: Point = None) -> Scalars:
-        """Refuse: it is not known.
-
-        Raises
-        ------
-        NotImplementedError
-            Always.
-        """
+        """Refuse: it is not known."""
         raise NotImplementedError(
             "the injectivity radius of these metrics is not known; log raises a GeodesicError "
             "where it finds no geodesic"
@@ -465,11 +449,6 @@ class IntrinsicMetric(HorizontalMetric):
 
     With it φ is a Riemannian submersion from the invariant set, whose metric is Euclidean.
     Points and tangent vectors are those of the lifted space, so the matrices are extrinsic.
-
-    Parameters
-    ----------
-    rtol : float
-        Relative tolerance of geodesics and parallel transport.
     """
 
     def __init__(self, space: Manifold, cometric: Cometric, rtol: float = GEODESIC_RTOL) -> None:

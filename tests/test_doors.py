@@ -34,6 +34,7 @@ from liftflow.errors import (
     CallError,
     InputError,
     LiftflowError,
+    NotFiniteError,
     ShapeError,
     UndefinedError,
 )
@@ -95,6 +96,26 @@ def test_the_search_sees_what_is_raw():
 def test_messages_name_the_cause(act, match):
     with pytest.raises(InputError, match=match):
         act()
+
+
+def test_a_door_looks_again_at_every_call():
+    space = InvariantSet(NETWORK, np.arange(1.0, 7.0))
+    vector = space.to_tangent(np.ones(6), space.theta0)
+    norm = space.metric.squared_norm
+    whole = float(np.sum(vector**2))
+    for _ in range(2):  # a way to call is worked out once, what it is called with is not
+        assert float(norm(vector)) == pytest.approx(whole, rel=1e-15)
+        assert float(norm(vector, base_point=space.theta0)) == pytest.approx(whole, rel=1e-15)
+        assert float(norm(vector.tolist(), space.theta0)) == pytest.approx(whole, rel=1e-15)
+        assert norm(np.array([vector, 2 * vector])) == pytest.approx([whole, 4 * whole])
+        for bad in (vector[:5], np.append(vector[:5], np.nan), "v", None, vector.astype(complex)):
+            with pytest.raises(InputError):
+                norm(bad)
+        with pytest.raises(NotFiniteError):
+            norm(vector, np.full(6, np.inf))
+        for call in (lambda: norm(vector, point=1), lambda: norm(), lambda: norm(1, 2, 3)):
+            with pytest.raises(CallError):
+                call()
 
 
 def test_a_door_holds_to_annotations():
