@@ -261,7 +261,7 @@ def classify(
     exact: bool = False,
     *,
     quick: bool = False,
-    progress: bool = False,
+    progress: bool | None = None,
     rng: Rng = 0,
 ) -> Classification:
     """Decide the whole hierarchy at θ.
@@ -276,8 +276,9 @@ def classify(
     quick : bool
         Compute in double precision alone: what that hides where the scales of θ part is undecided,
         also in small networks, for which it takes seconds to look.
-    progress : bool
-        Show which finding is being looked for.
+    progress : bool, optional
+        Show which finding is being looked for, at once or never; by default in a terminal, after a
+        few seconds.
 
     Raises
     ------

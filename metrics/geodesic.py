@@ -48,6 +48,7 @@ _MEAN_STEPS, _MEAN_RTOL = 100, 1e-6
 _SHORT = 0.2  # least part of the mean of the logarithms that a step to a mean goes along
 _SHORTEST = 1 / 64  # step of a continuation, as a part of the chord
 _CORRECTIONS = 5
+_BETWEEN_LOOKS = 64  # evaluations along one geodesic
 
 
 class _OutOfTimeError(GeodesicError):
@@ -62,11 +63,14 @@ class _Search:
     ----------
     curves : dict
         By targets: the last geodesic to each of them.
+    between : bool
+        Whether a geodesic between points is looked for, and not one that is followed only.
     """
 
     deadline: float
     bar: Waiting
     curves: dict[bytes, Curve] = field(default_factory=dict)
+    between: bool = False
 
 
 def _solved(laws: SmoothMap, theta: Theta, velocity: Tangent) -> Tangent:
@@ -237,7 +241,7 @@ class GeodesicSolver(Guarded):
         unit = lengths(theta) or 1.0
         parts = [theta, np.sign(time) * velocity / speed]
 
-        evaluations = 0
+        evaluations, whole, search = 0, abs(time) * speed, _UNDER_WAY.get()
 
         def derivative(at: float, state: FloatArray) -> OneTangent:
             nonlocal evaluations
@@ -245,9 +249,11 @@ class GeodesicSolver(Guarded):
             if evaluations > self.max_steps:
                 raise GeodesicError(
                     f"the geodesic takes more than {self.max_steps} evaluations up to the "
-                    f"length {at * unit:.3g} of {abs(time) * speed:.3g}: it passes close to a "
-                    "singular point"
+                    f"length {at * unit:.3g} of {whole:.3g}: it passes close to a singular point"
                 )
+            if search is not None and not search.between and evaluations % _BETWEEN_LOOKS == 0:
+                told = f"at the length {at * unit:.3g} of {whole:.3g}"
+                search.bar.update(self.seconds * at * unit / whole, told=told)
             here, heading = state[:size], state[size : 2 * size]
             moves = [heading, self._acceleration(here, heading)]
             if passenger is not None:
@@ -260,7 +266,7 @@ class GeodesicSolver(Guarded):
         try:
             found = solve_ivp(
                 derivative,
-                (0.0, abs(time) * speed / unit),
+                (0.0, whole / unit),
                 np.concatenate(parts),
                 method="DOP853",
                 rtol=self.rtol,
@@ -272,7 +278,7 @@ class GeodesicSolver(Guarded):
         if not found.success:
             raise GeodesicError(
                 f"the geodesic cannot be followed beyond the length {found.t[-1] * unit:.3g} of "
-                f"{abs(time) * speed:.3g}: it runs into a singular point of the invariant set; "
+                f"{whole:.3g}: it runs into a singular point of the invariant set; "
                 "take a shorter tangent vector"
             )
         return found
@@ -287,8 +293,7 @@ class GeodesicSolver(Guarded):
         if _UNDER_WAY.get() is not None:  # within another bound
             yield
             return
-        detail = "{task.fields[gap]:.1e} from a geodesic"
-        with Waiting("geodesics", self.seconds, detail, gap=np.nan) as bar:
+        with Waiting("geodesics", self.seconds, "{task.fields[told]}", told="") as bar:
             token = _UNDER_WAY.set(_Search(time.monotonic() + self.seconds, bar))
             try:
                 yield
@@ -305,7 +310,8 @@ class GeodesicSolver(Guarded):
     def _look_at_the_clock(self, gap: float, length: float) -> None:
         search = self._search
         left = search.deadline - time.monotonic()
-        search.bar.update(self.seconds - left, gap=gap)
+        search.between = True
+        search.bar.update(self.seconds - left, told=f"{gap:.1e} from a geodesic")
         if left < 0:
             raise _OutOfTimeError(
                 f"no geodesic was found within {self.seconds:g} seconds: of a length of about "
