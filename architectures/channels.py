@@ -262,7 +262,6 @@ class ChannelGraph(Incidence, Guarded):
         warm : bool
             Whether θ is close to that point.
         """
-
         near = np.zeros(self.n_channels) if warm else None
 
         def slide(point: FloatArray, values: FloatArray) -> OneTheta:
