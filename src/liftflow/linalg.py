@@ -95,6 +95,12 @@ class Spare:
                 self._arrays.append(array)
             return array
 
+    def copy(self, vector: FloatArray) -> FloatArray:
+        """Return a copy of a vector, which is the caller's own."""
+        result = self.empty(vector.size)
+        np.copyto(result, vector)
+        return result
+
 
 def lengths(vectors: FloatArray) -> Scalars:
     """Euclidean norms along the last axis, which neither under- nor overflow on the way."""
