@@ -176,8 +176,8 @@ class LongVectors(IntrinsicMetric):
 
 
 class WeakTurn(GeodesicSolver):
-    def acceleration(self, theta, velocity):
-        return 0.9 * super().acceleration(theta, velocity)
+    def _acceleration(self, theta, velocity):
+        return 0.9 * super()._acceleration(theta, velocity)
 
 
 class WeakTurns(IntrinsicMetric):
@@ -191,8 +191,8 @@ class WeakTurns(IntrinsicMetric):
 class Sideways(GeodesicSolver):
     """Accelerates within the invariant set: its laws and speed do not tell."""
 
-    def acceleration(self, theta, velocity):
-        right = super().acceleration(theta, velocity)
+    def _acceleration(self, theta, velocity):
+        right = super()._acceleration(theta, velocity)
         push = self.spaces.project(theta, theta[::-1])
         along = push - velocity * (velocity @ push) / (velocity @ velocity)
         return right + 0.1 * along
