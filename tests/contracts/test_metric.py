@@ -8,7 +8,10 @@ from liftflow.metrics import GeodesicSolver, IntrinsicMetric, PathCometric
 from liftflow.testing import check_metric
 
 
-@pytest.mark.parametrize("build", params(METRICS, slow=[f"DAG {seed}" for seed in range(5, 20)]))
+SLOW = [*(f"DAG {seed}" for seed in range(5, 20)), "product", "discovered laws", "identity skip"]
+
+
+@pytest.mark.parametrize("build", params(METRICS, slow=SLOW))
 def test_contract(build, rng):
     check_metric(build(), rng)
 
