@@ -7,7 +7,6 @@ from cases import METRICS, layers, on_image, params
 from liftflow.metrics import GeodesicSolver, IntrinsicMetric, PathCometric
 from liftflow.testing import check_metric
 
-
 SLOW = [*(f"DAG {seed}" for seed in range(5, 20)), "product", "discovered laws", "identity skip"]
 
 
