@@ -43,7 +43,6 @@ from liftflow.typing import (
     LiftedTangent,
     Numbers,
     OneTheta,
-    Scalars,
     Tangent,
     Theta,
     refuse_beyond,
@@ -303,16 +302,17 @@ class SmoothMap:
         """Draw covectors on the values that span all, with as few zeros as is cheap."""
         return rng.standard_normal((count, *self.shape))
 
-    def paired(self, covector: Covector, theta: Theta) -> Scalars:
-        """Sum of ⟨g, f⟩ over a batch."""
-        return anp.sum(covector * self.value(theta))
+    @property
+    def per_covector(self) -> int:
+        """How many of the values a covector of those looks at, and its derivatives work on."""
+        return self.size
 
     def pulled(self, covector: Covector, theta: Theta) -> Tangent:
         """Pull covectors back by one pass of autograd, whatever :meth:`vjp` does."""
         theta = theta + np.zeros((*self._lead(covector), 1))
         with followed_by_autograd(self.name):
             # 0 θ, because autograd warns where f or its derivative is constant.
-            slope = autograd.grad(lambda at: self.paired(covector, at) + 0.0 * anp.sum(at))
+            slope = autograd.grad(lambda at: anp.sum(covector * self.value(at)) + 0.0 * anp.sum(at))
             return slope(theta) + 0.0 * theta
 
     def rank(self, theta: OneTheta) -> int:
