@@ -6,7 +6,7 @@ door to them are the methods of an architecture.
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import pairwise
 from typing import Any, TypeAlias
@@ -43,6 +43,7 @@ from liftflow.typing import (
     LiftedTangent,
     Numbers,
     OneTheta,
+    Scalars,
     Tangent,
     Theta,
     refuse_beyond,
@@ -155,6 +156,37 @@ def make_jvp(function: Callable[[Numbers], Numbers]) -> Callable[[Numbers], Call
 def _together(first: Any, second: Any) -> tuple[Any, Any]:
     """Broadcast two arrays against each other, differentiably, which gs.broadcast_arrays is not."""
     return first + 0.0 * second, second + 0.0 * first
+
+
+def over_rows(
+    function: Callable[[Theta], Scalars], points: Theta, what: str
+) -> Callable[[Theta], Scalars]:
+    """Let a function of one vector to a number broadcast over leading axes, if it does not.
+
+    Parameters
+    ----------
+    points : array, shape=[2, dim]
+        Where that is looked at.
+
+    Raises
+    ------
+    ShapeError
+        It takes one vector to something else than a number.
+    """
+    each = [untraced(function(point)) for point in points]
+    if np.shape(each[0]):
+        raise ShapeError(f"{what} must take one θ to a number, got shape {np.shape(each[0])}")
+    with suppress(Exception):  # whatever a function does with one axis too many
+        both = np.asarray(function(points))
+        if both.shape == (2,) and np.allclose(both, each, equal_nan=True):
+            return function
+
+    def by_rows(theta: Theta) -> Scalars:
+        rows = anp.reshape(theta, (-1, theta.shape[-1]))
+        values = [function(row) for row in rows]
+        return anp.reshape(anp.stack(values) if values else np.zeros(0), theta.shape[:-1])
+
+    return by_rows
 
 
 class SmoothMap:

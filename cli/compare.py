@@ -42,7 +42,7 @@ def compare(
         str | None,
         typer.Option(
             help="digits, iris, wine, breast-cancer, diabetes, or a CSV file.",
-            show_default="iris for relu, digits for conv, residual, recurrent; else diabetes",
+            show_default="iris for relu; diabetes for two-layer, deep; else digits",
         ),
     ] = None,
     target: Annotated[
@@ -89,9 +89,9 @@ def compare(
         str | None,
         typer.Option(
             help="Layer widths from input to output, like 64-32-10; for ode the size and the "
-            "number of steps; for attention d_model, d_head and the number of heads; for conv "
-            "side, channels, outputs; for residual inputs, width, blocks, outputs; for recurrent "
-            "inputs of a step, hidden units, outputs, steps.",
+            "number of steps; for attention d_model, d_head and the number of heads, and for "
+            "transformer neurons; for conv side, channels, outputs; for residual inputs, width, "
+            "blocks, outputs; for recurrent inputs of a step, hidden units, outputs, steps.",
             show_default="by family",
         ),
     ] = None,

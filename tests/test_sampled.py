@@ -310,10 +310,40 @@ def test_laws_are_functions_of_theta():
         network.with_laws([1.0])
     with pytest.raises(InputError, match="must come in an order"):
         network.with_laws(lambda theta: theta[..., 0])
-    one = network.with_laws([lambda theta: theta[0] ** 2])  # no batch
-    with pytest.raises(ShapeError, match="broadcast over leading axes"):
-        one.laws_jvp(np.ones((2, 10)), np.ones((2, 10)))
+    with pytest.raises(ShapeError, match="to a number, got shape"):
+        network.with_laws([lambda theta: theta**2])
     assert network.with_laws([]).n_laws == 0
+
+
+def test_laws_of_one_theta_are_evaluated_row_by_row(rng):
+    """Where they do not broadcast; what those that do differ in is time."""
+    network = TwoLayerLinear(1, 1, 2)  # as many parameters as a batch has points, among others
+
+    def single(theta):
+        u1, u2, v1, v2 = theta
+        return u1 * u2 - v1 * v2
+
+    plain = [lambda t: t[0] ** 2 - t[2] ** 2, single, lambda t: anp.sum(t[1::2] ** 2 * [1.0, -1.0])]
+    batched = [
+        lambda t: t[..., 0] ** 2 - t[..., 2] ** 2,
+        lambda t: t[..., 0] * t[..., 1] - t[..., 2] * t[..., 3],
+        lambda t: t[..., 1] ** 2 - t[..., 3] ** 2,
+    ]
+    one, other = network.with_laws(plain), network.with_laws(batched)
+    assert other.laws == tuple(batched) and one.laws != tuple(plain)
+    theta, vector = rng.standard_normal((2, 3, 2, 4))
+    for name, *arrays in (
+        ("conservation_laws", theta),
+        ("conservation_laws_jacobian", theta),
+        ("laws_jvp", theta, vector),
+        ("conservation_laws", theta[0, 0]),
+        ("conservation_laws", theta[:0]),
+    ):
+        wanted = getattr(other, name)(*arrays)
+        np.testing.assert_allclose(getattr(one, name)(*arrays), wanted, atol=1e-14)
+    check_architecture(one)
+    with pytest.raises(AssertionError, match="conservation"):
+        check_architecture(network.with_laws([lambda theta: theta[0] ** 2]))
 
 
 def test_laws_stay_along_a_flow(rng):
