@@ -10,7 +10,7 @@ export MPLBACKEND ?= Agg
 # one that is done first takes over from the other.
 PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --durations 20
 
-.PHONY: help setup demo gallery docs browser bench test test-all setup-torch test-torch lint wheel lock clean
+.PHONY: help setup demo gallery docs browser walk bench test test-all setup-torch test-torch lint wheel lock clean
 help:  ## this list
 	@echo "Each sets up what it needs in $(VENV); another Python: make PYTHON=python3.12 demo"
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile
@@ -63,13 +63,20 @@ test-torch: $(TORCH)/.ready  ## the tests of liftflow.torch, with PyTorch; ARGS=
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 GEOMSTATS_BACKEND=autograd \
 	  $(TORCH)/bin/python -m pytest -n 2 tests/pytorch $(ARGS)
 
-# The scripts of the gallery run again when they or the library changed.
-docs: $(VENV)/.dev  ## the documentation in docs/_build/html/, warnings are errors
+# The scripts of the gallery run again when they changed, and all of them when the library did.
+LIBRARY := $(shell find -L src/liftflow docs/gif_scraper.py -name '*.py' ! -name 'plot_*') constraints.txt
+docs/gallery/.library: $(LIBRARY)
+	@rm -rf docs/gallery && mkdir -p docs/gallery && touch $@
+
+docs: $(VENV)/.dev docs/gallery/.library  ## the documentation in docs/_build/html/, warnings are errors
 	@rm -rf docs/api docs/_build
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/sphinx-build -W --keep-going -E -q docs docs/_build/html
 
 browser: $(VENV)/.dev  ## the built documentation in Chromium, skipped where there is none
 	$(BIN)/python -m pytest -n 2 docs/test_in_browser.py
+
+walk: | $(BIN)/python  ## the page Start as a new user walks it, from an empty folder, timed; PAGE=torch for the other
+	$(BIN)/python tests/walk.py $(or $(PAGE),start)
 
 bench: $(VENV)/.dev  ## every benchmarks/bench_*.py, and one table; WHAT="scale scaling" for some
 	$(BIN)/python benchmarks/run.py $(WHAT)

@@ -92,15 +92,7 @@ class Forest:
 
 
 class SpanningTree(ChannelAnchors):
-    """Anchors that are a spanning tree of the channels and the ground: O(channels) to solve.
-
-    Parameters
-    ----------
-    graph : Incidence
-        Which channels each parameter joins.
-    edges : array, shape=[n_channels]
-        The edges of the tree, in any order.
-    """
+    """Anchors that are a spanning tree of the channels and the ground: O(channels) to solve."""
 
     def __init__(self, graph: Incidence, edges: IntArray) -> None:
         self.graph, ground = graph, graph.n_channels
@@ -162,20 +154,19 @@ class SpanningTree(ChannelAnchors):
         """Solve τ_head − τ_tail = values along the tree, from the ground on."""
         return self._forest.along(self.signs * values)
 
+    def products(self, values: FloatArray) -> FloatArray:
+        """Multiply one number per anchor from the ground to each channel."""
+        return self._forest.along(values, np.multiply)
+
     def solve_transposed(self, values: FloatArray) -> FloatArray:
         """Add up the values of all channels behind each anchor."""
         return self.signs * self._forest.behind(values)
 
 
 class Pivots(ChannelAnchors):
-    """Anchors of a general matrix of exponents, by a dense factorization.
+    """Anchors of a general matrix X of exponents, by a dense factorization.
 
-    Parameters
-    ----------
-    exponents : scipy.sparse.csr_array, shape=[dim, n_channels]
-        The matrix X.
-    theta : array, shape=[dim]
-        Its strongest entries are taken, as far as their rows are independent.
+    They are the strongest entries of θ, as far as their rows of X are independent.
     """
 
     def __init__(self, exponents: csr_array, theta: FloatArray) -> None:
@@ -203,11 +194,9 @@ class Pivots(ChannelAnchors):
         self._factors = scipy.linalg.lu_factor(exponents[self.edges].toarray())
 
     def solve(self, values: FloatArray) -> OnHidden:
-        """Solve X_A τ = values."""
         return scipy.linalg.lu_solve(self._factors, values)
 
     def solve_transposed(self, values: FloatArray) -> OnHidden:
-        """Solve X_Aᵀ y = values."""
         return scipy.linalg.lu_solve(self._factors, values, trans=1)
 
 
@@ -405,12 +394,6 @@ class ChannelChart(Chart):
 
     Parameters
     ----------
-    graph : Incidence
-        The channel graph, whose ``along(τ)`` is Xτ.
-    laplacian : Laplacian
-        Of the graph.
-    anchors : ChannelAnchors
-        One parameter per channel.
     signs : array, shape=[n_channels]
         Signs of the anchors, which cannot change inside the chart.
     strength : array, shape=[n_channels]
@@ -532,5 +515,4 @@ class ChannelChart(Chart):
         return self.deficit(theta) > EDGE
 
     def reanchored(self, theta: OneTheta) -> "ChannelChart":
-        """Change to the chart with the strongest anchors at θ, signs as there."""
         return ChannelChart.at(self.graph, self._theta(theta))

@@ -49,30 +49,18 @@ def compile_graph(
 ) -> tuple[CompiledDAG, Tying, Units, IntArray]:
     """Compile a graph with its attributes.
 
-    Parameters
-    ----------
-    graph : networkx.DiGraph or networkx.MultiDiGraph
-        The network.
-    inputs, outputs, biases : iterable of nodes
-        As of a ``ReLUNetwork``.
-
     Returns
     -------
     dag, tying, units : CompiledDAG, Tying, Units
         Without the frozen edges of weight 0.
     kept : array
         Numbers of the other edges of the graph, in the order of ``graph.edges``, then of biases.
-
-    Raises
-    ------
-    ArchitectureError
-        The graph is not a network, or attributes contradict each other; names edges and nodes.
     """
     inputs, outputs, biases = read_roles(graph, inputs, outputs, biases)
     labels = list(graph)
     code = {node: i for i, node in enumerate(labels)}
     edges = _Edges(graph, biases)
-    frozen = np.fromiter((bool(data.get("frozen")) for data in edges.data), bool, edges.size)
+    frozen = _frozen(edges)
     numbered, called = _parameters(edges, frozen)
     constants = _constants(edges, frozen)
     units = _read_units(graph, labels, {*inputs, *outputs})
@@ -97,8 +85,7 @@ def compile_graph(
         [code[node] for node in outputs],
         int(np.sum(kept < len(edges.ends))),
     )
-    order = np.array([code[node] for node in dag.nodes], dtype=np.intp)
-    own = Units(slopes[order], units.degrees[order], units.maxima[order])
+    own = Units(slopes, units.degrees, units.maxima).along(labels, dag.nodes)
     return dag, Tying(numbered[kept], constants[kept], called), own, kept
 
 
@@ -129,6 +116,14 @@ class _Edges:
             _refuse_if(self.names(wrong), what)
 
 
+def _frozen(edges: _Edges) -> Any:
+    """Which edges are frozen: a word such as "false" is refused, not true because it is there."""
+    values = [data.get("frozen") or False for data in edges.data]
+    wrong = [not isinstance(value, bool | np.bool_) and value != 1 for value in values]
+    edges.refuse(np.array(wrong, dtype=bool), "frozen must be True or False, at: {}")
+    return np.array([bool(value) for value in values], dtype=bool)
+
+
 def _parameters(edges: _Edges, frozen: Any) -> tuple[IntArray, dict[int, Hashable]]:
     """Number the parameters in the order of their first use, and name those that are shared."""
     if np.all(frozen):
@@ -137,6 +132,10 @@ def _parameters(edges: _Edges, frozen: Any) -> tuple[IntArray, dict[int, Hashabl
             edges.ends,
         )
     shared = [data.get("parameter") for data in edges.data]
+    wrong = [not isinstance(own, Hashable) for own in shared]
+    edges.refuse(
+        np.array(wrong, dtype=bool), "parameter must be a name, such as a text or a number, at: {}"
+    )
     again = np.arange(edges.size)  # the first edge of the same weight
     known: dict[Hashable, int] = {}
     for edge, own in enumerate(shared):
@@ -214,13 +213,7 @@ def _number(node: Hashable, data: dict[str, Any], name: str, fits: Callable[[Any
 
 
 def graph_of(dag: CompiledDAG, tying: Tying, units: Units) -> nx.DiGraph:
-    """Return a graph with the attributes that make the compiled network.
-
-    Parameters
-    ----------
-    dag : CompiledDAG
-        No parallel edges.
-    """
+    """Return a graph with the attributes that make the compiled network."""
     kinds = {slope: name for name, slope in SLOPES.items() if name not in ("max", "relu_power")}
     graph = nx.DiGraph()
     for number, node in enumerate(dag.nodes):

@@ -186,11 +186,7 @@ def read_balance(
 def hidden_values(
     widths: Sequence[int], layers: list[FloatArray], product: FloatArray, tolerance: float
 ) -> tuple[FloatArray, FloatArray]:
-    r"""Read from θ what z does not tell: α_j on ker Zᵀ and β_j on ker Z.
-
-    :math:`α_j` is the eigenvalue of :math:`U_L ⋯ U_{j+1} (U_L ⋯ U_{j+1})^\top`, and
-    :math:`β_j` that of :math:`(U_{j−1} ⋯ U_1)^\top U_{j−1} ⋯ U_1`.
-    """
+    """Read from θ what z does not tell, as :meth:`DeepLinear.hidden_values` says."""
     depth, rank = len(layers), min(widths)
     prefixes, suffixes = [np.eye(widths[0])], [np.eye(widths[-1])]
     for layer in layers[:-1]:

@@ -16,7 +16,7 @@ from liftflow.architectures.maps import followed_by_autograd as followed_by_auto
 from liftflow.architectures.maps import watched as watched
 from liftflow.architectures.recovery import on_image, with_laws, with_lift_and_laws
 from liftflow.architectures.signs import MOST_SIGNS
-from liftflow.doors import Guarded, counted, door
+from liftflow.doors import Guarded, counted
 from liftflow.errors import ArchitectureError, InputError, NotRecoverableError, ShapeError
 from liftflow.linalg import lengths, over_batch
 from liftflow.typing import (
@@ -154,7 +154,6 @@ class Architecture(Guarded, metaclass=_Surface):
                 )
             return object.__getattribute__(self, name)  # fails as it did before
 
-    @door
     def __init__(
         self,
         dim: int,
@@ -164,17 +163,17 @@ class Architecture(Guarded, metaclass=_Surface):
     ) -> None:
         self.dim = as_count(dim, "dim", 1)
         refuse_beyond(self.dim, f"one θ of {shown(self.dim)} numbers")
-        self.lifted_shape = tuple(as_count(size, "a size of z", 0) for size in lifted_shape)
+        shape = as_ordered(lifted_shape, "lifted_shape")
+        self.lifted_shape = tuple([as_count(size, "a size of z") for size in shape])
         self.n_laws = as_count(n_laws, "n_laws")
         self.block_shapes = self._blocks(block_shapes)
 
     def _blocks(self, shapes: Iterable[Iterable[int]] | None) -> tuple[tuple[int, ...], ...]:
         if shapes is None:
             return ((self.dim,),)
-        shapes = [tuple(shape) if isinstance(shape, Iterable) else shape for shape in shapes]
-        if not all(isinstance(shape, tuple) for shape in shapes):
-            raise InputError(f"block_shapes must be tuples, one per block, got {shown(shapes)}")
-        blocks = tuple(tuple(as_count(n, "a size of a block") for n in shape) for shape in shapes)
+        shapes = as_ordered(shapes, "block_shapes")
+        shapes = [shape if type(shape) is tuple else _as_tuple(shape) for shape in shapes]
+        blocks = tuple([tuple([as_count(n, "a size of a block") for n in s]) for s in shapes])
         if sum(map(math.prod, blocks)) != self.dim:
             raise ShapeError(
                 f"block_shapes must hold dim = {self.dim} numbers, got {shown(blocks)}"
@@ -217,11 +216,6 @@ class Architecture(Guarded, metaclass=_Surface):
         ----------
         *blocks : array-like, shape=[..., *block_shape]
             As many as ``block_shapes``, with the same leading axes.
-
-        Raises
-        ------
-        ShapeError
-            Another number of blocks, or another shape.
         """
         if len(blocks) != len(self.block_shapes):
             raise ShapeError(
@@ -435,11 +429,6 @@ class Architecture(Guarded, metaclass=_Surface):
     def project_to_laws(self, theta: Theta, laws: Laws, *, max_steps: int = 50) -> Theta:
         """Move θ to a nearby point of {h = laws}: Gauss–Newton steps along range ∂hᵀ.
 
-        Parameters
-        ----------
-        max_steps : int
-            Largest number of Gauss–Newton steps.
-
         Raises
         ------
         NotRecoverableError
@@ -538,18 +527,22 @@ class Architecture(Guarded, metaclass=_Surface):
             leading axes, as those of :func:`liftflow.criteria.discover_laws` do. That they are
             conserved is for :func:`liftflow.testing.check_architecture` to say.
         """
-        functions = [as_function(law, "a law") for law in as_ordered(laws, "laws")]
+        functions = [as_function(law, "a law", 1) for law in as_ordered(laws, "laws")]
         points = self.random_point(2, rng=0)
         return WithLaws(self, tuple(over_rows(law, points, "a law") for law in functions))
 
     # Points.
 
     def random_point(self, n_samples: int = 1, rng: Rng = None) -> Theta:
-        """Draw parameters, by default standard normal; one sample has no axis of samples."""
+        """Draw parameters as a family initialises them; one sample has no axis of samples."""
         count = as_count(n_samples, "n_samples", 1)
         refuse_beyond(count * self.dim, f"{count} points of {self.dim} numbers")
-        points = as_rng(rng).standard_normal((count, self.dim))
+        points = self._drawn(count, as_rng(rng))
         return points[0] if count == 1 else points
+
+    def _drawn(self, count: int, rng: np.random.Generator) -> Theta:
+        """Points, shape=[count, dim]; by default standard normal."""
+        return rng.standard_normal((count, self.dim))
 
     def fibre_point(self, theta: Theta, rng: Rng = None) -> Theta:
         """Draw another point of the fibre of φ through θ, on another invariant set."""
@@ -585,6 +578,12 @@ class WithLaws(Architecture):
     def __repr__(self) -> str:
         """Say of what."""
         return f"{self.original!r} with {self.n_laws} laws that were given"
+
+
+def _as_tuple(shape: Iterable[int]) -> tuple[int, ...]:
+    if not isinstance(shape, Iterable):
+        raise InputError(f"block_shapes must be tuples, one per block, got {shown(shape)}")
+    return tuple(shape)
 
 
 def architecture_of(thing: object, name: str) -> Architecture:

@@ -7,6 +7,7 @@ from typing import TypeAlias
 import numpy as np
 
 from liftflow.architectures.dag import CompiledDAG
+from liftflow.architectures.incidence import reached
 from liftflow.architectures.tying import Tying, Units
 from liftflow.errors import ArchitectureError
 from liftflow.typing import IntArray
@@ -32,10 +33,6 @@ class Builder:
 
         Parameters
         ----------
-        prefix : tuple
-            Of the labels.
-        shape : tuple of int
-            Of the array.
         kind : {"linear", "relu", "max"}
             Their function.
         """
@@ -47,13 +44,7 @@ class Builder:
         return first + np.arange(count).reshape(shape)
 
     def parameters(self, shape: tuple[int, ...]) -> IntArray:
-        """Add a block of parameters.
-
-        Parameters
-        ----------
-        shape : tuple of int
-            Of the block.
-        """
+        """Add a block of parameters."""
         first = sum(int(np.prod(block)) for block in self.blocks)
         self.blocks.append(shape)
         return first + np.arange(int(np.prod(shape))).reshape(shape)
@@ -71,13 +62,7 @@ class Builder:
         self.connect(tails[:, None], heads, self.parameters((tails.size, heads.size)))
 
     def bias(self, heads: IntArray) -> None:
-        """Give nodes a bias each; along further axes it is shared.
-
-        Parameters
-        ----------
-        heads : array, shape=[n_biases, ...]
-            The nodes.
-        """
+        """Give nodes a bias each; along further axes it is shared."""
         number = np.arange(len(heads)) + sum(block[0] for block in self.bias_blocks)
         self.bias_blocks.append((len(heads),))
         shaped = number.reshape(-1, *[1] * (heads.ndim - 1))
@@ -88,18 +73,7 @@ class Builder:
         return tuple(np.ravel(each) for each in np.broadcast_arrays(*arrays))
 
     def parts(self, inputs: IntArray, outputs: IntArray) -> Parts:
-        """Compile all that leads to an output.
-
-        Parameters
-        ----------
-        inputs, outputs : array
-            The nodes.
-
-        Raises
-        ------
-        ArchitectureError
-            A parameter that no output sees.
-        """
+        """Compile all that leads to an output."""
         tails, heads, own, weights = map(np.concatenate, zip(*self._edges, strict=True))
         n_weights = sum(int(np.prod(block)) for block in self.blocks)
         source = len(self.labels)
@@ -107,14 +81,7 @@ class Builder:
             tails = np.append(tails, np.full(bias_heads.size, source))
             heads, own = np.append(heads, bias_heads), np.append(own, n_weights + numbers)
             weights = np.append(weights, np.zeros(bias_heads.size))
-        used = np.zeros(source + 1, dtype=bool)
-        used[outputs.ravel()] = True
-        while True:
-            more = used.copy()
-            more[tails[used[heads]]] = True
-            if np.array_equal(more, used):
-                break
-            used = more
+        used = reached(heads, tails, outputs.ravel(), source + 1)
         kept = used[heads]
         used[inputs.ravel()] = True
         nodes = np.flatnonzero(used[:-1])
@@ -136,24 +103,13 @@ class Builder:
             renumbered[outputs.ravel()].tolist(),
             int(np.sum(tails[kept] < source)),
         )
-        number = {label: i for i, label in enumerate(self.labels)}
-        order = np.array([number[label] for label in dag.nodes])
-        units = Units(
-            np.array(self.slopes)[order],
-            np.ones(order.size, np.intp),
-            np.array(self.maxima)[order],
-        )
-        return dag, Tying(own[kept].astype(np.intp), weights[kept].astype(float)), units, blocks
+        tying = Tying(own[kept].astype(np.intp), weights[kept].astype(float))
+        units = Units(np.array(self.slopes), np.ones(source, np.intp), np.array(self.maxima))
+        return dag, tying, units.along(self.labels, dag.nodes), blocks
 
 
 def residual_parts(widths: Sequence[int], skips: Sequence[tuple[int, int]], bias: bool) -> Parts:
-    """Build layers with skips that are the identity.
-
-    Raises
-    ------
-    ArchitectureError
-        A skip between layers of two widths.
-    """
+    """Build layers with skips that are the identity."""
     for tail, head in skips:
         if widths[tail] != widths[head]:
             raise ArchitectureError(

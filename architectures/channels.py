@@ -98,8 +98,6 @@ class ChannelGraph(Incidence, Guarded):
     ----------
     tails, heads : array-like, shape=[dim]
         Channels at the ends of each parameter, −1 for the ground.
-    n_channels : int
-        Number of channels.
     members : sequence of hashable, optional
         What each channel is called in messages; by default its number.
     names : sequence of hashable, optional
@@ -144,8 +142,6 @@ class ChannelGraph(Incidence, Guarded):
         ----------
         matrix : array-like or sparse array, shape=[dim, n_channels]
             Integers of independent columns. A unit of degree k has −k at its out-edges.
-        members, names : sequence of hashable, optional
-            What the channels and parameters are called in messages.
 
         Returns
         -------
@@ -205,25 +201,13 @@ class ChannelGraph(Incidence, Guarded):
         return vector - self.to_horizontal(theta, vector)
 
     def rescale(self, theta: Theta, logs: OnHidden) -> Theta:
-        """Act by the symmetry, θ_e ↦ e^{(Xτ)_e} θ_e.
-
-        Parameters
-        ----------
-        logs : array-like, shape=[..., n_channels]
-            The logarithms τ.
-        """
+        """Act by the symmetry, θ_e ↦ e^{(Xτ)_e} θ_e."""
         return over_batch(self.moved, [self._numbers(theta), self._on_channels(logs)], [1, 1])
 
     def moved(
         self, values: FloatArray, logs: FloatArray, out: FloatArray | None = None
     ) -> FloatArray:
-        """Multiply one number per parameter by e^{(Xτ)_e}, unchecked.
-
-        Parameters
-        ----------
-        out : array, optional
-            Where to write, ``values`` itself if need be.
-        """
+        """Multiply one number per parameter by e^{(Xτ)_e}, unchecked."""
         return np.asarray(np.multiply(values, np.exp(self.along(logs)), out=out))
 
     def room(self) -> FloatArray:
@@ -335,23 +319,21 @@ class MonomialSymmetry(ChannelGraph):
 
     @cached_property
     def law_matrix(self) -> csr_array:
-        """The transpose of X, shape=[n_channels, dim]."""
         return self._exponents.T.tocsr()
 
     @cached_property
     def laplacian(self) -> Laplacian:
-        """Solver for Xᵀ D_θ² X as a matrix."""
         return MatrixLaplacian(self.law_matrix, self.members)
 
     def along(self, logs: FloatArray) -> FloatArray:
-        """Evaluate Xτ, one number per parameter, unchecked."""
         return np.asarray(sparse_apply(logs, self._exponents))
 
     def walked(self, used: NDArray[np.bool_]) -> Any:
         """Whether the exponents of each parameter and those used add up to 0, all weights > 0."""
         alive = np.zeros(self.dim, dtype=bool)
         own = np.flatnonzero(used)
-        alive[own] = self._balanced(own, np.ones(own.size)) > 1e-9
+        if own.size:
+            alive[own] = self._balanced(own, np.ones(own.size)) > 1e-9
         for edge in np.flatnonzero(~np.asarray(used)):
             wanted = np.append(np.zeros(own.size), 1.0)
             alive[edge] = self._balanced(np.append(own, edge), wanted)[-1] > 1e-9

@@ -154,8 +154,6 @@ class Constructors(Architecture):
             Of the complete layer that follows them.
         bias : bool
             Whether channels and outputs have a bias.
-        path_limit : int
-            Largest number of monomials that this network ever lists.
 
         Returns
         -------
@@ -195,14 +193,10 @@ class Constructors(Architecture):
 
         Parameters
         ----------
-        n_inputs, n_hidden, n_outputs : int
-            Widths.
         n_steps : int
             At least 2; a row of the data holds the inputs of the first step, of the second, ….
         bias : bool
             Whether hidden and output nodes have a bias.
-        path_limit : int
-            Largest number of monomials that this network ever lists.
 
         Returns
         -------
@@ -236,15 +230,6 @@ class Constructors(Architecture):
             One vector per layer, None for layers without biases. By default none have some.
         torch_layout : bool, optional
             Whether the matrices are those of ``torch.nn.Linear``; by default they are not.
-        path_limit : int
-            Largest number of paths that this network ever lists.
-
-        Returns
-        -------
-        network : ReLUNetwork
-            As of ``from_widths``.
-        theta : OneTheta
-            The weights.
 
         Raises
         ------

@@ -31,11 +31,6 @@ class Conv:
         As usual; what is padded is 0.
     groups : int
         Input channels are split into so many groups, each read by its share of the filters.
-
-    Raises
-    ------
-    InputError
-        Numbers that are no sizes.
     """
 
     channels: int
@@ -62,11 +57,6 @@ class Pool:
         What is taken of a window.
     size : int or pair of int
         Its height and width.
-
-    Raises
-    ------
-    InputError
-        Another kind, or numbers that are no sizes.
     """
 
     kind: str
@@ -82,15 +72,7 @@ class Pool:
 def convolutional_parts(
     image_shape: Sequence[int], layers: Sequence[Conv | Pool], n_outputs: int, bias: bool
 ) -> Parts:
-    """Build convolutions and pooling, then a complete layer.
-
-    Raises
-    ------
-    ArchitectureError
-        An image too small for a layer, or channels that groups do not divide.
-    InputError
-        A layer that is none.
-    """
+    """Build convolutions and pooling, then a complete layer."""
     if len(image_shape) != 3:
         raise InputError(f"image_shape must be (channels, height, width), got {image_shape}")
     built, biased = Builder(), []

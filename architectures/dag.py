@@ -51,10 +51,12 @@ class Block:
     @cached_property
     def contiguous(self) -> bool:
         """Whether the block is a slice of θ, reshaped."""
-        return self.edges.size == self.shape[0] * self.shape[1] and bool(
-            np.array_equal(self.edges, self.edges[0] + np.arange(self.edges.size))
-            and np.array_equal(self.rows * self.shape[1] + self.columns, np.arange(self.edges.size))
-        )
+        size = self.edges.size
+        if size != self.shape[0] * self.shape[1] or self.edges[-1] - self.edges[0] != size - 1:
+            return False
+        places = np.arange(size)
+        in_order = self.edges - self.edges[0] == places
+        return bool((in_order & (self.rows * self.shape[1] + self.columns == places)).all())
 
     @cached_property
     def dense(self) -> bool:
@@ -102,8 +104,6 @@ class CompiledDAG:
         Topological generation of each node; −1 for ⟨1⟩.
     tails, heads : array, shape=[dim]
         Node numbers of the ends of each parameter's edge.
-    n_inputs : int
-        Number of inputs.
     outputs : array, shape=[n_outputs]
         Node numbers of the outputs, in the order given.
     n_edges : int
@@ -142,8 +142,6 @@ class CompiledDAG:
 
         Parameters
         ----------
-        widths : sequence of int
-            Numbers of nodes from input to output.
         skips : sequence of pairs of int
             Layers joined completely besides the successive ones, the lower one first.
         bias : bool or sequence of bool
@@ -154,9 +152,9 @@ class CompiledDAG:
         pairs = [*pairwise(range(len(widths))), *skips]
         tails, heads = [], []
         for tail, head in pairs:
-            block = np.indices((widths[tail], widths[head]))
-            tails.append((starts[tail] + block[0]).ravel())
-            heads.append((starts[head] + block[1]).ravel())
+            below, above = (np.arange(starts[each], starts[each + 1]) for each in (tail, head))
+            tails.append(below.repeat(above.size))
+            heads.append(above[None].repeat(below.size, axis=0).ravel())
         n_edges = sum(map(len, tails))
         n_nodes = int(starts[-1])
         biased = bias if isinstance(bias, Sequence) else [bias] * (len(widths) - 1)
@@ -182,20 +180,7 @@ class CompiledDAG:
         outputs: Iterable[Hashable],
         biases: Iterable[Hashable],
     ) -> Self:
-        """Compile a graph.
-
-        Parameters
-        ----------
-        graph : networkx.DiGraph
-            The network.
-        inputs, outputs, biases : iterable of nodes
-            As of a ``ReLUNetwork``.
-
-        Raises
-        ------
-        ArchitectureError
-            The graph is not a network; names the nodes that are wrong.
-        """
+        """Compile a graph."""
         inputs, outputs, biases = read_roles(graph, inputs, outputs, biases)
         code = {node: i for i, node in enumerate(graph)}
         followers = chain.from_iterable(heads for _, heads in graph.adjacency())
@@ -229,15 +214,8 @@ class CompiledDAG:
             What the nodes 0, 1, … are called; the number after the last one is that of ⟨1⟩.
         tails, heads : array, shape=[dim]
             Node numbers of the ends of each edge, biases last.
-        inputs, outputs : sequence of int
-            Node numbers.
         n_edges : int
             Number of edges that are no biases.
-
-        Raises
-        ------
-        ArchitectureError
-            A cycle, or a node on no path; names them.
         """
         level = _generations(labels, tails, heads)
         _check_reach(labels, tails, heads, inputs, outputs)
@@ -291,8 +269,8 @@ class CompiledDAG:
     @cached_property
     def members(self) -> tuple[IntArray, ...]:
         """Node numbers in each generation."""
-        sizes = np.bincount(self.generation[:-1])
-        return freeze(tuple(np.split(np.arange(len(self.nodes)), np.cumsum(sizes[:-1]))))
+        ends = np.bincount(self.generation[:-1]).cumsum().tolist()
+        return freeze(tuple([np.arange(start, end) for start, end in pairwise([0, *ends])]))
 
     @cached_property
     def position(self) -> IntArray:
@@ -309,10 +287,11 @@ class CompiledDAG:
         order = np.lexsort(
             (self.position[self.heads], self.position[self.tails], tail_level, head_level)
         )
-        keys = np.stack([head_level[order], tail_level[order]])
-        cuts = np.flatnonzero(np.any(np.diff(keys, axis=1), axis=0)) + 1
+        heads, tails = head_level[order], tail_level[order]
+        cuts = ((heads[1:] != heads[:-1]) | (tails[1:] != tails[:-1])).nonzero()[0] + 1
         blocks = []
-        for edges in np.split(order, cuts):
+        for start, end in pairwise([0, *cuts.tolist(), order.size]):
+            edges = order[start:end]
             tail, head = int(tail_level[edges[0]]), int(head_level[edges[0]])
             size = 1 if tail < 0 else self.members[tail].size
             blocks.append(
@@ -419,7 +398,8 @@ def _names(nodes: Iterable[Hashable]) -> str:
 def _refuse_if(nodes: Iterable[Hashable], what: str) -> None:
     nodes = list(nodes)
     if nodes:
-        raise ArchitectureError(what.format(_names(nodes)), nodes)
+        # What was got may have braces of its own.
+        raise ArchitectureError(_names(nodes).join(what.rsplit("{}", 1)), nodes)
 
 
 def read_roles(
@@ -434,13 +414,6 @@ def read_roles(
     ----------
     graph : object
         Refused if it is none.
-
-    Raises
-    ------
-    ArchitectureError
-        They are not; names the nodes that are wrong.
-    InputError
-        Without an order.
     """
     inputs, outputs = as_ordered(inputs, "inputs"), as_ordered(outputs, "outputs")
     biases = as_ordered(biases, "biases")

@@ -11,8 +11,10 @@ from liftflow.architectures.dag import Block, CompiledDAG
 from liftflow.architectures.sweep import Sweep
 from liftflow.architectures.tying import Tying, Units
 from liftflow.errors import ShapeError
-from liftflow.linalg import over_batch
+from liftflow.linalg import Spare, over_batch
 from liftflow.typing import FloatArray, Inputs, OneTheta, Theta, as_array, as_vector
+
+_SPARES, _LARGEST_SPARE = 8, 1 << 22  # arrays kept for products, and numbers in each, at most
 
 
 class DAGFunction:
@@ -20,6 +22,7 @@ class DAGFunction:
 
     def __init__(self, dag: CompiledDAG) -> None:
         self.dag, self.dim = dag, dag.dim
+        self._spare = Spare(_SPARES)
 
     def __call__(self, theta: Theta, inputs: Inputs) -> Any:
         """Evaluate the network, differentiable once, shape=[..., n_samples, n_outputs]."""
@@ -58,10 +61,11 @@ class DAGFunction:
                     head_done = head
                 block.outer_sum(self._tail_values(block, activations), delta, gradient)
                 if tail > 0:
+                    moved = self._product(delta, matrix.T)
                     if deltas[tail] is None:
-                        deltas[tail] = delta @ matrix.T
+                        deltas[tail] = moved
                     else:
-                        deltas[tail] += delta @ matrix.T
+                        deltas[tail] += moved
             return gradient
 
         return self._outputs_of(activations), pull_back
@@ -112,7 +116,7 @@ class DAGFunction:
         blocks = self.dag.blocks
         for number, (block, matrix) in enumerate(zip(blocks, matrices, strict=True)):
             head = block.head_generation
-            product = self._tail_values(block, values) @ matrix
+            product = self._product(self._tail_values(block, values), matrix)
             if values[head] is None:
                 values[head] = product
             else:
@@ -120,6 +124,14 @@ class DAGFunction:
             if number + 1 == len(blocks) or blocks[number + 1].head_generation > head:
                 self._relu(head, values[head])
         return values
+
+    def _product(self, values: FloatArray, matrix: Any) -> FloatArray:
+        """Multiply into memory of its own, that of an earlier product which nobody holds."""
+        size = len(values) * matrix.shape[1]
+        if not isinstance(matrix, np.ndarray) or size > _LARGEST_SPARE:
+            return np.asarray(values @ matrix)
+        room = self._spare.empty(size).reshape(len(values), matrix.shape[1])
+        return np.matmul(values, matrix, out=room)
 
     @staticmethod
     def _tail_values(block: Block, values: list[FloatArray]) -> FloatArray:
@@ -167,7 +179,8 @@ class TiedFunction(DAGFunction):
     """The function of a network with shared and frozen weights, on nodes of several kinds."""
 
     def __init__(self, dag: CompiledDAG, tying: Tying, units: Units) -> None:
-        self.dag, self.dim = dag, tying.dim
+        super().__init__(dag)
+        self.dim = tying.dim
         self._parts = tying, units
 
     @cached_property

@@ -65,18 +65,9 @@ class Incidence:
     Parameters
     ----------
     tails, heads : array-like, shape=[dim]
-        Channels at the ends of each parameter, −1 for the ground.
-    n_channels : int
-        Number of channels.
-    members : sequence of hashable, optional
-        What each channel is called in messages; by default its number.
-    names : sequence of hashable, optional
-        What each parameter is called in messages; by default its number.
-    grids : sequence of Grid
-        Parameters that BLAS and broadcasts serve; the others are handled one by one.
+        As of a :class:`~liftflow.architectures.ChannelGraph`, and so are the others.
     stages : sequence of array, optional
-        A partition of the channels, in the order in which a first guess of a rescaling sweeps over
-        them. Channels of one stage share no parameter. By default found by colouring.
+        Which channels are swept over at a time.
     """
 
     @door
@@ -229,8 +220,6 @@ class Incidence:
         ----------
         tails, heads : array, shape=[n_channels]
             Factors; that of the ground is 1.
-        out : array, optional
-            Where to write, ``values`` itself if need be.
         """
         out = np.empty_like(values) if out is None else out
         for tile in self.tiles:
@@ -282,10 +271,6 @@ def reached(tails: IntArray, heads: IntArray, starts: IntArray, size: int) -> ND
     ----------
     tails, heads, starts : array
         Numbers from 0 to size − 1; −1 is the last.
-
-    Returns
-    -------
-    reached : array, shape=[size]
     """
     root = size  # a further node that leads to all starts
     rows, columns = np.append(tails, np.full(len(starts), root)), np.append(heads, starts)

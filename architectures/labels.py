@@ -139,11 +139,6 @@ def block_forms(blocks: Sequence[tuple[str, IntArray]], degree: int) -> Forms:
     """List entries of vectors, products of two; row and column sums of matrices, W Wᵀ and Wᵀ W.
 
     Of each matrix two traces are the same, and two sums of all entries.
-
-    Raises
-    ------
-    InputError
-        A degree above 2.
     """
     if degree > 2:
         raise InputError(f"forms of blocks have a degree of 1 or 2, got {degree}")

@@ -51,7 +51,6 @@ from liftflow.typing import (
     as_count,
     as_ordered,
     as_rng,
-    refuse_beyond,
     shown,
 )
 
@@ -69,11 +68,6 @@ class DeepLinear(Architecture):
     ----------
     widths : sequence of int
         :math:`[n_0, …, n_L]`, at least three.
-
-    Raises
-    ------
-    ArchitectureError
-        Fewer than three widths.
 
     References
     ----------
@@ -99,7 +93,7 @@ class DeepLinear(Architecture):
         super().__init__(
             dim=sum(map(math.prod, shapes)),
             lifted_shape=(self.widths[-1], self.widths[0]),
-            n_laws=sum(n * (n + 1) // 2 for n in self.widths[1:-1]),
+            n_laws=sum([n * (n + 1) // 2 for n in self.widths[1:-1]]),
             block_shapes=shapes,
         )
 
@@ -226,8 +220,6 @@ class DeepLinear(Architecture):
 
         Parameters
         ----------
-        theta : OneTheta
-            Relaxed balanced.
         tolerance : float
             Largest relative distance of several eigenvalues that counts as none.
 
@@ -247,13 +239,10 @@ class DeepLinear(Architecture):
 
     # Points.
 
-    def random_point(self, n_samples: int = 1, rng: Rng = None) -> Theta:
-        """Draw layers with normal entries of variance 1/fan-in."""
-        count, rng = as_count(n_samples, "n_samples", 1), as_rng(rng)
-        refuse_beyond(count * self.dim, f"{count} points of {self.dim} numbers")
+    def _drawn(self, count: int, rng: np.random.Generator) -> Theta:
+        """Layers with normal entries of variance 1/fan-in."""
         layers = [rng.standard_normal((count, b, a)) / np.sqrt(a) for a, b in pairwise(self.widths)]
-        points = self.from_layers(layers)
-        return points[0] if count == 1 else points
+        return self.from_layers(layers)
 
     def balanced_point(self, lams: Scalars, rng: Rng = None) -> OneTheta:
         """Draw a relaxed balanced point, S_i = λ_i I.
@@ -448,7 +437,7 @@ class TwoLayerLinear(DeepLinear):
     """
 
     def __init__(self, n: int, m: int, r: int) -> None:
-        self.n, self.m, self.r = (as_count(size, "a size", 1) for size in (n, m, r))
+        self.n, self.m, self.r = [as_count(size, "a size", 1) for size in (n, m, r)]
         super().__init__([self.m, self.r, self.n])
 
     def _block_shapes(self) -> list[tuple[int, ...]]:
@@ -476,11 +465,6 @@ class TwoLayerLinear(DeepLinear):
 
         Here W = [U; V] and J = diag(I_n, −I_m). S has the eigenvalues a (n times), −a (m times)
         and 0: it is not relaxed balanced, and yet the metric property holds.
-
-        Parameters
-        ----------
-        a : float
-            Positive.
 
         Raises
         ------

@@ -38,6 +38,7 @@ from liftflow.linalg import (
 from liftflow.typing import (
     Covector,
     FloatArray,
+    IntArray,
     Jacobian,
     Lifted,
     LiftedTangent,
@@ -61,13 +62,7 @@ Pushed: TypeAlias = tuple[Numbers, Numbers]  # a value and its derivative along 
 
 @contextmanager
 def followed_by_autograd(what: str) -> Iterator[None]:
-    """Raise what helps where autograd cannot follow a function that a user wrote.
-
-    Raises
-    ------
-    NotDifferentiableError
-        Autograd failed there.
-    """
+    """Raise what helps where autograd cannot follow a function that a user wrote."""
     try:
         yield
     except (LiftflowError, ArithmeticError, MemoryError):
@@ -82,13 +77,7 @@ def followed_by_autograd(what: str) -> Iterator[None]:
 
 
 def watched(function: Callable[[Any], Any], what: str) -> Callable[[Any], Any]:
-    """Let autograd differentiate a function, but not take one that left it for a constant.
-
-    Parameters
-    ----------
-    what : str
-        What the ``NotDifferentiableError`` calls the function.
-    """
+    """Let autograd differentiate a function, but not take one that left it for a constant."""
 
     def watching(point: Any) -> Any:
         value = function(point)
@@ -199,10 +188,6 @@ class SmoothMap:
     ----------
     function : callable
         Evaluates f. It broadcasts over leading axes.
-    dim : int
-        Size of the vectors.
-    shape : tuple of int
-        Shape of the values.
     blocks : sequence of tuple of int, optional
         Shapes of the parts of the vectors that have units of their own.
     name, given : str
@@ -237,6 +222,11 @@ class SmoothMap:
     ) -> None:
         self.dim, self.shape, self.size = dim, shape, math.prod(shape)
         self.counts = [math.prod(block) for block in blocks] or [dim]
+
+    @property
+    def folds(self) -> IntArray:
+        """Numbers of the entries at whose zero f folds, since it has only higher powers of them."""
+        return np.zeros(0, dtype=np.intp)
 
     def own(self, verb: str) -> Callable[..., Any]:
         """Return a verb of the class, where the instance has the override of a user."""
@@ -445,15 +435,7 @@ class LawsMap(SmoothMap):
 
 
 class ProductMap(SmoothMap):
-    """Product of maps: vectors and values are those of the factors, one after the other.
-
-    Parameters
-    ----------
-    factors : sequence of SmoothMap
-        Also each part of a vector is one factor's.
-    shape : tuple of int
-        Shape of the joined values.
-    """
+    """Product of maps: vectors and values are those of the factors, one after the other."""
 
     def __init__(self, factors: Sequence[SmoothMap], shape: tuple[int, ...]) -> None:
         self.factors = factors
@@ -461,6 +443,11 @@ class ProductMap(SmoothMap):
         self._set_up(sum(dims), shape, [(dim,) for dim in dims])
         self._slices = slices(dims)
         self._value_slices = slices([factor.size for factor in factors])
+
+    @property
+    def folds(self) -> IntArray:
+        own = zip(self._slices, self.factors, strict=True)
+        return np.concatenate([part.start + factor.folds for part, factor in own])
 
     def split(self, theta: Tangent) -> list[Theta]:
         """Split a vector, shape=[..., dim], into those of the factors."""
@@ -490,8 +477,7 @@ class ProductMap(SmoothMap):
 
     def each(self, verb: str, *parts: Sequence[Theta]) -> list[Theta]:
         """Apply a verb of every factor to its own parts."""
-        rows = zip(self.factors, *parts, strict=True)
-        return [getattr(factor, verb)(*own) for factor, *own in rows]
+        return each_of(self.factors, verb, *parts)
 
     def value(self, theta: Theta) -> Lifted:
         return self.join_values(self.each("value", self.split(theta)))
@@ -527,6 +513,17 @@ class ProductMap(SmoothMap):
     def terms(self, theta: Theta, tangent: Tangent | None = None) -> Lifted:
         vectors = [theta] if tangent is None else [theta, tangent]
         return self.join_values(self.each("terms", *map(self.split, vectors)))
+
+
+def each_of(
+    things: Sequence[object], verb: str, *parts: Sequence[Numbers], **named: Sequence[Numbers]
+) -> list[Any]:
+    """Call a verb of each of several things with its own parts of the arguments."""
+    found = []
+    for number, thing in enumerate(things):
+        options = {name: own[number] for name, own in named.items()}
+        found.append(getattr(thing, verb)(*(own[number] for own in parts), **options))
+    return found
 
 
 def slices(sizes: Sequence[int]) -> list[slice]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from liftflow.architectures.channels import ChannelGraph
 from liftflow.architectures.dag import CompiledDAG
 from liftflow.architectures.maps import SmoothMap
 from liftflow.architectures.monomials import Monomials, list_monomials
+from liftflow.architectures.path_kernel import path_distance
 from liftflow.architectures.path_lift import PathLift, qr_by_rows
 from liftflow.architectures.recovery import shortened
 from liftflow.architectures.tying import Tying, Units
@@ -23,6 +25,7 @@ from liftflow.typing import (
     LiftedTangent,
     OneLifted,
     OneTheta,
+    Scalars,
     Tangent,
     Theta,
     freeze,
@@ -36,15 +39,7 @@ _SMALL = 1e-11  # steps, relative to θ: the next one would be the square of it
 
 
 class MonomialLift(PathLift):
-    """Distinct products of the weights along paths, with their frozen constants.
-
-    Parameters
-    ----------
-    channels : ChannelGraph
-        The symmetries of the products.
-    limit : int
-        Largest number of monomials to list.
-    """
+    """Distinct products of the weights along paths, with their frozen constants."""
 
     def __init__(
         self,
@@ -65,13 +60,7 @@ class MonomialLift(PathLift):
 
     @cached_property
     def monomials(self) -> Monomials:
-        """The monomials, in the lexicographic order of their first paths.
-
-        Raises
-        ------
-        ArchitectureError
-            There are more than the limit.
-        """
+        """The monomials, in the lexicographic order of their first paths."""
         return list_monomials(self.dag, *self._parts, self.limit)
 
     @cached_property
@@ -80,13 +69,23 @@ class MonomialLift(PathLift):
         table, tying = self.monomials.parameters, self._parts[0]
         return freeze(np.hstack([np.full((len(table), 1), tying.dim), table]))
 
+    @cached_property
+    def folds(self) -> IntArray:
+        if not self.listed:
+            return super().folds
+        columns = self.incidence.tocsc()
+        least = [
+            np.min(columns.data[first:last], initial=np.inf)
+            for first, last in pairwise(columns.indptr)
+        ]
+        return freeze(np.flatnonzero((np.array(least) >= 2) & np.isfinite(least)))
+
     def _gather(self, theta: Any, padding: float) -> list[Any]:
         factors = super()._gather(theta, padding)
         factors[0] = factors[0] * self.monomials.constants
         return factors
 
     def chart(self, theta: OneTheta) -> ChannelChart:
-        """Return coordinates of the image about φ(θ)."""
         return self.channels.chart(theta)
 
     def rank(self, theta: OneTheta) -> int:
@@ -95,11 +94,30 @@ class MonomialLift(PathLift):
             return self.dim - self.channels.n_channels
         return SmoothMap.rank(self, theta)
 
-    def representative(self, z: OneLifted, near: OneTheta | None = None) -> OneTheta:
-        """Find some θ̂ whose lift is z, or a point of the image near z."""
-        return self.preimage(z, near)
+    def norm(self, theta: OneTheta) -> Scalars:
+        """Norm of φ(θ); over all paths where there are too many monomials to list."""
+        if self.listed:
+            return lengths(self.value(theta))
+        return path_distance(self.dag, self._parts[0].weights(theta), np.zeros(self.dag.dim))
 
-    def preimage(self, z: OneLifted, near: OneTheta | None) -> OneTheta:
+    def distance(self, a: OneTheta, b: OneTheta) -> Scalars:
+        """Distance of φ(a) and φ(b); over all paths as :meth:`norm`."""
+        if self.listed:
+            return lengths(self.value(a) - self.value(b))
+        return path_distance(self.dag, *map(self._parts[0].weights, (a, b)))
+
+    @property
+    def edges(self) -> IntArray:
+        return self.monomials.edges
+
+    def projected(self, z: OneLifted, near: OneTheta | None = None) -> OneLifted:
+        theta = self.representative(z, near)
+        lifted = self.value(theta)
+        if near is not None:
+            self.remember(lifted, theta)
+        return lifted
+
+    def representative(self, z: OneLifted, near: OneTheta | None = None) -> OneTheta:
         """Find a point whose lift is z, or nearly: by steps from nearby, else from logarithms.
 
         Parameters
@@ -187,7 +205,6 @@ class MonomialLift(PathLift):
         return np.where(terms > 0, terms, 1.0)
 
     def solve(self, theta: Theta, tangent: LiftedTangent) -> Tangent:
-        """Solve ∂φ v = ζ for the shortest v, in the sense of least squares."""
         if not self.dense:
             return super().solve(theta, tangent)
 

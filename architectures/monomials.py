@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from liftflow.architectures.dag import CompiledDAG
+from liftflow.architectures.path_lift import stacked
 from liftflow.architectures.tying import Tying, Units
 from liftflow.errors import ArchitectureError
 from liftflow.typing import FloatArray, IntArray, freeze
@@ -47,18 +48,7 @@ class _Suffixes:
 
 
 def list_monomials(dag: CompiledDAG, tying: Tying, units: Units, limit: int) -> Monomials:
-    """List the distinct monomials, in the lexicographic order of their first paths.
-
-    Parameters
-    ----------
-    limit : int
-        Largest number to list.
-
-    Raises
-    ------
-    ArchitectureError
-        There are more.
-    """
+    """List the distinct monomials, in the lexicographic order of their first paths."""
     return _Lister(dag, tying, units, limit).all()
 
 
@@ -136,8 +126,8 @@ class _Lister:
             nothing, none = np.zeros((0, 0), np.intp), np.zeros(0, np.intp)
             return _Suffixes(nothing, nothing, np.ones(0), none, none)
         joined = _Suffixes(
-            _stack([part.parameters for part in parts], self.dim),
-            _stack([part.edges for part in parts], self.n_edges),
+            stacked([part.parameters for part in parts], self.dim),
+            stacked([part.edges for part in parts], self.n_edges),
             *(
                 np.concatenate([vars(part)[name] for part in parts])
                 for name in ("constants", "powers", "hashes")
@@ -162,13 +152,3 @@ class _Lister:
             f"{self.limit} differ in their exponents; use coordinates='basis', which lists none, "
             "or raise path_limit"
         )
-
-
-def _stack(tables: list[IntArray], padding: int) -> IntArray:
-    width = max(table.shape[1] for table in tables)
-    return np.vstack(
-        [
-            np.pad(table, ((0, 0), (0, width - table.shape[1])), constant_values=padding)
-            for table in tables
-        ]
-    )

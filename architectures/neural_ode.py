@@ -88,7 +88,6 @@ class LinearNeuralODE(DeepLinear):
         return self._pack([gs.stack(covectors, axis=-3) / np.sqrt(self.n_steps)])
 
     def from_layers(self, layers: Sequence[Block]) -> Theta:
-        """Find the θ with these layers."""
         shape, parts = (self.n, self.n), self._each_layer(layers)
         stacked = np.stack([as_array(layer, "a layer", shape) for layer in parts], axis=-3)
         return self.pack(self.n_steps * (stacked - np.eye(self.n)))
@@ -97,14 +96,11 @@ class LinearNeuralODE(DeepLinear):
         # A layer I + A/N turned over is no multiple of A.
         return Architecture._signs(self)
 
-    def random_point(self, n_samples: int = 1, rng: Rng = None) -> Theta:
-        """Draw a path A(s) that is linear in s, with normal ends."""
-        count, rng = as_count(n_samples, "n_samples", 1), as_rng(rng)
-        refuse_beyond(count * self.dim, f"{count} points of {self.dim} numbers")
+    def _drawn(self, count: int, rng: np.random.Generator) -> Theta:
+        """A path A(s) that is linear in s, with normal ends."""
         first, last = rng.standard_normal((2, count, 1, self.n, self.n)) / np.sqrt(self.n)
         s = np.linspace(0.0, 1.0, self.n_steps)[:, None, None]
-        points = self.pack((1 - s) * first + s * last)
-        return points[0] if count == 1 else points
+        return self.pack((1 - s) * first + s * last)
 
     def balanced_point(self, lam: Scalars, rng: Rng = None) -> OneTheta:
         """Draw a relaxed balanced point, H_i = λ_i I exactly on the grid.

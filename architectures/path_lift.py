@@ -13,8 +13,9 @@ from scipy.sparse import csr_array
 from liftflow.architectures.anchors import REANCHOR_RATIO
 from liftflow.architectures.dag import CompiledDAG
 from liftflow.architectures.maps import SmoothMap
+from liftflow.architectures.path_kernel import path_distance
 from liftflow.architectures.paths import Anchors, BasisPathChart, make_chart
-from liftflow.errors import ArchitectureError, NotRecoverableError
+from liftflow.errors import ArchitectureError, NotOnImageError, NotRecoverableError
 from liftflow.linalg import lengths, over_batch, sparse_apply
 from liftflow.typing import (
     Covector,
@@ -24,6 +25,7 @@ from liftflow.typing import (
     LiftedTangent,
     OneLifted,
     OneTheta,
+    Scalars,
     Tangent,
     Theta,
     freeze,
@@ -32,15 +34,11 @@ from liftflow.typing import (
 
 
 class PathLift(SmoothMap):
-    """The products of θ along all paths, and their derivatives without dividing by a weight.
-
-    Parameters
-    ----------
-    limit : int
-        Largest number of paths to list.
-    """
+    """The products of θ along all paths, and their derivatives without dividing by a weight."""
 
     name = "the lift of a network"
+
+    _kept: tuple[Any, Any, Any] = None, None, None
 
     def __init__(
         self, dag: CompiledDAG, limit: int, blocks: Sequence[tuple[int, ...]] = ()
@@ -54,6 +52,11 @@ class PathLift(SmoothMap):
     def table(self) -> IntArray:
         """The edges of all paths, as :func:`path_table` lists them."""
         return freeze(path_table(self.dag, self.limit))
+
+    @property
+    def edges(self) -> IntArray:
+        """The edges of the first path of each entry, padded by their number."""
+        return self.table
 
     @cached_property
     def tails(self) -> IntArray:
@@ -189,18 +192,50 @@ class PathLift(SmoothMap):
         columns = self.jvp(theta, chart.lift_tangent(theta, np.eye(chart.dim))).T
         return qr_by_rows(columns / lengths(columns.T))[0]
 
+    def norm(self, theta: OneTheta) -> Scalars:
+        """Norm of φ(θ), without listing a path."""
+        return path_distance(self.dag, theta, np.zeros(self.dim))
+
+    def distance(self, a: OneTheta, b: OneTheta) -> Scalars:
+        """Distance of φ(a) and φ(b), without listing a path."""
+        return path_distance(self.dag, a, b)
+
     # The image.
 
     def representative(self, z: OneLifted, near: OneTheta | None = None) -> OneTheta:
         """Find some θ̂ whose lift is z, or a point of the image near z: a retraction."""
         with suppress(NotRecoverableError):  # the anchors of near, if there are any, vanish at z
             if near is not None:
-                chart = self.chart(near)
-                theta = chart.representative(z[self.numbers(chart)])
+                chart, numbers = self._chart_at(near)
+                theta = chart.representative(z[numbers])
                 if chart.anchors.deficit(theta) < np.log(REANCHOR_RATIO):
                     return np.asarray(theta)
         chart, coordinates = self.chart_of(z)
         return chart.representative(coordinates)
+
+    def projected(self, z: OneLifted, near: OneTheta | None = None) -> OneLifted:
+        """Lift the representative: a point of the image near z."""
+        return self.value(self.representative(z, near))
+
+    def require(self, z: OneLifted, theta: OneTheta, tolerance: float) -> None:
+        """Refuse a z that the lift of θ, its representative, misses by more than a tolerance."""
+        residual = self.residual(z, self.value(theta))
+        if not residual <= tolerance:
+            raise NotOnImageError(
+                f"z is not on the image of the lift: relative residual {residual:.2e}, "
+                f"expected at most {tolerance:.0e}; image().projection(z) moves it there",
+                residual,
+            )
+
+    def _chart_at(self, near: FloatArray) -> tuple[Any, IntArray]:
+        """Chart at a point, and the positions in z of its coordinates; kept at a θ₀."""
+        kept, chart, numbers = self._kept
+        if near is not kept:
+            chart = self.chart(near)
+            numbers = self.numbers(chart)
+            if near.base is None and not near.flags.writeable:  # which stays what it is
+                self._kept = near, chart, numbers
+        return chart, numbers
 
     def residual(self, z: OneLifted, projected: OneLifted) -> float:
         """Distance of z to a point of the image, relative to z, the largest of all path lengths.
@@ -305,17 +340,18 @@ def path_table(dag: CompiledDAG, limit: int) -> IntArray:
     inner = [*dag.hidden_nodes[::-1], *starts]
     for node in inner:
         out_of = by_tail[bounds[node] : bounds[node + 1]]
-        suffixes[int(node)] = _stack(
+        suffixes[int(node)] = stacked(
             [_prepend(edge, suffixes[int(dag.heads[edge])]) for edge in out_of], dag.dim
         )
-    return _stack([suffixes[node] for node in starts], dag.dim)
+    return stacked([suffixes[node] for node in starts], dag.dim)
 
 
 def _prepend(edge: int, suffix: IntArray) -> IntArray:
     return np.hstack([np.full((len(suffix), 1), edge), suffix])
 
 
-def _stack(tables: list[IntArray], padding: int) -> IntArray:
+def stacked(tables: list[IntArray], padding: int) -> IntArray:
+    """Put tables below each other, padded to the same width."""
     width = max((table.shape[1] for table in tables), default=0)
     padded = [
         np.pad(table, ((0, 0), (0, width - table.shape[1])), constant_values=padding)

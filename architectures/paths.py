@@ -48,9 +48,9 @@ class Anchors:
         depends on z alone, and the anchor paths vanish only where every path does.
         """
         logs = log_abs(theta)
-        before, into = _best_prefix(dag, logs)
-        after, out_of = _best_suffix(dag, logs)
-        if not np.all(np.isfinite(before + after)):
+        into, out_of = np.zeros((2, dag.n_hidden), dtype=np.intp)
+        best = _best_prefix(dag, logs, into) + _best_suffix(dag, logs, out_of)
+        if not np.all(np.isfinite(best)):
             dag.channels.refuse_dead(theta)
         return cls(dag, into, out_of)
 
@@ -60,7 +60,7 @@ class Anchors:
         Infinite where an anchor vanishes, NaN where all paths do.
         """
         logs = log_abs(theta)
-        best = _best_prefix(self.dag, logs)[0] + _best_suffix(self.dag, logs)[0]
+        best = _best_prefix(self.dag, logs) + _best_suffix(self.dag, logs)
         own = self.sums_before(logs) + self.sums_after(logs)
         with np.errstate(invalid="ignore"):
             return np.asarray(best - own)
@@ -107,32 +107,37 @@ def log_abs(theta: OneTheta) -> OneTangent:
         return np.log(np.abs(theta))
 
 
-def _best_prefix(dag: CompiledDAG, logs: FloatArray) -> tuple[FloatArray, IntArray]:
-    """Largest log-product from a start to each hidden node, and the edge it comes in by."""
+def _best_prefix(dag: CompiledDAG, logs: FloatArray, into: IntArray | None = None) -> FloatArray:
+    """Largest log-product from a start to each hidden node; and the edge it comes in by."""
     parts = zip(dag.hidden_generations, dag.channels.into, strict=True)
-    return _best(dag.head_hidden, dag.tail_hidden, parts, logs, dag.n_hidden)
+    return _best(dag.head_hidden, dag.tail_hidden, parts, logs, dag.n_hidden, into)
 
 
-def _best_suffix(dag: CompiledDAG, logs: FloatArray) -> tuple[FloatArray, IntArray]:
-    """Largest log-product from each hidden node to an output, and the edge it leaves by."""
+def _best_suffix(dag: CompiledDAG, logs: FloatArray, out_of: IntArray | None = None) -> FloatArray:
+    """Largest log-product from each hidden node to an output; and the edge it leaves by."""
     parts = zip(dag.hidden_generations[::-1], dag.channels.out_of[::-1], strict=True)
-    return _best(dag.tail_hidden, dag.head_hidden, parts, logs, dag.n_hidden)
+    return _best(dag.tail_hidden, dag.head_hidden, parts, logs, dag.n_hidden, out_of)
 
 
 def _best(
-    own: IntArray, other: IntArray, parts: Any, logs: FloatArray, n_hidden: int
-) -> tuple[FloatArray, IntArray]:
+    own: IntArray,
+    other: IntArray,
+    parts: Any,
+    logs: FloatArray,
+    n_hidden: int,
+    choice: IntArray | None,
+) -> FloatArray:
+    """Largest sums; ``choice`` is filled with the edges that they come by, if it is given."""
     best = np.zeros(n_hidden + 1)
-    choice = np.zeros(n_hidden, dtype=np.intp)
     for hidden, edges in parts:
         owners = own[edges] - hidden[0]
         values = logs[edges] + best[other[edges]]
-        starts = np.searchsorted(owners, np.arange(hidden.size))
-        best[hidden] = np.maximum.reduceat(values, starts)
-        winners = np.flatnonzero(values == best[hidden][owners])
-        first = np.unique(owners[winners], return_index=True)[1]
-        choice[hidden] = edges[winners[first]]
-    return best[:-1], choice
+        numbers = np.arange(hidden.size)
+        best[hidden] = np.maximum.reduceat(values, owners.searchsorted(numbers))
+        if choice is not None:
+            winners = (values == best[hidden][owners]).nonzero()[0]
+            choice[hidden] = edges[winners[owners[winners].searchsorted(numbers)]]
+    return best[:-1]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -146,8 +151,6 @@ class BasisPathChart(Chart):
 
     Parameters
     ----------
-    laplacian : Laplacian
-        Of the network's channels.
     signs : OnHidden
         Sign of the product along the anchor path to each hidden node: what φ forgets, and what
         cannot change inside the chart.
@@ -356,11 +359,9 @@ class BasisPathChart(Chart):
         return self if np.array_equal(signs, self.signs) else replace(self, signs=signs)
 
     def memory(self) -> dict[str, np.ndarray]:
-        """Return the arrays that :meth:`restored` makes the chart from."""
         return {"into": self.anchors.into, "out_of": self.anchors.out_of, "signs": self.signs}
 
     def restored(self, memory: Mapping[str, np.ndarray]) -> "BasisPathChart":
-        """Return the chart of the same network whose :meth:`memory` this is."""
         as_instance(memory, Mapping, "memory")
         if missing := self.memory().keys() - memory.keys():
             raise InputError(f"memory must be that of a chart, got none of {sorted(missing)}")
@@ -368,7 +369,6 @@ class BasisPathChart(Chart):
         return replace(self, anchors=anchors, signs=memory["signs"])
 
     def reanchored(self, theta: OneTheta) -> "BasisPathChart":
-        """Change to the chart with the strongest anchors at θ, handing the signs on."""
         return make_chart(self.dag, as_vector(theta, "theta", self.dag.dim))
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from scipy.linalg import block_diag
 
 from liftflow.architectures.base import Architecture
-from liftflow.architectures.maps import ProductMap
+from liftflow.architectures.maps import ProductMap, each_of
 from liftflow.architectures.product_chart import LiftChart, ProductChart
 from liftflow.errors import ArchitectureError, InputError
 from liftflow.linalg import lengths
@@ -34,11 +34,6 @@ class ProductArchitecture(Architecture):
     z is a stack of shape ``(n_factors, *shape)`` where all factors have the same lifted shape,
     and else the flat vectors joined. Every property of the hierarchy holds as soon as it holds
     for each factor, and the metric is the product metric.
-
-    Raises
-    ------
-    ArchitectureError
-        No factor, or something else.
 
     References
     ----------
@@ -97,57 +92,46 @@ class ProductArchitecture(Architecture):
         return self._parts[0].join_values(own)
 
     def lift(self, theta: Theta) -> Lifted:
-        """Evaluate the lifts of the factors."""
         return self._parts[0].value(self._theta(theta))
 
     def conservation_laws(self, theta: Theta) -> Laws:
-        """Evaluate the laws of the factors."""
         return self._parts[1].value(self._theta(theta))
-
-    def _each(
-        self, method: str, *parts: Sequence[Lifted], **options: Sequence[Lifted]
-    ) -> list[Lifted]:
-        """Call a method of each factor with its own parts."""
-        results = []
-        for number, factor in enumerate(self.factors):
-            named = {name: values[number] for name, values in options.items()}
-            results.append(getattr(factor, method)(*(part[number] for part in parts), **named))
-        return results
 
     def _starts(self, near: Theta | None) -> Sequence[Lifted]:
         return [None] * len(self.factors) if near is None else self.unpack(near)
 
     def project_to_image(self, z: Lifted, *, near: Theta | None = None) -> Lifted:
-        """Move a nearby vector onto the image, factor by factor."""
-        parts = self._each("project_to_image", self.split_lifted(z), near=self._starts(near))
+        parts = each_of(
+            self.factors, "project_to_image", self.split_lifted(z), near=self._starts(near)
+        )
         return self._parts[0].join_values(parts)
 
     def project_to_laws(self, theta: Theta, laws: Laws, *, max_steps: int = 50) -> Theta:
-        """Move θ to a nearby point of {h = laws}, factor by factor."""
         values, most = self._split_laws(laws), [max_steps] * len(self.factors)
-        return self.pack(*self._each("project_to_laws", self.unpack(theta), values, max_steps=most))
+        return self.pack(
+            *each_of(self.factors, "project_to_laws", self.unpack(theta), values, max_steps=most)
+        )
 
     def recover(self, z: Lifted, laws: Laws, *, near: Theta | None = None) -> Theta:
-        """Recover θ, factor by factor."""
         parts = self.split_lifted(z), self._split_laws(laws)
-        return self.pack(*self._each("recover", *parts, near=self._starts(near)))
+        return self.pack(*each_of(self.factors, "recover", *parts, near=self._starts(near)))
 
     def _split_laws(self, laws: Laws) -> list[Lifted]:
         return self._parts[1].split_values(self._laws(laws))
 
     def _align(self, theta: FloatArray, base_point: FloatArray) -> FloatArray:
-        parts = self._each("align", self.unpack(theta), self.unpack(base_point))
+        parts = each_of(self.factors, "align", self.unpack(theta), self.unpack(base_point))
         return np.asarray(self.pack(*parts))
 
     def _signs(self) -> IntArray:
-        return np.asarray(block_diag(*self._each("_signs")), dtype=np.intp)
+        return np.asarray(block_diag(*each_of(self.factors, "_signs")), dtype=np.intp)
 
     def lifted_norm(self, theta: Theta) -> Scalars:
-        return lengths(np.stack(self._each("lifted_norm", self.unpack(theta)), axis=-1))
+        return lengths(np.stack(each_of(self.factors, "lifted_norm", self.unpack(theta)), axis=-1))
 
     def lifted_distance(self, theta_a: Theta, theta_b: Theta) -> Scalars:
         both = map(self.unpack, (theta_a, theta_b))
-        return lengths(np.stack(self._each("lifted_distance", *both), axis=-1))
+        return lengths(np.stack(each_of(self.factors, "lifted_distance", *both), axis=-1))
 
     def basis_chart(self, theta: OneTheta) -> ProductChart:
         """Chart of the image by the basis paths of networks among the factors, at θ.
@@ -169,7 +153,6 @@ class ProductArchitecture(Architecture):
         return ProductChart(charts)
 
     def random_point(self, n_samples: int = 1, rng: Rng = None) -> Theta:
-        """Draw the parameters of the factors."""
         rng = as_rng(rng)
         return self.pack(*[factor.random_point(n_samples, rng) for factor in self.factors])
 

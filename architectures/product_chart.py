@@ -6,7 +6,7 @@ import numpy as np
 
 from liftflow.architectures.anchors import Chart
 from liftflow.architectures.base import Architecture
-from liftflow.architectures.maps import joined, slices
+from liftflow.architectures.maps import each_of, joined, slices
 from liftflow.doors import door
 from liftflow.typing import FloatArray, IntArray, OneTheta, as_own
 
@@ -39,7 +39,6 @@ class LiftChart(Chart):
 
     @property
     def nonzero(self) -> IntArray:
-        """Coordinates that vanish nowhere in the chart: none is known to."""
         return np.zeros(0, dtype=np.intp)
 
     def _shaped(self, flat: FloatArray) -> FloatArray:
@@ -68,11 +67,9 @@ class LiftChart(Chart):
         return np.asarray(self.architecture.recover(z, laws, near=near))
 
     def deficit(self, theta: OneTheta) -> float:
-        """Return 0: there are no anchors to lose."""
         return 0.0
 
     def reanchored(self, theta: OneTheta) -> "LiftChart":
-        """Return the chart itself."""
         return self
 
     def memory(self) -> dict[str, np.ndarray]:
@@ -83,13 +80,7 @@ class LiftChart(Chart):
 
 
 class ProductChart(Chart):
-    """Charts of the factors of a product, side by side.
-
-    Parameters
-    ----------
-    charts : sequence of Chart
-        One for each factor.
-    """
+    """Charts of the factors of a product, side by side."""
 
     def __init__(self, charts: Sequence[Chart]) -> None:
         self.charts = tuple(charts)
@@ -103,7 +94,6 @@ class ProductChart(Chart):
 
     @property
     def dim(self) -> int:
-        """Number of coordinates."""
         return int(self._coordinates[-1].stop)
 
     @property
@@ -112,17 +102,16 @@ class ProductChart(Chart):
 
     @property
     def nonzero(self) -> IntArray:
-        """Coordinates that vanish nowhere in the chart."""
         pairs = zip(self._coordinates, self.charts, strict=True)
         return np.concatenate([own.start + chart.nonzero for own, chart in pairs])
 
     def _each(self, verb: str, *parts: tuple[FloatArray, Sequence[slice]]) -> FloatArray:
         """Join what a verb of every chart gives for its own parts of the arguments."""
-        found = []
-        for number, chart in enumerate(self.charts):
-            own = [array[..., places[number]] for array, places in parts]
-            found.append(getattr(chart, verb)(*own))
-        return np.asarray(joined(found))
+        own = [[array[..., place] for place in places] for array, places in parts]
+        return np.asarray(joined(each_of(self.charts, verb, *own)))
+
+    def _split(self, theta: OneTheta) -> list[FloatArray]:
+        return [theta[own] for own in self._places]
 
     def _value(self, theta: FloatArray) -> FloatArray:
         return self._each("_value", (theta, self._places))
@@ -148,32 +137,23 @@ class ProductChart(Chart):
         return self._each("_recover", *parts)
 
     def follow(self, theta: OneTheta, settled: OneTheta) -> OneTheta:
-        """Give the parts of θ the signs of those before, where they left their charts."""
         return self._each("follow", (theta, self._places), (settled, self._places))
 
     def is_left(self, theta: OneTheta, settled: OneTheta) -> bool:
-        """Whether a step from a settled point to θ leads to an edge of any chart."""
-        pairs = zip(self.charts, self._places, strict=True)
-        return any(chart.is_left(theta[own], settled[own]) for chart, own in pairs)
+        return any(each_of(self.charts, "is_left", *map(self._split, (theta, settled))))
 
     def _changed(self, charts: Sequence[Chart]) -> "ProductChart":
         same = all(new is old for new, old in zip(charts, self.charts, strict=True))
         return self if same else ProductChart(charts)
 
     def handed_on(self, theta: OneTheta) -> "ProductChart":
-        """Return the charts with the signs of θ."""
-        pairs = zip(self.charts, self._places, strict=True)
-        return self._changed([chart.handed_on(theta[own]) for chart, own in pairs])
+        return self._changed(each_of(self.charts, "handed_on", self._split(theta)))
 
     def deficit(self, theta: OneTheta) -> float:
-        """How far the anchors of any factor have lost to their alternatives at θ."""
-        pairs = zip(self.charts, self._places, strict=True)
-        return max(chart.deficit(theta[own]) for chart, own in pairs)
+        return float(max(each_of(self.charts, "deficit", self._split(theta))))
 
     def reanchored(self, theta: OneTheta) -> "ProductChart":
-        """Change to the charts with the strongest anchors at θ."""
-        pairs = zip(self.charts, self._places, strict=True)
-        return self._changed([chart.reanchored(theta[own]) for chart, own in pairs])
+        return self._changed(each_of(self.charts, "reanchored", self._split(theta)))
 
     def memory(self) -> dict[str, np.ndarray]:
         return {

@@ -19,11 +19,6 @@ def pruned(
         What is left.
     kept : array
         Numbers of the parameters that are.
-
-    Raises
-    ------
-    ArchitectureError
-        An output is left that nothing leads to.
     """
     used, source = tying.weights(theta) != 0, len(dag.nodes)
     tails, heads = dag.tails[used], dag.heads[used]
@@ -53,7 +48,5 @@ def pruned(
     renumbered = np.where(parameters < 0, -1, np.searchsorted(kept, parameters))
     numbers = enumerate(kept.tolist())
     names = {new: tying.names[old] for new, old in numbers if old in tying.names}
-    place = {node: i for i, node in enumerate(dag.nodes)}
-    order = np.array([place[node] for node in smaller.nodes])
-    own = Units(slopes[order], units.degrees[order], units.maxima[order])
+    own = Units(slopes, units.degrees, units.maxima).along(dag.nodes, smaller.nodes)
     return smaller, Tying(renumbered, tying.constants[edges], names), own, kept

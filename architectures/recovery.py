@@ -47,13 +47,7 @@ def shortened(
 def with_lift_and_laws(
     phi: SmoothMap, h: SmoothMap, z: OneLifted, laws: OneLaws, near: OneTheta
 ) -> OneTheta:
-    """Solve (φ, h)(θ) = (z, laws).
-
-    Raises
-    ------
-    NotRecoverableError
-        The steps do not converge.
-    """
+    """Solve (φ, h)(θ) = (z, laws)."""
     found, size = _solve(phi, h, z, laws, near, alike=False)
     if not size <= _RTOL:
         # The terms of an entry vanish at its critical values, and its unit grows in the way.
@@ -111,13 +105,7 @@ def _solve(
 
 
 def with_laws(h: SmoothMap, theta: OneTheta, laws: OneLaws, max_steps: int) -> OneTheta:
-    """Move to a point of {h = laws}, by steps along range ∂hᵀ.
-
-    Raises
-    ------
-    NotRecoverableError
-        The steps do not converge: θ is too far, or ∂h loses rank on the way.
-    """
+    """Move to a point of {h = laws}, by steps along range ∂hᵀ."""
     gap, size = np.inf, h.terms(theta) + np.abs(laws)
     size = np.where(size > 0, size, 1.0)
     for _ in range(max_steps):
@@ -133,13 +121,7 @@ def with_laws(h: SmoothMap, theta: OneTheta, laws: OneLaws, max_steps: int) -> O
 
 
 def on_image(phi: SmoothMap, z: OneLifted, theta: OneTheta) -> OneLifted | None:
-    """Find the nearest point of the image of φ, from θ; None where ∂φ is onto, and all is image.
-
-    Raises
-    ------
-    NotRecoverableError
-        The steps do not converge.
-    """
+    """Find the nearest point of the image of φ, from θ; None where ∂φ is onto, and all is image."""
 
     def gap(point: FloatArray) -> FloatArray:
         return np.ravel(z - phi(point))

@@ -1,7 +1,7 @@
 """ReLU networks on any directed acyclic graph."""
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from functools import cached_property, partial
 from typing import Any, ClassVar, Self
 
 import networkx as nx
@@ -11,16 +11,16 @@ from scipy.sparse import csr_array
 from liftflow.architectures.attributes import has_attributes
 from liftflow.architectures.channels import ChannelGraph, ChannelLaws
 from liftflow.architectures.constructors import PATH_LIMIT, Constructors, flat_blocks
-from liftflow.architectures.dag import CompiledDAG
+from liftflow.architectures.dag import BIAS, CompiledDAG
 from liftflow.architectures.forward import DAGFunction
 from liftflow.architectures.laplacian import Laplacian
 from liftflow.architectures.maps import SmoothMap
-from liftflow.architectures.path_kernel import ParameterKernel, path_distance
+from liftflow.architectures.path_kernel import ParameterKernel
 from liftflow.architectures.path_lift import PathLift
 from liftflow.architectures.paths import BasisPathChart, make_chart
 from liftflow.architectures.signs import MOST_SIGNS, follow_signs, turn_signs
 from liftflow.doors import door
-from liftflow.errors import ArchitectureError, InputError, NotOnImageError
+from liftflow.errors import ArchitectureError, InputError, listed
 from liftflow.linalg import ROUNDING, over_batch
 from liftflow.typing import (
     FloatArray,
@@ -123,8 +123,8 @@ class ReLUNetwork(Constructors):
         "units",
     }
 
-    _attributes: tuple[nx.DiGraph, dict[int, dict[str, Any]]] | None = None
-    """The graph without its edges, and the attributes of those that have some, by number."""
+    _source: Any = None
+    """The graph without its edges; by number, what they have; and those that are left out."""
 
     @door
     def __init__(
@@ -142,10 +142,17 @@ class ReLUNetwork(Constructors):
             return
         dag = CompiledDAG.from_graph(graph, inputs, outputs, biases)
         self._set_up(dag, flat_blocks(dag), path_limit)
-        # A copy of 10⁶ edges takes seconds: kept is what the arrays lack, until somebody asks.
-        parts = enumerate(graph.edges(data=True))
-        edge_data = {number: dict(data) for number, (_, _, data) in parts if data}
-        self._attributes = nx.create_empty_copy(graph), edge_data
+        self._keep(graph, np.arange(dag.n_edges))
+
+    def _keep(self, graph: Any, kept: IntArray) -> None:
+        """Keep of a graph what the arrays of the edges with these numbers lack."""
+        # A copy of 10⁶ edges takes seconds: that is made when somebody asks.
+        attributes = {i: dict(data) for i, (*_, data) in enumerate(graph.edges(data=True)) if data}
+        keys = [key for *_, key in graph.edges(keys=True)] if graph.is_multigraph() else []
+        lost = np.setdiff1d(np.arange(graph.number_of_edges()), kept)
+        every = list(graph.edges()) if lost.size else []
+        dropped = {int(i): every[i] for i in lost}
+        self._source = nx.create_empty_copy(graph), attributes, keys, dropped, kept
 
     def _set_up(self, dag: CompiledDAG, blocks: Sequence[tuple[int, ...]], path_limit: int) -> None:
         self.dag = dag
@@ -201,7 +208,6 @@ class ReLUNetwork(Constructors):
         return network
 
     def describe(self) -> dict[str, int]:
-        """Return facts of the network for a summary, by name."""
         return {
             "n_hidden": self.n_hidden,
             "n_paths": self.n_paths,
@@ -213,11 +219,21 @@ class ReLUNetwork(Constructors):
     @cached_property
     def graph(self) -> nx.DiGraph:
         """The network's graph, frozen."""
-        nodes, edge_data = self._attributes or (nx.empty_graph(self.dag.nodes, nx.DiGraph), {})
-        names = enumerate(self.dag.parameter_names[: self.dag.n_edges])
+        if self._source is None:
+            return nx.freeze(self._graph_of_arrays())
+        nodes, attributes, keys, edges, kept = self._source
+        names = self.dag.parameter_names[: self.dag.n_edges]
+        edges = edges | dict(zip(kept.tolist(), names, strict=False))
         graph = nx.create_empty_copy(nodes)
-        graph.add_edges_from((*edge, edge_data.get(number, {})) for number, edge in names)
+        graph.add_edges_from(
+            (*edges[i], *keys[i : i + 1], attributes.get(i, {})) for i in sorted(edges)
+        )
         return nx.freeze(graph)
+
+    def _graph_of_arrays(self) -> nx.DiGraph:
+        graph = nx.empty_graph(self.dag.nodes, nx.DiGraph)
+        graph.add_edges_from(self.dag.parameter_names[: self.dag.n_edges])
+        return graph
 
     @property
     def inputs(self) -> tuple[Hashable, ...]:
@@ -258,17 +274,18 @@ class ReLUNetwork(Constructors):
         """List all paths as tuples of nodes, in the order of the entries of z.
 
         The order is lexicographic: by start (the inputs in order, then ⟨1⟩), then by first edge,
-        second edge, …, compared by parameter number. For layers it is row-major.
+        second edge, …, compared by parameter number. For layers it is row-major. Where weights are
+        shared, it is the first path of each entry.
 
         Raises
         ------
         ArchitectureError
             More paths than ``path_limit``; the message holds their number.
         """
-        names = self.parameter_names
+        names = self.dag.parameter_names
         paths = []
-        for row in self._paths.table:
-            edges = [names[edge] for edge in row if edge < self.dim]
+        for row in self._paths.edges:
+            edges = [names[edge] for edge in row if edge < len(names)]
             paths.append((edges[0][0], *(head for _, head in edges)))
         return paths
 
@@ -280,35 +297,58 @@ class ReLUNetwork(Constructors):
         ----------
         graph : networkx.DiGraph, optional
             A graph with the same edges; by default the network's own.
+
+        Raises
+        ------
+        ArchitectureError
+            An attribute is missing, or edges of one weight have two; names them.
         """
         graph = self.graph if graph is None else as_instance(graph, nx.Graph, "graph")
-        edges = self.parameter_names[: self.dag.n_edges]
-        missing: list[Hashable] = [
-            edge for edge in edges if "weight" not in graph.get_edge_data(*edge, {})
-        ]
-        missing += [node for node in self.biases if "bias" not in graph.nodes.get(node, {})]
+        places, n_edges = self._places(graph), self.dag.n_edges
+        values = [place.get("weight" if i < n_edges else "bias") for i, place in enumerate(places)]
+        given = np.array([e for e in self.tying.trained if values[e] is not None], dtype=np.intp)
+        own = as_array([values[e] for e in given], "the weights of the graph")
+        numbers, theta = self.tying.parameters[given], np.full(self.dim, np.nan)
+        theta[numbers[::-1]] = own[::-1]  # of edges of one weight the first counts
+        wrong = [self._edge_names[e] for e in given[theta[numbers] != own]]
+        names: Sequence[Hashable] = self.parameter_names
+        biases: dict[Hashable, Hashable] = {(BIAS, node): node for node in self.biases}
+        missing = [biases.get(names[i], names[i]) for i in np.flatnonzero(np.isnan(theta))]
+        if wrong:
+            what = f"edges of one shared weight have different ones: {shown(wrong)}"
+            raise ArchitectureError(what, wrong)
         if missing:
-            shown = ", ".join(map(repr, missing[:8]))
             raise ArchitectureError(
-                f"no weight (or bias) in the graph for {shown}{', …' if missing[8:] else ''}; "
+                f"no weight (or bias) in the graph for {listed(map(repr, missing))}; "
                 "network.write_weights(theta) gives a graph with all of them",
                 missing,
             )
-        values = [graph.edges[edge]["weight"] for edge in edges]
-        values += [graph.nodes[node]["bias"] for node in self.biases]
-        return self._theta(values, "the weights of the graph")
+        return theta
 
     def write_weights(self, theta: OneTheta) -> nx.DiGraph:
         """Return a copy of the graph with θ in the attributes ``weight`` and ``bias``."""
-        values = as_array(theta, "theta", (self.dim,), batch=False, differentiable=False).tolist()
-        graph = nx.DiGraph(self.graph)
-        n_edges = self.dag.n_edges
-        edges: Mapping[Any, float] = dict(
-            zip(self.parameter_names[:n_edges], values[:n_edges], strict=True)
-        )
-        nx.set_edge_attributes(graph, edges, "weight")
-        nx.set_node_attributes(graph, dict(zip(self.biases, values[n_edges:], strict=True)), "bias")
+        theta = as_array(theta, "theta", (self.dim,), batch=False, differentiable=False)
+        graph = type(self.graph)(self.graph)
+        values, n_edges = self.tying.weights(theta).tolist(), self.dag.n_edges
+        for edge, (place, value) in enumerate(zip(self._places(graph), values, strict=True)):
+            place["weight" if edge < n_edges else "bias"] = value
         return graph
+
+    @cached_property
+    def _edge_names(self) -> Sequence[Any]:
+        """The edge behind each weight, with its key in a graph of parallel edges."""
+        names = self.dag.parameter_names
+        if self._source is None or not self._source[2]:
+            return names
+        keys, kept, n_edges = self._source[2], self._source[4], self.dag.n_edges
+        keyed = zip(names[:n_edges], kept.tolist(), strict=False)
+        return *((*edge, keys[i]) for edge, i in keyed), *names[n_edges:]
+
+    def _places(self, graph: Any) -> list[dict[str, Any]]:
+        """Attributes of each edge, or of the node of each bias; empty where there is none."""
+        edges = self._edge_names[: self.dag.n_edges]
+        found = [graph.get_edge_data(*edge, default={}) for edge in edges]
+        return found + [graph.nodes.get(node, {}) for node in self.biases]
 
     # The lift.
 
@@ -361,13 +401,14 @@ class ReLUNetwork(Constructors):
 
     def lifted_norm(self, theta: Theta) -> Scalars:
         """Norm ‖φ(θ)‖ over all paths, by dynamic programming on the graph."""
-        return self.lifted_distance(theta, np.zeros(self.dim))
+        theta = self._theta(theta, differentiable=False)
+        return over_batch(self._paths.norm, [theta], [1], shape=())
 
     def lifted_distance(self, theta_a: Theta, theta_b: Theta) -> Scalars:
         """Distance ‖φ(θ_a) − φ(θ_b)‖ over all paths, by dynamic programming on the graph."""
         a = self._theta(theta_a, "theta_a", differentiable=False)
         b = self._theta(theta_b, "theta_b", differentiable=False)
-        return over_batch(lambda s, t: path_distance(self.dag, s, t), [a, b], [1, 1], shape=())
+        return over_batch(self._paths.distance, [a, b], [1, 1], shape=())
 
     @property
     def channels(self) -> ChannelGraph:
@@ -385,20 +426,20 @@ class ReLUNetwork(Constructors):
 
     @property
     def laplacian(self) -> Laplacian:
-        """Solver for ∂h ∂hᵀ / 4 = A D_θ² Aᵀ, the grounded Laplacian of the hidden nodes."""
-        return self.dag.channels.laplacian
+        """Solver for ∂h ∂hᵀ / 4 = Xᵀ D_θ² X, the grounded Laplacian of the channels."""
+        return self.channels.laplacian
 
     def project_to_laws(self, theta: Theta, laws: OnHidden, *, max_steps: int = 50) -> Theta:
         """Slide θ along its fibre, by rescaling, to the one point where h has these values."""
         return self.channels.project_to_laws(theta, self._laws(laws))
 
     def rescale(self, theta: Theta, log_factors: OnHidden) -> Theta:
-        """Act by the rescaling symmetry, θ_{u→v} ↦ (λ_v / λ_u) θ_{u→v}.
+        """Act by the rescaling symmetry, θ ↦ e^{Xτ} θ, or θ_{u→v} ↦ (λ_v / λ_u) θ_{u→v}.
 
         Parameters
         ----------
         log_factors : OnHidden
-            Logarithms of λ at the hidden nodes.
+            Logarithms τ = log λ, one per channel.
         """
         return self.channels.rescale(theta, log_factors)
 
@@ -438,23 +479,22 @@ class ReLUNetwork(Constructors):
         arrays = [self._lifted(z, differentiable=False), self._laws(laws)]
         if near is not None:
             arrays.append(self._theta(near, "near", differentiable=False))
+        recover = partial(self._recover, tolerance)
+        return over_batch(recover, arrays, [1] * len(arrays), shape=(self.dim,))
 
-        def one(point: FloatArray, values: FloatArray, start: FloatArray | None = None) -> Tangent:
-            if start is not None and self._is_above(start, point, values):
-                return start
-            chart, coordinates = self._paths.chart_of(point)
-            projected = self.phi(chart.representative(coordinates))
-            residual = self._paths.residual(point, projected)
-            if not residual <= tolerance:
-                raise NotOnImageError(
-                    f"z is not on the image of the lift: relative residual {residual:.2e}, "
-                    f"expected at most {tolerance:.0e}; image().projection(z) moves it there",
-                    residual,
-                )
-            theta = chart.recover(coordinates, values, near=start)
-            return theta if start is None else follow_signs(self.channels, theta, start)
-
-        return over_batch(one, arrays, [1] * len(arrays), shape=(self.dim,))
+    def _recover(
+        self,
+        tolerance: float,
+        z: FloatArray,
+        laws: FloatArray,
+        near: FloatArray | None = None,
+    ) -> OneTheta:
+        if near is not None and self._is_above(near, z, laws):
+            return near
+        chart, coordinates = self._paths.chart_of(z)
+        self._paths.require(z, chart.representative(coordinates), tolerance)
+        theta = chart.recover(coordinates, laws, near=near)
+        return theta if near is None else follow_signs(self.channels, theta, near)
 
     def _is_above(self, theta: FloatArray, z: FloatArray, laws: FloatArray) -> bool:
         """Whether θ is all that could be recovered: what an inner loop hands on it recovered."""
@@ -462,10 +502,9 @@ class ReLUNetwork(Constructors):
             return False
         return bool(np.all(np.abs(self.h(theta) - laws) < ROUNDING * self.h.terms(theta)))
 
-    def image_representative(self, z: Lifted) -> Theta:
+    def image_representative(self, z: Lifted, *, near: Theta | None = None) -> Theta:
         """Find some θ̂ whose lift is z, or a point of the image near z: a retraction."""
-        z = self._lifted(z, differentiable=False)
-        return over_batch(self._paths.representative, [z], [1], shape=(self.dim,))
+        return self._over_image(self._paths.representative, z, near, self.dim)
 
     def project_to_image(self, z: Lifted, *, near: Theta | None = None) -> Lifted:
         """Move a nearby vector onto the image: rebuild all paths from the strongest of them.
@@ -475,12 +514,18 @@ class ReLUNetwork(Constructors):
         near : Theta, optional
             Its strongest paths are taken, which makes the projection smooth, as long as none of
             them is :data:`~liftflow.architectures.anchors.REANCHOR_RATIO` times weaker than the
-            strongest of z. By default those of z.
+            strongest of z. By default those of z. Where weights are shared, Gauss–Newton steps
+            start there.
         """
-        if near is None:
-            return self.lift(self.image_representative(z))
-        arrays = [self._lifted(z, differentiable=False), self._theta(near, differentiable=False)]
-        return self.lift(over_batch(self._paths.representative, arrays, [1, 1], (self.dim,)))
+        return self._over_image(self._paths.projected, z, near, self.n_paths)
+
+    def _over_image(
+        self, find: Callable[..., FloatArray], z: Lifted, near: Theta | None, size: int
+    ) -> FloatArray:
+        arrays = [self._lifted(z, differentiable=False)]
+        if near is not None:
+            arrays.append(self._theta(near, "near", differentiable=False))
+        return over_batch(find, arrays, [1] * len(arrays), (size,))
 
     def image_residual(self, z: FloatArray, projected: FloatArray) -> float:
         """Distance of z to a point of the image, relative to z, the largest of all path lengths."""
@@ -526,23 +571,19 @@ class ReLUNetwork(Constructors):
 
     # Points.
 
-    def random_point(self, n_samples: int = 1, rng: Rng = None) -> Theta:
-        """Draw parameters by He's initialisation.
+    def _drawn(self, count: int, rng: np.random.Generator) -> Theta:
+        """He's initialisation: no weight is zero.
 
-        Weights into a node with n in-edges are normal of variance 2/n, biases uniform in
-        ±1/√n. No weight is zero.
+        Weights into a node with n in-edges are normal of variance 2/n, biases uniform in ±1/√n.
         """
-        count, rng = as_count(n_samples, "n_samples", 1), as_rng(rng)
         n_edges, heads = self.dag.n_edges, self.dag.heads
         fan_in = np.maximum(np.bincount(heads[:n_edges], minlength=len(self.dag.nodes)), 1)[heads]
-        refuse_beyond(count * self.dim, f"{count} points of {self.dim} numbers")
         weights = rng.standard_normal((count, n_edges)) * np.sqrt(2.0 / fan_in[:n_edges])
         limits = np.broadcast_to(1 / np.sqrt(fan_in[n_edges:]), (count, self.dim - n_edges))
-        points = np.concatenate([weights, rng.uniform(-limits, limits)], axis=1)
-        return points[0] if count == 1 else points
+        return np.concatenate([weights, rng.uniform(-limits, limits)], axis=1)
 
     def fibre_point(self, theta: Theta, rng: Rng = None) -> Theta:
-        """Rescale every hidden node by a random factor, standard normal in its logarithm."""
+        """Rescale every channel by a random factor, standard normal in its logarithm."""
         theta = self._theta(theta, differentiable=False)
-        logs = as_rng(rng).standard_normal((*theta.shape[:-1], self.n_hidden))
+        logs = as_rng(rng).standard_normal((*theta.shape[:-1], self.n_laws))
         return self.rescale(theta, logs)

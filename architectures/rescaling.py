@@ -31,15 +31,7 @@ _ROUNDING = 1e-10
 
 
 class RescaledMap(SmoothMap):
-    """The map ψ ↦ f(u ∘ ψ) of another map f, with its derivatives.
-
-    Parameters
-    ----------
-    inner : SmoothMap
-        The map f.
-    units : array, shape=[dim]
-        The factors u.
-    """
+    """The map ψ ↦ f(u ∘ ψ) of another map f, with its derivatives."""
 
     def __init__(self, inner: SmoothMap, units: FloatArray) -> None:
         self.inner, self.factors = inner, units
@@ -72,18 +64,6 @@ class RescaledArchitecture(Architecture):
     Its laws are those of φ, evaluated at ψ. They are kept where the symmetries behind them know no
     difference between the rates, which is checked.
 
-    Parameters
-    ----------
-    inner : Architecture
-        The lift φ and its laws.
-    rates : array, shape=[dim]
-        The learning rates η.
-
-    Raises
-    ------
-    NotIntrinsicError
-        The laws at ψ are not kept under these rates: says by how much they change.
-
     References
     ----------
     The metric of parameter space: [Kunin2024]_.
@@ -114,15 +94,12 @@ class RescaledArchitecture(Architecture):
         return self.inner.h
 
     def lift(self, theta: Theta) -> Lifted:
-        """Evaluate φ(√η ∘ ψ)."""
         return self.inner.lift(self.units * self._theta(theta))
 
     def conservation_laws(self, theta: Theta) -> Laws:
-        """Evaluate the laws of φ at ψ."""
         return self.inner.conservation_laws(theta)
 
     def random_point(self, n_samples: int = 1, rng: Rng = None) -> Theta:
-        """Draw parameters of φ, and divide them by √η."""
         return self.inner.random_point(n_samples, rng) / self.units
 
 
@@ -178,10 +155,6 @@ def rescaling(architecture: Architecture, rates: OneTangent) -> Rescaling:
     It is the same one where :math:`φ(\sqrt η ∘ ψ) = a ∘ φ(ψ)` for constants a, or where all
     rates are the same.
 
-    Parameters
-    ----------
-    rates : array, shape=[dim]
-
     Raises
     ------
     NotIntrinsicError
@@ -204,8 +177,7 @@ def _(architecture: ReLUNetwork, rates: OneTangent) -> Rescaling:
 
 @rescaling.register
 def _(architecture: ProductArchitecture, rates: OneTangent) -> Rescaling:
-    ends = np.cumsum([factor.dim for factor in architecture.factors])[:-1]
-    pairs = zip(architecture.factors, np.split(rates, ends), strict=True)
+    pairs = zip(architecture.factors, architecture.unpack(rates), strict=True)
     parts = [rescaling(factor, own) for factor, own in pairs]
     inner = [part.architecture for part in parts]
     if any(one is not other for one, other in zip(architecture.factors, inner, strict=True)):

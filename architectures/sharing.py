@@ -3,7 +3,6 @@
 from collections.abc import Hashable, Sequence
 from typing import Any
 
-import flint
 import numpy as np
 from scipy.sparse import coo_array, csr_array, eye_array, hstack, vstack
 from scipy.sparse.csgraph import connected_components
@@ -40,8 +39,6 @@ def shared_channels(
         Degree of homogeneity of the unit at each node.
     nodes : sequence of hashable
         Labels of the nodes; a channel is called by those that rescale with it.
-    names : sequence of hashable, optional
-        Labels of the parameters.
 
     Returns
     -------
@@ -131,8 +128,10 @@ def _null_space(equations: csr_array) -> csr_array:
             f"shared weights tie {bound.size} channels together by equations that are not just "
             f"equalities, more than the {_MOST_UNKNOWNS} that are solved exactly"
         )
+    from flint import fmpz_mat  # here, as few networks need it
+
     rows = np.unique(equations[:, bound].toarray().astype(np.int64), axis=0)
-    matrix = flint.fmpz_mat(len(rows), bound.size, rows.ravel().tolist())
+    matrix = fmpz_mat(len(rows), bound.size, rows.ravel().tolist())
     reduced, denominator, rank = matrix.rref()
     table = np.array(reduced.tolist(), dtype=object).reshape(rows.shape)[:rank]
     pivots = [next(j for j in range(bound.size) if row[j]) for row in table]

@@ -221,17 +221,7 @@ class _Maxima:
 
 
 class Sweep:
-    """The steps by which a network with shared and frozen weights is evaluated.
-
-    Parameters
-    ----------
-    dag : CompiledDAG
-        Its edges.
-    tying : Tying
-        The parameter or constant of each edge.
-    units : Units
-        The function of each node.
-    """
+    """The steps by which a network with shared and frozen weights is evaluated."""
 
     def __init__(self, dag: CompiledDAG, tying: Tying, units: Units) -> None:
         self.dag, self.units, self.dim = dag, units, tying.dim
@@ -324,15 +314,7 @@ class Sweep:
         return parameters[order], taps[order], positions
 
     def run(self, theta: FloatArray, inputs: FloatArray) -> "Pass":
-        """Evaluate the network, unchecked.
-
-        Parameters
-        ----------
-        theta : array, shape=[dim]
-            The parameters.
-        inputs : array, shape=[n_samples, n_inputs]
-            One row per sample.
-        """
+        """Evaluate the network, unchecked."""
         return Pass(self, np.append(theta, 0.0), inputs)
 
     def values(self, theta: FloatArray, inputs: FloatArray) -> tuple[FloatArray, list[FloatArray]]:
@@ -377,17 +359,7 @@ def _doubled(rows: IntArray, columns: IntArray) -> bool:
 
 
 class Pass:
-    """One evaluation of a network on data, with what its derivatives need of it.
-
-    Parameters
-    ----------
-    sweep : Sweep
-        The steps.
-    theta : array, shape=[dim + 1]
-        The parameters, and a 0 for what is no weight.
-    inputs : array, shape=[n_samples, n_inputs]
-        One row per sample.
-    """
+    """One evaluation of a network on data, with what its derivatives need of it."""
 
     def __init__(self, sweep: Sweep, theta: FloatArray, inputs: FloatArray) -> None:
         self.sweep, self.theta, self.n_samples = sweep, theta, len(inputs)
@@ -407,21 +379,7 @@ class Pass:
     def pull(
         self, cotangent: FloatArray, *, to_inputs: bool = False
     ) -> tuple[FloatArray, FloatArray]:
-        """Pull a cotangent back to θ, and to the inputs if asked for.
-
-        Parameters
-        ----------
-        cotangent : array, shape=[n_samples, n_outputs]
-            On the outputs.
-        to_inputs : bool
-            Whether the second result is wanted.
-
-        Returns
-        -------
-        gradient : array, shape=[dim]
-        input_gradient : array, shape=[n_samples, n_inputs]
-            Or of no rows.
-        """
+        """Pull a cotangent back to θ, and to the inputs if asked for, else to none of them."""
         gradient = np.zeros(self.theta.size)
         parts, start = [np.zeros((0, self.sweep.dag.n_inputs))], 0
         for values, slopes in self._parts:

@@ -1,15 +1,13 @@
 """Which parameter each edge of a network has, and what its nodes do with what flows in."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import geomstats.backend as gs
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
-from liftflow.linalg import sparse_apply
 from liftflow.typing import FloatArray, IntArray, Tangent, Theta, freeze
 
 
@@ -65,15 +63,6 @@ class Tying:
         padded = gs.concatenate([theta, 0.0 * theta[..., :1]], axis=-1)
         return padded[..., self.parameters] + self.constants
 
-    def gather(self, per_edge: Tangent) -> Theta:
-        """Add up one number per edge over the edges of each parameter: the transpose of weights."""
-        return sparse_apply(per_edge, self._sums)
-
-    @cached_property
-    def _sums(self) -> csr_array:
-        entries = np.ones(self.trained.size), (self.parameters[self.trained], self.trained)
-        return freeze(csr_array(entries, shape=(self.dim, self.parameters.size)))
-
 
 @dataclass(frozen=True, eq=False)
 class Units:
@@ -97,14 +86,14 @@ class Units:
         """Freeze the arrays, which many share."""
         freeze((self.slopes, self.degrees, self.maxima))
 
+    def along(self, labels: Sequence[Hashable], nodes: Sequence[Hashable]) -> "Units":
+        """Put the functions of nodes with these labels into the order of others."""
+        place = {label: i for i, label in enumerate(labels)}
+        order = np.array([place[node] for node in nodes], dtype=np.intp)
+        return Units(self.slopes[order], self.degrees[order], self.maxima[order])
+
     @classmethod
     def rectifiers(cls, hidden: NDArray[np.bool_]) -> "Units":
-        """Hidden nodes that are ReLUs, among others that are linear.
-
-        Parameters
-        ----------
-        hidden : array of bool, shape=[n_nodes]
-            Whether each node is hidden.
-        """
+        """Hidden nodes that are ReLUs, among others that are linear."""
         size = hidden.size
         return cls(np.where(hidden, 0.0, 1.0), np.ones(size, np.intp), np.zeros(size, bool))

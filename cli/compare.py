@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 import liftflow
+from liftflow.cli.classify import Widths
 from liftflow.cli.families import FAMILIES, TASKS, Options, build, read_numbers
 from liftflow.errors import OutputError
 
@@ -85,16 +86,7 @@ def compare(
             show_default="regression; for ode sensing",
         ),
     ] = None,
-    widths: Annotated[
-        str | None,
-        typer.Option(
-            help="Layer widths from input to output, like 64-32-10; for ode the size and the "
-            "number of steps; for attention d_model, d_head and the number of heads, and for "
-            "transformer neurons; for conv side, channels, outputs; for residual inputs, width, "
-            "blocks, outputs; for recurrent inputs of a step, hidden units, outputs, steps.",
-            show_default="by family",
-        ),
-    ] = None,
+    widths: Widths = None,
     lam: Annotated[
         str | None,
         typer.Option(
@@ -111,7 +103,7 @@ def compare(
     t_end: Annotated[float, typer.Option(help="Time to train for.")] = 10.0,
     rtol: Annotated[float, typer.Option(help="Relative tolerance of both flows.")] = 1e-6,
     atol: Annotated[
-        float | None, typer.Option(help="Absolute tolerance.", show_default="rtol / 100")
+        float | None, typer.Option(help="Absolute tolerance.", show_default="rtol / 1000")
     ] = None,
     method: Annotated[str, typer.Option(help="Method of scipy's solve_ivp.")] = "RK45",
     coordinates: Annotated[str, typer.Option(help="auto, full or basis.")] = "auto",

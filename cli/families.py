@@ -69,13 +69,7 @@ def read_numbers(text: str, separator: str, name: str, kind: Callable[[str], Any
 
 
 def balanced(network: Any, lams: str, seed: int) -> OneTheta:
-    """Draw a relaxed balanced point, of one λ for all or of several joined by commas.
-
-    Parameters
-    ----------
-    network : Architecture
-        Of a family that has such points.
-    """
+    """Draw a relaxed balanced point, of one λ for all or of several joined by commas."""
     numbers = read_numbers(lams, ",", "λ", float)
     return network.balanced_point(numbers[0] if len(numbers) == 1 else numbers, seed)
 
@@ -103,30 +97,26 @@ def _layer_widths(
     return widths
 
 
-def _relu(family: Family, options: Options) -> Problem:
-    dataset = _load(options, "iris")
-    widths = _layer_widths(family, options, dataset.inputs.shape[1], dataset.n_outputs, 32)
-    kind = dataset.default_loss if options.loss is None else options.loss
-    network = family.build(widths, options.bias)
-    loss = liftflow.NetworkLoss(network, dataset.inputs, dataset.targets_for(kind), kind)
-    return network, network.random_point(rng=options.seed), loss, str(dataset), widths
+def _network(default: str) -> Callable[[Family, Options], Problem]:
+    """Train a network on a graph, by default for this data set."""
 
+    def problem(family: Family, options: Options) -> Problem:
+        dataset = _load(options, default)
+        n_inputs, n_outputs = dataset.inputs.shape[1], dataset.n_outputs
+        side = math.isqrt(n_inputs)
+        fitting = family.sizes_of(side if side**2 == n_inputs else n_inputs, n_inputs, n_outputs)
+        sizes = family.read(options.widths, fitting)
+        network = family.build(sizes, options.bias)
+        if (len(network.inputs), len(network.outputs)) != (n_inputs, n_outputs):
+            raise DataError(
+                f"the data have {n_inputs} features and need {n_outputs} outputs, got a network "
+                f"of {len(network.inputs)} and {len(network.outputs)}; try widths {fitting}"
+            )
+        kind = dataset.default_loss if options.loss is None else options.loss
+        loss = liftflow.NetworkLoss(network, dataset.inputs, dataset.targets_for(kind), kind)
+        return network, network.random_point(rng=options.seed), loss, str(dataset), sizes
 
-def _tied(family: Family, options: Options) -> Problem:
-    dataset = _load(options, "digits")
-    n_inputs, n_outputs = dataset.inputs.shape[1], dataset.n_outputs
-    side = math.isqrt(n_inputs)
-    default = family.sizes_of(side if side**2 == n_inputs else n_inputs, n_inputs, n_outputs)
-    sizes = family.read(options.widths, default)
-    network = family.build(sizes, options.bias)
-    if (len(network.inputs), len(network.outputs)) != (n_inputs, n_outputs):
-        raise DataError(
-            f"the data have {n_inputs} features and need {n_outputs} outputs, got a network of "
-            f"{len(network.inputs)} and {len(network.outputs)}; try widths {default}"
-        )
-    kind = dataset.default_loss if options.loss is None else options.loss
-    loss = liftflow.NetworkLoss(network, dataset.inputs, dataset.targets_for(kind), kind)
-    return network, network.random_point(rng=options.seed), loss, str(dataset), sizes
+    return problem
 
 
 def _convolutional(sizes: list[int], bias: bool) -> ReLUNetwork:
@@ -297,7 +287,8 @@ FAMILIES = {
         lambda sizes, bias: liftflow.ReLUNetwork.from_widths(sizes, bias),
         "4-6-3",
         (*_DATA, "bias", "loss"),
-        _relu,
+        _network("iris"),
+        fitting="{inputs}-32-{outputs}",
     ),
     "two-layer": Family(
         lambda sizes, bias: liftflow.TwoLayerLinear(sizes[2], sizes[0], sizes[1]),
@@ -338,14 +329,14 @@ FAMILIES = {
         _convolutional,
         "4-2-2",
         (*_DATA, "bias", "loss"),
-        _tied,
+        _network("digits"),
         fitting="{side}-8-16-{outputs}",
     ),
     "residual": Family(
         _residual,
         "3-2-2-2",
         (*_DATA, "bias", "loss"),
-        _tied,
+        _network("digits"),
         "inputs-width-blocks-outputs",
         "{inputs}-16-2-{outputs}",
     ),
@@ -355,7 +346,7 @@ FAMILIES = {
         ),
         "2-3-2-3",
         (*_DATA, "bias", "loss"),
-        _tied,
+        _network("digits"),
         "inputs-hidden-outputs-steps",
         "{side}-16-{outputs}-{steps}",
     ),

@@ -9,9 +9,6 @@ from functools import singledispatch, wraps
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from flint import fmpz, nmod_mat
-from rich.progress import track
-from rich.table import Table
 
 from liftflow.architectures import Architecture, ProductArchitecture, ReLUNetwork
 from liftflow.criteria.dynamics import dynamic, metric
@@ -25,9 +22,11 @@ from liftflow.criteria.views import MATRIX_LIMIT, View, too_large, view_of
 from liftflow.doors import door
 from liftflow.files import Stored, as_html, as_text
 from liftflow.typing import OneTheta, Rng, as_array, as_rng
+from liftflow.waiting import tracked
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from rich.table import Table
 
 _TRIALS = 2
 _POINTS = 3
@@ -71,8 +70,10 @@ class Classification(Stored):
         """Return all findings in the types of JSON, by name."""
         return {field.name: getattr(self, field.name).to_dict() for field in fields(self)}
 
-    def table(self) -> Table:
+    def table(self) -> "Table":
         """Return the findings as a table for rich."""
+        from rich.table import Table
+
         table = Table(title="The hierarchy at θ")
         for title in ("property", "verdict", "value", "margin"):
             table.add_column(title, justify="right" if title in ("value", "margin") else "left")
@@ -322,6 +323,8 @@ def _exact_count(architecture: Architecture, rng: np.random.Generator, loss: Any
 
 
 def _random_prime(rng: np.random.Generator) -> int:
+    from flint import fmpz
+
     while True:
         candidate = int(rng.integers(*_PRIMES))
         if fmpz(candidate).is_prime():
@@ -336,15 +339,14 @@ def _exact_ranks(
     A minor of R nested brackets of k fields is a polynomial of degree at most R k deg X in the
     point and the forms; it vanishes at a random one with probability at most degree / p.
     """
-    prime, size = fields.arithmetic.prime, fields.dag.dim
+    prime, size = fields.arithmetic.prime, architecture.dim
     point = fields.arithmetic.draw((size,), rng)
-    degree = 2 * len(fields.dag.members) + 1
     count = min(architecture.lifted_dim, size) + SPARE
     rows = fields.values(fields.random_forms(count, point, rng), point, count)
     ranks, failure = [_modular_rank(rows, prime)], 0.0
     while True:
         depth = len(ranks)
-        failure += min(ranks[-1] + 1, size) * depth * degree / prime
+        failure += min(ranks[-1] + 1, size) * depth * fields.degree / prime
         if ranks[-1] == size or (depth > 1 and ranks[-1] == ranks[-2]):
             return ranks, failure
         count = size - ranks[-1] + SPARE
@@ -354,6 +356,8 @@ def _exact_ranks(
 
 
 def _modular_rank(rows: Coordinates, prime: int) -> int:
+    from flint import nmod_mat
+
     return int(nmod_mat(len(rows), rows.shape[1], rows.ravel().tolist(), prime).rank())
 
 
@@ -421,6 +425,6 @@ def classify(
         "n_laws": lambda: count_conservation_laws(architecture, exact, rng=rng),
     }
     names = [field.name for field in fields(Classification)]
-    for name in track(names, "classify", disable=not progress, transient=True):
+    for name in tracked(names, "classify", progress):
         known[name] = others[name]() if name in others else getattr(view, name)
     return Classification(**known)

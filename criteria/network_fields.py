@@ -23,7 +23,7 @@ from liftflow.criteria.fields import (
     sizes_of,
 )
 from liftflow.errors import InputError
-from liftflow.typing import FloatArray, IntArray, OneTheta, got
+from liftflow.typing import FloatArray, IntArray, OneTheta, got, refuse_beyond
 
 _VANISHED = 1e-15  # relative size of a singular value that is rounding
 _CAREFULLY = 1.5  # power of singular values, as brackets have products of them
@@ -61,8 +61,8 @@ class NetworkFields(GradientFields):
     analytic = True
 
     def __init__(self, dag: CompiledDAG, arithmetic: Arithmetic) -> None:
-        self.dag = dag
-        self.arithmetic = arithmetic
+        self.dag, self.arithmetic = dag, arithmetic
+        self.degree = 2 * len(dag.members) + 1  # of a field, in the point and the form
 
     def unit(self, point: FloatArray) -> float:
         return length_of(point)
@@ -228,6 +228,47 @@ class ReLUFields(NetworkFields):
         return NetworkForms(on_path, sources, np.ones((len(numbers), self.dag.outputs.size)))
 
 
+class MonomialFields(NetworkFields):
+    r"""Fields of the distinct monomials of a network with shared and frozen weights.
+
+    A form is a vector g, :math:`X_g = \sum_m g_m ∇ \prod_j θ_{m,j}`. Constants other than 0 are
+    left out: they only rescale g.
+    """
+
+    def __init__(self, network: TiedNetwork, arithmetic: Arithmetic) -> None:
+        super().__init__(network.dag, arithmetic)
+        seen = network.path_incidence[network.lift(np.ones(network.dim)) != 0]
+        factors = np.repeat(seen.indices, seen.data.astype(int))
+        degrees = seen.sum(axis=1).astype(int)
+        self.dim, self.degree = network.dim, int(degrees.max(initial=0)) + 1
+        self.table = np.full((degrees.size, self.degree - 1), self.dim)
+        self.table[np.arange(self.degree - 1) < degrees[:, None]] = factors
+
+    def random_forms(self, count: int, point: OneTheta, rng: np.random.Generator) -> Coordinates:
+        size = len(self.table)
+        refuse_beyond(8.0 * count * size * self.degree, f"{count} forms on {size} monomials")
+        return self.arithmetic.draw((count, size), rng)
+
+    def field(self, forms: Coordinates, point: Coordinates) -> Coordinates:
+        """Evaluate the fields by the rule for products, each factor in turn."""
+        arithmetic, columns = self.arithmetic, self.table.T
+        one = np.zeros_like(point[..., :1])
+        one[0] = 1
+        factors = [np.concatenate([point, one], axis=-1)[..., column] for column in columns]
+        before, after = [forms[None]], [np.ones_like(forms[None])]
+        for factor in factors[:-1]:
+            before.append(arithmetic.multiply(before[-1], factor))
+        for factor in factors[:0:-1]:
+            after.append(arithmetic.multiply(after[-1], factor))
+        sums: Coordinates = 0
+        for column, left, right in zip(columns, before, reversed(after), strict=True):
+            product = arithmetic.multiply(left, right)
+            flat = np.zeros((self.dim + 1, product[..., 0].size), product.dtype)
+            np.add.at(flat, column, product.reshape(-1, product.shape[-1]).T)
+            sums = sums + flat[:-1].T.reshape(*product.shape[:-1], self.dim)
+        return arithmetic.reduce(sums)
+
+
 def excited_fields(
     architecture: Architecture, loss: Any, arithmetic: Arithmetic = FLOATS
 ) -> GradientFields:
@@ -273,4 +314,6 @@ def _(architecture: ReLUNetwork, arithmetic: Arithmetic = FLOATS) -> ReLUFields:
 
 @gradient_fields.register
 def _(architecture: TiedNetwork, arithmetic: Arithmetic = FLOATS) -> GradientFields:
+    if arithmetic.exact:
+        return MonomialFields(architecture, arithmetic)
     return gradient_fields.dispatch(Architecture)(architecture, arithmetic)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import autograd.numpy as anp
 import numpy as np
-from flint import fmpz_mat
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
@@ -438,6 +437,8 @@ def _rational(rows: FloatArray) -> FloatArray | None:
 
 def _sparser(rows: FloatArray) -> list[dict[int, Fraction]]:
     """Make integer rows short and so sparse, by LLL where they share columns; leading ones."""
+    from flint import fmpz_mat
+
     shares = csr_array(rows.astype(bool), dtype=int)
     count, parts = connected_components(shares @ shares.T, directed=False)
     reduced = []

@@ -16,7 +16,6 @@ from threading import RLock
 from typing import Any
 
 import numpy as np
-from flint import arb, ctx
 from typing_extensions import TypeAliasType
 
 from liftflow.criteria.fields import GradientFields
@@ -51,14 +50,21 @@ _CONTEXT = RLock()
 @contextmanager
 def _precisely() -> Iterator[None]:
     """Work with ``BITS`` bits; flint has one precision per process, so one thread at a time."""
+    from flint import ctx
+
     with _CONTEXT, ctx.workprec(BITS):
         yield
 
 
-_TINY = arb(2) ** (-BITS // 2)
+_TINY = 2.0 ** (-BITS // 2)
 
-_exact = np.frompyfunc(lambda number: arb(float(number)), 1, 1)
 _root = np.frompyfunc(lambda number: number.mid().sqrt(), 1, 1)
+
+
+def _exact(numbers: Any) -> Any:
+    from flint import arb
+
+    return np.frompyfunc(lambda number: arb(float(number)), 1, 1)(numbers)
 
 
 def distance(here: Precise, near: Precise, nearer: Precise) -> float:
@@ -113,7 +119,7 @@ class PreciseSpan(Span):
         lengths = _lengths(vectors[1])
         rest = self.outside(vectors / np.where(lengths > _TINY, lengths, 1)[:, None])
         found = [_independent(rows, missing) for rows in rest]
-        padded = [pivots + [arb(0)] * (missing - len(pivots)) for _, pivots in found]
+        padded = [pivots + [_exact(0)] * (missing - len(pivots)) for _, pivots in found]
         distances = [distance(*pivots) for pivots in zip(*padded, strict=True)]
         value = sum(size > TOLERANCE for size in distances)
         self.opened |= bool(np.any(np.array(padded[1][value:]) > _TINY))

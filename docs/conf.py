@@ -11,10 +11,9 @@ os.environ.setdefault("GEOMSTATS_BACKEND", "autograd")
 os.environ.setdefault("MPLBACKEND", "Agg")
 sys.path.insert(0, str(Path(__file__).parent))  # for the modules beside this one
 
-from library_digest import library_digest
 from numpydoc.xref import DEFAULT_LINKS
 from page_figures import draw_pages
-from pages import clear_cards, copy_twins, execute_notebooks, first_figure, group_gallery
+from pages import copy_twins, execute_notebooks, first_figure
 from pybtex.plugin import register_plugin
 from pybtex.style.formatting.plain import Style as PlainStyle
 from pybtex.style.labels import BaseLabelStyle
@@ -50,7 +49,11 @@ extensions = [
     "sphinx_gallery.gen_gallery",
     "sphinxcontrib.bibtex",
 ]
-exclude_patterns = ["_build", "gallery/backreferences"]
+exclude_patterns = [
+    "_build",
+    "gallery/backreferences",
+    "gallery/index.rst",
+]  # ours groups the cards
 templates_path = ["_templates"]
 highlight_language = "python"
 
@@ -68,7 +71,7 @@ html_favicon = "_static/liftflow.svg"
 html_show_sourcelink = False
 html_context = {"default_mode": "auto"}  # light or dark, as the reader's system
 html_theme_options = {
-    "header_links_before_dropdown": 6,
+    "header_links_before_dropdown": 7,  # as many as have room at 1,400 pixels
     "navigation_with_keys": False,
     "secondary_sidebar_items": ["page-toc"],
     "show_prev_next": True,
@@ -114,7 +117,7 @@ numpydoc_xref_ignore = "all"
 numpydoc_xref_aliases = {**{word: word for word in DEFAULT_LINKS}, **dict(classes())}
 
 # Pages in Markdown.
-myst_enable_extensions = ["dollarmath"]
+myst_enable_extensions = ["attrs_inline", "dollarmath"]
 myst_heading_anchors = 3
 mathjax3_config = {"tex": {"macros": {"M": r"\mathcal{M}_{\theta_0}"}}}
 
@@ -213,7 +216,7 @@ def relink(match):
     """Return a link that leads somewhere from a page of docs/."""
     image, text, target, _ = match.groups()
     if image:
-        return f"![{text}](../{target})"
+        return f"![{text}](../{target}){{.themed .dark-light}}"
     if target in PAGES:
         return f"[{text}]({PAGES[target]})"
     if target.startswith("gallery/plot_"):
@@ -227,23 +230,17 @@ def read_included(app, path, parent, content):
         content[0] = LINK.sub(relink, content[0])
 
 
-# The gallery. A script runs again when it changed; here all do, too, when the library changed.
-
-DIGEST = library_digest(ROOT)
-DRAWN_WITH = ROOT / "docs/gallery/library.sha256"
+# The gallery. A script runs again when it changed; make docs lets all run when the library did.
 
 
-def remember_library(app):
-    """Write down, once the scripts have run, with which library."""
-    DRAWN_WITH.write_text(DIGEST)
-    group_gallery(app)
+def run_the_rest(app):
+    """Once the scripts have run, run their notebooks and draw the figures of pages."""
     if str(app.config.plot_gallery) not in ("0", "False"):  # sphinx-build -D plot_gallery=0
-        execute_notebooks(app, DIGEST)
-        draw_pages(DIGEST)
+        execute_notebooks()
+        draw_pages()
 
 
 sphinx_gallery_conf = {
-    "run_stale_examples": not (DRAWN_WITH.is_file() and DRAWN_WITH.read_text() == DIGEST),
     "examples_dirs": "../gallery",
     "gallery_dirs": "gallery",
     "image_scrapers": ("gif_scraper.scraper",),
@@ -270,6 +267,5 @@ def setup(app):
     app.connect("autodoc-skip-member", skip_inherited)
     app.connect("source-read", read_gallery_page)
     app.connect("include-read", read_included)
-    app.connect("builder-inited", clear_cards, priority=100)
+    app.connect("builder-inited", run_the_rest, priority=900)
     app.connect("build-finished", copy_twins)
-    app.connect("builder-inited", remember_library, priority=900)

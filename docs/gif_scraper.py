@@ -5,11 +5,11 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 from matplotlib.animation import Animation
+from sphinx_gallery.utils import scale_image
 
 from liftflow.figures import recoloured, save_animation
 
-IMAGES = Path(__file__).parent / "gallery" / "images"
-PANELS = {"01": 1, "07": 1, "08": 1, "09": 1, "10": 1, "15": 1, "16": 0}  # shown on the card
+PANELS = dict.fromkeys(["01", "05", "06", "07", "08", "09", "10", "15"], 1)  # shown on the card
 
 
 def themed(path, alt):
@@ -19,19 +19,19 @@ def themed(path, alt):
     )
 
 
-def save_both(figure, path, animation=None):
+def save_both(figure, path, animation=None, **settings):
     """Save a figure, or its animation, and its dark twin beside it."""
     twins = (path, False), (path.with_name(f"{path.stem}_dark{path.suffix}"), True)
     for where, dark in twins:
         with recoloured(figure, dark):
             if animation is None:
-                figure.savefig(where)
+                figure.savefig(where, **settings)
             else:
                 save_animation(animation, where)
 
 
 def scraper(block, block_vars, gallery_conf, **kwargs):
-    """Save the figures and animations of a block in both themes, and the card's panel."""
+    """Save the figures and animations of a block in both themes, and first the card's panel."""
     found, shown = "", block_vars["example_globals"].values()
     moving = {}
     for animation in shown:
@@ -41,20 +41,30 @@ def scraper(block, block_vars, gallery_conf, **kwargs):
     for number in plt.get_fignums():
         figure = plt.figure(number)
         path = Path(next(block_vars["image_path_iterator"]))
+        if path.stem.endswith("_001"):
+            save_card(figure, path, script)
+            path = Path(next(block_vars["image_path_iterator"]))
         path = path.with_suffix(".gif" if number in moving else ".png")
         save_both(figure, path, moving.get(number))
-        if number not in moving and not (IMAGES / f"card_{script}.png").is_file():
-            _save_card(figure, script)
         title = (figure._suptitle.get_text() if figure._suptitle else script).replace("\n", " ")
         found += themed(f"/gallery/images/{path.name}", re.sub(r"[*|`_]", " ", title))
     plt.close("all")
     return found
 
 
-def _save_card(figure, script):
-    """Save one panel of a figure, with its labels, for the card of a script."""
+def save_card(figure, path, script):
+    """Save one panel of a figure, which sphinx-gallery takes for the card, and the dark card."""
     panels = [axes for axes in figure.axes if axes.axison or axes.has_data()]
     panel = panels[min(PANELS.get(script.split("_")[1], 0), len(panels) - 1)]
     figure.canvas.draw()
     box = panel.get_tightbbox().transformed(figure.dpi_scale_trans.inverted()).padded(0.08)
-    figure.savefig(IMAGES / f"card_{script}.png", bbox_inches=box, dpi=120)
+    engine, above = figure.get_layout_engine(), [*figure.legends, figure._suptitle]
+    figure.set_layout_engine("none")  # what is of the whole figure would move into the box
+    for artist in filter(None, above):
+        artist.set_visible(False)
+    save_both(figure, path, bbox_inches=box, dpi=120)
+    for artist in filter(None, above):
+        artist.set_visible(True)
+    figure.set_layout_engine(engine)
+    dark, card = path.with_stem(f"{path.stem}_dark"), f"sphx_glr_{script}_thumb_dark.png"
+    scale_image(dark, path.parent / "thumb" / card, 400, 280)

@@ -1,9 +1,11 @@
 """Figures of pages: drawn when the library changed, in both themes, and one that can be turned."""
 
+import contextlib
 import os
 import runpy
 import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from unittest import mock
 
 import matplotlib.pyplot as plt
@@ -24,28 +26,39 @@ GREY = "#808080"
 DOT = {"color": INTRINSIC, "size": 3}
 
 
-def draw_pages(digest):
-    """Draw all of them, unless they are of this library."""
-    mark = OUT / "library.sha256"
-    own = f"{digest} {Path(__file__).stat().st_mtime}"
-    if mark.is_file() and mark.read_text() == own:
+def draw_pages():
+    """Draw all of them, unless what draws them has not changed since."""
+    last, sources = (
+        OUT / "hyperboloid.html",
+        [*HERE.glob("*.py"), HERE / "start.rst", HERE / "howto.md"],
+    )
+    if last.is_file() and last.stat().st_mtime > max(path.stat().st_mtime for path in sources):
         return
     for folder in (OUT, STATIC):
         folder.mkdir(parents=True, exist_ok=True)
+    script = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
+    shutil.copy(script, STATIC / "plotly.min.js")
     with plt.rc_context(), mock.patch.object(plt, "show"):
         plt.style.use(style(False))
         runpy.run_path(str(HERE / "submersion.py"))
         save_both(plt.gcf(), OUT / "submersion.png")
-        plt.close("all")
         save_both(start_page(), OUT / "start.png")
-        save_both(
-            *moving_picture(),
-        )
+        save_both(*moving_picture())
         plt.close("all")
-    (OUT / "hyperboloid.html").write_text(hyperboloid(), encoding="utf-8")
-    script = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
-    shutil.copy(script, STATIC / "plotly.min.js")
-    mark.write_text(own)
+    guide_figures()
+    last.write_text(hyperboloid(), encoding="utf-8")
+
+
+def guide_figures():
+    """Save the figures of the last guide, by the code that it shows, in both themes."""
+    text = (HERE / "howto.md").read_text(encoding="utf-8")
+    code = text.rpartition("```python\n")[2].partition("```")[0]
+    for dark in ("", "_dark"):
+        with TemporaryDirectory() as folder, contextlib.chdir(folder):
+            with mock.patch.dict(os.environ, LIFTFLOW_DARK=dark):
+                exec(code, {})
+            for path in Path(folder).glob("*.png"):
+                shutil.copy(path, OUT / f"{path.stem}{dark}.png")
 
 
 def start_page():
@@ -166,7 +179,7 @@ def hyperboloid():
         for place, law in enumerate(LAWS)
     ]
     slider = {"active": first, "currentvalue": {"prefix": "h = "}, "steps": steps}
-    slider["pad"] = {"b": 20}  # for its numbers
+    slider |= {"pad": {"b": 20}, "x": 0.03, "len": 0.94, "tickcolor": GREY, "font": {"size": 14}}
     axis = {"color": GREY, "gridcolor": GREY, "backgroundcolor": "rgba(0,0,0,0)"}
     figure.update_layout(
         sliders=[slider],

@@ -1,8 +1,6 @@
-"""What our pages need besides Sphinx: a grouped gallery, its notebooks, links, claims."""
+"""What our pages need besides Sphinx: executed notebooks of the gallery, links, claims."""
 
-import hashlib
 import importlib
-import json
 import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -12,82 +10,11 @@ import nbformat
 from docutils import nodes
 from docutils.parsers.rst import Directive
 from nbclient import NotebookClient
-from PIL import Image
 from sphinx import addnodes
 
 from liftflow import gallery
 
 HERE = Path(__file__).parent
-IMAGES = HERE / "gallery" / "images"
-
-GROUPS = {
-    "See it": "The idea on networks small enough to be drawn, and on data.",
-    "What holds where": "The hierarchy of properties, and the laws.",
-    "Closed forms": "How z tells what each layer has.",
-    "Networks as they are used": "Attention, convolution, skips, recurrence, any forward pass.",
-    "Training as it is done": "Finite steps, batches, momentum, decay, rates, small weights.",
-    "The geometry itself": "Distances, means, mirror maps, and a family of your own.",
-}
-PLACES = {
-    "See it": ["01", "02", "09"],
-    "What holds where": ["03", "04", "05", "11"],
-    "Closed forms": ["06", "07", "08"],
-    "Networks as they are used": ["10", "17", "18", "19", "23", "24"],
-    "Training as it is done": ["13", "14", "20", "21", "22"],
-    "The geometry itself": ["12", "15", "16"],
-}
-
-
-def clear_cards(app):
-    """Remove cards of scripts that are to run again, before they do."""
-    for card in IMAGES.glob("card_*.png"):
-        if app.config.sphinx_gallery_conf["run_stale_examples"]:
-            card.unlink()
-
-
-def group_gallery(app):
-    """Sort the cards into groups, number them, and show one panel on each."""
-    index = HERE / "gallery" / "index.rst"
-    text = index.read_text(encoding="utf-8")
-    start = '.. raw:: html\n\n    <div class="sphx-glr-thumbcontainer"'
-    head, *cards = text.split(start)
-    if not cards:
-        return
-    end = ".. thumbnail-parent-div-close"
-    cards[-1] = cards[-1].partition(end)[0]
-    by_number = {re.search(r"plot_(\d\d)_", card)[1]: start + card for card in cards}
-    head = head[: head.rindex(".. raw:: html")] if "thumbnail-parent-div-open" in head else head
-    head = re.sub(r"\.\. raw:: html\s+<div class=\"sphx-glr-thumbnails\">\s*", "", head)
-    head = head.replace(".. thumbnail-parent-div-open", "")
-    known = {number for numbers in PLACES.values() for number in numbers}
-    places = {**PLACES, "More": sorted({*by_number} - known)}
-    parts = [head.rstrip()]
-    opened = '.. raw:: html\n\n    <div class="sphx-glr-thumbnails">\n\n'
-    closed = ".. raw:: html\n\n    </div>\n\n"
-    for group, numbers in places.items():
-        own = [by_number[number] for number in numbers if number in by_number]
-        if own:
-            words = GROUPS.get(group, "")
-            parts.append(f"\n\n{group}\n{'-' * len(group)}\n\n{words}\n\n{opened}")
-            parts += [_numbered(card) for card in own]
-            parts.append(closed)
-    pages = [f"   plot_{script.name}" for script in gallery.scripts()]
-    parts.append("\n\n.. toctree::\n   :hidden:\n\n" + "\n".join(pages) + "\n")
-    index.write_text("".join(parts), encoding="utf-8")
-    for card in IMAGES.glob("card_*.png"):
-        thumb = IMAGES / "thumb" / f"sphx_glr_{card.stem.removeprefix('card_')}_thumb.png"
-        picture = Image.open(card).convert("RGB")
-        picture.thumbnail((400, 280))
-        canvas = Image.new("RGB", (400, 280), "white")
-        canvas.paste(picture, ((400 - picture.width) // 2, (280 - picture.height) // 2))
-        canvas.save(thumb)
-
-
-def _numbered(card):
-    number = re.search(r"plot_(\d\d)_", card)[1]
-    return re.sub(
-        r'(<div class="sphx-glr-thumbnail-title">)', rf"\g<1>{number}&ensp;", card, count=1
-    )
 
 
 class GalleryClaims(Directive):
@@ -114,8 +41,11 @@ def copy_twins(app, error):
     """Copy the dark twins of figures to where the light ones are."""
     where = Path(app.outdir) / "_images"
     if error is None and where.is_dir():
-        for twin in [*IMAGES.glob("*_dark.*"), *(HERE / "gallery" / "pages").glob("*_dark.*")]:
-            shutil.copy(twin, where / twin.name)
+        for source, (_, name) in app.env.images.items():
+            light, copied = Path(app.srcdir, source), where / name
+            twin = light.with_stem(f"{light.stem}_dark")
+            if twin.is_file():
+                shutil.copy(twin, copied.with_stem(f"{copied.stem}_dark"))
 
 
 # Names of the API in prose become links.
@@ -197,32 +127,21 @@ def first_figure(lines):
 # Notebooks of the gallery, executed.
 
 
-def execute_notebooks(app, digest):
-    """Run the notebook of each script whose outputs are not those of this library."""
-    stale = []
-    for script in gallery.scripts():
-        path = HERE / "gallery" / f"plot_{script.name}.ipynb"
-        if path.is_file():
-            mark = f"{digest} {hash_of(script.path)}"
-            note = json.loads(path.read_text(encoding="utf-8"))["metadata"].get("liftflow")
-            if note != mark:
-                stale.append((path, mark))
+def execute_notebooks():
+    """Run the notebooks that were not yet; sphinx-gallery writes that of a script that changed."""
+    paths = [HERE / "gallery" / f"plot_{script.name}.ipynb" for script in gallery.scripts()]
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda pair: _execute(*pair), stale))
+        list(pool.map(execute, paths))
 
 
-def hash_of(path):
-    """Return a digest of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-
-
-def _execute(path, mark):
+def execute(path):
+    """Run a notebook where it lies, unless it was."""
     notebook = nbformat.read(path, as_version=4)
-    client = NotebookClient(
-        notebook, timeout=900, kernel_name="python3", resources={"metadata": {"path": str(HERE)}}
-    )
-    client.execute()
-    notebook.metadata["liftflow"] = mark
+    if notebook.metadata.get("executed"):
+        return
+    resources = {"metadata": {"path": str(HERE)}}
+    NotebookClient(notebook, timeout=900, kernel_name="python3", resources=resources).execute()
+    notebook.metadata["executed"] = True
     nbformat.write(notebook, path)
 
 

@@ -49,7 +49,12 @@ PAGES = sorted(
     for path in HTML.glob(pattern)
     if path.name != "search.html" and path.stem.count(".") < 2  # of the API, the rooms
 )
-OWN = {path.stem for path in Path(__file__).parent.glob("*.md")} | {"start", "api", "bibliography"}
+OWN = {path.stem for path in Path(__file__).parent.glob("*.md")} | {
+    "start",
+    "api",
+    "bibliography",
+    "gallery",
+}
 SCRIPTS = {f"gallery/plot_{script.name}" for script in gallery.scripts()}
 
 
@@ -133,7 +138,7 @@ def failures(browser, base):
 
 
 def test_the_pages_are_found():
-    assert {f"{name}.html" for name in {*OWN, *SCRIPTS, "gallery/index"}} <= {*PAGES}
+    assert {f"{name}.html" for name in {*OWN, *SCRIPTS, "gallery"}} <= {*PAGES}
 
 
 @pytest.mark.parametrize("theme", THEMES, indirect=True)
@@ -165,7 +170,7 @@ def test_formulas_are_there_to_be_typeset(browser, base):
 
 
 def test_the_gallery_shows_a_thumbnail_for_each_script(browser, base):
-    visit(browser, base + "gallery/index.html")
+    visit(browser, base + "gallery.html")
     shown = "return [...document.querySelectorAll('.sphx-glr-thumbcontainer img')]"
     widths = browser.execute_script(shown + ".map(image => image.naturalWidth)")
     assert len(widths) == len(gallery.scripts())
@@ -229,6 +234,9 @@ def test_the_slider_moves_the_curve(browser, base, width, theme):
             np.testing.assert_allclose(x**2 + y**2 - w**2, h, atol=1e-3)
     said = browser.find_element("css selector", "#hyperboloid .slider-label").text
     assert said == "h = 1"
+    numbers = browser.find_element("css selector", "#hyperboloid .slider-labels text")
+    shade = np.array(re.findall(r"\d+", numbers.value_of_css_property("fill"))[:3], int)
+    assert np.abs(shade - ground_of_page(browser)).min() > 150, "its numbers are faint"
     assert camera(browser) == eye
     assert (figure_3d(browser) != pixels).mean() > 0.02
     assert not failures(browser, base)
@@ -266,23 +274,94 @@ def test_figures_have_the_ground_of_the_page(browser, base, page, theme):
 
 @pytest.mark.parametrize("theme", ["dark"], indirect=True)
 def test_a_light_figure_on_a_dark_page_is_noticed(browser, base, theme):
-    visit(browser, base + "benchmarks.html")  # its figure has no dark twin
-    image = "document.querySelector('.bd-article img')"
-    browser.execute_script(f"{image}.style.setProperty('filter', 'none', 'important')")
+    visit(browser, base + "benchmarks.html")
+    browser.execute_async_script("""
+        const image = document.querySelector('.bd-article img'), done = arguments[0];
+        image.src = image.dataset.light;
+        image.decode().then(() => done());
+    """)
     contrast = ground_of_figure(first_figure(browser)) - ground_of_page(browser)
     assert contrast.min() > 150
 
 
-@pytest.mark.parametrize(("words", "found"), [("relaxed balanced", True), ("qwertyuiop", False)])
-def test_search(browser, base, words, found):
+@pytest.mark.parametrize("theme", THEMES, indirect=True)
+@pytest.mark.parametrize("page", ["gallery.html", "torch.html", "api/liftflow.flows.compare.html"])
+def test_pictures_are_of_the_theme_without_a_filter(browser, base, page, theme):
+    visit(browser, base + page)
+    shown = browser.execute_script("""
+        return [...document.querySelectorAll('.bd-article img')]
+            .map(image => [image.getAttribute('src'), getComputedStyle(image).filter]);
+    """)
+    assert shown
+    assert {way for _, way in shown} == {"none"}
+    assert all(("_dark." in source) == (theme == "dark") for source, _ in shown)
+
+
+# What helps to find one's way.
+
+
+@pytest.mark.parametrize("width", [1200, 1400])
+def test_the_header_is_one_line(browser, base, width):
+    visit(browser, base + "concepts.html", width)
+    tops = browser.execute_script("""
+        return [...document.querySelectorAll('.bd-header .navbar-header-items .nav-link')]
+            .filter(link => link.offsetParent).map(link => [link.offsetTop, link.offsetHeight]);
+    """)
+    assert len(tops) > 3
+    assert len({*map(tuple, tops)}) == 1, "a title is broken, or stands below the others"
+
+
+def results(browser, base, words):
+    """Search, and return address and title of each result."""
     visit(browser, base + "search.html?q=" + words.replace(" ", "+"))
     said = "return document.querySelector('.search-summary')?.textContent || ''"
     WebDriverWait(browser, 20).until(
         lambda _: re.search("finished|did not match", browser.execute_script(said))
     )
-    links = browser.execute_script(
-        "return [...document.querySelectorAll('#search-results li a')].map(a => a.textContent)"
-    )
-    assert bool(links) == found
-    assert ("Choose a metric" in links) == found
+    found = "return [...document.querySelectorAll('#search-results li > a')]"
+    links = browser.execute_script(found + ".map(a => [a.getAttribute('href'), a.textContent])")
     assert not failures(browser, base)
+    return links
+
+
+@pytest.mark.parametrize(("words", "found"), [("relaxed balanced", True), ("qwertyuiop", False)])
+def test_search(browser, base, words, found):
+    links = results(browser, base, words)
+    assert bool(links) == found
+    assert ("Choose a metric" in {title for _, title in links}) == found
+
+
+@pytest.mark.parametrize(
+    ("words", "page"),
+    [("geodesic", "gallery/plot_12"), ("momentum", "gallery/plot_14"), ("torch", "torch.html")],
+)
+def test_the_page_that_is_looked_for_comes_first(browser, base, words, page):
+    places = [address for address, _ in results(browser, base, words)]
+    found = next(place for place, address in enumerate(places) if address.startswith(page))
+    assert found < 3
+
+
+def test_a_page_of_the_gallery_begins_with_its_figure_and_gives_its_notebook(browser, base):
+    visit(browser, base + "gallery/plot_08_three_layers.html")
+    figure = browser.find_element("css selector", ".bd-article img")
+    assert figure.location["y"] < 500
+    links = browser.find_elements("css selector", ".sphx-glr-download-jupyter a")
+    (address,) = {link.get_attribute("href") for link in links}
+    notebook = json.loads((HTML / address.removeprefix(base)).read_text(encoding="utf-8"))
+    outputs = [output for cell in notebook["cells"] for output in cell.get("outputs", [])]
+    assert any("image/png" in output.get("data", {}) for output in outputs)
+
+
+def test_code_can_be_copied_and_pages_turned(browser, base):
+    visit(browser, base + "howto.html")
+    blocks = len(browser.find_elements("css selector", ".highlight pre"))
+    assert len(browser.find_elements("css selector", "button.copybtn")) == blocks > 5
+    assert len(browser.find_elements("css selector", ".prev-next-footer a")) == 2
+
+
+def test_the_api_has_sources_and_examples(browser, base):
+    visit(browser, base + "api/liftflow.manifolds.InvariantSet.html")
+    assert browser.find_elements("css selector", "a[href*='_modules/']")
+    assert browser.find_elements("css selector", ".sphx-glr-thumbcontainer")
+    visit(browser, base + "concepts.html")
+    assert browser.find_elements("css selector", "a.api-link[href*='liftflow.criteria.classify']")

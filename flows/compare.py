@@ -13,7 +13,7 @@ import numpy as np
 from scipy.integrate import OdeSolver
 
 from liftflow.doors import door
-from liftflow.errors import InputError, OutputError, ShapeError
+from liftflow.errors import ArchitectureError, InputError, OutputError, ShapeError
 from liftflow.files import as_path, make_folder
 from liftflow.flows.comparison import ELSEWHERE, FROZEN, NO_RATES, Comparison
 from liftflow.flows.integrate import integrate, origin
@@ -71,7 +71,7 @@ def compare(
     control : bool
         Whether to add the negative control: the flow from the same z by the metric of another
         θ₀, with other laws. It must part from the others. With a rule, it is the flow by the metric
-        without the learning rates, and one by that of laws that do not decay.
+        without the learning rates, and one by that of laws that do not decay, unless they vanish.
     checkpoints : str or Path, optional
         Folder where the flows leave their checkpoints every minute; it is made where there is none.
         Those that are there already are continued: to go on after a stop, make the same call
@@ -105,7 +105,8 @@ def compare(
     OutputError
         The first checkpoint cannot be written. Later ones only give a warning.
     ArchitectureError
-        A control is asked for, and the family has no other θ₀ over the same z with a closed form.
+        A control is asked for, and the family has no other θ₀ over the same z with a closed form;
+        or only weights decay, and all laws vanish at θ₀.
 
     Examples
     --------
@@ -163,20 +164,7 @@ def _times_with(steps: Trajectory, invariant_set: InvariantSet, wanted: Settings
 
 
 class Plan:
-    """The flows of a comparison, before they are integrated.
-
-    Parameters
-    ----------
-    control : bool
-        Whether there is a third flow.
-    **settings
-        Of :class:`~liftflow.flows.Settings`.
-
-    Raises
-    ------
-    InputError
-        The checkpoint of a single flow among the settings, or settings that cannot be used.
-    """
+    """The flows of a comparison, before they are integrated."""
 
     @door
     def __init__(
@@ -203,8 +191,13 @@ class Plan:
         if control and rule is not None and not rule.is_plain:
             if np.any(rule.rates(architecture) != 1.0):
                 self.flows[NO_RATES] = flow.without_rates()
-            if rule.weight_decay:
+            if rule.weight_decay and flow.laws_fade:
                 self.flows[FROZEN] = flow.with_frozen_laws()
+            if len(self.flows) == 1:
+                raise ArchitectureError(
+                    "all laws vanish at θ₀, where laws that decay and laws that do not make the "
+                    "same flow, so that there is no control; start off balance"
+                )
         elif control:  # first, since a family may have none
             elsewhere = InvariantSet(architecture, architecture.fibre_point(theta0, _CONTROL_SEED))
             self.flows["control"] = IntrinsicFlow(elsewhere, loss, coordinates)

@@ -4,17 +4,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 from liftflow.architectures import Architecture
 from liftflow.doors import door
-from liftflow.errors import DataError, InputError, UndefinedError
-from liftflow.files import as_html, as_path, as_text, read_arrays, write_arrays
+from liftflow.errors import InputError, UndefinedError
+from liftflow.files import Archived, Tabled, as_text
 from liftflow.flows.certificate import RateCertificate, rate_certificate
 from liftflow.flows.drift import law_drift
 from liftflow.flows.rules import TrainingRule
@@ -25,11 +22,11 @@ from liftflow.version import __version__
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from rich.table import Table
 
 Values: TypeAlias = Mapping[str, Any]
 """Numbers and texts by names, in the types of JSON."""
 
-_KIND = "comparison"
 ELSEWHERE, NO_RATES, FROZEN = "laws of another θ₀", "rates ignored", "laws frozen"
 _PARTS = tuple(part.name for part in fields(Trajectory) if part.name != "checkpoint")
 _LABELS = {
@@ -41,8 +38,11 @@ _LABELS = {
 
 
 @dataclass(frozen=True, eq=False)
-class Comparison:
+class Comparison(Archived, Tabled):
     """A parameter flow and the intrinsic flow from the same point, and how far they part.
+
+    What is loaded has neither its architecture nor its loss, which no file holds; its tables and
+    figures are those it had.
 
     Attributes
     ----------
@@ -69,6 +69,8 @@ class Comparison:
         Of a comparison that was loaded, what it takes an architecture and a loss to compute; they
         are None then.
     """
+
+    _kind = "comparison"
 
     architecture: Architecture | None
     loss: Loss | None
@@ -252,9 +254,11 @@ class Comparison:
             result["law_drift_steps"] = float(self.law_drift_over_time(self.steps).max())
         return result | {"t_end": float(self.parameter.t[-1]), "n_charts": self.intrinsic.n_charts}
 
-    def table(self) -> Table:
+    def table(self) -> "Table":
         """Lay the figures out as a table."""
         summary = self.summary()
+        from rich.table import Table  # here, as many never print
+
         table = Table(title="Two flows of one training problem", title_justify="left")
         table.add_column("")
         names = ["parameter", "intrinsic"]
@@ -313,14 +317,6 @@ class Comparison:
         """Say in one line what was compared, and what came of it."""
         return f"Comparison({self.verdict}: {self._subject()}, rtol {self.rtol:g})"
 
-    def _repr_html_(self) -> str:
-        """Render the table for a notebook."""
-        return as_html(self.table())
-
-    def print(self) -> None:
-        """Print the table."""
-        Console().print(self.table())
-
     def _subject(self) -> str:
         """What was trained, on what, from which seed."""
         names = self.kept.get("summary", {})
@@ -378,17 +374,7 @@ class Comparison:
         ]
         return plotting.draw(panels, (13, 4.2), self._subject())
 
-    @door
-    def save(self, path: str | Path) -> None:
-        """Write the comparison to an npz file: its trajectories, and what its figures need.
-
-        Raises
-        ------
-        InputError
-            Not a path.
-        OutputError
-            The file cannot be written.
-        """
+    def _values(self) -> dict[str, Any]:
         flows = {"parameter": self.parameter, "intrinsic": self.intrinsic}
         if self.control is not None:
             flows["control"] = self.control
@@ -406,62 +392,40 @@ class Comparison:
             values["steps_deviation"] = self.steps_deviation_over_time
         values |= {f"control-{number}_deviation": gap for number, (_, (_, gap)) in further.items()}
         names = [self.control_name, *self.further_controls]
-        values["controls"] = json.dumps(names)
-        values["summary"] = json.dumps(self.summary())
-        values["about"] = json.dumps(dict(self.about))
-        write_arrays(as_path(path), _KIND, values)
+        texts = {"controls": names, "summary": self.summary(), "about": dict(self.about)}
+        return values | {name: json.dumps(text) for name, text in texts.items()}
 
     @classmethod
-    @door
-    def load(cls, path: str | Path) -> Self:
-        """Read a comparison that :meth:`save` or ``liftflow compare --out`` wrote.
-
-        Returns
-        -------
-        comparison : Comparison
-            Without its architecture and its loss, which no file holds; its tables and figures
-            are those it had.
-
-        Raises
-        ------
-        InputError
-            Not a path.
-        DataError
-            The file is not there, is damaged, was changed since, or holds something else.
-        """
-        values = read_arrays(as_path(path), _KIND)
-        try:
-            first, *others = json.loads(values["controls"])
-            further = {name: f"control-{number}" for number, name in enumerate(others)}
-            flows = {
-                name: Trajectory(**{part: values[f"{name}_{part}"] for part in _PARTS})
-                for name in ("parameter", "intrinsic", "control", "steps", *further.values())
-                if f"{name}_t" in values
-            }
-            summary = json.loads(values["summary"])
-            kept = {"summary": summary, "drift": values["drift"]}
-            if "steps" in flows:
-                kept["steps_deviation"] = values["steps_deviation"]
-            return cls(
-                architecture=None,
-                loss=None,
-                manifold_dim=summary["manifold_dim"],
-                rtol=values["rtol"],
-                parameter=flows["parameter"],
-                intrinsic=flows["intrinsic"],
-                deviation=values["deviation"],
-                control=flows.get("control"),
-                control_deviation_over_time=values.get("control_deviation"),
-                steps=flows.get("steps"),
-                control_name=first,
-                further_controls={
-                    name: (flows[key], values[f"{key}_deviation"]) for name, key in further.items()
-                },
-                about=json.loads(values["about"]),
-                kept=kept,
-            )
-        except KeyError as error:
-            raise DataError(f"{path} holds no comparison: it has no {error}") from error
+    def _made(cls, values: dict[str, Any]) -> Self:
+        first, *others = json.loads(values["controls"])
+        further = {name: f"control-{number}" for number, name in enumerate(others)}
+        flows = {
+            name: Trajectory(**{part: values[f"{name}_{part}"] for part in _PARTS})
+            for name in ("parameter", "intrinsic", "control", "steps", *further.values())
+            if f"{name}_t" in values
+        }
+        summary = json.loads(values["summary"])
+        kept = {"summary": summary, "drift": values["drift"]}
+        if "steps" in flows:
+            kept["steps_deviation"] = values["steps_deviation"]
+        return cls(
+            architecture=None,
+            loss=None,
+            manifold_dim=summary["manifold_dim"],
+            rtol=values["rtol"],
+            parameter=flows["parameter"],
+            intrinsic=flows["intrinsic"],
+            deviation=values["deviation"],
+            control=flows.get("control"),
+            control_deviation_over_time=values.get("control_deviation"),
+            steps=flows.get("steps"),
+            control_name=first,
+            further_controls={
+                name: (flows[key], values[f"{key}_deviation"]) for name, key in further.items()
+            },
+            about=json.loads(values["about"]),
+            kept=kept,
+        )
 
     @property
     def verdict(self) -> str:

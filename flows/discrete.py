@@ -7,7 +7,6 @@ from itertools import repeat
 from typing import ClassVar
 
 import numpy as np
-from rich.progress import track
 
 from liftflow.architectures import Architecture
 from liftflow.doors import Guarded, door
@@ -22,6 +21,7 @@ from liftflow.typing import (
     Rng,
     as_array,
     as_count,
+    as_function,
     as_ordered,
     as_own,
     as_rng,
@@ -29,6 +29,7 @@ from liftflow.typing import (
     refuse_beyond,
     shown,
 )
+from liftflow.waiting import tracked
 
 DECAYS = ("coupled", "decoupled")
 """Whether the pull λθ of weight decay goes through the moments, or past them."""
@@ -52,12 +53,6 @@ class Optimizer(Guarded, ABC):
     decay : {"coupled", "decoupled"}
         ``coupled``: λθ is added to the gradient, and goes through the moments with it.
         ``decoupled``: θ shrinks by the factor 1 − ηλ before each step, past all moments.
-
-    Raises
-    ------
-    InputError
-        Not a loss, a step size that is not positive, a number out of its range, or batches of a
-        loss that is no mean over samples.
 
     References
     ----------
@@ -84,6 +79,8 @@ class Optimizer(Guarded, ABC):
             raise InputError(f"step_size must be positive, got {step_size}")
         self.batch_size = None if batch_size is None else self._batch_size(batch_size)
         self.weight_decay = _within(weight_decay, "weight_decay", 0.0, np.inf)
+        if callable(schedule):
+            as_function(schedule, "schedule", 1)
         self.schedule = schedule if schedule is None or callable(schedule) else _factors(schedule)
         if decay not in DECAYS:
             raise InputError(f"decay must be one of {', '.join(DECAYS)}, got {shown(decay)}")
@@ -111,11 +108,6 @@ class Optimizer(Guarded, ABC):
 
     def rate(self, count: int) -> float:
         """Step size η of a step.
-
-        Parameters
-        ----------
-        count : int
-            Its number, from 1.
 
         Raises
         ------
@@ -190,8 +182,6 @@ class Optimizer(Guarded, ABC):
 
         Raises
         ------
-        InputError
-            Numbers of steps that are not positive integers.
         FlowError
             The loss is not finite at θ₀.
         """
@@ -209,7 +199,7 @@ class Optimizer(Guarded, ABC):
         coupled = self.weight_decay if self.decay == "coupled" else 0.0
         decoupled = self.weight_decay if self.decay == "decoupled" else 0.0
         with np.errstate(over="ignore", invalid="ignore"):
-            for count in track(range(1, n_steps + 1), name, disable=not progress, transient=True):
+            for count in tracked(range(1, n_steps + 1), name, progress):
                 rate, batch = self.rate(count), next(batches)
                 gradient = np.asarray(batch.parameter_gradient(theta, self.architecture))
                 pulled = gradient + coupled * theta if coupled else gradient
@@ -283,14 +273,6 @@ class GradientDescent(Optimizer):
     ----------
     momentum : float
         The β, at least 0 and below 1.
-    nesterov : bool
-        Whether the momentum is Nesterov's.
-
-    Raises
-    ------
-    InputError
-        Not a loss, a number out of its range, batches of a loss that is no mean over samples, or
-        Nesterov's momentum without any.
 
     Examples
     --------
@@ -363,11 +345,6 @@ class Adam(Optimizer):
         Decay of the means of the gradient and of its square, at least 0 and below 1.
     epsilon : float
         Added to the size of a gradient.
-
-    Raises
-    ------
-    InputError
-        Not a loss, a number out of its range, or batches of a loss that is no mean over samples.
 
     References
     ----------

@@ -10,7 +10,7 @@ from liftflow.architectures import ReLUNetwork
 from liftflow.criteria import Finding, Verdict
 from liftflow.doors import door
 from liftflow.errors import InputError, ShapeError
-from liftflow.linalg import RANK_RTOL, over_batch
+from liftflow.linalg import RANK_RTOL, extrapolated, over_batch
 from liftflow.manifolds import InvariantSet
 from liftflow.typing import FloatArray, OneTheta, as_array
 
@@ -91,12 +91,8 @@ def is_warped_hessian_metric(
 
     Parameters
     ----------
-    metric_matrix : callable
-        As for :func:`is_hessian_metric`.
     points : array-like, shape=[..., n]
         With n ≥ 2: in one dimension every metric is Hessian.
-    rtol : float
-        The relative asymmetry that still counts as none.
 
     Returns
     -------
@@ -124,13 +120,7 @@ def is_warped_hessian_metric(
 
 @door
 def chart_metric_matrix(network: ReLUNetwork, theta0: OneTheta) -> MetricMatrix:
-    """Write K⁻¹ in the basis-path chart of θ₀, where it has full rank.
-
-    Returns
-    -------
-    metric_matrix : callable
-        Chart coordinates, shape=[..., n], to the metric, shape=[..., n, n].
-    """
+    """Write K⁻¹ in the basis-path chart of θ₀, where it has full rank."""
     metric: MetricMatrix = InvariantSet(network, theta0).chart().metric.metric_matrix
     return metric
 
@@ -171,10 +161,7 @@ def _warped(metric_matrix: MetricMatrix, warping: Callable[[FloatArray], Any]) -
 def _derivative(
     function: MetricMatrix, point: FloatArray, steps: FloatArray
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Derivative of order 6 with the new axis first, its error, the values at the longest steps.
-
-    The error is how far the derivative of order 4 is from it.
-    """
+    """Derivative of order 6 with the new axis first, its error, the values at the longest steps."""
     steps = steps / 2.0 ** np.arange(3)[:, None]
     shifts = steps[..., None] * np.eye(len(point))
     moved = point + np.stack([shifts, -shifts])
@@ -184,9 +171,7 @@ def _derivative(
             f"a function of {moved.shape} must keep the leading axes, got {ends.shape}"
         )
     steps = steps.reshape(*steps.shape, *[1] * (ends.ndim - 3))
-    coarse, middle, fine = (ends[0] - ends[1]) / (2.0 * steps)
-    fourth, better = (4 * middle - coarse) / 3, (4 * fine - middle) / 3
-    return (16 * better - fourth) / 15, np.abs(better - fourth) / 15, ends[:, 0]
+    return *extrapolated((ends[0] - ends[1]) / (2.0 * steps)), ends[:, 0]
 
 
 def _checked(metric_matrix: MetricMatrix, point: FloatArray) -> FloatArray:

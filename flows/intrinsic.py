@@ -20,25 +20,22 @@ from liftflow.manifolds import InvariantSet
 from liftflow.metrics import Cometric
 from liftflow.typing import FloatArray, OneLifted, OneTangent, OneTheta, OnTimes, as_array
 
+_NEAR_FOLD = 0.1  # of the weight at first, above the root of what errors of z are
+_BALANCED = 1e-12  # laws of degree two, in squares of θ: what is below is rounding
+
 
 class _FullState(TrainingState):
     """All entries of z; θ is recovered only where the loss needs it."""
 
-    def __init__(
-        self,
-        invariant_set: InvariantSet,
-        loss: Loss,
-        theta: OneTheta,
-        cometric: Cometric | None,
-        course: Course,
-        frozen: bool,
-    ) -> None:
-        super().__init__(invariant_set.architecture, loss, theta, course)
-        self.by_theta = isinstance(loss, ParameterLoss)
+    def __init__(self, flow: "IntrinsicFlow", theta: OneTheta) -> None:
+        course, cometric = flow._course, flow.cometric
+        super().__init__(course.architecture, flow.loss, theta, course)
+        self.by_theta = isinstance(flow.loss, ParameterLoss)
         self.is_gram = self.by_theta and cometric is None  # one of the caller's need not be ∂φ∂φᵀ
-        self.frozen = frozen or cometric is not None
+        self.frozen = flow.frozen or cometric is not None
         self.cometric = course.cometric() if cometric is None else cometric
-        self.known = np.empty(0)
+        self.known, self.folds = np.empty(0), self.architecture.phi.folds
+        self.turning = _NEAR_FOLD * np.abs(theta[self.folds])
 
     def start(self) -> FloatArray:
         return self.with_clock(np.ravel(self.architecture.lift(self.theta)), 1.0)
@@ -46,13 +43,11 @@ class _FullState(TrainingState):
     def _look(self, coordinates: FloatArray) -> tuple[OneLifted, Cometric]:
         """The point of the image next to the coordinates, and K at that time."""
         own, factor = self.without_clock(coordinates)
-        cometric = self.cometric if factor == 1.0 else self._faded(factor)
+        fades = factor != 1.0 and not self.frozen
+        cometric = self.course.cometric(factor) if fades else self.cometric
         # The solver leaves the image by its local error; K and f live on the image.
         z = own.reshape(self.architecture.lifted_shape)
         return self.architecture.project_to_image(z, near=self.theta), cometric
-
-    def _faded(self, factor: float) -> Cometric:
-        return self.cometric if self.frozen else self.course.cometric(factor)
 
     def _follow(self, coordinates: FloatArray) -> tuple[OneLifted, Cometric, OneTheta]:
         """The same, and what is known of θ there."""
@@ -62,6 +57,13 @@ class _FullState(TrainingState):
                 theta = cometric.point(z, near=self.theta)
             else:
                 theta = cometric.follow(z, self.theta)
+            if np.any(
+                np.abs(theta[self.folds]) <= self.turning * self.without_clock(coordinates)[1]
+            ):
+                raise NotRecoverableError(
+                    "a weight that z has in higher powers only comes close to 0, where z does not "
+                    "say whether it crosses; coordinates='basis' follow it"
+                )
             self.here, self.known = (z, cometric, theta), coordinates.copy()
         return self.here
 
@@ -109,27 +111,20 @@ class _BasisState(TrainingState):
     With learning rates η everything is that of ψ = θ/√η, whose flow is a plain one.
     """
 
-    def __init__(
-        self,
-        invariant_set: InvariantSet,
-        loss: Loss,
-        theta: OneTheta,
-        cometric: Cometric | None,
-        course: Course,
-        frozen: bool,
-    ) -> None:
-        if cometric is not None:
+    def __init__(self, flow: "IntrinsicFlow", theta: OneTheta) -> None:
+        course = flow._course
+        if flow.cometric is not None:
             raise InputError("a cometric of one's own acts on all of z; use coordinates='full'")
-        if isinstance(invariant_set.architecture, ProductArchitecture):
+        if isinstance(course.architecture, ProductArchitecture):
             if course.rates is not None:
                 raise InputError(
                     "with learning rates a product flows in all of z; use coordinates='full'"
                 )
             course.cometric()  # which refuses a factor that has no metric at θ₀
         theta = theta / course.units
-        super().__init__(invariant_set.architecture, loss, theta, course)
-        self.laws, self.frozen = course.laws(), frozen
-        self.first_chart = self.chart = invariant_set.architecture.basis_chart(theta)
+        super().__init__(course.architecture, flow.loss, theta, course)
+        self.laws, self.frozen = course.laws(), flow.frozen
+        self.first_chart = self.chart = course.architecture.basis_chart(theta)
         self.settled, self.known = theta, self.start()
 
     def start(self) -> FloatArray:
@@ -260,6 +255,12 @@ class IntrinsicFlow(Guarded):
         other._course.tolerance = np.inf
         return other
 
+    @property
+    def laws_fade(self) -> bool:
+        """Whether weight decay changes the laws, which it does not where they are all 0."""
+        laws, theta = self._course.laws(), self.invariant_set.theta0 / self._course.units
+        return bool(np.any(np.abs(laws) > _BALANCED * np.sum(theta**2)))
+
     def with_frozen_laws(self) -> Self:
         """Return the flow by the metric of the laws at θ₀, however weights decay: a control."""
         other = copy(self)
@@ -288,8 +289,6 @@ class IntrinsicFlow(Guarded):
 
         Raises
         ------
-        InputError
-            Settings that cannot be used.
         NotOnImageError, NotIntrinsicError, NotRecoverableError, FlowError
             The flow cannot start.
         """
@@ -308,17 +307,11 @@ class IntrinsicFlow(Guarded):
             shape = self.invariant_set.architecture.lifted_shape
             z = as_array(z0, "z0", shape, batch=False, differentiable=False)
             theta = self._course.recover(z)
-        start = self.invariant_set, self.loss, theta, self.cometric
-        return _STATES[self.coordinates](*start, self._course, self.frozen)
+        return _STATES[self.coordinates](self, theta)
 
     @door
     def distance(self, trajectory: Trajectory, theta: FloatArray) -> OnTimes:
-        """Distance ‖φ(θ) − z‖ from a trajectory of this flow to parameters, time by time.
-
-        Parameters
-        ----------
-        theta : array, shape=[n_times, dim]
-        """
+        """Distance ‖φ(θ) − z‖ from a trajectory of this flow to parameters, time by time."""
         architecture = self.invariant_set.architecture
         if self.coordinates == "basis":  # the state determines the recovered θ, and conversely
             return architecture.lifted_distance(trajectory.theta, theta)

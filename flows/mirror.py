@@ -98,11 +98,6 @@ class DiagonalPotential(MirrorPotential):
     network : ReLUNetwork
         ``ReLUNetwork.diagonal(n, depth)``, or any disjoint chains.
 
-    Raises
-    ------
-    ArchitectureError
-        Two paths share an edge.
-
     Notes
     -----
     Where one shift is the least, Φ' is odd and Φ'(0) = 0. Where several are equal and least,
@@ -242,11 +237,6 @@ class NeuronPotential(MirrorPotential):
     network : ReLUNetwork
         ``ReLUNetwork.from_widths([n, 1, 1])``.
 
-    Raises
-    ------
-    ArchitectureError
-        Another network.
-
     References
     ----------
     [Azulay2021]_; that ∇Φ and ω are the weights is ours.
@@ -284,12 +274,7 @@ class NeuronPotential(MirrorPotential):
         return z / np.sqrt(v)[..., None]
 
     def hessian(self, z: Inputs) -> FloatArray:
-        """Evaluate ∇²Φ(z) = ω K⁻¹ = (I − zzᵀ/(v²(|u|² + v²)))/|v|.
-
-        Returns
-        -------
-        hessian : array, shape=[..., n_inputs, n_inputs]
-        """
+        """Evaluate ∇²Φ(z) = ω K⁻¹ = (I − zzᵀ/(v²(|u|² + v²)))/|v|."""
         z, u, v = self._squares(z)
         outer = z[..., :, None] * z[..., None, :] / (v * (u + v))[..., None, None]
         return (np.eye(z.shape[-1]) - outer) / np.sqrt(v)[..., None, None]

@@ -62,16 +62,6 @@ class MomentumFlow(Guarded):
     Rescalings of ReLU units are no isometries: there nothing is kept. Two layers between numbers
     (n = m = 1) keep as many again, as u + v and u − v turn apart.
 
-    Parameters
-    ----------
-    friction : float
-        The τ, at least 0.
-
-    Raises
-    ------
-    InputError
-        Not a loss, or a negative friction.
-
     References
     ----------
     [Marcotte2024]_.
@@ -117,8 +107,6 @@ class MomentumFlow(Guarded):
 
         Raises
         ------
-        InputError
-            Settings that cannot be used.
         FlowError
             The flow cannot start.
         """
@@ -126,11 +114,6 @@ class MomentumFlow(Guarded):
 
     def state(self, theta0: OneTheta, velocity0: OneTangent | None = None) -> FlowState:
         """Right-hand side of the flow as the integrator sees it, for solvers of one's own.
-
-        Parameters
-        ----------
-        velocity0 : OneTangent, optional
-            Velocity θ' at the start, by default 0.
 
         Returns
         -------
@@ -151,11 +134,6 @@ class MomentumFlow(Guarded):
 
         None of a ReLU network.
 
-        Parameters
-        ----------
-        t : OnTimes
-            Times, one for each θ.
-
         Raises
         ------
         UndefinedError
@@ -170,31 +148,19 @@ class MomentumFlow(Guarded):
 
     @property
     def n_laws(self) -> int:
-        """Number of independent laws of this flow.
-
-        Raises
-        ------
-        UndefinedError
-            As :meth:`laws`.
-        """
+        """Number of independent laws of this flow."""
         return count_noether_laws(self.architecture)
 
 
 def noether_charges(architecture: Architecture) -> Callable[[Theta, Tangent], FloatArray]:
-    """Return the Noether charges of the rotations that leave an architecture as it is.
-
-    Raises
-    ------
-    UndefinedError
-        They are not known.
-    """
+    """Return the Noether charges of the rotations that leave an architecture as it is."""
     if isinstance(architecture, ProductArchitecture):
-        ends = np.cumsum([factor.dim for factor in architecture.factors])[:-1]
         parts = [noether_charges(factor) for factor in architecture.factors]
 
         def joined(theta: Theta, velocity: Tangent) -> FloatArray:
-            pairs = zip(parts, np.split(theta, ends, -1), np.split(velocity, ends, -1), strict=True)
-            return np.concatenate([charges(*own) for charges, *own in pairs], axis=-1)
+            both = map(architecture.unpack, (theta, velocity))
+            own = [charges(*pair) for charges, *pair in zip(parts, *both, strict=True)]
+            return np.concatenate(own, axis=-1)
 
         return joined
     if hasattr(architecture, "channels"):
@@ -229,13 +195,7 @@ def _of_layers(network: DeepLinear, theta: Theta, velocity: Tangent) -> FloatArr
 
 
 def count_noether_laws(architecture: Architecture) -> int:
-    """Count the independent Noether laws, the rank of their derivatives at a random point.
-
-    Raises
-    ------
-    UndefinedError
-        As :func:`noether_charges`.
-    """
+    """Count the independent Noether laws, the rank of their derivatives at a random point."""
     rng, dim = np.random.default_rng(0), architecture.dim
     charges = noether_charges(architecture)
     theta, velocity = rng.standard_normal((2, dim))

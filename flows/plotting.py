@@ -50,10 +50,6 @@ def draw(
     ----------
     panels : sequence of tuple
         Title, label of the values, and the curves.
-    size : tuple of float
-        Of the figure, in inches.
-    about : str
-        What the figure is of: family, data and seed.
     """
     with plt.style.context(figures.style()):
         figure, every = plt.subplots(1, len(panels), figsize=size, squeeze=False)
@@ -93,7 +89,8 @@ def draw_run(
     """
     (t, loss), (name, *_) = (run["t"], run["loss"]), [key for key in run if key not in "t loss"]
     states = run[name].reshape(len(t), -1)
-    steps = np.linalg.norm(np.diff(states, axis=0), axis=1) / np.diff(t)
+    moved, took = np.linalg.norm(np.diff(states, axis=0), axis=1), np.diff(t)
+    steps = np.divide(moved, took, out=np.full(len(took), np.nan), where=took > 0)  # NaN: a jump
     values, predicted = (states, None) if laws is None else laws
     most = np.argsort(-np.ptp(values, axis=0), kind="stable")[:_MOST] if len(t) else np.arange(0)
     with plt.style.context(figures.style()):

@@ -32,14 +32,8 @@ def check_fits(
 
     Parameters
     ----------
-    here : Origin
-        The run that is to go on.
-    memory : dict of str to array
-        What its flow remembers.
     first : tuple
         State, parameter and loss at its start.
-    end : float
-        Last time asked for.
     """
     there = whole.origin
     known, own = there.coordinates, here.coordinates
@@ -54,9 +48,14 @@ def check_fits(
         f"not at {here.t:.4g}",
     )
     _require(
-        same_numbers(known, own) and same_numbers(there.loss, here.loss),
+        same_numbers(there.loss, here.loss),
         "the flow it came from, which had another start or another loss: "
         f"{there.loss:.6g} there, {here.loss:.6g} here",
+    )
+    _require(
+        same_numbers(known, own),
+        "the flow it came from, which began at other coordinates, those of another start, of other "
+        "learning rates, or of another chart",
     )
     _require(
         same_numbers(there.velocity, here.velocity),

@@ -235,23 +235,11 @@ class Course:
 
     @cached_property
     def way(self) -> Rescaling | None:
-        """Where the flow with rates is a plain one; None where it is one itself.
-
-        Raises
-        ------
-        NotIntrinsicError
-            No laws are known for these rates: says why.
-        """
+        """Where the flow with rates is a plain one; None where it is one itself."""
         return None if self.rates is None else rescaling(self.architecture, self.rates)
 
     def check(self) -> None:
-        """Refuse a rule under which no laws are known.
-
-        Raises
-        ------
-        NotIntrinsicError
-            Says why.
-        """
+        """Refuse a rule under which no laws are known."""
         way = self.way
         if self.decay:
             _refuse_inhomogeneous(way.architecture if way else self.architecture)

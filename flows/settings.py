@@ -63,9 +63,9 @@ class Settings:
     t_span : tuple of float
         First and last time.
     rtol, atol : float
-        Relative and absolute tolerance of each step; the latter is a hundredth of the former by
-        default. Where a ReLU switches, the velocity has a kink, at which every method loses its
-        order: there the deviation falls like a root of the tolerance only.
+        Relative and absolute tolerance of each step; the latter is a thousandth of the former by
+        default, as in scipy. Where a ReLU switches, the velocity has a kink, at which every method
+        loses its order: there the deviation falls like a root of the tolerance only.
     method : str or type
         A method of ``scipy.integrate.solve_ivp``.
     n_times : int
@@ -93,7 +93,9 @@ class Settings:
         ``first_step`` and the times kept until then. The result is that of an undisturbed run, bit
         for bit with the one-step methods RK23, RK45 and DOP853; Radau, BDF and LSODA remember more
         than a checkpoint holds and agree with it within their tolerances, which the message says.
-        The end of ``t_span``, later times, the progress bar and the checkpoints may differ.
+        The end of ``t_span``, later times, the progress bar and the checkpoints may differ; a run
+        that came to an earlier end made a last step that was cut short there, and agrees within
+        the tolerances only with one that did not.
         A run that came to this end already is returned as it is, one that went beyond is refused.
     """
 
@@ -127,10 +129,12 @@ class Settings:
                 f"t_span must be (start, end) with start < end, got {tuple(span.tolist())}; a "
                 "gradient flow runs forward in time"
             )
+        if self.progress not in (None, True, False):
+            raise InputError(f"progress must be True, False or None, got {self.progress!r}")
         for name in ("rtol", "atol", "max_step", "first_step", "memory_limit"):
             value = getattr(self, name)
             if name == "atol" and value is None:
-                object.__setattr__(self, name, self.rtol / 100)
+                object.__setattr__(self, name, self.rtol / 1000)
                 continue
             endless = (
                 name in ("max_step", "memory_limit") and np.isscalar(value) and value == np.inf

@@ -4,7 +4,7 @@ import json
 import operator
 import os
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +14,12 @@ import numpy as np
 from joblib import Parallel, delayed
 from joblib.externals.loky.process_executor import BrokenProcessPool
 from joblib.parallel import SequentialBackend, get_active_backend
-from rich.console import Console
-from rich.table import Table
-from threadpoolctl import threadpool_limits  # scikit-learn requires it
 
 from liftflow.doors import door
 from liftflow.errors import DataError, FlowError, InputError, OutputError
 from liftflow.files import (
-    as_html,
+    Archived,
+    Tabled,
     as_path,
     locked,
     make_folder,
@@ -40,6 +38,7 @@ from liftflow.waiting import Waiting
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
+    from rich.table import Table
 
 Case = tuple[InvariantSet, Loss]
 _KIND = "run of a sweep"
@@ -66,14 +65,28 @@ class SweepRun:
     loss_intrinsic: OnTimes
     control_deviation: OnTimes
 
+    def _values(self) -> dict[str, Any]:
+        """Its numbers and texts, as a file has them."""
+        # A seed may have more digits than an integer of numpy.
+        curves = {name: getattr(self, name) for name in _CURVES}
+        return {"seed": str(self.seed), "summary": json.dumps(self.summary), **curves}
+
+    @classmethod
+    def _of(cls, values: Mapping[str, Any]) -> Self:
+        """Make a run of its values."""
+        seed, summary = int(values["seed"]), json.loads(values["summary"])
+        return cls(seed, summary, **{name: values[name] for name in _CURVES})
+
     def __repr__(self) -> str:
         """Say in one line what was found."""
         return f"SweepRun(seed {self.seed}, deviation {self.summary['max_deviation']:.1e})"
 
 
 @dataclass(frozen=True, eq=False)
-class Sweep:
+class Sweep(Archived, Tabled):
     """The comparisons of an ensemble, in the order of their seeds."""
+
+    _kind = "sweep"
 
     runs: tuple[SweepRun, ...]
 
@@ -81,54 +94,19 @@ class Sweep:
         """Say in one line what was found."""
         return f"Sweep({self._verdict()})"
 
-    def _repr_html_(self) -> str:
-        """Render the table for a notebook."""
-        return as_html(self.table())
-
-    @door
-    def save(self, path: str | Path) -> None:
-        """Write all runs to an npz file.
-
-        Raises
-        ------
-        InputError
-            Not a path.
-        OutputError
-            The file cannot be written.
-        """
-        values: dict[str, object] = {}
-        for place, run in enumerate(self.runs):
-            own = {"seed": str(run.seed), "summary": json.dumps(run.summary)}
-            own |= {name: getattr(run, name) for name in _CURVES}
-            values |= {f"{place}.{name}": value for name, value in own.items()}
-        write_arrays(as_path(path), "sweep", {"runs": len(self.runs), **values})
+    def _values(self) -> dict[str, Any]:
+        rows = enumerate(run._values() for run in self.runs)
+        own = {f"{place}.{name}": value for place, row in rows for name, value in row.items()}
+        return {"runs": len(self.runs), **own}
 
     @classmethod
-    @door
-    def load(cls, path: str | Path) -> Self:
-        """Read a sweep that :meth:`save` wrote.
-
-        Raises
-        ------
-        InputError
-            Not a path.
-        DataError
-            The file is not there, is damaged, was changed since, or holds something else.
-        """
-        values = read_arrays(as_path(path), "sweep")
-        try:
-            return cls(
-                tuple(
-                    SweepRun(
-                        seed=int(values[f"{place}.seed"]),
-                        summary=json.loads(values[f"{place}.summary"]),
-                        **{name: values[f"{place}.{name}"] for name in _CURVES},
-                    )
-                    for place in range(int(values["runs"]))
-                )
-            )
-        except KeyError as error:
-            raise DataError(f"{path} holds no sweep: it has no {error}") from error
+    def _made(cls, values: dict[str, Any]) -> Self:
+        names = ("seed", "summary", *_CURVES)
+        rows = (
+            {name: values[f"{place}.{name}"] for name in names}
+            for place in range(int(values["runs"]))
+        )
+        return cls(tuple(map(SweepRun._of, rows)))
 
     def frame(self) -> "DataFrame":
         """Return the summaries as a table, one row per seed."""
@@ -137,8 +115,10 @@ class Sweep:
         seeds = pd.Index([run.seed for run in self.runs], name="seed")
         return pd.DataFrame([run.summary for run in self.runs], index=seeds)
 
-    def table(self) -> Table:
+    def table(self) -> "Table":
         """Lay out the main figures of each run."""
+        from rich.table import Table
+
         table = Table(title=f"{len(self.runs)} runs of two flows", title_justify="left")
         heads = ("seed", "loss by θ", "loss by z", "deviation", "control", "charts", "ended")
         for head in heads:
@@ -156,10 +136,6 @@ class Sweep:
                 "well" if _ended_well(own) else "early",
             )
         return table
-
-    def print(self) -> None:
-        """Print the table."""
-        Console().print(self.table())
 
     def plot(self) -> "Figure":
         """Draw the deviation of every run over time."""
@@ -292,7 +268,9 @@ def sweep(
         runs: list[SweepRun] = []
         with Waiting("runs", len(seeds), show=progress) as bar:
             for run in finished:
-                runs.append(_finished(run))
+                if run is None:
+                    raise KeyboardInterrupt
+                runs.append(run)
                 bar.update(len(runs))
         return Sweep(tuple(runs))
     except Exception as error:
@@ -326,12 +304,6 @@ def _seed(value: Any) -> int:
     raise InputError(f"seeds must be integers, got {shown(value)}")
 
 
-def _finished(run: SweepRun | None) -> SweepRun:
-    if run is None:
-        raise KeyboardInterrupt
-    return run
-
-
 def _run(
     make_case: Callable[[int], Case],
     seed: int,
@@ -341,6 +313,8 @@ def _run(
 ) -> SweepRun | None:
     """Make or read one run; None where Ctrl-C ended it, which not all backends hand on."""
     # With other numbers of threads BLAS sums in another order.
+    from threadpoolctl import threadpool_limits
+
     with suppress(KeyboardInterrupt), threadpool_limits(limits=1):
         match make_case(seed):
             case (InvariantSet() as invariant_set, Loss() as loss):
@@ -404,11 +378,8 @@ def _claim(folder: Path, plan: Plan) -> str:
 
 
 def _save(run: SweepRun, path: Path, note: str) -> None:
-    curves = {name: getattr(run, name) for name in _CURVES}
-    # A seed may have more digits than an integer of numpy.
-    values = {"seed": str(run.seed), "summary": json.dumps(run.summary), "case": note, **curves}
     try:
-        write_arrays(path, _KIND, values)
+        write_arrays(path, _KIND, {"case": note, **run._values()})
     except OutputError as error:  # the run is worth more than its file
         warnings.warn(str(error), RuntimeWarning, stacklevel=2)
 
@@ -417,6 +388,6 @@ def _load(path: Path, seed: int, note: str) -> SweepRun:
     values = read_arrays(path, _KIND)
     if values.keys() != {"seed", "summary", "case", *_CURVES}:
         raise DataError(f"{path} holds no {_KIND}, but {sorted(values)}; remove it to start anew")
-    if values.pop("case") != note or values.pop("seed") != str(seed):
+    if values["case"] != note or values["seed"] != str(seed):
         raise DataError(f"{path} holds another run of a sweep; remove it to start anew")
-    return SweepRun(seed=seed, summary=json.loads(values.pop("summary")), **values)
+    return SweepRun._of(values)

@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 import numpy as np
-from rich.table import Table
 
 from liftflow.architectures import Architecture
 from liftflow.doors import door
 from liftflow.errors import DataError, InputError, ShapeError
-from liftflow.files import as_html, as_path, read_arrays, write_arrays
+from liftflow.files import Archived, as_html
 from liftflow.typing import FloatArray, IntArray, OnTimes, as_indices, as_instance, as_own
 
 if TYPE_CHECKING:
@@ -99,7 +98,7 @@ class Checkpoint:
 
 
 @dataclass(frozen=True, eq=False)
-class Trajectory:
+class Trajectory(Archived):
     """A flow at the times asked for, as far as it came.
 
     Attributes
@@ -131,6 +130,7 @@ class Trajectory:
         See ``predicted_laws``; empty where there are none.
     """
 
+    _kind = "trajectory"
     _usual_fix: ClassVar[str] = "read one with Trajectory.load(path)"
 
     t: OnTimes
@@ -160,11 +160,6 @@ class Trajectory:
             Parameters; the first one is θ₀.
         loss : OnTimes, optional
             NaN where it is not known.
-
-        Raises
-        ------
-        InputError
-            Arrays that do not fit together, or times that fall.
         """
         times, points = as_own(t, "t", (None,)), as_own(theta, "theta", (None, None))
         if len(times) != len(points) or not len(times):
@@ -220,6 +215,8 @@ class Trajectory:
 
     def _repr_html_(self) -> str:
         """Render the main figures for a notebook."""
+        from rich.table import Table
+
         table = Table(title=html.escape(self.message), title_justify="left")
         for head in ("times", "t", "loss", "evaluations", "charts", "seconds"):
             table.add_column(head, justify="right")
@@ -249,17 +246,7 @@ class Trajectory:
             {"t": self.t, "loss": self.loss, name: self.y}, role, self.message, laws
         )
 
-    @door
-    def save(self, path: str | Path) -> None:
-        """Write the trajectory to an npz file.
-
-        Raises
-        ------
-        InputError
-            Not a path.
-        OutputError
-            The file cannot be written.
-        """
+    def _values(self) -> dict[str, Any]:
         values = {**vars(self)}
         whole = values.pop("checkpoint")
         if whole is not None:
@@ -267,31 +254,24 @@ class Trajectory:
             parts = {"memory": own.pop("memory"), "origin": vars(own.pop("origin"))}
             for kind, part in {"checkpoint": own, **parts}.items():
                 values |= {f"{kind}.{name}": value for name, value in part.items()}
-        write_arrays(as_path(path), "trajectory", values)
+        return values
 
     @classmethod
-    @door
-    def load(cls, path: str | Path) -> Self:
-        """Read a trajectory that :meth:`save` wrote.
-
-        Raises
-        ------
-        InputError
-            Not a path.
-        DataError
-            The file is not there, is damaged, was changed since, or holds something else.
-        """
-        path = as_path(path)
+    def _made(cls, values: dict[str, Any]) -> Self:
         parts: dict[str, dict[str, Any]] = {"checkpoint": {}, "memory": {}, "origin": {}, "": {}}
+        for name, value in values.items():
+            kind, dot, own = name.partition(".")
+            parts[kind if dot else ""][own or name] = value
+        whole, values = None, parts.pop("")
+        if any(parts.values()):
+            parts["checkpoint"]["origin"] = _exactly(Origin, parts["origin"])
+            whole = _exactly(Checkpoint, parts["checkpoint"] | {"memory": parts["memory"]})
+        return _exactly(cls, values | {"checkpoint": whole})
+
+    @classmethod
+    def _read(cls, path: Path) -> Self:
         try:
-            for name, value in read_arrays(path, "trajectory").items():
-                kind, dot, own = name.partition(".")
-                parts[kind if dot else ""][own or name] = value
-            whole, values = None, parts.pop("")
-            if any(parts.values()):
-                parts["checkpoint"]["origin"] = _exactly(Origin, parts["origin"])
-                whole = _exactly(Checkpoint, parts["checkpoint"] | {"memory": parts["memory"]})
-            return _exactly(cls, values | {"checkpoint": whole})
+            return super()._read(path)
         except DataError as error:
             if "it is liftflow comparison" not in str(error):
                 raise
@@ -299,13 +279,11 @@ class Trajectory:
                 f"{path} holds no trajectory but a comparison; Comparison.load({str(path)!r}) "
                 "reads it, with .parameter, .intrinsic and .control"
             ) from error
-        except KeyError as error:
-            raise DataError(f"{path} holds no trajectory: not as one are {error}") from error
 
 
 def _exactly(cls: type[_T], values: dict[str, Any]) -> _T:
     """Make one of a dataclass, whose fields are these and no others."""
     apart = values.keys() ^ {each.name for each in fields(cls)}
     if apart:
-        raise KeyError(", ".join(sorted(apart)))
+        raise ValueError(f"not as one are {', '.join(sorted(apart))}")
     return cls(**values)

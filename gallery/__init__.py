@@ -1,4 +1,4 @@
-"""Scripts with one claim each, and what runs them without a display.
+"""Scripts that end by asserting what they claim, and what runs them without a display.
 
 ``python gallery/plot_01_quick_start.py`` shows a script's figures in windows. ``draw`` saves them
 instead; ``run_all`` does so in Pythons of their own, for ``liftflow gallery`` and ``make

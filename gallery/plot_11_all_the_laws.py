@@ -126,9 +126,10 @@ for family, colour, marker, label in (
     places, counts = np.unique(np.stack([known, total])[:, family], axis=1, return_counts=True)
     look = {"c": colour} if marker == "o" else {"facecolors": "none", "edgecolors": colour}
     area = 18 if marker == "o" else 40  # around the circles
-    axes.scatter(*places, s=area * counts, marker=marker, linewidths=2, label=label, **look)
+    axes.scatter(*places, s=area * counts, marker=marker, linewidths=2, **look)
+    axes.scatter([], [], s=80, marker=marker, linewidths=2, label=label, **look)
 for count in (1, 10):
-    axes.scatter([], [], s=18 * count, c=GREY, label=f"{count} network{'s' * (count > 1)}")
+    axes.scatter([], [], s=18 * count, c=GREY, label=f"{count} network{'s' * (count > 1)} of ReLUs")
 axes.plot(
     known_of_exceptions,
     total_of_exceptions,
@@ -141,7 +142,7 @@ axes.plot([0] * len(missed), missed, "^", color=CONTROL, ms=10, label="control: 
 axes.set(xlabel="known laws, rank of ∂h", ylabel="all laws, D − dim Lie", aspect="equal")
 axes.set_title(f"{np.sum(known == total)} of {len(networks)} networks have all their laws")
 axes.set(xlim=(-1, top), ylim=(-1, top))
-axes.legend(loc="lower right", fontsize="x-small")
+axes.legend(loc="lower right", fontsize="x-small", labelspacing=0.7)
 figure.suptitle("random graphs and widths, seed 7; laws counted exactly", fontsize="small")
 plt.show()
 

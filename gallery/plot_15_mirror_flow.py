@@ -76,7 +76,7 @@ first_points = {
     "diagonal": [[1.3, -0.9], [1.1, 0.1], [0.1, -1.1], [0.5, 0.9], [-0.5, 0.2]],
     "neuron": [[1.3, -0.8], [1.0, 0.2], [-0.3, -1.0], [1.2, 0.9], [-0.3, 0.6]],
 }
-end = {"diagonal": 2.2, "neuron": 2.0}
+end = {"diagonal": 1.2, "neuron": 2.0}
 other = {
     "diagonal": DiagonalPotential(diagonal, 1.6 * starts["diagonal"].theta0[::-1]),
     "neuron": NeuronPotential(neuron, [0.2, 0.1, 1.2]),

@@ -27,12 +27,12 @@ from liftflow.typing import (
     Tangent,
     Theta,
     as_array,
+    as_function,
     as_indices,
     as_instance,
     as_number,
     got,
     refuse_beyond,
-    shown,
     untraced,
 )
 
@@ -147,12 +147,13 @@ class Loss(Guarded, ABC):
 
 
 def _on_copies(method: Callable[..., Scalars]) -> Callable[..., Scalars]:
-    def own(value: object) -> object:
-        return value.copy(order="K") if isinstance(value, np.ndarray) else value
-
     @wraps(method)
     def on_copies(self: Loss, *args: object, **kwargs: object) -> Scalars:
-        return method(self, *map(own, args), **{name: own(value) for name, value in kwargs.items()})
+        own = [value.copy("K") if isinstance(value, np.ndarray) else value for value in args]
+        for name, value in kwargs.items():
+            if isinstance(value, np.ndarray):
+                kwargs[name] = value.copy("K")
+        return method(self, *own, **kwargs)
 
     return on_copies
 
@@ -235,7 +236,7 @@ def loss_from_function(
     Raises
     ------
     InputError
-        Not callable.
+        No function of one argument.
 
     Examples
     --------
@@ -245,8 +246,7 @@ def loss_from_function(
     >>> print(loss.gradient([1.0, 2.0]))
     [2. 4.]
     """
-    if not callable(function):
-        raise InputError(f"function must take z to a number, got {shown(function)}")
+    as_function(function, "function", 1)
     if pl_constant is not None:
         pl_constant = as_number(pl_constant, "pl_constant", np.finfo(float).tiny, 1e300)
     return FunctionLoss(function, pl_constant, as_number(minimum, "minimum"))
@@ -294,13 +294,7 @@ def as_samples(indices: IntArray | Sequence[int], loss: Loss) -> IntArray:
 
 
 def as_gradient(value: Covector, loss: Loss, shape: tuple[int, ...]) -> FloatArray:
-    """Return the gradient of a loss, which may be a user's own, if it has the right shape.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        That of z, or of θ.
-    """
+    """Return the gradient of a loss, which may be a user's own, if it has the right shape."""
     name = f"{type(loss).__name__}.gradient"
     gradient = _array(value, name)
     if gradient.dtype.kind not in "fiu":

@@ -42,7 +42,8 @@ class NetworkLoss(Loss):
     log-likelihood of the labels under the softmax of the outputs. Any other loss of the outputs is
     given as a function, which sees R_θ(x_i) and y_i alone. In z the network reads
     :math:`R(x) = \sum_p a_p(x) z_p x_{p_0}` with :math:`a_p(x) = 1` where every hidden ReLU on p
-    is active; f is smooth inside an activation region.
+    is active; f is smooth inside an activation region. Without a ``near``, anchor in-edges are
+    taken for positive.
 
     Parameters
     ----------
@@ -273,13 +274,7 @@ class NetworkLoss(Loss):
     # In z.
 
     def value(self, z: Lifted, near: OneTheta | None = None) -> Scalars:
-        """Evaluate f(z) as a sum over paths.
-
-        Parameters
-        ----------
-        near : OneTheta, optional
-            A parameter in the sign gauge of z; by default anchor in-edges are positive.
-        """
+        """Evaluate f(z) as a sum over paths."""
 
         def value(point: FloatArray) -> FloatArray:
             if isinstance(self.network, TiedNetwork):
@@ -293,11 +288,6 @@ class NetworkLoss(Loss):
         r"""Evaluate ∇f(z), :math:`∂_p f = \sum_i x_{i,p_0} a_p(x_i) δ_{i,o(p)}`.
 
         Where weights are shared or frozen, the shortest g with :math:`∂φ^⊤ g = ∇ℓ`.
-
-        Parameters
-        ----------
-        near : OneTheta, optional
-            A parameter in the sign gauge of z; by default anchor in-edges are positive.
         """
 
         def gradient(point: FloatArray) -> FloatArray:
@@ -358,11 +348,6 @@ class NetworkLoss(Loss):
 
     def scores(self, theta: OneTheta, architecture: Architecture) -> dict[str, float]:
         """Training accuracy of a classifier, or R² of a regression.
-
-        Parameters
-        ----------
-        architecture : ReLUNetwork
-            The network of this loss.
 
         Returns
         -------

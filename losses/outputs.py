@@ -9,7 +9,17 @@ from scipy.special import log_softmax, softmax
 
 from liftflow.architectures.maps import followed_by_autograd, watched
 from liftflow.errors import DataError, InputError, ShapeError
-from liftflow.typing import FloatArray, Inputs, Scalars, as_array, as_own, freeze, got, shown
+from liftflow.typing import (
+    FloatArray,
+    Inputs,
+    Scalars,
+    as_array,
+    as_function,
+    as_own,
+    freeze,
+    got,
+    shown,
+)
 
 _Function = Callable[..., FloatArray]  # of outputs and targets
 Kind = str | _Function | Sequence[_Function]
@@ -22,13 +32,6 @@ _AGREE = 1e-3
 
 class OutputLoss:
     """A loss of outputs and targets.
-
-    Parameters
-    ----------
-    kind : str, callable or pair of callables
-        As :class:`~liftflow.losses.NetworkLoss` takes it.
-    targets : array-like
-        One row per sample.
 
     Attributes
     ----------
@@ -117,7 +120,7 @@ def _functions(kind: Kind) -> tuple[_Function, _Function]:
         _, value, gradient = _NAMED[kind]
         return value, gradient
     if callable(kind):
-        function = kind
+        function = as_function(kind, _OWN, 2)
 
         def by_autograd(outputs: FloatArray, targets: FloatArray) -> FloatArray:
             total = watched(lambda own: anp.sum(function(own, targets)), _OWN)
@@ -126,7 +129,7 @@ def _functions(kind: Kind) -> tuple[_Function, _Function]:
 
         return function, by_autograd
     if isinstance(kind, tuple | list) and len(kind) == 2 and all(map(callable, kind)):
-        return kind[0], kind[1]
+        return as_function(kind[0], _OWN, 2), as_function(kind[1], f"the gradient of {_OWN}", 2)
     raise InputError(
         f"kind must be one of {', '.join(_NAMED)}, got {shown(kind)}; any other is given as a "
         "function of outputs and targets, or as a pair of one and its gradient in the outputs"

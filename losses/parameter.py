@@ -37,7 +37,8 @@ class ParameterLoss(Loss):
 
     Its f is ℓ at some θ behind z, and ∇f the shortest g with ∂φᵀg = ∇ℓ there. Both read the θ from
     ``near``: itself where φ(near) = z, and else recovered with the laws of ``near`` and in its
-    sign gauge. The flows need no ∇f: in their coordinates z' = −∂φ ∇ℓ(Ψ(z)).
+    sign gauge; where there is none, a ``NotRecoverableError`` is raised. The flows need no ∇f: in
+    their coordinates z' = −∂φ ∇ℓ(Ψ(z)).
 
     Parameters
     ----------
@@ -76,13 +77,7 @@ class ParameterLoss(Loss):
         return part
 
     def excited(self, architecture: Architecture) -> FloatArray:
-        """Refuse: what ℓ moves is known at each θ, but no function of z alone is.
-
-        Raises
-        ------
-        UndefinedError
-            Always.
-        """
+        """Refuse: what ℓ moves is known at each θ, but no function of z alone is."""
         raise UndefinedError(
             "a loss that is given as a function of θ has no ∇f(z) whose span could be told; give "
             "one of z by loss_from_function(f), or a NetworkLoss"
@@ -99,18 +94,11 @@ class ParameterLoss(Loss):
         return as_array(theta, "theta", (self.architecture.dim,), differentiable=False)
 
     def parameter_value(self, theta: Theta, architecture: Architecture | None = None) -> Scalars:
-        """Evaluate ℓ(θ)."""
         theta = self._theta(theta, architecture)
         return over_batch(lambda t: np.asarray(self._number(t)), [theta], [1], shape=())
 
     def parameter_gradient(self, theta: Theta, architecture: Architecture | None = None) -> Tangent:
-        """Evaluate ∇ℓ(θ) by automatic differentiation of the function.
-
-        Raises
-        ------
-        NotDifferentiableError
-            Autograd cannot follow it.
-        """
+        """Evaluate ∇ℓ(θ) by automatic differentiation of the function."""
         theta = self._theta(theta, architecture)
         with followed_by_autograd(_ELL):
             return over_batch(self._gradient, [theta], [1])
@@ -118,18 +106,7 @@ class ParameterLoss(Loss):
     # In z.
 
     def value(self, z: Lifted, near: OneTheta | None = None) -> Scalars:
-        """Evaluate f(z) = ℓ(θ) at a θ behind z.
-
-        Parameters
-        ----------
-        near : OneTheta
-            Such a θ, or one close to it: has its laws and its signs.
-
-        Raises
-        ------
-        NotRecoverableError
-            There is no ``near``, or no θ behind z is found from it.
-        """
+        """Evaluate f(z) = ℓ(θ) at a θ behind z."""
         return over_batch(
             lambda point: np.asarray(self._number(self._behind(point, near))),
             [self._z(z)],
@@ -138,18 +115,7 @@ class ParameterLoss(Loss):
         )
 
     def gradient(self, z: Lifted, near: OneTheta | None = None) -> Covector:
-        """Evaluate ∇f(z), the shortest g with ∂φ(θ)ᵀ g = ∇ℓ(θ) at a θ behind z.
-
-        Parameters
-        ----------
-        near : OneTheta
-            Such a θ, or one close to it: has its laws and its signs.
-
-        Raises
-        ------
-        NotRecoverableError
-            There is no ``near``, or no θ behind z is found from it.
-        """
+        """Evaluate ∇f(z), the shortest g with ∂φ(θ)ᵀ g = ∇ℓ(θ) at a θ behind z."""
 
         def gradient(point: FloatArray) -> FloatArray:
             theta = self._behind(point, near)

@@ -14,6 +14,7 @@ from liftflow.architectures import Architecture
 from liftflow.architectures.base import architecture_of
 from liftflow.doors import doors
 from liftflow.errors import ArchitectureError, InputError
+from liftflow.linalg import inner
 from liftflow.manifolds.bundle import LiftBundle, LiftQuotientMetric
 from liftflow.manifolds.charts import chart_manifold
 from liftflow.manifolds.images import RandomVectors, image_manifold
@@ -81,9 +82,9 @@ class InducedMetric(HorizontalMetric):
     def _covector_below(self, theta: FloatArray, vector: FloatArray) -> Tangent:
         return vector
 
-    def _connect(self, start: FloatArray, target: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def _sheets(self, target: FloatArray, theta: FloatArray) -> Theta:
         tolerance = 1e3 * self.solver.rtol  # no geodesic ends closer to a point off the set
-        for point in (start, target):
+        for point in (theta, target):
             if not self._space.belongs(point, tolerance):
                 residual = np.max(np.abs(self._space.submersion(point)))
                 raise InputError(
@@ -91,21 +92,21 @@ class InducedMetric(HorizontalMetric):
                     f"{residual:.2e} from those of θ₀, where their terms have the size "
                     f"{np.sum(point**2):.2e}; projection(point) moves it there"
                 )
-        return start, self.solver.connect(start, target)
+        return target
 
     def inner_product(
         self, tangent_vec_a: Tangent, tangent_vec_b: Tangent, base_point: Theta | None = None
     ) -> Scalars:
         """Euclidean inner product of tangent vectors."""
-        return (tangent_vec_a * tangent_vec_b).sum(axis=-1)
+        return inner(tangent_vec_a, tangent_vec_b)
 
     def squared_norm(self, vector: Tangent, base_point: Theta | None = None) -> Scalars:
         """Euclidean square of tangent vectors."""
-        return (vector * vector).sum(axis=-1)
+        return inner(vector, vector)
 
     def norm(self, vector: Tangent, base_point: Theta | None = None) -> Scalars:
         """Euclidean length of tangent vectors."""
-        return gs.sqrt((vector * vector).sum(axis=-1))
+        return gs.sqrt(inner(vector, vector))
 
     def geodesic_equation(self, state: States) -> States:
         """Evaluate the geodesic equation, θ'' = −∂hᵀ(∂h∂hᵀ)⁻¹ ∂²h[θ', θ']."""

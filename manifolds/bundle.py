@@ -128,15 +128,8 @@ class LiftBundle(FiberBundle):
 
         Parameters
         ----------
-        base_point : Lifted, optional
-            Point of the image.
         fiber_point : Theta, optional
             Point of the fibre over it; by default that of :meth:`lift`.
-
-        Raises
-        ------
-        ValueError
-            Neither point is given.
         """
         if fiber_point is None:
             if base_point is None:

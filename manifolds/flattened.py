@@ -68,10 +68,6 @@ class CoordinateMetric(OnSpace, PullbackDiffeoMetric):
     def riemann_tensor(self, base_point: Point = None) -> Symbols:
         """Return the components of the curvature, R_ijk^l = (R(e_j, e_k) e_i)^l as in geomstats.
 
-        Returns
-        -------
-        riemann_tensor : array, shape=[..., n, n, n, n]
-
         Raises
         ------
         NotImplementedError
@@ -110,13 +106,7 @@ class CoordinateMetric(OnSpace, PullbackDiffeoMetric):
         return self.image_space.metric.scalar_curvature(self.diffeo(base_point))
 
     def injectivity_radius(self, base_point: Point = None) -> Scalars:
-        """Injectivity radius of the space that the vectors stand for.
-
-        Raises
-        ------
-        NotImplementedError
-            It is not known.
-        """
+        """Injectivity radius of the space that the vectors stand for."""
         return self.image_space.metric.injectivity_radius(self.diffeo(base_point))
 
 

@@ -79,6 +79,13 @@ class HorizontalSpaces(Guarded, ABC):
     @abstractmethod
     def _displacement(self, theta: Theta, target: Theta) -> Tangent: ...
 
+    def _turn(self, theta: OneTheta, velocity: Tangent, target: OneTheta) -> Tangent:
+        """What moves the end θ of a curve to a target's fibre, and along it, till v is horizontal.
+
+        To first order, where the curve moves evenly with its end.
+        """
+        return self._displacement(theta, target) - (velocity - self._project(theta, velocity))
+
     def _checked(self, **vectors: Tangent) -> list[FloatArray]:
         shape = (self.architecture.dim,)
         return [as_array(v, name, shape, differentiable=False) for name, v in vectors.items()]
@@ -104,6 +111,9 @@ class TangentSpaces(HorizontalSpaces):
 
     def _displacement(self, theta: Theta, target: Theta) -> Tangent:
         return target - theta
+
+    def _turn(self, theta: OneTheta, velocity: Tangent, target: OneTheta) -> Tangent:
+        return target - theta  # a point is alone, and velocities are horizontal by themselves
 
 
 class LiftSpaces(HorizontalSpaces):
@@ -246,12 +256,9 @@ class Cometric(Guarded, ABC):
         return self.architecture.lift_vjp(theta, self.solve(z, tangent_vec))
 
     def parts(self, lifted: OneLifted) -> list[OneLifted]:
-        """Split z, or a vector like it, where K is block diagonal: parts with units of their own.
+        """Split z, or a vector like it, into parts with units of their own; by default into one.
 
-        Returns
-        -------
-        parts : list of array
-            By default one.
+        They are those of the blocks where K is block diagonal.
         """
         return [lifted]
 

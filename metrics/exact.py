@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 from scipy.integrate import IntegrationWarning, quad
 
+from liftflow.architectures.balance import square_root
 from liftflow.errors import GeodesicError
 from liftflow.typing import FloatArray
 
@@ -179,9 +180,6 @@ def bures_wasserstein_distance(matrix_a: FloatArray, matrix_b: FloatArray) -> fl
 
     There is none of the cancellation of the formula by traces.
     """
-    roots = []
-    for matrix in (matrix_a, matrix_b):
-        values, vectors = np.linalg.eigh(matrix)
-        roots.append((vectors * np.sqrt(values)) @ vectors.T)
+    roots = [square_root(matrix) for matrix in (matrix_a, matrix_b)]
     left, _, right_t = np.linalg.svd(roots[1] @ roots[0])
     return float(np.linalg.norm(roots[0] - roots[1] @ left @ right_t))

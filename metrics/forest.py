@@ -31,10 +31,7 @@ class Forest:
 
     Its rescalings act on a forest's edge each, and on those that share its cut.
 
-    Parameters
-    ----------
-    network : ReLUNetwork
-        Without dead parameters at θ.
+    There must be no dead parameters at θ.
     """
 
     def __init__(self, network: ReLUNetwork, theta: OneTheta) -> None:
@@ -50,13 +47,7 @@ class Forest:
         return fibre, fibre @ fibre.T
 
     def settle(self, theta0: OneTheta) -> OneTheta:
-        """Move θ along its fibre to where the squares over each cut add up as they do at θ₀.
-
-        Raises
-        ------
-        NotRecoverableError
-            Rounding decides where that is.
-        """
+        """Move θ along its fibre to where the squares over each cut add up as they do at θ₀."""
         theta, logs = self.theta, np.zeros(len(self.edges))
         noise = np.finfo(float).eps * (np.abs(self.cuts) @ (theta0**2 + theta**2))
         for _ in range(_MAX_STEPS):

@@ -1,22 +1,22 @@
 """Geodesics in parameter space, which all metrics here take theirs from."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
-from itertools import chain, pairwise
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import scipy.linalg
 from scipy.integrate import solve_ivp
-from scipy.optimize import root
+from scipy.linalg.lapack import dposv
 
 from liftflow.architectures import Architecture
+from liftflow.architectures.maps import SmoothMap
 from liftflow.doors import Guarded
 from liftflow.errors import GeodesicError, InputError, NotOnImageError, NotRecoverableError
 from liftflow.linalg import lengths
+from liftflow.metrics.collocation import Curve, relax
 from liftflow.metrics.cometric import HorizontalSpaces
 from liftflow.typing import (
     FloatArray,
@@ -37,17 +37,18 @@ GEODESIC_RTOL = 1e-11
 
 _SINGULAR = (NotRecoverableError, NotOnImageError)  # what families raise where ∂h or K loses rank
 _MAX_STEPS = 100_000
-_COARSE_RTOL, _COARSE_STEPS = 1e-8, 600
+_DENSE_LAWS = 1 << 15  # entries of ∂h up to which all nodes of a curve have theirs at once
+_INDEPENDENT = 1e-3  # part of each ∂h_i beyond the others, below which laws are solved with care
 _MOST_FAILURES = 3  # targets that no geodesic was found to, each of which takes long
-_REFINEMENTS, _SWEEPS = 3, 10
+_ROUGHLY, _NEARLY = 1e-6, 1e-8  # to tell the shortest of several curves, and for steps of a mean
+_MEAN_STEPS, _MEAN_RTOL = 100, 1e-6
+_SHORT = 0.2  # least part of the mean of the logarithms that a step to a mean goes along
+_SHORTEST = 1 / 64  # step of a continuation, as a part of the chord
+_CORRECTIONS = 5
 
 
 class _OutOfTimeError(GeodesicError):
     """The time is over: nothing else is tried."""
-
-
-_Shot = tuple[FloatArray, FloatArray | None]
-"""The initial velocity of a geodesic, and the Jacobian of shooting where one was found."""
 
 
 @dataclass
@@ -56,13 +57,44 @@ class _Search:
 
     Attributes
     ----------
-    shots : dict
-        By targets: where the last geodesic to each of them started, and how.
+    curves : dict
+        By targets: the last geodesic to each of them.
     """
 
     deadline: float
     bar: Waiting
-    shots: dict[bytes, tuple[FloatArray, _Shot]] = field(default_factory=dict)
+    curves: dict[bytes, Curve] = field(default_factory=dict)
+
+
+def _solved(laws: SmoothMap, theta: Theta, velocity: Tangent) -> Tangent:
+    """Solve ∂h a = ∂²h[θ', θ'] for the shortest a, at all points at once where laws are few."""
+    right = laws.hessian(theta, velocity, velocity)
+    if laws.size * laws.dim <= _DENSE_LAWS:
+        jacobian = laws.jacobian(theta)
+        gram = jacobian @ np.swapaxes(jacobian, -1, -2)
+        scale = np.sqrt(np.diagonal(gram, axis1=-2, axis2=-1))
+        if np.all(scale > 0):
+            gram /= scale[..., :, None] * scale[..., None, :]
+            inner = _independent_solution(gram, right / scale)
+            if inner is not None:
+                return (((inner / scale)[..., None, :]) @ jacobian)[..., 0, :]
+    return laws.solve(theta, right)
+
+
+def _independent_solution(gram: FloatArray, right: FloatArray) -> FloatArray | None:
+    """Solve with matrices of unit diagonal, or return None where they are close to singular."""
+    if gram.ndim == 2 and right.size:  # without the checks that take longer than the solve
+        factor, inner, failed = dposv(gram, right, lower=True)
+        return None if failed or np.min(np.diag(factor)) < _INDEPENDENT else inner
+    try:
+        factors = np.linalg.cholesky(gram)
+    except np.linalg.LinAlgError:
+        return None
+    least = np.min(np.diagonal(factors, axis1=-2, axis2=-1), initial=1.0)
+    if least < _INDEPENDENT:
+        return None
+    inner = np.linalg.solve(gram, right[..., None])[..., 0]
+    return np.asarray(inner, np.float64)
 
 
 _UNDER_WAY: ContextVar[_Search | None] = ContextVar("search", default=None)
@@ -125,10 +157,13 @@ class GeodesicSolver(Guarded):
 
     def acceleration(self, theta: Theta, velocity: Tangent) -> Tangent:
         """Second derivative θ'' of the geodesic through θ, orthogonal to the invariant set."""
-        shape, laws = (self.architecture.dim,), self.architecture.h
+        shape = (self.architecture.dim,)
         theta = as_array(theta, "theta", shape, differentiable=False)
         velocity = as_array(velocity, "velocity", shape, differentiable=False)
-        return -laws.solve(theta, laws.hessian(theta, velocity, velocity))
+        return self._acceleration(theta, velocity)
+
+    def _acceleration(self, theta: Theta, velocity: Tangent) -> Tangent:
+        return -_solved(self.architecture.h, theta, velocity)
 
     def end(self, theta: OneTheta, velocity: OneTangent) -> OneTheta:
         """Where a geodesic is after unit time.
@@ -211,7 +246,7 @@ class GeodesicSolver(Guarded):
                     "singular point"
                 )
             here, heading = state[:size], state[size : 2 * size]
-            moves = [heading, self.acceleration(here, heading)]
+            moves = [heading, self._acceleration(here, heading)]
             if passenger is not None:
                 moves.append(self.spaces._form(here, heading, state[2 * size :]))
             return unit * np.concatenate(moves)
@@ -249,7 +284,7 @@ class GeodesicSolver(Guarded):
         if _UNDER_WAY.get() is not None:  # within another bound
             yield
             return
-        detail = "{task.fields[gap]:.1e} from the target"
+        detail = "{task.fields[gap]:.1e} from a geodesic"
         with Waiting("geodesics", self.seconds, detail, gap=np.nan) as bar:
             token = _UNDER_WAY.set(_Search(time.monotonic() + self.seconds, bar))
             try:
@@ -257,16 +292,21 @@ class GeodesicSolver(Guarded):
             finally:
                 _UNDER_WAY.reset(token)
 
-    def _look_at_the_clock(self, gap: float, length: float) -> None:
+    @property
+    def _search(self) -> _Search:
         search = _UNDER_WAY.get()
         if search is None:
-            return
+            raise RuntimeError("geodesics are looked for inside of bounded() only")
+        return search
+
+    def _look_at_the_clock(self, gap: float, length: float) -> None:
+        search = self._search
         left = search.deadline - time.monotonic()
         search.bar.update(self.seconds - left, gap=gap)
         if left < 0:
             raise _OutOfTimeError(
                 f"no geodesic was found within {self.seconds:g} seconds: of a length of about "
-                f"{length:.3g}, the last one tried ends {gap:.1e} from the target; take closer "
+                f"{length:.3g}, the last curve tried is {gap:.1e} from one; take closer "
                 "points, or a solver with more seconds: "
                 "metric.solver = dataclasses.replace(metric.solver, seconds=60.0)"
             )
@@ -274,9 +314,9 @@ class GeodesicSolver(Guarded):
     def connect(self, theta: OneTheta, target: FloatArray) -> OneTangent:
         """Find the initial velocity of a geodesic that ends after unit time over a target.
 
-        Shooting: the gap that is left at the end is a correction at the start, but for terms of
-        second order in the distance, which Broyden's method learns. Where that fails from the
-        chord, a broken line is shortened first, and Powell's hybrid method goes on from there.
+        A curve is relaxed from the chord until it obeys the equation at some points in time, or
+        where that fails from shorter ones, one after the other. The geodesic with its initial
+        velocity is followed then, and what misses the target corrects the curve's end.
 
         Parameters
         ----------
@@ -286,171 +326,199 @@ class GeodesicSolver(Guarded):
         Raises
         ------
         GeodesicError
-            None was found; says how far the end stays from the target.
+            None was found; says how far it came.
+
+        References
+        ----------
+        Collocation: [Ascher1995]_.
         """
         (theta,) = self._vectors(theta=theta)
         size = (self.architecture.dim,)
         targets = np.atleast_2d(as_array(target, "target", size, differentiable=False))
-        chords = np.linalg.norm(targets - theta, axis=-1)
-        coarse = replace(self, rtol=max(self.rtol, _COARSE_RTOL), max_steps=_COARSE_STEPS)
-        found: list[tuple[float, int, _Shot]] = []
         failures: list[GeodesicError] = []
         with self.bounded():
-            for number in np.argsort(chords, kind="stable"):
-                if (
-                    found and min(each[0] for each in found) <= chords[number]
-                ):  # no geodesic is shorter than that
-                    break
-                if len(failures) == _MOST_FAILURES:
-                    break
+            for curve, own in self._curves(theta, targets, _ROUGHLY, failures):
                 try:
-                    shot = coarse._guess(theta, targets[number])
-                    found.append((float(lengths(shot[0])), number, shot))
-                except _OutOfTimeError:
-                    raise
-                except GeodesicError as error:
-                    failures.append(error)
-            for _, number, shot in sorted(found, key=lambda each: each[:2]):
-                try:
-                    shot = self._refine(theta, targets[number], shot)
-                    self._remember(theta, targets[number], shot)
-                    return shot[0]
+                    return self._followed(theta, own, curve)
                 except _OutOfTimeError:
                     raise
                 except GeodesicError as error:
                     failures.append(error)
         raise failures[0]
 
-    @staticmethod
-    def _remember(theta: FloatArray, target: FloatArray, shot: _Shot) -> None:
-        search = _UNDER_WAY.get()
-        if search is not None:
-            search.shots[target.tobytes()] = theta, shot
-
-    def _from_nearby(self, theta: FloatArray, target: FloatArray) -> _Shot | None:
-        """The geodesic to the same target from nearby, moved over here, if one is known."""
-        search = _UNDER_WAY.get()
-        known = None if search is None else search.shots.get(target.tobytes())
-        if known is None:
-            return None
-        start, (velocity, jacobian) = known
-        moved = start - theta
-        if lengths(moved) > 0.3 * lengths(velocity):
-            return None
-        return self.spaces._project(theta, velocity + moved), jacobian
-
-    def _guess(self, theta: FloatArray, target: FloatArray) -> _Shot:
-        known = self._from_nearby(theta, target)
-        if known is not None:
+    def _curves(
+        self,
+        theta: FloatArray,
+        targets: FloatArray,
+        rtol: float,
+        failures: list[GeodesicError],
+    ) -> list[tuple[Curve, FloatArray]]:
+        """Curves that are geodesics to few digits, with their targets, the shortest one first."""
+        chords = lengths(targets - theta)
+        found: list[tuple[float, int, Curve]] = []
+        for number in np.argsort(chords, kind="stable"):
+            if found and min(found)[0] <= chords[number]:  # no geodesic is shorter than that
+                break
+            if len(failures) == _MOST_FAILURES:
+                break
             try:
-                return self._broyden(theta, target, known)
+                curve = self._curve(theta, targets[number], rtol)
+                found.append((float(lengths(curve.start(theta))), int(number), curve))
             except _OutOfTimeError:
                 raise
-            except (GeodesicError, *_SINGULAR):
-                pass
-        try:
-            return self._broyden(theta, target, (self._chord(theta, target), None))
-        except _OutOfTimeError:
-            raise
-        except (GeodesicError, *_SINGULAR):
-            return self._hybrid(theta, target, self._shortened(theta, target))
+            except GeodesicError as error:
+                failures.append(error)
+        return [(curve, targets[number]) for _, number, curve in sorted(found, key=lambda f: f[:2])]
 
-    def _refine(self, theta: FloatArray, target: FloatArray, shot: _Shot) -> _Shot:
-        try:
-            return self._broyden(theta, target, shot)
-        except _OutOfTimeError:
-            raise
-        except (GeodesicError, *_SINGULAR):
-            return self._hybrid(theta, target, shot[0])
+    def mean(
+        self,
+        theta: OneTheta,
+        targets: Sequence[Callable[[FloatArray], FloatArray]],
+        weights: FloatArray,
+    ) -> OneTheta:
+        """Find a Fréchet mean of points from a point near it.
 
-    def _chord(self, theta: FloatArray, target: FloatArray) -> OneTangent:
-        """Horizontal part of the chord, of the chord's length."""
-        chord = target - theta
-        velocity = self.spaces._project(theta, chord)
-        size = np.linalg.norm(velocity)
-        return velocity * (np.linalg.norm(chord) / size) if size else velocity
+        Each step is as long as the last two tell the Hessian to be in their direction. The steps go
+        along curves that are geodesics to eight digits, each from the one before, and where they
+        end it is found anew by geodesics.
 
-    def _shortened(self, theta: FloatArray, target: FloatArray) -> OneTangent:
-        """Initial velocity of a broken line, shortened by moving its corners between neighbours.
+        Parameters
+        ----------
+        targets : sequence of callable
+            From the point come so far, the points over one of those that the mean is of.
+        weights : array, shape=[n_targets]
 
-        It is refined as it gets shorter, and its end moves in the fibre of the target.
+        Raises
+        ------
+        GeodesicError
+            The time is over, there is no geodesic to one of the points, or the steps do not
+            converge: says how far it came.
+
+        References
+        ----------
+        The length of steps: [Barzilai1988]_.
         """
-        laws, points = self.architecture.conservation_laws(theta), [theta, target]
-        for _ in range(_REFINEMENTS):
-            middles = [(first + second) / 2 for first, second in pairwise(points)]
-            middles = list(self.architecture.project_to_laws(np.stack(middles), laws))
-            points = [*chain.from_iterable(zip(points[:-1], middles, strict=True)), points[-1]]
-            for _ in range(_SWEEPS):
-                for i in range(1, len(points) - 1):
-                    middle = (points[i - 1] + points[i + 1]) / 2
-                    points[i] = self.architecture.project_to_laws(middle, laws)
-                points[-1] = self.architecture.align(points[-1], points[-2])
-        total = sum(np.linalg.norm(second - first) for first, second in pairwise(points))
-        velocity = self.spaces._project(theta, points[1] - theta)
-        return velocity * (total / np.linalg.norm(velocity))
+        (theta,) = self._vectors(theta=theta)
+        exactly, length, last = False, 1.0, None
+        with self.bounded():
+            for _ in range(_MEAN_STEPS):
+                velocities = np.stack([self._to(theta, each(theta), exactly) for each in targets])
+                step = np.average(velocities, axis=0, weights=weights)
+                left, longest = float(lengths(step)), float(np.max(lengths(velocities)))
+                done = left <= _MEAN_RTOL * longest
+                if last is not None and not done:
+                    moved, turned = theta - last[0], last[1] - step
+                    length = abs(moved @ turned) / (turned @ turned or np.inf) or 1.0
+                    length = min(max(length, _SHORT), 1.0 / _SHORT)
+                last = theta, step
+                theta = self.end(theta, step if done else length * step)
+                if done and exactly:
+                    return theta
+                exactly = done and not exactly
+                if exactly:  # and as a logarithm alone is found, which may be shorter by now
+                    self._search.curves.clear()
+        raise GeodesicError(
+            f"no mean was found in {_MEAN_STEPS} steps: the last one is {left:.1e} long, where the "
+            f"farthest point is {longest:.1e} away"
+        )
 
-    def _miss(
-        self, theta: FloatArray, target: FloatArray, velocity: FloatArray
-    ) -> tuple[FloatArray, float]:
-        """Minus the gap at the end, plus what is not horizontal at the start; size of the gap."""
-        horizontal = self.spaces._project(theta, velocity)
-        gap = self.spaces._displacement(self.end(theta, horizontal), target)
-        residual = velocity - horizontal - self.spaces._project(theta, gap)
-        size = float(np.linalg.norm(gap))
-        self._look_at_the_clock(size, float(np.linalg.norm(horizontal)))
-        return residual, size
+    def _to(self, theta: FloatArray, targets: FloatArray, exactly: bool) -> OneTangent:
+        """Initial velocity of a geodesic over one of some targets."""
+        if exactly:
+            return self.connect(theta, targets)
+        failures: list[GeodesicError] = []
+        for curve, _ in self._curves(theta, np.atleast_2d(targets), _NEARLY, failures):
+            return np.asarray(self.spaces._project(theta, curve.start(theta)))
+        raise failures[0]
 
-    def _accept(
-        self, theta: FloatArray, target: FloatArray, velocity: FloatArray, gap: float
-    ) -> OneTangent:
-        tolerance = self._tolerance(theta)
-        if not gap <= 10 * tolerance:
+    def _curve(self, theta: FloatArray, target: FloatArray, rtol: float) -> Curve:
+        """A curve that is a geodesic to few digits, from the last one to the target if need be."""
+        tolerance, name = max(self.rtol, rtol) * float(lengths(theta)), target.tobytes()
+        known, straight = self._search.curves.get(name), Curve.straight(target)
+        for start in (straight,) if known is None else (known, straight):
+            try:
+                curve = self._relaxed(theta, target, start, tolerance)
+                break
+            except _OutOfTimeError:
+                raise
+            except GeodesicError:
+                continue
+        else:
+            curve = self._continued(theta, target, tolerance)
+        self._search.curves[name] = curve
+        return curve
+
+    def _continued(self, theta: FloatArray, target: FloatArray, tolerance: float) -> Curve:
+        """The same by continuation in length: over shorter chords, each from the one before."""
+        laws, curve = self.architecture.conservation_laws(theta), Curve.straight(target)
+        done, step = 0.0, 0.5
+        while done < 1.0:
+            ahead = min(1.0, done + step)
+            try:
+                end = target
+                if ahead < 1.0:
+                    end = theta + ahead * (target - theta)
+                    end = self.architecture.project_to_laws(end, laws)
+                start = curve.shorter(ahead / done if done else 1.0, end)
+                curve = self._relaxed(theta, end, start, tolerance)
+                done, step = ahead, 2.0 * step
+            except _OutOfTimeError:
+                raise
+            except (GeodesicError, *_SINGULAR) as error:
+                step /= 2.0
+                if step < _SHORTEST:
+                    raise GeodesicError(
+                        f"no geodesic was found between points whose parameters are "
+                        f"{lengths(target - theta):.3g} apart: one was followed for {done:.0%} of "
+                        "the way only; are they joined in the invariant set, and far from its "
+                        "singular points?"
+                    ) from error
+        return curve
+
+    def _relaxed(
+        self,
+        theta: FloatArray,
+        target: FloatArray,
+        curve: Curve,
+        tolerance: float,
+        shift: FloatArray | float = 0.0,
+    ) -> Curve:
+        def move(end: FloatArray, velocity: FloatArray) -> FloatArray:
+            return np.asarray(self.spaces._turn(end, velocity, target) + shift)
+
+        try:
+            return relax(theta, curve, self._acceleration, move, tolerance, self._look_at_the_clock)
+        except (*_SINGULAR, np.linalg.LinAlgError) as error:
+            raise GeodesicError(f"a curve runs into a singular point: {error}") from error
+
+    def _followed(self, theta: FloatArray, target: FloatArray, curve: Curve) -> OneTangent:
+        """Initial velocity of a geodesic that does end over the target, from a curve near it.
+
+        What the geodesic with the curve's initial velocity misses the target by, the curve's end
+        is moved by.
+        """
+        tolerance, best, found = self._tolerance(theta), np.inf, None
+        shift: FloatArray = np.zeros_like(theta)
+        for _ in range(_CORRECTIONS):
+            curve = self._relaxed(theta, target, curve, tolerance / 10, shift)
+            velocity = self.spaces._project(theta, curve.start(theta))
+            gap = self.spaces._displacement(self.end(theta, velocity), target)
+            size = float(lengths(gap))
+            self._look_at_the_clock(size, float(lengths(velocity)))
+            if not size <= best / 2:
+                break  # it is at rounding, or diverges
+            best, found, shift = size, velocity, shift + gap
+            if best <= tolerance:
+                break
+        if found is None or best > 10 * tolerance:
             raise GeodesicError(
                 f"no geodesic was found between points whose parameters are "
-                f"{np.linalg.norm(target - theta):.3g} apart: shooting ends {gap:.1e} from the "
+                f"{lengths(target - theta):.3g} apart: the last one ends {best:.1e} from the "
                 f"target, expected at most {tolerance:.1e}; are they joined in the invariant set, "
                 "and far from its singular points?"
             )
-        return self.spaces._project(theta, velocity)
+        self._search.curves[target.tobytes()] = curve
+        return found
 
     def _tolerance(self, theta: FloatArray) -> float:
-        return 10 * self.rtol * float(np.linalg.norm(theta))
-
-    def _broyden(self, theta: FloatArray, target: FloatArray, shot: _Shot) -> _Shot:
-        """Solve from a known Jacobian, by default the identity, which it is but for second order.
-
-        Where a coarser solution left its Jacobian, two or three geodesics make it a finer one.
-        """
-        (guess, jacobian), gaps = shot, list[float]()
-        factors = None if jacobian is None else scipy.linalg.lu_factor(jacobian)
-
-        def miss(velocity: FloatArray) -> FloatArray:
-            residual, gap = self._miss(theta, target, velocity)
-            gaps.append(gap)
-            if not gap <= 2 * gaps[0] + self._tolerance(theta):
-                raise GeodesicError(f"shooting diverges, at {gap:.1e} from the target")
-            return residual if factors is None else scipy.linalg.lu_solve(factors, residual)
-
-        options: dict[str, object] = {"fatol": self._tolerance(theta), "maxiter": 12}
-        options |= {"line_search": None, "jac_options": {"alpha": -1.0}}
-        with np.errstate(all="ignore"):  # a step may be infinite, which is refused
-            found = root(miss, guess, method="broyden1", options=options)
-        return self._accept(theta, target, found.x, gaps[-1]), jacobian
-
-    def _hybrid(self, theta: FloatArray, target: FloatArray, guess: FloatArray) -> _Shot:
-        """Solve with a Jacobian by differences, one geodesic per parameter, in trust regions."""
-
-        def miss(velocity: FloatArray) -> FloatArray:
-            return self._miss(theta, target, velocity)[0]
-
-        options: dict[str, object] = {
-            "eps": self.rtol,
-            "xtol": self.rtol,
-            "maxfev": 50 + 4 * theta.size,
-        }
-        options |= {"factor": 0.1, "diag": np.ones(theta.size)}
-        found = root(miss, guess, method="hybr", options=options)
-        triangle = np.zeros((theta.size, theta.size))
-        triangle[np.triu_indices(theta.size)] = found.r
-        velocity = self._accept(theta, target, found.x, self._miss(theta, target, found.x)[1])
-        return velocity, found.fjac.T @ triangle
+        return 10 * self.rtol * float(lengths(theta))

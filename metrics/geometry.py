@@ -53,8 +53,6 @@ defvjp(
     argnums=(0, 1),
 )
 
-_MEAN_STEPS, _MEAN_RTOL = 100, 1e-6
-
 
 class HorizontalMetric(OnSpace, RiemannianMetric):
     r"""A metric that makes a map from an invariant set a Riemannian submersion.
@@ -193,15 +191,20 @@ class HorizontalMetric(OnSpace, RiemannianMetric):
 
     def _connect(self, start: FloatArray, target: FloatArray) -> tuple[FloatArray, FloatArray]:
         """A parameter over the start, and the shortest velocity found that leads to the target."""
-        theta, architecture = self._point_above(start), self.solver.architecture
-        sheets = architecture.sheets(architecture.align(self._point_above(target, theta), theta))
-        return theta, self.solver.connect(theta, sheets)
+        theta = self._point_above(start)
+        return theta, self.solver.connect(theta, self._sheets(target, theta))
+
+    def _sheets(self, target: FloatArray, theta: FloatArray) -> Theta:
+        """The parameters over a point that may be the closest to another."""
+        architecture = self.solver.architecture
+        return architecture.sheets(architecture.align(self._point_above(target, theta), theta))
 
     def frechet_mean(self, points: Point, weights: Scalars | None = None) -> Point:
         """Find a Fréchet mean: each step goes along the mean of the logarithms of the points.
 
-        It ends where that mean is 1e-6 of the longest logarithm. The time for all geodesics
-        together is that of ``solver.seconds``.
+        It goes as far as the last two steps tell [Barzilai1988]_, and ends where that mean is 1e-6
+        of the longest logarithm. The time for all geodesics together is that of
+        ``solver.seconds``.
 
         Raises
         ------
@@ -215,20 +218,10 @@ class HorizontalMetric(OnSpace, RiemannianMetric):
             raise InputError("points must hold at least one point, got none")
         weights = np.ones(len(points)) if weights is None else weights
         parts = as_array(weights, "weights", (len(points),), batch=False, differentiable=False)
-        mean, left = points[0], np.inf
+        targets = [partial(self._sheets, point) for point in points]
         with self.solver.bounded():
-            for _ in range(_MEAN_STEPS):
-                found = [self._connect(mean, point) for point in points]
-                step = np.average([velocity for _, velocity in found], axis=0, weights=parts)
-                longest = np.max(lengths(np.stack([velocity for _, velocity in found])))
-                mean = self._point_below(self.solver.end(found[0][0], step))
-                left = float(lengths(step))
-                if left <= _MEAN_RTOL * longest:
-                    return mean
-        raise GeodesicError(
-            f"no mean was found in {_MEAN_STEPS} steps: the last one is {left:.1e} long, where the "
-            f"farthest point is {longest:.1e} away"
-        )
+            mean = self.solver.mean(self._point_above(points[0]), targets, parts)
+        return self._point_below(mean)
 
     def geodesic(
         self,
@@ -248,11 +241,6 @@ class HorizontalMetric(OnSpace, RiemannianMetric):
         path : callable
             Takes times, shape=[n_times] and of either sign, to points,
             shape=[..., n_times, *point_shape].
-
-        Raises
-        ------
-        InputError
-            Neither or both of an end point and an initial velocity are given.
         """
         if (end_point is None) == (initial_tangent_vec is None):
             raise InputError(
@@ -319,11 +307,6 @@ class HorizontalMetric(OnSpace, RiemannianMetric):
         ----------
         direction, end_point : Point, optional
             One of its initial velocity and its end.
-
-        Raises
-        ------
-        InputError
-            Neither or both of a direction and an end point are given.
         """
         if (direction is None) == (end_point is None):
             raise InputError(
@@ -345,13 +328,7 @@ class HorizontalMetric(OnSpace, RiemannianMetric):
         return self._over_points(towards, [tangent_vec, base_point, end_point])
 
     def injectivity_radius(self, base_point: Point = None) -> Scalars:
-        """Refuse: it is not known.
-
-        Raises
-        ------
-        NotImplementedError
-            Always.
-        """
+        """Refuse: it is not known."""
         raise NotImplementedError(
             "the injectivity radius of these metrics is not known; log raises a GeodesicError "
             "where it finds no geodesic"
@@ -472,11 +449,6 @@ class IntrinsicMetric(HorizontalMetric):
 
     With it φ is a Riemannian submersion from the invariant set, whose metric is Euclidean.
     Points and tangent vectors are those of the lifted space, so the matrices are extrinsic.
-
-    Parameters
-    ----------
-    rtol : float
-        Relative tolerance of geodesics and parallel transport.
     """
 
     def __init__(self, space: Manifold, cometric: Cometric, rtol: float = GEODESIC_RTOL) -> None:

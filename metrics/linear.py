@@ -19,26 +19,14 @@ from liftflow.typing import OneTheta
 def deep_linear_multiplier(
     network: DeepLinear, theta0: OneTheta, tolerance: float
 ) -> DeepMultiplier:
-    """That of a relaxed balanced linear network of any depth, to a relative tolerance.
-
-    Raises
-    ------
-    NotIntrinsicError
-        θ₀ is not relaxed balanced, or its hidden directions are ambiguous.
-    """
+    """That of a relaxed balanced linear network of any depth, to a relative tolerance."""
     lams = network.balance(network.conservation_laws(theta0), network.sizes(theta0), tolerance)
     left, right = network.hidden_values(theta0, tolerance)
     return DeepMultiplier(layer_shifts(lams), left, right)
 
 
 def two_layer_multiplier(network: TwoLayerLinear, theta0: OneTheta, tolerance: float) -> Multiplier:
-    """That of two linear layers: relaxed balanced, hyperbolic, or scalar at any S.
-
-    Raises
-    ------
-    NotIntrinsicError
-        None of the three applies at θ₀.
-    """
+    """That of two linear layers: relaxed balanced, hyperbolic, or scalar at any S."""
     laws = network.conservation_laws(theta0)
     (matrix,) = network.split_laws(laws)
     if network.n == network.m == 1:
@@ -65,11 +53,6 @@ def neural_ode_multiplier(
     ----------
     tolerance : float
         Largest distance of the H_i from multiples of I, relative to 1 + ‖A‖².
-
-    Raises
-    ------
-    NotIntrinsicError
-        θ₀ is not relaxed balanced.
     """
     # The H_i lie in the last digits of the layers, which bound from below what can be told.
     size = 1.0 + float(np.sum(theta0**2))

@@ -6,6 +6,7 @@ import geomstats.backend as gs
 import numpy as np
 
 from liftflow.architectures import ReLUNetwork
+from liftflow.architectures.balance import transpose
 from liftflow.errors import ArchitectureError, NotRecoverableError, NotTangentError
 from liftflow.linalg import lengths, over_batch, shifted_product_root, sparse_apply
 from liftflow.metrics.cometric import TANGENT_RTOL, Cometric
@@ -35,10 +36,6 @@ class PathCometric(RecoveredCometric):
     Entry by entry, :math:`K_{pq} = z_p z_q \sum_{e ∈ p ∩ q} θ_e^{-2}`. Where a weight is zero the
     same operator is applied without division.
 
-    Parameters
-    ----------
-    theta0 : array-like, shape=[dim]
-
     References
     ----------
     [MPG]_, whose theorem is local; the recovery Ψ by a convex problem, unique for fixed signs, is
@@ -65,11 +62,6 @@ class PathCometric(RecoveredCometric):
     def apply(self, z: Lifted, covector: Covector, *, near: Theta | None = None) -> LiftedTangent:
         """Apply K(z) to a covector with two sparse products.
 
-        Parameters
-        ----------
-        near : Theta, optional
-            Where Newton's method starts; by default θ₀.
-
         Raises
         ------
         NotOnImageError, NotRecoverableError
@@ -85,7 +77,6 @@ class PathCometric(RecoveredCometric):
         return z * sparse_apply(per_edge, incidence)
 
     def matrix(self, z: Lifted) -> LiftedMatrix:
-        """K(z) as a dense matrix."""
         z = self._lifted(z, "z", differentiable=False)
         theta = self.point(z)
         size, dim = self.architecture.lifted_dim, self.architecture.dim
@@ -157,20 +148,13 @@ class PathCometric(RecoveredCometric):
         return size * forest.project(lifted), size * noise
 
     def solve(self, z: Lifted, tangent_vec: LiftedTangent) -> Covector:
-        """Apply K(z)⁺ to a vector tangent to the image at z.
-
-        Raises
-        ------
-        NotTangentError
-            The vector is not tangent to the image at z.
-        """
+        """Apply K(z)⁺ to a vector tangent to the image at z."""
         theta = self.point(z)
         return self.architecture.solve_vjp(theta, self.horizontal_lift(z, tangent_vec, theta=theta))
 
     def inner_product(
         self, z: Lifted, tangent_vec_a: LiftedTangent, tangent_vec_b: LiftedTangent
     ) -> Scalars:
-        """Inner product of tangent vectors, as that of their horizontal lifts."""
         arrays = self._above(z, None, tangent_vec_a, tangent_vec_b)
 
         def product(
@@ -184,12 +168,7 @@ class PathCometric(RecoveredCometric):
         return over_batch(product, arrays, [1, 1, 1, 1], ())
 
     def exact_distance(self, point_a: FloatArray, point_b: FloatArray) -> float | None:
-        """Distance of two points, for a chain of single weights or one balanced neuron.
-
-        Parameters
-        ----------
-        point_a, point_b : array, shape=[n_paths]
-        """
+        """Distance of two points, for a chain of single weights or one balanced neuron."""
         point_a, point_b = self._ends(point_a, point_b)
         if self.architecture.n_paths == 1:
             sizes = np.abs(self.theta0)
@@ -246,8 +225,9 @@ class _RankOneCometric(PathCometric):
         for paths, shifts in self._matrices:
             matrix, form = z[..., paths], covector[..., paths]
             first, *middle, last = gs.moveaxis(_layer_squares(shifts, matrix), -1, 0)
-            image = _right_gram(form, matrix) / first[..., None, None]
-            image = image + _left_gram(matrix, form) / last[..., None, None]
+            turned = transpose(matrix)
+            image = form @ turned @ matrix / first[..., None, None]
+            image = image + matrix @ turned @ form / last[..., None, None]
             for square in middle:
                 overlap = gs.sum(matrix * form, axis=(-2, -1)) / square
                 image = image + overlap[..., None, None] * matrix
@@ -273,11 +253,6 @@ class OneHiddenLayerCometric(_RankOneCometric):
     ----------
     architecture : ReLUNetwork
         No path with more than two edges.
-
-    Raises
-    ------
-    ArchitectureError
-        A deeper network.
 
     References
     ----------
@@ -318,11 +293,6 @@ class ScalarChainCometric(_RankOneCometric):
     architecture : ReLUNetwork
         ``ReLUNetwork.from_widths([n, 1, 1, m])``, or any graph with the same paths.
 
-    Raises
-    ------
-    ArchitectureError
-        Another network.
-
     References
     ----------
     [MPG]_.
@@ -342,16 +312,6 @@ class ScalarChainCometric(_RankOneCometric):
         paths = np.reshape([numbers[path] for path in expected], (n_in, n_out))
         first, second = self.laws
         self._set_up([paths], [[0.0, -first, -first - second]], [])
-
-
-def _right_gram(form: Covector, matrix: Lifted) -> LiftedTangent:
-    """G ZᵀZ."""
-    return gs.einsum("...ij,...jl->...il", gs.einsum("...ik,...jk->...ij", form, matrix), matrix)
-
-
-def _left_gram(matrix: Lifted, form: Covector) -> LiftedTangent:
-    """ZZᵀ G."""
-    return gs.einsum("...ij,...jl->...il", gs.einsum("...ij,...kj->...ik", matrix, matrix), form)
 
 
 def _layer_squares(shifts: Scalars, matrix: Lifted) -> Scalars:

@@ -1,8 +1,9 @@
 """Product cometrics, block diagonal over the factors of a product architecture."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from liftflow.architectures import ProductArchitecture
+from liftflow.architectures.maps import each_of
 from liftflow.doors import door
 from liftflow.metrics.cometric import Cometric, HorizontalSpaces
 from liftflow.typing import (
@@ -17,13 +18,7 @@ from liftflow.typing import (
 
 
 class ProductSpaces(HorizontalSpaces):
-    """Horizontal spaces of a product, factor by factor.
-
-    Parameters
-    ----------
-    factors : sequence of HorizontalSpaces
-        One for each factor.
-    """
+    """Horizontal spaces of a product, factor by factor."""
 
     @door
     def __init__(
@@ -33,8 +28,8 @@ class ProductSpaces(HorizontalSpaces):
         self.factors = tuple(factors)
 
     def _over_factors(self, name: str, *vectors: Tangent) -> Tangent:
-        parts = zip(self.factors, *map(self.architecture.unpack, vectors), strict=True)
-        return self.architecture.pack(*[getattr(own, name)(*args) for own, *args in parts])
+        parts = map(self.architecture.unpack, vectors)
+        return self.architecture.pack(*each_of(self.factors, name, *parts))
 
     def _project(self, theta: Theta, vector: Tangent) -> Tangent:
         return self._over_factors("_project", theta, vector)
@@ -48,11 +43,6 @@ class ProductSpaces(HorizontalSpaces):
 
 class ProductCometric(Cometric):
     """K of a product: that of each factor on its own part of z.
-
-    Parameters
-    ----------
-    factors : sequence of Cometric
-        One per factor of the architecture.
 
     References
     ----------
@@ -69,42 +59,37 @@ class ProductCometric(Cometric):
         super().__init__(architecture, theta0)
         self.factors = tuple(factors)
 
-    def _over_factors(
-        self, *lifted: Lifted, near: Theta | None
-    ) -> Iterator[tuple[Cometric, Theta, *tuple[Lifted, ...]]]:
-        """Factors with their parts of a starting point and of z and vectors like it."""
-        starts = self.architecture.unpack(self.theta0 if near is None else near)
-        parts = [self.architecture.split_lifted(each) for each in lifted]
-        return zip(self.factors, starts, *parts, strict=True)
+    def _split(self, *lifted: Lifted) -> list[list[Lifted]]:
+        return [self.architecture.split_lifted(each) for each in lifted]
+
+    def _starts(self, near: Theta | None) -> Sequence[Theta]:
+        """Where the factors start."""
+        return self.architecture.unpack(self.theta0 if near is None else near)
 
     @property
     def horizontal_spaces(self) -> ProductSpaces:
-        """Those of the factors, side by side."""
         return ProductSpaces(self.architecture, [f.horizontal_spaces for f in self.factors])
 
     def parts(self, lifted: OneLifted) -> list[OneLifted]:
-        """Split z, or a vector like it, into the parts of the factors."""
-        pairs = zip(self.factors, self.architecture.split_lifted(lifted), strict=True)
-        return [part for factor, own in pairs for part in factor.parts(own)]
+        own = each_of(self.factors, "parts", *self._split(lifted))
+        return [part for parts in own for part in parts]
 
     def apply(self, z: Lifted, covector: Covector, *, near: Theta | None = None) -> LiftedTangent:
-        parts = self._over_factors(z, covector, near=near)
-        return self.architecture.join_lifted(
-            [factor.apply(own, form, near=start) for factor, start, own, form in parts]
-        )
+        parts = self._split(z, covector)
+        own = each_of(self.factors, "apply", *parts, near=self._starts(near))
+        return self.architecture.join_lifted(own)
 
     def solve(self, z: Lifted, tangent_vec: LiftedTangent) -> Covector:
-        parts = self._over_factors(z, tangent_vec, near=None)
-        return self.architecture.join_lifted([f.solve(own, vector) for f, _, own, vector in parts])
+        own = each_of(self.factors, "solve", *self._split(z, tangent_vec))
+        return self.architecture.join_lifted(own)
 
     def _check_inverse(self, z: Lifted) -> None:
-        for factor, _, own in self._over_factors(z, near=None):
-            factor._check_inverse(own)
+        each_of(self.factors, "_check_inverse", *self._split(z))
 
     def point(self, z: Lifted, *, near: Theta | None = None) -> Theta:
-        parts = self._over_factors(z, near=near)
-        return self.architecture.pack(*[f.point(own, near=start) for f, start, own in parts])
+        own = each_of(self.factors, "point", *self._split(z), near=self._starts(near))
+        return self.architecture.pack(*own)
 
     def follow(self, z: OneLifted, near: OneTheta) -> OneTheta:
-        parts = self._over_factors(z, near=near)
-        return self.architecture.pack(*[f.follow(own, start) for f, start, own in parts])
+        own = each_of(self.factors, "follow", *self._split(z), self._starts(near))
+        return self.architecture.pack(*own)

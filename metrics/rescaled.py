@@ -23,13 +23,6 @@ class RescaledCometric(Cometric):
     :math:`K(z)[g] = b ∘ \tilde K_{ψ_0}(z/a)[b ∘ g]` with ψ = θ/√η and constants a and b. On the
     image of any invariant set it is :math:`∂φ E ∂φ^\top`.
 
-    Parameters
-    ----------
-    rates : array, shape=[dim]
-        The learning rates η.
-    way : Rescaling
-        Of the architecture, for these rates.
-
     Raises
     ------
     NotIntrinsicError, NotRecoverableError
@@ -59,7 +52,6 @@ class RescaledCometric(Cometric):
         return self.way.outside * self.plain.apply(self._inside(z), form, near=self._near(near))
 
     def solve(self, z: Lifted, tangent_vec: LiftedTangent) -> Covector:
-        """Find the shortest g with K(z)g the tangent vector."""
         vector = self._lifted(tangent_vec, "tangent_vec") / self.way.outside
         form = self.plain.solve(self._inside(z), vector) / self.way.outside
         return self.architecture.project_to_range(self.point(z), form)
@@ -85,13 +77,7 @@ class RescaledCometric(Cometric):
 
     @property
     def horizontal_spaces(self) -> HorizontalSpaces:
-        """Refused: projectors of parameter space are those of the Euclidean metric.
-
-        Raises
-        ------
-        UndefinedError
-            Always.
-        """
+        """Refused: projectors of parameter space are those of the Euclidean metric."""
         raise UndefinedError(
             "geodesics of a metric with learning rates are those of a plain one in other units; "
             "take them on the image of InvariantSet(architecture, theta0 / numpy.sqrt(rates))"

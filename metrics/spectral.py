@@ -209,11 +209,6 @@ class SpectralCometric(Cometric):
     singular value decomposition and a few products, O(nm·min(n, m)). All are batched, and
     differentiable once in z under autograd, also where singular values coincide.
 
-    Parameters
-    ----------
-    architecture : DeepLinear
-        Or another family of matrix products.
-
     References
     ----------
     [MPG]_; that all linear families are one is ours.
@@ -229,13 +224,7 @@ class SpectralCometric(Cometric):
         self.rank = min(architecture.widths)
 
     def point(self, z: Lifted, *, near: Theta | None = None) -> Theta:
-        """Find one point of the fibre over z on the invariant set of θ₀.
-
-        Raises
-        ------
-        NotIntrinsicError
-            As :meth:`apply`.
-        """
+        """Find one point of the fibre over z on the invariant set of θ₀."""
         z = self._lifted(z, "z", differentiable=False)
         self._check_null_spaces(_singular_values(z)[..., : self.rank])
         near = self.theta0 if near is None else near
@@ -266,8 +255,6 @@ class SpectralCometric(Cometric):
         ------
         NotOnImageError
             K(z) is singular on the tangent space: the rank of z drops.
-        NotIntrinsicError
-            As :meth:`apply`.
         """
         self._check_inverse(self._lifted(z, "z"))
         return self._apply(z, tangent_vec, "tangent_vec", -1.0)
@@ -337,12 +324,7 @@ class SpectralCometric(Cometric):
             )
 
     def eigenvalues(self, z: Lifted) -> Scalars:
-        """Return the eigenvalues of K(z) on the tangent space, in no particular order.
-
-        Returns
-        -------
-        eigenvalues : array, shape=[..., rank * (n + m - rank)]
-        """
+        """Return the eigenvalues of K(z) on the tangent space, in no particular order."""
         return self._multipliers(_singular_values(self._lifted(z, "z"))[..., : self.rank])
 
     def log_determinant(self, z: Lifted) -> Scalars:

@@ -13,7 +13,13 @@ from channel_oracle import ONE, GraphOracle
 from numpy.testing import assert_allclose
 
 from liftflow.architectures import Conv, Pool, ReLUNetwork
-from liftflow.criteria import Verdict, frobenius, laws_complete, recoverability
+from liftflow.criteria import (
+    Verdict,
+    count_conservation_laws,
+    frobenius,
+    laws_complete,
+    recoverability,
+)
 from liftflow.errors import ArchitectureError, LiftflowError
 from liftflow.flows import compare
 from liftflow.losses import NetworkLoss, loss_from_function
@@ -357,6 +363,16 @@ def test_laws_are_what_the_rank_of_the_lift_leaves(seed, rng):
 
 
 @every_network
+def test_exact_counts(seed):
+    own = case(seed)
+    found = count_conservation_laws(own.network, exact=True)
+    assert found.value == own.network.channels.n_channels == own.oracle.n_laws
+    assert found.tolerance == 0 < found.witness["error_bound"] < 1e-10
+    assert found.witness["levels"][0] == own.network.dim - found.value
+    assert not any(found.witness["levels"][1:])  # brackets add nothing: Frobenius
+
+
+@every_network
 def test_function_and_its_derivatives(seed, rng):
     own = case(seed)
     theta, (data, targets) = own.theta(rng), own.problem(rng)
@@ -577,6 +593,10 @@ def test_a_weight_in_sequence_has_one_law_more_than_its_width(width, n_uses, rng
     assert own.oracle.lift_rank(own.read(own.theta(rng))) == own.network.dim - width - 1
 
 
+def exactly(own):
+    return count_conservation_laws(own.network, exact=True).value
+
+
 def test_control_one_untied_use_of_a_weight_in_sequence():
     tied = graph_case(*oracles.sequence_graph(2, 1, 2, 2))
     untied = graph_case(*oracles.sequence_graph(2, 1, 2, 2, untied=(1, 0, 0)))
@@ -597,6 +617,7 @@ def test_control_one_untied_tap():
     untied = graph_case(graph, inputs, outputs)
     assert (tied.network.n_laws, untied.network.n_laws) == (1, 2)
     assert (tied.oracle.n_laws, untied.oracle.n_laws) == (1, 2)
+    assert (exactly(tied), exactly(untied)) == (1, 2)
 
 
 @pytest.mark.parametrize(("stem", "n_laws"), [(False, 4), (True, 6)])
@@ -650,7 +671,7 @@ def test_units_of_higher_degree(degree, rng):
     graph = nx.DiGraph([("x", "a"), ("v", "a"), ("a", "b"), ("b", "y"), ("a", "y"), ("x", "b")])
     graph.nodes["a"].update(activation="relu_power", degree=degree)
     own = graph_case(graph, ["x", "v"], ["y"], ["a"])
-    assert own.network.n_laws == own.oracle.n_laws == own.oracle.equations() == 2
+    assert own.network.n_laws == own.oracle.n_laws == own.oracle.equations() == exactly(own) == 2
     theta = own.theta(rng)
     values = dict(zip(own.oracle.labels, own.read(theta), strict=True))
     law = sum(values[e] ** 2 for e in [("x", "a"), ("v", "a"), ("bias", "a")])
@@ -769,7 +790,7 @@ def test_frozen_edges_merge_their_ends_but_for_a_zero(weight, n_laws, rng):
     graph = nx.DiGraph([("x", "a"), ("b", "y"), ("a", "y"), ("x", "b")])
     graph.add_edge("a", "b", frozen=True, weight=weight)
     own = graph_case(graph, ["x"], ["y"])
-    assert own.network.n_laws == own.oracle.n_laws == n_laws
+    assert own.network.n_laws == own.oracle.n_laws == exactly(own) == n_laws
     theta = own.theta(rng)
     x_a, b_y = (theta[own.columns[own.oracle.number[e]]] for e in [("x", "a"), ("b", "y")])
     gaps = np.abs(own.network.lift(theta) - weight * x_a * b_y)

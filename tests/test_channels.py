@@ -160,6 +160,8 @@ def test_dead_parameters():
     assert graph.dead(theta).tolist() == [2, 3, 5]
     general = np.vstack([graph.incidence.toarray(), [[2, -3, 0]]])  # no incidence any more
     assert ChannelGraph.from_matrix(general).dead(np.append(theta, 0.0)).tolist() == [2, 3, 5]
+    nothing = np.zeros(graph.dim + 1)
+    assert ChannelGraph.from_matrix(general).dead(nothing).tolist() == list(range(nothing.size))
 
 
 def test_a_million_parameters(rng):

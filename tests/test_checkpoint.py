@@ -13,7 +13,7 @@ from test_flows import MODES, precise, problem
 
 from liftflow.architectures import ReLUNetwork
 from liftflow.errors import DataError, InputError, OutputError
-from liftflow.flows import IntrinsicFlow, ParameterFlow, Trajectory, compare
+from liftflow.flows import IntrinsicFlow, ParameterFlow, TrainingRule, Trajectory, compare
 from liftflow.losses import Loss
 from liftflow.manifolds import InvariantSet
 from liftflow.metrics import Cometric, intrinsic_cometric
@@ -165,6 +165,9 @@ def test_resume_refuses_what_does_not_fit():
     elsewhere = InvariantSet(invariant_set.architecture, 1.1 * invariant_set.theta0)
     with pytest.raises(InputError, match="which had another start or another loss"):
         integrate("basis", elsewhere, loss, t_eval=part.t, resume=part)
+    rated = IntrinsicFlow(invariant_set, loss, "basis", rule=TrainingRule(3.0))
+    with pytest.raises(InputError, match="other learning rates"):
+        rated.integrate(t_span=(0.0, 1.0), t_eval=part.t, resume=part)
     with pytest.raises(InputError, match="its state has 14 numbers"):
         integrate("basis", other_set, other_loss, t_eval=part.t, resume=part)
     with pytest.raises(InputError, match=r"remembers \[.*'theta'\], that of this flow 18 and \[\]"):

@@ -11,7 +11,13 @@ import numpy as np
 import pytest
 from hierarchy_cases import BareLinear
 
-from liftflow import InvariantSet, compare, intrinsic_cometric, loss_from_function
+from liftflow import (
+    InvariantSet,
+    NetworkLoss,
+    compare,
+    intrinsic_cometric,
+    loss_from_function,
+)
 from liftflow.architectures import (
     Architecture,
     Attention,
@@ -28,15 +34,15 @@ from liftflow.errors import (
     CallError,
     InputError,
     LiftflowError,
+    NotFiniteError,
     ShapeError,
     UndefinedError,
 )
-from liftflow.flows import DiagonalPotential
+from liftflow.flows import DiagonalPotential, GradientDescent
 from liftflow.linalg import over_batch
-from liftflow.losses import NetworkLoss
 from liftflow.matrix_losses import attention_loss, matrix_completion_loss, matrix_sensing_loss
 from liftflow.metrics import DeepMultiplier
-from liftflow.typing import MEMORY_LIMIT, as_instance, refuse_beyond
+from liftflow.typing import MEMORY_LIMIT, as_function, as_instance, refuse_beyond
 
 N_CALLS = int(os.environ.get("LIFTFLOW_FUZZ_CALLS", "2500"))  # per seed
 NETWORK = ReLUNetwork.from_widths([2, 2, 1])
@@ -90,6 +96,26 @@ def test_the_search_sees_what_is_raw():
 def test_messages_name_the_cause(act, match):
     with pytest.raises(InputError, match=match):
         act()
+
+
+def test_a_door_looks_again_at_every_call():
+    space = InvariantSet(NETWORK, np.arange(1.0, 7.0))
+    vector = space.to_tangent(np.ones(6), space.theta0)
+    norm = space.metric.squared_norm
+    whole = float(np.sum(vector**2))
+    for _ in range(2):  # a way to call is worked out once, what it is called with is not
+        assert float(norm(vector)) == pytest.approx(whole, rel=1e-15)
+        assert float(norm(vector, base_point=space.theta0)) == pytest.approx(whole, rel=1e-15)
+        assert float(norm(vector.tolist(), space.theta0)) == pytest.approx(whole, rel=1e-15)
+        assert norm(np.array([vector, 2 * vector])) == pytest.approx([whole, 4 * whole])
+        for bad in (vector[:5], np.append(vector[:5], np.nan), "v", None, vector.astype(complex)):
+            with pytest.raises(InputError):
+                norm(bad)
+        with pytest.raises(NotFiniteError):
+            norm(vector, np.full(6, np.inf))
+        for call in (lambda: norm(vector, point=1), lambda: norm(), lambda: norm(1, 2, 3)):
+            with pytest.raises(CallError):
+                call()
 
 
 def test_a_door_holds_to_annotations():
@@ -418,3 +444,23 @@ def test_the_limit_is_where_it_says(monkeypatch):
     with pytest.raises(ArchitectureError, match="LIFTFLOW_MEMORY_LIMIT"):
         refuse_beyond(126, "this")
     assert NETWORK.lift_jacobian(POINT).shape == (4, 6)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: loss_from_function(lambda: 0.0),
+        lambda: loss_from_function(lambda z, theta: 0.0),
+        lambda: NetworkLoss(NETWORK, [[1.0, 0.0]], [[1.0]], kind=lambda outputs: 0.0),
+        lambda: TwoLayerLinear(1, 1, 1).with_laws([lambda theta, z: 0.0]),
+        lambda: GradientDescent(NETWORK, loss_from_function(np.sum), 0.1, schedule=lambda: 1.0),
+    ],
+)
+def test_a_function_takes_what_it_is_called_with(call):
+    with pytest.raises(InputError, match=r"a function of \d arguments?, got .*argument"):
+        call()
+
+
+def test_functions_that_do_not_say_what_they_take_may_do_so():
+    assert as_function(max, "f", 2) is max
+    assert as_function(np.add, "f", 2) is np.add

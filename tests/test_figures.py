@@ -133,3 +133,22 @@ def test_an_animation_is_a_gif_that_moves(tmp_path):
     with Image.open(tmp_path / "dot.gif") as picture:
         assert picture.n_frames == 4
         assert picture.info["duration"] == 100
+
+
+def test_a_figure_is_as_before_once_it_was_seen_in_the_dark():
+    def pixels(figure):
+        figure.canvas.draw()
+        return np.array(figure.canvas.buffer_rgba())
+
+    with plt.style.context(figures.style(dark=False)):
+        figure, axes = plt.subplots(figsize=(3, 2))
+        axes.plot([0, 1], [0, 1], label="a line")
+        axes.legend()
+        pixels(figure)  # the layout settles
+        light = pixels(figure)
+        with figures.recoloured(figure, dark=True):
+            dark = pixels(figure)
+        again = pixels(figure)
+    plt.close(figure)
+    np.testing.assert_array_equal(again, light)
+    assert (dark != light).mean() > 0.5

@@ -72,6 +72,12 @@ def test_every_script_has_a_number_of_its_own_and_a_title():
     assert all(10 < len(script.title) < 80 for script in gallery.scripts())
 
 
+def test_every_script_has_a_card_in_the_gallery():
+    index = (BIBLIOGRAPHY.parent / "docs/gallery.rst").read_text(encoding="utf-8")
+    shown = re.findall(r"\.\./gallery/plot_(\d\d)_\*\.py", index)
+    assert sorted(shown) == [script.name[:2] for script in gallery.scripts()]
+
+
 @pytest.mark.parametrize("script", gallery.scripts(), ids=lambda script: script.name)
 def test_every_script_ends_with_asserts(script):
     last = script.path.read_text(encoding="utf-8").split("# %%")[-1]
@@ -144,6 +150,7 @@ def constant_titles(path):
 
 FILES = [
     *(script.path for script in gallery.scripts()),
+    Path(gallery.__file__).parent / "torch/watch_training.py",
     *(Path(gallery.__file__).parents[1] / "flows").glob("*.py"),
     *(Path(gallery.__file__).parents[1] / "criteria").glob("*.py"),
     Path(gallery.__file__).parents[1] / "figures.py",

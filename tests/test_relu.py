@@ -785,3 +785,29 @@ def test_large_recovery(large, rng):
     tangent = large.project_to_tangent(theta, vector)
     assert_allclose(large.laws_jvp(theta, tangent), 0.0, atol=1e-8)
     assert_allclose(large.project_to_tangent(theta, tangent), tangent, atol=1e-9)
+
+
+def test_the_chart_that_is_kept_at_a_fixed_point_is_that_of_the_point(rng):
+    network = layers([2, 2, 2])
+    near, other = 0.5 + rng.random((2, network.dim))
+    other[0] *= 1e-6  # its strongest paths are others
+    z = network.lift(near) * (1 + 0.1 * rng.random(network.n_paths))  # off the image
+    expected = {
+        name: network.lift(network.basis_chart(theta).representative(z[positions(network, theta)]))
+        for name, theta in (("near", near), ("other", other))
+    }
+    assert not np.allclose(expected["near"], expected["other"], rtol=1e-3)
+    point = near.copy()
+    assert_allclose(network.project_to_image(z, near=point), expected["near"], rtol=1e-13)
+    point[:] = other  # nothing is kept of what can still change
+    assert_allclose(network.project_to_image(z, near=point), expected["other"], rtol=1e-13)
+    for theta in (near, other):
+        theta.setflags(write=False)
+    for _ in range(2):
+        for name, theta in (("near", near), ("other", other)):
+            found = network.project_to_image(z, near=theta)
+            assert_allclose(found, expected[name], rtol=1e-13)
+
+
+def positions(network, theta):
+    return network.path_numbers(network.basis_chart(theta))

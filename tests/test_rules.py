@@ -17,7 +17,13 @@ from liftflow.architectures import (
     ReLUNetwork,
     TwoLayerLinear,
 )
-from liftflow.errors import InputError, NotIntrinsicError, ShapeError, UndefinedError
+from liftflow.errors import (
+    ArchitectureError,
+    InputError,
+    NotIntrinsicError,
+    ShapeError,
+    UndefinedError,
+)
 from liftflow.flows import (
     IntrinsicFlow,
     ParameterFlow,
@@ -227,6 +233,15 @@ def test_what_cannot_be_had_says_why():
     rated = TrainingRule([1.0, 3.0]).cometric(network, start * np.sqrt(np.repeat([1, 3], [6, 4])))
     with pytest.raises(UndefinedError, match="other units"):
         _ = rated.horizontal_spaces
+
+
+def test_no_control_that_is_the_flow_itself():
+    network, loss = ReLUNetwork.diagonal(2), loss_from_function(lambda z: anp.sum((z - 1.0) ** 2))
+    balanced, span = InvariantSet(network, [0.5, 0.8, 0.5, -0.8]), (0, 0.1)
+    with pytest.raises(ArchitectureError, match="laws vanish"):
+        compare(balanced, loss, span, rule=TrainingRule(weight_decay=DECAY), control=True)
+    rated = TrainingRule([1.0, 3.0, 2.0, 2.0], DECAY)  # whose laws are those of θ/√η
+    assert len(compare(balanced, loss, span, rule=rated, control=True)._controls) == 2
 
 
 def test_rows_of_the_first_and_columns_of_the_last_layer_may_have_rates_of_their_own():

@@ -457,6 +457,8 @@ def test_a_run_that_another_program_logged(tmp_path):
     bare = Trajectory.from_arrays(given.t, theta)
     assert np.isnan(bare.loss).all()
     assert bare.plot(network).axes[-1].lines  # without a warning
+    jump = Trajectory.from_arrays([0.0, 0.01, 0.01, 0.02], theta[:4])
+    assert np.isnan(jump.plot().axes[1].lines[0].get_ydata()).tolist() == [False, True, False]
 
 
 @pytest.mark.parametrize(

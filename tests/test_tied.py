@@ -14,8 +14,10 @@ from scipy.signal import correlate
 from liftflow import InvariantSet, NetworkLoss, ReLUNetwork, compare
 from liftflow.architectures import Conv, Pool, TiedNetwork
 from liftflow.architectures.channels import ChannelGraph
+from liftflow.architectures.dag import BIAS
 from liftflow.criteria import classify
 from liftflow.errors import ArchitectureError, InputError, NotOnImageError, ShapeError
+from liftflow.flows import intrinsic
 
 NETWORKS = {
     "convolutional": convolutional,
@@ -316,6 +318,22 @@ def test_pruning(rng):
     assert_allclose(smaller.forward(left, data), network.forward(theta, data), rtol=1e-13)
 
 
+def one_path(**attributes):
+    graph = nx.DiGraph([("x", "a", attributes), ("a", "y")])
+    return ReLUNetwork(graph, ["x"], ["y"])
+
+
+def activated(kind):
+    graph = nx.DiGraph([("x", "a"), ("a", "y")])
+    graph.nodes["a"]["activation"] = kind
+    return ReLUNetwork(graph, ["x"], ["y"])
+
+
+def test_frozen_is_also_a_number_as_files_have_it():
+    assert one_path(frozen=1, weight=2.0).dim == one_path(frozen=True, weight=2.0).dim == 1
+    assert one_path(frozen=0).dim == one_path(frozen=False).dim == 2
+
+
 @pytest.mark.parametrize(
     ("build", "message"),
     [
@@ -323,6 +341,9 @@ def test_pruning(rng):
         (lambda: ReLUNetwork.convolutional((1, 4, 4), [Conv(2, 2, groups=2)], 2), "groups must"),
         (lambda: ReLUNetwork.convolutional((1, 1, 1), [Conv(2, 3, padding=1)], 2), "padding alone"),
         (lambda: ReLUNetwork.residual([2, 3, 2, 4, 2], [(1, 3)], identity=True), "of one width"),
+        (lambda: one_path(frozen="false", weight=2.0), r"frozen must be True .* \('x', 'a'\)"),
+        (lambda: activated({"a": 1}), r"got \{'a': 1\} at: 'a'"),
+        (lambda: one_path(parameter=["w"]), r"parameter must be a name.* \('x', 'a'\)"),
     ],
 )
 def test_what_fits_nothing(build, message):
@@ -339,3 +360,26 @@ def test_subclasses_of_plain_networks_stay_plain():
     graph.nodes["a"]["activation"] = "abs"
     with pytest.raises(ArchitectureError, match="derive it from TiedNetwork"):
         Own(graph, ["x"], ["y"])
+
+
+def test_a_weight_that_only_counts_squared_is_not_followed_through_zero(monkeypatch):
+    graph = nx.DiGraph([(u, v) for u in "xw" for v in "ab"] + [(v, o) for v in "ab" for o in "yz"])
+    graph.nodes["a"].update(activation="relu_power", degree=2)
+    graph.nodes["b"].update(activation="relu_power", degree=3)
+    network = ReLUNetwork(graph, ["x", "w"], ["y", "z"], ["a"])
+    named = {network.parameter_names[number] for number in network.phi.folds}
+    assert named == {*((u, v) for u in "xw" for v in "ab"), (BIAS, "a")}
+    data = (
+        np.random.default_rng(0).normal(size=(4, 2)),
+        np.random.default_rng(1).normal(size=(4, 2)),
+    )
+    start = InvariantSet(network, network.random_point(rng=0))
+    given = start, NetworkLoss(network, *data), (0, 0.2)
+    settings = {"rtol": 1e-6, "n_times": 5}
+    assert compare(*given, coordinates="basis", **settings).max_deviation < 1e-4
+    stopped = compare(*given, coordinates="full", **settings)
+    assert not stopped.success
+    assert stopped.max_deviation < 1e-4
+    assert "coordinates='basis'" in stopped.intrinsic.message
+    monkeypatch.setattr(intrinsic, "_NEAR_FOLD", 0.0)
+    assert compare(*given, coordinates="full", **settings).max_deviation > 1e-2

@@ -15,7 +15,7 @@ from contextlib import suppress
 from functools import cache, wraps
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import Any, NamedTuple, TypeVar, Union, get_args, get_origin
 
 import numpy as np
 from geomstats.geometry.manifold import Manifold
@@ -50,8 +50,7 @@ Check = Callable[[Any, object], object]  # of a value and the owner of the metho
 def door(function: F) -> F:
     """Hold the callers of a function to its annotations, before anything is computed.
 
-    The annotations are made checks at the first call, one list of them for each number of arguments
-    that are given by place.
+    The annotations are made checks at the first call, one :class:`_Plan` for each way to call.
 
     Parameters
     ----------
@@ -65,51 +64,54 @@ def door(function: F) -> F:
         does not; numbers in an array are checked as by :func:`as_array`. What raises a bare
         ``NotImplementedError``, as geomstats does, raises an ``UndefinedError``.
     """
-    signature = inspect.signature(function)
-    parameters = list(signature.parameters.values())
-    places = [each for each in parameters if each.kind in _BY_PLACE]
-    more = next((each for each in parameters if each.kind is each.VAR_POSITIONAL), None)
-    is_open = any(each.kind is each.VAR_KEYWORD for each in parameters)
-    is_method = bool(places) and places[0].name == "self"
+    plans: dict[object, _Plan] = {}
 
     @cache
-    def checks() -> dict[str, Check]:  # late, when all rooms can be named
-        found = {each.name: _check_of(each, function) for each in parameters}
-        return {name: check for name, check in found.items() if check is not None}
+    def read() -> tuple[inspect.Signature, dict[str, Check]]:  # late, when all rooms can be named
+        signature = inspect.signature(function)
+        found = {name: _check_of(each, function) for name, each in signature.parameters.items()}
+        return signature, {name: check for name, check in found.items() if check is not None}
 
-    @cache
-    def plan(n_places: int) -> tuple[list[tuple[int, Check]], set[str], set[str], bool]:
-        """Checks by place, the names that then must and may be given, and whether a point may."""
-        if n_places > len(places) and more is None:
-            return [], {""}, set(), False  # which fits nothing
-        given = [each.name for each in places[:n_places]]
-        given += [more.name] * (n_places - len(given)) if more else []
-        rest = [each for each in parameters if each.name not in given and each.kind in _BY_NAME]
-        must = {each.name for each in rest if each.default is each.empty}
-        found = [(place, checks()[name]) for place, name in enumerate(given) if name in checks()]
-        may = {each.name for each in rest}
-        return found, must, may, is_method and "base_point" in may
+    def plan(args: tuple[object, ...], kwargs: dict[str, object]) -> _Plan:
+        signature, checks = read()
+        parameters = signature.parameters
+        is_method = next(iter(parameters), "") == "self"
+        try:
+            given = signature.bind(*args, **kwargs).arguments
+        except TypeError as error:
+            raise CallError(f"{function.__qualname__}: {error}") from None
+        names = [name for name, each in parameters.items() if each.kind in _BY_PLACE]
+        more = [name for name, each in parameters.items() if each.kind is each.VAR_POSITIONAL]
+        names = names[: len(args)] + more * (len(args) - len(names))
+        places = [(at, checks[name]) for at, name in enumerate(names) if name in checks]
+        points = [at for at, _ in places if _kind(parameters[names[at]], function) is _Point]
+        return _Plan(
+            points=[(at, check) for at, check in places if at in points],
+            places=[(at, check) for at, check in places if at not in points],
+            names=[(name, checks[name]) for name in kwargs if name in checks],
+            is_method=is_method,
+            nowhere=is_method and "base_point" in parameters and "base_point" not in given,
+        )
 
     @wraps(function)
     def checked(*args: object, **kwargs: object) -> object:
-        found, must, may, nowhere = plan(len(args))
-        if kwargs or must:
-            names = kwargs.keys()
-            if not must <= names or not (is_open or names <= may):
-                try:
-                    signature.bind(*args, **kwargs)
-                except TypeError as error:
-                    raise CallError(f"{function.__qualname__}: {error}") from None
+        key = (len(args), *kwargs) if kwargs else len(args)
+        found = plans.get(key)
+        if found is None:
+            found = plans[key] = plan(args, kwargs)
+        points, places, names, is_method, nowhere = found
         owner, values = args[0] if is_method and args else None, list(args)
-        if nowhere and "base_point" not in kwargs:
+        if nowhere:
             _refuse_nowhere(owner)
-        for place, check in found:
-            values[place] = check(values[place], owner)
-        if kwargs:
-            named = checks()
-            for name, value in kwargs.items():
-                if name in named:
-                    kwargs[name] = named[name](value, owner)
+        if points:
+            shape = _shape_of(owner)
+            for at, check in points:
+                if not is_sound(args[at], shape):
+                    values[at] = check(args[at], owner)
+        for at, check in places:
+            values[at] = check(args[at], owner)
+        for name, check in names:
+            kwargs[name] = check(kwargs[name], owner)
         try:
             return function(*values, **kwargs)
         except Exception as error:
@@ -121,7 +123,16 @@ def door(function: F) -> F:
 
 
 _BY_PLACE = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
-_BY_NAME = inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
+
+
+class _Plan(NamedTuple):
+    """What to look at in the calls that give so many arguments by place, and these by name."""
+
+    points: list[tuple[int, Check]]  # which pass at once where they are sound
+    places: list[tuple[int, Check]]
+    names: list[tuple[str, Check]]
+    is_method: bool
+    nowhere: bool  # whether no base point is given where there may be one
 
 
 class Described:
@@ -230,19 +241,11 @@ def doors(space: type[T]) -> type[T]:
 
     Points and vectors, known by the names that geomstats gives them, must have the shape of the
     space.
-
-    Parameters
-    ----------
-    space : type
-        A manifold or a metric.
-
-    Returns
-    -------
-    space : type
-        The same.
     """
-    for name in dir(space):
-        method = inspect.getattr_static(space, name)
+    methods: dict[str, Any] = {}
+    for each in reversed(space.__mro__):
+        methods |= vars(each)
+    for name, method in methods.items():
         if _guardable(name, method):
             setattr(space, name, door(method))
     return space
@@ -324,7 +327,8 @@ def _check(kind: Any, name: str) -> Check | None:
     if origin in (Union, UnionType):
         return _one_of(parts, name)
     if origin is Callable or kind is Callable:
-        return lambda value, owner: as_function(value, name)
+        known = len(parts[0]) if parts and isinstance(parts[0], list) else None
+        return lambda value, owner: as_function(value, name, known)
     if origin in (tuple, list, Sequence, Iterable, Collection):
         unordered = () if origin is Iterable else (str, bytes, Mapping, Set)
         return lambda value, owner: _sequence(value, name, unordered)
@@ -337,11 +341,12 @@ def _check(kind: Any, name: str) -> Check | None:
 
 
 def _point(name: str) -> Check:
-    def point(value: object, owner: object) -> object:
-        shape = getattr(getattr(owner, "_space", owner), "shape", None)
-        return value if is_sound(value, shape) else as_array(value, name, shape)
+    return lambda value, owner: as_array(value, name, _shape_of(owner))
 
-    return point
+
+def _shape_of(owner: object) -> Any:
+    """Shape of the points of a space, or of the space of a metric."""
+    return getattr(getattr(owner, "_space", owner), "shape", None)
 
 
 def _n_samples(value: object, name: str) -> int:
@@ -395,6 +400,8 @@ def _one_of(kinds: tuple[Any, ...], name: str) -> Check:
         for check in checks:
             try:
                 return value if check is None else check(value, owner)
+            except CallError:
+                raise
             except InputError as error:
                 problems.append(error)
         raise problems[0] if len(problems) == 1 else InputError(f"{message} {shown(value)}")

@@ -172,8 +172,8 @@ def draw_invariant_set(invariant_set: Thing, theta: Thing = None) -> Figure:
     """Draw an invariant set at θ₀, and a trajectory on it.
 
     A surface where there are three parameters and one law. Else the slice through θ₀ by the
-    direction of steepest change of the laws and one tangent direction: the set is where the laws
-    have their values.
+    direction of steepest change of the laws and one tangent direction, that of the trajectory if
+    there is one: the set is where the laws have their values.
 
     Parameters
     ----------
@@ -197,8 +197,10 @@ def draw_invariant_set(invariant_set: Thing, theta: Thing = None) -> Figure:
             axes = figure.add_subplot()
             jacobian = invariant_set.architecture.conservation_laws_jacobian(theta0)
             normal = np.linalg.svd(jacobian)[2][0]
-            drawn = np.random.default_rng(0).standard_normal(theta0.size)
-            tangent = invariant_set.to_tangent(drawn, theta0)
+            way = path[-1] - theta0  # of the trajectory, so that it is seen
+            if not way.any():
+                way = np.random.default_rng(0).standard_normal(theta0.size)
+            tangent = invariant_set.to_tangent(way, theta0)
             tangent = tangent / np.linalg.norm(tangent)
             reach = 0.7 * np.linalg.norm(theta0)
             side = np.linspace(-reach, reach, 121)
@@ -244,8 +246,6 @@ def draw_spectra(invariant_set: Thing, trajectory: Thing, count: int = 40) -> Fi
         Of an architecture of which K can be written as a matrix.
     trajectory : Trajectory
         Of a flow from its θ₀.
-    count : int
-        Number of times that are looked at.
     """
     steps = np.unique(np.linspace(0, len(trajectory.t) - 1, count).astype(int))
     theta, t = trajectory.theta[steps], trajectory.t[steps]

@@ -94,14 +94,12 @@ def style(dark: bool | None = None) -> dict[str, object]:
 
 @contextmanager
 def recoloured(figure: Figure, dark: bool) -> Iterator[None]:
-    """Show a figure on dark ground with light ink for a while; the colours of roles stay.
-
-    Parameters
-    ----------
-    dark : bool
-        Whether to; else the figure stays as it is.
-    """
+    """Show a figure on dark ground with light ink for a while; the colours of roles stay."""
     pairs = {to_hex(_LIGHT[tone]): _DARK[tone] for tone in _LIGHT} | {"#000000": _DARK["ink"]}
+    # Both as they were before the loop, which sees ticks and the ground, too.
+    ground, figure_ground = figure.get_facecolor(), mpl.rcParams["savefig.facecolor"]
+    spots = [spot for axes in figure.axes for axis in _axes_of(axes) for spot in _ticks(axis)]
+    before_ticks = [(spot, spot.get_color()) for spot in spots] if dark else []
     undo: list[tuple[Colour, Colour]] = []
     for artist in figure.findobj() if dark else ():
         for part in ("color", "facecolor", "edgecolor", "markerfacecolor", "markeredgecolor"):
@@ -113,11 +111,8 @@ def recoloured(figure: Figure, dark: bool) -> Iterator[None]:
             if swapped is not None:
                 undo.append((put, before))
                 put(swapped)
-    spots = [spot for axes in figure.axes for axis in _axes_of(axes) for spot in _ticks(axis)]
-    before_ticks = [(spot, spot.get_color()) for spot in spots] if dark else []
     for spot, colour in before_ticks:
         spot.set_color(_swapped(colour, pairs) or colour)
-    ground, figure_ground = figure.get_facecolor(), mpl.rcParams["savefig.facecolor"]
     try:
         if dark:
             figure.set_facecolor(_DARK["ground"])
@@ -397,10 +392,5 @@ def save_animation(animation: Animation, path: str | Path, *, fps: int = 20) -> 
 
     A gallery script need not call it: it makes a ``matplotlib.animation.FuncAnimation`` under a
     name of its own, and ``liftflow gallery`` and the documentation write the GIF.
-
-    Parameters
-    ----------
-    fps : int
-        Frames per second.
     """
     animation.save(path, writer=PillowWriter(fps=fps), dpi=100)

@@ -19,13 +19,16 @@ from dataclasses import is_dataclass
 from enum import Enum
 from fractions import Fraction
 from pathlib import Path
-from typing import IO, Any, ClassVar, Self
+from typing import IO, TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
+from liftflow.doors import door
 from liftflow.errors import DataError, InputError, OutputError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
 
 try:
     import fcntl
@@ -42,13 +45,7 @@ _HEADER = re.compile(  # what numpy writes before plain numbers and texts, and n
 
 
 def as_path(path: object, name: str = "path") -> Path:
-    """Return the path that a text or a path names, or say why not.
-
-    Parameters
-    ----------
-    path : str or PathLike
-        What is to be one; an ``InputError`` says if it is not.
-    """
+    """Return the path that a text or a path names, or say why not."""
     if not isinstance(path, str | Path) or not str(path) or "\0" in str(path):
         raise InputError(f"{name} must be str or Path, got {path!r}")
     return Path(path)
@@ -155,13 +152,7 @@ def _remove_stale(folder: Path, stem: str) -> None:
 
 
 def write_arrays(path: Path, kind: str, values: dict[str, Any]) -> None:
-    """Write numbers and texts to an npz file, with their format and a digest of all of them.
-
-    Parameters
-    ----------
-    kind : str
-        What the file holds.
-    """
+    """Write numbers and texts to an npz file, with their format and a digest of all of them."""
     arrays = {name: np.asarray(value) for name, value in values.items()}
     for name, array in arrays.items():
         if array.dtype.kind not in "biufU":
@@ -203,14 +194,12 @@ def read_arrays(path: Path, kind: str) -> dict[str, Any]:
     return {name: array if array.ndim else array.item() for name, array in arrays.items()}
 
 
-class Stored:
-    """A dataclass of numbers, texts, tuples and a few classes of ours, written as JSON."""
+class Result:
+    """What was found, to be written to a file and read back, without pickle."""
 
-    _parts: ClassVar[tuple[type, ...]] = ()
-    """Classes of what is in it."""
-
+    @door
     def save(self, path: str | Path) -> None:
-        """Write it to a JSON file.
+        """Write it to a file.
 
         Raises
         ------
@@ -219,22 +208,76 @@ class Stored:
         OutputError
             The file cannot be written.
         """
-        own = {name: _plain(value) for name, value in vars(self).items()}
-        own = {"format": _format(type(self).__name__), **own}
-        with replacing(as_path(path)) as file:
-            file.write(json.dumps(own, indent=1).encode())
+        self._write(as_path(path))
 
     @classmethod
+    @door
     def load(cls, path: str | Path) -> Self:
-        """Read what :meth:`save` wrote; arrays come as lists.
+        """Read what :meth:`save` wrote.
 
         Raises
         ------
         InputError
             Not a path.
         DataError
-            The file is not there, is damaged, or holds something else.
+            The file is not there, is damaged, was changed since, or holds something else.
         """
+        return cls._read(as_path(path))
+
+    def _write(self, path: Path) -> None:
+        raise NotImplementedError
+
+    @classmethod
+    def _read(cls, path: Path) -> Self:
+        raise NotImplementedError
+
+
+class Archived(Result):
+    """A result whose numbers and texts go to an npz file, by their names."""
+
+    _kind: ClassVar[str]
+    """What the file is said to hold."""
+
+    def _values(self) -> dict[str, Any]:
+        """All that is written."""
+        raise NotImplementedError
+
+    @classmethod
+    def _made(cls, values: dict[str, Any]) -> Self:
+        """Make one of what was written; a ``KeyError`` or ``ValueError`` says that it is not."""
+        raise NotImplementedError
+
+    def _write(self, path: Path) -> None:
+        write_arrays(path, self._kind, self._values())
+
+    @classmethod
+    def _read(cls, path: Path) -> Self:
+        values = read_arrays(path, cls._kind)
+        try:
+            return cls._made(values)
+        except KeyError as error:
+            raise DataError(f"{path} holds no {cls._kind}: it has no {error}") from error
+        except ValueError as error:
+            raise DataError(f"{path} holds no {cls._kind}: {error}") from error
+
+
+class Stored(Result):
+    """A dataclass of numbers, texts, tuples and a few classes of ours, written as JSON.
+
+    Arrays come back as lists.
+    """
+
+    _parts: ClassVar[tuple[type, ...]] = ()
+    """Classes of what is in it."""
+
+    def _write(self, path: Path) -> None:
+        own = {name: _plain(value) for name, value in vars(self).items()}
+        own = {"format": _format(type(self).__name__), **own}
+        with replacing(path) as file:
+            file.write(json.dumps(own, indent=1).encode())
+
+    @classmethod
+    def _read(cls, path: Path) -> Self:
         parts = {part.__name__: part for part in cls._parts}
 
         def made(value: dict[str, Any]) -> object:
@@ -246,7 +289,7 @@ class Stored:
             return kind(**{name: _frozen(item) for name, item in of.items()})
 
         try:
-            values = json.loads(read_text(as_path(path), 1 << 30), object_hook=made)
+            values = json.loads(read_text(path, 1 << 30), object_hook=made)
             if values.pop("format") != _format(cls.__name__):
                 raise ValueError("it holds something else")
             return cls(**{name: _frozen(value) for name, value in values.items()})
@@ -344,18 +387,38 @@ def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
     return numbers.reshape(shape[::-1]).T if header[2] == b"True" else numbers.reshape(shape)
 
 
-def _rendered(table: Table, width: int) -> Console:
+def _rendered(table: "Table", width: int) -> "Console":
+    from rich.console import Console
+
     console = Console(width=width, file=io.StringIO(), record=True)
     console.print(table)
     return console
 
 
-def as_text(table: Table, width: int = 88) -> str:
+def as_text(table: "Table", width: int = 88) -> str:
     """Render a table as text, so many characters wide."""
     return _rendered(table, width).export_text(styles=False).rstrip()
 
 
-def as_html(table: Table, width: int = 88) -> str:
+def as_html(table: "Table", width: int = 88) -> str:
     """Render a table for a notebook, so many characters wide."""
     page = '<pre style="line-height: 1.2; overflow-x: auto">{code}</pre>'
     return _rendered(table, width).export_html(inline_styles=True, code_format=page)
+
+
+class Tabled:
+    """What is shown as a table."""
+
+    def table(self) -> "Table":
+        """Lay the main figures out."""
+        raise NotImplementedError
+
+    def _repr_html_(self) -> str:
+        """Render the table for a notebook."""
+        return as_html(self.table())
+
+    def print(self) -> None:
+        """Print the table."""
+        from rich.console import Console
+
+        Console().print(self.table())

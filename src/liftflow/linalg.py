@@ -14,7 +14,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.linalg import LinearOperator, lsmr
 
 from liftflow.errors import NotFiniteError, ShapeError
-from liftflow.typing import FloatArray, Scalars
+from liftflow.typing import FloatArray, Scalars, Tangent
 
 RANK_RTOL = 1e-10
 """Singular values below this fraction of the largest count as zero."""
@@ -42,7 +42,7 @@ def over_batch(
     """
     leads = [a.shape[: a.ndim - n] for a, n in zip(arrays, core_ndims, strict=True)]
     try:
-        lead = np.broadcast_shapes(*leads)
+        lead = np.broadcast_shapes(*leads) if any(leads) else ()
     except ValueError as error:
         raise ShapeError(f"the leading axes of the arrays do not fit together: {error}") from error
     if not lead:
@@ -65,15 +65,21 @@ class Spare:
     """Large arrays that are used again as soon as nobody else holds them.
 
     New memory is handed out page by page, which takes as long as several passes over it.
+
+    Parameters
+    ----------
+    most : int
+        How many are kept.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = 4) -> None:
+        self.most = most
         self._arrays: list[FloatArray] = []
         self._lock = Lock()
 
-    def __reduce__(self) -> tuple[type["Spare"], tuple[()]]:
+    def __reduce__(self) -> tuple[type["Spare"], tuple[int]]:
         """Pickle and copy as an empty one."""
-        return Spare, ()
+        return Spare, (self.most,)
 
     def empty(self, size: int) -> FloatArray:
         """Return a vector of any content, which is the caller's own."""
@@ -83,7 +89,7 @@ class Spare:
                 if array.size == size and getrefcount(array) == 3:
                     return array
             array = np.empty(size)
-            if len(self._arrays) < 4:
+            if len(self._arrays) < self.most:
                 self._arrays.append(array)
             return array
 
@@ -94,6 +100,13 @@ def lengths(vectors: FloatArray) -> Scalars:
         return np.asarray(dnrm2(vectors))
     unit = units(np.max(np.abs(vectors), axis=-1, initial=0.0, keepdims=True))
     return np.linalg.norm(vectors / unit, axis=-1) * unit[..., 0]
+
+
+def inner(a: Tangent, b: Tangent) -> Scalars:
+    """Inner products along the last axis; of two plain vectors by BLAS."""
+    if type(a) is np.ndarray and type(b) is np.ndarray and a.ndim == b.ndim == 1:
+        return a.dot(b)
+    return (a * b).sum(axis=-1)
 
 
 def is_squarable(sizes: Scalars) -> bool:
@@ -151,6 +164,16 @@ def scaled_rank(matrix: FloatArray) -> int:
     return int((singular > RANK_RTOL * singular.max(initial=0.0)).sum())
 
 
+def extrapolated(quotients: Sequence[FloatArray]) -> tuple[FloatArray, FloatArray]:
+    """Extrapolate central differences by steps h, h/2 and h/4 to order 6, and estimate the error.
+
+    That is how far the derivative of order 4 is from it.
+    """
+    coarse, middle, fine = quotients
+    fourth, better = (4 * middle - coarse) / 3, (4 * fine - middle) / 3
+    return (16 * better - fourth) / 15, np.abs(better - fourth) / 15
+
+
 def minimal_solution(operator: LinearOperator, right: FloatArray) -> FloatArray:
     """Shortest least-squares solution of an operator that is too large to be dense, by LSMR."""
     return lsmr(operator, right, atol=1e-14, btol=1e-14, maxiter=10 * max(operator.shape))[0]
@@ -204,13 +227,6 @@ def shifted_product_root(shifts: Scalars, target: Scalars) -> Scalars:
     to cancellation where x is close to −c_i. They are right to a few units in the last place, and
     differentiable up to order 3 in both arguments where T > 0.
 
-    Parameters
-    ----------
-    shifts : array-like, shape=[..., n_factors]
-        The constants :math:`c_i`.
-    target : Scalars
-        The non-negative number :math:`T`.
-
     References
     ----------
     The layers of a relaxed balanced linear network and of a chain of single ReLU neurons obey
@@ -235,15 +251,7 @@ def shifted_product_root(shifts: Scalars, target: Scalars) -> Scalars:
 
 
 def layer_squares(shifts: Scalars, singular: Scalars) -> Scalars:
-    r"""Solve ∏_i (x + c_i) = σ² in units of the solution, so that σ² may under- or overflow.
-
-    Parameters
-    ----------
-    shifts : array-like, shape=[..., n_factors]
-        As of :func:`shifted_product_root`, which returns the same.
-    singular : Scalars
-        The numbers σ ≥ 0.
-    """
+    r"""Solve ∏_i (x + c_i) = σ² in units of the solution, so that σ² may under- or overflow."""
     if is_squarable(getval(singular)):
         return shifted_product_root(shifts, singular**2)
     depth = np.shape(shifts)[-1]

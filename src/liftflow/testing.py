@@ -19,6 +19,7 @@ from geomstats.geometry.manifold import Manifold
 from liftflow.architectures import Architecture
 from liftflow.doors import door
 from liftflow.errors import ArchitectureError
+from liftflow.linalg import extrapolated
 from liftflow.manifolds import InvariantSet
 from liftflow.metrics import IntrinsicMetric, oracle_jacobian
 from liftflow.typing import FloatArray, Numbers, Rng, as_rng
@@ -95,13 +96,12 @@ def _slope(function: Map, point: Numbers, tangent: Numbers) -> FloatArray:
     slope: Numbers = 0.0
     least: Numbers = np.inf
     for step in 0.01 / 8.0 ** np.arange(4) * size / float(np.max(np.abs(tangent))):
-        h = np.array([step, step / 2, step / 4])
-        ends = [(function(point + s * tangent), function(point - s * tangent)) for s in h]
-        a, b, c = (
-            (np.asarray(end) - start) / (2 * s) for (end, start), s in zip(ends, h, strict=True)
+        fine, gap = extrapolated(
+            [
+                np.asarray(function(point + s * tangent) - function(point - s * tangent)) / (2 * s)
+                for s in (step, step / 2, step / 4)
+            ]
         )
-        rough, fine = (4 * c - b) / 3, (16 * (4 * c - b) - (4 * b - a)) / 45
-        gap = np.abs(fine - rough)
         slope, least = np.where(gap < least, fine, slope), np.minimum(gap, least)
         if np.max(gap, initial=0.0) <= 1e-8 * np.max(np.abs(fine), initial=0.0):
             break

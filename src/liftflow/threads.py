@@ -4,8 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-
-from threadpoolctl import ThreadpoolController
+from typing import Any
 
 DESERVES_ANOTHER = 1_000_000
 """Parameters for each thread. Below that, matrices are so small that threads gain little where
@@ -13,7 +12,9 @@ cores are free, and wait for one another for long where they are busy."""
 
 
 @cache
-def _libraries() -> ThreadpoolController:
+def _libraries() -> Any:
+    from threadpoolctl import ThreadpoolController
+
     return ThreadpoolController()  # which takes some milliseconds to find them
 
 

@@ -8,11 +8,13 @@ through :func:`refuse_beyond`. What an object keeps it owns and cannot be writte
 :func:`as_own`, :func:`freeze`. ``name`` is what error messages call a value.
 """
 
+import inspect
 import math
 import numbers
 import os
 import reprlib
 from collections.abc import Callable, Iterable
+from math import isfinite
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -24,6 +26,7 @@ from typing_extensions import TypeAliasType
 
 from liftflow.errors import (
     ArchitectureError,
+    CallError,
     InputError,
     NotDifferentiableError,
     NotFiniteError,
@@ -99,7 +102,8 @@ Shape: TypeAlias = tuple[int | None, ...]  # None stands for any length
 MEMORY_LIMIT = 8e9
 """Bytes of a network or a dense array, if the environment has no ``LIFTFLOW_MEMORY_LIMIT``."""
 
-_FLOAT64 = np.dtype(np.float64)
+_ARRAY, _FLOAT64 = np.ndarray, np.dtype(np.float64)
+_SMALL = 1000  # bytes that nobody limits
 _SHORT = 10**18  # which needs no shortening
 
 
@@ -181,10 +185,11 @@ def as_array(
 def is_sound(value: object, shape: Shape | None, batch: bool = True) -> bool:
     """Whether a value is plainly an array as wanted: what loops and inner calls hand on."""
     return (
-        type(value) is np.ndarray
-        and value.dtype == _FLOAT64
+        type(value) is _ARRAY
+        and (value.dtype is _FLOAT64 or value.dtype == _FLOAT64)
         and (value.shape == shape or _fits(value.shape, shape, batch))
-        and (not value.size or math.isfinite(dasum(value.ravel())))  # else it may just be large
+        # Not finite it may just be large.
+        and (not value.size or isfinite(dasum(value if value.ndim == 1 else value.ravel())))
     )
 
 
@@ -274,10 +279,23 @@ def as_instance(value: Any, cls: type, name: str) -> Any:
     raise InputError(f"{name} must be {article} {cls.__name__}, got {got(value)}{end}")
 
 
-def as_function(value: object, name: str) -> Callable[..., Any]:
-    """Return ``value`` if it can be called, or say what it is."""
+def as_function(value: object, name: str, n_arguments: int | None = None) -> Callable[..., Any]:
+    """Return ``value`` if it can be called, with so many arguments, or say what it is."""
     if not callable(value):
         raise InputError(f"{name} must be a function, got {got(value)}")
+    if n_arguments is None:
+        return value
+    try:
+        signature = inspect.signature(value)
+    except ValueError:  # some built-in functions do not say what they take
+        return value
+    try:
+        signature.bind(*[None] * n_arguments)
+    except TypeError as error:
+        wanted = f"{n_arguments} argument{'s' * (n_arguments > 1)}"
+        raise CallError(
+            f"{name} must be a function of {wanted}, got {shown(value)}: {error}"
+        ) from None
     return value
 
 
@@ -310,6 +328,8 @@ def as_indices(value: object, name: str, count: int) -> IntArray:
 
 def as_ordered(values: object, name: str) -> list[Any]:
     """Return the values of an iterable as a list; a set has another order in every process."""
+    if type(values) is list or type(values) is tuple:
+        return list(values)
     single = isinstance(values, np.ndarray) and values.ndim == 0
     if single or isinstance(values, set | frozenset) or not isinstance(values, Iterable):
         raise InputError(
@@ -346,6 +366,8 @@ def refuse_beyond(n_numbers: float, what: str, n_bytes: int = 8) -> None:
     n_bytes : int
         What one of the numbers takes.
     """
+    if n_numbers * n_bytes <= _SMALL:
+        return
     limit = float(os.environ.get("LIFTFLOW_MEMORY_LIMIT", MEMORY_LIMIT))
     if n_numbers * n_bytes > limit:
         gigabytes = min(n_numbers * n_bytes, 10**300) / 1e9

@@ -2,10 +2,13 @@
 
 import math
 import time
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 if TYPE_CHECKING:
     from rich.progress import Progress
+
+T = TypeVar("T")
 
 PATIENCE = 3.0
 """Seconds after which a progress bar shows itself in a terminal."""
@@ -81,3 +84,12 @@ class Waiting:
         self._bar = Progress(*columns, console=console, transient=True)
         self._task = self._bar.add_task(self.label, total=self.total, **self.fields)
         self._bar.start()
+
+
+def tracked(steps: Iterable[T], label: str, show: bool) -> Iterable[T]:
+    """Loop over steps, with a progress bar if it is to be shown."""
+    if not show:
+        return steps
+    from rich.progress import track
+
+    return track(steps, label, transient=True)
