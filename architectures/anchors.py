@@ -154,10 +154,6 @@ class SpanningTree(ChannelAnchors):
         """Solve τ_head − τ_tail = values along the tree, from the ground on."""
         return self._forest.along(self.signs * values)
 
-    def products(self, values: FloatArray) -> FloatArray:
-        """Multiply one number per anchor from the ground to each channel."""
-        return self._forest.along(values, np.multiply)
-
     def solve_transposed(self, values: FloatArray) -> FloatArray:
         """Add up the values of all channels behind each anchor."""
         return self.signs * self._forest.behind(values)
@@ -222,7 +218,9 @@ class _Anchored(Protocol):
         self, theta: FloatArray, tangent: FloatArray, speeds: FloatArray, logs: FloatArray
     ) -> FloatArray: ...
 
-    def rescaling(self, theta: FloatArray, laws: FloatArray, *, warm: bool) -> FloatArray: ...
+    def rescaling(
+        self, theta: FloatArray, laws: FloatArray, *, near: FloatArray | None
+    ) -> FloatArray: ...
 
     def room(self) -> FloatArray: ...
 
@@ -492,10 +490,10 @@ class ChannelChart(Chart):
     def _recover(
         self, coordinates: FloatArray, laws: FloatArray, near: FloatArray | None = None
     ) -> OneTheta:
-        theta, warm = self.representative(coordinates), False
+        theta, start = self.representative(coordinates), None
         if near is not None and np.all(near[self.anchors.edges]):
-            theta, warm = self.graph.moved(theta, -self._gauge(near), theta), True
-        return self.graph.moved(theta, self.graph.rescaling(theta, laws, warm=warm), theta)
+            start = -self._gauge(near)
+        return self.graph.moved(theta, self.graph.rescaling(theta, laws, near=start), theta)
 
     def memory(self) -> dict[str, np.ndarray]:
         return {"anchors": self.anchors.edges, "anchor_values": self.signs * self.strength}
@@ -507,7 +505,7 @@ class ChannelChart(Chart):
 
     def deficit(self, theta: OneTheta) -> float:
         """By how much an anchor has shrunk since it was chosen, at most, as a log-ratio."""
-        own = np.abs(self._theta(theta)[self.anchors.edges])
+        own = np.abs(as_vector(theta, "theta", self.graph.dim)[self.anchors.edges])
         with np.errstate(divide="ignore"):
             return float(np.max(np.log(self.strength) - np.log(own), initial=0.0))
 

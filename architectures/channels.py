@@ -223,10 +223,20 @@ class ChannelGraph(Incidence, Guarded):
         moved += tangent
         return self.moved(moved, logs, moved)
 
-    def rescaling(self, theta: FloatArray, laws: FloatArray, *, warm: bool = False) -> FloatArray:
-        """Find the τ that takes θ to these laws, unchecked."""
-        logs: FloatArray = self.laplacian.rescaling(theta**2, laws, warm=warm) / 2
-        return logs
+    def rescaling(
+        self, theta: FloatArray, laws: FloatArray, *, near: FloatArray | None = None
+    ) -> FloatArray:
+        """Find the τ that takes θ to these laws, unchecked.
+
+        Parameters
+        ----------
+        near : array, optional, shape=[n_channels]
+            A τ that nearly does.
+        """
+        if near is not None:
+            theta = self.moved(theta, near)
+        logs: FloatArray = self.laplacian.rescaling(theta**2, laws, warm=near is not None) / 2
+        return logs if near is None else near + logs
 
     def project_to_laws(self, theta: Theta, laws: Laws, *, warm: bool = False) -> FloatArray:
         """Slide θ along its orbit to the one point where the laws have these values.
@@ -236,9 +246,10 @@ class ChannelGraph(Incidence, Guarded):
         warm : bool
             Whether θ is close to that point.
         """
+        near = np.zeros(self.n_channels) if warm else None
 
         def slide(point: FloatArray, values: FloatArray) -> OneTheta:
-            return self.moved(point, self.rescaling(point, values, warm=warm))
+            return self.moved(point, self.rescaling(point, values, near=near))
 
         return over_batch(slide, [self._numbers(theta), self._on_channels(laws)], [1, 1])
 

@@ -306,11 +306,10 @@ class Laplacian(Guarded, ABC):
         at = seen.at(np.zeros_like(start), laws)
         if warm and not np.isfinite(at.value):
             return self.rescaling(weights, laws)
-        return start + self._descended(seen, at, laws)
+        return self._descended(seen, at, laws, np.zeros_like(start)) + start
 
-    def _descended(self, seen: Any, at: Any, laws: FloatArray) -> OnHidden:
-        """Newton's method from t = 0, where weights are ``at``."""
-        logs: OnHidden = np.zeros(self.n_channels)
+    def _descended(self, seen: Any, at: Any, laws: FloatArray, logs: OnHidden) -> OnHidden:
+        """Newton's method from a first t, where weights are ``at``."""
         for _ in range(_MAX_STEPS):
             with np.errstate(divide="ignore", invalid="ignore"):
                 size = float(np.max(np.abs(at.gradient) / at.diagonal, initial=0.0))

@@ -14,6 +14,7 @@ from liftflow.flows.rules import Course, TrainingRule
 from liftflow.flows.settings import Settings
 from liftflow.flows.state import FlowState, State, TrainingState
 from liftflow.flows.trajectory import Memory, Trajectory
+from liftflow.linalg import Spare
 from liftflow.losses import Loss, ParameterLoss
 from liftflow.losses.base import as_gradient, as_value
 from liftflow.manifolds import InvariantSet
@@ -129,7 +130,7 @@ class _BasisState(TrainingState):
         self.laws, self.frozen = course.laws(), flow.frozen
         self.first_chart = architecture.basis_chart(theta)
         self._change_chart(self.first_chart)
-        self.settled, self.known = theta, self.start()
+        self.settled, self.known, self._spare = theta, self.start(), Spare()
 
     def _change_chart(self, chart: Any) -> None:
         self.chart = chart
@@ -164,7 +165,7 @@ class _BasisState(TrainingState):
         return self.chart.follow(theta, self.settled)
 
     def _move(self, coordinates: FloatArray) -> None:
-        self.theta, self.known = self._recover(coordinates), coordinates.copy()
+        self.theta, self.known = self._recover(coordinates), self._spare.copy(coordinates)
 
     def velocity(self, coordinates: FloatArray) -> FloatArray:
         self._move(coordinates)

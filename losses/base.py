@@ -57,9 +57,17 @@ class Loss(Guarded, ABC):
     minimum: float = 0.0
     """The f* of that inequality."""
 
-    def __init_subclass__(cls, **options: object) -> None:
-        """Let the methods that a class defines write into their arguments: they get copies."""
+    def __init_subclass__(cls, copies: bool = True, **options: object) -> None:
+        """Let the methods that a class defines write into their arguments: they get copies.
+
+        Parameters
+        ----------
+        copies : bool
+            False of a class that never does, and would wait for them.
+        """
         super().__init_subclass__(**options)
+        if not copies:
+            return
         for name in ("value", "gradient", "parameter_value", "parameter_gradient"):
             if inspect.isfunction(vars(cls).get(name)):
                 setattr(cls, name, _on_copies(vars(cls)[name]))

@@ -998,3 +998,25 @@ def test_cycles_are_still_refused():
 def test_constructors_refuse_what_does_not_fit(make):
     with pytest.raises(LiftflowError):
         make()
+
+
+@pytest.mark.parametrize("seed", [0, 20, 27, 36])
+def test_no_samples_have_no_outputs(seed, rng):
+    network = case(seed).network
+    theta, none = network.random_point(3, rng), np.zeros((0, len(network.inputs)))
+    some = rng.standard_normal((2, len(network.inputs)))
+    n_outputs = len(network.outputs)
+    assert network.forward(theta[0], none).shape == (0, n_outputs)
+    assert network.forward(theta, none).shape == (3, 0, n_outputs)
+    assert network.forward(theta[:0], some).shape == (0, 2, n_outputs)
+    assert network.forward(theta, some).shape == (3, 2, n_outputs)
+
+    def square(point, inputs):
+        return anp.sum(network.forward(point, inputs) ** 2)
+
+    slopes = autograd.grad(square, (0, 1))
+    assert [part.tolist() for part in slopes(theta[0], none)] == [[0.0] * network.dim, []]
+    whole = autograd.grad(square, 1)(theta, some)  # the inputs are shared by the batch
+    assert_allclose(whole, sum(slopes(point, some)[1] for point in theta), rtol=1e-12)
+    assert whole.shape == some.shape
+    assert np.any(whole)

@@ -1,8 +1,11 @@
 """Small modules of every kind that the bridge reads, in float64 at generic parameters."""
 
+import itertools
+
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 
 class Residual(nn.Module):
@@ -175,7 +178,7 @@ def images(count=4, channels=1, size=8):
 MODELS = {
     "MLP": lambda: (
         nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)),
-        (torch.randn(4, 3),),
+        (torch.randn(16, 3),),
     ),
     "CNN": lambda: (
         nn.Sequential(
@@ -205,26 +208,87 @@ MODELS = {
         ),
         (images(),),
     ),
-    "tied autoencoder": lambda: (Tied(), (torch.randn(4, 5),)),
-    "RNNCell": lambda: (Unrolled(), (torch.randn(4, 4, 2),)),
-    "frozen backbone": lambda: (frozen_backbone(), (torch.randn(4, 3),)),
-    "Siamese": lambda: (Siamese(), (torch.randn(4, 3), torch.randn(4, 3))),
-    "embedding": lambda: (Words(), (torch.randint(6, (4, 3)),)),
+    "tied autoencoder": lambda: (Tied(), (torch.randn(16, 5),)),
+    "RNNCell": lambda: (Unrolled(), (torch.randn(16, 4, 2),)),
+    "frozen backbone": lambda: (frozen_backbone(), (torch.randn(16, 3),)),
+    "Siamese": lambda: (Siamese(), (torch.randn(16, 3), torch.randn(16, 3))),
+    "embedding": lambda: (Words(), (torch.randint(6, (16, 3)),)),
     "channels into space": lambda: (Shuffled(), (images(size=5),)),
     "odds and ends": lambda: (Odds(), (torch.randn(4, 2, 9),)),
 }  # fmt: skip
 
 
-ALIVE = {"MLP": 2, "tied autoencoder": 1, "embedding": 2, "U-Net": 5, "VGG": 3}
-"""Seeds with which no ReLU is dead; 0 for the others."""
+UNITS = "relu", "leaky_relu", "prelu", "rnn_relu_cell"
 
 
-def build(name, seed=None):
-    """Return a module in float64 at generic parameters, and inputs."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(ALIVE.get(name, 0) if seed is None else seed)
-        module, inputs = MODELS[name]()
-        module.double()
-        for parameter in module.parameters():
-            parameter.data += 0.3 * torch.randn_like(parameter)
-        return module, tuple(x.double() if x.is_floating_point() else x for x in inputs)
+class Units(TorchFunctionMode):
+    """Watch whether each channel of each unit is on somewhere and off elsewhere."""
+
+    switch = True
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if getattr(func, "__name__", "").strip("_") in UNITS:
+            on = result.detach().transpose(0, 1).flatten(1) > 0
+            self.switch &= bool((on.any(dim=1) & ~on.all(dim=1)).all())
+        return result
+
+
+def build(name):
+    """Return a module in float64 at generic parameters, and inputs: the first whose units switch.
+
+    Gradients miss directions that no law forbids where a unit is dead or never off.
+    """
+    for seed in itertools.count():
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            module, inputs = MODELS[name]()
+            module.double()
+            for parameter in module.parameters():
+                parameter.data += 0.3 * torch.randn_like(parameter)
+            inputs = tuple(x.double() if x.is_floating_point() else x for x in inputs)
+            units, state = Units(), {k: v.clone() for k, v in module.state_dict().items()}
+            with units:
+                outputs = module(*inputs)
+            (outputs * torch.randn_like(outputs)).sum().backward()
+            module.load_state_dict(state)  # statistics of batches are as they were
+            trained = [p for p in module.parameters() if p.requires_grad]
+            seen = all(bool(p.grad.all()) for p in trained)
+            module.zero_grad()
+        if units.switch and seen:
+            return module, inputs
+
+
+class Block18(nn.Module):
+    """A block of ResNet-18."""
+
+    def __init__(self, n_in, n_out, stride):
+        super().__init__()
+        self.one = nn.Conv2d(n_in, n_out, 3, stride, 1, bias=False)
+        self.two = nn.Conv2d(n_out, n_out, 3, 1, 1, bias=False)
+        self.norm_one, self.norm_two = nn.BatchNorm2d(n_out), nn.BatchNorm2d(n_out)
+        self.skip = nn.Identity()
+        if stride > 1:
+            project = nn.Conv2d(n_in, n_out, 1, stride, bias=False)
+            self.skip = nn.Sequential(project, nn.BatchNorm2d(n_out))
+
+    def forward(self, x):
+        y = self.norm_two(self.two(F.relu(self.norm_one(self.one(x)))))
+        return F.relu(y + self.skip(x))
+
+
+def resnet18(width, n_classes=10):
+    """Build ResNet-18 with so many channels in its first stage, where torchvision has 64."""
+    sizes = [width * k for k in (1, 1, 2, 4, 8)]
+    blocks = []
+    for stage, (n_in, n_out) in enumerate(itertools.pairwise(sizes)):
+        blocks += [Block18(n_in, n_out, 1 + (stage > 0)), Block18(n_out, n_out, 1)]
+    module = nn.Sequential(
+        nn.Conv2d(3, width, 7, 2, 3, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True),
+        nn.MaxPool2d(3, 2, 1), *blocks,
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(sizes[-1], n_classes),
+    )  # fmt: skip
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d):
+            nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
+    return module

@@ -28,6 +28,8 @@ RULES = {
     "momentum": lambda p: SGD(p, lr=0.02, momentum=0.9),
     "weight decay": lambda p: SGD(p, lr=0.05, weight_decay=0.1),
     "both": lambda p: SGD(p, lr=0.02, momentum=0.8, weight_decay=0.1),
+    "nesterov": lambda p: SGD(p, lr=0.02, momentum=0.8, nesterov=True),
+    "all": lambda p: SGD(p, lr=0.02, momentum=0.8, nesterov=True, weight_decay=0.1),
 }
 
 
@@ -41,11 +43,27 @@ def test_the_drift_of_sgd_is_predicted_exactly(name, rule):
     assert monitor.n_steps == 20 and len(monitor.steps) == 21
 
 
+def test_another_rule_is_seen():
+    """Negative control: what is predicted for a learning rate to three digits, or no decay."""
+    module, inputs = build("MLP")
+    optimizer = SGD(module.parameters(), lr=0.05, weight_decay=0.1)
+    monitors = {rate: LawMonitor(module, inputs) for rate in (0.05, 0.0501)}
+    for _ in range(20):
+        optimizer.zero_grad()
+        module(*inputs).square().mean().backward()
+        optimizer.step()
+        for rate, monitor in monitors.items():
+            monitor.record(rate)
+    for monitor in monitors.values():
+        gap = np.max(np.abs(monitor.drift - monitor.predicted_drift))
+        assert gap > 1e-6 * np.max(np.abs(monitor.laws))
+
+
 @pytest.mark.parametrize(
     "make",
     [
         lambda p: torch.optim.AdamW(p, lr=1e-3),
-        lambda p: SGD(p, lr=0.01, momentum=0.5, nesterov=True),
+        lambda p: SGD(p, lr=0.01, momentum=0.5, dampening=0.1),
         lambda p: SGD([{"params": [q], "lr": 0.01 * (i + 1)} for i, q in enumerate(p)]),
     ],
 )
@@ -59,6 +77,9 @@ def test_records_are_thinned_and_predictions_go_on():
     monitor = train("MLP", RULES["momentum"], n_steps=50, max_records=8)
     assert len(monitor.steps) <= 8
     assert set(np.diff(monitor.steps)) == {8}
+    assert repr(monitor).startswith("LawMonitor(50 steps, 7 kept, of TorchNetwork(Sequential")
+    lean = train("MLP", RULES["momentum"], n_steps=50, max_records=2)
+    assert len(lean.steps) <= 2 and len(lean._kept) <= 2  # and so is what it holds
     np.testing.assert_allclose(monitor.drift, monitor.predicted_drift, atol=1e-12)
 
 

@@ -1,12 +1,29 @@
-"""What is read off a module: its laws are all there are, and they hold."""
+"""What is read off a module: its laws are all there are, and they hold.
+
+Each claim of the bridge, and the control that fails where it is false:
+
+* All laws: D − rank of gradients. Squares of single parameters are not conserved (below); modules
+  with fewer laws than D − rank are named (``test_odd_modules.FEWER``).
+* The certificate: an import without skips, or with a bias that is said to have no effect, is refused
+  by the name of a layer (below).
+* Ψ: a parameter off the orbit has another lift; so has the wrong law (below).
+* Steps: laws drift at all (below); another learning rate or no decay is predicted wrongly
+  (``test_monitor``).
+* Flows agree: those by the laws of another θ₀ part from them (``test_flows``).
+* Every method is that of the network of its graph: with two channels exchanged it is not
+  (``test_flows``).
+* What is cut off is not recoverable: a channel whose weights are 0 (below).
+* What cannot be read is refused by its name, and read once it is replaced or frozen (below).
+"""
 
 import numpy as np
 import pytest
 import torch
 from models import MODELS, Gated, Residual, build, images
 from torch import nn
+from torch.utils import _pytree as pytree
 
-from liftflow.errors import ArchitectureError
+from liftflow.errors import ArchitectureError, NotRecoverableError
 from liftflow.torch import from_torch
 
 models = pytest.mark.parametrize("name", MODELS)
@@ -25,8 +42,9 @@ def gradients(network, theta, inputs, rng, count):
         data = [random(tensor) for tensor in inputs]
 
         def function(module, data=data):
-            outputs = module(*data)
-            return (outputs * torch.from_numpy(rng.standard_normal(tuple(outputs.shape)))).sum()
+            outputs = pytree.tree_leaves(module(*data))
+            weights = [torch.from_numpy(rng.standard_normal(tuple(y.shape))) for y in outputs]
+            return sum((y * w).sum() for y, w in zip(outputs, weights, strict=True))
 
         rows.append(network.workbench.value_and_gradient(function, theta)[1].copy())
     return np.array(rows)
@@ -188,6 +206,28 @@ def test_an_import_with_a_skip_dropped_is_not_certified(monkeypatch):
     with pytest.raises(ArchitectureError, match=r"not certified: .* of (stem|b|c|project)\b"):
         from_torch(module, inputs)
     assert from_torch(module, inputs, certified=False)[0].n_laws > 0
+
+
+def test_an_import_with_a_wrong_inert_bias_is_not_certified(monkeypatch):
+    from liftflow.torch import network
+
+    module, inputs = build("MLP")
+    from_torch(module, inputs)
+    monkeypatch.setattr(network, "inert_groups", lambda reader, names: [["2.bias"]])
+    with pytest.raises(ArchitectureError, match=r"not certified: .*inert direction of 2\.bias"):
+        from_torch(module, inputs)
+
+
+def test_a_wrong_law_and_a_dead_channel_are_seen(rng):
+    network, theta = from_torch(*build("MLP"))
+    other = network.fibre_point(theta, rng)
+    laws = network.conservation_laws(other)
+    wrong = network.recover(network.lift(theta), laws + 0.1 * np.eye(network.n_laws)[0])
+    assert np.max(np.abs(wrong - other)) > 1e-3
+    for block in network.unpack(theta)[:2]:  # what leads into the first channel
+        block[0] = 0.0
+    with pytest.raises(NotRecoverableError, match=r"\('0', 0\)"):
+        network.lift_rank(theta)
 
 
 def test_a_mode_is_that_of_the_moment():

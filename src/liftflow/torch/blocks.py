@@ -46,7 +46,7 @@ class Block:
     tails: IntArray
     heads: IntArray
 
-    @property
+    @cached_property
     def part(self) -> slice:
         """Its parameters."""
         return slice(self.start, self.start + math.prod(self.shape))
@@ -270,14 +270,15 @@ class BlockGraph(ChannelGraph):
             target *= at_tails[tails]
         return out
 
-    def rescaling(self, theta: FloatArray, laws: FloatArray, *, warm: bool = False) -> FloatArray:
-        """Find the τ that takes θ to these laws, unchecked."""
-        if warm and self.n_channels:
+    def rescaling(
+        self, theta: FloatArray, laws: FloatArray, *, near: FloatArray | None = None
+    ) -> FloatArray:
+        if near is not None and self.n_channels:
             laplacian = cast(BlockLaplacian, self.laplacian)
             seen = _BlockWeights(laplacian, theta, are_roots=True)
-            at = seen.at(np.zeros(self.n_channels), laws)
+            at = seen.at(2 * near, laws)
             if np.isfinite(at.value):
-                return laplacian._descended(seen, at, laws) / 2
+                return laplacian._descended(seen, at, laws, 2 * near) / 2
         return super().rescaling(theta, laws)
 
     def moved(
@@ -476,8 +477,8 @@ class _BlockWeights:
     def _both(self, ahead: FloatArray, back: FloatArray) -> tuple[FloatArray, FloatArray]:
         forward, backward = self.single @ ahead, back @ self.single
         for heads, tails, matrix in self.matrices:  # the second product finds it in the cache
-            forward += np.bincount(heads, matrix @ ahead[tails], self.size)
-            backward += np.bincount(tails, back[heads] @ matrix, self.size)
+            np.add.at(forward, heads, matrix @ ahead[tails])
+            np.add.at(backward, tails, back[heads] @ matrix)
         return forward, backward
 
     @cached_property

@@ -24,7 +24,7 @@ from liftflow.typing import (
 )
 
 
-class TorchLoss(Loss):
+class TorchLoss(Loss, copies=False):
     """A function of the module as a loss: ℓ and ∇ℓ(θ) in float64, on the CPU.
 
     Parameters

@@ -8,6 +8,7 @@ import torch
 
 from liftflow.doors import Guarded, door
 from liftflow.errors import InputError
+from liftflow.flows.recursion import LawRecursion
 from liftflow.torch.blocks import pair
 from liftflow.torch.network import TorchNetwork
 from liftflow.typing import FloatArray, IntArray, as_count
@@ -22,10 +23,9 @@ class LawMonitor(Guarded):
     r"""Watch the conservation laws of a module while somebody trains it.
 
     Along the gradient flow they stand still; steps of a finite size let them drift. For SGD, with
-    momentum and weight decay if need be, the drift is predicted exactly from the gradients and the
-    momenta alone: plain steps change h by :math:`η^2 h(g)`, steps along momenta v as follows from
-    :math:`h(θ − ηv) = h(θ) − 2η B(θ, v) + η^2 h(v)` with the bilinear form B of h, for which
-    :math:`B(θ, g) = 0`. Adam follows no such rule: its laws drift however small the steps are.
+    momentum of either kind and weight decay if need be, the drift is predicted exactly from the
+    gradients and the momenta alone, as :class:`GradientDescent` predicts it: plain steps change h
+    by :math:`η^2 h(g)`. Adam follows no such rule: its laws drift however small the steps are.
 
     Parameters
     ----------
@@ -62,15 +62,17 @@ class LawMonitor(Guarded):
         self._parameters = [named[name] for name in self.network.parameter_names]
         self._channels = self.network.channels
         self.n_steps, self._every = 0, 1
-        self._laws: FloatArray = self._channels.laws(self._read(self._parameters))
-        self._predicted: FloatArray = self._laws.copy()
-        self._product: FloatArray = np.zeros_like(self._laws)  # B(θ, v) with the last step's v
-        self._kept = [(0, self._laws, self._predicted)]
+        theta = self._read(self._parameters)
+        self._recursion = LawRecursion(self._channels.h, theta, 0.0, False, 0.0, 0.0)
+        self._kept = [(0, self._recursion.laws, self._recursion.laws)]
         self._handle = None
         if optimizer is not None:
             self._handle = optimizer.register_step_post_hook(
                 lambda own, args, kwargs: self.record(own)
             )
+
+    def _facts(self) -> str:
+        return f"{self.n_steps:,} steps, {len(self._kept)} kept, of {self.network!r}"
 
     def close(self) -> None:
         """Take the hook off the optimizer."""
@@ -91,30 +93,32 @@ class LawMonitor(Guarded):
             Whose step it was, or the learning rate of a plain step; without it nothing is
             predicted from here on.
         """
-        self._predicted = self._predict(rule)
-        self._laws = self._channels.laws(self._read(self._parameters))
+        theta = self._read(self._parameters)
+        self._follow(rule, theta)
         self.n_steps += 1
         if self.n_steps % self._every == 0:
-            self._kept.append((self.n_steps, self._laws, self._predicted))
+            self._kept.append((self.n_steps, self._channels.laws(theta), self._recursion.laws))
         if len(self._kept) > self.max_records:
             self._kept, self._every = self._kept[::2], 2 * self._every
 
-    def _predict(self, rule: Any) -> FloatArray:
-        """Predict the laws after one step from the laws before and the gradients or momenta."""
-        gradients = [p.grad for p in self._parameters]
-        factors = _factors(rule, self._parameters)
-        if factors is None or any(gradient is None for gradient in gradients):
-            return np.full_like(self._predicted, np.nan)
-        rate, momentum, decay = factors
-        # B(θ, v) of this step, from that of the last one with θ as it is now.
-        product = momentum * self._product + decay * self._predicted
-        if momentum:
-            states = [rule.state[p]["momentum_buffer"] for p in self._parameters]
-            own = self._channels.laws(self._read(states))
-        else:
-            own = self._channels.laws(self._read(gradients)) + decay**2 * self._predicted
-        self._product = product - rate * own
-        return self._predicted - 2 * rate * product + rate**2 * own
+    def _follow(self, rule: Any, theta: FloatArray) -> None:
+        """Predict the laws after a step that led to θ."""
+        known, settings = self._recursion, _settings(rule, self._parameters)
+        if settings is None or any(p.grad is None for p in self._parameters):
+            known.laws = np.full_like(known.laws, np.nan)
+            return
+        rate, known.momentum, known.coupled, known.nesterov = settings
+        velocity = gradient = self._read([p.grad for p in self._parameters])
+        update = -rate * gradient
+        if known.momentum:
+            # From the momenta: differences of weights in single precision have lost their digits.
+            velocity = self._read([rule.state[p]["momentum_buffer"] for p in self._parameters])
+            update = -rate * velocity
+        if known.nesterov:
+            update = -rate * (gradient + known.momentum * velocity)
+            shrunk = 1.0 - rate * known.coupled
+            update = (update - rate * known.coupled * theta) / shrunk  # in terms of θ after it
+        known.follow(rate, gradient, update, velocity)
 
     # What was seen.
 
@@ -196,17 +200,16 @@ class LawMonitor(Guarded):
         return figure
 
 
-def _factors(rule: object, parameters: list[torch.Tensor]) -> tuple[float, float, float] | None:
-    """Learning rate, momentum and weight decay of a rule whose drift is known; None of others."""
+def _settings(rule: object, parameters: list[torch.Tensor]) -> tuple[Any, ...] | None:
+    """Rate, momentum, weight decay and kind of a rule whose drift is known; None of others."""
     if isinstance(rule, int | float):
-        return float(rule), 0.0, 0.0
+        return float(rule), 0.0, 0.0, False
     if not isinstance(rule, torch.optim.SGD):
         return None
     own = {id(parameter) for parameter in parameters}
     groups = [g for g in rule.param_groups if any(id(p) in own for p in g["params"])]
     listed = {id(p) for group in groups for p in group["params"]}
-    found = {tuple(float(g[n]) for n in ("lr", "momentum", "weight_decay")) for g in groups}
-    strange = any(g["nesterov"] or g["dampening"] or g.get("maximize") for g in groups)
-    if len(found) != 1 or strange or not own <= listed:
-        return None
-    return found.pop()  # type: ignore[return-value]
+    names = "lr", "momentum", "weight_decay"
+    found = {(*(float(g[n]) for n in names), bool(g["nesterov"])) for g in groups}
+    strange = any(g["dampening"] or g.get("maximize") for g in groups)
+    return None if len(found) != 1 or strange or not own <= listed else found.pop()

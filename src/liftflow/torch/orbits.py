@@ -1,6 +1,6 @@
 """The lift of a network that has no list of paths: from θ to one point of its orbit."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -102,21 +102,34 @@ class OrbitLift(SmoothMap):
         horizontal = self.graph.h.project_to_kernel
         return self._each(lambda t, z, w, g: w * horizontal(z, g), theta, covector)
 
+    def _spread(self, z: FloatArray) -> Callable[[FloatArray], FloatArray]:
+        """Make the operator X L⁻¹ Xᵀ of the Laplacian L at z, which is symmetric."""
+        graph, squares, ones = self.graph, z**2, np.ones(self.dim)
+        return lambda v: graph.along(graph.laplacian.solve(squares, graph.h.jvp(ones, v) / 2))
+
     def hessian(self, theta: Theta, tangent_a: Tangent, tangent_b: Tangent) -> LiftedTangent:
         """Second derivative, by three solves with the Laplacian."""
-        graph = self.graph
 
         def bend(t: Any, z: Any, weight: Any, a: FloatArray, b: FloatArray) -> FloatArray:
-            def turn(right: FloatArray) -> FloatArray:
-                return graph.along(graph.laplacian.solve(z**2, -right))
-
-            along_a, along_b = (turn(graph.h.jvp(z, weight * v) / 2) for v in (a, b))
-            moved_a, moved_b = (weight * v + z * w for v, w in ((a, along_a), (b, along_b)))
-            bent = weight * a * along_b + moved_b * along_a
-            right = (graph.h.jvp(moved_a, moved_b) + graph.h.jvp(z, bent)) / 2
-            return bent + z * turn(right)
+            spread, a, b = self._spread(z), weight * a, weight * b
+            along_a, along_b = -spread(z * a), -spread(z * b)
+            moved_a, moved_b = a + z * along_a, b + z * along_b
+            bent = a * along_b + moved_b * along_a
+            return bent - z * spread(moved_a * moved_b + z * bent)
 
         return self._each(bend, theta, tangent_a, tangent_b)
+
+    def hvp(self, theta: Theta, tangent: Tangent, covector: Covector) -> Tangent:
+        """The transpose of the second derivative in its second argument."""
+
+        def bend(t: Any, z: Any, weight: Any, a: FloatArray, g: FloatArray) -> FloatArray:
+            spread, a = self._spread(z), weight * a
+            along, turned = -spread(z * a), spread(z * g)
+            bent = g - z * turned
+            moved = along * bent - (a + z * along) * turned
+            return weight * (moved - z * spread(a * bent + z * moved))
+
+        return self._each(bend, theta, tangent, covector)
 
     def solve(self, theta: Theta, tangent: LiftedTangent) -> Tangent:
         horizontal = self.graph.h.project_to_kernel

@@ -16,6 +16,9 @@ NEGLIGIBLE_EPS = 1e-20
 """An ε of batch norm below this one is nothing beside a variance, in float64."""
 
 
+_COPIES = {"view": Tensor.reshape, "view_as": Tensor.reshape_as}
+
+
 # What moves numbers about moves their symbols along.
 
 
@@ -46,6 +49,8 @@ def move(
             return reader.symbols(leaf)
         return leaf
 
+    # Numbers may lie such that they can be viewed in another shape, and their symbols otherwise.
+    func = _COPIES.get(_name(func), func)
     moved = func(*pytree.tree_map(swapped, args), **pytree.tree_map(swapped, kwargs))
     for own, symbols in zip(_leaves(result), _leaves(moved), strict=True):
         reader._mark(own, symbols)
@@ -266,25 +271,28 @@ def _one_per_channel(reader: Reader, symbols: Tensor, n_axes: int) -> bool:
     return bool(((symbols == top) | (symbols == ZERO)).all())
 
 
+_WINDOWS = {  # what the arguments of pooling by windows are called
+    "max_pool": ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices"),
+    "avg_pool": ("kernel_size", "stride", "padding", "ceil_mode"),
+}
+
+
 def _pooling(n_axes: int) -> None:
-    kinds = "max_pool", "avg_pool", "adaptive_avg_pool", "adaptive_max_pool", "lp_pool"
+    kinds = *_WINDOWS, "adaptive_avg_pool", "adaptive_max_pool", "lp_pool"
     names = [f"{kind}{n_axes}d{more}" for kind in kinds for more in ("", "_with_indices")]
 
     @rule(*names)
     def pool(
         reader: Reader, func: object, result: Tensor, input: Tensor, *a: object, **kw: object
     ) -> None:
-        symbols, name = reader.symbols(input), _name(func)
-        windows = name.startswith(("max_pool", "avg_pool")) and not kw.get("ceil_mode")
-        if not windows or len(a) > 3 or _one_per_channel(reader, symbols, n_axes):
+        symbols, windows = reader.symbols(input), _WINDOWS.get(_name(func)[:8], ())
+        given: dict[str, Any] = {**dict(zip(windows, a, strict=False)), **kw}
+        if not windows or given.get("ceil_mode") or _one_per_channel(reader, symbols, n_axes):
             _over_space(reader, result, input, n_axes)
             return
-        given: list[Any] = [*a, None, None, None]
-        size, stride, padding = given[:3]
-        size = kw.get("kernel_size", size)
-        stride = kw.get("stride", stride) or size
-        padding = kw.get("padding", padding) or 0
-        met = _patches(symbols, n_axes, size, stride, padding, kw.get("dilation", 1))
+        size, stride = given["kernel_size"], given.get("stride")
+        shape = size, stride or size, given.get("padding", 0), given.get("dilation", 1)
+        met = _patches(symbols, n_axes, *shape)
         top = reader.merged(met, range(-n_axes, 0)).reshape(met.shape[:-n_axes])
         for each in _leaves(result):
             if each.is_floating_point():
