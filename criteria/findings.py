@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from liftflow.doors import door
 from liftflow.errors import UndecidedError
 from liftflow.typing import FloatArray
 
@@ -82,6 +83,7 @@ class Finding:
             )
         return self.verdict is Verdict.HOLDS
 
+    @door
     def agrees(self, other: "Finding") -> bool:
         """Tell whether another finding has the same verdict, and the same count if it is one."""
         counted = isinstance(self.value, int)

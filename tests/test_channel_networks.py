@@ -864,6 +864,7 @@ def test_recovery_from_a_point_of_other_signs(flipped):
 
 
 @pytest.mark.parametrize("coordinates", ["full", "basis"])
+@pytest.mark.slow
 def test_flows_through_a_zero(coordinates):
     own = skip_beside_a_neuron()
     theta0 = np.array([1.2, 0.7, 0.4])
@@ -876,6 +877,7 @@ def test_flows_through_a_zero(coordinates):
 
 
 @pytest.mark.parametrize("coordinates", ["full", "basis"])
+@pytest.mark.slow
 def test_flows_through_zeros_of_a_recurrent_network(coordinates):
     network, rng = ReLUNetwork.recurrent(2, 2, 1, 2, bias=False), np.random.default_rng(0)
     theta0 = rng.uniform(0.4, 1.3, network.dim) * rng.choice([-1, 1], network.dim)

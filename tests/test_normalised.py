@@ -204,6 +204,7 @@ def test_what_is_standardised_is_so_at_any_scale_or_refused(kind, sees, rng):
 
 @needs_autodiff
 @pytest.mark.parametrize("kind", ["batch", "weight", "layer"])
+@pytest.mark.slow
 def test_networks_flow_in_spheres_times_paths(kind, rng):
     network = NormalisedNetwork(3, 4, 2, kind)
     inputs = rng.standard_normal((20, 3))
