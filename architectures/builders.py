@@ -1,5 +1,6 @@
 """Edges, with their parameters and constants, collected layer by layer."""
 
+import math
 from collections.abc import Hashable, Sequence
 from itertools import pairwise
 from typing import TypeAlias
@@ -10,10 +11,12 @@ from liftflow.architectures.dag import CompiledDAG
 from liftflow.architectures.incidence import reached
 from liftflow.architectures.tying import Tying, Units
 from liftflow.errors import ArchitectureError
-from liftflow.typing import IntArray
+from liftflow.typing import IntArray, refuse_beyond, shown
 
 Parts: TypeAlias = tuple[CompiledDAG, Tying, Units, list[tuple[int, ...]]]
 """What a network is assembled from."""
+
+NODE_BYTES, EDGE_BYTES = 800, 160  # of one of them, with what a network keeps of it
 
 
 class Builder:
@@ -27,6 +30,14 @@ class Builder:
         self.bias_blocks: list[tuple[int, ...]] = []
         self._edges: list[tuple[IntArray, ...]] = []
         self._biases: list[tuple[IntArray, IntArray]] = []
+        self._reserved = [0, 0]
+
+    def reserve(self, n_nodes: int = 0, n_edges: int = 0) -> None:
+        """Refuse nodes and edges to come that do not fit into memory, with all before them."""
+        nodes, edges = self._reserved[0] + n_nodes, self._reserved[1] + n_edges
+        self._reserved = [nodes, edges]
+        what = f"a network of {shown(nodes)} nodes and {shown(edges)} edges"
+        refuse_beyond(nodes * NODE_BYTES + edges * EDGE_BYTES, what, 1)
 
     def nodes(self, prefix: tuple[Hashable, ...], shape: tuple[int, ...], kind: str) -> IntArray:
         """Add an array of nodes, called by the prefix and their place in it.
@@ -36,6 +47,7 @@ class Builder:
         kind : {"linear", "relu", "max"}
             Their function.
         """
+        self.reserve(n_nodes=math.prod(shape))
         first = len(self.labels)
         self.labels += [(*prefix, *place) for place in np.ndindex(*shape)]
         count = len(self.labels) - first
@@ -59,6 +71,7 @@ class Builder:
 
     def layer(self, tails: IntArray, heads: IntArray) -> None:
         """Join all tails to all heads by a block of parameters."""
+        self.reserve(n_edges=tails.size * heads.size)
         self.connect(tails[:, None], heads, self.parameters((tails.size, heads.size)))
 
     def bias(self, heads: IntArray) -> None:
@@ -137,6 +150,7 @@ def recurrent_parts(
 ) -> Parts:
     """Build a recurrent layer, unrolled over its steps, and a layer that reads the last of them."""
     built = Builder()
+    built.reserve(n_edges=n_hidden * ((n_inputs + n_hidden + bias) * n_steps + n_outputs))
     inputs = built.nodes(("x",), (n_steps, n_inputs), "linear")
     hidden = built.nodes(("h",), (n_steps, n_hidden), "relu")
     outputs = built.nodes(("y",), (n_outputs,), "linear")

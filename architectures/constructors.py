@@ -266,6 +266,11 @@ class Constructors(Architecture):
                     f"reads {second.shape[0]}; matrices of torch come with torch_layout=True"
                 )
         widths = [matrices[0].shape[0], *(matrix.shape[1] for matrix in matrices)]
+        if not all(widths):
+            raise ArchitectureError(
+                f"layer {widths.index(0)} has width 0, in layers of widths {widths}; leave out "
+                "weights without entries, or prune"
+            )
         given = [None] * len(matrices) if biases is None else list(biases)
         if len(given) != len(matrices):
             raise ShapeError(f"biases must be one per layer, {len(matrices)}, got {len(given)}")

@@ -1,5 +1,6 @@
 """Layers of convolutional networks, and the edges they stand for."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -7,7 +8,7 @@ import numpy as np
 
 from liftflow.architectures.builders import Builder, Parts
 from liftflow.errors import ArchitectureError, InputError
-from liftflow.typing import IntArray, as_count, shown
+from liftflow.typing import IntArray, as_count, refuse_beyond, shown
 
 
 def _pair(value: object, name: str, minimum: int) -> tuple[int, int]:
@@ -102,6 +103,7 @@ def _windows(
     count = (size + 2 * padding - kernel) // stride + 1
     if count < 1:
         raise ArchitectureError(f"layer {number}, {layer}, does not fit an image of size {size}")
+    refuse_beyond(kernel * count, f"layer {number}, {layer}")
     return np.arange(kernel)[:, None] + stride * np.arange(count) - padding
 
 
@@ -115,8 +117,9 @@ def _convolve(built: Builder, number: int, layer: Conv, image: IntArray) -> IntA
         )
     rows = _windows(height, kernel[0], stride[0], padding[0], layer, number)
     columns = _windows(width, kernel[1], stride[1], padding[1], layer, number)
-    heads = built.nodes((number,), (layer.channels, rows.shape[1], columns.shape[1]), "relu")
-    share = n_in // groups
+    share, shape = n_in // groups, (layer.channels, rows.shape[1], columns.shape[1])
+    built.reserve(n_edges=math.prod((*shape, share, *kernel)))
+    heads = built.nodes((number,), shape, "relu")
     filters = built.parameters((layer.channels, share, *kernel))
     group = np.arange(layer.channels) // (layer.channels // groups)
     read = group[:, None] * share + np.arange(share)  # [out, in]
@@ -138,6 +141,7 @@ def _pool(built: Builder, number: int, layer: Pool, image: IntArray) -> IntArray
         for length, own in zip(image.shape[1:], size, strict=True)
     )
     shape = image.shape[0], rows.shape[1], columns.shape[1]
+    built.reserve(n_edges=math.prod((*shape, *size)))
     heads = built.nodes((number,), shape, "max" if layer.kind == "max" else "linear")
     tails = image[:, rows[:, None, :, None], columns[None, :, None, :]]
     weight = 1.0 if layer.kind == "max" else 1.0 / (size[0] * size[1])

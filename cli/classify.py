@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 import liftflow
-from liftflow.cli.families import FAMILIES, balanced, find
+from liftflow.cli.families import FAMILIES, balanced, find, readers
 from liftflow.errors import DataError, InputError, listed
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ Widths = Annotated[
         show_default="by family",
     ),
 ]
-Bias = Annotated[bool, typer.Option("--bias", help="Biases on hidden and output nodes; relu.")]
+_BIASES = f"Biases on hidden and output nodes; {readers('bias')}."
+Bias = Annotated[bool, typer.Option("--bias", help=_BIASES)]
 Graph = Annotated[
     Path | None,
     typer.Option(

@@ -13,7 +13,7 @@ from rich.text import Text
 
 import liftflow
 from liftflow.cli.classify import Widths
-from liftflow.cli.families import FAMILIES, TASKS, Options, build, read_numbers
+from liftflow.cli.families import FAMILIES, TASKS, Options, build, read_numbers, readers
 from liftflow.errors import OutputError
 
 if TYPE_CHECKING:
@@ -95,7 +95,9 @@ def compare(
             show_default="0",
         ),
     ] = None,
-    bias: Annotated[bool, typer.Option(help="Biases on hidden and output nodes; relu.")] = False,
+    bias: Annotated[
+        bool, typer.Option(help=f"Biases on hidden and output nodes; {readers('bias')}.")
+    ] = False,
     loss: Annotated[
         str | None,
         typer.Option(help="mse or cross-entropy; relu.", show_default="by the targets"),

@@ -354,6 +354,11 @@ FAMILIES = {
 """All families, by the names that the commands have for them."""
 
 
+def readers(option: str) -> str:
+    """Name the families whose problems read an option."""
+    return ", ".join(name for name, family in FAMILIES.items() if option in family.reads)
+
+
 def find(name: str) -> Family:
     """Return the family of a name."""
     if name not in FAMILIES:

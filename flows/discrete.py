@@ -91,7 +91,10 @@ class Optimizer(Guarded, ABC):
         if most is None:
             self.loss.batch([0])  # which says that it is no mean over samples
         if most is None or count > most:
-            raise InputError(f"batch_size must be at most {most} samples, got {count}")
+            raise InputError(
+                f"batch_size must be at most {most} samples, got {count}; leave batch_size out to "
+                "take all samples at each step"
+            )
         return count
 
     def _facts(self) -> str:

@@ -229,7 +229,7 @@ class _Run:
             max_step=self.settings.max_step,
             first_step=None if step is None else min(step, self.end - self.t),
             rtol=self.settings.rtol,
-            atol=self.settings.atol,
+            atol=self.settings.atol * self.state.sizes,
         )
 
     def _check_pace(self) -> None:

@@ -19,7 +19,7 @@ from liftflow.losses import Loss, ParameterLoss
 from liftflow.losses.base import as_gradient, as_value
 from liftflow.manifolds import InvariantSet
 from liftflow.metrics import Cometric
-from liftflow.typing import FloatArray, OneLifted, OneTangent, OneTheta, OnTimes, as_array
+from liftflow.typing import FloatArray, OneLifted, OneTheta, OnTimes, as_array
 
 _NEAR_FOLD = 0.1  # of the weight at first, above the root of what errors of z are
 _BALANCED = 1e-12  # laws of degree two, in squares of θ: what is below is rounding
@@ -109,24 +109,35 @@ class _FullState(TrainingState):
 class _BasisState(TrainingState):
     """Products along the basis paths of a chart: O(edges) and one backpropagation each time.
 
-    With learning rates η everything is that of ψ = θ/√η, whose flow is a plain one.
+    With learning rates η the laws are those of ψ = θ/√η, whose coordinates are those of θ but for
+    constant factors. The solver sees the latter, so that its tolerances do not depend on the rates.
     """
 
     def __init__(self, flow: "IntrinsicFlow", theta: OneTheta) -> None:
         course = flow._course
         if flow.cometric is not None:
             raise InputError("a cometric of one's own acts on all of z; use coordinates='full'")
-        if isinstance(course.architecture, ProductArchitecture):
-            if course.rates is not None:
-                raise InputError(
-                    "with learning rates a product flows in all of z; use coordinates='full'"
-                )
+        architecture, way = course.architecture, course.way
+        product = isinstance(architecture, ProductArchitecture)
+        if way is not None and (product or way.architecture is not architecture):
+            raise InputError(
+                f"with these learning rates a {type(architecture).__name__} flows in all of z; "
+                "use coordinates='full'"
+            )
+        if product:
             course.cometric()  # which refuses a factor that has no metric at θ₀
-        theta = theta / course.units
-        super().__init__(course.architecture, flow.loss, theta, course)
+        super().__init__(architecture, flow.loss, theta, course)
         self.laws, self.frozen = course.laws(), flow.frozen
-        self.first_chart = self.chart = course.architecture.basis_chart(theta)
+        self.first_chart = architecture.basis_chart(theta)
+        self._change_chart(self.first_chart)
         self.settled, self.known, self._spare = theta, self.start(), Spare()
+
+    def _change_chart(self, chart: Any) -> None:
+        self.chart = chart
+        if self.course.way is not None:
+            ones = np.ones(self.theta.size)
+            own, plain = chart.coordinates(self.course.units), chart.coordinates(ones)
+            self.factors = np.divide(own, plain, out=np.ones_like(own), where=plain != 0)
 
     def start(self) -> FloatArray:
         return self.with_clock(self.chart.coordinates(self.theta), 1.0)
@@ -144,7 +155,13 @@ class _BasisState(TrainingState):
             coordinates, self.known
         ):
             return self.theta
-        theta = self.chart.recover(*self._at(coordinates), near=self.theta)
+        own, laws = self._at(coordinates)
+        if self.course.way is None:
+            theta = self.chart.recover(own, laws, near=self.theta)
+        else:
+            units = self.course.units
+            psi = self.chart.recover(own / self.factors, laws, near=self.theta / units)
+            theta = units * psi
         return self.chart.follow(theta, self.settled)
 
     def _move(self, coordinates: FloatArray) -> None:
@@ -154,33 +171,24 @@ class _BasisState(TrainingState):
         self._move(coordinates)
         if self.chart.is_left(self.theta, self.settled):  # shorter steps end before, in another one
             raise NotRecoverableError("an anchor of the chart vanishes within a step")
-        descent, decay = self.gradient(self.theta), self.course.decay
-        if decay:
-            descent = descent + decay * self.theta
-        pushed = self.chart.push_forward(self.theta, descent)
-        return self.with_clock(np.negative(pushed, out=pushed), decay)
-
-    def gradient(self, theta: OneTheta) -> OneTangent:
-        if self.course.way is None:
-            return super().gradient(theta)
-        units = self.course.units
-        return units * super().gradient(units * theta)
+        pushed = self.chart.push_forward(self.theta, self.descent(self.theta))
+        return self.with_clock(np.negative(pushed, out=pushed), self.course.decay)
 
     def read(self, coordinates: FloatArray) -> State:
-        theta = self.course.units * self._recover(coordinates)
+        theta = self._recover(coordinates)
         return self.first_chart.coordinates(theta), theta, self.value(theta)
 
     def settle(self, coordinates: FloatArray) -> FloatArray:
         self._move(coordinates)
         self.settled = self.theta
-        self.chart = self.chart.handed_on(self.theta)
+        self.chart = self.chart.handed_on(self.theta)  # other signs, but the same factors
         if self.chart.deficit(self.theta) < np.log(REANCHOR_RATIO):
             return coordinates
         return self._reanchored(coordinates)
 
     def _reanchored(self, coordinates: FloatArray) -> FloatArray:
         """Go on in the chart with the strongest anchors."""
-        self.chart = self.chart.reanchored(self.theta)
+        self._change_chart(self.chart.reanchored(self.theta))
         self.n_charts += 1
         self.known = self.with_clock(self.chart.coordinates(self.theta), coordinates[-1])
         return self.known.copy()
@@ -191,7 +199,7 @@ class _BasisState(TrainingState):
     def restore(self, memory: Memory) -> None:
         self.theta = self.settled = memory["theta"]
         self.known = memory["known"]
-        self.chart = self.chart.restored(memory)
+        self._change_chart(self.chart.restored(memory))
 
 
 _STATES = {"full": _FullState, "basis": _BasisState}

@@ -13,6 +13,7 @@ from liftflow.flows.rules import Course
 from liftflow.flows.settings import Settings
 from liftflow.flows.state import FlowState, State, TrainingState
 from liftflow.flows.trajectory import Trajectory
+from liftflow.linalg import lengths
 from liftflow.losses import Loss
 from liftflow.typing import (
     FloatArray,
@@ -40,6 +41,10 @@ class _MomentumState(TrainingState):
     ) -> None:
         super().__init__(architecture, loss, theta, Course(architecture, theta))
         self.first, self.friction = velocity, friction
+        reach = float(lengths(theta)) or 1.0
+        pull, push = (float(lengths(each)) for each in (self.gradient(theta), velocity))
+        speed = np.hypot(push, np.sqrt(pull * reach)) / reach or 1.0  # in a unit of time of its own
+        self.sizes = np.repeat([1.0, speed], theta.size)
 
     def start(self) -> FloatArray:
         return np.concatenate([self.theta, self.first])

@@ -54,14 +54,14 @@ def check_fits(
     )
     _require(
         same_numbers(known, own),
-        "the flow it came from, which began at other coordinates, those of another start, of other "
-        "learning rates, or of another chart",
+        "the flow it came from, which began at other coordinates, those of another start or of "
+        "another chart",
     )
     _require(
         same_numbers(there.velocity, here.velocity),
         "the flow it came from, which left this start at the speed "
-        f"{lengths(there.velocity):.6g}, not {lengths(here.velocity):.6g}; is it another metric or "
-        "another loss?",
+        f"{lengths(there.velocity):.6g}, not {lengths(here.velocity):.6g}; is it another metric, "
+        "another loss, or are there other learning rates?",
     )
     _require(
         same_numbers(there.ahead, here.ahead) and all(map(same_numbers, there.probe, here.probe)),

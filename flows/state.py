@@ -19,6 +19,8 @@ class FlowState(Described, ABC):
     """What a flow is to the integrator: coordinates, their velocity, and how to read them."""
 
     n_charts: int = 1
+    sizes: FloatArray | float = 1.0
+    """What the absolute tolerance is a fraction of, in each coordinate where they have units."""
 
     @abstractmethod
     def start(self) -> FloatArray:
