@@ -154,10 +154,6 @@ class SpanningTree(ChannelAnchors):
         """Solve τ_head − τ_tail = values along the tree, from the ground on."""
         return self._forest.along(self.signs * values)
 
-    def products(self, values: FloatArray) -> FloatArray:
-        """Multiply one number per anchor from the ground to each channel."""
-        return self._forest.along(values, np.multiply)
-
     def solve_transposed(self, values: FloatArray) -> FloatArray:
         """Add up the values of all channels behind each anchor."""
         return self.signs * self._forest.behind(values)

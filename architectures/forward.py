@@ -227,7 +227,7 @@ def _pull_to_inputs(
         form = as_array(cotangent, "the derivative of forward", differentiable=False)
         point = as_array(theta, "theta", (function.dim,), differentiable=False)
         pulled = over_batch(one, [point, form], [1, 2], shape=data.shape)
-        return np.asarray(pulled.reshape(-1, *data.shape).sum(axis=0))
+        return np.asarray(pulled.sum(axis=tuple(range(pulled.ndim - data.ndim))))
 
     return pull
 

@@ -11,6 +11,7 @@ from liftflow.architectures.product import ProductArchitecture
 from liftflow.architectures.relu import ReLUNetwork
 from liftflow.doors import door
 from liftflow.errors import InputError, NotOnImageError, NotRecoverableError
+from liftflow.linalg import ROUNDING
 from liftflow.typing import (
     Covector,
     FloatArray,
@@ -308,7 +309,8 @@ class NormalisedNetwork(ProductArchitecture):
     Raises
     ------
     InputError
-        Another kind, or a layer without any direction that can turn.
+        Another kind, or a layer without any direction that can turn. From ``forward``: numbers that
+        are standardised are all the same, as those of one sample are to batch norm.
 
     Notes
     -----
@@ -354,12 +356,27 @@ class NormalisedNetwork(ProductArchitecture):
         products = anp.dot(samples, unit.T)
         if self.kind == "weight":
             return self.rest.forward(other, products)
-        axis = 0 if self.kind == "batch" else 1
-        products = products - anp.mean(products, axis=axis, keepdims=True)
-        products = products / anp.sqrt(anp.mean(products**2, axis=axis, keepdims=True))
+        if len(samples):
+            products = _standardised(products, 0 if self.kind == "batch" else 1)
         if self.kind == "layer":
             products = anp.maximum(products, 0.0)
         return self.rest.forward(other, products)
+
+
+def _standardised(products: Numbers, axis: int) -> Numbers:
+    """Shift and divide to mean 0 and variance 1 along an axis, whatever their size."""
+    sizes = np.max(np.abs(untraced(products)), axis=axis, keepdims=True)
+    products = products / np.where(sizes > 0, sizes, 1.0)  # first, as squares over- and underflow
+    products = products - anp.mean(products, axis=axis, keepdims=True)
+    spread = np.max(np.abs(untraced(products)), axis=axis, keepdims=True)
+    if not np.all(spread > ROUNDING):
+        over = "samples" if axis == 0 else "units"
+        raise InputError(
+            f"the {over} must differ, got the same number for all {products.shape[axis]} of them: "
+            "there is no spread to divide by"
+        )
+    products = products / spread
+    return products / anp.sqrt(anp.mean(products**2, axis=axis, keepdims=True))
 
 
 def _gained(n_hidden: int, n_outputs: int) -> ReLUNetwork:

@@ -2,11 +2,8 @@
 
 import numpy as np
 
-from liftflow.architectures.anchors import SpanningTree
 from liftflow.architectures.incidence import Incidence
 from liftflow.typing import OneTheta
-
-_LEAST = float(np.finfo(np.float64).smallest_subnormal)
 
 MOST_SIGNS = 6
 """Most signs forgotten by φ, all of whose choices are tried for the shortest geodesic."""
@@ -27,9 +24,21 @@ def follow_signs(graph: Incidence, theta: OneTheta, near: OneTheta) -> OneTheta:
     overlap = theta * near
     if not np.any(overlap < 0):
         return theta
-    # What vanishes comes last, and flips nothing.
-    tree = SpanningTree.strongest(graph, np.where(overlap == 0, _LEAST, overlap))
-    signs = np.append(tree.products(np.sign(overlap[tree.edges])), 1.0)
+    tree, signs, left = (
+        np.arange(graph.n_channels + 1),
+        np.ones(graph.n_channels + 1),
+        graph.n_channels,
+    )
+    for edge in np.argsort(-np.abs(overlap), kind="stable"):
+        tail, head = graph.tails[edge], graph.heads[edge]  # −1, the last, is the ground
+        if tree[tail] != tree[head]:
+            joined = tree == tree[head]
+            if signs[tail] * signs[head] * overlap[edge] < 0:
+                signs[joined] *= -1.0
+            tree[joined], left = tree[tail], left - 1
+        if not left:
+            break
+    signs *= signs[-1]
     return theta * signs[graph.tails] * signs[graph.heads]
 
 

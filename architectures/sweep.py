@@ -363,18 +363,22 @@ class Pass:
 
     def __init__(self, sweep: Sweep, theta: FloatArray, inputs: FloatArray) -> None:
         self.sweep, self.theta, self.n_samples = sweep, theta, len(inputs)
-        starts = range(0, max(len(inputs), 1), sweep.chunk)
+        starts = range(0, len(inputs), sweep.chunk)
         self._parts = [sweep.values(theta, inputs[a : a + sweep.chunk]) for a in starts]
 
     @property
     def outputs(self) -> FloatArray:
         """Values of the outputs, shape=[n_samples, n_outputs]."""
-        return np.concatenate([values[self.sweep.dag.outputs].T for values, _ in self._parts])
+        return self._of_nodes(self.sweep.dag.outputs)
 
     @property
     def values(self) -> FloatArray:
         """Values of all nodes, and last of ⟨1⟩, shape=[n_samples, n_nodes + 1]."""
-        return np.concatenate([values[:-1].T for values, _ in self._parts])
+        return self._of_nodes(np.arange(self.sweep.n_rows - 1))
+
+    def _of_nodes(self, nodes: IntArray) -> FloatArray:
+        parts = [values[_rows(nodes)].T for values, _ in self._parts]
+        return np.concatenate([np.zeros((0, nodes.size)), *parts])  # of no samples, too
 
     def pull(
         self, cotangent: FloatArray, *, to_inputs: bool = False

@@ -1,210 +1,220 @@
-"""What people wait for: each number of the issue, the old value beside the new one.
+"""What people wait for: each number of the issue, of an earlier commit and of this one in turn.
 
-Ours beside peers in ratios: a flow on the digits by JAX with diffrax and by PyTorch with scipy, the
-counts of laws by a generic bracket in JAX, geodesics by geomstats. A peer that is not installed is
-skipped with the reason. ``LIFTFLOW_PEERS`` names Pythons that have them, separated by colons. An
-old value in a row's name was measured before, on two cores of such a machine.
+The earlier one is read out of git, and runs in the same Python. Ours beside peers in ratios: a flow
+on the digits by JAX with diffrax and by PyTorch with scipy, the counts of laws by a generic bracket
+in JAX; bench_geodesics.py has geomstats. All have one thread on one core, and take turns. A peer
+that is not installed is skipped with the reason: ``LIFTFLOW_PEERS`` names Pythons that have them,
+separated by colons, and ``LIFTFLOW_BEFORE`` another commit.
 """
 
-import json
+import io
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from functools import partial
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 
-import autograd.numpy as anp
-import networkx as nx
 import numpy as np
-from table import Row, report, side_by_side
+from table import Row, report
+from worker import ONE_THREAD, Worker, in_turn
 
-from liftflow import InvariantSet, NetworkLoss, ParameterFlow, ReLUNetwork, compare
-from liftflow.architectures import Architecture
-from liftflow.criteria import count_conservation_laws
-from liftflow.data import load
-from liftflow.errors import GeodesicError
-from liftflow.testing import check_metric
-
-PEERS = Path(__file__).with_name("peers.py")
+HERE = Path(__file__).parent
+BEFORE = os.environ.get("LIFTFLOW_BEFORE", "192e4ac")
 WIDTHS, T_END, RTOL = [64, 128, 128, 10], 0.5, 1e-6
 
 
-def seconds(function: Callable[[], object]) -> float:
-    """Time of one call."""
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
+@cache
+def earlier() -> Path | None:
+    """Unpack the earlier commit, or return None where git does not have it."""
+    command = ["git", "-C", str(HERE.parent), "archive", BEFORE]
+    done = subprocess.run(command, capture_output=True, check=False)
+    if done.returncode:
+        return None
+    folder = Path(tempfile.mkdtemp(prefix="liftflow-before-"))
+    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
+        archive.extractall(folder, filter="tar")
+    return folder
+
+
+def own(job: str, threads: dict[str, str] = ONE_THREAD, **keywords: object) -> Worker:
+    """A job of jobs.py by this liftflow."""
+    source = {"PYTHONPATH": str(HERE.parent / "src")}
+    return Worker(sys.executable, HERE / "jobs.py", job, {**threads, **source}, **keywords)
+
+
+def before(job: str, threads: dict[str, str] = ONE_THREAD, **keywords: object) -> Worker | None:
+    """The same by the earlier one."""
+    folder = earlier()
+    if folder is None:
+        return None
+    source = {"PYTHONPATH": str(folder / "src")}
+    return Worker(sys.executable, HERE / "jobs.py", job, {**threads, **source}, **keywords)
+
+
+def peer(job: str, needs: str, **keywords: object) -> Worker | str:
+    """A job of peers.py where it can be done, or why not."""
+    environment = {**ONE_THREAD, "PYTHONPATH": ""}
+    for python in [sys.executable, *filter(None, os.environ.get("LIFTFLOW_PEERS", "").split(":"))]:
+        test = [python, "-c", f"import {needs}"]
+        done = subprocess.run(
+            test, capture_output=True, env={**os.environ, **environment}, check=False
+        )
+        if not done.returncode:
+            return Worker(python, HERE / "peers.py", job, environment, **keywords)
+    return f"{needs} are not installed (LIFTFLOW_PEERS names a Python that has them)"
+
+
+def both(job: str, repeats: int, **keywords: object) -> tuple[Worker, Worker | None]:
+    """Let this commit and the earlier one do a job in turn."""
+    with ExitStack() as stack:
+        pair = [stack.enter_context(own(job, **keywords))]
+        other = before(job, **keywords)
+        if other is not None:
+            pair.append(stack.enter_context(other))
+        in_turn(pair, repeats)
+    return pair[0], pair[1] if len(pair) > 1 else None
+
+
+def beside(
+    what: str, worker: Worker, other: Worker | None, told: str, limit: float | None, error: float
+) -> Iterator[Row]:
+    """Seconds beside those before, and those alone with their limit."""
+    if worker.problem:
+        raise SystemExit(f"{what}: {worker.problem}")
+    seconds = worker.best["seconds"]
+    if limit is not None:
+        yield Row(what, seconds, None, told, limit, error)
+    if other is None:
+        yield Row(what, seconds, None, f"commit {BEFORE} is not in this repository")
+    elif other.problem:
+        yield Row(what, seconds, None, f"before ({BEFORE}) {other.problem}")
+    else:
+        name = f"before ({BEFORE}); {told}" if told else f"before ({BEFORE})"
+        yield Row(what, seconds, other.best["seconds"], name)
 
 
 def evaluations() -> Iterator[Row]:
-    """Kept times must not decide the steps: evaluations, which no machine changes."""
-    iris = load("iris")
-    network = ReLUNetwork.from_widths([4, 5, 3])
-    loss = NetworkLoss(network, iris.inputs, iris.targets, "cross-entropy")
-    few, many = (
-        ParameterFlow(network, loss)
-        .integrate(network.random_point(rng=0), (0.0, 3.0), rtol=1e-3, n_times=count)
-        .n_evaluations
-        for count in (2, 101)
-    )
+    """Kept times must not decide the steps."""
+    worker, other = both("evaluations", 1)
+    few, many = worker.best["counts"]
     missed = "" if many <= 1.2 * few else " MISSED"
-    yield Row(
-        "evaluations with 101 kept times, rtol 1e-3",
-        None,
-        None,
-        f"{many}, with two {few}; 602 before{missed}",
-    )
-
-
-def digits() -> tuple[ReLUNetwork, NetworkLoss, np.ndarray]:
-    """The network and data of the demonstration, larger, and a start."""
-    data, network = load("digits"), ReLUNetwork.from_widths(WIDTHS)
-    labels = data.targets_for("cross-entropy")
-    return (
-        network,
-        NetworkLoss(network, data.inputs, labels, "cross-entropy"),
-        network.random_point(rng=0),
-    )
+    old = "" if other is None or other.problem else f"; before {other.best['counts'][1]}"
+    told = f"{many}, with two {few}{old}{missed}"
+    yield Row("evaluations with 101 kept times, rtol 1e-3", None, None, told)
 
 
 def crowded() -> Iterator[Row]:
     """The flows of ``make demo`` alone, and beside two busy loops on whatever cores there are."""
-    data, network = load("digits"), ReLUNetwork.from_widths([64, 32, 10])
-    loss = NetworkLoss(network, data.inputs, data.targets_for("cross-entropy"), "cross-entropy")
-    start = InvariantSet(network, network.random_point(rng=0))
-
-    def demo() -> None:
-        compare(start, loss, (0.0, 2.0), rtol=1e-5, n_times=2, progress=False)
-
-    demo()
-    alone = min(seconds(demo) for _ in range(3))
-    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
-    try:
-        time.sleep(0.5)
-        beside = min(seconds(demo) for _ in range(3))
-    finally:
-        for process in busy:
-            process.kill()
-            process.wait()
-    yield Row("demo beside two busy loops; 30 × slower before", beside, alone, "alone", 3.0)
-
-
-class Tensors(Architecture):
-    """The toy of CONTRIBUTING.md: u ⊗ v ⊗ w, with a lift and laws only."""
-
-    def __init__(self) -> None:
-        super().__init__(7, (3, 2, 2), n_laws=2, block_shapes=[(3,), (2,), (2,)])
-
-    def lift(self, theta):
-        return anp.einsum("...i,...j,...k->...ijk", *self.unpack(theta))
-
-    def conservation_laws(self, theta):
-        u, v, w = (anp.sum(block**2, axis=-1) for block in self.unpack(theta))
-        return anp.stack([u - v, v - w], axis=-1)
+    for name, build in (("", own), (f", before ({BEFORE})", before)):
+        alone, crowd = build("demo", {}, cap=60.0), build("demo", {}, cap=60.0)
+        if alone is None or crowd is None:
+            continue
+        with alone, crowd:
+            in_turn([alone], 3)
+            loop = [sys.executable, "-c", "while True: pass"]
+            busy = [subprocess.Popen(loop) for _ in range(2)]
+            try:
+                in_turn([crowd], 3)
+            finally:
+                for process in busy:
+                    process.kill()
+                    process.wait()
+        what = f"demo beside two busy loops{name}"
+        if alone.problem or crowd.problem:
+            yield Row(what, None, None, alone.problem or crowd.problem)
+        else:
+            limit = None if name else 3.0
+            yield Row(what, crowd.best["seconds"], alone.best["seconds"], "alone", limit)
 
 
 def toy() -> Iterator[Row]:
     """Check the metric of a lift of a user's own."""
-    toy = Tensors()
-    start = InvariantSet(toy, toy.random_point(rng=0))
-    spent = seconds(lambda: check_metric(start.image().metric))
-    yield Row("check_metric of a user's toy; 34 s before", spent, None, "", 34.0)
+    yield from beside("check_metric of a user's toy", *both("toy", 3), "", None, 0.0)
 
 
 def far() -> Iterator[Row]:
     """Logarithms to far points, and the mean of ten, of a graph of ten parameters."""
-    edges = ["xa", "xb", "ya", "yb", "ab", "au", "av", "bu", "bv", "xu"]
-    network = ReLUNetwork(nx.DiGraph([tuple(edge) for edge in edges]), "xy", "uv")
-    start = InvariantSet(network, network.random_point(rng=0))
-    points = start.random_point(10, rng=1)
-    for name, space, where in (
-        ("set", start, points),
-        ("image", start.image(), network.lift(points)),
-    ):
-        times = [seconds(partial(space.metric.log, p, where[0])) for p in where[1:]]
-        what = f"logarithms to nine far points, {name}, the slowest; 2–9 s before"
-        yield Row(what, max(times), None, f"the median {np.median(times):.2g} s", 10.0)
-        begin = time.perf_counter()
-        try:
-            space.metric.frechet_mean(where)
-            told = "found"
-        except GeodesicError as error:
-            told = str(error).split(";")[0]
-        spent = time.perf_counter() - begin
-        what = f"mean of ten random points, {name}; over 120 s before"
-        yield Row(what, spent, None, told, 10.0)
-
-
-def pythons() -> list[str]:
-    """Pythons that may have peers."""
-    return [sys.executable, *filter(None, os.environ.get("LIFTFLOW_PEERS", "").split(":"))]
-
-
-def peer(job: str, needs: str, **arguments: object) -> dict | str:
-    """Run a job of peers.py where it can be, or say why not."""
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    for python in pythons():
-        test = [python, "-c", f"import {needs}"]
-        if subprocess.run(test, capture_output=True, env=environment, check=False).returncode:
-            continue
-        command = [python, str(PEERS), job, json.dumps(arguments)]
-        done = subprocess.run(
-            command, capture_output=True, text=True, env=environment, check=False, timeout=600
-        )
-        if done.returncode:
-            return f"failed: {done.stderr.strip().splitlines()[-1][:80]}"
-        return json.loads(done.stdout.splitlines()[-1])
-    return f"{needs} are not installed (LIFTFLOW_PEERS names a Python that has them)"
+    for where in ("set", "image"):
+        worker, other = both("logarithms", 2, where=where)
+        told, error = f"{worker.best['evaluations']} evaluations", 0.0
+        if other is not None and not other.problem:
+            told = f"{other.best['evaluations']} evaluations, now {worker.best['evaluations']}"
+            lengths = np.array(worker.best["lengths"]), np.array(other.best["lengths"])
+            error = float(np.max(np.abs(lengths[0] / lengths[1] - 1)))
+        what = f"logarithms to nine far points, {where}, all"
+        yield from beside(what, worker, other, told, None, error)
+        with own("mean", where=where) as worker:
+            in_turn([worker], 1)
+        what = f"mean of ten random points, {where}"
+        told, error = worker.best["told"], worker.best.get("error")
+        yield Row(what, worker.best["seconds"], None, told, 10.0, error)
+        for name, build, job in (
+            (f"before ({BEFORE}), FrechetMean", before, "mean"),
+            ("FrechetMean of geomstats on our logarithms", own, "frechet_mean"),
+        ):
+            other = build(job, where=where, cap=60.0)
+            if other is None:
+                continue
+            with other:
+                in_turn([other], 1)
+            if other.problem:
+                yield Row(what, worker.best["seconds"], None, f"{name} {other.problem}")
+            else:
+                name += f": {other.best['told']}"
+                yield Row(what, worker.best["seconds"], other.best["seconds"], name)
 
 
 def flows() -> Iterator[Row]:
     """The parameter flow of the digits, at the same tolerances."""
-    network, loss, theta0 = digits()
-    flow = ParameterFlow(network, loss)
-
-    def ours() -> object:
-        return flow.integrate(theta0, (0.0, T_END), rtol=RTOL, n_times=2)
-
-    cpu, spent = time.process_time(), [seconds(ours) for _ in range(3)]
-    cpu, end = (time.process_time() - cpu) / 3, ours()
-    data = load("digits")
-    shared = Path(os.environ.get("TMPDIR", "/tmp")) / f"liftflow-digits-{os.getpid()}.npz"
-    labels = data.targets_for("cross-entropy")
-    np.savez(shared, inputs=data.inputs, labels=labels, theta=theta0)
-    try:
-        for job, needs, name in (
-            ("jax_flow", "jax, diffrax", "JAX + diffrax, Tsit5"),
-            ("torch_flow", "torch, scipy", "torch + scipy, RK45"),
-        ):
-            found = peer(job, needs, data=str(shared), widths=WIDTHS, t_end=T_END, rtol=RTOL)
-            what = f"parameter flow, digits {'-'.join(map(str, WIDTHS))}, t ≤ {T_END:g}"
-            if isinstance(found, str):
-                yield Row(what, None, None, f"{name}: {found}")
-                continue
-            gap = np.linalg.norm(np.array(found["end"]) - end.theta[-1, ::97])
-            error = float(gap / np.linalg.norm(end.theta[-1, ::97]))
-            steps = f"{name}, {found['evaluations']} evaluations, ours {end.n_evaluations}; "
-            steps += f"CPU {found['cpu']:.2g} s, ours {cpu:.2g} s"
-            yield Row(what, min(spent), found["seconds"], steps, None, error)
-    finally:
-        shared.unlink()
+    shared = Path(tempfile.mkdtemp()) / "digits.npz"
+    problem = {"data": str(shared), "widths": WIDTHS, "t_end": T_END, "rtol": RTOL}
+    what = f"parameter flow, digits {'-'.join(map(str, WIDTHS))}, t ≤ {T_END:g}"
+    peers = {
+        f"before ({BEFORE})": lambda: before("flow", **{**problem, "data": ""}),
+        "JAX + diffrax, Tsit5": lambda: peer("jax_flow", "jax, diffrax", **problem),
+        "torch + scipy, RK45": lambda: peer("torch_flow", "torch, scipy", **problem),
+    }
+    with ExitStack() as stack:
+        ours = stack.enter_context(own("flow", **problem))
+        others = {name: build() for name, build in peers.items()}
+        running = [stack.enter_context(w) for w in others.values() if isinstance(w, Worker)]
+        in_turn([ours, *running], 3)
+    for name, other in others.items():
+        if not isinstance(other, Worker) or other.problem:
+            reason = other.problem if isinstance(other, Worker) else other
+            yield Row(what, None, None, f"{name}: {reason or 'not in this repository'}")
+            continue
+        gap = np.array(ours.best["end"]) - np.array(other.best["end"])
+        error = float(np.linalg.norm(gap) / np.linalg.norm(other.best["end"]))
+        # The goal is to be as fast as the fastest peer, in seconds of CPU, which no neighbour has.
+        limit = None if name.startswith("before") else 1.0
+        count = f"{name}, {other.best['evaluations']} evaluations, ours {ours.best['evaluations']}"
+        yield Row(f"{what}, CPU", ours.best["cpu"], other.best["cpu"], count, limit, error)
+        each = [w.best["cpu"] / w.best["evaluations"] for w in (ours, other)]
+        yield Row(f"{what}, CPU of one evaluation", *each, name)
+        yield Row(what, ours.best["seconds"], other.best["seconds"], name)
+    shared.unlink()
+    shared.parent.rmdir()
 
 
 def laws() -> Iterator[Row]:
     """Counts of laws, beside the rank of generic brackets by JAX."""
     for widths in ([3, 4, 2], [2, 3, 3, 2]):
-        network = ReLUNetwork.from_widths(widths)
-        (spent,) = side_by_side(lambda n=network: count_conservation_laws(n), repeats=3)
-        count = count_conservation_laws(network).value
-        found = peer("jax_laws", "jax", widths=widths)
         what = f"count of the laws of {'-'.join(map(str, widths))}"
-        if isinstance(found, str):
-            yield Row(what, None, None, f"JAX bracket rank: {found}")
-        else:
-            name = f"JAX bracket rank: {found['laws']} laws, ours {count}"
-            yield Row(what, spent, found["seconds"], name, 1.0, float(found["laws"] != count))
+        other = peer("jax_laws", "jax", widths=widths)
+        if isinstance(other, str):
+            yield Row(what, None, None, f"JAX bracket rank: {other}")
+            continue
+        with own("laws", widths=widths) as ours, other:
+            in_turn([ours, other], 7)
+        counts = other.best["laws"], ours.best["laws"]
+        name = f"JAX bracket rank: {counts[0]} laws, ours {counts[1]}"
+        wrong = float(counts[0] != counts[1])
+        yield Row(what, ours.best["seconds"], other.best["seconds"], name, 1.0, wrong)
 
 
 ROWS = [evaluations, crowded, toy, far, flows, laws]

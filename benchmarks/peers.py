@@ -1,24 +1,13 @@
 """Jobs that bench_waiting.py has done by other libraries, in a Python that has them."""
 
 import itertools
-import json
 import sys
-import time
 
 import numpy as np
+from worker import serve
 
 
-def _best(function, repeats=3):
-    times, spent = [], []
-    for _ in range(repeats):
-        start, cpu = time.perf_counter(), time.process_time()
-        result = function()
-        times.append(time.perf_counter() - start)
-        spent.append(time.process_time() - cpu)
-    return {"seconds": min(times), "cpu": min(spent)}, result
-
-
-def jax_flow(data: str, widths: list[int], t_end: float, rtol: float) -> dict:
+def jax_flow(data: str, widths: list[int], t_end: float, rtol: float):
     """The gradient flow of mean cross-entropy by diffrax, compiled before it is timed."""
     import diffrax
     import jax
@@ -56,17 +45,15 @@ def jax_flow(data: str, widths: list[int], t_end: float, rtol: float) -> dict:
         )
 
     theta = jnp.array(stored["theta"])
-    solve(theta).ys.block_until_ready()
-    seconds, found = _best(lambda: jax.block_until_ready(solve(theta)))
-    steps = int(found.stats["num_steps"])
-    return {
-        **seconds,
-        "end": np.asarray(found.ys[-1, ::97]).tolist(),
-        "evaluations": 6 * steps + 1,
-    }
+
+    def tell(found):
+        steps = int(found.stats["num_steps"])
+        return {"end": np.asarray(found.ys[-1, ::97]).tolist(), "evaluations": 6 * steps + 1}
+
+    return lambda: jax.block_until_ready(solve(theta)), tell
 
 
-def torch_flow(data: str, widths: list[int], t_end: float, rtol: float) -> dict:
+def torch_flow(data: str, widths: list[int], t_end: float, rtol: float):
     """The same by scipy's RK45, with gradients by PyTorch."""
     import torch
     from scipy.integrate import solve_ivp
@@ -92,12 +79,13 @@ def torch_flow(data: str, widths: list[int], t_end: float, rtol: float) -> dict:
     def solve():
         return solve_ivp(velocity, (0.0, t_end), stored["theta"], rtol=rtol, atol=rtol / 100)
 
-    velocity(0.0, stored["theta"])
-    seconds, found = _best(solve)
-    return {**seconds, "end": found.y[::97, -1].tolist(), "evaluations": found.nfev}
+    def tell(found):
+        return {"end": found.y[::97, -1].tolist(), "evaluations": found.nfev}
+
+    return solve, tell
 
 
-def jax_laws(widths: list[int]) -> dict:
+def jax_laws(widths: list[int]):
     """D − the rank of brackets of the fields ∇φ_i at a random point, by nested jvps."""
     import jax
     import jax.numpy as jnp
@@ -135,10 +123,8 @@ def jax_laws(widths: list[int]) -> dict:
         more = int(jnp.linalg.matrix_rank(jnp.vstack([known, deeper(theta)])))
         return max(span, more)
 
-    rank()  # compiled
-    seconds, found = _best(rank)
-    return {**seconds, "laws": dim - found}
+    return rank, lambda found: {"laws": dim - found}
 
 
 if __name__ == "__main__":
-    print(json.dumps(globals()[sys.argv[1]](**json.loads(sys.argv[2]))))
+    serve(globals(), sys.argv[1:])

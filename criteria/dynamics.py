@@ -1,9 +1,6 @@
 """The metric and the dynamic property, and the search for a pair of flows that refutes them."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
-from itertools import count
 
 import numpy as np
 from scipy.optimize import least_squares
@@ -19,7 +16,7 @@ from liftflow.criteria.findings import (
     margin_to_zero,
     undecided,
 )
-from liftflow.criteria.traces import FAR, MAX_EVALUATIONS, STEPS, FlowLost, flow_end, followed
+from liftflow.criteria.traces import STEPS, FlowLost, flow_end, followed
 from liftflow.criteria.views import FORM_LIMIT, View
 from liftflow.doors import door
 from liftflow.errors import NotRecoverableError
@@ -31,14 +28,26 @@ SEARCH_LIMIT = 100
 SAME, OTHER = 1e-8, 1e-6
 """Relative differences of M from which flows or walks of rtol 1e-11 tell equal from different."""
 
-_RTOL = 1e-11
+_RTOL, _ROUGHLY = 1e-11, 1e-6  # of flows, and of those that slopes of their ends are read off
 _MATCH = 1e-8  # distance of two z, in units of their terms and way, up to which they are the same
 _N_POINTS = 3
 _MAX_STEPS = 20
+_EVALUATIONS = 600  # after which a flow is too stiff to be shot with
+_TRIES = 3
+_SLOPE = 1e-6  # step of differences
 
 
 def metric(view: View) -> Finding:
-    """Decide the metric property, by recoverability or at points that random flows lead to."""
+    """Decide the intrinsic metric property of θ₀: M(θ) = K_θ₀(φ(θ)) for all θ in 𝓜_θ₀.
+
+    Close to θ₀ it holds where θ₀ is recoverable. Else two things are checked at θ₀ and at points
+    of 𝓜_θ₀ that random flows lead to: the kernel inclusion, necessary, and sufficient where the
+    fibres of φ in 𝓜_θ₀ are connected and of constant dimension; and that M is the same at the
+    end of a walk inside the fibre.
+
+    The value is the largest change of M that was found, relative to its terms. The property is
+    that of [MPG]_, the check along fibres ours.
+    """
     recoverable = view.recoverable
     if recoverable.verdict is not Verdict.FAILS:
         reason = f"recoverability is undecided: {recoverable.reason}"
@@ -79,17 +88,47 @@ def metric(view: View) -> Finding:
     )
 
 
-def dynamic(view: View, metric: Finding) -> Finding:
-    """Decide the dynamic property where the metric property is decided already."""
-    if metric.verdict is Verdict.HOLDS:
-        reason = f"implied by the metric property: {metric.reason}"
-        return replace(metric, name="dynamic", reason=reason)
+def _fibre_walk(view: View) -> list[tuple[FloatArray, FloatArray]]:
+    """Step along the kernel and come back to the same (φ, h); without known laws, no walk."""
+    architecture, basis, theta = view.architecture, view.kernel.basis, view.theta
+    if not architecture.n_laws or not len(basis):
+        return []
+    direction = view.rng.standard_normal(len(basis)) @ basis
+    moved = theta + STEPS[0] * np.linalg.norm(theta) / np.linalg.norm(direction) * direction
+    z, laws = architecture.lift(theta), architecture.conservation_laws(theta)
+    try:
+        return [(theta, Architecture.recover(architecture, z, laws, near=moved))]
+    except NotRecoverableError:
+        return []
+
+
+def dynamic(view: View, known: Finding | None = None) -> Finding:
+    """Decide the intrinsic dynamic property of θ₀: along every flow from it, M depends on z alone.
+
+    Implied by the metric property. Where that fails, what flows can reach decides, the orbit of
+    θ₀ under the fields ∇φ_i, whose tangents are the trace of the Lie algebra they generate. If ∂φ
+    is injective on them, z determines θ in the orbit, at least locally, and the property holds as
+    far as points tell, like the metric property where θ₀ is recoverable. If M changes along a
+    kernel of ∂φ in them, at a point where the rank of ∂φ is maximal, it fails: the flows fill an
+    open part of the orbit [Krener1974]_, so they reach points of one fibre with different M. Both
+    hold for an analytic φ. To show such a pair, two losses are searched for.
+
+    The value is the relative difference of M; the witness has the two losses, or where none were
+    found a direction along which M changes. The property is that of [MPG]_, the argument by orbits
+    and the search ours.
+    """
+    implied = metric(view) if known is None else known
+    if implied.verdict is Verdict.HOLDS:
+        reason = f"implied by the metric property: {implied.reason}"
+        return replace(implied, name="dynamic", reason=reason)
     recoverable, inclusion = view.in_orbit
     if recoverable.verdict is Verdict.HOLDS:
         reason = "z determines θ in its orbit, locally, though not among all points with its laws"
         return replace(recoverable, name="dynamic", value=0.0, reason=reason)
-    example = find_counter_example(view.architecture, view.theta, rng=view.rng)
-    if not example.found and inclusion.verdict is Verdict.FAILS:
+    refuted = inclusion.verdict is Verdict.FAILS
+    tries = 1 if refuted else _TRIES
+    example = find_counter_example(view.architecture, view.theta, max_tries=tries, rng=view.rng)
+    if not example.found and refuted:
         reason = (
             "M changes inside the fibres of φ in the orbit of θ, of which flows reach an open part "
             f"({example.describe()})"
@@ -145,16 +184,16 @@ class CounterExample:
     def describe(self) -> str:
         """Return one sentence."""
         effort = f"{self.tries} {'try' if self.tries == 1 else 'tries'}, {self.evaluations} flows"
-        if not self.found:
-            if not self.tries:
-                return (
-                    f"no search: z has more than {SEARCH_LIMIT} entries, θ is too long, or no "
-                    "flow can move it"
-                )
+        if self.found:
+            return (
+                "the flows of ⟨c₁, z⟩ and ⟨c₂, z⟩ + κ⟨a, z − z₀⟩²/2 reach the same z at time 1 (to "
+                f"{self.mismatch:.0e}) with M apart by {self.gap:.1g}, relatively ({effort})"
+            )
+        if self.tries:
             return f"no two losses found that refute it, in {effort}; largest gap {self.gap:.1e}"
         return (
-            "the flows of ⟨c₁, z⟩ and ⟨c₂, z⟩ + κ⟨a, z − z₀⟩²/2 reach the same z at time 1 (to "
-            f"{self.mismatch:.0e}) with M apart by {self.gap:.1g}, relatively ({effort})"
+            f"no search: z has more than {SEARCH_LIMIT} entries, θ is too long, or no flow can "
+            "move it"
         )
 
     def losses(self) -> dict[str, object]:
@@ -172,7 +211,7 @@ class CounterExample:
 
 @door
 def find_counter_example(
-    architecture: Architecture, theta: OneTheta, *, max_tries: int = 3, rng: Rng = 0
+    architecture: Architecture, theta: OneTheta, *, max_tries: int = _TRIES, rng: Rng = 0
 ) -> CounterExample:
     """Search for two losses whose flows from θ₀ reach the same z with different M, by shooting.
 
@@ -207,63 +246,70 @@ def find_counter_example(
 def _shoot(
     architecture: Architecture, theta: FloatArray, rng: np.random.Generator, step: float
 ) -> CounterExample:
-    shape, size = architecture.lifted_shape, architecture.lifted_dim
-    z0 = np.asarray(architecture.lift(theta))
+    shape, phi, flows = architecture.lifted_shape, architecture.phi, 0
+    fields, z0 = gradient_fields(architecture), np.asarray(phi.value(theta))
+
+    def ends(slopes: FloatArray, curvature: float = 0.0, rtol: float = _RTOL) -> FloatArray:
+        """Follow θ' = −∂φ(θ)ᵀ ∇f(φ(θ)) for several losses at once, to time 1, or raise FlowLost."""
+        starts, size = np.repeat(theta[None], len(slopes), axis=0), float(np.max(np.abs(theta)))
+
+        def velocity(_: float, flat: FloatArray) -> FloatArray:
+            thetas, form = flat.reshape(starts.shape), slopes
+            if curvature:
+                along = np.tensordot(phi.value(thetas) - z0, axis, len(shape))
+                form = slopes + np.multiply.outer(curvature * along, axis)
+            if not fields.analytic:  # one pass back, not one for each parameter
+                return -np.asarray(fields.field(form, thetas)).ravel()
+            return -np.asarray(phi.vjp(thetas, form)).ravel()
+
+        nonlocal flows
+        flows += len(slopes)
+        end = followed(velocity, 1.0, starts.ravel(), rtol, size, _EVALUATIONS)
+        return end.reshape(starts.shape)
+
     slope1 = rng.standard_normal(shape)  # made such that its field is as long as the step
-    length = np.linalg.norm(architecture.lift_vjp(theta, slope1)) or 1.0
-    slope1 *= step * np.linalg.norm(theta) / length
-    speed = np.asarray(architecture.gram_apply(theta, slope1))
+    speed = np.linalg.norm(architecture.lift_vjp(theta, slope1)) or 1.0
+    slope1 *= step * np.linalg.norm(theta) / speed
+    pushed = np.asarray(architecture.gram_apply(theta, slope1))
     axis = rng.standard_normal(shape)
-    axis *= np.where(np.sum(axis * speed) < 0, -1, 1) / np.linalg.norm(axis)
-    axis += speed / (np.linalg.norm(speed) or 1.0)
+    axis *= np.where(np.sum(axis * pushed) < 0, -1, 1) / np.linalg.norm(axis)
+    axis += pushed / (np.linalg.norm(pushed) or 1.0)
     axis /= np.linalg.norm(axis)
     # Half-way, the curved part is about as strong as the linear one.
-    curvature = 2 * np.linalg.norm(slope1) / (abs(float(np.sum(axis * speed))) or 1.0)
-    fields = gradient_fields(architecture)
-    flow = partial(_flow, architecture, fields)
-    (theta1,) = flow(theta[None], lambda z: np.broadcast_to(slope1, z.shape))
-    target, length = np.asarray(architecture.lift(theta1)), np.linalg.norm(slope1)
+    length = np.linalg.norm(slope1)
+    curvature = float(2 * length / (abs(float(np.sum(axis * pushed))) or 1.0))
+    (theta1,) = ends(slope1[None])
+    target = np.asarray(phi.value(theta1))
     # Entry by entry, as M may change with the smallest of z: relative to all terms of each.
     units = np.abs(architecture.lift_jacobian(theta1)) @ np.abs(theta1)
     units = np.where(units > 0, units, units.max() or 1.0).reshape(shape)
     way = np.linalg.norm((target - z0) / units)
     if not way > 0:
         raise FlowLost
-    flows = 1
 
-    def ends(unknowns: FloatArray) -> FloatArray:
-        nonlocal flows
-        flows += len(unknowns)
-        slopes = slope1 + length * unknowns.reshape(-1, *shape)
-
-        def gradient(z: FloatArray) -> FloatArray:
-            along = np.sum(axis * (z - z0), axis=tuple(range(1, z.ndim)), keepdims=True)
-            return slopes + curvature * along * axis
-
-        return flow(np.repeat(theta[None], len(unknowns), axis=0), gradient)
+    def second(unknowns: FloatArray) -> FloatArray:
+        return slope1 + length * unknowns.reshape(-1, *shape)
 
     def misses(thetas: FloatArray) -> FloatArray:
-        gaps = (np.asarray(architecture.lift(thetas)) - target) / units
+        gaps = (np.asarray(phi.value(thetas)) - target) / units
         return gaps.reshape(len(thetas), -1) / way
 
-    def residuals(unknowns: FloatArray) -> FloatArray:
-        return misses(ends(unknowns))
-
     def jacobian(unknown: FloatArray) -> FloatArray:
-        step = 1e-6
-        moved = residuals(np.vstack([unknown, unknown + step * np.eye(size)]))
-        return (moved[1:] - moved[0]).T / step
+        moved = np.vstack([unknown, unknown + _SLOPE * np.eye(unknown.size)])
+        here, *others = misses(ends(second(moved), curvature, _ROUGHLY))
+        return (np.array(others) - here).T / _SLOPE
 
     solution = least_squares(
-        lambda x: residuals(x[None])[0],
-        np.zeros(size),
+        lambda x: misses(ends(second(x), curvature))[0],
+        np.zeros(z0.size),
         jac=jacobian,
         gtol=1e-11,
         xtol=1e-12,
         ftol=1e-14,
         max_nfev=_MAX_STEPS,
     )
-    (theta2,) = ends(solution.x[None])
+    slope2 = second(solution.x)
+    (theta2,) = ends(slope2, curvature)
     mismatch = float(np.linalg.norm(misses(theta2[None])))
     gap = _gram_difference(fields, theta1, theta2, rng)
     return CounterExample(
@@ -271,50 +317,14 @@ def _shoot(
         gap=gap,
         mismatch=mismatch,
         slope1=slope1,
-        slope2=slope1 + length * solution.x.reshape(shape),
+        slope2=slope2[0],
         axis=axis,
-        curvature=float(curvature),
+        curvature=curvature,
         theta1=theta1,
         theta2=theta2,
         tries=1,
         evaluations=flows,
     )
-
-
-def _flow(
-    architecture: Architecture,
-    fields: GradientFields,
-    starts: FloatArray,
-    gradient: Callable[[FloatArray], FloatArray],
-) -> FloatArray:
-    """Follow θ' = −∂φ(θ)ᵀ ∇f(φ(θ)) from several points at once, to time 1, or raise FlowLost."""
-    evaluations, size = count(), float(np.max(np.abs(starts)))
-
-    def velocity(_: float, flat: FloatArray) -> FloatArray:
-        if not np.max(np.abs(flat)) < FAR * size or next(evaluations) > MAX_EVALUATIONS:
-            raise FlowLost
-        theta = flat.reshape(starts.shape)
-        form = gradient(np.asarray(architecture.lift(theta)))
-        if not fields.analytic:  # one pass back, not one for each parameter
-            return -np.asarray(fields.field(form, theta)).ravel()
-        return -np.asarray(architecture.phi.vjp(theta, form)).ravel()
-
-    return followed(velocity, 1.0, starts.ravel(), _RTOL, size).reshape(starts.shape)
-
-
-def _fibre_walk(view: View) -> list[tuple[FloatArray, FloatArray]]:
-    """Step along the kernel and come back to the same (φ, h); without known laws, no walk."""
-    if not view.architecture.n_laws or not len(view.kernel.basis):
-        return []
-    basis, theta = view.kernel.basis, view.theta
-    direction = view.rng.standard_normal(len(basis)) @ basis
-    moved = theta + STEPS[0] * np.linalg.norm(theta) / np.linalg.norm(direction) * direction
-    architecture = view.architecture
-    z, laws = architecture.lift(theta), architecture.conservation_laws(theta)
-    try:
-        return [(theta, Architecture.recover(architecture, z, laws, near=moved))]
-    except NotRecoverableError:
-        return []
 
 
 def _gram_difference(

@@ -39,23 +39,19 @@ class Arithmetic:
     A *jet* over ε_1, …, ε_k with ε_i² = 0 is an array whose first axis, of length 2^k, runs over
     the products of them; one of length 1 stands for a constant. Evaluated at x + ε v, a polynomial
     gives its value and its derivative along v, without truncation, in any arithmetic.
-
-    Attributes
-    ----------
-    prime : int
-        0 stands for floats.
     """
 
     prime: int = 0
+    """0 stands for floats."""
 
     @property
     def exact(self) -> bool:
         """Whether this is a prime field."""
         return self.prime > 0
 
-    def reduce(self, values: Coordinates, out: FloatArray | None = None) -> Coordinates:
+    def reduce(self, values: Coordinates) -> Coordinates:
         """Bring integers back to 0 … p − 1; floats stay."""
-        return np.remainder(values, self.prime, out=out) if self.exact else values
+        return np.remainder(values, self.prime) if self.exact else values
 
     def draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> Coordinates:
         """Draw an array: normal floats, or uniform residues."""
@@ -91,12 +87,12 @@ class GradientFields:
 
     By default θ itself, and any lift that autograd can differentiate as often as brackets need.
 
-    Raises
-    ------
-    NotDifferentiableError
-        When evaluated: autograd cannot follow the lift.
-    NotFiniteError
-        When evaluated: a derivative is NaN or infinite.
+    Evaluated, they raise where autograd cannot follow the lift, or a derivative is not finite.
+
+    Parameters
+    ----------
+    basis : array, shape=[n_forms, *lifted_shape], optional
+        Span of the forms of one loss, whose gradients need not span all.
     """
 
     analytic = False
@@ -104,8 +100,8 @@ class GradientFields:
 
     _last: Any = None  # brackets, and what they were made of
 
-    def __init__(self, architecture: Architecture) -> None:
-        self.architecture = architecture
+    def __init__(self, architecture: Architecture, basis: FloatArray | None = None) -> None:
+        self.architecture, self.basis = architecture, basis
         self._units: dict[bytes, tuple[OneLifted, float]] = {}
 
     def point(self, theta: OneTheta) -> FloatArray:
@@ -124,9 +120,9 @@ class GradientFields:
         """
         return np.abs(point)
 
-    def scales(self, point: FloatArray) -> FloatArray:
-        """Return scales that double precision may hide where they part; none if only φ tells."""
-        return np.zeros(0)
+    def scales(self, point: FloatArray, lengths: FloatArray) -> list[FloatArray]:
+        """Return scales that may hide each other; known are the lengths of the columns of ∂φ."""
+        return [lengths]
 
     def unit(self, point: FloatArray) -> float:
         """Return the shortest length, but that of the point, over which a random field changes.
@@ -163,7 +159,10 @@ class GradientFields:
         return forms * factor.reshape(-1, *[1] * (forms.ndim - 1))
 
     def _draw(self, count: int, point: FloatArray, rng: np.random.Generator) -> FloatArray:
-        return self.architecture.phi.covectors(count, rng) / self._units_at(point)[0]
+        if self.basis is None:
+            return self.architecture.phi.covectors(count, rng) / self._units_at(point)[0]
+        weights = rng.standard_normal((count, len(self.basis)))
+        return np.asarray(np.tensordot(weights, self.basis, 1), np.float64)
 
     def basis_forms(self, numbers: IntArray) -> Forms:
         """Return the forms that read single entries of z, by their flat numbers."""
@@ -193,7 +192,7 @@ class GradientFields:
         return self.finish(self.field(forms, self.start(point, 1)))
 
     def derivatives(self, forms: Forms, point: FloatArray, velocities: FloatArray) -> FloatArray:
-        """Differentiate each field along the velocity of the same number, ∂X_i v_i."""
+        """Differentiate each field along the velocity of the same number, or one along all."""
         start = self.start(point, len(velocities))
         direction = self.start(velocities, len(velocities))
         return self.finish(self.push(lambda at: self.field(forms, at), start, direction)[1])
@@ -203,7 +202,7 @@ class GradientFields:
         if len(forms) == 1:
             return self.values(forms[0], point, count)
         terms = self._terms(forms, self.start(point, count), self._difference)
-        self._last = forms, point, terms
+        self._last = forms[-1], point, terms
         return self.finish(self._difference(*terms[1:]))
 
     def majorants(self, forms: Sequence[Forms], point: FloatArray, count: int) -> FloatArray:
@@ -212,7 +211,7 @@ class GradientFields:
         By the sizes of their two terms and of the last fields, an estimate.
         """
         last = self._last
-        if not last or last[0] is not forms or last[1] is not point:
+        if not last or last[0] is not forms[-1] or not np.array_equal(last[1], point):
             self.brackets(forms, point, count)
         return np.sum(np.abs(self._last[-1]), axis=0)
 
@@ -234,33 +233,9 @@ class GradientFields:
         return combine(*self._terms(forms, point, combine)[1:])
 
 
-class ExcitedFields(GradientFields):
-    """Fields of the forms of one loss, whose gradients need not span all.
-
-    Parameters
-    ----------
-    basis : array, shape=[n_forms, *lifted_shape]
-        Their span.
-    """
-
-    def __init__(self, architecture: Architecture, basis: FloatArray) -> None:
-        super().__init__(architecture)
-        self.basis = basis
-
-    def _draw(self, count: int, point: FloatArray, rng: np.random.Generator) -> FloatArray:
-        weights = rng.standard_normal((count, len(self.basis)))
-        return np.asarray(np.tensordot(weights, self.basis, 1), np.float64)
-
-
 @singledispatch
 def gradient_fields(architecture: Architecture, arithmetic: Arithmetic = FLOATS) -> Any:
-    """Return the gradient fields of an architecture; a family can register its own.
-
-    Raises
-    ------
-    InputError
-        Over a prime field, and the lift is known only as a function of floats.
-    """
+    """Return the gradient fields of an architecture; a family can register its own."""
     if arithmetic.exact:
         raise InputError(
             f"exact=True evaluates the lift over a prime field, and that of "
@@ -276,13 +251,7 @@ def _(architecture: WithLaws, arithmetic: Arithmetic = FLOATS) -> Any:
 
 
 def finite(derivatives: Coordinates, architecture: Architecture) -> FloatArray:
-    """Return derivatives of a lift as an array, or refuse them: no rank can be read off a NaN.
-
-    Raises
-    ------
-    NotFiniteError
-        One is NaN or infinite.
-    """
+    """Return derivatives of a lift as an array, or refuse them: no rank can be read off a NaN."""
     array = np.asarray(derivatives)
     if not np.all(np.isfinite(array)):
         raise NotFiniteError(

@@ -1,12 +1,13 @@
 """Verdicts: what a criterion found, by what number, and how far that is from the other answer."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
 import numpy as np
 
+from liftflow.doors import door
 from liftflow.errors import UndecidedError
 from liftflow.typing import FloatArray
 
@@ -81,6 +82,12 @@ class Finding:
                 "is farther from the border"
             )
         return self.verdict is Verdict.HOLDS
+
+    @door
+    def agrees(self, other: "Finding") -> bool:
+        """Tell whether another finding has the same verdict, and the same count if it is one."""
+        counted = isinstance(self.value, int)
+        return self.verdict is other.verdict and not (counted and self.value != other.value)
 
     def __repr__(self) -> str:
         """Say in one line what was found."""
@@ -157,18 +164,23 @@ def vanishing(
 _WORST = (Verdict.FAILS, Verdict.UNDECIDED, Verdict.HOLDS)
 
 
-def combine(findings: list[Finding]) -> Finding:
+def combine(findings: Iterable[Finding]) -> Finding:
     """Return the finding of a product from those of its factors.
 
     It is that of the factor that decides: one that fails, else one that is undecided, else the one
     with the smallest margin. Counts are added up.
     """
+    looked: list[Finding] = []
+    for finding in findings:
+        looked.append(finding)
+        if finding.verdict is Verdict.FAILS and not isinstance(finding.value, int):
+            break  # one factor refutes it
     number, worst = min(
-        enumerate(findings), key=lambda item: (_WORST.index(item[1].verdict), item[1].margin)
+        enumerate(looked), key=lambda item: (_WORST.index(item[1].verdict), item[1].margin)
     )
     if isinstance(worst.value, int):
-        total = sum(finding.value for finding in findings)
-        parts = " + ".join(str(finding.value) for finding in findings)
+        total = sum(finding.value for finding in looked)
+        parts = " + ".join(str(finding.value) for finding in looked)
         return replace(worst, value=total, reason=f"{parts}, factor by factor: {worst.reason}")
     witness = {"factor": number, **worst.witness} if worst.witness else {}
     return replace(worst, reason=f"factor {number}: {worst.reason}", witness=witness)

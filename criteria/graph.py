@@ -1,6 +1,7 @@
 """What the graph of a ReLU network tells alone: no path, no Jacobian."""
 
 from collections.abc import Hashable
+from dataclasses import replace
 from functools import cached_property
 
 import networkx as nx
@@ -12,8 +13,6 @@ from scipy.sparse.linalg import lsmr
 from liftflow.architectures import ReLUNetwork, TiedNetwork
 from liftflow.architectures.dag import CompiledDAG
 from liftflow.criteria.findings import Finding, Verdict, found
-from liftflow.criteria.precise import parted
-from liftflow.criteria.vectors import Vectors
 from liftflow.criteria.views import BRACKET_LIMIT, View, inclusion_of_nothing, view_of
 from liftflow.errors import listed
 from liftflow.typing import IntArray, OneTheta
@@ -118,13 +117,29 @@ def shared_edge(dag: CompiledDAG) -> tuple[Hashable, ...]:
 
 
 class GraphView(View):
-    """The view of a ReLU network, whose graph tells what can be recovered."""
+    """The view of a ReLU network, whose graph tells what can be recovered.
+
+    Where θ is recoverable, whatever the size, the spans of ∂φ and ∂h fill ℝᴰ together, so that all
+    but one property follow; else it is looked at like any lift, if it is not too large.
+    """
 
     architecture: ReLUNetwork
 
-    def _apart(self, vectors: Vectors) -> bool:
-        # Whether nonzero weights have such different scales: forms follow the rescalings.
-        return parted(vectors.fields.scales(vectors.point))
+    def too_large(self, limit: int = BRACKET_LIMIT) -> str:
+        if not by_graph(self.architecture):
+            return super().too_large(limit)
+        return (
+            "the network has too many parameters to look at its kernel or at brackets, and the "
+            f"graph does not tell where weights are zero ({self.recoverable.reason})"
+        )
+
+    @property
+    def _is_told(self) -> bool:
+        return self.recoverable.verdict is Verdict.HOLDS
+
+    def _told(self, name: str, value: float, reason: str) -> Finding:
+        reason = f"{reason}: {self.recoverable.reason}"
+        return replace(self.recoverable, name=name, value=value, reason=reason)
 
     @cached_property
     def recoverable(self) -> Finding:
@@ -139,62 +154,45 @@ class GraphView(View):
         return inclusion_of_nothing(self.recoverable)
 
     @cached_property
+    def frobenius(self) -> Finding:
+        """Whether brackets lie in the span of the fields: they are tangent to the laws."""
+        if not self._is_told:
+            return super().frobenius
+        return self._told("frobenius", 0.0, "range ∂φᵀ is ker ∂h, which holds all brackets")
+
+    @cached_property
     def commuting(self) -> Finding:
         """Whether brackets vanish."""
         if not np.all(self.theta):
             return super().commuting
+        reason, witness = self._shared()
+        shared = bool(reason)
+        reason = reason or "no two share a parameter, of the products of weights that make z"
+        return found("commuting", not shared, float(shared), reason, tolerance=0.0, witness=witness)
+
+    def _shared(self) -> tuple[str, dict[str, object]]:
+        """Say, and show, which entries of z share a parameter; empty where none do."""
         nodes = shared_edge(self.architecture.dag)
-        reason = f"paths through {nodes[0]!r} share an edge" if nodes else "no paths share an edge"
-        witness = {"node": nodes[0]} if nodes else {}
-        value = float(bool(nodes))
-        return found("commuting", not nodes, value, reason, tolerance=0.0, witness=witness)
-
-
-class LargeGraphView(GraphView):
-    """The view of a ReLU network of more than ``GRAPH_LIMIT`` parameters: the graph tells all.
-
-    Where θ is recoverable, the spans of ∂φ and ∂h fill ℝᴰ together; else nothing is told.
-    """
-
-    def too_large(self, limit: int = BRACKET_LIMIT) -> str:
         return (
-            "the network has too many parameters to look at its kernel or at brackets, and the "
-            f"graph does not tell where weights are zero ({self.recoverable.reason})"
+            (f"paths through {nodes[0]!r} share an edge", {"node": nodes[0]}) if nodes else ("", {})
         )
-
-    @property
-    def _is_recoverable(self) -> bool:
-        return self.recoverable.verdict is Verdict.HOLDS
-
-    @cached_property
-    def frobenius(self) -> Finding:
-        """Whether brackets lie in the span of the fields: they are tangent to the laws."""
-        if not self._is_recoverable:
-            return super().frobenius
-        reason = "θ is recoverable, so range ∂φᵀ is ker ∂h, which holds all brackets"
-        return found("frobenius", True, 0.0, reason, tolerance=0.0)
 
     @cached_property
     def dimension(self) -> Finding:
         """Dimension of the trace of the Lie algebra."""
-        if not self._is_recoverable:
+        if not self._is_told:
             return super().dimension
-        network, reason = self.architecture, f"D − |H| by the graph: {self.recoverable.reason}"
-        value = network.dim - network.n_laws
-        return found("dimension of the Lie algebra", True, value, reason, tolerance=0.0)
+        network = self.architecture
+        name, value = "dimension of the Lie algebra", network.dim - network.n_laws
+        told = self._told(name, value, "the fields span D less one for each channel")
+        return replace(told, witness={"levels": [value, 0]})
 
     @cached_property
     def complete(self) -> Finding:
         """Whether rank ∂h = D − dim Lie."""
-        if not self._is_recoverable:
+        if not self._is_told:
             return super().complete
-        reason = f"|H| laws of D − dim Lie = |H| by the graph: {self.recoverable.reason}"
-        return found("laws complete", True, 0, reason, tolerance=0.0)
-
-
-@view_of.register
-def _(network: ReLUNetwork, theta: OneTheta, rng: np.random.Generator) -> View:
-    return (LargeGraphView if by_graph(network) else GraphView)(network, theta, rng)
+        return self._told("laws complete", 0, "range ∂φᵀ and range ∂hᵀ fill ℝᴰ")
 
 
 class ChannelView(GraphView):
@@ -206,36 +204,34 @@ class ChannelView(GraphView):
 
     architecture: TiedNetwork
 
-    def _apart(self, vectors: Vectors) -> bool:
-        return View._apart(self, vectors)
+    @property
+    def _is_told(self) -> bool:
+        return bool(np.all(self.theta))
 
     @cached_property
     def recoverable(self) -> Finding:
-        if not np.all(self.theta):
+        if not self._is_told:
             return View.recoverable.func(self)
         channels = self.architecture.channels
         value = channels.conditioning(self.theta)
         reason = (
             f"ker ∂φ is tangent to the rescalings of the {channels.n_channels} channels, whose "
+            f"Laplacian, scaled to a unit diagonal, has the smallest eigenvalue {value:.2g}"
         )
-        reason += f"Laplacian, scaled to a unit diagonal, has the smallest eigenvalue {value:.2g}"
         return found("recoverable", True, value, reason, tolerance=0.0)
 
-    @cached_property
-    def commuting(self) -> Finding:
+    def _shared(self) -> tuple[str, dict[str, object]]:
         network = self.architecture
-        if not np.all(self.theta):
-            return View.commuting.func(self)
         # More monomials than parameters must share one.
         shared = network.n_paths > network.dim or np.any(network.path_incidence.sum(axis=0) > 1)
-        reason = "two monomials share a parameter" if shared else "no monomials share a parameter"
-        return found("commuting", not shared, float(shared), reason, tolerance=0.0)
+        return "two monomials share a parameter" if shared else "", {}
 
 
-class LargeChannelView(ChannelView, LargeGraphView):
-    """The view of such a network of more than ``GRAPH_LIMIT`` parameters."""
+@view_of.register
+def _(network: ReLUNetwork, theta: OneTheta, rng: np.random.Generator) -> View:
+    return GraphView(network, theta, rng)
 
 
 @view_of.register
 def _(network: TiedNetwork, theta: OneTheta, rng: np.random.Generator) -> View:
-    return (LargeChannelView if by_graph(network) else ChannelView)(network, theta, rng)
+    return ChannelView(network, theta, rng)

@@ -5,18 +5,19 @@ Every criterion reads what it asks for off the view of an architecture at a poin
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from functools import singledispatch, wraps
+from functools import cached_property, singledispatch
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from liftflow.architectures import Architecture, ProductArchitecture, ReLUNetwork
 from liftflow.criteria.dynamics import dynamic, metric
-from liftflow.criteria.fields import Arithmetic, Coordinates
+from liftflow.criteria.fields import Arithmetic
 from liftflow.criteria.findings import Finding, Verdict, combine, found, undecided
 from liftflow.criteria.graph import by_graph
 from liftflow.criteria.network_fields import excited_fields
-from liftflow.criteria.traces import LieTrace, added, lie_trace
+from liftflow.criteria.traces import added, lie_trace
 from liftflow.criteria.vectors import SPARE, Vectors
 from liftflow.criteria.views import MATRIX_LIMIT, View, too_large, view_of
 from liftflow.doors import door
@@ -32,6 +33,7 @@ _TRIALS = 2
 _POINTS = 3
 _PRIMES = (2**30, 2**31)
 _COLOURS = {"holds": "green", "fails": "red", "undecided": "yellow"}
+_MARKS = {"holds": "✓", "fails": "✗", "undecided": "?"}
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Classification(Stored):
 
     def to_dict(self) -> dict[str, dict[str, object]]:
         """Return all findings in the types of JSON, by name."""
-        return {field.name: getattr(self, field.name).to_dict() for field in fields(self)}
+        return {name: finding.to_dict() for name, finding in vars(self).items()}
 
     def table(self) -> "Table":
         """Return the findings as a table for rich."""
@@ -78,10 +80,8 @@ class Classification(Stored):
         for title in ("property", "verdict", "value", "margin"):
             table.add_column(title, justify="right" if title in ("value", "margin") else "left")
         table.add_column("reason", overflow="fold")
-        for field in fields(self):
-            finding = getattr(self, field.name)
-            verdict = str(finding.verdict)
-            value = finding.value
+        for finding in vars(self).values():
+            verdict, value = str(finding.verdict), finding.value
             table.add_row(
                 finding.name,
                 f"[{_COLOURS[verdict]}]{verdict}[/]",
@@ -93,16 +93,15 @@ class Classification(Stored):
 
     def __repr__(self) -> str:
         """Say in one line what holds."""
-        marks = {"holds": "✓", "fails": "✗", "undecided": "?"}
-        names = [field.name for field in fields(self) if field.name != "n_laws"]
-        said = [f"{name} {marks[str(getattr(self, name).verdict)]}" for name in names]
+        *criteria, _ = vars(self).items()
+        said = [f"{name} {_MARKS[str(finding.verdict)]}" for name, finding in criteria]
         return f"Classification({', '.join(said)}, {self.n_laws.value} laws)"
 
     def plot(self) -> "Figure":
         """Draw the verdicts beside each other, with their margins."""
         from liftflow.drawing import draw_findings
 
-        return draw_findings([getattr(self, field.name) for field in fields(self)])
+        return draw_findings([*vars(self).values()])
 
     def __str__(self) -> str:
         """Render the table as text."""
@@ -113,131 +112,36 @@ class Classification(Stored):
         return as_html(self.table(), 120)
 
 
-def over_factors(criterion: Callable[..., Finding]) -> Callable[..., Finding]:
-    """Let a criterion take products: ∂φ, ∂h and all brackets are block diagonal there.
+def criterion(
+    name: str, find: cached_property[Finding] | Callable[[View], Finding]
+) -> Callable[..., Finding]:
+    """Return the public function that decides what a view tells, or a function of it, with a door.
 
-    It also becomes the door: θ is checked here, once. On a product it answers for the factor that
-    decides, or adds counts up.
+    It takes products, as ∂φ, ∂h and all brackets are block diagonal there: then it answers for the
+    factor that decides, or adds counts up.
     """
+    look = attrgetter(str(find.attrname)) if isinstance(find, cached_property) else find
 
-    @door
-    @wraps(criterion)
-    def decided(architecture: Architecture, theta: OneTheta, **options: object) -> Finding:
+    def decided(architecture: Architecture, theta: OneTheta, *, rng: Rng = 0) -> Finding:
         point = as_array(theta, "theta", (architecture.dim,), batch=False, differentiable=False)
         if not isinstance(architecture, ProductArchitecture):
-            return criterion(architecture, point, **options)
-        findings: list[Finding] = []
-        for factor, part in zip(architecture.factors, architecture.unpack(point), strict=True):
-            findings.append(decided(factor, part, **options))
-            if findings[-1].verdict is Verdict.FAILS and not isinstance(findings[-1].value, int):
-                break  # one factor refutes it
-        return combine(findings)
+            return look(view_of(architecture, point, as_rng(rng)))
+        parts = zip(architecture.factors, architecture.unpack(point), strict=True)
+        return combine(decided(factor, part, rng=rng) for factor, part in parts)
 
-    return decided
+    decided.__name__ = decided.__qualname__ = name
+    decided.__doc__ = find.__doc__
+    return door(decided)
 
 
-def look(architecture: Architecture, theta: OneTheta, rng: Rng) -> View:
-    """Look at a point, drawing random fields where they stand for all."""
-    return view_of(architecture, theta, as_rng(rng))
-
-
-@over_factors
-def recoverability(architecture: Architecture, theta: OneTheta, *, rng: Rng = 0) -> Finding:
-    """Decide intrinsic recoverability at θ [MPG]_: ker ∂φ(θ) ∩ ker ∂h(θ) = {0}.
-
-    The value is the singular value of ∂φ and ∂h, stacked and balanced, that decides; the witness a
-    common direction of the kernels. For a ReLU network the graph alone decides, whatever its
-    size: then the value is the smallest eigenvalue of its Laplacian scaled to a unit diagonal,
-    and the witness names the dead parameters.
-    """
-    return look(architecture, theta, rng).recoverable
-
-
-@over_factors
-def kernel_inclusion(architecture: Architecture, theta: OneTheta, *, rng: Rng = 0) -> Finding:
-    r"""Decide ker ∂φ(θ) ∩ ker ∂h(θ) ⊆ ker ∂M(θ), which the metric property needs [MPG]_.
-
-    Matrix-free: :math:`⟨g', M g⟩ = ⟨X_{g'}, X_g⟩` with the fields :math:`X_g = ∂φ^\top g`, so ∂M
-    along a direction takes the derivatives of random fields along it, never M.
-
-    The value is the largest change of ⟨X_g', X_g⟩ along the kernel, relative to its terms;
-    the witness a direction along which M changes.
-    """
-    return look(architecture, theta, rng).inclusion
-
-
-@over_factors
-def frobenius(architecture: Architecture, theta: OneTheta, *, rng: Rng = 0) -> Finding:
-    """Decide the Frobenius property at θ: [∇φ_i, ∇φ_j](θ) ∈ span{∇φ_k(θ)} for all i and j.
-
-    The value is the largest distance of a bracket to the span [MPG]_, relative to its terms; the
-    witness two entries of z whose fields have a bracket outside.
-    """
-    return look(architecture, theta, rng).frobenius
-
-
-@over_factors
-def commuting(architecture: Architecture, theta: OneTheta, *, rng: Rng = 0) -> Finding:
-    """Decide whether the fields commute at θ [Li2022]_: [∇φ_i, ∇φ_j](θ) = 0 for all i and j.
-
-    The value is the size of the largest bracket, relative to its terms; the witness two
-    entries of z whose fields do not commute.
-    """
-    return look(architecture, theta, rng).commuting
-
-
-@over_factors
-def lie_algebra_dimension(architecture: Architecture, theta: OneTheta, *, rng: Rng = 0) -> Finding:
-    """Dimension of the trace at θ of the Lie algebra generated by the fields ∇φ_i.
-
-    The value is the dimension [Marcotte2023]_, an int; it holds where all ranks are clear. The
-    witness has the dimensions that each level of brackets adds.
-    """
-    return look(architecture, theta, rng).dimension
-
-
-@over_factors
-def laws_complete(architecture: Architecture, theta: OneTheta, *, rng: Rng = 0) -> Finding:
-    """Decide whether the known laws are all there are at θ: rank ∂h(θ) = D − dim Lie(∇φ)(θ).
-
-    The value is the number of missing laws, an int [Marcotte2023]_.
-    """
-    return look(architecture, theta, rng).complete
-
-
-@over_factors
-def metric_property(architecture: Architecture, theta: OneTheta, *, rng: Rng = 0) -> Finding:
-    """Decide the intrinsic metric property of θ₀: M(θ) = K_θ₀(φ(θ)) for all θ in 𝓜_θ₀.
-
-    Close to θ₀ it holds where θ₀ is recoverable. Else two things are checked at θ₀ and at points
-    of 𝓜_θ₀ that random flows lead to: the kernel inclusion, necessary, and sufficient where the
-    fibres of φ in 𝓜_θ₀ are connected and of constant dimension; and that M is the same at the
-    end of a walk inside the fibre.
-
-    The value is the largest change of M that was found, relative to its terms. The property is
-    that of [MPG]_, the check along fibres ours.
-    """
-    return metric(look(architecture, theta, rng))
-
-
-@over_factors
-def dynamic_property(architecture: Architecture, theta: OneTheta, *, rng: Rng = 0) -> Finding:
-    """Decide the intrinsic dynamic property of θ₀: along every flow from it, M depends on z alone.
-
-    Implied by the metric property. Where that fails, what flows can reach decides, the orbit of
-    θ₀ under the fields ∇φ_i, whose tangents are the trace of the Lie algebra they generate. If ∂φ
-    is injective on them, z determines θ in the orbit, at least locally, and the property holds as
-    far as points tell, like the metric property where θ₀ is recoverable. If M changes along a
-    kernel of ∂φ in them, at a point where the rank of ∂φ is maximal, it fails: the flows fill an
-    open part of the orbit [Krener1974]_, so they reach points of one fibre with different M. Both
-    hold for an analytic φ. To show such a pair, two losses are searched for.
-
-    The value is the relative difference of M; the witness has the two losses, or where none were
-    found a direction along which M changes. The property is that of [MPG]_, the argument by orbits
-    and the search ours.
-    """
-    view = look(architecture, theta, rng)
-    return dynamic(view, metric(view))
+recoverability = criterion("recoverability", View.recoverable)
+kernel_inclusion = criterion("kernel_inclusion", View.inclusion)
+frobenius = criterion("frobenius", View.frobenius)
+commuting = criterion("commuting", View.commuting)
+lie_algebra_dimension = criterion("lie_algebra_dimension", View.dimension)
+laws_complete = criterion("laws_complete", View.complete)
+metric_property = criterion("metric_property", metric)
+dynamic_property = criterion("dynamic_property", dynamic)
 
 
 @singledispatch
@@ -291,44 +195,39 @@ def count_conservation_laws(
     if isinstance(architecture, ReLUNetwork) and large:
         reason = "from the graph: one law per channel, and rank ∂φ = D − C"
         return found(name, True, architecture.n_laws, reason, tolerance=0.0)
-    traces: list[LieTrace] = []
     points = np.asarray(architecture.random_point(_POINTS, rng=rng))
-    for point in points:  # any generic one will do, so one that decides
-        traces.append(lie_trace(Vectors(architecture, point, rng, fields)))
+    traces = [lie_trace(Vectors(architecture, points[0], rng, fields))]
+    for point in points[1:]:  # any generic one will do, so one that decides
         if traces[-1].decided and fields.analytic:
             break  # known to be analytic; the others may have pieces with other counts
-    trace = next((trace for trace in traces if trace.decided), traces[-1])
-    dimensions = {trace.dimension for trace in traces if trace.decided}
-    if len(dimensions) > 1:
-        numbers = " and ".join(str(architecture.dim - size) for size in sorted(dimensions))
+        traces.append(lie_trace(Vectors(architecture, point, rng, fields)))
+    decided = {trace.dimension: trace for trace in traces if trace.decided}
+    trace = next(iter(decided.values()), traces[-1])
+    if len(decided) > 1:
+        numbers = " and ".join(str(architecture.dim - size) for size in sorted(decided))
         objection = f"random points have {numbers} laws, so φ is not analytic"
         trace = replace(trace, objection=objection)
     return trace.counted(name, architecture.dim - trace.dimension)
 
 
 def _exact_count(architecture: Architecture, rng: np.random.Generator, loss: Any) -> Finding:
-    best, levels, bound = 0, [0], 1.0
+    from flint import fmpz
+
+    found_ranks, bound = [], 1.0
     for _ in range(_TRIALS):
-        prime = _random_prime(rng)
+        prime = 0
+        while not fmpz(prime).is_prime():
+            prime = int(rng.integers(*_PRIMES))
         fields = excited_fields(architecture, loss, Arithmetic(prime))
         ranks, failure = _exact_ranks(fields, architecture, rng)
+        found_ranks.append(ranks)
         bound *= min(1.0, failure)
-        if ranks[-1] > best:
-            best, levels = ranks[-1], np.diff(ranks, prepend=0).tolist()
-    count = architecture.dim - best
+    best = max(found_ranks, key=lambda ranks: ranks[-1])
+    levels, count = np.diff(best, prepend=0).tolist(), architecture.dim - best[-1]
     reason = f"over {_TRIALS} prime fields {added(levels)}; wrong with a probability below "
     reason += f"{bound:.0e} (Schwartz–Zippel)"
     finding = found("conservation laws", True, count, reason, tolerance=0.0)
     return replace(finding, witness={"levels": levels, "error_bound": bound})
-
-
-def _random_prime(rng: np.random.Generator) -> int:
-    from flint import fmpz
-
-    while True:
-        candidate = int(rng.integers(*_PRIMES))
-        if fmpz(candidate).is_prime():
-            return candidate
 
 
 def _exact_ranks(
@@ -339,26 +238,20 @@ def _exact_ranks(
     A minor of R nested brackets of k fields is a polynomial of degree at most R k deg X in the
     point and the forms; it vanishes at a random one with probability at most degree / p.
     """
-    prime, size = fields.arithmetic.prime, architecture.dim
-    point = fields.arithmetic.draw((size,), rng)
-    count = min(architecture.lifted_dim, size) + SPARE
-    rows = fields.values(fields.random_forms(count, point, rng), point, count)
-    ranks, failure = [_modular_rank(rows, prime)], 0.0
-    while True:
-        depth = len(ranks)
-        failure += min(ranks[-1] + 1, size) * depth * fields.degree / prime
-        if ranks[-1] == size or (depth > 1 and ranks[-1] == ranks[-2]):
-            return ranks, failure
-        count = size - ranks[-1] + SPARE
-        forms = [fields.random_forms(count, point, rng) for _ in range(depth + 1)]
-        rows = np.vstack([rows, fields.brackets(forms, point, count)])
-        ranks.append(_modular_rank(rows, prime))
-
-
-def _modular_rank(rows: Coordinates, prime: int) -> int:
     from flint import nmod_mat
 
-    return int(nmod_mat(len(rows), rows.shape[1], rows.ravel().tolist(), prime).rank())
+    prime, size = fields.arithmetic.prime, architecture.dim
+    point = fields.arithmetic.draw((size,), rng)
+    rows, ranks, failure = np.zeros((0, size), int), [0], 0.0
+    while True:
+        depth = len(ranks)
+        count = (size - ranks[-1] if depth > 1 else min(architecture.lifted_dim, size)) + SPARE
+        forms = [fields.random_forms(count, point, rng) for _ in range(depth)]
+        rows = np.vstack([rows, fields.brackets(forms, point, count)])
+        ranks.append(int(nmod_mat(rows.tolist(), prime).rank()))
+        failure += min(ranks[-1] + 1, size) * depth * fields.degree / prime
+        if ranks[-1] == size or (depth > 1 and ranks[-1] == ranks[-2]):
+            return ranks[1:], failure
 
 
 @door
@@ -368,7 +261,7 @@ def classify(
     exact: bool = False,
     *,
     quick: bool = False,
-    progress: bool = False,
+    progress: bool | None = None,
     rng: Rng = 0,
 ) -> Classification:
     """Decide the whole hierarchy at θ.
@@ -383,8 +276,9 @@ def classify(
     quick : bool
         Compute in double precision alone: what that hides where the scales of θ part is undecided,
         also in small networks, for which it takes seconds to look.
-    progress : bool
-        Show which finding is being looked for.
+    progress : bool, optional
+        Show which finding is being looked for, at once or never; by default in a terminal, after a
+        few seconds.
 
     Raises
     ------
@@ -414,8 +308,9 @@ def classify(
             classify(factor, part, exact, quick=quick, progress=progress, rng=rng)
             for factor, part in parts
         ]
-        names = [field.name for field in fields(Classification)]
-        return Classification(*[combine([getattr(one, name) for one in each]) for name in names])
+        return Classification(
+            **{name: combine(vars(one)[name] for one in each) for name in vars(each[0])}
+        )
     view = view_of(architecture, theta, rng)
     view.quick = quick
     known: dict[str, Finding] = {}

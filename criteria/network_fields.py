@@ -1,6 +1,6 @@
 """Gradient fields of linear and ReLU networks, by one pass forward and one backward each."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -13,7 +13,6 @@ from liftflow.criteria.fields import (
     FLOATS,
     Arithmetic,
     Coordinates,
-    ExcitedFields,
     GradientFields,
     Map,
     Push,
@@ -47,9 +46,10 @@ class NetworkForms:
     sources: Any
     sinks: Any
 
-    def __abs__(self) -> "NetworkForms":
-        """Take all absolute values."""
-        return NetworkForms(abs(self.multipliers), abs(self.sources), abs(self.sinks))
+    def each(self, function: Callable[[Any], Any]) -> "NetworkForms":
+        """Apply a function to all numbers."""
+        parts = self.multipliers, self.sources, self.sinks
+        return NetworkForms(*[function(part) for part in parts])
 
 
 class NetworkFields(GradientFields):
@@ -89,7 +89,7 @@ class NetworkFields(GradientFields):
 
         All coefficients of the fields are positive, so these bound every partial sum.
         """
-        sizes = [abs(form) for form in forms]
+        sizes = [form.each(np.abs) for form in forms]
         return self.finish(self._nested(sizes, self.start(np.abs(point), count), np.add))
 
     def field(self, forms: NetworkForms, point: Coordinates) -> Coordinates:
@@ -97,13 +97,17 @@ class NetworkFields(GradientFields):
         dag, arithmetic = self.dag, self.arithmetic
         multipliers = forms.multipliers[None]
         weights = arithmetic.multiply(point, multipliers)
-        shape = (len(weights), len(forms.sources), len(dag.nodes) + 1)
+        count = max(weights.shape[1], len(forms.sources))
+        shape = (len(weights), count, len(dag.nodes) + 1)
         before, after = np.zeros((2, *shape), weights.dtype)
         before[0, :, : dag.n_inputs] = forms.sources
         before[0, :, -1] = 1
         after[0, :, dag.outputs] = forms.sinks.T
         matrices = [self._matrix(block, weights) for block in dag.blocks]
-        ends = [(dag.members[block.head_generation], self._tails(block)) for block in dag.blocks]
+        nodes = [*dag.members, np.array([len(dag.nodes)])]  # the last is the source of biases
+        ends = [
+            (nodes[block.head_generation], nodes[block.tail_generation]) for block in dag.blocks
+        ]
         for matrix, (heads, tails) in zip(matrices, ends, strict=True):
             sums = arithmetic.inner_sum(matrix, before[..., tails, None], -2)
             before[..., heads] = arithmetic.reduce(before[..., heads] + sums)
@@ -114,12 +118,6 @@ class NetworkFields(GradientFields):
             after[..., tails] = arithmetic.reduce(after[..., tails] + sums)
         product = arithmetic.multiply(before[..., dag.tails], after[..., dag.heads])
         return arithmetic.multiply(product, multipliers)
-
-    def _tails(self, block: Block) -> IntArray:
-        """Nodes that the edges of a block start from; of generation −1 is the source of biases."""
-        if block.tail_generation < 0:
-            return np.array([len(self.dag.nodes)])
-        return self.dag.members[block.tail_generation]
 
     @staticmethod
     def _matrix(block: Block, weights: Coordinates) -> Coordinates:
@@ -158,10 +156,10 @@ class LinearFields(NetworkFields):
             sizes.append(np.sqrt(np.outer(rows, columns) / (squares.mean() or 1.0)).ravel())
         return np.concatenate(sizes)
 
-    def scales(self, point: FloatArray) -> FloatArray:
+    def scales(self, point: FloatArray, lengths: FloatArray) -> list[FloatArray]:
         layers = [np.linalg.svd(layer, compute_uv=False) for layer in self._layers(point)]
         kept = np.concatenate([sizes[sizes > _VANISHED * sizes[0]] for sizes in layers])
-        return kept**_CAREFULLY
+        return [lengths, kept**_CAREFULLY]
 
     def velocities(self, tangents: FloatArray) -> FloatArray:
         return self._flat(self.architecture.layer_velocities(tangents))
@@ -201,9 +199,9 @@ class ReLUFields(NetworkFields):
         super().__init__(network.dag, arithmetic)
         self.network, self.outputs = network, outputs
 
-    def scales(self, point: FloatArray) -> FloatArray:
-        """Nonzero weights, if others are zero: else the forms follow the rescalings."""
-        return np.zeros(0) if np.all(point) else np.abs(point[point != 0])
+    def scales(self, point: FloatArray, lengths: FloatArray) -> list[FloatArray]:
+        """Return nonzero weights, if others are zero: else the forms follow the rescalings."""
+        return [] if np.all(point) else [np.abs(point[point != 0])]
 
     def random_forms(self, count: int, point: OneTheta, rng: np.random.Generator) -> NetworkForms:
         arithmetic = self.arithmetic
@@ -278,11 +276,6 @@ def excited_fields(
     ----------
     loss : Loss or None
         Anything with a method ``excited(architecture)``.
-
-    Raises
-    ------
-    InputError
-        Not a loss, or over a prime field, and its directions are no integers.
     """
     if loss is None:
         return gradient_fields(architecture, arithmetic)
@@ -299,7 +292,7 @@ def excited_fields(
         return gradient_fields(architecture, arithmetic)
     if arithmetic.exact:
         raise InputError("exact=True takes a loss where z lists the paths of a ReLUNetwork only")
-    return ExcitedFields(architecture, basis)
+    return GradientFields(architecture, basis)
 
 
 @gradient_fields.register

@@ -10,6 +10,7 @@ from math import comb, lcm
 from operator import mul
 from typing import TYPE_CHECKING, Any
 
+import autograd
 import autograd.numpy as anp
 import numpy as np
 from scipy.sparse import csr_array
@@ -25,7 +26,6 @@ from liftflow.errors import InputError, ShapeError
 from liftflow.files import Stored
 from liftflow.typing import (
     FloatArray,
-    IntArray,
     Rng,
     Scalars,
     Tangent,
@@ -72,35 +72,16 @@ class PolynomialLaw:
     labels: tuple[str, ...]
     formula: str = ""
 
-    @property
-    def _groups(self) -> list[tuple[IntArray, FloatArray]]:
-        """Monomials of each degree, and their coefficients."""
-        return [
-            (np.array([m for m, _ in own]), np.array([float(c) for _, c in own]))
-            for degree in sorted({len(m) for m, _ in self.terms})
-            for own in [[term for term in self.terms if len(term[0]) == degree]]
-        ]
-
     def __call__(self, theta: Theta) -> Scalars:
         """Evaluate the law."""
         theta = as_array(theta, "theta", (len(self.labels),))
-        total = 0.0
-        for numbers, coefficients in self._groups:
-            factors = [theta[..., column] for column in numbers.T]
-            total = total + anp.sum(coefficients * reduce(mul, factors), axis=-1)
-        return total
+        monomials, coefficients = zip(*self.terms, strict=True)
+        return anp.sum(np.array(coefficients, float) * _values(monomials, theta), axis=-1)
 
     def gradient(self, theta: Theta) -> Tangent:
         """Differentiate the law."""
         theta = as_array(theta, "theta", (len(self.labels),), differentiable=False)
-        result = np.zeros_like(theta)
-        for numbers, coefficients in self._groups:
-            for position, column in enumerate(numbers.T):
-                others = np.delete(numbers, position, axis=1)
-                slopes = coefficients * np.prod(theta[..., others], axis=-1)
-                for number, slope in zip(column, np.moveaxis(slopes, -1, 0), strict=True):
-                    result[..., number] += slope
-        return result
+        return autograd.elementwise_grad(self)(theta)
 
     def __repr__(self) -> str:
         """Say in one line what it is."""
@@ -168,14 +149,9 @@ class DiscoveredLaws(Stored):
     @property
     def independent(self) -> tuple[PolynomialLaw, ...]:
         """As many of the laws as are functionally independent, the simplest ones."""
-        chosen: list[PolynomialLaw] = []
-        gradients = np.zeros((0, 0))
-        for law in sorted(self.laws, key=lambda law: (len(law.terms[-1][0]), len(law.terms))):
-            point = np.random.default_rng(0).standard_normal(len(law.labels))
-            trial = np.vstack([*gradients, law.gradient(point)])
-            if np.linalg.matrix_rank(trial) > len(chosen):
-                chosen.append(law)
-                gradients = trial
+        simple = sorted(self.laws, key=lambda law: (len(law.terms[-1][0]), len(law.terms)))
+        point = np.random.default_rng(0).standard_normal(len(simple[0].labels) if simple else 0)
+        chosen = [simple[number] for number in _first([law.gradient(point) for law in simple])]
         return tuple(law for law in self.laws if law in chosen)
 
     def __len__(self) -> int:
@@ -351,37 +327,37 @@ def _monomials(dim: int, degree: int) -> Forms:
     return Forms([[m] for m in monomials], partial(_derivatives, monomials))
 
 
+def _first(rows: Sequence[FloatArray] | FloatArray) -> list[int]:
+    """Return the numbers of rows that do not depend on those before them."""
+    chosen: list[int] = []
+    for number in range(len(rows)):
+        trial = [*chosen, number]
+        if np.linalg.matrix_rank([rows[n] for n in trial]) == len(trial):
+            chosen = trial
+    return chosen
+
+
 def _nonzero(rows: list[Row], zeros: Sequence[Row]) -> list[Row]:
     """Choose the shortest of rows that are independent, with some that stand for zero."""
-    if not zeros:
-        return rows
-    width = 1 + max(max(row) for row in [*rows, *zeros])
+    ordered = [*zeros, *sorted(rows, key=len)]
+    table = np.zeros((len(ordered), 1 + max((max(row) for row in ordered), default=0)))
+    for line, row in zip(table, ordered, strict=True):
+        line[list(row)] = [float(value) for value in row.values()]
+    chosen = _first(table) if zeros else range(len(rows))
+    return sorted((ordered[number] for number in chosen if number >= len(zeros)), key=tuple)
 
-    def rank(some: Sequence[Row]) -> int:
-        table = np.zeros((len(some), width))
-        for line, row in zip(table, some, strict=True):
-            line[list(row)] = [float(value) for value in row.values()]
-        return int(np.linalg.matrix_rank(table))
 
-    chosen: list[Row] = list(zeros)
-    found = rank(chosen)
-    for row in sorted(rows, key=len):
-        if rank([*chosen, row]) > found:
-            chosen, found = [*chosen, row], found + 1
-    return sorted(chosen[len(zeros) :], key=tuple)
+def _values(monomials: Sequence[Monomial], theta: Theta) -> FloatArray:
+    """Evaluate monomials of any degrees: a 1 after the parameters fills the shorter ones up."""
+    one, degree = theta.shape[-1], max(map(len, monomials))
+    numbers = np.array([[*monomial, *[one] * (degree - len(monomial))] for monomial in monomials])
+    extended = anp.concatenate([theta, anp.ones((*theta.shape[:-1], 1))], axis=-1)
+    return reduce(mul, [extended[..., column] for column in numbers.T])
 
 
 def _derivatives(monomials: list[Monomial], theta: FloatArray, fields: FloatArray) -> FloatArray:
     """Derivative of every monomial along a field at each of several points."""
-    columns = []
-    for size in sorted({len(monomial) for monomial in monomials}):
-        numbers = np.array([m for m in monomials if len(m) == size])
-        total = np.zeros((len(theta), len(numbers)))
-        for position in range(size):
-            others = np.delete(numbers, position, axis=1)
-            total += fields[:, numbers[:, position]] * np.prod(theta[:, others], axis=-1)
-        columns.append(total)
-    return np.hstack(columns)
+    return autograd.make_jvp(partial(_values, monomials))(theta)(fields)[1]
 
 
 def _unit_fields(

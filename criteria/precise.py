@@ -10,19 +10,18 @@ that grows like the k-th power of the distance to θ is as far from zero as its 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import cached_property
+from contextlib import AbstractContextManager, contextmanager
+from functools import cached_property, wraps
 from threading import RLock
 from typing import Any
 
 import numpy as np
 from typing_extensions import TypeAliasType
 
-from liftflow.criteria.fields import GradientFields
 from liftflow.criteria.findings import NONZERO, TOLERANCE, ZERO, Rank
 from liftflow.criteria.network_fields import NetworkForms
-from liftflow.criteria.vectors import N_PROBES, Span, Vectors, column_lengths, relative_gram_changes
-from liftflow.typing import FloatArray, IntArray, OneTheta
+from liftflow.criteria.vectors import Rows, Span, Vectors, column_lengths
+from liftflow.typing import FloatArray, Forms, IntArray
 
 PRECISE_LIMIT = 100
 """Number of parameters of a linear or ReLU network up to which this precision is used."""
@@ -30,41 +29,61 @@ PRECISE_LIMIT = 100
 NEAR, NEARER = 1e-5, 1e-7
 """Relative distances of the two neighbours of θ; distances are told up to the first."""
 
-BITS = 2048
-"""Of the numbers; those below the square root of their resolution are exact zeros."""
+BITS, MAX_DECADES = 2048, 20
+"""Of the numbers, for weights of θ whose range is so many powers of ten: fewer do for less.
 
-MAX_DECADES = 20
-"""Range of weights of θ, in powers of ten, for which these bits suffice at all depths of brackets:
-each deeper level takes twice as many decades."""
-
-PARTED = 1e3
-"""Ratio of the scales of θ from which double precision may hide some."""
+Each deeper level of brackets takes twice as many decades. Numbers below the square root of the
+resolution are exact zeros.
+"""
 
 Precise = TypeAliasType("Precise", Any)
 """A number of many bits, or an array of them; vectors at θ and both neighbours, on an axis."""
 
 _N_PAIRS = 20  # of entries of z, whose brackets are looked at
 _CONTEXT = RLock()
+_TINY = 2.0 ** (-BITS // 2)
 
 
 @contextmanager
-def _precisely() -> Iterator[None]:
-    """Work with ``BITS`` bits; flint has one precision per process, so one thread at a time."""
+def _precisely(decades: float = MAX_DECADES) -> Iterator[None]:
+    """Work with many bits; flint has one precision per process, so one thread at a time."""
     from flint import ctx
 
-    with _CONTEXT, ctx.workprec(BITS):
+    with _CONTEXT, ctx.workprec(int(BITS * (decades + 3) / (MAX_DECADES + 3))):
         yield
 
 
-_TINY = 2.0 ** (-BITS // 2)
+def _clear(number: Precise) -> Precise:
+    """Return a number, or an exact zero."""
+    from flint import arb, ctx
 
-_root = np.frompyfunc(lambda number: number.mid().sqrt(), 1, 1)
+    return number if number > arb(2) ** (-ctx.prec // 2) else arb(0)
 
 
 def _exact(numbers: Any) -> Any:
     from flint import arb
 
     return np.frompyfunc(lambda number: arb(float(number)), 1, 1)(numbers)
+
+
+_root = np.frompyfunc(lambda number: _clear(number.mid().sqrt()), 1, 1)
+
+
+def decades_of(vectors: Vectors) -> float:
+    """Return the range of the weights of θ, in powers of ten."""
+    sizes = vectors.fields.typical(vectors.point)
+    return float(np.ptp(np.log10(sizes[sizes > 0])))
+
+
+def _within(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a method work with the bits that its object needs."""
+
+    @wraps(method)
+    def precise(own: Any, *args: Any) -> Any:
+        with _precisely(own.decades):
+            return method(own, *args)
+
+    return precise
 
 
 def distance(here: Precise, near: Precise, nearer: Precise) -> float:
@@ -92,8 +111,8 @@ def _independent(rest: Precise, count: int) -> tuple[Precise, list[Precise]]:
     while len(rest) and len(found) < count:
         squares = [square.mid() for square in (rest * rest).sum(axis=1)]
         first = max(range(len(squares)), key=squares.__getitem__)
-        pivot = squares[first].sqrt()
-        if not pivot > _TINY:
+        pivot = _clear(squares[first].sqrt())
+        if not pivot > 0:
             break
         pivots.append(pivot)
         found.append(rest[first] / pivot)
@@ -104,11 +123,13 @@ def _independent(rest: Precise, count: int) -> tuple[Precise, list[Precise]]:
 class PreciseSpan(Span):
     """Span by pivots, each as clear as its distance from vanishing."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, decades: float = MAX_DECADES) -> None:
         super().__init__(size)
-        self.basis = np.zeros((3, 0, size), object)
+        self.decades, self.basis = decades, np.zeros((3, 0, size), object)
 
-    @_precisely()
+    outside = _within(Span.outside)
+
+    @_within
     def extend(self, vectors: Precise) -> Rank:
         """Add vectors, and tell how many dimensions they add, in terms of distances.
 
@@ -122,15 +143,14 @@ class PreciseSpan(Span):
         padded = [pivots + [_exact(0)] * (missing - len(pivots)) for _, pivots in found]
         distances = [distance(*pivots) for pivots in zip(*padded, strict=True)]
         value = sum(size > TOLERANCE for size in distances)
-        self.opened |= bool(np.any(np.array(padded[1][value:]) > _TINY))
+        self.opened |= any(pivot > 0 for pivot in padded[1][value:])
         basis = np.array([directions[:value] for directions, _ in found], object)
         self.basis = np.concatenate([self.basis, basis], axis=1)
         kept, dropped = distances[:value], distances[value:]
         doubtful = _doubtful(distances, padded[1])
         return Rank(value, doubtful, min(kept, default=np.nan), max(dropped, default=np.nan))
 
-    outside = _precisely()(Span.outside)
-
+    @_within
     def complement(self) -> Precise:
         """Project the same random vectors, so that they vary as the complements do."""
         shape = self.size - self.dimension, self.size
@@ -146,7 +166,8 @@ def _doubtful(distances: Sequence[float], near: Sequence[Precise]) -> float:
     vanished = False
     for size, pivot in zip(distances, near, strict=True):
         vanished |= size <= ZERO
-        if ZERO < size < NONZERO or (vanished and (size >= NONZERO or _TINY < pivot < NEAR**2)):
+        hidden = vanished and (size >= NONZERO or 0 < pivot < NEAR**2)
+        if ZERO < size < NONZERO or hidden:
             return float(np.clip(size, ZERO, NONZERO))
     return np.nan
 
@@ -155,67 +176,48 @@ class PreciseVectors(Vectors):
     """Vectors in high precision: the distance to a point where a number vanishes decides (ours)."""
 
     @cached_property
-    def _thetas(self) -> OneTheta:
+    def decades(self) -> float:
+        """Range of the weights of θ."""
+        return decades_of(self)
+
+    @property
+    def numbers(self) -> AbstractContextManager[None]:
+        return _precisely(self.decades)
+
+    def span(self) -> PreciseSpan:
+        return PreciseSpan(self.size, self.decades)
+
+    @cached_property
+    def thetas(self) -> FloatArray:
+        """θ and both neighbours."""
         weights = self.fields.typical(self.point)
         aside = self.tangents((weights * self.rng.standard_normal(self.size))[None])
         return self.theta + np.array([[0.0], [NEAR], [NEARER]]) * aside
 
-    @cached_property
-    def _points(self) -> Precise:
-        return _exact([self.fields.point(theta) for theta in self._thetas])
-
-    def _everywhere(self, evaluate: Callable[[Precise], Precise]) -> Precise:
-        return np.array([evaluate(point) for point in self._points]) / self.scale
+    def exact(self, values: Forms) -> Precise:
+        return values.each(_exact) if isinstance(values, NetworkForms) else _exact(values)
 
     @cached_property
     def scale(self) -> FloatArray:
         """By majorants: where terms cancel, the fields have only the size of rounding."""
-        forms = self.random_forms(self.n_fields)
-        return column_lengths(self.fields.majorants([forms], self.point, self.n_fields), self.point)
+        sizes = self.fields.majorants([self._forms], self.point, self.n_fields)
+        return column_lengths(sizes, self.point)
 
-    def span(self) -> PreciseSpan:
-        return PreciseSpan(self.size)
+    def units(self, rows: Precise) -> Precise:
+        return rows
 
-    @cached_property
-    def field_vectors(self) -> Precise:
-        count = self.n_fields
-        with _precisely():
-            forms = _exact_forms(self.random_forms(count))
-            return self._everywhere(lambda point: self.fields.values(forms, point, count))
+    def kept(self, rows: Precise) -> Precise:
+        return rows
 
-    @cached_property
-    def law_rows(self) -> Precise:
-        """Entries of θ and zeros, without rounding."""
-        laws = np.asarray(self.architecture.conservation_laws_jacobian(self._thetas))
-        return _exact([self.fields.velocities(rows) for rows in laws])
-
-    @_precisely()
-    def scaled(self, rows: Precise, factors: FloatArray) -> Precise:
-        return rows * factors
-
-    @_precisely()
-    def brackets(self, forms: Sequence[NetworkForms], count: int) -> Precise:
-        exact = [_exact_forms(form) for form in forms]
-        rows = self._everywhere(lambda point: self.fields.brackets(exact, point, count))
-        return rows / self._bracket_units(forms, count)
-
-    @cached_property
-    def entry_brackets(self) -> tuple[IntArray, Precise] | None:
-        """Those that are longest in double precision, of at most as many as would take long."""
-        plain = Vectors(self.architecture, self.theta, self.rng, self.fields).entry_brackets
-        if plain is None:
-            return None
-        pairs, brackets = plain
-        longest = pairs[np.argsort(-np.linalg.norm(brackets, axis=1))[:_N_PAIRS]]
-        forms = [self.fields.basis_forms(column) for column in longest.T]
-        return longest, self.brackets(forms, len(longest))
-
-    @_precisely()
+    @_within
     def lengths(self, vectors: Precise) -> FloatArray:
         lengths: FloatArray = _lengths(vectors[0]).astype(float)
         return lengths
 
-    @_precisely()
+    def decisive(self, *sizes: Precise) -> float:
+        return distance(*map(_clear, sizes)) if len(sizes) > 1 else float(sizes[0])
+
+    @_within
     def largest(self, vectors: Precise) -> tuple[float, float]:
         """Length of the longest vector at θ, and the largest distance of all coordinates from zero.
 
@@ -229,46 +231,20 @@ class PreciseVectors(Vectors):
             decisive = TOLERANCE
         return float(max(_lengths(vectors[0]))), decisive
 
-    velocities = _precisely()(Vectors.velocities)
-
-    @_precisely()
-    def plain(self, velocities: Precise) -> FloatArray:
-        units: FloatArray = (velocities[0] / _lengths(velocities[0])[:, None]).astype(float)
-        return units
-
-    @_precisely()
-    def gram_changes(self, velocities: Precise) -> tuple[FloatArray, float]:
-        pairs = [_exact_forms(self.random_forms(2)) for _ in range(N_PROBES)]
-        changes = [
-            relative_gram_changes(self.fields, pairs, *at)
-            for at in zip(self._points, velocities, strict=False)
-        ]
-        here = changes[0].astype(float)
-        if len(changes) < 3:
-            return here, float(max(here))
-        return here, max(distance(*sizes) for sizes in zip(*changes, strict=True))
+    @cached_property
+    def entry_brackets(self) -> tuple[IntArray, Rows] | None:
+        """Those that are longest in double precision, of at most as many as would take long."""
+        plain = Vectors(self.architecture, self.theta, self.rng, self.fields).entry_brackets
+        if plain is None:
+            return None
+        pairs, brackets = plain
+        longest = pairs[np.argsort(-np.linalg.norm(brackets[0], axis=1))[:_N_PAIRS]]
+        return longest, self.pair_brackets(longest)
 
 
-def _exact_forms(forms: NetworkForms) -> NetworkForms:
-    parts = (forms.multipliers, forms.sources, forms.sinks)
-    return NetworkForms(*[_exact(part) for part in parts])
-
-
-def needs_precision(fields: GradientFields, point: FloatArray, apart: Callable[[], bool]) -> bool:
-    """Tell whether double precision may hide scales of θ, and this one does not.
-
-    Parameters
-    ----------
-    apart : callable
-        Tells whether those of the fields part, in small networks at little cost.
-    """
-    scales = fields.scales(point)
-    if point.size > PRECISE_LIMIT or not scales.size or not (parted(scales) or apart()):
+def needs_precision(vectors: Vectors) -> bool:
+    """Tell whether double precision may hide scales of θ, and this one does not."""
+    fields, point = vectors.fields, vectors.point
+    if not fields.analytic or point.size > PRECISE_LIMIT or not vectors.apart:
         return False
-    sizes = fields.typical(point)
-    return bool(np.ptp(np.log10(sizes[sizes > 0])) < MAX_DECADES)
-
-
-def parted(scales: FloatArray) -> bool:
-    """Tell whether scales are so different that double precision hides some."""
-    return bool(np.max(scales, initial=0.0) > PARTED * np.min(scales, initial=np.inf))
+    return decades_of(vectors) < MAX_DECADES

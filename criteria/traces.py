@@ -6,6 +6,7 @@ is the Lie algebra larger than at generic points, and along an orbit its dimensi
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, replace
 from itertools import count
@@ -158,7 +159,7 @@ def orbit_trace(vectors: Vectors) -> LieTrace:
         return replace(trace, objection="no flow could be followed to another point of its orbit")
     there = lie_trace(vectors.at(end))
     if there.dimension == vectors.size and there.decided:  # brackets of some level span the rest
-        deeper = trace.span.extend(np.eye(vectors.size))
+        deeper = trace.span.extend(np.eye(vectors.size)[None])
         trace = replace(trace, ranks=(*trace.ranks, deeper))
     elif there.dimension > trace.dimension:
         trace = replace(lie_trace(vectors, least=there.dimension), generic=trace.generic)
@@ -169,13 +170,11 @@ def orbit_trace(vectors: Vectors) -> LieTrace:
 
 
 def _trace_aside(vectors: Vectors) -> LieTrace | None:
-    unit = vectors.unit / np.sqrt(vectors.theta.size)
+    unit = vectors.fields.unit(vectors.point) / np.sqrt(vectors.theta.size)
     for length in STEPS[:_RANDOM_WAYS]:
-        try:
+        with suppress(NotFiniteError):
             way = length * unit * vectors.rng.standard_normal(vectors.theta.size)
             return lie_trace(vectors.at(vectors.theta + way))
-        except NotFiniteError:
-            continue
     return None
 
 
@@ -185,11 +184,26 @@ def followed(
     start: FloatArray,
     rtol: float,
     unit: float,
+    most: int = MAX_EVALUATIONS,
 ) -> FloatArray:
-    """Follow a flow to a time, each coordinate as exactly as its size or speed at the start."""
+    """Follow a flow to a time, each coordinate as exactly as its size or speed at the start.
+
+    Raises
+    ------
+    FlowLost
+        It leads more than ``FAR`` units away, or takes too many evaluations.
+    """
+    evaluations = count()
+
+    def watched(at: float, point: FloatArray) -> FloatArray:
+        near = np.max(np.abs(point - start)) < FAR * unit
+        if not near or next(evaluations) > most:
+            raise FlowLost
+        return velocity(at, point)
+
     natural = np.maximum(np.abs(start), np.abs(velocity(0.0, start)))
     atol = rtol * np.where(natural > 0, natural, unit)
-    flow = solve_ivp(velocity, (0.0, time), start, method="DOP853", rtol=rtol, atol=atol)
+    flow = solve_ivp(watched, (0.0, time), start, method="DOP853", rtol=rtol, atol=atol)
     end: FloatArray = flow.y[:, -1]
     return end
 
@@ -199,20 +213,14 @@ def flow_end(vectors: Vectors) -> OneTheta | None:
 
     Returns None where no flow could be followed.
     """
-    fields, start, evaluations = vectors.fields, vectors.point, count()
+    fields, start = vectors.fields, vectors.point
     forms, tones = vectors.random_forms(_CONTROLS), np.pi * np.arange(_CONTROLS)
 
     def velocity(time: float, point: FloatArray) -> FloatArray:
-        away = np.max(np.abs(point - start))
-        if not away < FAR * vectors.unit or next(evaluations) > MAX_EVALUATIONS:
-            raise FlowLost
         return np.asarray(np.cos(tones * time) @ fields.values(forms, point, _CONTROLS))
 
     for length in STEPS:
-        try:
-            end = followed(velocity, length, start, _RTOL, vectors.unit)
-        except (FlowLost, NotFiniteError):
-            evaluations = count()
-            continue
-        return vectors.theta + vectors.tangents((end - start)[None])[0]
+        with suppress(FlowLost, NotFiniteError):
+            end = followed(velocity, length, start, _RTOL, fields.unit(start))
+            return vectors.theta + vectors.tangents((end - start)[None])[0]
     return None

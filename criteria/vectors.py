@@ -4,9 +4,10 @@ The criteria ask how many dimensions vectors span and whether a part of them van
 arithmetic that is answered, and by which number zero is told from nonzero, is hidden here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from copy import copy
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import combinations
 from typing import Any, Self
 
@@ -19,14 +20,15 @@ from liftflow.criteria.findings import DROP, Rank, rank_of
 from liftflow.typing import FloatArray, Forms, IntArray, OneTangent, OneTheta, refuse_beyond
 
 Rows = TypeAliasType("Rows", Any)
-"""Vectors of a point, opaque to the criteria: an array of rows, or one with an axis before."""
+"""Rows of vectors at a point, after an axis for it and for neighbours that it is judged by."""
 
 SPARE = 6
 """Random combinations more than can be independent, so that no single one decides."""
 
-N_PROBES = 4
-"""Number of pairs of random fields whose inner product is differentiated."""
+PARTED = 1e3
+"""Ratio of the scales of θ from which double precision may hide some."""
 
+_N_PROBES = 4  # pairs of random fields whose inner product is differentiated
 _SHORTEST = 1e-3  # relative length down to which vectors are made to unit vectors
 _MAX_PAIRS = 2000
 _FEW_PAIRS = 200  # of entries of lifts that are only evaluated
@@ -47,7 +49,7 @@ class Span:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self.basis: Rows = np.zeros((0, size))
+        self.basis: Rows = np.zeros((1, 0, size))
 
     @property
     def dimension(self) -> int:
@@ -56,13 +58,13 @@ class Span:
 
     def extend(self, vectors: Rows) -> Rank:
         """Add vectors, at most about as long as unit vectors; tell what dimensions they add."""
-        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+        lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
         rest = vectors / np.maximum(lengths, _SHORTEST)
         for _ in range(2):  # twice, so that the rest is orthogonal to rounding
             rest = self.outside(rest)
-        _, singular, right = np.linalg.svd(rest, full_matrices=False)
+        _, singular, right = np.linalg.svd(rest[0], full_matrices=False)
         rank = rank_of(singular)
-        self.basis = np.vstack([self.basis, right[: rank.value]])
+        self.basis = np.concatenate([self.basis, right[None, : rank.value]], axis=1)
         return rank
 
     def outside(self, vectors: Rows) -> Rows:
@@ -71,7 +73,7 @@ class Span:
 
     def complement(self) -> Rows:
         """Return a basis of all that is orthogonal to the span."""
-        return np.linalg.qr(self.basis.T, mode="complete")[0][:, self.dimension :].T
+        return np.linalg.qr(self.basis[0].T, mode="complete")[0].T[None, self.dimension :]
 
 
 class Vectors:
@@ -101,87 +103,118 @@ class Vectors:
         """Return the vectors at another point."""
         return type(self)(self.architecture, theta, self.rng, self.fields)
 
-    @property
-    def unit(self) -> float:
-        """Length over which the fields change."""
-        return self.fields.unit(self.point)
-
     def tangents(self, velocities: FloatArray) -> FloatArray:
         """Return the velocities of θ that velocities of the coordinates of the fields are."""
         axes = self.fields.velocities(np.eye(self.architecture.dim))
         return velocities @ axes.T / np.sum(axes[0] ** 2)
 
+    @property
+    def apart(self) -> bool:
+        """Whether θ has weights of such different scales that double precision hides some.
+
+        A rescaling that multiplies weights by c and leaves φ alone divides their columns of ∂φ by
+        c.
+        """
+        scales = self.fields.scales(self.point, self.scale)
+        return any(np.max(own, initial=0) > PARTED * np.min(own, initial=np.inf) for own in scales)
+
     def random_forms(self, count: int) -> Forms:
         """Draw forms, each of which names a field."""
         return self.fields.random_forms(count, self.point, self.rng)
 
+    # What another arithmetic does in its own way.
+
+    @property
+    def numbers(self) -> AbstractContextManager[None]:
+        """What to compute within."""
+        return nullcontext()
+
+    def span(self) -> Span:
+        """Return the empty span."""
+        return Span(self.size)
+
     @cached_property
-    def _raw_fields(self) -> FloatArray:
-        refuse_beyond(float(self.n_fields) * self.size, f"{self.n_fields} fields at one point")
-        return self.fields.values(self.random_forms(self.n_fields), self.point, self.n_fields)
+    def thetas(self) -> FloatArray:
+        """θ, and the neighbours that it is judged by."""
+        return self.theta[None]
+
+    def exact(self, values: Forms) -> Any:
+        """Return numbers, or forms, in the arithmetic of the vectors."""
+        return values
 
     @cached_property
     def scale(self) -> FloatArray:
         """Typical size of the fields at each coordinate, and what it may be where they vanish."""
-        return column_lengths(self._raw_fields, self.point)
+        return column_lengths(self._values(self._forms, self.point), self.point)
 
-    @cached_property
-    def field_vectors(self) -> Rows:
-        """Random fields, as many as span all."""
-        return unit_rows(self._raw_fields / self.scale)
+    def units(self, rows: Rows) -> Rows:
+        """Make covectors to unit vectors."""
+        return unit_rows(rows)
 
-    @cached_property
-    def law_rows(self) -> Rows:
-        """Rows of ∂h(θ) in the coordinates of the fields, not scaled."""
-        laws = np.asarray(self.architecture.conservation_laws_jacobian(self.theta))
-        return self.fields.velocities(laws)
-
-    def scaled(self, rows: Rows, factors: FloatArray) -> Rows:
-        """Multiply the coordinates of covectors, which may be made to unit vectors."""
-        return unit_rows(rows * factors)
-
-    def brackets(self, forms: Sequence[Forms], count: int) -> Rows:
-        """Nested brackets [X_k, […, [X_2, X_1]]], X_1 first, relative to their terms.
-
-        What is rounding beside those is zero.
-        """
-        raw = self.fields.brackets(forms, self.point, count) / self.scale
-        relative = raw / self._bracket_units(forms, count)
-        return np.where(self.lengths(relative)[:, None] > DROP, relative, 0.0)
-
-    def _bracket_units(self, forms: Sequence[Forms], count: int) -> FloatArray:
-        """Made to unit vectors instead, brackets that vanish would be noise of full rank."""
-        majorants = self.fields.majorants(forms, self.point, count) / self.scale
-        sizes = np.linalg.norm(majorants, axis=1, keepdims=True)
-        return np.where(sizes > 0, sizes, 1.0)
+    def kept(self, rows: Rows) -> Rows:
+        """Set those to zero that are rounding beside unit vectors."""
+        return np.where(self.lengths(rows)[:, None] > DROP, rows, 0.0)
 
     def lengths(self, vectors: Rows) -> FloatArray:
-        """Measure vectors."""
-        return np.linalg.norm(vectors, axis=1)
+        """Measure vectors at θ."""
+        return np.linalg.norm(vectors[0], axis=1)
 
     def largest(self, vectors: Rows) -> tuple[float, float]:
         """Length of the longest vector, and the number that tells whether it is zero."""
         length = float(np.max(self.lengths(vectors)))
         return length, length
 
-    def velocities(self, span: Span) -> Rows:
-        """Return a basis of the velocities that all covectors of a span vanish on."""
-        velocities = span.complement() / self.scale
-        return velocities[:1] if span.opened else velocities  # the others would be no measure
+    def decisive(self, *sizes: Any) -> float:
+        """Return the number that tells whether one is zero, given it at all points."""
+        return float(sizes[0])
 
-    def plain(self, velocities: Rows) -> FloatArray:
-        """Return velocities as rows of floats, of any length."""
-        return np.asarray(velocities)
+    # Fields, laws and brackets.
 
-    def gram_changes(self, velocities: Rows) -> tuple[FloatArray, float]:
-        """Relative size of ∂M along velocities, and the number that tells whether all vanish."""
-        pairs = [self.random_forms(2) for _ in range(N_PROBES)]
-        changes = relative_gram_changes(self.fields, pairs, self.point, velocities)
-        return changes, float(np.max(changes))
+    @cached_property
+    def _forms(self) -> Forms:
+        refuse_beyond(float(self.n_fields) * self.size, f"{self.n_fields} fields at one point")
+        return self.random_forms(self.n_fields)
 
-    def span(self) -> Span:
-        """Return the empty span."""
-        return Span(self.size)
+    def _values(self, forms: Forms, point: Rows) -> Rows:
+        return self.fields.values(forms, point, self.n_fields)
+
+    @cached_property
+    def points(self) -> Rows:
+        """The coordinates of :attr:`thetas`."""
+        return self.exact(np.array([self.fields.point(theta) for theta in self.thetas]))
+
+    def _everywhere(self, evaluate: Callable[[Rows], Rows]) -> Rows:
+        return np.array([evaluate(point) for point in self.points])
+
+    @cached_property
+    def field_vectors(self) -> Rows:
+        """Random fields, as many as span all."""
+        with self.numbers:
+            rows = self._everywhere(partial(self._values, self.exact(self._forms)))
+            return self.units(rows / self.scale)
+
+    @cached_property
+    def law_rows(self) -> Rows:
+        """Rows of ∂h(θ) in the coordinates of the fields, not scaled."""
+        laws = np.asarray(self.architecture.conservation_laws_jacobian(self.thetas))
+        return self.exact(np.array([self.fields.velocities(rows) for rows in laws]))
+
+    def scaled(self, rows: Rows, power: int) -> Rows:
+        """Multiply covectors by a power of the scale, 1 or −1, and make them to unit vectors."""
+        with self.numbers:
+            return self.units(rows * self.scale if power == 1 else rows / self.scale)
+
+    def brackets(self, forms: Sequence[Forms], count: int) -> Rows:
+        """Nested brackets [X_k, […, [X_2, X_1]]], X_1 first, relative to their terms.
+
+        Made to unit vectors instead, brackets that vanish would be noise of full rank.
+        """
+        with self.numbers:
+            exact = [self.exact(form) for form in forms]
+            rows = self._everywhere(lambda point: self.fields.brackets(exact, point, count))
+            majorants = self.fields.majorants(forms, self.point, count) / self.scale
+            sizes = np.linalg.norm(majorants, axis=1, keepdims=True)
+            return self.kept(rows / self.scale / np.where(sizes > 0, sizes, 1.0))
 
     @cached_property
     def _field_span(self) -> tuple[Span, Rank]:
@@ -211,29 +244,54 @@ class Vectors:
             pairs = np.array(list(combinations(range(size), 2)))
         else:
             pairs = self.rng.integers(size, size=(n_pairs, 2))
-        forms = [self.fields.basis_forms(column) for column in pairs.T]
-        return pairs, self.brackets(forms, len(pairs))
+        return pairs, self.pair_brackets(pairs)
 
+    def pair_brackets(self, pairs: IntArray) -> Rows:
+        """Return the brackets of the fields of pairs of entries of z."""
+        return self.brackets([self.fields.basis_forms(column) for column in pairs.T], len(pairs))
 
-def relative_gram_changes(
-    fields: GradientFields, pairs: Sequence[Forms], point: FloatArray, velocities: FloatArray
-) -> FloatArray:
-    """Differentiate ⟨X_g', X_g⟩ along velocities, relative to its terms: the largest of all pairs.
+    # Velocities, and how M changes along them.
 
-    The numbers are those of the point, in whatever arithmetic.
-    """
-    changes = np.zeros(len(velocities), point.dtype)
-    for forms in pairs:
-        (left, right) = fields.values(forms, point, 2)
-        for number, velocity in enumerate(velocities):
-            moved_left, moved_right = fields.derivatives(
-                forms, point, np.broadcast_to(velocity, (2, point.size))
-            )
-            terms = np.array([moved_left * right, left * moved_right])
-            size = np.abs(terms).sum()
-            if size > 0:
-                changes[number] = max(changes[number], abs(terms.sum()) / size)
-    return changes
+    def velocities(self, span: Span) -> Rows:
+        """Return a basis of the velocities that all covectors of a span vanish on."""
+        with self.numbers:
+            velocities = span.complement() / self.scale
+        return velocities[:1] if span.opened else velocities  # the others would be no measure
+
+    def plain(self, velocities: Rows) -> FloatArray:
+        """Return velocities as unit vectors of ℝᴰ."""
+        with self.numbers:
+            found = (velocities[0] / self.lengths(velocities)[:, None]).astype(float)
+        tangents = self.tangents(found)
+        return tangents / np.linalg.norm(tangents, axis=1, keepdims=True)
+
+    def gram_changes(self, velocities: Rows) -> tuple[FloatArray, float]:
+        """Relative size of ∂M along velocities, and the number that tells whether all vanish.
+
+        M is looked at by ⟨X_g', X_g⟩ of pairs of random fields, relative to its terms.
+        """
+        forms = [self.exact(self.random_forms(1)) for _ in range(2 * _N_PROBES)]
+        pairs = list(zip(forms[::2], forms[1::2], strict=True))
+        with self.numbers:
+            changes = [
+                np.max([self._changes(*pair, point, own) for pair in pairs], axis=0)
+                for point, own in zip(self.points, velocities, strict=False)
+            ]
+            decisive = max(self.decisive(*sizes) for sizes in zip(*changes, strict=True))
+            return changes[0].astype(float), decisive
+
+    def _changes(self, left: Forms, right: Forms, point: Rows, velocities: Rows) -> Rows:
+        """Differentiate one entry of M along velocities, relative to its terms."""
+        fields = self.fields
+        terms = np.concatenate(
+            [
+                fields.derivatives(one, point, velocities) * fields.values(other, point, 1)
+                for one, other in ((left, right), (right, left))
+            ],
+            axis=1,
+        )
+        sizes = np.abs(terms).sum(axis=1)
+        return np.abs(terms.sum(axis=1)) / np.where((sizes > 0).astype(bool), sizes, 1)
 
 
 def column_lengths(rows: FloatArray, point: FloatArray) -> OneTangent:
@@ -249,6 +307,6 @@ def column_lengths(rows: FloatArray, point: FloatArray) -> OneTangent:
 
 def unit_rows(rows: FloatArray) -> FloatArray:
     """Scale rows to length 1, and set those to zero that are rounding beside the longest."""
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    lengths = np.linalg.norm(rows, axis=-1, keepdims=True)
     kept = lengths > DROP * lengths.max(initial=0.0)
     return np.where(kept, rows / np.where(kept, lengths, 1.0), 0.0)

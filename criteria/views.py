@@ -19,7 +19,7 @@ from liftflow.criteria.findings import (
     undecided,
     vanishing,
 )
-from liftflow.criteria.precise import PreciseVectors, needs_precision, parted
+from liftflow.criteria.precise import PreciseVectors, needs_precision
 from liftflow.criteria.traces import LieTrace, lie_trace, orbit_trace
 from liftflow.criteria.vectors import Rows, Span, Vectors
 from liftflow.typing import FloatArray, OneTheta
@@ -38,7 +38,7 @@ _SIDES = np.array([0.0, 1e-7, -1e-7, 1e-8, -1e-8, 1.0])  # in units, along a ran
 class Kernel:
     """The kernel of ∂φ(θ) and other covectors: those of the laws, or of the orbit."""
 
-    covectors: str  # what the others are
+    others: str  # what they are
     velocities: Rows  # a basis, in the coordinates of the fields
     basis: FloatArray  # the same as unit vectors of ℝᴰ
     rank: Rank  # of all covectors together
@@ -47,7 +47,7 @@ class Kernel:
     @property
     def recoverable(self) -> Finding:
         """Whether the kernel is zero."""
-        (dimension, dim), covectors = self.basis.shape, f"∂φ and {self.covectors}"
+        (dimension, dim), covectors = self.basis.shape, f"∂φ and {self.others}"
         holds: bool | None = not dimension
         reason = f"{covectors} determine all {dim} directions"
         value, margin = self.rank.kept, self.rank.kept / TOLERANCE
@@ -65,7 +65,7 @@ Fact = Callable[["View"], Finding]
 
 
 def fact(
-    name: str, limit: int = BRACKET_LIMIT, rank: Callable[["View"], int] = lambda view: 0
+    name: str, limit: int = BRACKET_LIMIT, rank: Callable[["View"], object] = lambda view: 0
 ) -> Callable[[Fact], cached_property[Finding]]:
     """Let a view find something once, and leave it undecided where it cannot tell it from rounding.
 
@@ -80,15 +80,8 @@ def fact(
     limit : int
         Number of parameters up to which it is, where laws are known.
     rank : callable
-        A rank that the verdict rests on, believed in floats only where generic points have it.
+        Ranks that the verdict rests on, believed in floats only where generic points have them.
     """
-
-    def told_by_floats(view: "View", find: Fact) -> Finding | None:
-        floats = view.floats
-        finding: Finding = getattr(floats, find.__name__)
-        if finding.verdict is Verdict.UNDECIDED or rank(floats) != rank(floats.generic):
-            return None
-        return finding
 
     def decorator(find: Fact) -> cached_property[Finding]:
         @wraps(find)
@@ -97,22 +90,19 @@ def fact(
             known = view.architecture.n_laws
             if reason := view.too_large(limit if known else BRACKET_LIMIT):
                 return undecided(name, reason)
-            if view.floats is not view and (told := told_by_floats(view, find)) is not None:
-                return told
+            if (floats := view.floats) is not view:
+                told: Finding = getattr(floats, find.__name__)
+                if told.verdict is not Verdict.UNDECIDED and rank(floats) == rank(floats.generic):
+                    return told
             finding = find(view)
             if finding.verdict is Verdict.UNDECIDED:
                 return finding
             doubt = "φ has a kink at θ" if view.kinked else ""
-            if not doubt and view.parted:
-                generic = find(view.generic)
-                counted = isinstance(finding.value, int)
-                if finding.verdict is not generic.verdict or (
-                    counted and finding.value != generic.value
-                ):
-                    doubt = (
-                        "the scales of θ part so far that double precision cannot tell this from "
-                        "generic points, where the answer is another"
-                    )
+            if not doubt and view.parted and not finding.agrees(find(view.generic)):
+                doubt = (
+                    "the scales of θ part so far that double precision cannot tell this from "
+                    "generic points, where the answer is another"
+                )
             reason = f"{doubt}; it would be: {finding.reason}"
             return doubted(finding, reason) if doubt else finding
 
@@ -162,33 +152,17 @@ class View:
     @cached_property
     def vectors(self) -> Vectors:
         """Fields, brackets and laws, in high precision only where the scales of θ part."""
-        kind = PreciseVectors if self._precise and not self.quick else Vectors
-        return kind(self.architecture, self.theta, self.rng, self._floats.fields)
-
-    @cached_property
-    def _floats(self) -> Vectors:
-        return Vectors(self.architecture, self.theta, self.rng)
-
-    @cached_property
-    def _precise(self) -> bool:
-        floats = self._floats
-        return needs_precision(floats.fields, floats.point, lambda: self._apart(floats))
+        plain = Vectors(self.architecture, self.theta, self.rng)
+        if self.quick or not needs_precision(plain):
+            return plain
+        return PreciseVectors(self.architecture, self.theta, self.rng, plain.fields)
 
     # What may be lost in double precision, cannot be differentiated, or takes too long.
 
     @cached_property
     def parted(self) -> bool:
-        """Whether θ has weights of such different scales that double precision hides some.
-
-        A rescaling that multiplies weights by c and leaves φ alone divides their columns of ∂φ by
-        c.
-        """
-        if isinstance(self.vectors, PreciseVectors):
-            return False
-        return self._precise or self._apart(self.vectors)
-
-    def _apart(self, vectors: Vectors) -> bool:
-        return parted(vectors.scale)
+        """Whether double precision, which hides some of the scales of θ, is all there is."""
+        return not isinstance(self.vectors, PreciseVectors) and self.vectors.apart
 
     @cached_property
     def kinked(self) -> bool:
@@ -221,7 +195,7 @@ class View:
     def law_rank(self) -> Rank:
         """Rank of ∂h(θ), its columns scaled to compensate those of ∂φ(θ)."""
         vectors = self.vectors
-        return vectors.span().extend(vectors.scaled(vectors.law_rows, vectors.scale))
+        return vectors.span().extend(vectors.scaled(vectors.law_rows, 1))
 
     @cached_property
     def kernel(self) -> Kernel:
@@ -229,9 +203,8 @@ class View:
         if self.architecture.n_laws:
             return self._kernel("∂h", self.vectors.law_rows)
         trace, kernel = self.trace, self.orbit_kernel
-        if len(kernel.basis) or trace.generic == trace.dimension or kernel.objection:
-            return kernel
-        if trace.dimension == self.vectors.size:
+        full = trace.dimension in (trace.generic, self.vectors.size)
+        if len(kernel.basis) or full or kernel.objection:
             return kernel
         smaller = (
             f"the orbit of θ has {trace.dimension} dimensions, those beside it "
@@ -247,36 +220,46 @@ class View:
         That is the trace of the Lie algebra, which is in ker ∂h and fills it where the laws are
         complete.
         """
-        across = self.vectors.scaled(self.trace.span.complement(), 1 / self.vectors.scale)
+        across = self.vectors.scaled(self.trace.span.complement(), -1)
         return self._kernel("the trace of the Lie algebra", across, self.trace.doubt)
 
-    def _kernel(self, covectors: str, rows: Rows, objection: str = "") -> Kernel:
+    def _kernel(self, others: str, rows: Rows, objection: str = "") -> Kernel:
         """Stack covectors on those of ∂φ, scaled so that no unit of θ or of a row matters."""
         vectors, span = self.vectors, self.vectors.span()
-        rows = vectors.scaled(rows, 1 / vectors.scale)
-        rank = span.extend(np.concatenate([vectors.field_vectors, rows], axis=-2))
+        covectors = np.concatenate([vectors.field_vectors, vectors.scaled(rows, -1)], axis=1)
+        rank = span.extend(covectors)
         velocities = vectors.velocities(span)
-        basis = vectors.tangents(vectors.plain(velocities))
-        basis = basis / np.linalg.norm(basis, axis=1, keepdims=True)
-        return Kernel(covectors, velocities, basis, rank, objection)
+        return Kernel(others, velocities, vectors.plain(velocities), rank, objection)
 
     # The criteria.
 
     @fact("recoverable", MATRIX_LIMIT)
     def recoverable(self) -> Finding:
-        """Whether ker ∂φ ∩ ker ∂h = {0}."""
+        """Decide intrinsic recoverability at θ [MPG]_: ker ∂φ(θ) ∩ ker ∂h(θ) = {0}.
+
+        The value is the singular value of ∂φ and ∂h, stacked and balanced, that decides; the
+        witness a common direction of the kernels. For a ReLU network the graph alone decides,
+        whatever its size: then the value is the smallest eigenvalue of its Laplacian scaled to a
+        unit diagonal, and the witness names the dead parameters.
+        """
         return self.kernel.recoverable
 
     @fact("kernel inclusion", MATRIX_LIMIT, lambda view: len(view.kernel.basis))
     def inclusion(self) -> Finding:
-        """Whether M does not change along ker ∂φ ∩ ker ∂h."""
-        recoverable = self.kernel.recoverable
-        if recoverable.verdict is Verdict.FAILS:
-            return self._inclusion(self.kernel)
-        return inclusion_of_nothing(recoverable)
+        r"""Decide ker ∂φ(θ) ∩ ker ∂h(θ) ⊆ ker ∂M(θ), which the metric property needs [MPG]_.
+
+        Matrix-free: :math:`⟨g', M g⟩ = ⟨X_{g'}, X_g⟩` with the fields :math:`X_g = ∂φ^\top g`, so
+        ∂M along a direction takes the derivatives of random fields along it, never M.
+
+        The value is the largest change of ⟨X_g', X_g⟩ along the kernel, relative to its terms;
+        the witness a direction along which M changes.
+        """
+        return self._inclusion(self.kernel)
 
     def _inclusion(self, kernel: Kernel) -> Finding:
-        """Decide whether M does not change along a kernel that is not zero."""
+        """Decide whether M does not change along a kernel."""
+        if kernel.recoverable.verdict is not Verdict.FAILS:
+            return inclusion_of_nothing(kernel.recoverable)
         changes, decisive = self.vectors.gram_changes(kernel.velocities)
         worst = int(np.argmax(changes))
         value, witness = float(changes[worst]), {"direction": kernel.basis[worst]}
@@ -288,46 +271,60 @@ class View:
 
     @fact("frobenius", rank=lambda view: view.vectors.field_span()[1].value)
     def frobenius(self) -> Finding:
-        """Whether brackets lie in the span of the fields."""
+        """Decide the Frobenius property at θ: [∇φ_i, ∇φ_j](θ) ∈ span{∇φ_k(θ)} for all i and j.
+
+        The value is the largest distance of a bracket to the span [MPG]_, relative to its terms;
+        the witness two entries of z whose fields have a bracket outside.
+        """
         span, rank = self.vectors.field_span()
         yes = "all brackets lie in the span of the fields"
-        no = "the bracket of two fields leaves their span"
-        finding = self._brackets_vanish("frobenius", span, yes, no)
-        return (
-            finding if rank.decided else doubted(finding, f"the span of the fields: {rank.doubt}")
+        finding = self._vanish(
+            "frobenius", span, yes, "the bracket of two fields leaves their span"
         )
+        doubt = f"the span of the fields: {rank.doubt}"
+        return finding if rank.decided else doubted(finding, doubt)
 
     @fact("commuting")
     def commuting(self) -> Finding:
-        """Whether brackets vanish."""
-        yes, no = "all fields commute", "two fields do not commute"
-        return self._brackets_vanish("commuting", self.vectors.span(), yes, no)
+        """Decide whether the fields commute at θ [Li2022]_: [∇φ_i, ∇φ_j](θ) = 0 for all i and j.
 
-    def _brackets_vanish(self, name: str, span: Span, yes: str, no: str) -> Finding:
-        """Decide whether the part of every bracket outside a span vanishes."""
-        value, decisive = self.vectors.largest(span.outside(self.vectors.simple_brackets))
-        witness = self._worst_pair(span) if decide(decisive) is False else {}
+        The value is the size of the largest bracket, relative to its terms; the witness two
+        entries of z whose fields do not commute.
+        """
+        span = self.vectors.span()
+        return self._vanish("commuting", span, "all fields commute", "two fields do not commute")
+
+    def _vanish(self, name: str, span: Span, yes: str, no: str) -> Finding:
+        """Decide whether the part of every bracket outside a span vanishes.
+
+        Two entries of z whose bracket is outside show the failure, the worst of all or many.
+        """
+        vectors, witness = self.vectors, {}
+        value, decisive = vectors.largest(span.outside(vectors.simple_brackets))
+        if decide(decisive) is False and vectors.entry_brackets is not None:
+            pairs, brackets = vectors.entry_brackets
+            sizes = vectors.lengths(span.outside(brackets))
+            worst = int(np.argmax(sizes))
+            entries = np.unravel_index(pairs[worst], self.architecture.lifted_shape)
+            witness = {"entries": np.transpose(entries).tolist(), "size": float(sizes[worst])}
         unclear = f"a part of {decisive:.1e} is neither zero nor clearly not"
         return vanishing(name, decisive, value, (yes, no, unclear), witness)
 
-    def _worst_pair(self, span: Span) -> dict[str, object]:
-        """Find two entries of z whose bracket shows the failure, among all or many of them."""
-        if self.vectors.entry_brackets is None:
-            return {}
-        pairs, brackets = self.vectors.entry_brackets
-        found = self.vectors.lengths(span.outside(brackets))
-        worst = int(np.argmax(found))
-        entries = np.unravel_index(pairs[worst], self.architecture.lifted_shape)
-        return {"entries": np.transpose(entries).tolist(), "size": float(found[worst])}
-
     @fact("dimension of the Lie algebra")
     def dimension(self) -> Finding:
-        """Dimension of the trace of the Lie algebra."""
+        """Dimension of the trace at θ of the Lie algebra generated by the fields ∇φ_i.
+
+        The value is the dimension [Marcotte2023]_, an int; it holds where all ranks are clear. The
+        witness has the dimensions that each level of brackets adds.
+        """
         return self.trace.counted("dimension of the Lie algebra", self.trace.dimension)
 
     @fact("laws complete")
     def complete(self) -> Finding:
-        """Whether rank ∂h = D − dim Lie."""
+        """Decide whether the known laws are all there are at θ: rank ∂h(θ) = D − dim Lie(∇φ)(θ).
+
+        The value is the number of missing laws, an int [Marcotte2023]_.
+        """
         dimension, known, dim = self.dimension, self.law_rank, self.architecture.dim
         total = dim - int(dimension.value)
         missing = total - known.value
@@ -343,38 +340,41 @@ class View:
             witness={"missing": missing},
         )
 
+    # The first two again, in the orbit, all that flows can reach (ours).
+
+    @fact("recoverable", rank=lambda view: view._ranks)
+    def _orbit_recoverable(self) -> Finding:
+        return self.orbit_kernel.recoverable
+
+    @fact("kernel inclusion", rank=lambda view: view._ranks)
+    def _orbit_inclusion(self) -> Finding:
+        return self._inclusion(self.orbit_kernel)
+
+    @property
+    def _ranks(self) -> tuple[int, int]:
+        return self.trace.dimension, self.vectors.field_span()[1].value
+
     @cached_property
     def in_orbit(self) -> tuple[Finding, Finding]:
-        """Recoverability and the kernel inclusion in the orbit, all that flows can reach (ours).
+        """Recoverability and the kernel inclusion in the orbit, which ker ∂h is if laws are all.
 
         The second is undecided also where ∂φ has a smaller rank than elsewhere, so that its
         kernel at θ may not be that of points close by.
         """
-        if reason := self.too_large():
-            return (unknown := undecided("recoverable", reason)), unknown
-        if self.floats is not self and self.floats.in_orbit[0].verdict is not Verdict.UNDECIDED:
-            return self.floats.in_orbit
-        recoverable = self.orbit_kernel.recoverable
-        if self.kinked or (self.parted and not (self._precise and self._largest_ranks)):
-            reason = "φ has a kink at θ, or the scales of θ part too far for double precision"
-            recoverable = doubted(recoverable, reason)
-        if recoverable.verdict is not Verdict.FAILS:
-            return recoverable, recoverable
-        inclusion = self._inclusion(self.orbit_kernel)
-        here, elsewhere = (view.vectors.field_span()[1] for view in (self, self.generic))
-        if here.value == elsewhere.value and here.decided and elsewhere.decided:
-            return recoverable, inclusion
-        reason = f"∂φ has the rank {here.value} here and {elsewhere.value} elsewhere"
-        return recoverable, doubted(inclusion, reason)
+        if self.complete.verdict is Verdict.HOLDS:
+            recoverable, inclusion = self.recoverable, self.inclusion
+        else:
+            recoverable, inclusion = self._orbit_recoverable, self._orbit_inclusion
+        if recoverable.verdict is Verdict.FAILS and self.floats.special and self.special:
+            return recoverable, doubted(inclusion, self.special)
+        return recoverable, inclusion
 
     @cached_property
-    def _largest_ranks(self) -> bool:
-        """Whether the fields and their Lie algebra have the dimensions of generic points."""
-        here, elsewhere = (
-            (view.trace.dimension, view.vectors.field_span()[1].value)
-            for view in (self, self.generic)
-        )
-        return here == elsewhere and self.trace.decided
+    def special(self) -> str:
+        """Tell that ∂φ may have another rank than at generic points, and so close by, if it may."""
+        here, elsewhere = (view.vectors.field_span()[1] for view in (self, self.generic))
+        same = here.value == elsewhere.value and here.decided and elsewhere.decided
+        return "" if same else f"∂φ has the rank {here.value} here and {elsewhere.value} elsewhere"
 
 
 def inclusion_of_nothing(recoverable: Finding) -> Finding:

@@ -26,9 +26,12 @@ from liftflow.typing import (
     Theta,
     as_array,
     as_count,
+    as_function,
     as_instance,
     as_number,
+    as_ordered,
     as_vector,
+    shown,
 )
 from liftflow.waiting import Waiting
 
@@ -45,6 +48,7 @@ _MEAN_STEPS, _MEAN_RTOL = 100, 1e-6
 _SHORT = 0.2  # least part of the mean of the logarithms that a step to a mean goes along
 _SHORTEST = 1 / 64  # step of a continuation, as a part of the chord
 _CORRECTIONS = 5
+_BETWEEN_LOOKS = 64  # evaluations along one geodesic
 
 
 class _OutOfTimeError(GeodesicError):
@@ -59,11 +63,14 @@ class _Search:
     ----------
     curves : dict
         By targets: the last geodesic to each of them.
+    between : bool
+        Whether a geodesic between points is looked for, and not one that is followed only.
     """
 
     deadline: float
     bar: Waiting
     curves: dict[bytes, Curve] = field(default_factory=dict)
+    between: bool = False
 
 
 def _solved(laws: SmoothMap, theta: Theta, velocity: Tangent) -> Tangent:
@@ -234,7 +241,7 @@ class GeodesicSolver(Guarded):
         unit = lengths(theta) or 1.0
         parts = [theta, np.sign(time) * velocity / speed]
 
-        evaluations = 0
+        evaluations, whole, search = 0, abs(time) * speed, _UNDER_WAY.get()
 
         def derivative(at: float, state: FloatArray) -> OneTangent:
             nonlocal evaluations
@@ -242,9 +249,11 @@ class GeodesicSolver(Guarded):
             if evaluations > self.max_steps:
                 raise GeodesicError(
                     f"the geodesic takes more than {self.max_steps} evaluations up to the "
-                    f"length {at * unit:.3g} of {abs(time) * speed:.3g}: it passes close to a "
-                    "singular point"
+                    f"length {at * unit:.3g} of {whole:.3g}: it passes close to a singular point"
                 )
+            if search is not None and not search.between and evaluations % _BETWEEN_LOOKS == 0:
+                told = f"at the length {at * unit:.3g} of {whole:.3g}"
+                search.bar.update(self.seconds * at * unit / whole, told=told)
             here, heading = state[:size], state[size : 2 * size]
             moves = [heading, self._acceleration(here, heading)]
             if passenger is not None:
@@ -257,7 +266,7 @@ class GeodesicSolver(Guarded):
         try:
             found = solve_ivp(
                 derivative,
-                (0.0, abs(time) * speed / unit),
+                (0.0, whole / unit),
                 np.concatenate(parts),
                 method="DOP853",
                 rtol=self.rtol,
@@ -269,7 +278,7 @@ class GeodesicSolver(Guarded):
         if not found.success:
             raise GeodesicError(
                 f"the geodesic cannot be followed beyond the length {found.t[-1] * unit:.3g} of "
-                f"{abs(time) * speed:.3g}: it runs into a singular point of the invariant set; "
+                f"{whole:.3g}: it runs into a singular point of the invariant set; "
                 "take a shorter tangent vector"
             )
         return found
@@ -284,8 +293,7 @@ class GeodesicSolver(Guarded):
         if _UNDER_WAY.get() is not None:  # within another bound
             yield
             return
-        detail = "{task.fields[gap]:.1e} from a geodesic"
-        with Waiting("geodesics", self.seconds, detail, gap=np.nan) as bar:
+        with Waiting("geodesics", self.seconds, "{task.fields[told]}", told="") as bar:
             token = _UNDER_WAY.set(_Search(time.monotonic() + self.seconds, bar))
             try:
                 yield
@@ -302,7 +310,8 @@ class GeodesicSolver(Guarded):
     def _look_at_the_clock(self, gap: float, length: float) -> None:
         search = self._search
         left = search.deadline - time.monotonic()
-        search.bar.update(self.seconds - left, gap=gap)
+        search.between = True
+        search.bar.update(self.seconds - left, told=f"{gap:.1e} from a geodesic")
         if left < 0:
             raise _OutOfTimeError(
                 f"no geodesic was found within {self.seconds:g} seconds: of a length of about "
@@ -387,9 +396,12 @@ class GeodesicSolver(Guarded):
         targets : sequence of callable
             From the point come so far, the points over one of those that the mean is of.
         weights : array, shape=[n_targets]
+            Of a positive sum.
 
         Raises
         ------
+        InputError
+            No targets, or weights of another number or without a positive sum.
         GeodesicError
             The time is over, there is no geodesic to one of the points, or the steps do not
             converge: says how far it came.
@@ -399,6 +411,10 @@ class GeodesicSolver(Guarded):
         The length of steps: [Barzilai1988]_.
         """
         (theta,) = self._vectors(theta=theta)
+        targets = [as_function(each, "a target") for each in as_ordered(targets, "targets")]
+        weights = as_array(weights, "weights", (len(targets),), batch=False, differentiable=False)
+        if not np.sum(weights) > 0:
+            raise InputError(f"weights must have a positive sum, got {shown(weights)}")
         exactly, length, last = False, 1.0, None
         with self.bounded():
             for _ in range(_MEAN_STEPS):

@@ -864,6 +864,7 @@ def test_recovery_from_a_point_of_other_signs(flipped):
 
 
 @pytest.mark.parametrize("coordinates", ["full", "basis"])
+@pytest.mark.slow
 def test_flows_through_a_zero(coordinates):
     own = skip_beside_a_neuron()
     theta0 = np.array([1.2, 0.7, 0.4])
@@ -876,6 +877,7 @@ def test_flows_through_a_zero(coordinates):
 
 
 @pytest.mark.parametrize("coordinates", ["full", "basis"])
+@pytest.mark.slow
 def test_flows_through_zeros_of_a_recurrent_network(coordinates):
     network, rng = ReLUNetwork.recurrent(2, 2, 1, 2, bias=False), np.random.default_rng(0)
     theta0 = rng.uniform(0.4, 1.3, network.dim) * rng.choice([-1, 1], network.dim)
@@ -998,3 +1000,25 @@ def test_cycles_are_still_refused():
 def test_constructors_refuse_what_does_not_fit(make):
     with pytest.raises(LiftflowError):
         make()
+
+
+@pytest.mark.parametrize("seed", [0, 20, 27, 36])
+def test_no_samples_have_no_outputs(seed, rng):
+    network = case(seed).network
+    theta, none = network.random_point(3, rng), np.zeros((0, len(network.inputs)))
+    some = rng.standard_normal((2, len(network.inputs)))
+    n_outputs = len(network.outputs)
+    assert network.forward(theta[0], none).shape == (0, n_outputs)
+    assert network.forward(theta, none).shape == (3, 0, n_outputs)
+    assert network.forward(theta[:0], some).shape == (0, 2, n_outputs)
+    assert network.forward(theta, some).shape == (3, 2, n_outputs)
+
+    def square(point, inputs):
+        return anp.sum(network.forward(point, inputs) ** 2)
+
+    slopes = autograd.grad(square, (0, 1))
+    assert [part.tolist() for part in slopes(theta[0], none)] == [[0.0] * network.dim, []]
+    whole = autograd.grad(square, 1)(theta, some)  # the inputs are shared by the batch
+    assert_allclose(whole, sum(slopes(point, some)[1] for point in theta), rtol=1e-12)
+    assert whole.shape == some.shape
+    assert np.any(whole)

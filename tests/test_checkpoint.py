@@ -87,6 +87,7 @@ def test_interrupted_saved_and_resumed_bit_for_bit(kind, method, tmp_path):
 
 
 @pytest.mark.parametrize("kind", FLOWS)
+@pytest.mark.slow
 def test_killed_and_resumed_from_the_file(kind, tmp_path):
     """Whoever kills the process leaves the file of the last checkpoint, whole."""
     invariant_set, loss = problem("layers")
@@ -411,6 +412,7 @@ def test_the_remark_outlives_the_end_of_a_resumed_run(monkeypatch):
     assert re.fullmatch("reached the end of the time span; resumed at .* holds", again.message)
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_whole_comparison_and_the_same_call_goes_on(tmp_path):
     invariant_set, loss = problem("layers")
     settings = {"t_span": (0.0, 0.3), "n_times": 6, "rtol": 1e-4, "control": True}
@@ -541,6 +543,7 @@ def many_charts():
     return InvariantSet(network, theta0), Spirals()
 
 
+@pytest.mark.slow
 def test_many_changes_of_chart():
     """A flow that changes its chart ten times stays on the other, and says when it changed."""
     invariant_set, loss = many_charts()

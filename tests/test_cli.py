@@ -58,6 +58,7 @@ def iris_run(seed, rtol, **settings):
 
 
 @pytest.mark.parametrize("seed", [*map(slow, range(2)), 2])
+@pytest.mark.slow
 def test_deviation_on_iris_falls_with_the_tolerance(seed):
     """Kinks keep the slope below 1; on a smooth loss it is that of the solver."""
     tolerances = [1e-4, 1e-6, 1e-8]
@@ -75,6 +76,7 @@ def test_both_flows_on_iris_reach_the_same_network():
     assert comparison.control_deviation >= 0.05
 
 
+@pytest.mark.slow
 def test_what_the_command_leaves_behind(tmp_path):
     words = ["--data", "iris", "--widths", "4-6-3", "--bias", "--t-end", "1", "--control"]
     result = run(*words, "--seed", "3", "--out", str(tmp_path / "new" / "folder"))
@@ -156,6 +158,7 @@ QUICK = "compare --widths 4-2-3 --t-end 0.01 --rtol 1e-2 --no-progress"
 
 
 @pytest.mark.parametrize("tail", [slow("| true"), ">/dev/full"])
+@pytest.mark.slow
 def test_files_are_there_whoever_listens(tmp_path, tail):
     """Nor is the backend of figures needed that a notebook names."""
     done = shell(f"{QUICK} --out {tmp_path}/out", tail, MPLBACKEND="module://not.there")
@@ -187,6 +190,7 @@ def test_any_terminal_will_do(charset):
 
 
 @pytest.mark.parametrize("words", ["compare --widths 4-40-3 --t-end 1e6", slow("gallery 02")])
+@pytest.mark.slow
 def test_ctrl_c_ends_a_command(tmp_path, words):
     """What was finished is kept: the flow of θ up to then, in files of the same form."""
     out = tmp_path / "out"

@@ -149,6 +149,7 @@ def folder(tmp_path_factory):
 @pytest.mark.parametrize(
     "part", [0, *(pytest.param(part, marks=pytest.mark.slow) for part in range(1, 4))]
 )
+@pytest.mark.slow
 def test_no_command_line_ends_in_a_traceback(folder, monkeypatch, part):
     monkeypatch.chdir(folder)
     rng = np.random.default_rng([20_261_125, part])

@@ -86,6 +86,7 @@ def test_principal_geodesic_of_points_along_one(flat, rng):
     np.testing.assert_allclose(back, points, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_k_means_finds_two_groups(flat, rng):
     space, centre = flat
     ends = around(space, centre, rng.standard_normal(space.shape), [-0.5, 0.5])

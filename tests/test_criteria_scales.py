@@ -78,6 +78,7 @@ GENERIC = [  # recoverable or not, with and without unknown laws
 
 
 @pytest.mark.parametrize("widths", GENERIC, ids=str)
+@pytest.mark.slow
 def test_rescaling_the_layers_changes_no_verdict(widths):
     network = DeepLinear(widths)
     theta = network.random_point(rng=0)

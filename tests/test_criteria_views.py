@@ -120,3 +120,23 @@ def test_high_precision_is_asked_only_where_floats_do_not_tell(monkeypatch):
     found = classify(network, theta)
     assert (found.recoverable.verdict, found.inclusion.verdict) == ("fails", "holds")
     assert asked
+
+
+def test_the_orbit_asks_for_no_precision_where_all_laws_are_known(monkeypatch):
+    """Then it is ker ∂h, of which floats tell; the control is a network with unknown laws."""
+    asked = []
+    evaluate = PreciseVectors._everywhere
+    monkeypatch.setattr(
+        PreciseVectors, "_everywhere", lambda self, *args: asked.append(0) or evaluate(self, *args)
+    )
+    for widths, told, wanted in (
+        ([3, 3, 3], ("fails", "fails"), False),
+        ([1, 2, 2, 1], ("holds", "holds"), True),
+    ):
+        network = DeepLinear(widths)
+        theta = network.random_point(rng=0)
+        theta[: network.dim // 3] *= 1e-4
+        view = look(network, theta)
+        assert isinstance(view.vectors, PreciseVectors)
+        assert tuple(str(finding.verdict) for finding in view.in_orbit) == told
+        assert bool(asked) == wanted

@@ -65,6 +65,7 @@ def tracked_files():
 # The examples.
 
 
+@pytest.mark.slow
 def test_the_example_prints_what_the_readme_shows(tmp_path):
     readme = read("README.md")
     (code,), (shown,) = blocks(readme, "python"), blocks(readme, "text")
@@ -86,6 +87,7 @@ def test_the_start_page_prints_what_it_shows(tmp_path):
     assert printed == "".join(f"{block.strip()}\n" for block in shown)
 
 
+@pytest.mark.slow
 def test_the_training_page_prints_what_it_shows(tmp_path, monkeypatch):
     """And a transformer-like product is compared in at most twelve lines, on either backend."""
     monkeypatch.setenv("GEOMSTATS_BACKEND", "numpy")
@@ -332,6 +334,7 @@ def test_every_source_has_a_doi_or_an_arxiv_number():
     assert not linked("  note      = {arXiv:2508.07370},")  # no link on the pages
 
 
+@pytest.mark.slow
 def test_cited_sources_are_in_the_bibliography():
     # K(Z)[G]_j is a formula: a citation neither follows nor precedes a letter or a bracket.
     citation = re.compile(r"(?<![\w)\]}])\[(\w+)\]_(?!\w)")

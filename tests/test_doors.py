@@ -79,6 +79,16 @@ def test_the_search_sees_what_is_raw():
     assert fuzzing.outcome(raw, [[0, 1]], {}) is None
 
 
+def mean(targets, weights):
+    """The mean of a geodesic solver; of the point itself, it is there."""
+    space = InvariantSet(NETWORK, np.arange(1.0, 7.0))
+    return space.metric.solver.mean(space.theta0, targets, weights)
+
+
+def test_the_mean_of_a_point_is_the_point():
+    assert mean([np.copy], [2.0]) == pytest.approx(np.arange(1.0, 7.0))
+
+
 @pytest.mark.parametrize(
     ("act", "match"),
     [
@@ -91,6 +101,10 @@ def test_the_search_sees_what_is_raw():
         (lambda: NETWORK.lift(), "missing 1 required positional argument"),
         (lambda: LINEAR.lift_jvp(np.ones((2, 8)), np.ones((3, 8))), "leading axes do not fit"),
         (lambda: ReLUNetwork.from_widths({2, 3}), "widths must be a sequence, got set"),
+        (lambda: mean([3], [1.0]), "a target must be a function, got int"),
+        (lambda: mean([np.copy], [1.0, 2.0]), r"weights must have shape \(1,\), got \(2,\)"),
+        (lambda: mean([np.copy], [0.0]), "weights must have a positive sum, got"),
+        (lambda: mean([], []), "weights must have a positive sum, got"),
     ],
 )
 def test_messages_name_the_cause(act, match):

@@ -757,7 +757,7 @@ FLOWS = {
     "loss that is no function": (
         lambda: loss_from_function(3.0),
         InputError,
-        r"function must take z to a number, got 3\.0",
+        r"function must be a function, got float",
     ),
     "loss of vectors": (
         lambda: loss_from_function(lambda z: z).value(Z),

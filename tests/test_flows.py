@@ -69,6 +69,7 @@ def changes_sign(trajectory):
 @pytest.mark.parametrize("rtol", TOLERANCES)
 @pytest.mark.parametrize("coordinates", MODES)
 @pytest.mark.parametrize("name", [slow("layers"), slow("residual"), "dag"])
+@pytest.mark.slow
 def test_both_flows_agree_and_the_control_does_not(name, coordinates, rtol):
     invariant_set, loss = problem(name)
     comparison = compare(
@@ -187,6 +188,7 @@ def test_a_weight_crosses_zero(coordinates):
 
 
 @pytest.mark.parametrize("coordinates", MODES)
+@pytest.mark.slow
 def test_many_weights_cross_zero(coordinates):
     invariant_set, loss = problem("layers")
     comparison = compare(invariant_set, loss, (0.0, 1.0), coordinates=coordinates, **precise(1e-9))

@@ -23,6 +23,7 @@ QUICK = ["07_infinite_depth", "08_three_layers", "14_discrete_steps", "16_extend
 @pytest.mark.parametrize(
     "name", [*(pytest.param(name, marks=pytest.mark.slow) for name in QUICK[::3]), *QUICK[1:3]]
 )
+@pytest.mark.slow
 def test_script_runs_and_draws(name):
     gallery.draw(gallery.find(name))
 
@@ -39,6 +40,7 @@ def test_infinite_depth_fails_with_a_wrong_multiplier(monkeypatch):
         gallery.draw(gallery.find("infinite_depth"))
 
 
+@pytest.mark.slow
 def test_three_layers_fail_with_the_laws_swapped(monkeypatch):
     laws = ReLUNetwork.conservation_laws
     swapped = lambda self, theta: laws(self, theta)[..., ::-1]  # noqa: E731
@@ -47,6 +49,7 @@ def test_three_layers_fail_with_the_laws_swapped(monkeypatch):
         gallery.draw(gallery.find("three_layers"))
 
 
+@pytest.mark.slow
 def test_three_layers_fail_with_a_control_that_agrees(monkeypatch):
     monkeypatch.setattr(ReLUNetwork, "rescale", lambda self, theta, log_factors: theta)
     with pytest.raises(AssertionError, match="any laws would do"):

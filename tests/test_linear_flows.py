@@ -84,6 +84,7 @@ def test_a_forced_closed_form_parts_from_the_flow(shape, lam, rng):
 
 
 @pytest.mark.parametrize("lam", [0.0, 0.8])
+@pytest.mark.slow
 def test_the_neural_ode_follows_its_closed_form_to_first_order_in_depth(lam):
     target = np.array([[1.2, 0.3, 0.0], [-0.2, 0.9, 0.4], [0.1, -0.3, 1.1]])
     counts, deviations = [8, 16, 32, 64], []
@@ -138,6 +139,7 @@ def run_compare(*words):
     ],
     ids=lambda words: " ".join(words),
 )
+@pytest.mark.slow
 def test_the_command_compares_every_family(words, tmp_path):
     result = run_compare(*words, "--control", "--out", str(tmp_path))
     assert result.exit_code == 0, result.output
@@ -148,6 +150,7 @@ def test_the_command_compares_every_family(words, tmp_path):
     assert (tmp_path / "comparison.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_the_command_on_a_neural_ode(tmp_path):
     deviations = []
     for widths in ("3-10", "3-40"):

@@ -281,6 +281,7 @@ def metric_at(network, theta):
 
 
 @pytest.mark.parametrize(("scale", "unit"), [(1e-6, 1.0), (1e-4, 1e6), (0.1, 1e-6), (1e4, 1.0)])
+@pytest.mark.slow
 def test_no_block_hides_another(scale, unit):
     """The asymmetry of a neuron is the same beside a chain; two chains have none."""
     network, theta = neuron_and_chain(2, scale)

@@ -120,6 +120,7 @@ def phase_space_laws(gradients, dim, levels, rng):
     return 2 * dim + 1 - np.linalg.matrix_rank(np.array(rows), tol=1e-8)
 
 
+@pytest.mark.slow
 def test_counts_are_those_of_the_lie_algebra_in_phase_space(rng):
     def numbers(theta):  # z = Σ_j u_j v_j: TwoLayerLinear(1, 1, 2)
         return anp.concatenate([theta[2:], theta[:2]])[None]

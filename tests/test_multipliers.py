@@ -254,6 +254,7 @@ def random_shifts(rng):
     return shifts
 
 
+@pytest.mark.slow
 def test_root_of_random_shifts(rng):
     for _ in range(250):
         shifts = random_shifts(rng)

@@ -181,8 +181,30 @@ def test_networks_by_hand(kind, rng):
     assert np.linalg.matrix_rank(rows, rtol=1e-10) == network.dim - network.n_laws
 
 
+@pytest.mark.parametrize(("kind", "sees"), [("batch", False), ("layer", False), ("weight", True)])
+def test_what_is_standardised_is_so_at_any_scale_or_refused(kind, sees, rng):
+    network = NormalisedNetwork(3, 4, 2, kind)
+    theta, inputs = network.random_point(rng=rng), rng.standard_normal((7, 3))
+    wanted = network.forward(theta, inputs)
+    for scale in (1e-300, 1e-6, 1e6, 1e300):
+        found = network.forward(theta, scale * inputs)
+        assert np.allclose(found, wanted, rtol=1e-12, atol=1e-12) is not sees
+    assert network.forward(theta, inputs[:0]).shape == (0, 2)
+    alike = np.repeat(0.1 + rng.random((1, 3)), 7, axis=0)
+    for few in (inputs[:1], alike):  # what rounding leaves of their spread is no spread
+        if kind == "batch":
+            with pytest.raises(InputError, match="the samples must differ, got the same number"):
+                network.forward(theta, few)
+        else:
+            assert np.ptp(network.forward(theta, few), axis=0) == pytest.approx([0, 0], abs=1e-15)
+    if kind == "layer":
+        with pytest.raises(InputError, match="the units must differ"):
+            network.forward(theta, 0.0 * inputs)
+
+
 @needs_autodiff
 @pytest.mark.parametrize("kind", ["batch", "weight", "layer"])
+@pytest.mark.slow
 def test_networks_flow_in_spheres_times_paths(kind, rng):
     network = NormalisedNetwork(3, 4, 2, kind)
     inputs = rng.standard_normal((20, 3))

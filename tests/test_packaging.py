@@ -70,6 +70,7 @@ def test_modules_that_never_were_are_not_found():
         importlib.import_module("liftflow.matrix_loss")
 
 
+@pytest.mark.slow
 def test_what_moved_costs_nothing_until_it_is_asked_for():
     code = "import sys, liftflow; sys.exit('typer' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -125,6 +126,7 @@ def loaded_by(steps, folder):
     return [after - before for before, after in zip([set(), *found], found, strict=False)]
 
 
+@pytest.mark.slow
 def test_what_is_imported_is_what_is_asked_for(tmp_path):
     package, peers, room, everything = loaded_by(
         [

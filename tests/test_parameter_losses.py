@@ -184,6 +184,7 @@ def test_a_network_by_its_own_forward_pass():
         squares(network)[1].batch([0])
 
 
+@pytest.mark.slow
 def test_a_transformer_block_in_twelve_lines():
     """Attention, a ReLU layer, and the residual stream that only ℓ knows of."""
     rng = np.random.default_rng(0)

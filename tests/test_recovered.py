@@ -157,6 +157,7 @@ def test_a_small_entry_that_is_off_the_image_is_refused():
         Doubled().recover(z * [1, 1, 1.2], np.zeros(0), near=near)
 
 
+@pytest.mark.slow
 def test_a_flow_passes_critical_values_and_says_what_stops_it():
     network, rng = Square(), np.random.default_rng(7)
     theta0, target = rng.standard_normal(2), rng.standard_normal(3)

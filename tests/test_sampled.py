@@ -213,6 +213,7 @@ def test_traces_that_are_equal_are_no_laws():
 
 
 @pytest.mark.parametrize("size", [500])
+@pytest.mark.slow
 def test_five_hundred_parameters(size):
     network = sampled(relu, (15, 20, 10))
     assert network.dim == size
@@ -288,6 +289,7 @@ def test_laws_stay_along_a_flow(rng):
     assert np.max(np.abs(values - values[0])) > 1e-3
 
 
+@pytest.mark.slow
 def test_classify_a_forward_pass():
     network = sampled(relu, (2, 1, 2))
     theta = network.random_point(rng=1)

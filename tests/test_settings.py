@@ -149,6 +149,7 @@ class Constant(Growing):
     growth = 1.0
 
 
+@pytest.mark.slow
 def test_a_flow_whose_steps_still_grow_is_not_given_up():
     run = flow(method=Growing, n_times=2, rtol=1e-3, atol=1e-3)
     assert run.success

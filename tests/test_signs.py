@@ -56,6 +56,7 @@ def distances(seed, modes=MODES):
 @pytest.mark.parametrize(
     "part", [*(pytest.param(part, marks=pytest.mark.slow) for part in range(3)), 3]
 )
+@pytest.mark.slow
 def test_full_and_basis_follow_the_parameters_through_zeros(part):
     assert len(SEEDS) == 100
     for seed in SEEDS[part::4]:
@@ -64,6 +65,7 @@ def test_full_and_basis_follow_the_parameters_through_zeros(part):
         assert np.all(in_theta <= 0.05), seed  # a wrong sign is twice a weight
 
 
+@pytest.mark.slow
 def test_in_weights_alone_lead_to_another_network(monkeypatch):
     """The control: a node with one in-edge, whose weight crosses zero, must not be flipped."""
     monkeypatch.setattr(relu, "follow_signs", in_weights_alone)

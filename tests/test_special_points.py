@@ -158,6 +158,7 @@ def test_the_origin_is_a_point_like_others(size):
     assert (str(found.verdict), found.value) == ("holds", 5)
 
 
+@pytest.mark.slow
 def test_an_orbit_smaller_than_those_beside_it_leaves_the_laws_open():
     lift = PolynomialLift(3, [{(1, 1, 0): 1}, {(0, 1, 1): 1}, {(1, 0, 1): 1}])
     found = recoverability(lift, np.zeros(3))

@@ -67,6 +67,7 @@ def test_other_seeds_give_other_numbers(serial):
     assert np.all(other.loss_parameter != serial.runs[0].loss_parameter)
 
 
+@pytest.mark.slow
 def test_a_dask_cluster_and_one_of_its_workers_killed(serial, cluster, tmp_path):
     case = DeadlyCase(half_way(serial), tmp_path / "killed")
     with joblib.parallel_config("dask"):
@@ -84,6 +85,7 @@ def half_way(serial):
     return own["evaluations_parameter"] + own["evaluations_intrinsic"] // 2
 
 
+@pytest.mark.slow
 def test_two_processes_and_one_of_them_killed(serial, tmp_path):
     case = DeadlyCase(half_way(serial), tmp_path / "killed")
     settings = {"folder": tmp_path / "runs", "n_jobs": 2, **SETTINGS}
@@ -227,6 +229,7 @@ def test_a_folder_of_other_settings_is_refused(changed, tmp_path):
         {"t_eval": [0.0, 0.15, 0.2]},
     ],
 )
+@pytest.mark.slow
 def test_options_of_the_flows_are_those_of_a_comparison(options, tmp_path):
     settings = {"rtol": 1e-4, "atol": 1e-6} | options
     runs = sweep(diagonal, [0], (0.0, 0.2), folder=tmp_path, **settings).runs

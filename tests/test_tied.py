@@ -362,6 +362,7 @@ def test_subclasses_of_plain_networks_stay_plain():
         Own(graph, ["x"], ["y"])
 
 
+@pytest.mark.slow
 def test_a_weight_that_only_counts_squared_is_not_followed_through_zero(monkeypatch):
     graph = nx.DiGraph([(u, v) for u in "xw" for v in "ab"] + [(v, o) for v in "ab" for o in "yz"])
     graph.nodes["a"].update(activation="relu_power", degree=2)

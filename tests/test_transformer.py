@@ -131,6 +131,7 @@ def laws_left(function, theta, rng):
 
 @needs_autodiff
 @pytest.mark.parametrize("sizes", [(2, 1, 1, 1), (2, 2, 1, 1), (3, 1, 1, 2)])
+@pytest.mark.slow
 def test_the_laws_are_all_there_are(sizes, rng):
     block = TransformerBlock(*sizes)
     theta = block.random_point(rng=rng)

@@ -1,6 +1,7 @@
 """What people wait for: recovery, far geodesics and means, threads of BLAS."""
 
 import dataclasses
+import io
 import pickle
 import time
 
@@ -10,7 +11,7 @@ import pytest
 from cases import layers
 from test_flows import problem
 
-from liftflow import ParameterFlow
+from liftflow import ParameterFlow, waiting
 from liftflow.architectures import Architecture, forward
 from liftflow.errors import GeodesicError, InputError
 from liftflow.threads import DESERVES_ANOTHER, _libraries, blas_threads
@@ -153,3 +154,26 @@ def test_memory_of_products_is_used_again_and_changes_no_bit(rng, monkeypatch):
     assert len(network._function._spare._arrays) <= forward._SPARES
     function = pickle.loads(pickle.dumps(network._function))
     np.testing.assert_array_equal(function.vjp(thetas[0], inputs)[1](form), first[0])
+
+
+@pytest.mark.parametrize(("terminal", "seen"), [(True, True), (False, False)])
+def test_what_says_nothing_shows_itself_in_a_terminal(terminal, seen, monkeypatch):
+    """Also what calls no update: by a timer, and only where somebody may look."""
+
+    class Stream(io.StringIO):
+        def isatty(self):
+            return terminal
+
+    monkeypatch.setattr(waiting, "PATIENCE", 0.02)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr("sys.stderr", stream := Stream())
+    for steps, show in (([0.2], None), ([0.001], None), ([0.2], False)):
+        for length in waiting.tracked(steps, "nothing", show):
+            deadline = time.monotonic() + (5.0 if seen and length > 0.1 and show is None else 0.1)
+            while time.monotonic() < deadline and "nothing" not in stream.getvalue():
+                time.sleep(0.005)
+        if length > 0.1:
+            assert ("nothing" in stream.getvalue()) == (seen and show is None)
+        stream.truncate(0)
+    time.sleep(0.05)
+    assert stream.getvalue().strip("\0") == ""  # once it is over, no timer shows it

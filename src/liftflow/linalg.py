@@ -48,7 +48,9 @@ def over_batch(
     if not lead:
         result = np.asarray(function(*arrays))
         # As with a batch, what is given back is the caller's, and none of what he gave.
-        return result.copy() if any(np.may_share_memory(result, a) for a in arrays) else result
+        own = result.base is None and not any([result is a for a in arrays])
+        shared = not own and any(np.may_share_memory(result, a) for a in arrays)
+        return result.copy() if shared else result
     size = math.prod(lead)  # not −1, which an item without entries leaves open
     if size == 0:
         core = arrays[0].shape[len(leads[0]) :] if shape is None else shape

@@ -1,8 +1,10 @@
 """Signs of life of what takes a while: progress bars that show themselves once it does."""
 
 import math
+import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
+from threading import Lock, Timer
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 if TYPE_CHECKING:
@@ -43,15 +45,23 @@ class Waiting:
         self._bar: Progress | None = None
         due = {True: 0.0, False: math.inf, None: PATIENCE}[show]
         self._always, self._due = bool(show), time.monotonic() + due
+        self._lock, self._timer = Lock(), None if show is not None else Timer(due, self._start)
 
     def __enter__(self) -> Self:
-        """Begin to wait."""
+        """Begin to wait: what says nothing for long shows itself, too."""
+        if self._timer is not None and sys.stderr is not None and sys.stderr.isatty():
+            self._timer.daemon = True
+            self._timer.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         """Take the bar away."""
-        if self._bar is not None:
-            self._bar.stop()
+        if self._timer is not None:
+            self._timer.cancel()
+        with self._lock:
+            self._due = math.inf
+            if self._bar is not None:
+                self._bar.stop()
 
     @property
     def shown(self) -> bool:
@@ -66,6 +76,11 @@ class Waiting:
             self._bar.update(self._task, completed=completed, **fields)
 
     def _start(self) -> None:
+        with self._lock:
+            if self._bar is None and self._due < math.inf:
+                self._show()
+
+    def _show(self) -> None:
         from rich.console import Console  # here, since most never wait
         from rich.progress import (
             BarColumn,
@@ -86,10 +101,9 @@ class Waiting:
         self._bar.start()
 
 
-def tracked(steps: Iterable[T], label: str, show: bool) -> Iterable[T]:
-    """Loop over steps, with a progress bar if it is to be shown."""
-    if not show:
-        return steps
-    from rich.progress import track
-
-    return track(steps, label, transient=True)
+def tracked(steps: Sequence[T], label: str, show: bool | None = None) -> Iterator[T]:
+    """Loop over steps with a progress bar, shown as :class:`Waiting` shows it."""
+    with Waiting(label, len(steps), show=show) as bar:
+        for number, step in enumerate(steps):
+            bar.update(number)
+            yield step

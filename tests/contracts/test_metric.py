@@ -7,8 +7,10 @@ from cases import METRICS, layers, on_image, params
 from liftflow.metrics import GeodesicSolver, IntrinsicMetric, PathCometric
 from liftflow.testing import check_metric
 
+SLOW = [*(f"DAG {seed}" for seed in range(5, 20)), "product", "discovered laws", "identity skip"]
 
-@pytest.mark.parametrize("build", params(METRICS, slow=[f"DAG {seed}" for seed in range(5, 20)]))
+
+@pytest.mark.parametrize("build", params(METRICS, slow=SLOW))
 def test_contract(build, rng):
     check_metric(build(), rng)
 
@@ -176,8 +178,8 @@ class LongVectors(IntrinsicMetric):
 
 
 class WeakTurn(GeodesicSolver):
-    def acceleration(self, theta, velocity):
-        return 0.9 * super().acceleration(theta, velocity)
+    def _acceleration(self, theta, velocity):
+        return 0.9 * super()._acceleration(theta, velocity)
 
 
 class WeakTurns(IntrinsicMetric):
@@ -191,8 +193,8 @@ class WeakTurns(IntrinsicMetric):
 class Sideways(GeodesicSolver):
     """Accelerates within the invariant set: its laws and speed do not tell."""
 
-    def acceleration(self, theta, velocity):
-        right = super().acceleration(theta, velocity)
+    def _acceleration(self, theta, velocity):
+        right = super()._acceleration(theta, velocity)
         push = self.spaces.project(theta, theta[::-1])
         along = push - velocity * (velocity @ push) / (velocity @ velocity)
         return right + 0.1 * along

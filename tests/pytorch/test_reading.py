@@ -4,7 +4,7 @@ Each claim of the bridge, and the control that fails where it is false:
 
 * All laws: D − rank of gradients. Squares of single parameters are not conserved (below); modules
   with fewer laws than D − rank are named (``test_odd_modules.FEWER``).
-* The certificate: an import without skips, or with a bias that is said to have no effect, is refused
+* The certificate: an import without skips, or with a bias said to have no effect, is refused
   by the name of a layer (below).
 * Ψ: a parameter off the orbit has another lift; so has the wrong law (below).
 * Steps: laws drift at all (below); another learning rate or no decay is predicted wrongly

@@ -15,13 +15,10 @@ from liftflow.typing import IntArray
 NEGLIGIBLE_EPS = 1e-20
 """An ε of batch norm below this one is nothing beside a variance, in float64."""
 
-
 _COPIES = {"view": Tensor.reshape, "view_as": Tensor.reshape_as}
 
 
 # What moves numbers about moves their symbols along.
-
-
 @rule(
     *("view", "reshape", "flatten", "unflatten", "view_as", "reshape_as", "ravel", "squeeze"),
     *("unsqueeze", "permute", "transpose", "t", "T", "mT", "swapaxes", "swapdims", "movedim"),
