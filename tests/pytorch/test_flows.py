@@ -34,7 +34,8 @@ def test_both_flows_agree_and_the_control_does_not(name, coordinates):
     network, theta, loss = problem(name)
     start = InvariantSet(network, theta)
     options = {"coordinates": coordinates, "control": True, "n_times": 6, "rtol": 1e-7}
-    found = compare(start, loss, (0.0, 0.05), **options)
+    end = 0.005 if name == "tied autoencoder" else 0.05  # whose weights act twice, and fast
+    found = compare(start, loss, (0.0, end), **options)
     assert found.success and found.law_drift < 1e-6
     assert found.max_deviation < 1e-5
     assert found.control_deviation > 30 * found.max_deviation

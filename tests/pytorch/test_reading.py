@@ -110,7 +110,7 @@ def test_the_drift_along_steps_of_torch_is_as_predicted(name):
     quadratic = np.arange(network.n_laws) < network.channels.n_channels  # the others are linear
     for _ in range(5):
         optimizer.zero_grad()
-        (module(*inputs) ** 2).sum().backward()
+        ((module(*inputs) ** 2).sum() / len(inputs[0])).backward()
         used = dict(module.named_parameters())
         gradient = np.concatenate([used[n].grad.numpy().ravel() for n in network.parameter_names])
         predicted = predicted + rate**2 * network.conservation_laws(gradient) * quadratic
@@ -224,8 +224,9 @@ def test_a_wrong_law_and_a_dead_channel_are_seen(rng):
     laws = network.conservation_laws(other)
     wrong = network.recover(network.lift(theta), laws + 0.1 * np.eye(network.n_laws)[0])
     assert np.max(np.abs(wrong - other)) > 1e-3
-    for block in network.unpack(theta)[:2]:  # what leads into the first channel
-        block[0] = 0.0
+    assert network.lift_rank(theta) == network.dim - network.n_laws
+    weights, bias, *_ = network.unpack(np.arange(theta.size))
+    theta[[*weights[0].astype(int), int(bias[0])]] = 0.0  # what leads into the first channel
     with pytest.raises(NotRecoverableError, match=r"\('0', 0\)"):
         network.lift_rank(theta)
 

@@ -64,7 +64,8 @@ def gradient(_):
     own.zero_grad()
     cross_entropy(own(inputs), y).backward()
 
-seconds = {gradient: [], lambda k: state.velocity(z + k * step): []}
+points = [z + k * step for k in range(5)]
+seconds = {gradient: [], lambda k: state.velocity(points[k]): []}
 for k in range(5):
     for function, spent in seconds.items():
         began = time.process_time()

@@ -18,8 +18,9 @@ from scipy.sparse import csr_array
 from liftflow.architectures import ChannelGraph
 from liftflow.architectures.anchors import SpanningTree
 from liftflow.architectures.channels import ChannelLaws
-from liftflow.architectures.incidence import Incidence, refuse_idle
+from liftflow.architectures.incidence import Incidence, reached, refuse_idle
 from liftflow.architectures.laplacian import GroundedLaplacian, Laplacian, _Rescaled
+from liftflow.errors import NotRecoverableError, listed
 from liftflow.linalg import Spare, over_batch
 from liftflow.typing import FloatArray, IntArray, Laws, OneTheta, Tangent, Theta, freeze
 
@@ -204,14 +205,28 @@ class BlockGraph(ChannelGraph):
         return BlockLaws(self)
 
     def refuse_dead(self, theta: OneTheta) -> None:
-        """Refuse a θ whose zeros cut channels off from the ground, unchecked.
+        """Refuse a θ whose zeros leave channels on no walk from the ground and back, unchecked.
 
         Raises
         ------
         NotRecoverableError
             Names them.
         """
-        self.strongest_anchors(theta)
+        small, edges = self._thinned(theta)
+        used = theta[edges] != 0
+        tails, heads, ground = small.tails[used], small.heads[used], np.array([-1])
+        fed, feeding = (
+            reached(one, other, ground, self.n_channels + 1)
+            for one, other in ((tails, heads), (heads, tails))
+        )
+        dead = np.flatnonzero(~(fed & feeding)[:-1])
+        if dead.size:
+            names = [self.members[channel] for channel in dead]
+            raise NotRecoverableError(
+                f"dead channels: weights that are zero cut {listed(map(repr, names))} off from the "
+                "inputs or the outputs, so that z and the laws do not determine the others",
+                names,
+            )
 
     def along(self, logs: FloatArray) -> FloatArray:
         """Evaluate Xτ, one number per parameter, unchecked."""
@@ -302,14 +317,19 @@ class BlockGraph(ChannelGraph):
 
     def strongest_anchors(self, theta: FloatArray) -> SpanningTree:
         """Find the spanning tree of quotient and ground with the largest |θ_e|, unchecked."""
+        small, edges = self._thinned(theta)
+        tree = SpanningTree.strongest(small, theta[edges])
+        tree.edges = edges[tree.edges]
+        return tree
+
+    def _thinned(self, theta: FloatArray) -> tuple[Incidence, IntArray]:
+        """Return the graph with the strongest of parallel parameters alone, and their numbers."""
         found = zip(*self._strong(theta), strict=True)
         edges, tails, heads = (np.concatenate(parts) for parts in found)
         small = Incidence.__new__(Incidence)
         small.tails, small.heads = tails, heads
         small.n_channels, small.members = self.n_channels, self.members
-        tree = SpanningTree.strongest(small, theta[edges])
-        tree.edges = edges[tree.edges]
-        return tree
+        return small, edges
 
     def _strong(self, theta: FloatArray) -> Iterator[tuple[IntArray, IntArray, IntArray]]:
         """Of parameters that are parallel within a tensor, the strongest ones with their ends."""
