@@ -9,6 +9,7 @@ from liftflow.architectures.laplacian import GroundedLaplacian as GroundedLaplac
 from liftflow.architectures.linear import DeepLinear as DeepLinear
 from liftflow.architectures.linear import TwoLayerLinear as TwoLayerLinear
 from liftflow.architectures.neural_ode import LinearNeuralODE as LinearNeuralODE
+from liftflow.architectures.normalised import GainedDirections as GainedDirections
 from liftflow.architectures.normalised import NormalisedNetwork as NormalisedNetwork
 from liftflow.architectures.normalised import ScaleInvariant as ScaleInvariant
 from liftflow.architectures.path_kernel import ParameterKernel as ParameterKernel
@@ -28,6 +29,7 @@ __all__ = [
     "ChannelGraph",
     "Conv",
     "DeepLinear",
+    "GainedDirections",
     "GroundedLaplacian",
     "LinearNeuralODE",
     "NormalisedNetwork",

@@ -11,7 +11,7 @@ import autograd.numpy as anp
 import geomstats.backend as gs
 import numpy as np
 
-from liftflow.architectures.maps import LawsMap, SmoothMap, with_overrides
+from liftflow.architectures.maps import LawsMap, SmoothMap, over_rows, with_overrides
 from liftflow.architectures.maps import followed_by_autograd as followed_by_autograd
 from liftflow.architectures.maps import watched as watched
 from liftflow.architectures.recovery import on_image, with_laws, with_lift_and_laws
@@ -523,13 +523,13 @@ class Architecture(Guarded, metaclass=_Surface):
         Parameters
         ----------
         laws : iterable of callable
-            One number for each θ, written with autograd.numpy and broadcasting over leading axes;
-            those of :func:`liftflow.criteria.discover_laws` do. That they are conserved is for
-            :func:`liftflow.testing.check_architecture` to say.
+            One number for one θ, written with autograd.numpy; quicker where it broadcasts over
+            leading axes, as those of :func:`liftflow.criteria.discover_laws` do. That they are
+            conserved is for :func:`liftflow.testing.check_architecture` to say.
         """
-        return WithLaws(
-            self, tuple(as_function(law, "a law", 1) for law in as_ordered(laws, "laws"))
-        )
+        functions = [as_function(law, "a law", 1) for law in as_ordered(laws, "laws")]
+        points = self.random_point(2, rng=0)
+        return WithLaws(self, tuple(over_rows(law, points, "a law") for law in functions))
 
     # Points.
 

@@ -6,7 +6,7 @@ door to them are the methods of an architecture.
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import pairwise
 from typing import Any, TypeAlias
@@ -145,6 +145,37 @@ def make_jvp(function: Callable[[Numbers], Numbers]) -> Callable[[Numbers], Call
 def _together(first: Any, second: Any) -> tuple[Any, Any]:
     """Broadcast two arrays against each other, differentiably, which gs.broadcast_arrays is not."""
     return first + 0.0 * second, second + 0.0 * first
+
+
+def over_rows(
+    function: Callable[[Theta], Scalars], points: Theta, what: str
+) -> Callable[[Theta], Scalars]:
+    """Let a function of one vector to a number broadcast over leading axes, if it does not.
+
+    Parameters
+    ----------
+    points : array, shape=[2, dim]
+        Where that is looked at.
+
+    Raises
+    ------
+    ShapeError
+        It takes one vector to something else than a number.
+    """
+    each = [untraced(function(point)) for point in points]
+    if np.shape(each[0]):
+        raise ShapeError(f"{what} must take one θ to a number, got shape {np.shape(each[0])}")
+    with suppress(Exception):  # whatever a function does with one axis too many
+        both = np.asarray(function(points))
+        if both.shape == (2,) and np.allclose(both, each, equal_nan=True):
+            return function
+
+    def by_rows(theta: Theta) -> Scalars:
+        rows = anp.reshape(theta, (-1, theta.shape[-1]))
+        values = [function(row) for row in rows]
+        return anp.reshape(anp.stack(values) if values else np.zeros(0), theta.shape[:-1])
+
+    return by_rows
 
 
 class SmoothMap:
@@ -293,16 +324,17 @@ class SmoothMap:
         """Draw covectors on the values that span all, with as few zeros as is cheap."""
         return rng.standard_normal((count, *self.shape))
 
-    def paired(self, covector: Covector, theta: Theta) -> Scalars:
-        """Sum of ⟨g, f⟩ over a batch."""
-        return anp.sum(covector * self.value(theta))
+    @property
+    def per_covector(self) -> int:
+        """How many of the values a covector of those looks at, and its derivatives work on."""
+        return self.size
 
     def pulled(self, covector: Covector, theta: Theta) -> Tangent:
         """Pull covectors back by one pass of autograd, whatever :meth:`vjp` does."""
         theta = theta + np.zeros((*self._lead(covector), 1))
         with followed_by_autograd(self.name):
             # 0 θ, because autograd warns where f or its derivative is constant.
-            slope = autograd.grad(lambda at: self.paired(covector, at) + 0.0 * anp.sum(at))
+            slope = autograd.grad(lambda at: anp.sum(covector * self.value(at)) + 0.0 * anp.sum(at))
             return slope(theta) + 0.0 * theta
 
     def rank(self, theta: OneTheta) -> int:

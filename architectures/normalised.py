@@ -1,17 +1,20 @@
 """Scale-invariant weights: batch norm, weight norm, and layer norm without gain."""
 
 import math
+from collections.abc import Sequence
+from itertools import pairwise
 
 import autograd.numpy as anp
 import networkx as nx
 import numpy as np
 
 from liftflow.architectures.base import Architecture
+from liftflow.architectures.channels import ChannelGraph
 from liftflow.architectures.product import ProductArchitecture
 from liftflow.architectures.relu import ReLUNetwork
 from liftflow.doors import door
 from liftflow.errors import InputError, NotOnImageError, NotRecoverableError
-from liftflow.linalg import ROUNDING
+from liftflow.linalg import ROUNDING, over_batch
 from liftflow.typing import (
     Covector,
     FloatArray,
@@ -27,6 +30,7 @@ from liftflow.typing import (
     Theta,
     as_array,
     as_count,
+    as_ordered,
     as_rng,
     refuse_beyond,
     untraced,
@@ -288,59 +292,176 @@ class ScaleInvariant(Architecture):
         return self._spheres(self._laws(laws))[0][..., 0, 0]
 
 
-class NormalisedNetwork(ProductArchitecture):
-    r"""A hidden layer of ReLUs that is normalised, and a layer that reads it.
+class GainedDirections(Architecture):
+    r"""Gains, shifts and weights between two layers with batch norm, :math:`φ = (u_o / ‖u_o‖)_o`.
 
-    :math:`\sum_c V_{·c} \mathrm{relu}(γ_c \hat s_c + β_c) + b` where :math:`\hat s` are the
-    products of weights and inputs, normalised. The weights count by their directions, and the path
-    lift starts anew at γ and β: a product of :class:`ScaleInvariant` and of a
-    :class:`ReLUNetwork`, with the laws :math:`‖w_c‖^2` and
-    :math:`γ_c^2 + β_c^2 − \sum_o V_{oc}^2`. Its metric is that of spheres times that of paths.
+    Unit o of the second layer sees :math:`u_o = (γ_c W_{oc}, β_c W_{oc})_c`, as ReLUs are
+    homogeneous, and not its length. So the laws are :math:`γ_c^2 + β_c^2 − \sum_o W_{oc}^2` and
+    :math:`‖W_o‖^2`, those of a :class:`ChannelGraph` with a channel for each unit of both layers.
 
     Parameters
     ----------
-    n_inputs, n_hidden, n_outputs : int
-        Widths.
-    kind : {"batch", "weight", "layer"}
-        ``batch``: each unit is standardised over the samples (batch norm in training mode).
-        ``weight``: its weights are divided by their length. ``layer``: the units are standardised
-        against each other, without gain and bias (so there is no γ and no β, and V is free).
-
-    Raises
-    ------
-    InputError
-        Another kind, or a layer without any direction that can turn. From ``forward``: numbers that
-        are standardised are all the same, as those of one sample are to batch norm.
-
-    Notes
-    -----
-    Nothing is added to the variances that are divided by: with the usual ε > 0 lengths are seen,
-    and the laws are no laws.
+    n_inputs, n_units : int
+        Numbers of units of the first layer and of the second.
 
     References
     ----------
     Ours.
+
+    Examples
+    --------
+    >>> from liftflow.architectures import GainedDirections
+    >>> layer = GainedDirections(2, 3)
+    >>> layer.dim, layer.n_laws, layer.lifted_shape
+    (10, 5, (3, 2, 2))
     """
 
     @door
-    def __init__(self, n_inputs: int, n_hidden: int, n_outputs: int, kind: str = "batch") -> None:
-        if kind not in ("batch", "weight", "layer"):
-            raise InputError(f"kind must be batch, weight or layer, got {kind!r}")
-        sizes = (n_inputs, n_hidden, n_outputs)
-        n_inputs, n_hidden, n_outputs = (as_count(size, "a width", 1) for size in sizes)
-        refuse_beyond(n_hidden * (n_inputs + n_outputs), "the weights of a network")
-        self.kind = kind
-        if kind == "layer":
-            weights = ScaleInvariant(1, (n_hidden, n_inputs), centred=True)
-            rest = ReLUNetwork.from_widths([n_hidden, n_outputs], bias=True)
-        else:
-            weights = ScaleInvariant(n_hidden, n_inputs)
-            rest = _gained(n_hidden, n_outputs)
-        super().__init__(weights, rest)
-        self.weights, self.rest, self.widths = weights, rest, (n_inputs, n_hidden, n_outputs)
+    def __init__(self, n_inputs: int, n_units: int) -> None:
+        n_inputs, n_units = as_count(n_inputs, "n_inputs", 1), as_count(n_units, "n_units", 1)
+        refuse_beyond(2 * n_inputs * n_units, "the directions of a layer")
+        self.n_inputs, self.n_units = n_inputs, n_units
+        first, second = np.arange(n_inputs), n_inputs + np.arange(n_units)
+        self.graph = ChannelGraph(
+            np.concatenate([np.full(2 * n_inputs, -1), np.tile(first, n_units)]),
+            np.concatenate([first, first, np.repeat(second, n_inputs)]),
+            n_inputs + n_units,
+        )
+        shapes = [(n_inputs,), (n_inputs,), (n_units, n_inputs)]
+        super().__init__(self.graph.dim, (n_units, 2, n_inputs), n_inputs + n_units, shapes)
 
     def _facts(self) -> str:
-        return f"{', '.join(map(str, self.widths))}, kind={self.kind!r}"
+        return f"{self.n_inputs}, {self.n_units}"
+
+    def lift(self, theta: Theta) -> Lifted:
+        """Evaluate the directions that the units see."""
+        gains, shifts, weights = self._unpack(self._theta(theta))
+        both = anp.stack([gains, shifts], axis=-2)[..., None, :, :]
+        seen = both * weights[..., None, :]
+        return seen / anp.sqrt(anp.sum(seen**2, axis=(-2, -1), keepdims=True))
+
+    def conservation_laws(self, theta: Theta) -> Laws:
+        """Evaluate the laws of the channels."""
+        return self.graph.laws(theta)
+
+    def recover(self, z: Lifted, laws: Laws, *, near: Theta | None = None) -> Theta:
+        """Recover the parameters: any with these directions, then their rescaling.
+
+        Without ``near`` gains are positive.
+
+        Raises
+        ------
+        NotOnImageError
+            No parameters have these directions; says by how much.
+        """
+        z = self._lifted(z, differentiable=False)
+        signs = np.append(np.ones(self.n_inputs), np.zeros(self.dim - self.n_inputs))
+        signs = signs if near is None else self._theta(near, "near", False)
+        arrays = [z, self._laws(laws), signs]
+        return over_batch(self._recovered, arrays, [3, 1, 1], shape=(self.dim,))
+
+    def _recovered(self, z: FloatArray, laws: FloatArray, near: FloatArray) -> FloatArray:
+        columns = np.moveaxis(z, -1, 0)  # of rank one, and so each along one direction
+        both = np.linalg.svd(columns, full_matrices=False)[2][:, 0]
+        gains = np.stack(self._unpack(near)[:2], axis=-1)
+        both *= np.where(np.sum(both * gains, axis=1, keepdims=True) < 0, -1.0, 1.0)
+        weights = np.einsum("cok,ck->oc", columns, both)
+        theta = np.asarray(self._pack([*both.T, weights]))
+        off = float(np.max(np.abs(self.lift(theta) - z)))
+        if not off <= _ON_IMAGE:
+            raise NotOnImageError(
+                f"z is not on the image of the lift: off by {off:.2e}, expected at most "
+                f"{_ON_IMAGE:.0e}; image().projection(z) moves it there",
+                off,
+            )
+        return self.graph.project_to_laws(theta, laws)
+
+    def fibre_point(self, theta: Theta, rng: Rng = None) -> Theta:
+        """Rescale every unit by a random factor, standard normal in its logarithm."""
+        theta = self._theta(theta, differentiable=False)
+        logs = as_rng(rng).standard_normal((*theta.shape[:-1], self.n_laws))
+        return self.graph.rescale(theta, logs)
+
+
+class NormalisedNetwork(ProductArchitecture):
+    r"""Hidden layers of ReLUs that are normalised, and a layer that reads the last of them.
+
+    :math:`\sum_c V_{·c} \mathrm{relu}(γ_c \hat s_c + β_c) + b` where :math:`\hat s` are the
+    products of weights and inputs, or of weights and the layer below, normalised. The weights count
+    by their directions, and the path lift starts anew at γ and β: a product of
+    :class:`ScaleInvariant` and of a :class:`ReLUNetwork`, with the laws :math:`‖w_c‖^2` and
+    :math:`γ_c^2 + β_c^2 − \sum_o V_{oc}^2`. Its metric is that of spheres times that of paths.
+    Between two hidden layers stand :class:`GainedDirections` with batch norm; with weight norm
+    :class:`ScaleInvariant` and the gains and shifts, which are seen as they are.
+
+    Parameters
+    ----------
+    widths : sequence of int
+        Numbers of inputs, of the units of each hidden layer, and of outputs.
+    kind : {"batch", "weight", "layer"}
+        ``batch``: each unit is standardised over the samples (batch norm in training mode).
+        ``weight``: its weights are divided by their length. ``layer``: the units are standardised
+        against each other, without gains and shifts (so there is no γ and no β, and V is free).
+
+    Raises
+    ------
+    InputError
+        Another kind, fewer than three widths, or a layer without any direction that can turn. From
+        ``forward``: numbers that are standardised are all the same, as those of one sample are to
+        batch norm.
+
+    Notes
+    -----
+    Nothing is added to the variances that are divided by: with the usual ε > 0 lengths are seen,
+    and the laws are no laws. With weight norm and several hidden layers the forward pass sees less
+    than z: units below the last layer rescale against what reads them, and other gains make up for
+    the lengths.
+
+    References
+    ----------
+    Ours.
+
+    Examples
+    --------
+    >>> from liftflow.architectures import NormalisedNetwork
+    >>> network = NormalisedNetwork([4, 6, 5, 3])
+    >>> network.dim, network.n_laws  # 6 + 5 lengths, and 6 + 5 laws of gains
+    (94, 22)
+    """
+
+    @door
+    def __init__(self, widths: Sequence[int], kind: str = "batch") -> None:
+        if kind not in ("batch", "weight", "layer"):
+            raise InputError(f"kind must be batch, weight or layer, got {kind!r}")
+        sizes = [as_count(size, "a width", 1) for size in as_ordered(widths, "widths")]
+        if len(sizes) < 3:
+            raise InputError(
+                f"widths must be those of inputs, of one hidden layer or more, and of outputs, got "
+                f"{sizes}"
+            )
+        n_weights = sum(math.prod(pair) for pair in pairwise(sizes))
+        refuse_beyond(n_weights, "the weights of a network")
+        self.kind, self.widths = kind, tuple(sizes)
+        last = sizes[-2:]
+        self.rest = ReLUNetwork.from_widths(last, bias=True) if kind == "layer" else _gained(*last)
+        self._layers = [
+            self._layer(*pair, first=not number) for number, pair in enumerate(pairwise(sizes[:-1]))
+        ]
+        super().__init__(*(factor for layer in self._layers for factor in layer), self.rest)
+
+    def _layer(self, below: int, width: int, first: bool) -> list[Architecture]:
+        """What is seen of the weights of a layer, and of the gains and shifts below them."""
+        if self.kind == "layer":
+            return [ScaleInvariant(1, (width, below), centred=True)]
+        if first:
+            return [ScaleInvariant(width, below)]
+        if self.kind == "batch":
+            return [GainedDirections(below, width)]
+        # Without a hidden node all weights are paths of their own.
+        return [ReLUNetwork.from_widths([2 * below, 1]), ScaleInvariant(width, below)]
+
+    def _facts(self) -> str:
+        return f"{list(self.widths)}, kind={self.kind!r}"
 
     def forward(self, theta: OneTheta, inputs: Inputs) -> Numbers:
         """Evaluate the network on all samples, differentiably in θ.
@@ -349,18 +470,30 @@ class NormalisedNetwork(ProductArchitecture):
         -------
         outputs : array, shape=[n_samples, n_outputs]
         """
-        own, other = self._unpack(as_array(theta, "theta", (self.dim,), batch=False))
-        shape = (None, self.weights.group_shape[-1])
-        samples = as_array(inputs, "inputs", shape, batch=False, differentiable=False)
-        unit = anp.reshape(self.weights.lift(own), (-1, samples.shape[1]))
-        products = anp.dot(samples, unit.T)
+        parts = iter(self._unpack(as_array(theta, "theta", (self.dim,), batch=False)))
+        shape = (None, self.widths[0])
+        values = as_array(inputs, "inputs", shape, batch=False, differentiable=False)
+        for number, layer in enumerate(self._layers):
+            own = [next(parts) for _ in layer]
+            if self.kind == "batch" and number:
+                gains, shifts, weights = layer[0].unpack(own[0])
+                values = anp.maximum(gains * values + shifts, 0.0)
+            else:
+                if len(own) == 2:
+                    gains, shifts = anp.split(own[0], 2)
+                    values = anp.maximum(gains * values + shifts, 0.0)
+                weights = layer[-1].lift(own[-1])
+            weights = anp.reshape(weights, (-1, values.shape[1]))
+            values = self._normalised(anp.dot(values, weights.T))
+        return self.rest.forward(next(parts), values)
+
+    def _normalised(self, products: Numbers) -> Numbers:
+        """Standardise over samples, or over units and take what is positive; or leave as it is."""
         if self.kind == "weight":
-            return self.rest.forward(other, products)
-        if len(samples):
+            return products
+        if len(products):
             products = _standardised(products, 0 if self.kind == "batch" else 1)
-        if self.kind == "layer":
-            products = anp.maximum(products, 0.0)
-        return self.rest.forward(other, products)
+        return anp.maximum(products, 0.0) if self.kind == "layer" else products
 
 
 def _standardised(products: Numbers, axis: int) -> Numbers:

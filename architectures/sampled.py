@@ -1,27 +1,29 @@
 """Any forward pass as a lift: its outputs at several inputs."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import autograd.numpy as anp
 import numpy as np
 from autograd.core import make_vjp
+from autograd.tracer import isbox
 from numpy.typing import NDArray
+from scipy.linalg import qr
 
 from liftflow.architectures.base import Architecture
 from liftflow.architectures.maps import SmoothMap, followed_by_autograd, watched
 from liftflow.doors import door
 from liftflow.errors import InputError, NotFiniteError, ShapeError
-from liftflow.linalg import scaled_rank
+from liftflow.linalg import row_sizes, scaled_rank
 from liftflow.typing import (
     Covector,
     FloatArray,
+    IntArray,
     Jacobian,
     Lifted,
     Numbers,
     OneTheta,
     Rng,
-    Scalars,
     Tangent,
     Theta,
     as_array,
@@ -29,18 +31,20 @@ from liftflow.typing import (
     as_function,
     as_rng,
     freeze,
+    refuse_beyond,
     shown,
     untraced,
 )
 
 Forward = Callable[[OneTheta, Numbers], Numbers]
+_Pull = Callable[[Numbers], Numbers]
 
 _SPARE = 6  # given inputs that must not raise the rank of ∂φ
 _TIMES = 4  # as many inputs are drawn as have its rank already
 _FIRST = 12
 _MOST_INPUTS = 8192
 _POINTS = 3  # at which ranks are compared
-_PER_COVECTOR = 2  # inputs that a random covector looks at
+_SEEN = 2, 6  # inputs that a covector looks at: of normal ones, and of those of several kinds
 
 
 class SampledMap(SmoothMap):
@@ -61,6 +65,9 @@ class SampledMap(SmoothMap):
         super().__init__(self.value, dim, (len(inputs), *shape), blocks, "the forward pass")
         self._per_input = math.prod(shape)
         self._kept: tuple[bytes, FloatArray] | None = None
+        self.places: IntArray = np.arange(len(inputs))
+        """Inputs such that random covectors, one at each of them, span all; with repetition."""
+        self.seen = _SEEN[1]
 
     def value(self, theta: Theta) -> Lifted:
         rows = anp.reshape(theta, (-1, self.dim))
@@ -82,54 +89,105 @@ class SampledMap(SmoothMap):
         return self._kept[1].copy()
 
     def _rows(self, theta: OneTheta) -> Jacobian:
-        shape = self.shape[1:]
-        basis = np.eye(self._per_input).reshape(-1, *shape)
-        rows = []
-        for one in self.inputs:
+        basis = np.eye(self._per_input).reshape(-1, *self.shape[1:])
+        return anp.stack([pull(row) for pull in self._pulls(theta) for row in basis])
+
+    def _pulls(self, theta: OneTheta, numbers: Iterable[int] | None = None) -> Iterator[_Pull]:
+        """Pass forward at some inputs in turn, and yield what pulls covectors there back."""
+        for number in range(len(self.inputs)) if numbers is None else numbers:
+            yield self._pull(theta, self.inputs[number])
+
+    def _pull(self, theta: OneTheta, one: Numbers) -> _Pull:
+        with followed_by_autograd(self.name):
+            pull, value = make_vjp(lambda at: self.forward(at, one) + 0.0, theta)
+        if untraced(value).shape != self.shape[1:]:
+            raise ShapeError(
+                f"{self.name} gives arrays of shape {self.shape[1:]} and of shape "
+                f"{untraced(value).shape}; the inputs must be of one kind"
+            )
+
+        def pulled(covector: Numbers) -> Numbers:
             with followed_by_autograd(self.name):
-                pull, value = make_vjp(lambda at, one=one: self.forward(at, one) + 0.0, theta)
-                if untraced(value).shape != shape:
-                    raise ShapeError(
-                        f"{self.name} gives arrays of shape {shape} and of shape "
-                        f"{untraced(value).shape}; the inputs must be of one kind"
-                    )
-                rows += [pull(row) + 0.0 * theta for row in basis]
-        return anp.stack(rows)
+                return pull(covector) + 0.0 * theta
+
+        return pulled
+
+    def span(
+        self, theta: OneTheta, count: int, rng: np.random.Generator
+    ) -> tuple[FloatArray, IntArray]:
+        """Find random covectors, each at one of the first inputs, that span all that is seen there.
+
+        As many are drawn at each as add nothing to half of them: then no other does.
+
+        Returns
+        -------
+        rows : array, shape=[rank, dim]
+            Pulled back.
+        inputs : array, shape=[rank]
+            Numbers of the inputs they are at.
+        """
+        rows, owners = np.zeros((0, self.dim)), np.zeros(0, np.intp)
+        each, ranks = 0, [-1, 0]
+        while ranks[-2] < ranks[-1] < self.dim and each < self._per_input:
+            more = min(max(each, 1), self._per_input - each)
+            forms = rng.standard_normal((count, more, *self.shape[1:]))
+            pulls = zip(self._pulls(theta, range(count)), forms, strict=True)
+            rows = np.vstack([rows, *(pull(form) for pull, own in pulls for form in own)])
+            owners = np.append(owners, np.repeat(np.arange(count), more))
+            each += more
+            ranks.append(scaled_rank(rows))
+        units = rows / row_sizes(rows.T)
+        units = units / row_sizes(units)[:, None]
+        chosen = qr(units.T, mode="r", pivoting=True)[1][: ranks[-1]]
+        return rows[chosen], owners[chosen]
+
+    def adds(self, theta: OneTheta, rows: FloatArray, count: int, rng: np.random.Generator) -> bool:
+        """Whether the inputs after the first see more than rows that span what those see."""
+        forms = rng.standard_normal(self.shape)[count:]
+        others = self._pulls(theta, range(count, len(self.inputs)))
+        further = [pull(form) for pull, form in zip(others, forms, strict=True)]
+        return len(rows) < self.dim and scaled_rank(np.vstack([rows, *further])) > len(rows)
 
     def vjp(self, theta: Theta, covector: Covector) -> Tangent:
         return self.pulled(covector, theta)
 
     def pulled(self, covector: Covector, theta: Theta) -> Tangent:
         lead = np.broadcast_shapes(self._lead(covector), theta.shape[:-1])
-        if np.size(untraced(theta)) == self.dim and np.sum(self._seen(covector)) > self.size:
-            flat = anp.reshape(covector + np.zeros((*lead, *self.shape)), (*lead, self.size))
-            return anp.dot(flat, self.jacobian(anp.reshape(theta, (self.dim,))))
-        return super().pulled(covector, theta)
-
-    def _seen(self, covector: Covector) -> NDArray[np.bool_]:
-        """At which inputs covectors are not zero, shape=[n_covectors, n_inputs]."""
-        flat = np.reshape(untraced(covector), (-1, len(self.inputs), self._per_input))
-        return np.asarray(np.any(flat, axis=-1))
-
-    def paired(self, covector: Covector, theta: Theta) -> Scalars:
-        lead = np.broadcast_shapes(self._lead(covector), theta.shape[:-1])
-        rows = anp.reshape(theta + np.zeros((*lead, 1)), (-1, self.dim))
         forms = anp.reshape(covector + np.zeros((*lead, *self.shape)), (-1, *self.shape))
-        return sum(
-            (
-                anp.sum(forms[number, one] * self.forward(rows[number], self.inputs[one]))
-                for number, one in np.argwhere(self._seen(forms))
-            ),
-            0.0,
-        )
+        rows = anp.reshape(theta, (-1, self.dim))
+        flat = np.reshape(untraced(forms), (len(forms), len(self.inputs), self._per_input))
+        seen = np.any(flat, axis=-1) | isbox(covector)  # zeros that vary are no zeros
+        if len(rows) == 1 and np.sum(seen) > self.size:
+            flat = anp.reshape(forms, (len(forms), self.size))
+            return anp.reshape(anp.dot(flat, self.jacobian(rows[0])), (*lead, self.dim))
+        if len(rows) == 1:
+            pulled = self._sums(rows[0], forms, seen)
+        else:
+            rows = anp.reshape(theta + np.zeros((*lead, 1)), (-1, self.dim))
+            pulled = [self._sums(row, forms[[n]], seen[[n]])[0] for n, row in enumerate(rows)]
+        return anp.reshape(anp.stack([*pulled, np.zeros(self.dim)])[:-1], (*lead, self.dim))
+
+    def _sums(self, theta: OneTheta, forms: Covector, seen: NDArray[np.bool_]) -> list[OneTheta]:
+        """Pull covectors back at one θ, passing forward once at those inputs that they see."""
+        totals = [0.0 * theta for _ in forms]
+        inputs = np.flatnonzero(np.any(seen, axis=0))
+        for one, pull in zip(inputs, self._pulls(theta, inputs), strict=True):
+            for number in np.flatnonzero(seen[:, one]):
+                totals[number] = totals[number] + pull(forms[number, one])
+        return totals
+
+    @property
+    def per_covector(self) -> int:
+        return min(self.seen * self._per_input, self.size)
 
     def covectors(self, count: int, rng: np.random.Generator) -> Covector:
-        """Draw covectors that see few inputs: every input comes first in turn, and all span all."""
-        n_inputs = len(self.inputs)
-        first = rng.permutation(n_inputs)[np.arange(count) % n_inputs]
-        others = rng.integers(n_inputs, size=(count, _PER_COVECTOR - 1))
+        """Draw covectors that see few inputs: any in turn, and the others of those that suffice."""
+        refuse_beyond(float(count) * self.size, f"{count} covectors of {self.size} numbers")
+        n_inputs, number = len(self.inputs), np.arange(count)
         seen = np.zeros((count, n_inputs))
-        np.put_along_axis(seen, np.column_stack([first, others]), 1.0, axis=1)
+        for some in (np.arange(n_inputs), *[self.places] * (self.seen - 1)):
+            if some.size:
+                seen[number, rng.permutation(some)[number % some.size]] = 1.0
         return rng.standard_normal((count, *self.shape)) * seen.reshape(
             count, n_inputs, *[1] * (len(self.shape) - 1)
         )
@@ -212,10 +270,11 @@ class SampledForward(Architecture):
         while True:
             count = len(self.inputs)
             self._map = SampledMap(forward, self.inputs, self.dim, shape, self.block_shapes)
+            self._map.seen = _SEEN[not isinstance(inputs, tuple)]
             fewer = count // _TIMES if draw else max(count // 2, count - _SPARE)
             for point in points:
-                least, most = self._ranks(point, fewer)
-                self.stable = least in (most, self.dim)
+                rows, self._map.places = self._map.span(point, fewer, rng)
+                self.stable = not self._map.adds(point, rows, fewer, rng)
                 if not self.stable:
                     break
             if self.stable or draw is None or count >= _MOST_INPUTS:
@@ -224,19 +283,15 @@ class SampledForward(Architecture):
         self.lifted_shape = self._map.shape
         if self.stable:
             self._map.remark = (
-                f"at {count} inputs, of which {fewer} give ∂φ its rank {most} already"
+                f"at {count} inputs, of which {fewer} give ∂φ its rank {len(rows)} already"
             )
         else:
+            every, self._map.places = self._map.span(point, count, rng)
             self._map.objection = (
-                f"the last of {count} inputs raise the rank of ∂φ from {least} to {most}, so that "
-                "others may leave fewer laws; give more inputs, or their shape"
+                f"the last of {count} inputs raise the rank of ∂φ from {len(rows)} to "
+                f"{len(every)}, so that others may leave fewer laws; give more inputs, or their "
+                "shape"
             )
-
-    def _ranks(self, theta: OneTheta, fewer: int) -> tuple[int, int]:
-        """Rank of ∂φ(θ) at the first inputs alone, and at all."""
-        jacobian = self._map.jacobian(theta)
-        first = jacobian[: fewer * len(jacobian) // len(self.inputs)]
-        return scaled_rank(first) if len(first) else 0, scaled_rank(jacobian)
 
     def _output_shape(self, theta: OneTheta, one: Numbers) -> tuple[int, ...]:
         what = "the forward pass"

@@ -24,9 +24,9 @@ Widths = Annotated[
     str | None,
     typer.Option(
         help="Layer widths from input to output, like 4-6-3; for ode the size and the number of "
-        "steps; for attention d_model, d_head and the number of heads; for conv side, channels, "
-        "outputs; for residual inputs, width, blocks, outputs; for recurrent inputs of a step, "
-        "hidden units, outputs, steps.",
+        "steps; for attention d_model, d_head and the number of heads, for transformer neurons; "
+        "for conv side, channels, outputs; for residual inputs, width, blocks, outputs; for "
+        "recurrent inputs of a step, hidden units, outputs, steps.",
         show_default="by family",
     ),
 ]

@@ -43,7 +43,7 @@ def compare(
         str | None,
         typer.Option(
             help="digits, iris, wine, breast-cancer, diabetes, or a CSV file.",
-            show_default="iris for relu, digits for conv, residual, recurrent; else diabetes",
+            show_default="iris for relu; diabetes for two-layer, deep; else digits",
         ),
     ] = None,
     target: Annotated[

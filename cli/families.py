@@ -218,6 +218,23 @@ def _attention(family: Family, options: Options) -> Problem:
     return network, _balanced(network, options), loss, data, sizes
 
 
+def _transformer(family: Family, options: Options) -> Problem:
+    from liftflow.cli.reading import ReadingLoss
+
+    dataset = _load(options, "digits")
+    sizes = family.read(options.widths, "8-4-2-16")
+    n_features = dataset.inputs.shape[1]
+    if not dataset.n_classes or n_features % sizes[0]:
+        raise DataError(
+            f"a transformer tells the classes of sequences of tokens of d_model = {sizes[0]} of "
+            f"the {n_features} features; give data with labels, and a d_model that divides that"
+        )
+    tokens = dataset.inputs.reshape(len(dataset.inputs), -1, sizes[0])
+    loss = ReadingLoss(family.build(sizes, False), tokens, dataset.targets.astype(int))
+    lams = read_numbers("0" if options.lams is None else options.lams, ",", "λ", float)
+    return loss.architecture, loss.start(lams, options.seed), loss, str(dataset), sizes
+
+
 @dataclass(frozen=True)
 class Family:
     """What the commands know of a family of networks.
@@ -300,6 +317,13 @@ FAMILIES = {
         ("lams",),
         _attention,
         "d_model-d_head-heads",
+    ),
+    "transformer": Family(
+        lambda sizes, bias: liftflow.TransformerBlock(*sizes),
+        "2-1-1-2",
+        (*_DATA, "lams"),
+        _transformer,
+        "d_model-d_head-heads-neurons",
     ),
     "conv": Family(
         _convolutional,

@@ -392,7 +392,7 @@ def too_large(architecture: Architecture, fields: GradientFields, limit: int) ->
     """Tell what a criterion would take, if that is too much; empty where it can be computed."""
     dim, forms = architecture.dim, 0
     if not fields.analytic:
-        forms = dim * architecture.lifted_dim
+        forms = dim * architecture.phi.per_covector
     if dim <= limit and forms <= FORM_LIMIT:
         return ""
     return (

@@ -11,6 +11,7 @@ import autograd.numpy as np
 from autograd.scipy.special import erf, expit
 
 from liftflow import SampledForward
+from liftflow.typing import untraced
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,8 @@ def silu(s):
 
 def softmax(scores):
     """Softmax along the last axis."""
-    powers = np.exp(scores - np.max(scores, axis=-1, keepdims=True))
+    largest = np.max(untraced(scores), axis=-1, keepdims=True)  # as a constant, which is not seen
+    powers = np.exp(scores - largest)
     return powers / np.sum(powers, axis=-1, keepdims=True)
 
 
@@ -156,12 +158,10 @@ def untied(x, E, V, U, W):
     return W @ (h + U @ relu(V @ h))
 
 
-FROZEN = np.cos(np.arange(12.0)).reshape(4, 3)
-
-
 def lora(x, B, A):
     """A frozen layer with an adapter of low rank, and a tanh behind."""
-    return np.tanh(FROZEN @ x + B @ (A @ x))
+    frozen = np.cos(np.arange(len(B) * len(x))).reshape(len(B), len(x))
+    return np.tanh(frozen @ x + B @ (A @ x))
 
 
 def cosine(x, V, W):
@@ -195,11 +195,12 @@ def weight_norm(x, V, g, U):
 # The table
 
 MARCOTTE, TRAN, KUNIN, OURS = "Marcotte2025", "Tran2026", "Kunin2021", "ours"
-D, R, T = 3, 4, 3  # sizes of inputs, of hidden layers, and numbers of tokens
+D, R, T = 3, 3, 2  # sizes of inputs, of hidden layers, and numbers of tokens
 
 _LAYERS = {"V": (R, D), "U": (D, R)}
 _GATED = {"G": (R, D), **_LAYERS}
-_NORMED = {"γ": (4,), "V": (3, 4), "U": (4, 3)}
+_EXPERTS = {"R": (3, D), "V": (3, 2, D), "U": (3, D, 2)}
+_NORMED = {"γ": (D,), "V": (2, D), "U": (D, 2)}
 
 PASSES = [
     Pass(
@@ -254,13 +255,13 @@ PASSES = [
         2 + 10,
         TRAN,
     ),
-    Pass("RMS norm first, GELU", pre_norm(rms_norm, gelu), _NORMED, (4,), 4, OURS),
-    Pass("RMS norm first, ReLU", pre_norm(rms_norm, relu), _NORMED, (4,), 4 + 3, OURS),
-    Pass("layer norm first, ReLU", pre_norm(layer_norm, relu), _NORMED, (4,), 4 + 3, OURS),
+    Pass("RMS norm first, GELU", pre_norm(rms_norm, gelu), _NORMED, (D,), D, OURS),
+    Pass("RMS norm first, ReLU", pre_norm(rms_norm, relu), _NORMED, (D,), D + 2, OURS),
+    Pass("layer norm first, ReLU", pre_norm(layer_norm, relu), _NORMED, (D,), D + 2, OURS),
     Pass(
         "layer norm first, GELU, biases",
         pre_norm_biased,
-        {"γ": (D,), "β": (D,), "V": (R, D), "b": (R,), "U": (D, R)},
+        {"γ": (D,), "β": (D,), "V": (2, D), "b": (2,), "U": (D, 2)},
         (D,),
         D,
         OURS,
@@ -268,17 +269,17 @@ PASSES = [
     Pass(
         "RMS norm last, and a head",
         post_norm(rms_norm),
-        _NORMED | {"β": (4,), "W": (2, 4)},
-        (4,),
-        4 + 3,
+        _NORMED | {"β": (D,), "W": (2, D)},
+        (D,),
+        D + 2,
         OURS,
     ),
     Pass(
         "layer norm last, and a head",
         post_norm(layer_norm),
-        _NORMED | {"β": (4,), "W": (2, 4)},
-        (4,),
-        4 + 3 + 3,
+        _NORMED | {"β": (D,), "W": (2, D)},
+        (D,),
+        D + 2 + 2,
         OURS,
     ),
     Pass("RMS norm of a layer", lambda x, W: rms_norm(W @ x), {"W": (4, D)}, (D,), 1, KUNIN),
@@ -290,7 +291,7 @@ PASSES = [
     Pass(
         "mixture of experts, GELU",
         mixture(softmax, gelu),
-        {"R": (3, D), "V": (3, 2, D), "U": (3, D, 2)},
+        _EXPERTS,
         (D,),
         D,
         TRAN,
@@ -298,7 +299,7 @@ PASSES = [
     Pass(
         "mixture of experts, ReLU",
         mixture(softmax, relu),
-        {"R": (3, D), "V": (3, 2, D), "U": (3, D, 2)},
+        _EXPERTS,
         (D,),
         D + 6,
         TRAN,
@@ -310,7 +311,7 @@ PASSES = [
 CONTROL = Pass(
     "mixture of experts, normalised sigmoids",
     mixture(normalised_sigmoid, gelu),
-    {"R": (3, D), "V": (3, 2, D), "U": (3, D, 2)},
+    _EXPERTS,
     (D,),
     0,
     OURS,

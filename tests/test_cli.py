@@ -276,3 +276,19 @@ def test_the_command_says_what_was_read(tmp_path, words, data):
 
 def test_version():
     assert CliRunner().invoke(app, ["version"]).output.strip() == __version__
+
+
+@pytest.mark.slow  # a transformer block by both flows
+def test_a_transformer_reads_rows_of_features(tmp_path):
+    """What ``--data digits`` does in a minute, by two tokens of two features each."""
+    words = "--family transformer --data iris --widths 2-1-1-3 --lam 0.1,-0.1 --t-end 0.3"
+    found = run(*words.split(), "--rtol", "1e-5", "--control", "--out", str(tmp_path))
+    assert found.exit_code == 0, found.output
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["family"] == "transformer" and summary["dim"] == 27 + 15
+    assert summary["max_deviation"] <= 1e-3 < summary["control_deviation"]
+    assert summary["accuracy_parameter"] == summary["accuracy_intrinsic"] > 0
+    for wrong in ("--data diabetes", "--data iris --widths 3-1-1-3"):
+        refused = run("--family", "transformer", *wrong.split())
+        assert refused.exit_code == 2
+        assert "a transformer tells the classes" in " ".join(refused.output.split())

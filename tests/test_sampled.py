@@ -1,5 +1,6 @@
 """Any forward pass as a lift: counts and laws against exact ranks, theory and differences."""
 
+import autograd
 import autograd.numpy as anp
 import cases
 import numpy as np
@@ -133,6 +134,36 @@ def test_inputs_by_a_function_may_be_anything(rng):
     assert str(discover_laws(network, blocks=True).laws[0]) == "(Eᵀ E)[0,0] − a[0]²"
 
 
+def test_inputs_of_which_few_tell_the_most(rng):
+    one_of_many = np.eye(30)[0]
+    network = SampledForward(lambda theta, x: x * theta, 20, one_of_many)
+    assert network.stable
+    found = count_conservation_laws(network)
+    assert (str(found.verdict), found.value) == ("holds", 0)
+    control = SampledForward(lambda theta, x: x * theta, 20, 0 * one_of_many)
+    assert count_conservation_laws(control).value == 20
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_inputs_of_two_kinds_of_which_one_has_brackets(seed):
+    """Gradients of the one kind are constant; the other's span 3 of 4 dimensions, brackets all."""
+
+    def draw(rng):
+        return rng.random() < 0.2, rng.standard_normal(10)
+
+    def forward(theta, x):
+        rare, a = x
+        if rare:
+            a, b, c, d = theta[10:]
+            return x[1][0] * a * b + x[1][1] * b * c + x[1][2] * (c + d**2)
+        return anp.dot(a, theta[:10])
+
+    network = SampledForward(forward, 14, draw, rng=seed)
+    found = count_conservation_laws(network, rng=seed)
+    assert (str(found.verdict), found.value) == ("holds", 0)
+    assert found.witness["levels"] == [13, 1]
+
+
 def test_a_function_that_autograd_knows_in_reverse_alone():
     def forward(theta, x):  # (I + A)⁻¹ x has the laws of a full matrix, none
         return anp.dot(anp.linalg.inv(anp.eye(2) + 0.1 * anp.reshape(theta, (2, 2))), x)
@@ -166,6 +197,17 @@ def test_derivatives_are_those_of_the_formula(rng):
     np.testing.assert_allclose(
         network.lift_vjp(theta[0], few), network.lift_vjp(theta[:1], few[:, None])[:, 0], atol=1e-13
     )
+
+
+def test_a_pullback_is_differentiable_in_the_covector(rng):
+    """Also where it is zero, so that no input is passed forward for its value."""
+    network = sampled(anp.tanh)
+    theta, zero = network.random_point(rng=rng), np.zeros(network.lifted_shape)
+    slopes = autograd.jacobian(lambda g: network.lift_vjp(theta, g))(zero)
+    wanted = network.lift_jacobian(theta).T.reshape(slopes.shape)
+    np.testing.assert_allclose(slopes, wanted, atol=1e-14)
+    assert network.lift_vjp(theta, np.zeros((0, *network.lifted_shape))).shape == (0, network.dim)
+    assert network.lift_vjp(np.zeros((0, network.dim)), zero).shape == (0, network.dim)
 
 
 # Laws.
@@ -269,10 +311,40 @@ def test_laws_are_functions_of_theta():
         network.with_laws([1.0])
     with pytest.raises(InputError, match="must come in an order"):
         network.with_laws(lambda theta: theta[..., 0])
-    one = network.with_laws([lambda theta: theta[0] ** 2])  # no batch
-    with pytest.raises(ShapeError, match="broadcast over leading axes"):
-        one.laws_jvp(np.ones((2, 10)), np.ones((2, 10)))
+    with pytest.raises(ShapeError, match="to a number, got shape"):
+        network.with_laws([lambda theta: theta**2])
     assert network.with_laws([]).n_laws == 0
+
+
+def test_laws_of_one_theta_are_evaluated_row_by_row(rng):
+    """Where they do not broadcast; what those that do differ in is time."""
+    network = TwoLayerLinear(1, 1, 2)  # as many parameters as a batch has points, among others
+
+    def single(theta):
+        u1, u2, v1, v2 = theta
+        return u1 * u2 - v1 * v2
+
+    plain = [lambda t: t[0] ** 2 - t[2] ** 2, single, lambda t: anp.sum(t[1::2] ** 2 * [1.0, -1.0])]
+    batched = [
+        lambda t: t[..., 0] ** 2 - t[..., 2] ** 2,
+        lambda t: t[..., 0] * t[..., 1] - t[..., 2] * t[..., 3],
+        lambda t: t[..., 1] ** 2 - t[..., 3] ** 2,
+    ]
+    one, other = network.with_laws(plain), network.with_laws(batched)
+    assert other.laws == tuple(batched) and one.laws != tuple(plain)
+    theta, vector = rng.standard_normal((2, 3, 2, 4))
+    for name, *arrays in (
+        ("conservation_laws", theta),
+        ("conservation_laws_jacobian", theta),
+        ("laws_jvp", theta, vector),
+        ("conservation_laws", theta[0, 0]),
+        ("conservation_laws", theta[:0]),
+    ):
+        wanted = getattr(other, name)(*arrays)
+        np.testing.assert_allclose(getattr(one, name)(*arrays), wanted, atol=1e-14)
+    check_architecture(one)
+    with pytest.raises(AssertionError, match="conservation"):
+        check_architecture(network.with_laws([lambda theta: theta[0] ** 2]))
 
 
 def test_laws_stay_along_a_flow(rng):

@@ -171,7 +171,7 @@ def frozen_backbone():
     return module
 
 
-def images(count=4, channels=1, size=8):
+def images(count=16, channels=1, size=8):
     return torch.randn(count, channels, size, size)
 
 
