@@ -374,7 +374,9 @@ class GainedDirections(Architecture):
                 f"{_ON_IMAGE:.0e}; image().projection(z) moves it there",
                 off,
             )
-        return self.graph.project_to_laws(theta, laws)
+        # Directions say nothing of sizes: those of the laws, which hold a sum of squares.
+        size = np.sqrt(np.max(np.abs(laws)))
+        return self.graph.project_to_laws(size * theta, laws)
 
     def fibre_point(self, theta: Theta, rng: Rng = None) -> Theta:
         """Rescale every unit by a random factor, standard normal in its logarithm."""

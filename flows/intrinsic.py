@@ -117,14 +117,12 @@ class _BasisState(TrainingState):
         course = flow._course
         if flow.cometric is not None:
             raise InputError("a cometric of one's own acts on all of z; use coordinates='full'")
-        architecture, way = course.architecture, course.way
-        product = isinstance(architecture, ProductArchitecture)
-        if way is not None and (product or way.architecture is not architecture):
-            raise InputError(
-                f"with these learning rates a {type(architecture).__name__} flows in all of z; "
-                "use coordinates='full'"
-            )
-        if product:
+        architecture = course.architecture
+        if isinstance(architecture, ProductArchitecture):
+            if course.rates is not None:
+                raise InputError(
+                    "with learning rates a product flows in all of z; use coordinates='full'"
+                )
             course.cometric()  # which refuses a factor that has no metric at θ₀
         super().__init__(architecture, flow.loss, theta, course)
         self.laws, self.frozen = course.laws(), flow.frozen

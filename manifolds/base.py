@@ -185,8 +185,9 @@ class InvariantSet(RandomVectors, LevelSet):
         from liftflow.drawing import draw_invariant_set
 
         shape = (None, self.architecture.dim)
-        path = None if theta is None else as_array(theta, "theta", shape, differentiable=False)
-        return draw_invariant_set(self, path)
+        if theta is not None:
+            theta = as_array(theta, "theta", shape, batch=False, differentiable=False)
+        return draw_invariant_set(self, theta)
 
     def submersion(self, point: Theta) -> Laws:
         """Evaluate h(θ) − h(θ₀), which vanishes on the set."""

@@ -478,3 +478,11 @@ def test_a_function_takes_what_it_is_called_with(call):
 def test_functions_that_do_not_say_what_they_take_may_do_so():
     assert as_function(max, "f", 2) is max
     assert as_function(np.add, "f", 2) is np.add
+
+
+def test_a_picture_of_a_set_takes_one_trajectory():
+    network = ReLUNetwork.from_widths([2, 2, 1])
+    start = InvariantSet(network, network.random_point(rng=0))
+    with pytest.raises(ShapeError, match=r"theta must have shape \(n, 6\), got \(2, 1, 6\)"):
+        start.plot(np.zeros((2, 1, 6)))
+    assert start.plot(np.stack([start.theta0, start.theta0])).axes

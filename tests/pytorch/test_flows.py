@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from liftflow import IntrinsicFlow, InvariantSet, ParameterFlow, ReLUNetwork, classify, compare
 from liftflow.architectures import Architecture
 from liftflow.errors import InputError
-from liftflow.flows import GradientDescent
+from liftflow.flows import GradientDescent, TrainingRule
 from liftflow.losses import NetworkLoss
 from liftflow.testing import check_manifold, check_metric
 from liftflow.torch import TorchLoss, from_torch
@@ -57,6 +57,25 @@ def test_both_flows_of_a_network_like_resnet_18_agree():
     assert found.success and found.max_deviation <= 1e-5
     assert min(found.parameter.n_evaluations, found.intrinsic.n_evaluations) >= 50
     assert found.control_deviation > 30 * found.max_deviation
+
+
+@pytest.mark.parametrize("kind", ["one", "each"])
+def test_learning_rates_of_a_module(kind):
+    """In the coordinates of its chart, also where one rate is that of all."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2)).double()
+    network, theta0 = from_torch(module, torch.zeros(1, 2, dtype=torch.double))
+    inputs = torch.rand(8, 2, dtype=torch.double)
+    loss = TorchLoss(network, lambda f: ((f(inputs) - 1) ** 2).mean())
+    start = InvariantSet(network, theta0)
+    rates = 3.0 if kind == "one" else np.linspace(2.0, 4.0, network.dim)
+    rule = TrainingRule(rates)
+    both = compare(start, loss, (0.0, 0.1), rule=rule, n_times=3, coordinates="basis")
+    assert both.success
+    assert both.max_deviation <= 100 * both.rtol
+    without = IntrinsicFlow(start, loss, "basis").integrate(t_span=(0.0, 0.1), n_times=3)
+    gap = network.lifted_distance(without.theta[-1], both.parameter.theta[-1])
+    assert gap > 1e-3  # the control
 
 
 @pytest.mark.parametrize(("method", "low", "high"), [("RK23", 0.4, 0.7), ("RK45", 0.05, 0.1)])
