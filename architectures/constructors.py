@@ -286,6 +286,7 @@ class Constructors(Architecture):
         theta = np.concatenate([part.ravel() for part in (*matrices, *vectors)])
         return network, network._theta(theta)
 
+    @door
     def to_layers(
         self, theta: OneTheta, *, torch_layout: bool = False
     ) -> tuple[list[FloatArray], list[Any]]:

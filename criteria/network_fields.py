@@ -267,6 +267,12 @@ class MonomialFields(NetworkFields):
         return arithmetic.reduce(sums)
 
 
+def refuse_no_loss(loss: Any) -> None:
+    """Refuse what does not say which covectors it excites; losses are in a later room."""
+    if not hasattr(loss, "excited"):
+        raise InputError(f"loss must be a Loss, got {got(loss)}")
+
+
 def excited_fields(
     architecture: Architecture, loss: Any, arithmetic: Arithmetic = FLOATS
 ) -> GradientFields:
@@ -279,8 +285,7 @@ def excited_fields(
     """
     if loss is None:
         return gradient_fields(architecture, arithmetic)
-    if not hasattr(loss, "excited"):
-        raise InputError(f"loss must be a Loss, got {got(loss)}")
+    refuse_no_loss(loss)
     if type(architecture) is ReLUNetwork and hasattr(loss, "excited_outputs"):
         outputs = loss.excited_outputs()
         if arithmetic.exact and not np.array_equal(outputs, np.round(outputs)):

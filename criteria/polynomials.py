@@ -20,6 +20,7 @@ from liftflow.architectures import Architecture
 from liftflow.architectures.labels import Forms, block_forms, named_blocks, parameter_labels
 from liftflow.criteria.fields import entry_units, finite
 from liftflow.criteria.findings import Verdict, plain, rank_of
+from liftflow.criteria.network_fields import refuse_no_loss
 from liftflow.criteria.vectors import unit_rows
 from liftflow.doors import door
 from liftflow.errors import InputError, ShapeError
@@ -257,8 +258,10 @@ def discover_laws(
         forms = block_forms(named_blocks(architecture, blocks, labels), degree)
         fix = "name smaller blocks, or take a smaller network of the same family"
         _refuse_many(len(forms.terms), f"the blocks have {len(forms.terms)} forms", fix)
-    n_forms = len(forms.terms)
-    basis = None if loss is None else np.asarray(loss.excited(architecture))
+    n_forms, basis = len(forms.terms), None
+    if loss is not None:
+        refuse_no_loss(loss)
+        basis = np.asarray(loss.excited(architecture))
     theta, fields = _unit_fields(architecture, n_forms + _SPARE, rng, basis)
     conditions = forms.derivatives(theta, fields)
     singular, right = np.linalg.svd(unit_rows(conditions), full_matrices=False)[1:]

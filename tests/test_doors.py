@@ -27,6 +27,7 @@ from liftflow.architectures import (
     ReLUNetwork,
     TwoLayerLinear,
 )
+from liftflow.criteria import discover_laws
 from liftflow.data import Dataset
 from liftflow.doors import door
 from liftflow.errors import (
@@ -486,3 +487,10 @@ def test_a_picture_of_a_set_takes_one_trajectory():
     with pytest.raises(ShapeError, match=r"theta must have shape \(n, 6\), got \(2, 1, 6\)"):
         start.plot(np.zeros((2, 1, 6)))
     assert start.plot(np.stack([start.theta0, start.theta0])).axes
+
+
+def test_what_is_no_loss_and_what_is_no_flag_are_refused():
+    with pytest.raises(InputError, match="loss must be a Loss, got tuple"):
+        discover_laws(LINEAR, 2, (0.0, 1.0))
+    with pytest.raises(InputError, match="torch_layout must be"):
+        NETWORK.to_layers(np.zeros(NETWORK.dim), torch_layout=np.zeros(2))
