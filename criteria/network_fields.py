@@ -268,7 +268,13 @@ class MonomialFields(NetworkFields):
 
 
 def refuse_no_loss(loss: Any) -> None:
-    """Refuse what does not say which covectors it excites; losses are in a later room."""
+    """Refuse what does not say which covectors it excites.
+
+    Parameters
+    ----------
+    loss : object
+        Anything; a Loss has a method ``excited(architecture)``.
+    """
     if not hasattr(loss, "excited"):
         raise InputError(f"loss must be a Loss, got {got(loss)}")
 
