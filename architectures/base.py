@@ -216,6 +216,11 @@ class Architecture(Guarded, metaclass=_Surface):
         ----------
         *blocks : array-like, shape=[..., *block_shape]
             As many as ``block_shapes``, with the same leading axes.
+
+        Raises
+        ------
+        ShapeError
+            Another number of blocks, or another shape.
         """
         if len(blocks) != len(self.block_shapes):
             raise ShapeError(

@@ -32,6 +32,11 @@ class Conv:
         As usual; what is padded is 0.
     groups : int
         Input channels are split into so many groups, each read by its share of the filters.
+
+    Raises
+    ------
+    InputError
+        Numbers that are no sizes.
     """
 
     channels: int
@@ -58,6 +63,11 @@ class Pool:
         What is taken of a window.
     size : int or pair of int
         Its height and width.
+
+    Raises
+    ------
+    InputError
+        Another kind, or numbers that are no sizes.
     """
 
     kind: str

@@ -69,6 +69,11 @@ class DeepLinear(Architecture):
     widths : sequence of int
         :math:`[n_0, …, n_L]`, at least three.
 
+    Raises
+    ------
+    ArchitectureError
+        Fewer than three widths.
+
     References
     ----------
     [MPG]_, for square weights; rectangular ones: ours. Balanced networks: [Arora2018]_; their flow

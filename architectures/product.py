@@ -35,6 +35,11 @@ class ProductArchitecture(Architecture):
     and else the flat vectors joined. Every property of the hierarchy holds as soon as it holds
     for each factor, and the metric is the product metric.
 
+    Raises
+    ------
+    ArchitectureError
+        No factor, or something else.
+
     References
     ----------
     [MPG]_.

@@ -54,6 +54,12 @@ class Optimizer(Guarded, ABC):
         ``coupled``: λθ is added to the gradient, and goes through the moments with it.
         ``decoupled``: θ shrinks by the factor 1 − ηλ before each step, past all moments.
 
+    Raises
+    ------
+    InputError
+        Not a loss, a step size that is not positive, a number out of its range, or batches of a
+        loss that is no mean over samples.
+
     References
     ----------
     Decoupled decay: [Loshchilov2019]_.
@@ -185,6 +191,8 @@ class Optimizer(Guarded, ABC):
 
         Raises
         ------
+        InputError
+            Numbers of steps that are not positive integers.
         FlowError
             The loss is not finite at θ₀.
         """
@@ -277,6 +285,12 @@ class GradientDescent(Optimizer):
     momentum : float
         The β, at least 0 and below 1.
 
+    Raises
+    ------
+    InputError
+        Not a loss, a number out of its range, batches of a loss that is no mean over samples, or
+        Nesterov's momentum without any.
+
     Examples
     --------
     >>> import autograd.numpy as anp
@@ -348,6 +362,11 @@ class Adam(Optimizer):
         Decay of the means of the gradient and of its square, at least 0 and below 1.
     epsilon : float
         Added to the size of a gradient.
+
+    Raises
+    ------
+    InputError
+        Not a loss, a number out of its range, or batches of a loss that is no mean over samples.
 
     References
     ----------

@@ -19,7 +19,7 @@ from liftflow.losses import Loss, ParameterLoss
 from liftflow.losses.base import as_gradient, as_value
 from liftflow.manifolds import InvariantSet
 from liftflow.metrics import Cometric
-from liftflow.typing import FloatArray, OneLifted, OneTheta, OnTimes, as_array
+from liftflow.typing import FloatArray, OneLifted, OneTheta, OnTimes, Theta, as_array
 
 _NEAR_FOLD = 0.1  # of the weight at first, above the root of what errors of z are
 _BALANCED = 1e-12  # laws of degree two, in squares of θ: what is below is rounding
@@ -296,6 +296,8 @@ class IntrinsicFlow(Guarded):
 
         Raises
         ------
+        InputError
+            Settings that cannot be used.
         NotOnImageError, NotIntrinsicError, NotRecoverableError, FlowError
             The flow cannot start.
         """
@@ -317,8 +319,8 @@ class IntrinsicFlow(Guarded):
         return _STATES[self.coordinates](self, theta)
 
     @door
-    def distance(self, trajectory: Trajectory, theta: FloatArray) -> OnTimes:
-        """Distance ‖φ(θ) − z‖ from a trajectory of this flow to parameters, time by time."""
+    def distance(self, trajectory: Trajectory, theta: Theta) -> OnTimes:
+        """Distance ‖φ(θ) − z‖ from a trajectory of this flow to parameters at its times."""
         architecture = self.invariant_set.architecture
         if self.coordinates == "basis":  # the state determines the recovered θ, and conversely
             return architecture.lifted_distance(trajectory.theta, theta)

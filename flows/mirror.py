@@ -98,6 +98,11 @@ class DiagonalPotential(MirrorPotential):
     network : ReLUNetwork
         ``ReLUNetwork.diagonal(n, depth)``, or any disjoint chains.
 
+    Raises
+    ------
+    ArchitectureError
+        Two paths share an edge.
+
     Notes
     -----
     Where one shift is the least, Φ' is odd and Φ'(0) = 0. Where several are equal and least,
@@ -237,6 +242,11 @@ class NeuronPotential(MirrorPotential):
     network : ReLUNetwork
         ``ReLUNetwork.from_widths([n, 1, 1])``.
 
+    Raises
+    ------
+    ArchitectureError
+        Another network.
+
     References
     ----------
     [Azulay2021]_; that ∇Φ and ω are the weights is ours.
@@ -274,7 +284,12 @@ class NeuronPotential(MirrorPotential):
         return z / np.sqrt(v)[..., None]
 
     def hessian(self, z: Inputs) -> FloatArray:
-        """Evaluate ∇²Φ(z) = ω K⁻¹ = (I − zzᵀ/(v²(|u|² + v²)))/|v|."""
+        """Evaluate ∇²Φ(z) = ω K⁻¹ = (I − zzᵀ/(v²(|u|² + v²)))/|v|.
+
+        Returns
+        -------
+        hessian : array, shape=[..., n_inputs, n_inputs]
+        """
         z, u, v = self._squares(z)
         outer = z[..., :, None] * z[..., None, :] / (v * (u + v))[..., None, None]
         return (np.eye(z.shape[-1]) - outer) / np.sqrt(v)[..., None, None]

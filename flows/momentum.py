@@ -67,6 +67,11 @@ class MomentumFlow(Guarded):
     Rescalings of ReLU units are no isometries: there nothing is kept. Two layers between numbers
     (n = m = 1) keep as many again, as u + v and u − v turn apart.
 
+    Raises
+    ------
+    InputError
+        Not a loss, or a negative friction.
+
     References
     ----------
     [Marcotte2024]_.
@@ -112,6 +117,8 @@ class MomentumFlow(Guarded):
 
         Raises
         ------
+        InputError
+            Settings that cannot be used.
         FlowError
             The flow cannot start.
         """
@@ -153,7 +160,13 @@ class MomentumFlow(Guarded):
 
     @property
     def n_laws(self) -> int:
-        """Number of independent laws of this flow."""
+        """Number of independent laws of this flow.
+
+        Raises
+        ------
+        UndefinedError
+            As :meth:`laws`.
+        """
         return count_noether_laws(self.architecture)
 
 

@@ -31,6 +31,11 @@ class ParameterFlow(Guarded):
     ----------
     rule : TrainingRule, optional
         Learning rates E and weight decay λ, of the flow θ' = −E∇ℓ(θ) − λθ.
+
+    Raises
+    ------
+    InputError
+        Not a loss, or rates that do not fit the architecture.
     """
 
     @door
@@ -61,6 +66,8 @@ class ParameterFlow(Guarded):
 
         Raises
         ------
+        InputError
+            Settings that cannot be used.
         FlowError
             The flow cannot start.
         """

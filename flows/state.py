@@ -32,7 +32,17 @@ class FlowState(Described, ABC):
 
     @abstractmethod
     def read(self, coordinates: FloatArray) -> State:
-        """Read off what the trajectory keeps."""
+        """Read off what the trajectory keeps.
+
+        Returns
+        -------
+        y : array
+            State of the flow.
+        theta : array, shape=[dim]
+            Parameter there.
+        loss : float
+            Loss there.
+        """
 
     def settle(self, coordinates: FloatArray) -> FloatArray:
         """Take note of a step that was made: called once after each.

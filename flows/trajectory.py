@@ -160,6 +160,11 @@ class Trajectory(Archived):
             Parameters; the first one is θ₀.
         loss : OnTimes, optional
             NaN where it is not known.
+
+        Raises
+        ------
+        InputError
+            Arrays that do not fit together, or times that fall.
         """
         times, points = as_own(t, "t", (None,)), as_own(theta, "theta", (None, None))
         if len(times) != len(points) or not len(times):

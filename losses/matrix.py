@@ -38,6 +38,11 @@ def least_squares_loss(inputs: Inputs, targets: Inputs) -> FunctionLoss:
     ----------
     inputs : array-like, shape=[n_samples, m]
     targets : array-like, shape=[n_samples, n]
+
+    Raises
+    ------
+    InputError, ShapeError, NotFiniteError
+        Arrays that do not fit.
     """
     inputs = as_own(inputs, "inputs", (None, None))
     targets = as_own(targets, "targets", (None, None))
@@ -68,6 +73,11 @@ def matrix_sensing_loss(measurements: Lifted, values: Scalars) -> FunctionLoss:
         The matrices A_i.
     values : array-like, shape=[k]
         The numbers y_i.
+
+    Raises
+    ------
+    InputError, ShapeError, NotFiniteError
+        Arrays that do not fit.
     """
     forms = as_own(measurements, "measurements", (None, None, None))
     values = as_own(values, "values", (None,))
@@ -99,6 +109,8 @@ def matrix_completion_loss(observed: Lifted, mask: Lifted) -> FunctionLoss:
     ------
     DataError
         No entry is observed.
+    InputError, ShapeError, NotFiniteError
+        Arrays that do not fit.
     """
     observed = as_own(observed, "observed", (None, None))
     known = as_own(_numbers(mask), "mask", observed.shape)
@@ -130,6 +142,11 @@ def attention_loss(inputs: Inputs, targets: Inputs, d_head: int) -> FunctionLoss
     loss : FunctionLoss
         A function of z, shape=[2 * n_heads, d_model, d_model], as
         :class:`~liftflow.architectures.Attention` lifts.
+
+    Raises
+    ------
+    InputError, ShapeError, NotFiniteError
+        Arrays that do not fit.
     """
     shape = (None, None, None)
     tokens = as_own(inputs, "inputs", shape)

@@ -77,7 +77,13 @@ class ParameterLoss(Loss):
         return part
 
     def excited(self, architecture: Architecture) -> FloatArray:
-        """Refuse: what ℓ moves is known at each θ, but no function of z alone is."""
+        """Refuse: what ℓ moves is known at each θ, but no function of z alone is.
+
+        Raises
+        ------
+        UndefinedError
+            Always.
+        """
         raise UndefinedError(
             "a loss that is given as a function of θ has no ∇f(z) whose span could be told; give "
             "one of z by loss_from_function(f), or a NetworkLoss"
@@ -98,7 +104,13 @@ class ParameterLoss(Loss):
         return over_batch(lambda t: np.asarray(self._number(t)), [theta], [1], shape=())
 
     def parameter_gradient(self, theta: Theta, architecture: Architecture | None = None) -> Tangent:
-        """Evaluate ∇ℓ(θ) by automatic differentiation of the function."""
+        """Evaluate ∇ℓ(θ) by automatic differentiation of the function.
+
+        Raises
+        ------
+        NotDifferentiableError
+            Autograd cannot follow it.
+        """
         theta = self._theta(theta, architecture)
         with followed_by_autograd(_ELL):
             return over_batch(self._gradient, [theta], [1])
@@ -106,7 +118,13 @@ class ParameterLoss(Loss):
     # In z.
 
     def value(self, z: Lifted, near: OneTheta | None = None) -> Scalars:
-        """Evaluate f(z) = ℓ(θ) at a θ behind z."""
+        """Evaluate f(z) = ℓ(θ) at a θ behind z.
+
+        Raises
+        ------
+        NotRecoverableError
+            There is no ``near``, or no θ behind z is found from it.
+        """
         return over_batch(
             lambda point: np.asarray(self._number(self._behind(point, near))),
             [self._z(z)],
@@ -115,7 +133,13 @@ class ParameterLoss(Loss):
         )
 
     def gradient(self, z: Lifted, near: OneTheta | None = None) -> Covector:
-        """Evaluate ∇f(z), the shortest g with ∂φ(θ)ᵀ g = ∇ℓ(θ) at a θ behind z."""
+        """Evaluate ∇f(z), the shortest g with ∂φ(θ)ᵀ g = ∇ℓ(θ) at a θ behind z.
+
+        Raises
+        ------
+        NotRecoverableError
+            There is no ``near``, or no θ behind z is found from it.
+        """
 
         def gradient(point: FloatArray) -> FloatArray:
             theta = self._behind(point, near)

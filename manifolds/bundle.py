@@ -130,6 +130,11 @@ class LiftBundle(FiberBundle):
         ----------
         fiber_point : Theta, optional
             Point of the fibre over it; by default that of :meth:`lift`.
+
+        Raises
+        ------
+        ValueError
+            Neither point is given.
         """
         if fiber_point is None:
             if base_point is None:

@@ -106,7 +106,13 @@ class CoordinateMetric(OnSpace, PullbackDiffeoMetric):
         return self.image_space.metric.scalar_curvature(self.diffeo(base_point))
 
     def injectivity_radius(self, base_point: Point = None) -> Scalars:
-        """Injectivity radius of the space that the vectors stand for."""
+        """Injectivity radius of the space that the vectors stand for.
+
+        Raises
+        ------
+        NotImplementedError
+            It is not known.
+        """
         return self.image_space.metric.injectivity_radius(self.diffeo(base_point))
 
 

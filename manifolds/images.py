@@ -77,6 +77,11 @@ class LiftedImage(RandomVectors, Manifold):
     ----------
     dim : int, optional
         Dimension of the image; by default the rank of ∂φ(θ₀).
+
+    Raises
+    ------
+    NotIntrinsicError
+        There is no such metric: neither a closed form, nor can θ be recovered.
     """
 
     _meets_all_fibres: bool = False

@@ -241,6 +241,11 @@ class HorizontalMetric(OnSpace, RiemannianMetric):
         path : callable
             Takes times, shape=[n_times] and of either sign, to points,
             shape=[..., n_times, *point_shape].
+
+        Raises
+        ------
+        InputError
+            Neither or both of an end point and an initial velocity are given.
         """
         if (end_point is None) == (initial_tangent_vec is None):
             raise InputError(
@@ -307,6 +312,11 @@ class HorizontalMetric(OnSpace, RiemannianMetric):
         ----------
         direction, end_point : Point, optional
             One of its initial velocity and its end.
+
+        Raises
+        ------
+        InputError
+            Neither or both of a direction and an end point are given.
         """
         if (direction is None) == (end_point is None):
             raise InputError(
@@ -328,7 +338,13 @@ class HorizontalMetric(OnSpace, RiemannianMetric):
         return self._over_points(towards, [tangent_vec, base_point, end_point])
 
     def injectivity_radius(self, base_point: Point = None) -> Scalars:
-        """Refuse: it is not known."""
+        """Refuse: it is not known.
+
+        Raises
+        ------
+        NotImplementedError
+            Always.
+        """
         raise NotImplementedError(
             "the injectivity radius of these metrics is not known; log raises a GeodesicError "
             "where it finds no geodesic"

@@ -20,6 +20,7 @@ from liftflow.typing import (
     Lifted,
     LiftedMatrix,
     LiftedTangent,
+    OneLifted,
     OneTheta,
     Scalars,
     Tangent,
@@ -148,7 +149,13 @@ class PathCometric(RecoveredCometric):
         return size * forest.project(lifted), size * noise
 
     def solve(self, z: Lifted, tangent_vec: LiftedTangent) -> Covector:
-        """Apply K(z)⁺ to a vector tangent to the image at z."""
+        """Apply K(z)⁺ to a vector tangent to the image at z.
+
+        Raises
+        ------
+        NotTangentError
+            The vector is not tangent to the image at z.
+        """
         theta = self.point(z)
         return self.architecture.solve_vjp(theta, self.horizontal_lift(z, tangent_vec, theta=theta))
 
@@ -167,7 +174,7 @@ class PathCometric(RecoveredCometric):
 
         return over_batch(product, arrays, [1, 1, 1, 1], ())
 
-    def exact_distance(self, point_a: FloatArray, point_b: FloatArray) -> float | None:
+    def exact_distance(self, point_a: OneLifted, point_b: OneLifted) -> float | None:
         """Distance of two points, for a chain of single weights or one balanced neuron."""
         point_a, point_b = self._ends(point_a, point_b)
         if self.architecture.n_paths == 1:
@@ -254,6 +261,11 @@ class OneHiddenLayerCometric(_RankOneCometric):
     architecture : ReLUNetwork
         No path with more than two edges.
 
+    Raises
+    ------
+    ArchitectureError
+        A deeper network.
+
     References
     ----------
     [MPG]_.
@@ -292,6 +304,11 @@ class ScalarChainCometric(_RankOneCometric):
     ----------
     architecture : ReLUNetwork
         ``ReLUNetwork.from_widths([n, 1, 1, m])``, or any graph with the same paths.
+
+    Raises
+    ------
+    ArchitectureError
+        Another network.
 
     References
     ----------

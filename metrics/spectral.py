@@ -224,7 +224,13 @@ class SpectralCometric(Cometric):
         self.rank = min(architecture.widths)
 
     def point(self, z: Lifted, *, near: Theta | None = None) -> Theta:
-        """Find one point of the fibre over z on the invariant set of θ₀."""
+        """Find one point of the fibre over z on the invariant set of θ₀.
+
+        Raises
+        ------
+        NotIntrinsicError
+            As :meth:`apply`.
+        """
         z = self._lifted(z, "z", differentiable=False)
         self._check_null_spaces(_singular_values(z)[..., : self.rank])
         near = self.theta0 if near is None else near
@@ -255,6 +261,8 @@ class SpectralCometric(Cometric):
         ------
         NotOnImageError
             K(z) is singular on the tangent space: the rank of z drops.
+        NotIntrinsicError
+            As :meth:`apply`.
         """
         self._check_inverse(self._lifted(z, "z"))
         return self._apply(z, tangent_vec, "tangent_vec", -1.0)
@@ -324,7 +332,12 @@ class SpectralCometric(Cometric):
             )
 
     def eigenvalues(self, z: Lifted) -> Scalars:
-        """Return the eigenvalues of K(z) on the tangent space, in no particular order."""
+        """Return the eigenvalues of K(z) on the tangent space, in no particular order.
+
+        Returns
+        -------
+        eigenvalues : array, shape=[..., rank * (n + m - rank)]
+        """
         return self._multipliers(_singular_values(self._lifted(z, "z"))[..., : self.rank])
 
     def log_determinant(self, z: Lifted) -> Scalars:
