@@ -58,9 +58,8 @@ class _FullState(TrainingState):
                 theta = cometric.point(z, near=self.theta)
             else:
                 theta = cometric.follow(z, self.theta)
-            if np.any(
-                np.abs(theta[self.folds]) <= self.turning * self.without_clock(coordinates)[1]
-            ):
+            factor = self.without_clock(coordinates)[1]
+            if self.folds.size and np.any(np.abs(theta[self.folds]) <= self.turning * factor):
                 raise NotRecoverableError(
                     "a weight that z has in higher powers only comes close to 0, where z does not "
                     "say whether it crosses; coordinates='basis' follow it"
