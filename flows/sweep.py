@@ -14,6 +14,7 @@ import numpy as np
 from joblib import Parallel, delayed
 from joblib.externals.loky.process_executor import BrokenProcessPool
 from joblib.parallel import SequentialBackend, get_active_backend
+from threadpoolctl import threadpool_limits  # scikit-learn requires it
 
 from liftflow.doors import door
 from liftflow.errors import DataError, FlowError, InputError, OutputError
@@ -313,8 +314,6 @@ def _run(
 ) -> SweepRun | None:
     """Make or read one run; None where Ctrl-C ended it, which not all backends hand on."""
     # With other numbers of threads BLAS sums in another order.
-    from threadpoolctl import threadpool_limits
-
     with suppress(KeyboardInterrupt), threadpool_limits(limits=1):
         match make_case(seed):
             case (InvariantSet() as invariant_set, Loss() as loss):

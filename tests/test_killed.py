@@ -30,3 +30,23 @@ def test_the_same_after_thirty_ends(call, files, tmp_path):
     assert report["disturbed"] == 30
     assert report["slowest"] < 5  # seconds from a signal to the end
     assert set(report["files"]) == files
+
+
+IMPORTED = """
+import sys
+from pathlib import Path
+import killed
+before = set(sys.modules)
+killed.of_compare(Path(sys.argv[1]))
+print(*sorted(sys.modules.keys() - before))
+"""
+
+
+@pytest.mark.slow
+def test_flows_import_nothing_on_their_way(tmp_path):
+    """Ctrl-C within an import may come out as another error, and then ends nothing."""
+    command = [sys.executable, "-c", IMPORTED, str(tmp_path)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, cwd=SCRIPT.parent, timeout=60
+    )
+    assert done.stdout.split() == []

@@ -4,7 +4,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
+
+# Not within a flow: before Python 3.12, Ctrl-C while a class is made becomes a RuntimeError.
+from threadpoolctl import ThreadpoolController
 
 DESERVES_ANOTHER = 1_000_000
 """Parameters for each thread. Below that, matrices are so small that threads gain little where
@@ -12,9 +14,7 @@ cores are free, and wait for one another for long where they are busy."""
 
 
 @cache
-def _libraries() -> Any:
-    from threadpoolctl import ThreadpoolController
-
+def _libraries() -> ThreadpoolController:
     return ThreadpoolController()  # which takes some milliseconds to find them
 
 
