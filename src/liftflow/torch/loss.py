@@ -1,9 +1,10 @@
 """Losses of modules, by torch's autograd."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
+from torch.utils import _pytree as pytree
 
 from liftflow.architectures import Architecture
 from liftflow.errors import InputError
@@ -21,6 +22,7 @@ from liftflow.typing import (
     as_array,
     as_function,
     as_instance,
+    got,
 )
 
 
@@ -55,7 +57,13 @@ class TorchLoss(Loss, copies=False):
         loader: Iterable[object] | None = None,
     ) -> None:
         self.network = as_instance(network, TorchNetwork, "network")
-        self.function, self.loader = as_function(function, "function"), loader
+        self.function = as_function(function, "function", 1 if loader is None else 2)
+        if isinstance(loader, Iterator) or not isinstance(loader, Iterable | None):
+            raise InputError(
+                "loader must be what can be gone through again and again, such as a DataLoader or a "
+                f"list of batches, got {got(loader)}; list(loader) is one"
+            )
+        self.loader = loader
         if network.drops_units:
             raise InputError(
                 "the module drops units at random, so that its loss is no function of θ; call "
@@ -125,5 +133,7 @@ class TorchLoss(Loss, copies=False):
 
 
 def _length(batch: Any) -> int:
-    first = batch if isinstance(batch, torch.Tensor) else next(iter(batch))
-    return len(first)
+    tensors = [t for t in pytree.tree_leaves(batch) if isinstance(t, torch.Tensor) and t.ndim]
+    if not tensors:
+        raise InputError(f"a batch of the loader must hold a tensor, got {got(batch)}")
+    return len(tensors[0])

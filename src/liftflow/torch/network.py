@@ -29,8 +29,11 @@ from liftflow.typing import (
     Rng,
     Theta,
     as_array,
+    as_instance,
+    as_number,
     as_ordered,
     as_rng,
+    got,
 )
 
 
@@ -136,9 +139,14 @@ class TorchNetwork(Architecture):
         certified: bool = True,
         batch_norm_eps: float | None = None,
     ) -> None:
+        if batch_norm_eps is not None:
+            batch_norm_eps = as_number(batch_norm_eps, "batch_norm_eps", 0.0)
+        names = as_ordered(opaque, "opaque")
+        if isinstance(opaque, str) or not all(isinstance(name, str) for name in names):
+            raise InputError(f"opaque must be a list of names, such as ['norm'], got {opaque!r}")
         self.workbench = bench = Workbench(module, batch_norm_eps)
         inputs = in_double(as_inputs(example_inputs))
-        reader = Reader(bench.module, list(as_ordered(opaque, "opaque")))
+        reader = Reader(bench.module, names)
         with same_randomness():
             reader.read(inputs)
         used = [name for name in bench.names if name in reader.uses]
@@ -215,17 +223,20 @@ class TorchNetwork(Architecture):
         InputError
             A parameter is missing, or has another shape.
         """
+        as_instance(state, Mapping, "state")
         parts = []
         for name, shape in self.workbench.shapes.items():
             value = state.get(name)
-            if value is None or tuple(value.shape) != shape:
-                got = "none" if value is None else f"shape {tuple(value.shape)}"
-                raise InputError(f"the state must hold {name} of shape {shape}, got {got}")
+            is_tensor = isinstance(value, torch.Tensor)
+            if not is_tensor or tuple(value.shape) != shape:
+                what = f"shape {tuple(value.shape)}" if is_tensor else got(value)
+                raise InputError(f"the state must hold a tensor {name} of shape {shape}, got {what}")
             parts.append(value.detach().double().cpu().numpy().ravel())
         return self._theta(np.concatenate(parts), "the state")
 
     def from_module(self, module: torch.nn.Module) -> OneTheta:
         """Read θ from a module like the one that was read."""
+        as_instance(module, torch.nn.Module, "module")
         return self.from_state_dict(dict(module.named_parameters()))
 
     def _tensors(self, theta: OneTheta) -> dict[str, torch.Tensor]:

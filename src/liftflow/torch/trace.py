@@ -15,8 +15,8 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
-from liftflow.errors import ArchitectureError
-from liftflow.typing import IntArray
+from liftflow.errors import ArchitectureError, InputError, LiftflowError
+from liftflow.typing import IntArray, got
 
 ZERO, GROUND = 0, 1
 """Symbols of a number that is 0 whatever the parameters, and of one that never rescales."""
@@ -100,12 +100,33 @@ class Reader(TorchFunctionMode):
         ------
         ArchitectureError
             An operation with no known channels, or an ``opaque`` name that was never met: names it.
+        InputError
+            The module does not run on these inputs, or returns nothing that depends on it.
         """
+        if any(tensor.numel() == 0 for tensor in _tensors(inputs)):
+            raise InputError("example_inputs hold an empty tensor; a batch of two or more is meant")
         for tensor in _tensors(inputs):
             if tensor.is_floating_point():
                 self._mark(tensor, torch.full(tensor.shape, float(GROUND), dtype=torch.float64))
-        with self._hooks(), torch.enable_grad(), self:
-            outputs = self.module(*inputs)
+        try:
+            with self._hooks(), torch.enable_grad(), self:
+                outputs = self.module(*inputs)
+        except LiftflowError:
+            raise
+        except Exception as error:
+            given = ", ".join(
+                f"shape {tuple(x.shape)}" if isinstance(x, torch.Tensor) else got(x) for x in inputs
+            )
+            raise InputError(
+                f"{type(self.module).__name__} does not run on example_inputs of {given or 'none'}"
+                f": {type(error).__name__}: {error}; pass a tensor, or a tuple of tensors for "
+                "several arguments"
+            ) from error
+        if not any(tensor.requires_grad for tensor in _tensors(outputs)):
+            raise InputError(
+                f"{type(self.module).__name__} returns no tensor that depends on a parameter that "
+                f"trains, got {got(outputs)}"
+            )
         for tensor in _tensors(outputs):
             self._see(tensor)
             self._ground(self.symbols(tensor))
