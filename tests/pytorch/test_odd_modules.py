@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from models import all_switch
 from test_reading import gradients, rank
 from torch import nn
 from torch.nn import functional as F
@@ -243,14 +244,24 @@ WRONG = {
 
 
 def read(build, rng):
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        module, inputs = build()
+    """Return the network of a module at generic parameters, and D − rank of its gradients.
+
+    Of parameters and inputs the first are taken whose units switch: two neurons that never do are
+    a linear network, with a law more.  They are drawn by numpy, for what torch draws depends on
+    the machine.
+    """
+    while True:
+        with torch.random.fork_rng(devices=[]):
+            module, inputs = build()
         module.double()
         for parameter in module.parameters():
-            parameter.data += 0.3 * torch.randn_like(parameter)
-    inputs = inputs if isinstance(inputs, tuple) else (inputs,)
-    inputs = tuple(x.double() for x in inputs)
+            noise = torch.from_numpy(rng.standard_normal(tuple(parameter.shape)))
+            gains = len(parameter) > 1 and len(parameter.unique()) == 1  # ones or zeros of a norm
+            parameter.data = parameter.data + 0.3 * noise if gains else 0.5 * noise
+        inputs = inputs if isinstance(inputs, tuple) else (inputs,)
+        inputs = tuple(torch.from_numpy(rng.standard_normal(tuple(x.shape))) for x in inputs)
+        if all_switch(module, inputs):
+            break
     network, theta = from_torch(module, inputs)
     rows = gradients(network, theta, inputs, rng, 2 * network.dim)
     return network, network.dim - rank(rows)

@@ -53,7 +53,7 @@ def gradients(network, theta, inputs, rng, count):
 def rank(matrix):
     matrix = matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
     singular = np.linalg.svd(matrix, compute_uv=False)
-    return int(np.sum(singular > 1e-9 * singular[0]))
+    return int(np.sum(singular > 1e-11 * singular[0]))
 
 
 @models
