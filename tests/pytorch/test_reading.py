@@ -213,7 +213,7 @@ def test_an_import_with_a_wrong_inert_bias_is_not_certified(monkeypatch):
 
     module, inputs = build("MLP")
     from_torch(module, inputs)
-    monkeypatch.setattr(network, "inert_groups", lambda reader, names: [["2.bias"]])
+    monkeypatch.setattr(network, "inert_groups", lambda reader, names: [(["2.bias"], np.eye(1))])
     with pytest.raises(ArchitectureError, match=r"not certified: .*inert direction of 2\.bias"):
         from_torch(module, inputs)
 

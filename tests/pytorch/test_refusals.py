@@ -10,9 +10,9 @@ from models import MODELS, build
 from torch import nn
 from typer.testing import CliRunner
 
-from liftflow import InvariantSet
+from liftflow import InvariantSet, classify, count_conservation_laws, discover_laws
 from liftflow.cli import app
-from liftflow.errors import CallError, InputError
+from liftflow.errors import CallError, InputError, UndefinedError
 from liftflow.torch import TorchLoss, from_torch
 
 X = torch.ones(5, 3)
@@ -208,3 +208,20 @@ def test_losses_are_pickled_and_copied():
         np.testing.assert_array_equal(found, gradient)
         with pytest.raises(InputError, match="another network"):  # control
             loss.parameter_gradient(theta, network)
+
+
+def test_the_laws_of_one_loss_are_not_counted():
+    network, _ = from_torch(mlp(), X)
+    assert count_conservation_laws(network).value == 4
+    for find in (count_conservation_laws, discover_laws):
+        with pytest.raises(UndefinedError, match="leave loss= out"):
+            find(network, loss=TorchLoss(network, mean))
+
+
+def test_networks_beyond_a_matrix_are_not_called_complete():
+    module = nn.Sequential(nn.Linear(30, 40), nn.ReLU(), nn.Linear(40, 2))
+    network, theta = from_torch(module, torch.ones(2, 30))
+    found = classify(network, theta)
+    assert found.metric and found.n_laws.value == 40
+    assert found.complete.verdict == found.n_laws.verdict == "undecided"
+    assert "at least these" in found.n_laws.reason

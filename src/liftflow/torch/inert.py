@@ -1,7 +1,7 @@
 """Directions of θ that the function does not see, and the linear laws that they are.
 
 Two biases that are added to one sum move it by their sum alone: their difference is conserved. A
-bias before a mean that is taken away is conserved itself. In an orthonormal basis of such
+bias before a mean that is taken away, or that cancels in a difference, is conserved itself. In an orthonormal basis of such
 directions these are laws Lθ; the rescalings act on what is orthogonal to them.
 """
 
@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 
 import numpy as np
-import scipy.linalg
 from scipy.sparse import csr_array, vstack
 
 from liftflow.architectures.anchors import ChannelChart
@@ -26,18 +25,17 @@ class Inert:
     ----------
     dim : int
         Number of parameters.
-    groups : sequence of (sequence of int, int)
-        First entries of blocks that are added up, and their common size. A block that is alone has
-        no effect at all.
+    groups : sequence of (sequence of int, int, array)
+        First entries of blocks that are added up, their common size, and an orthonormal basis of
+        the combinations without effect. A block that is alone has no effect at all.
     """
 
-    def __init__(self, dim: int, groups: list[tuple[list[int], int]]) -> None:
+    def __init__(self, dim: int, groups: list[tuple[list[int], int, FloatArray]]) -> None:
         self.dim, parts = dim, [csr_array((0, dim))]
         self.owners: list[int] = []  # a block of θ for each row
-        for starts, size in groups:
+        for starts, size, combinations in groups:
             count, rows = len(starts), np.arange(size)
-            contrasts = scipy.linalg.helmert(count) if count > 1 else np.ones((1, 1))
-            for contrast in contrasts:
+            for contrast in combinations:
                 columns = np.concatenate([start + rows for start in starts])
                 values = np.repeat(contrast, size)
                 places = (np.tile(rows, count), columns)

@@ -7,7 +7,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from liftflow.architectures import Architecture
-from liftflow.errors import InputError
+from liftflow.errors import InputError, UndefinedError
 from liftflow.linalg import over_batch
 from liftflow.losses.base import Loss
 from liftflow.torch.network import TorchNetwork
@@ -23,6 +23,12 @@ from liftflow.typing import (
     as_function,
     as_instance,
     got,
+)
+
+
+_ALL_LOSSES = (
+    "the laws of a module are those that all losses have: its channels do not tell what a single "
+    "one conserves besides; leave loss= out, or write the module as a ReLUNetwork"
 )
 
 
@@ -111,6 +117,16 @@ class TorchLoss(Loss, copies=False):
             return sum(w * bench.value_and_gradient(f, one)[1] for w, f in self._parts())
 
         return over_batch(gradient, [point], [1])
+
+    def excited(self, architecture: Architecture) -> FloatArray:
+        """Refuse: the coordinates of z do not tell which laws this loss has besides.
+
+        Raises
+        ------
+        UndefinedError
+            Always.
+        """
+        raise UndefinedError(_ALL_LOSSES)
 
     def _own(self, theta: Any, architecture: Any) -> FloatArray:
         if architecture is not self.network:

@@ -121,11 +121,13 @@ class TorchNetwork(Architecture):
         What the blocks of θ are called in the module.
     inert_groups : tuple of tuple of str
         Biases that are added to the same sums, so that their differences are conserved; one that
-        is alone has no effect at all, because a mean is taken away.
+        is alone has no effect at all, because a mean is taken away or it cancels.
     unused : tuple of str
         Parameters that train, but are never used: they are no part of θ.
     certificate : Certificate or None
         What the checks found.
+    example_inputs : tuple
+        Those that were given, in float64.
     """
 
     coordinates: ClassVar[str] = "basis"
@@ -145,13 +147,15 @@ class TorchNetwork(Architecture):
         if isinstance(opaque, str) or not all(isinstance(name, str) for name in names):
             raise InputError(f"opaque must be a list of names, such as ['norm'], got {opaque!r}")
         self.workbench = bench = Workbench(module, batch_norm_eps)
-        inputs = in_double(as_inputs(example_inputs))
+        if not bench.names:
+            raise ArchitectureError("no parameter of the module trains")
+        self.example_inputs = inputs = in_double(as_inputs(example_inputs))
         reader = Reader(bench.module, names)
         with same_randomness():
             reader.read(inputs)
         used = [name for name in bench.names if name in reader.uses]
         if not used:
-            raise ArchitectureError("no parameter of the module trains and is used")
+            raise ArchitectureError("no parameter of the module that trains is used")
         self.unused = tuple(name for name in bench.names if name not in used)
         self.drops_units = reader.drops_units
         if used != bench.names:
@@ -160,13 +164,13 @@ class TorchNetwork(Architecture):
         self.parameter_names = tuple(bench.shapes)
         starts = np.cumsum([0, *map(math.prod, bench.shapes.values())]).tolist()
         place = dict(zip(used, starts, strict=False))
-        self.inert_groups = tuple(map(tuple, inert_groups(reader, used)))
-        groups = [
-            ([place[n] for n in group], math.prod(bench.shapes[group[0]]))
-            for group in self.inert_groups
-            if len({math.prod(bench.shapes[n]) for n in group}) == 1
+        groups = inert_groups(reader, used)
+        self.inert_groups = tuple(tuple(names) for names, _ in groups)
+        placed = [
+            ([place[n] for n in names], math.prod(bench.shapes[names[0]]), unseen)
+            for names, unseen in groups
         ]
-        self.inert = Inert(bench.theta.size, groups)
+        self.inert = Inert(bench.theta.size, placed)
         super().__init__(
             bench.theta.size,
             (bench.theta.size,),
@@ -230,7 +234,9 @@ class TorchNetwork(Architecture):
             is_tensor = isinstance(value, torch.Tensor)
             if not is_tensor or tuple(value.shape) != shape:
                 what = f"shape {tuple(value.shape)}" if is_tensor else got(value)
-                raise InputError(f"the state must hold a tensor {name} of shape {shape}, got {what}")
+                raise InputError(
+                    f"the state must hold a tensor {name} of shape {shape}, got {what}"
+                )
             parts.append(value.detach().double().cpu().numpy().ravel())
         return self._theta(np.concatenate(parts), "the state")
 

@@ -158,6 +158,9 @@ def saturate(
     reader._mark(result, torch.where(symbols == ZERO, 0.0, float(GROUND)))
 
 
+_SIGNS = {"add": 1.0, "sub": -1.0}
+
+
 @rule("add", "sub", "maximum", "minimum", "fmax", "fmin")
 def merge(
     reader: Reader, func: object, result: Tensor, one: Any, other: Any, **kwargs: object
@@ -166,17 +169,18 @@ def merge(
     a, b = (reader.symbols(each, tuple(result.shape)) for each in (one, other))
     reader.identify(*_unlike(a, b))
     symbols = torch.where(a == ZERO, b, a).expand(result.shape)
-    both = [reader.biased.get(id(each), frozenset()) for each in (one, other)]
-    plain = _name(func) == "add" and not kwargs and all(isinstance(e, Tensor) for e in (one, other))
-    if (
-        plain
-        and one.shape == other.shape == result.shape
-        and result is not one
-        and both[0] | both[1]
-    ):
-        reader.biased[id(result)] = both[0] | both[1]
-    elif _name(func) == "add":
-        for each in (one, other):
+    plain = not kwargs and result is not one
+    if sign := plain and _SIGNS.get(_name(func), 0.0):
+        both = [reader.biased.get(id(each), {}) for each in (one, other)]
+        if any(both) and all(getattr(e, "shape", ()) == result.shape for e in (one, other)):
+            reader.biased[id(result)] = {
+                key: both[0].get(key, 0.0) + sign * both[1].get(key, 0.0)
+                for key in {**both[0], **both[1]}
+            }
+            reader._mark(result, symbols)
+            return
+    for each in (one, other):
+        if _name(func) in _SIGNS and isinstance(each, Tensor):
             reader._see(each)
     reader._mark(result, symbols)
 
@@ -346,11 +350,13 @@ def reduce(
 # Layers.
 
 
-def _bias(reader: Reader, bias: Tensor | None, heads: IntArray, result: Tensor) -> None:
+def _bias(
+    reader: Reader, bias: Tensor | None, heads: IntArray, result: Tensor, axis: int = -1
+) -> None:
     if bias is not None:
         reader.use(bias, GROUND, heads, is_bias=True)
         if reader.is_weight(bias):
-            reader.biased[id(result)] = frozenset([reader.entries(bias)[0]])
+            reader.biased[id(result)] = {(reader.entries(bias)[0], axis): 1.0}
 
 
 @rule("linear")
@@ -443,7 +449,7 @@ def _place_by_place(
         own = reader.new(n_out, reader._origin(weight))
         tails = row.reshape(groups, 1, *weight.shape[1:]).repeat(n_out // groups, axis=1)
         reader.use(weight, tails.reshape(weight.shape), own.reshape(-1, *(1,) * (n_axes + 1)))
-        _bias(reader, bias, own, result)
+        _bias(reader, bias, own, result, -n_axes - 1)
         heads.append(own)
     table = torch.from_numpy(np.stack(heads).astype(np.float64))[places]
     reader._mark(
@@ -480,7 +486,7 @@ def _convolution(n_axes: int) -> None:
             tails = np.repeat(tails, n_out // groups, axis=1)
         heads = reader.new(n_out, reader._origin(weight))
         reader.use(weight, tails.reshape(-1, n_in, *ones), heads.reshape(-1, 1, *ones))
-        _bias(reader, bias, heads, result)
+        _bias(reader, bias, heads, result, axis)
         reader.put(result, heads, axis)
 
     @rule(f"conv_transpose{n_axes}d")
@@ -505,7 +511,7 @@ def _convolution(n_axes: int) -> None:
         if groups > 1:
             heads = np.repeat(heads, n_in // groups, axis=1)
         reader.use(weight, own.reshape(-1, 1, *ones), heads.reshape(-1, n_out, *ones))
-        _bias(reader, bias, new, result)
+        _bias(reader, bias, new, result, axis)
         reader.put(result, new, axis)
 
 
@@ -558,10 +564,11 @@ def batch_norm(
                 symbols == symbols[:1, :, ...].amax(dim=(0, *range(2, symbols.ndim)), keepdim=True)
             ).all()
         )
-        if not one_each:
+        if one_each and id(input) in reader.biased:  # their mean is taken away
+            sums = reader.biased[id(input)].items()
+            reader.sums.append({k: 0.0 if k[1] == 1 - input.ndim else count for k, count in sums})
+        else:
             reader._see(input)
-        elif id(input) in reader.biased:
-            reader.centred.append(reader.biased[id(input)])
         hat = np.full(own.size, GROUND)
     else:
         reader._see(input)
@@ -574,7 +581,7 @@ def batch_norm(
     elif bias is not None and hat is not own:
         heads = reader.new(own.size, reader._origin(bias))
         reader.identify(heads, hat)
-    _bias(reader, bias, heads, result)
+    _bias(reader, bias, heads, result, 1 - input.ndim)
     reader.put(result, heads, 1)
 
 

@@ -27,6 +27,9 @@ _REMEDY = (
 )
 
 
+Bias = tuple[str, int]
+
+
 @dataclass(frozen=True)
 class Use:
     """One place where a tensor of parameters leads from channels to channels.
@@ -63,10 +66,9 @@ class Reader(TorchFunctionMode):
         Of each trainable parameter.
     equal : list of (array, array)
         Symbols that are one channel.
-    sums : list of frozenset of str
-        Biases that were added up wherever something else than a sum came next.
-    centred : list of frozenset of str
-        Those whose mean was taken away next.
+    sums : list of dict
+        How often biases are in a sum of layers, wherever something else than a sum came next. A
+        bias is called by its name and the axis, from the end, along which it is added.
     drops_units : bool
         Whether units are dropped at random.
     """
@@ -77,9 +79,8 @@ class Reader(TorchFunctionMode):
         self.parameters = {id(p): n for n, p in module.named_parameters() if p.requires_grad}
         self.uses: dict[str, list[Use]] = {}
         self.equal: list[tuple[IntArray, IntArray]] = []
-        self.sums: list[frozenset[str]] = []
-        self.centred: list[frozenset[str]] = []
-        self.biased: dict[int, frozenset[str]] = {}
+        self.sums: list[dict[Bias, float]] = []
+        self.biased: dict[int, dict[Bias, float]] = {}
         self.origins: list[tuple[int, str]] = [(0, "ground")]
         self.n_symbols, self.drops_units = 2, False
         self._symbols: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
@@ -173,7 +174,7 @@ class Reader(TorchFunctionMode):
         if not known:
             return result
         name = _name(func)
-        if _tensors(result) and name not in ("batch_norm", "add"):
+        if _tensors(result) and name not in ("batch_norm", "add", "sub"):
             for tensor in known:
                 self._see(tensor)
         if self._hidden or self.opaque & {name, self._here(name)}:
