@@ -1,8 +1,9 @@
 """Directions of θ that the function does not see, and the linear laws that they are.
 
 Two biases that are added to one sum move it by their sum alone: their difference is conserved. A
-bias before a mean that is taken away, or that cancels in a difference, is conserved itself. In an orthonormal basis of such
-directions these are laws Lθ; the rescalings act on what is orthogonal to them.
+bias before a mean that is taken away, or that cancels in a difference, is conserved itself. In an
+orthonormal basis of such directions these are laws Lθ; the rescalings act on what is orthogonal to
+them.
 """
 
 from collections.abc import Callable, Mapping
