@@ -113,7 +113,7 @@ def test_states_that_are_none():
 def test_losses_that_are_no_number(function):
     network, theta = from_torch(mlp(), X)
     for method in ("parameter_value", "parameter_gradient"):
-        with pytest.raises(InputError, match=r"one real number.*got"):
+        with pytest.raises(InputError, match=r"one number.*got"):
             getattr(TorchLoss(network, function), method)(theta, network)
 
 

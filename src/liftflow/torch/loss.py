@@ -65,8 +65,8 @@ class TorchLoss(Loss, copies=False):
         self.function = as_function(function, "function", 1 if loader is None else 2)
         if isinstance(loader, Iterator) or not isinstance(loader, Iterable | None):
             raise InputError(
-                "loader must be what can be gone through again and again, a DataLoader or a list of "
-                f"batches, got {got(loader)}; list(loader) is one"
+                "loader must be what can be gone through again and again, a DataLoader or a list "
+                f"of batches, got {got(loader)}; list(loader) is one"
             )
         self.loader = loader
         if network.drops_units:

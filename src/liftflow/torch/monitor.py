@@ -14,7 +14,7 @@ from liftflow.errors import InputError
 from liftflow.flows.recursion import LawRecursion
 from liftflow.torch.blocks import pair
 from liftflow.torch.network import TorchNetwork
-from liftflow.typing import FloatArray, IntArray, OneLaws, as_count, shown
+from liftflow.typing import FloatArray, IntArray, OneLaws, as_count, as_instance, shown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -101,7 +101,7 @@ class LawMonitor(Guarded):
         self._kept = [self._last][: self.max_records - 1]
         self._handle = None
         if optimizer is not None:
-            _rule_of(optimizer, self._parameters)
+            _rule_of(as_instance(optimizer, torch.optim.Optimizer, "optimizer"), self._parameters)
             self._handle = optimizer.register_step_post_hook(
                 lambda own, args, kwargs: self._note(own)
             )
@@ -289,12 +289,13 @@ def _rule_of(rule: Any, parameters: list[torch.Tensor]) -> _Rule | None:
     if rule is None:
         return None
     if not isinstance(rule, torch.optim.Optimizer):
-        if isinstance(rule, bool) or not isinstance(rule, Real) or not 0 <= rule < math.inf:
+        number = float(rule) if isinstance(rule, Real) and rule is not True else math.nan
+        if not 0 <= number < math.inf:
             raise InputError(
                 "record takes the optimizer whose step it was, or the learning rate of a plain "
                 f"step, a number of at least 0; got {shown(rule)}"
             )
-        return _Rule(float(rule), 0.0, 0.0, False)
+        return _Rule(number, 0.0, 0.0, False)
     own = {id(parameter) for parameter in parameters}
     groups = [g for g in rule.param_groups if any(id(p) in own for p in g["params"])]
     if not groups:
@@ -305,7 +306,9 @@ def _rule_of(rule: Any, parameters: list[torch.Tensor]) -> _Rule | None:
     listed = {id(p) for group in groups for p in group["params"]}
     if type(rule) is not torch.optim.SGD or not own <= listed:
         return None
-    names = "lr", "momentum", "weight_decay"
-    found = {_Rule(*(float(g[n]) for n in names), bool(g["nesterov"])) for g in groups}
+    found = {
+        _Rule(float(g["lr"]), float(g["momentum"]), float(g["weight_decay"]), bool(g["nesterov"]))
+        for g in groups
+    }
     strange = any(g["dampening"] or g.get("maximize") for g in groups)
     return None if len(found) != 1 or strange else found.pop()

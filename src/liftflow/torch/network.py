@@ -165,7 +165,7 @@ class TorchNetwork(Architecture):
         starts = np.cumsum([0, *map(math.prod, bench.shapes.values())]).tolist()
         place = dict(zip(used, starts, strict=False))
         groups = inert_groups(reader, used)
-        self.inert_groups = tuple(tuple(names) for names, _ in groups)
+        self.inert_groups = tuple(tuple(group[0]) for group in groups)
         placed = [
             ([place[n] for n in names], math.prod(bench.shapes[names[0]]), unseen)
             for names, unseen in groups
@@ -230,10 +230,9 @@ class TorchNetwork(Architecture):
         as_instance(state, Mapping, "state")
         parts = []
         for name, shape in self.workbench.shapes.items():
-            value = state.get(name)
-            is_tensor = isinstance(value, torch.Tensor)
-            if not is_tensor or tuple(value.shape) != shape:
-                what = f"shape {tuple(value.shape)}" if is_tensor else got(value)
+            value: Any = state.get(name)
+            if not isinstance(value, torch.Tensor) or tuple(value.shape) != shape:
+                what = f"shape {tuple(value.shape)}" if hasattr(value, "shape") else got(value)
                 raise InputError(
                     f"the state must hold a tensor {name} of shape {shape}, got {what}"
                 )

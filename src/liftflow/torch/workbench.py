@@ -85,6 +85,7 @@ class Workbench:
         return {**{name: getattr(self, name) for name in kept}, "_values": values}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        """Lay the numbers out again."""
         vars(self).update(state)
         self._assemble(self.names)
 
@@ -148,7 +149,7 @@ class Workbench:
                 value = _scalar(function(module))
                 if value.requires_grad:
                     value.backward()
-                if not gradient.any() and not self._is_seen(function):
+                if not gradient[:1].any() and not gradient.any() and not self._is_seen(function):
                     raise InputError(
                         "the function returns what does not depend on the parameters of the module "
                         "that it is given: a constant, a detached tensor or another module's output"
@@ -183,14 +184,16 @@ def _refuse_unfit(module: torch.nn.Module) -> None:
 
 
 def _scalar(value: object) -> torch.Tensor:
-    is_tensor = isinstance(value, torch.Tensor)
-    if not is_tensor or value.numel() != 1 or not value.is_floating_point():
-        what = f"{value.dtype} of shape {tuple(value.shape)}" if is_tensor else got(value)
-        raise InputError(
-            "the function of a module must return one real number, a tensor as torch computes it "
-            f"and no .item() of it; got {what}"
-        )
-    return value.reshape(())
+    if not isinstance(value, torch.Tensor):
+        what = got(value)
+    elif value.numel() != 1 or not value.is_floating_point():
+        what = f"{value.dtype} of shape {tuple(value.shape)}"
+    else:
+        return value.reshape(())
+    raise InputError(
+        "the function of a module must return one number, a real tensor as torch computes it, "
+        f"not an .item() of it; got {what}"
+    )
 
 
 @contextmanager
