@@ -231,6 +231,26 @@ def test_a_wrong_law_and_a_dead_channel_are_seen(rng):
         network.lift_rank(theta)
 
 
+@pytest.mark.parametrize("name", ["MLP", "ResNet, batch norm in training", "embedding"])
+def test_an_exported_program_is_read_like_its_module(name):
+    module, inputs = build(name)
+    network, theta = from_torch(module, inputs)
+    other, same = from_torch(torch.export.export(module, inputs).module(), inputs)
+    assert other.parameter_names == network.parameter_names
+    np.testing.assert_array_equal(same, theta)
+    laws = (each.conservation_laws_jacobian(theta) for each in (network, other))
+    # The same laws, whatever the order of the channels.
+    ours, theirs = (np.sort(np.abs(each).sum(axis=1)) for each in laws)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-12)
+
+
+def test_weights_that_are_computed_are_refused():
+    module, mask = nn.Linear(3, 4), torch.ones(4, 3).triu()
+    module.register_forward_hook(lambda m, x, y: y + nn.functional.linear(x[0], m.weight * mask))
+    with pytest.raises(ArchitectureError, match="is computed from parameters"):
+        from_torch(module, torch.ones(2, 3))
+
+
 def test_a_mode_is_that_of_the_moment():
     module = Residual(nn.BatchNorm2d)
     training, evaluation = (from_torch(module.train(m), images())[0] for m in (True, False))

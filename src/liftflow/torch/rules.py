@@ -27,6 +27,7 @@ _COPIES = {"view": Tensor.reshape, "view_as": Tensor.reshape_as}
     *("split_with_sizes", "tensor_split", "unsafe_chunk", "unsafe_split", "unbind", "cat"),
     *("concat", "concatenate", "stack", "hstack", "vstack", "flip", "fliplr", "flipud", "roll"),
     *("rot90", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "diagonal", "unfold"),
+    *("slice", "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d"),
     *("contiguous", "clone", "broadcast_tensors", "atleast_1d", "atleast_2d", "atleast_3d"),
 )
 def move(
@@ -110,8 +111,8 @@ def keep(
         name, entries = reader.entries(input)
         if entries is None:
             entries = torch.arange(input.numel(), dtype=torch.float64).reshape(input.shape)
-        if func.__name__.strip("_") in ("relu", "leaky_relu", "abs", "absolute"):
-            raise reader._refusal(func.__name__, "acts on a parameter itself")
+        if _name(func) in ("relu", "leaky_relu", "abs", "absolute"):
+            raise reader._refusal(_name(func), "acts on a parameter itself")
         reader._entries[id(result)] = result, name, entries
     else:
         reader._mark(result, reader.symbols(input))

@@ -174,6 +174,8 @@ class Reader(TorchFunctionMode):
         if not known:
             return result
         name = _name(func)
+        if isinstance(func, torch._ops.OpOverload) and name in _ATEN:  # an exported program
+            args = tuple(args[k] for k in _ATEN[name] if k < len(args))
         if _tensors(result) and name not in ("batch_norm", "add", "sub"):
             for tensor in known:
                 self._see(tensor)
@@ -305,6 +307,8 @@ class Reader(TorchFunctionMode):
             listed = None if entries is None else entries.detach().numpy().astype(np.intp)
             self.uses.setdefault(name, []).append(Use(listed, tails, heads, is_bias))
             return
+        if weight.requires_grad:
+            raise self._refusal("weight", "is computed from parameters")
         moves = [a for a in range(len(shape)) if tails.shape[a] > 1 or heads.shape[a] > 1]
         still = tuple(a for a in range(len(shape)) if a not in moves)
         seen = (weight.detach() != 0).numpy().reshape(shape).any(axis=still, keepdims=True)
@@ -346,7 +350,7 @@ def _name(func: Any) -> str:
     name = getattr(func, "__name__", str(func))
     if name == "__get__":  # a property
         name = getattr(func.__self__, "__name__", name)
-    name = name.strip("_")
+    name = name.split(".")[0].strip("_")  # aten has overloads
     return _SAME.get(name, name)
 
 
@@ -359,6 +363,9 @@ _LOOKS = {
 _SAME = {"iadd": "add", "radd": "add", "isub": "sub", "rsub": "sub", "imul": "mul", "rmul": "mul"}
 _SAME |= {"truediv": "div", "itruediv": "div", "true_divide": "div", "divide": "div", "idiv": "div"}
 _SAME |= {"multiply": "mul", "subtract": "sub", "imatmul": "matmul", "dropout1d": "dropout"}
+_ATEN = {"batch_norm": (0, 3, 4, 1, 2, 5, 6, 7), "embedding": (1, 0)}
+"""Where arguments lie in aten that lie elsewhere in torch.nn.functional."""
+
 _RULES: dict[str, Callable[..., None]] = {}
 
 
