@@ -146,7 +146,13 @@ dynamic_property = criterion("dynamic_property", dynamic)
 
 @singledispatch
 def count_told(architecture: Architecture, loss: Any, rng: np.random.Generator) -> Finding | None:
-    """Return the number of laws of a family that counts in its own way; it registers that."""
+    """Return the number of laws of a family that counts in its own way; it registers that.
+
+    Parameters
+    ----------
+    loss : Loss or None
+        Whose laws to count; by default those of all losses.
+    """
     return None
 
 

@@ -197,7 +197,7 @@ def test_what_hides_from_the_gradient_is_refused(kind, what):
 def test_an_import_with_a_skip_dropped_is_not_certified(monkeypatch):
     from liftflow.torch import trace
 
-    def forgetful(reader, func, result, one, other, **kwargs):
+    def forgetful(reader, result, one, other, **kwargs):
         reader._mark(result, reader.symbols(one))
 
     module, inputs = build("ResNet")

@@ -76,27 +76,12 @@ class TorchLoss(Loss, copies=False):
             )
 
     def value(self, z: Lifted, near: OneTheta | None = None) -> Scalars:
-        """Evaluate ℓ at z, which is a parameter of the same function.
-
-        Parameters
-        ----------
-        near : OneTheta, optional
-            Not used: z has the signs of θ.
-        """
         return self.parameter_value(z, self.network)
 
     def gradient(self, z: Lifted, near: OneTheta | None = None) -> Covector:
-        """Evaluate ∇ℓ at z.
-
-        Parameters
-        ----------
-        near : OneTheta, optional
-            Not used.
-        """
         return self.parameter_gradient(z, self.network)
 
     def parameter_value(self, theta: Theta, architecture: Architecture) -> Scalars:
-        """Evaluate ℓ(θ)."""
         point = self._own(theta, architecture)
         bench = self.network.workbench
 
@@ -106,7 +91,6 @@ class TorchLoss(Loss, copies=False):
         return over_batch(value, [point], [1], shape=())
 
     def parameter_gradient(self, theta: Theta, architecture: Architecture) -> Tangent:
-        """Evaluate ∇ℓ(θ), by one backward pass per batch."""
         point = self._own(theta, architecture)
         bench = self.network.workbench
 

@@ -191,7 +191,6 @@ class TorchNetwork(Architecture):
         return f"TorchNetwork({kind}, dim={self.dim}, n_laws={self.n_laws})"
 
     def describe(self) -> dict[str, int]:
-        """Return facts of the network for a summary, by name."""
         return {"n_channels": self.channels.n_channels, "image_dim": self.dim - self.n_laws}
 
     # Modules and their states.
@@ -270,13 +269,6 @@ class TorchNetwork(Architecture):
         return self.h(self._theta(theta))
 
     def project_to_laws(self, theta: Theta, laws: Laws, *, max_steps: int = 50) -> Theta:
-        """Slide θ along its orbit, by rescaling, to the one point where h has these values.
-
-        Parameters
-        ----------
-        max_steps : int
-            Not used: the problem is convex and always solved.
-        """
 
         def slide(point: FloatArray, values: FloatArray) -> FloatArray:
             squares, linear = np.split(values, [self.channels.n_channels])
@@ -293,25 +285,11 @@ class TorchNetwork(Architecture):
         return self.inert.beside(lambda seen: self.channels.rescale(seen, log_factors), theta)
 
     def project_to_image(self, z: Lifted, *, near: Theta | None = None) -> Lifted:
-        """Slide a nearby vector onto the image.
-
-        Parameters
-        ----------
-        near : Theta, optional
-            Not used.
-        """
         return self.phi(self._lifted(z, differentiable=False))
 
     # Recovery.
 
     def recover(self, z: Lifted, laws: Laws, *, near: Theta | None = None) -> Theta:
-        """Recover Ψ(z, h): slide z along its orbit to these laws.
-
-        Parameters
-        ----------
-        near : Theta, optional
-            Not used: z has the signs of θ.
-        """
         return self.project_to_laws(self._lifted(z, differentiable=False), laws)
 
     def basis_chart(self, theta: OneTheta) -> Any:
@@ -329,13 +307,7 @@ class TorchNetwork(Architecture):
     # Points.
 
     def random_point(self, n_samples: int = 1, rng: Rng = None) -> Theta:
-        """Draw parameters about those at import: their sizes, normal numbers.
-
-        Parameters
-        ----------
-        n_samples : int
-            With one sample there is no sample axis.
-        """
+        """Draw parameters about those at import: their sizes, normal numbers."""
         points = np.reshape(super().random_point(n_samples, rng), (-1, self.dim))
         start = 0
         for shape, size in zip(self.block_shapes, self._sizes, strict=True):
@@ -345,7 +317,6 @@ class TorchNetwork(Architecture):
         return points[0] if n_samples == 1 else points
 
     def fibre_point(self, theta: Theta, rng: Rng = None) -> Theta:
-        """Draw another point of the orbit, on another invariant set."""
         point = self._theta(theta, differentiable=False)
         lead = point.shape[:-1]
         return self.rescale(

@@ -71,6 +71,8 @@ class Reader(TorchFunctionMode):
         bias is called by its name and the axis, from the end, along which it is added.
     drops_units : bool
         Whether units are dropped at random.
+    func, name : callable, str
+        The operation that is looked at.
     """
 
     def __init__(self, module: torch.nn.Module, opaque: Sequence[str]) -> None:
@@ -83,6 +85,8 @@ class Reader(TorchFunctionMode):
         self.biased: dict[int, dict[Bias, float]] = {}
         self.origins: list[tuple[int, str]] = [(0, "ground")]
         self.n_symbols, self.drops_units = 2, False
+        self.func: Callable[..., Any] = torch.add
+        self.name = ""
         self._symbols: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._entries: dict[int, tuple[torch.Tensor, str, torch.Tensor]] = {}
         self._met: set[str] = set()
@@ -188,7 +192,8 @@ class Reader(TorchFunctionMode):
         elif not torch.is_grad_enabled() and any(not self._is_data(tensor) for tensor in known):
             raise self._refusal(name, "runs under torch.no_grad(), which cuts its gradient")
         elif name in _RULES:
-            _RULES[name](self, func, result, *args, **kwargs)
+            self.func, self.name = func, name
+            _RULES[name](self, result, *args, **kwargs)
         elif all(self._is_data(tensor) for tensor in known):
             self._hide(known, result)  # of data alone: numbers that no parameter rescales
         else:
@@ -380,7 +385,7 @@ def rule(*names: str) -> Callable[[Any], Any]:
     Returns
     -------
     register : callable
-        Takes a function of the reader, the torch function, its result and its arguments.
+        Takes a function of the reader, the result and the arguments.
     """
 
     def register(function: Any) -> Any:

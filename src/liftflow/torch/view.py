@@ -27,7 +27,6 @@ class TorchView(View):
 
     @cached_property
     def recoverable(self) -> Finding:
-        """Whether ker ∂φ ∩ ker ∂h = {0}."""
         network = self.architecture
         try:
             network.h.rank(self.theta)
@@ -38,12 +37,10 @@ class TorchView(View):
 
     @cached_property
     def inclusion(self) -> Finding:
-        """Whether M does not change along ker ∂φ ∩ ker ∂h."""
         return inclusion_of_nothing(self.recoverable)
 
     @cached_property
     def frobenius(self) -> Finding:
-        """Whether brackets lie in the span of the fields: they are tangent to the laws."""
         told = self.recoverable.verdict is Verdict.HOLDS
         reason = "range ∂φᵀ is ker ∂h, which holds all brackets" if told else self.too_large()
         return found("frobenius", told or None, 0.0, reason, tolerance=0.0)
@@ -60,18 +57,15 @@ class TorchView(View):
 
     @cached_property
     def dimension(self) -> Finding:
-        """Dimension of the trace of the Lie algebra."""
         network = self.architecture
         return self._counted("dimension of the Lie algebra", network.dim - network.n_laws)
 
     @cached_property
     def complete(self) -> Finding:
-        """Whether rank ∂h = D − dim Lie."""
         return self._counted("laws complete", 0)
 
     @cached_property
     def commuting(self) -> Finding:
-        """Whether brackets vanish; nobody has looked."""
         return found("commuting", None, 0.0, self.too_large(), tolerance=0.0)
 
 
