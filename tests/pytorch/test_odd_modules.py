@@ -9,7 +9,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from liftflow import count_conservation_laws
-from liftflow.criteria import laws_complete
 from liftflow.errors import ArchitectureError
 from liftflow.torch import from_torch
 
@@ -281,11 +280,8 @@ def test_all_laws_are_found(name, rng):
 def test_the_laws_that_are_not_found_are_known(name, rng):
     network, count = read(FEWER[name], rng)
     assert 0 <= network.n_laws < count  # and what is found is certified
-    for finding in (
-        count_conservation_laws(network),
-        laws_complete(network, network.random_point(rng=0)),
-    ):
-        assert finding.verdict == "undecided" and "some laws may not be found" in finding.reason
+    found = count_conservation_laws(network)
+    assert found.verdict == "undecided" and "some laws may not be found" in found.reason
 
 
 def test_gradients_may_miss_a_direction_without_a_law(rng):
