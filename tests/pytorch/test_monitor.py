@@ -197,3 +197,13 @@ def test_a_copy_of_a_monitor_shows_what_was_seen(duplicate):
     assert again.frame().equals(monitor.frame()) and repr(again) == repr(monitor)
     with pytest.raises(InputError, match="copy of a monitor"):
         again.record(0.1)
+
+
+def test_a_module_without_laws_has_an_empty_table():
+    module, x = nn.Linear(3, 2), torch.ones(2, 3)
+    monitor = LawMonitor(module, x)
+    module(x).sum().backward()
+    monitor.record(0.1)
+    for by in ("channel", "layer"):
+        assert len(monitor.frame(by)) == 0 < len(monitor.steps)
+    monitor.plot()

@@ -1,6 +1,5 @@
 """Checks of an import on numbers: the function is invariant and the laws are conserved."""
 
-import math
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
@@ -79,9 +78,8 @@ def certify(
         along = np.abs(inert.matrix @ gradient) / (np.max(np.abs(gradient)) or 1.0)
         effect, row = float(np.max(along)), int(np.argmax(along))
         if effect > _TOLERANCE:
-            starts = np.cumsum([0, *map(math.prod, bench.shapes.values())])
-            at = int(np.searchsorted(starts, inert.owners[row], side="right")) - 1
-            name = list(bench.shapes)[at]
+            owner = inert.owners[row]
+            name = next(n for n in bench.names if owner in bench.places([n]))
             what = f"the gradient along an inert direction of {name}"
             raise ArchitectureError(_failure(what, effect), (name,))
     sums, sizes = _sums(graph, seen, gradient)

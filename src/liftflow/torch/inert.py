@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 
 import numpy as np
-from scipy.sparse import csr_array, vstack
+from scipy.sparse import csr_array, eye_array, kron, vstack
 
 from liftflow.architectures.anchors import ChannelChart, Chart
 from liftflow.architectures.channels import ChannelLaws
@@ -26,22 +26,20 @@ class Inert:
     ----------
     dim : int
         Number of parameters.
-    groups : sequence of (sequence of int, int, array)
-        First entries of blocks that are added up, their common size, and an orthonormal basis of
-        the combinations without effect. A block that is alone has no effect at all.
+    groups : list of (array, array)
+        Entries of blocks that are added up, one block in a row, and an orthonormal basis of their
+        combinations without effect. A block that is alone has no effect at all.
     """
 
-    def __init__(self, dim: int, groups: list[tuple[list[int], int, FloatArray]]) -> None:
+    def __init__(self, dim: int, groups: list[tuple[IntArray, FloatArray]]) -> None:
         self.dim, parts = dim, [csr_array((0, dim))]
-        self.owners: list[int] = []  # a block of θ for each row
-        for starts, size, combinations in groups:
-            count, rows = len(starts), np.arange(size)
-            for contrast in combinations:
-                columns = np.concatenate([start + rows for start in starts])
-                values = np.repeat(contrast, size)
-                places = (np.tile(rows, count), columns)
-                parts.append(csr_array((values, places), shape=(size, dim)))
-                self.owners += [starts[0]] * size
+        self.owners: list[int] = []  # an entry of a block of θ for each row
+        for places, combinations in groups:
+            size = places.shape[1]
+            part = kron(combinations, eye_array(size)).tocoo()
+            ends = part.row, places.ravel()[part.col]
+            parts.append(csr_array((part.data, ends), shape=(part.shape[0], dim)))
+            self.owners += [int(places[0, 0])] * part.shape[0]
         self.matrix = vstack(parts).tocsr()
         self.count = self.matrix.shape[0]
 

@@ -244,13 +244,12 @@ class LawMonitor(Guarded):
         """
         if by not in ("channel", "layer"):
             raise InputError(f"by must be channel or layer, got {by!r}")
-        layers, numbers = zip(*self.channels, strict=True)
         count, size = len(self._records), self._channels.n_channels
         frame = pd.DataFrame(
             {
                 "step": np.repeat(self.steps, size),
-                "layer": list(layers) * count,
-                "channel": list(numbers) * count,
+                "layer": [layer for layer, _ in self.channels] * count,
+                "channel": [number for _, number in self.channels] * count,
                 "law": self.laws.ravel(),
                 "drift": self.drift.ravel(),
                 "predicted": self.predicted_drift.ravel(),
@@ -278,7 +277,7 @@ class LawMonitor(Guarded):
         axes.set_title(
             "Drift of the laws, and its prediction (dotted)", loc="left", fontsize="medium"
         )
-        if len({layer for layer, _ in self.channels}) <= _MOST_LABELS:
+        if 0 < len({layer for layer, _ in self.channels}) <= _MOST_LABELS:
             axes.legend(fontsize="small")
         axes.grid(alpha=0.3)
         return figure

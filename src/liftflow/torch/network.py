@@ -147,8 +147,6 @@ class TorchNetwork(Architecture):
         if isinstance(opaque, str) or not all(isinstance(name, str) for name in names):
             raise InputError(f"opaque must be a list of names, such as ['norm'], got {opaque!r}")
         self.workbench = bench = Workbench(module, batch_norm_eps)
-        if not bench.names:
-            raise ArchitectureError("no parameter of the module trains")
         self.example_inputs = inputs = in_double(as_inputs(example_inputs))
         reader = Reader(bench.module, names)
         with same_randomness():
@@ -162,15 +160,9 @@ class TorchNetwork(Architecture):
             bench.lay_out(used)
         self.channels: ChannelGraph = channel_graph(reader, bench.shapes)
         self.parameter_names = tuple(bench.shapes)
-        starts = np.cumsum([0, *map(math.prod, bench.shapes.values())]).tolist()
-        place = dict(zip(used, starts, strict=False))
         groups = inert_groups(reader, used)
-        self.inert_groups = tuple(tuple(group[0]) for group in groups)
-        placed = [
-            ([place[n] for n in names], math.prod(bench.shapes[names[0]]), unseen)
-            for names, unseen in groups
-        ]
-        self.inert = Inert(bench.theta.size, placed)
+        self.inert_groups = tuple(tuple(names) for names, unseen in groups)
+        self.inert = Inert(bench.theta.size, [(bench.places(n), unseen) for n, unseen in groups])
         super().__init__(
             bench.theta.size,
             (bench.theta.size,),
@@ -180,7 +172,7 @@ class TorchNetwork(Architecture):
         self.certificate: Certificate | None = None
         theta = bench.theta
         self._laws0: FloatArray = np.asarray(self.channels.laws(self.inert.seen(theta)))
-        parts = np.split(theta, np.cumsum([math.prod(s) for s in self.block_shapes])[:-1])
+        parts = map(np.ravel, bench.parts(theta).values())
         self._sizes = [float(lengths(part)) / math.sqrt(part.size) or 1.0 for part in parts]
         if certified:
             self.certificate = certify(bench, self.channels, self.inert, inputs)
@@ -204,12 +196,13 @@ class TorchNetwork(Architecture):
             Nobody else's; in float32 it has θ to seven digits.
         """
         module = copy.deepcopy(self.workbench.template)
-        values = self._tensors(theta)
+        point = as_array(theta, "theta", (self.dim,), batch=False, differentiable=False)
+        values = self.workbench.parts(point)
         working = dict(self.workbench.module.named_parameters())
         for name, parameter in module.named_parameters():
             dtype = self.workbench.dtypes[name]
             if name in values:
-                parameter.data = values[name].to(dtype)
+                parameter.data = torch.tensor(values[name]).to(dtype)
             elif name in self.unused:
                 parameter.data = working[name].detach().to(dtype).clone()
         return module
@@ -242,15 +235,6 @@ class TorchNetwork(Architecture):
         """Read θ from a module like the one that was read."""
         as_instance(module, torch.nn.Module, "module")
         return self.from_state_dict(dict(module.named_parameters()))
-
-    def _tensors(self, theta: OneTheta) -> dict[str, torch.Tensor]:
-        point = as_array(theta, "theta", (self.dim,), batch=False, differentiable=False)
-        result, start = {}, 0
-        for name, shape in self.workbench.shapes.items():
-            stop = start + math.prod(shape)
-            result[name] = torch.tensor(point[start:stop]).reshape(shape)
-            start = stop
-        return result
 
     # The lift and the laws.
 
@@ -308,13 +292,10 @@ class TorchNetwork(Architecture):
 
     def random_point(self, n_samples: int = 1, rng: Rng = None) -> Theta:
         """Draw parameters about those at import: their sizes, normal numbers."""
-        points = np.reshape(super().random_point(n_samples, rng), (-1, self.dim))
-        start = 0
-        for shape, size in zip(self.block_shapes, self._sizes, strict=True):
-            own = slice(start, start + math.prod(shape))
-            points[:, own] *= size
-            start = own.stop
-        return points[0] if n_samples == 1 else points
+        points = super().random_point(n_samples, rng)
+        for part, size in zip(self.workbench.parts(points).values(), self._sizes, strict=True):
+            part *= size
+        return points
 
     def fibre_point(self, theta: Theta, rng: Rng = None) -> Theta:
         point = self._theta(theta, differentiable=False)

@@ -242,7 +242,7 @@ def _patches(
     return patches
 
 
-def _one_per_channel(reader: Reader, symbols: Tensor, n_axes: int) -> bool:
+def _one_per_channel(symbols: Tensor, n_axes: int) -> bool:
     """Whether a channel is one at all places, as ever but where channels were moved into space."""
     axes = [axis for axis in range(symbols.ndim) if axis != symbols.ndim - n_axes - 1]
     top = symbols.amax(dim=axes, keepdim=True)
@@ -263,7 +263,7 @@ def _pooling(n_axes: int) -> None:
     def pool(reader: Reader, result: Tensor, input: Tensor, *a: object, **kw: object) -> None:
         symbols, windows = reader.symbols(input), _WINDOWS.get(reader.name[:8], ())
         given: dict[str, Any] = {**dict(zip(windows, a, strict=False)), **kw}
-        if not windows or given.get("ceil_mode") or _one_per_channel(reader, symbols, n_axes):
+        if not windows or given.get("ceil_mode") or _one_per_channel(symbols, n_axes):
             _over_space(reader, result, input, n_axes)
             return
         size, stride = given["kernel_size"], given.get("stride")
@@ -419,6 +419,12 @@ def _place_by_place(
     )
 
 
+def _in_groups(channels: IntArray, groups: int, count: int) -> IntArray:
+    """Repeat the channels of each group beside its share of so many others, if there are groups."""
+    channels = channels.reshape(groups, 1, -1)
+    return channels if groups == 1 else np.repeat(channels, count // groups, axis=1)
+
+
 def _convolution(n_axes: int) -> None:
     @rule(f"conv{n_axes}d")
     def conv(
@@ -434,16 +440,14 @@ def _convolution(n_axes: int) -> None:
     ) -> None:
         axis, ones = -n_axes - 1, (1,) * n_axes
         symbols = reader.symbols(input)
-        if not _one_per_channel(reader, symbols, n_axes):
+        if not _one_per_channel(symbols, n_axes):
             size = tuple(weight.shape[2:])
             met = _patches(symbols, n_axes, size, stride, padding, dilation)
             _place_by_place(reader, result, met, weight, bias, groups)
             return
         own = reader.per_channel(input, axis)
         n_out, n_in = weight.shape[:2]
-        tails = own.reshape(groups, 1, n_in)
-        if groups > 1:
-            tails = np.repeat(tails, n_out // groups, axis=1)
+        tails = _in_groups(own, groups, n_out)
         heads = reader.new(n_out, reader._origin(weight))
         reader.use(weight, tails.reshape(-1, n_in, *ones), heads.reshape(-1, 1, *ones))
         _bias(reader, bias, heads, result, axis)
@@ -466,9 +470,7 @@ def _convolution(n_axes: int) -> None:
         own = reader.per_channel(input, axis)
         n_in, n_out = weight.shape[:2]
         new = reader.new(groups * n_out, reader._origin(weight))
-        heads = new.reshape(groups, 1, n_out)
-        if groups > 1:
-            heads = np.repeat(heads, n_in // groups, axis=1)
+        heads = _in_groups(new, groups, n_in)
         reader.use(weight, own.reshape(-1, 1, *ones), heads.reshape(-1, n_out, *ones))
         _bias(reader, bias, new, result, axis)
         reader.put(result, new, axis)
@@ -511,13 +513,8 @@ def batch_norm(
     if training or running_mean is None:
         if eps > NEGLIGIBLE_EPS:
             reader.identify(own, GROUND)
-        one_each = bool(
-            (
-                symbols == symbols[:1, :, ...].amax(dim=(0, *range(2, symbols.ndim)), keepdim=True)
-            ).all()
-        )
-        if one_each and id(input) in reader.biased:  # their mean is taken away
-            sums = reader.biased[id(input)].items()
+        if id(input) in reader.biased and _one_per_channel(symbols, symbols.ndim - 2):
+            sums = reader.biased[id(input)].items()  # their mean is taken away
             reader.sums.append({k: 0.0 if k[1] == 1 - input.ndim else count for k, count in sums})
         else:
             reader._see(input)

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch.utils import _pytree as pytree
 
-from liftflow.errors import InputError
+from liftflow.errors import ArchitectureError, InputError
 from liftflow.linalg import Spare
-from liftflow.typing import FloatArray, got
+from liftflow.typing import FloatArray, IntArray, got
 
 
 def in_double(values: object) -> Any:
@@ -50,6 +50,8 @@ class Workbench:
             raise InputError(f"module must be a torch.nn.Module, got {got(module)}")
         named = dict(module.named_parameters())
         _refuse_unfit(module)
+        if not any(p.requires_grad for p in named.values()):
+            raise ArchitectureError("no parameter of the module trains")
         self.dtypes = {name: p.dtype for name, p in named.items()}
         # Parameters that train are not copied here: their places are empty until they are laid out.
         memo = {
@@ -98,17 +100,26 @@ class Workbench:
         }
         self.names = list(names)
         self.shapes = {name: tuple(values[name].shape) for name in self.names}
-        flat = torch.empty(sum(map(math.prod, self.shapes.values())), dtype=torch.float64)
-        self.flat, start = flat, 0
+        self.flat = torch.empty(sum(map(math.prod, self.shapes.values())), dtype=torch.float64)
         for name, value in values.items():
             if name not in self.names:
                 parameters[name].data = value.double().cpu().clone()
                 parameters[name].grad = None
-        for name in self.names:
-            part = flat[start : start + values[name].numel()].view(values[name].shape)
-            part.copy_(values[name])
-            parameters[name].grad, parameters[name].data = None, part
-            start += part.numel()
+        for name, part in self.parts(self.theta).items():
+            parameters[name].grad, parameters[name].data = None, torch.from_numpy(part)
+            parameters[name].data.copy_(values[name])
+
+    def places(self, names: Sequence[str]) -> IntArray:
+        """Return which entries of θ parameters of one size are, one row each."""
+        parts = self.parts(np.arange(self.flat.numel()))
+        return np.array([parts[name].ravel() for name in names])
+
+    def parts(self, vector: FloatArray) -> dict[str, FloatArray]:
+        """Take a vector like θ apart, [..., dim], by the names of the parameters: views."""
+        cuts = np.cumsum([math.prod(shape) for shape in self.shapes.values()])[:-1]
+        lead, shapes = vector.shape[:-1], self.shapes.items()
+        parts = np.split(vector, cuts, axis=-1)
+        return {n: part.reshape(*lead, *s) for (n, s), part in zip(shapes, parts, strict=True)}
 
     @property
     def theta(self) -> FloatArray:
@@ -136,14 +147,12 @@ class Workbench:
         gradient : array, shape=[dim]
             The caller's own.
         """
-        module, start = self.put(theta), 0
+        module = self.put(theta)
         gradient = self._spare.empty(self.flat.numel())
         gradient.fill(0.0)
         parameters = dict(module.named_parameters())
-        for name, shape in self.shapes.items():
-            stop = start + math.prod(shape)
-            parameters[name].grad = torch.from_numpy(gradient[start:stop]).view(shape)
-            start = stop
+        for name, part in self.parts(gradient).items():
+            parameters[name].grad = torch.from_numpy(part)
         try:
             with torch.enable_grad():
                 value = _scalar(function(module))
