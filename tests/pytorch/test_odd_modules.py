@@ -308,3 +308,39 @@ def test_what_cannot_be_read_is_refused_by_name(name):
     module = By(WRONG[name], a=Linear(3, 4), b=Linear(4, 2))
     with pytest.raises(ArchitectureError, match=rf"{name}.* opaque=\['"):
         from_torch(module, image(3))
+
+
+def both(m, x):
+    """Two sums of three layers: the middle bias is in both."""
+    one, two = m.a(x) + m.b(2 * x), m.b(3 * x) + m.c(4 * x)
+    return m.e(F.leaky_relu(torch.cat([one, two], dim=1)))
+
+
+SUMS = {  # which biases have combinations that nothing sees, and how many of them
+    "a chain": (both, [("a.bias", "b.bias", "c.bias")]),
+    "plus and minus": (
+        lambda m, x: m.e(F.leaky_relu(torch.cat([m.a(x) + m.b(x), m.a(x) - m.b(x)], dim=1))),
+        [],
+    ),
+    "a difference": (
+        lambda m, x: m.e(F.leaky_relu(torch.cat([m.a(x) - m.b(x), m.c(x)], dim=1))),
+        [("a.bias", "b.bias")],
+    ),
+    "itself": (
+        lambda m, x: m.e(F.leaky_relu(torch.cat([m.a(x) - m.a(x.flip(0)), m.c(x)], dim=1))),
+        [("a.bias",)],
+    ),
+    "elsewhere, too": (  # added by hand, not by its layer
+        lambda m, x: m.e(F.leaky_relu(torch.cat([m.a(x) - m.a(x.flip(0)), x + m.a.bias], dim=1))),
+        [],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SUMS)
+def test_what_no_sum_of_biases_sees_is_conserved(name, rng):
+    function, groups = SUMS[name]
+    parts = {key: Linear(3, 3) for key in "abc"}
+    network, _ = read(lambda: (By(function, e=Linear(6, 2), **parts), image(3)), rng)[:2]
+    assert list(network.inert_groups) == groups and network.inert.count == 3 * len(groups)
+    assert network.certificate.effect < 1e-12  # the gradient along them

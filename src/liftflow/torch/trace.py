@@ -260,7 +260,7 @@ class Reader(TorchFunctionMode):
             return self._symbols[id(value)][1]
         if self.is_weight(value):
             new = self.new(value.numel(), self._origin(value)).reshape(value.shape)
-            self.use(value, GROUND, new, is_bias=True)
+            self.use(value, GROUND, new)
             return torch.from_numpy(new.astype(np.float64))
         if value.requires_grad:
             raise ArchitectureError(
