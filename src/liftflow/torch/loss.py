@@ -1,6 +1,7 @@
 """Losses of modules, by torch's autograd."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -9,11 +10,12 @@ from torch.utils import _pytree as pytree
 from liftflow.architectures import Architecture
 from liftflow.errors import InputError, UndefinedError
 from liftflow.linalg import over_batch
-from liftflow.losses.base import Loss
+from liftflow.losses.base import Loss, as_samples
 from liftflow.torch.network import TorchNetwork
 from liftflow.typing import (
     Covector,
     FloatArray,
+    IntArray,
     Lifted,
     OneTheta,
     Scalars,
@@ -43,7 +45,8 @@ class TorchLoss(Loss, copies=False):
         module and a batch to the mean over the batch.
     loader : iterable, optional
         Of batches, such as a ``DataLoader`` without shuffling. ℓ is the mean over all of it, where
-        a batch weighs as much as the first of its tensors is long.
+        a batch weighs as much as the first of its tensors is long. Its samples are those that
+        ``GradientDescent(…, batch_size=…)`` draws from.
 
     Raises
     ------
@@ -100,6 +103,37 @@ class TorchLoss(Loss, copies=False):
             return sum(w * bench.value_and_gradient(f, one)[1] for w, f in self._parts())
 
         return over_batch(gradient, [point], [1])
+
+    @cached_property
+    def n_samples(self) -> int | None:  # type: ignore[override]
+        """How many samples the loader yields."""
+        return None if self.loader is None else sum(map(_length, self.loader))
+
+    @cached_property
+    def _samples(self) -> Any:
+        """All of them as one batch: tensors as long as the first of theirs are joined."""
+        batches = list(self.loader or ())
+        sizes = list(map(_length, batches))
+
+        def joined(*leaves: Any) -> Any:
+            pairs = zip(leaves, sizes, strict=True)
+            all_samples = all(torch.is_tensor(x) and x.shape[:1] == (size,) for x, size in pairs)
+            return torch.cat(leaves) if all_samples else leaves[0]
+
+        return pytree.tree_map(joined, *batches)
+
+    def batch(self, indices: IntArray | Sequence[int]) -> "TorchLoss":
+        if self.loader is None:
+            raise InputError(
+                "without a loader a TorchLoss is no mean over samples; it is one as "
+                "TorchLoss(network, function, loader), where function takes the module and a batch"
+            )
+        rows, size = torch.from_numpy(as_samples(indices, self)), self.n_samples
+
+        def chosen(leaf: Any) -> Any:
+            return leaf[rows] if torch.is_tensor(leaf) and leaf.shape[:1] == (size,) else leaf
+
+        return TorchLoss(self.network, self.function, [pytree.tree_map(chosen, self._samples)])
 
     def excited(self, architecture: Architecture) -> FloatArray:
         """Refuse: the coordinates of z do not tell which laws this loss has besides.
