@@ -145,8 +145,14 @@ dynamic_property = criterion("dynamic_property", dynamic)
 
 
 @singledispatch
-def count_told(architecture: Architecture) -> Finding | None:
-    """Return the number of laws of a family that knows it without looking; it registers that."""
+def count_told(architecture: Architecture, loss: Any, rng: np.random.Generator) -> Finding | None:
+    """Return the number of laws of a family that counts in its own way; it registers that.
+
+    Parameters
+    ----------
+    loss : Loss or None
+        Whose laws to count; by default those of all losses.
+    """
     return None
 
 
@@ -183,7 +189,7 @@ def count_conservation_laws(
         parts = [count_conservation_laws(f, exact, rng=rng) for f in architecture.factors]
         return combine(parts)
     name = "conservation laws"
-    if not exact and (told := count_told(architecture)) is not None:
+    if not exact and (told := count_told(architecture, loss, rng)) is not None:
         return told
     fields = excited_fields(architecture, loss)
     all_excited = loss is None or getattr(fields, "outputs", 0) is None
