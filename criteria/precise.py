@@ -175,6 +175,8 @@ def _doubtful(distances: Sequence[float], near: Sequence[Precise]) -> float:
 class PreciseVectors(Vectors):
     """Vectors in high precision: the distance to a point where a number vanishes decides (ours)."""
 
+    rounding = 1e-20
+
     @cached_property
     def decades(self) -> float:
         """Range of the weights of θ."""

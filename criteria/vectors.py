@@ -84,6 +84,9 @@ class Vectors:
     do not part by many orders of magnitude.
     """
 
+    rounding = 1e-2
+    """Terms that are smaller, beside those elsewhere, may be nothing but rounding."""
+
     def __init__(
         self,
         architecture: Architecture,
@@ -281,8 +284,14 @@ class Vectors:
             return changes[0].astype(float), decisive
 
     def _changes(self, left: Forms, right: Forms, point: Rows, velocities: Rows) -> Rows:
-        """Differentiate one entry of M along velocities, relative to its terms."""
+        """Differentiate one entry of M along velocities, relative to its terms.
+
+        Where these vanish, what is left of them is rounding: it is seen beside the terms along a
+        velocity that all coordinates have a part in.
+        """
         fields = self.fields
+        anywhere = self.exact(1.0 / self.scale / np.sqrt(self.size))
+        velocities = np.concatenate([velocities, anywhere[None]])
         terms = np.concatenate(
             [
                 fields.derivatives(one, point, velocities) * fields.values(other, point, 1)
@@ -291,7 +300,8 @@ class Vectors:
             axis=1,
         )
         sizes = np.abs(terms).sum(axis=1)
-        return np.abs(terms.sum(axis=1)) / np.where((sizes > 0).astype(bool), sizes, 1)
+        sizes = np.maximum(sizes, self.rounding * sizes[-1])[:-1]
+        return np.abs(terms[:-1].sum(axis=1)) / np.where((sizes > 0).astype(bool), sizes, 1)
 
 
 def column_lengths(rows: FloatArray, point: FloatArray) -> OneTangent:
