@@ -92,12 +92,13 @@ class GradientFields:
     Parameters
     ----------
     basis : array, shape=[n_forms, *lifted_shape], optional
-        Span of the forms of one loss, whose gradients need not span all.
+        Of the forms of one loss, where its gradients do not span all.
     """
 
     analytic = False
     """Whether φ is known to be, and not only evaluated."""
 
+    basis: FloatArray | None = None
     _last: Any = None  # brackets, and what they were made of
 
     def __init__(self, architecture: Architecture, basis: FloatArray | None = None) -> None:

@@ -191,6 +191,7 @@ class Rank:
     """Rank of a matrix, read off its singular values relative to a scale; NaN where none is."""
 
     value: int  # number of those above the tolerance
+    clear: int  # number of those that are clearly not zero
     doubtful: float  # the largest in the gap between zero and nonzero
     kept: float  # the last that counts as nonzero
     dropped: float  # the first that counts as zero
@@ -223,4 +224,4 @@ def rank_of(singular: FloatArray, scale: float = 1.0) -> Rank:
     doubtful = float(between[0]) if between.size else np.nan
     kept = float(relative[value - 1]) if value else np.nan
     dropped = float(relative[value]) if value < relative.size else np.nan
-    return Rank(value, doubtful, kept, dropped)
+    return Rank(value, int(np.sum(relative >= NONZERO)), doubtful, kept, dropped)

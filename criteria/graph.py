@@ -1,7 +1,6 @@
 """What the graph of a ReLU network tells alone: no path, no Jacobian."""
 
 from collections.abc import Hashable
-from dataclasses import replace
 from functools import cached_property
 
 import networkx as nx
@@ -13,20 +12,12 @@ from scipy.sparse.linalg import lsmr
 from liftflow.architectures import ReLUNetwork, TiedNetwork
 from liftflow.architectures.dag import CompiledDAG
 from liftflow.criteria.findings import Finding, Verdict, found
-from liftflow.criteria.views import BRACKET_LIMIT, View, inclusion_of_nothing, view_of
+from liftflow.criteria.views import BRACKET_LIMIT, View, count_told, inclusion_of_nothing, view_of
 from liftflow.errors import listed
 from liftflow.typing import IntArray, OneTheta
 
 NEGLIGIBLE = 1e-10
 """Weights below this fraction of the typical one, in the flattest gauge, may as well be zero."""
-
-GRAPH_LIMIT = BRACKET_LIMIT
-"""Number of parameters of a ReLU network up to which brackets are computed; then the graph."""
-
-
-def by_graph(network: ReLUNetwork) -> bool:
-    """Tell whether a network is so large that only its graph is looked at."""
-    return network.dim > GRAPH_LIMIT
 
 
 def graph_recoverability(network: ReLUNetwork, theta: OneTheta) -> Finding:
@@ -116,53 +107,36 @@ def shared_edge(dag: CompiledDAG) -> tuple[Hashable, ...]:
     return tuple(dag.nodes[dag.hidden_nodes[hidden]] for hidden in several[:1])
 
 
-class GraphView(View):
-    """The view of a ReLU network, whose graph tells what can be recovered.
+class ChannelView(View):
+    """The view of a network of channels, one law each, which shared or frozen weights may tie.
 
-    Where θ is recoverable, whatever the size, the spans of ∂φ and ∂h fill ℝᴰ together, so that all
-    but one property follow; else it is looked at like any lift, if it is not too large.
+    The monomials have the exponents A, and ker A is the range of X: where no weight is zero,
+    rank ∂φ = D − C and the laws are complete (ours). Else it is looked at like any lift.
     """
 
     architecture: ReLUNetwork
 
-    def too_large(self, limit: int = BRACKET_LIMIT) -> str:
-        if not by_graph(self.architecture):
-            return super().too_large(limit)
-        return (
-            "the network has too many parameters to look at its kernel or at brackets, and the "
-            f"graph does not tell where weights are zero ({self.recoverable.reason})"
-        )
-
     @property
-    def _is_told(self) -> bool:
+    def tells(self) -> bool:
         return self.recoverable.verdict is Verdict.HOLDS
 
-    def _told(self, name: str, value: float, reason: str) -> Finding:
-        reason = f"{reason}: {self.recoverable.reason}"
-        return replace(self.recoverable, name=name, value=value, reason=reason)
+    @property
+    def n_independent(self) -> int:
+        return self.architecture.n_laws
 
     @cached_property
     def recoverable(self) -> Finding:
-        """Whether ker ∂φ ∩ ker ∂h = {0}."""
-        return graph_recoverability(self.architecture, self.theta)
-
-    @cached_property
-    def inclusion(self) -> Finding:
-        """Whether M does not change along ker ∂φ ∩ ker ∂h."""
-        if self.recoverable.verdict is Verdict.FAILS:
-            return super().inclusion
-        return inclusion_of_nothing(self.recoverable)
-
-    @cached_property
-    def frobenius(self) -> Finding:
-        """Whether brackets lie in the span of the fields: they are tangent to the laws."""
-        if not self._is_told:
-            return super().frobenius
-        return self._told("frobenius", 0.0, "range ∂φᵀ is ker ∂h, which holds all brackets")
+        if not np.all(self.theta):
+            return View.recoverable.func(self)
+        channels = self.architecture.channels
+        value = channels.conditioning(self.theta)
+        reason = f"all {channels.n_channels} channels are tied to the ground; their "
+        reason += f"Laplacian, scaled to a unit diagonal, has the smallest eigenvalue {value:.2g}"
+        return found("recoverable", True, value, reason, tolerance=0.0)
 
     @cached_property
     def commuting(self) -> Finding:
-        """Whether brackets vanish."""
+        """Decide whether the fields commute, which those of two monomials do if they share none."""
         if not np.all(self.theta):
             return super().commuting
         reason, witness = self._shared()
@@ -172,59 +146,45 @@ class GraphView(View):
 
     def _shared(self) -> tuple[str, dict[str, object]]:
         """Say, and show, which entries of z share a parameter; empty where none do."""
-        nodes = shared_edge(self.architecture.dag)
-        return (
-            (f"paths through {nodes[0]!r} share an edge", {"node": nodes[0]}) if nodes else ("", {})
-        )
-
-    @cached_property
-    def dimension(self) -> Finding:
-        """Dimension of the trace of the Lie algebra."""
-        if not self._is_told:
-            return super().dimension
-        network = self.architecture
-        name, value = "dimension of the Lie algebra", network.dim - network.n_laws
-        told = self._told(name, value, "the fields span D less one for each channel")
-        return replace(told, witness={"levels": [value, 0]})
-
-    @cached_property
-    def complete(self) -> Finding:
-        """Whether rank ∂h = D − dim Lie."""
-        if not self._is_told:
-            return super().complete
-        return self._told("laws complete", 0, "range ∂φᵀ and range ∂hᵀ fill ℝᴰ")
-
-
-class ChannelView(GraphView):
-    """The view of a network with shared or frozen weights, which its channels tell about.
-
-    The monomials have the exponents A, and ker A is the range of X: where no weight is zero,
-    rank ∂φ = D − C and the laws are complete (ours).
-    """
-
-    architecture: TiedNetwork
-
-    @property
-    def _is_told(self) -> bool:
-        return bool(np.all(self.theta))
-
-    @cached_property
-    def recoverable(self) -> Finding:
-        if not self._is_told:
-            return View.recoverable.func(self)
-        channels = self.architecture.channels
-        value = channels.conditioning(self.theta)
-        reason = (
-            f"ker ∂φ is tangent to the rescalings of the {channels.n_channels} channels, whose "
-            f"Laplacian, scaled to a unit diagonal, has the smallest eigenvalue {value:.2g}"
-        )
-        return found("recoverable", True, value, reason, tolerance=0.0)
-
-    def _shared(self) -> tuple[str, dict[str, object]]:
         network = self.architecture
         # More monomials than parameters must share one.
         shared = network.n_paths > network.dim or np.any(network.path_incidence.sum(axis=0) > 1)
         return "two monomials share a parameter" if shared else "", {}
+
+
+class GraphView(ChannelView):
+    """The view of a ReLU network, whose graph tells of zeros, too."""
+
+    def too_large(self, limit: int = BRACKET_LIMIT) -> str:
+        if self.architecture.dim <= BRACKET_LIMIT:
+            return super().too_large(limit)
+        return (
+            "the network has too many parameters to look at its kernel or at brackets, and the "
+            f"graph does not tell where weights are zero ({self.recoverable.reason})"
+        )
+
+    @cached_property
+    def recoverable(self) -> Finding:
+        """Whether ker ∂φ ∩ ker ∂h = {0}."""
+        return graph_recoverability(self.architecture, self.theta)
+
+    @cached_property
+    def inclusion(self) -> Finding:
+        """Whether M does not change along ker ∂φ ∩ ker ∂h."""
+        undecided = self.recoverable.verdict is Verdict.UNDECIDED
+        return inclusion_of_nothing(self.recoverable) if undecided else super().inclusion
+
+    def _shared(self) -> tuple[str, dict[str, object]]:
+        node = shared_edge(self.architecture.dag)
+        return (f"paths through {node[0]!r} share an edge", {"node": node[0]}) if node else ("", {})
+
+
+@count_told.register
+def _(network: ReLUNetwork) -> Finding | None:
+    if network.dim <= BRACKET_LIMIT:
+        return None
+    reason = "from the graph: one law per channel, and rank ∂φ = D − C"
+    return found("conservation laws", True, network.n_laws, reason, tolerance=0.0)
 
 
 @view_of.register

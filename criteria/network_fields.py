@@ -197,7 +197,7 @@ class ReLUFields(NetworkFields):
         self, network: ReLUNetwork, arithmetic: Arithmetic, outputs: FloatArray | None = None
     ) -> None:
         super().__init__(network.dag, arithmetic)
-        self.network, self.outputs = network, outputs
+        self.network, self.basis = network, outputs
 
     def scales(self, point: FloatArray, lengths: FloatArray) -> list[FloatArray]:
         """Return nonzero weights, if others are zero: else the forms follow the rescalings."""
@@ -208,12 +208,12 @@ class ReLUFields(NetworkFields):
         sources = np.ones((count, self.dag.n_inputs), int)
         sinks = np.ones((count, self.dag.outputs.size), int)
         multipliers = arithmetic.draw((count, self.dag.dim), rng)
-        if self.outputs is not None:  # edges of one tail into the outputs count alike
+        if self.basis is not None:  # edges of one tail into the outputs count alike
             into = np.flatnonzero(np.isin(self.dag.heads, self.dag.outputs))
             tails = np.unique(self.dag.tails[into], return_index=True, return_inverse=True)
             multipliers[:, into] = multipliers[:, into[tails[1]][tails[2]]]
-            drawn = arithmetic.draw((count, len(self.outputs)), rng)
-            sinks = arithmetic.reduce(drawn @ self.outputs.astype(drawn.dtype))
+            drawn = arithmetic.draw((count, len(self.basis)), rng)
+            sinks = arithmetic.reduce(drawn @ self.basis.astype(drawn.dtype))
             point = np.ones_like(point)  # no unit but this one is that of all edges of a tail
         if arithmetic.exact:
             return NetworkForms(multipliers, sources, sinks)

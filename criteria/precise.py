@@ -148,7 +148,8 @@ class PreciseSpan(Span):
         self.basis = np.concatenate([self.basis, basis], axis=1)
         kept, dropped = distances[:value], distances[value:]
         doubtful = _doubtful(distances, padded[1])
-        return Rank(value, doubtful, min(kept, default=np.nan), max(dropped, default=np.nan))
+        clear = 0 if doubtful > 0 else value
+        return Rank(value, clear, doubtful, min(kept, default=np.nan), max(dropped, default=np.nan))
 
     @_within
     def complement(self) -> Precise:

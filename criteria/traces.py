@@ -42,6 +42,7 @@ class LieTrace:
 
     span: Span
     ranks: tuple[Rank, ...]  # one per level: of the fields, then of what each depth adds
+    most: int  # dimension that it cannot exceed
     settled: bool  # the last levels added nothing, or there is nothing left to add
     generic: int | None  # dimension at generic points close by, where it is known
     objection: str = ""  # why other points, or other inputs, leave it undecided, if they do
@@ -61,7 +62,7 @@ class LieTrace:
     def doubt(self) -> str:
         """What leaves it undecided; empty where nothing does."""
         unclear = [rank.doubt for rank in self.ranks if rank.doubt]
-        if unclear:
+        if unclear and sum(rank.clear for rank in self.ranks) < self.most:
             return unclear[0]
         if not self.settled:
             return f"{len(self.ranks)} levels did not settle it"
@@ -90,7 +91,7 @@ def added(levels: list[int]) -> str:
     return f"the fields span {levels[0]} dimensions, brackets add {more}"
 
 
-def lie_trace(vectors: Vectors, *, patience: int = 1, least: int = 0) -> LieTrace:
+def lie_trace(vectors: Vectors, most: int, *, patience: int = 1, least: int = 0) -> LieTrace:
     """Grow the span of the fields by brackets, level by level, until nothing is added.
 
     Level k has the brackets [X_k, […, [X_2, X_1]]] of random fields, as many as dimensions are
@@ -99,6 +100,8 @@ def lie_trace(vectors: Vectors, *, patience: int = 1, least: int = 0) -> LieTrac
 
     Parameters
     ----------
+    most : int
+        Dimension that ends the search, as it cannot be larger.
     patience : int
         Number of successive levels that must add nothing.
     least : int
@@ -112,7 +115,7 @@ def lie_trace(vectors: Vectors, *, patience: int = 1, least: int = 0) -> LieTrac
     ranks, idle = [rank], 0
 
     def settled() -> bool:
-        return span.dimension == vectors.size or (idle >= patience and span.dimension >= least)
+        return span.dimension == most or (idle >= patience and span.dimension >= least)
 
     def brackets(size: int) -> Rows:
         return vectors.brackets([vectors.random_forms(size) for _ in range(len(ranks) + 1)], size)
@@ -128,7 +131,7 @@ def lie_trace(vectors: Vectors, *, patience: int = 1, least: int = 0) -> LieTrac
         ranks.append(rank)
         idle = 0 if rank.value else idle + 1
     phi = vectors.architecture.phi
-    return LieTrace(span, tuple(ranks), settled(), None, phi.objection, phi.remark)
+    return LieTrace(span, tuple(ranks), most, settled(), None, phi.objection, phi.remark)
 
 
 class FlowLost(Exception):
@@ -144,8 +147,8 @@ def orbit_trace(vectors: Vectors) -> LieTrace:
     ----------
     Orbits of analytic fields: [Nagano1966]_; random points of them: ours.
     """
-    trace = lie_trace(vectors)
-    if not trace.decided or trace.dimension == vectors.size:
+    trace = lie_trace(vectors, vectors.most)
+    if not trace.decided or trace.dimension == trace.most:
         return trace
     aside = _trace_aside(vectors)
     if aside is not None and aside.decided:
@@ -157,12 +160,13 @@ def orbit_trace(vectors: Vectors) -> LieTrace:
     end = flow_end(vectors)
     if end is None:
         return replace(trace, objection="no flow could be followed to another point of its orbit")
-    there = lie_trace(vectors.at(end))
+    there = lie_trace(vectors.at(end), vectors.size)
     if there.dimension == vectors.size and there.decided:  # brackets of some level span the rest
         deeper = trace.span.extend(np.eye(vectors.size)[None])
         trace = replace(trace, ranks=(*trace.ranks, deeper))
     elif there.dimension > trace.dimension:
-        trace = replace(lie_trace(vectors, least=there.dimension), generic=trace.generic)
+        longer = lie_trace(vectors, trace.most, least=there.dimension)
+        trace = replace(longer, generic=trace.generic)
     if not there.decided or there.dimension != trace.dimension:
         text = f"{trace.dimension} dimensions were found, and {there.dimension} along its orbit"
         return replace(trace, objection=text)
@@ -174,7 +178,7 @@ def _trace_aside(vectors: Vectors) -> LieTrace | None:
     for length in STEPS[:_RANDOM_WAYS]:
         with suppress(NotFiniteError):
             way = length * unit * vectors.rng.standard_normal(vectors.theta.size)
-            return lie_trace(vectors.at(vectors.theta + way))
+            return lie_trace(vectors.at(vectors.theta + way), vectors.size)
     return None
 
 

@@ -16,7 +16,7 @@ from typing_extensions import TypeAliasType
 
 from liftflow.architectures import Architecture
 from liftflow.criteria.fields import GradientFields, gradient_fields, sizes_of
-from liftflow.criteria.findings import DROP, Rank, rank_of
+from liftflow.criteria.findings import DROP, TOLERANCE, Rank, rank_of
 from liftflow.typing import FloatArray, Forms, IntArray, OneTangent, OneTheta, refuse_beyond
 
 Rows = TypeAliasType("Rows", Any)
@@ -198,6 +198,25 @@ class Vectors:
         """Rows of ∂h(θ) in the coordinates of the fields, not scaled."""
         laws = np.asarray(self.architecture.conservation_laws_jacobian(self.thetas))
         return self.exact(np.array([self.fields.velocities(rows) for rows in laws]))
+
+    @cached_property
+    def law_rank(self) -> Rank:
+        """Rank of ∂h(θ), its columns scaled to compensate those of ∂φ(θ)."""
+        return self.span().extend(self.scaled(self.law_rows, 1))
+
+    @cached_property
+    def conserved(self) -> bool:
+        """Whether the known laws are laws here: nobody may have checked those that were given."""
+        laws = np.asarray(self.architecture.conservation_laws_jacobian(self.theta))
+        rows, fields = self.fields.velocities(laws), self._values(self._forms, self.point).T
+        return bool(np.all(np.abs(rows @ fields) <= TOLERANCE * (np.abs(rows) @ np.abs(fields))))
+
+    @cached_property
+    def most(self) -> int:
+        """Dimension that laws leave to the Lie algebra at most."""
+        if not self.architecture.n_laws or not self.conserved or not self.law_rank.decided:
+            return self.size
+        return self.size - self.law_rank.value
 
     def scaled(self, rows: Rows, power: int) -> Rows:
         """Multiply covectors by a power of the scale, 1 or −1, and make them to unit vectors."""

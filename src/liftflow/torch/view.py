@@ -4,18 +4,18 @@ from functools import cached_property
 
 import numpy as np
 
-from liftflow.criteria.findings import Finding, Verdict, found
-from liftflow.criteria.hierarchy import count_told
-from liftflow.criteria.views import BRACKET_LIMIT, View, inclusion_of_nothing, view_of
+from liftflow.criteria.findings import Finding, found
+from liftflow.criteria.graph import ChannelView
+from liftflow.criteria.views import BRACKET_LIMIT, View, count_told, view_of
 from liftflow.errors import NotRecoverableError
 from liftflow.torch.network import TorchNetwork
 from liftflow.typing import OneTheta
 
 
-class TorchView(View):
+class TorchView(ChannelView):
     """The view of a module by its channels."""
 
-    architecture: TorchNetwork
+    architecture: TorchNetwork  # type: ignore[assignment]
 
     def too_large(self, limit: int = BRACKET_LIMIT) -> str:
         return "without a list of paths no brackets are computed, and the channels do not tell"
@@ -30,33 +30,6 @@ class TorchView(View):
             return found("recoverable", False, 0.0, str(error), tolerance=0.0)
         reason = f"all {network.channels.n_channels} channels are tied to the ground by nonzero "
         return found("recoverable", True, 1.0, reason + "parameters", tolerance=0.0)
-
-    @cached_property
-    def inclusion(self) -> Finding:
-        """Whether M does not change along ker ∂φ ∩ ker ∂h."""
-        return inclusion_of_nothing(self.recoverable)
-
-    def _told(self, name: str, value: float, reason: str) -> Finding:
-        if self.recoverable.verdict is Verdict.HOLDS:
-            return found(name, True, value, f"{reason}: {self.recoverable.reason}", tolerance=0.0)
-        return found(name, None, value, self.too_large(), tolerance=0.0)
-
-    @cached_property
-    def frobenius(self) -> Finding:
-        """Whether brackets lie in the span of the fields: they are tangent to the laws."""
-        return self._told("frobenius", 0.0, "range ∂φᵀ is ker ∂h, which holds all brackets")
-
-    @cached_property
-    def dimension(self) -> Finding:
-        """Dimension of the trace of the Lie algebra."""
-        network = self.architecture
-        name = "dimension of the Lie algebra"
-        return self._told(name, network.dim - network.n_laws, "D less the number of laws")
-
-    @cached_property
-    def complete(self) -> Finding:
-        """Whether rank ∂h = D − dim Lie."""
-        return self._told("laws complete", 0, "one law per channel and inert direction")
 
     @cached_property
     def commuting(self) -> Finding:
