@@ -98,6 +98,9 @@ class GradientFields:
     analytic = False
     """Whether φ is known to be, and not only evaluated."""
 
+    listed = True
+    """Whether a form has a number for each entry of z."""
+
     basis: FloatArray | None = None
     _last: Any = None  # brackets, and what they were made of
 
@@ -154,10 +157,12 @@ class GradientFields:
 
     def random_forms(self, count: int, point: FloatArray, rng: np.random.Generator) -> Forms:
         """Draw forms whose fields are about as long as the unit, normal in those of z."""
-        forms, size = self._draw(count, point, rng), self.unit(point)
+        forms = self._draw(count, point, rng)
         lengths = np.linalg.norm(self.values(forms, point, count), axis=1)
-        factor = size / np.where(lengths > 0, lengths, 1.0)
-        return forms * factor.reshape(-1, *[1] * (forms.ndim - 1))
+        return self._scaled(forms, self.unit(point) / np.where(lengths > 0, lengths, 1.0))
+
+    def _scaled(self, forms: Forms, factors: FloatArray) -> Forms:
+        return forms * factors.reshape(-1, *[1] * (forms.ndim - 1))
 
     def _draw(self, count: int, point: FloatArray, rng: np.random.Generator) -> FloatArray:
         if self.basis is None:

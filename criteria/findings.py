@@ -190,8 +190,9 @@ def combine(findings: Iterable[Finding]) -> Finding:
 class Rank:
     """Rank of a matrix, read off its singular values relative to a scale; NaN where none is."""
 
-    value: int  # number of those above the tolerance
-    clear: int  # number of those that are clearly not zero
+    value: int  # number of those above the tolerance, or another floor
+    clear: int  # of those that are clearly not zero
+    vague: int  # of those that may not be zero
     doubtful: float  # the largest in the gap between zero and nonzero
     kept: float  # the last that counts as nonzero
     dropped: float  # the first that counts as zero
@@ -216,12 +217,12 @@ class Rank:
         return self.kept / self.dropped
 
 
-def rank_of(singular: FloatArray, scale: float = 1.0) -> Rank:
-    """Read a rank off descending singular values, relative to a scale."""
+def rank_of(singular: FloatArray, scale: float = 1.0, floor: float = TOLERANCE) -> Rank:
+    """Read a rank off descending singular values, relative to a scale: of those above a floor."""
     relative = singular / scale if scale > 0 else np.zeros_like(singular)
-    value = int(np.sum(relative > TOLERANCE))
-    between = relative[(relative > ZERO) & (relative < NONZERO)]
+    value, clear, vague = (int(np.sum(relative > least)) for least in (floor, NONZERO, ZERO))
+    between = relative[(relative > ZERO) & (relative <= NONZERO)]
     doubtful = float(between[0]) if between.size else np.nan
     kept = float(relative[value - 1]) if value else np.nan
     dropped = float(relative[value]) if value < relative.size else np.nan
-    return Rank(value, int(np.sum(relative >= NONZERO)), doubtful, kept, dropped)
+    return Rank(value, clear, vague, doubtful, kept, dropped)

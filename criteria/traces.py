@@ -121,11 +121,11 @@ def lie_trace(vectors: Vectors, most: int, *, patience: int = 1, least: int = 0)
         return vectors.brackets([vectors.random_forms(size) for _ in range(len(ranks) + 1)], size)
 
     while not settled() and len(ranks) < MAX_LEVELS:
-        enough, rows = vectors.size - span.dimension + SPARE, brackets(SPARE)
+        enough, rows = most - span.dimension + SPARE, brackets(SPARE)
         rank = (trial := copy(span)).extend(rows)
         # Random ones: where so many add nothing, none does.
         while (size := rows.shape[-2]) < min(enough, rank.value + SPARE):
-            rows = np.concatenate([rows, brackets(min(size, enough - size))], axis=-2)
+            rows = np.concatenate([rows, brackets(min(3 * size, enough - size))], axis=-2)
             rank = (trial := copy(span)).extend(rows)
         span = trial
         ranks.append(rank)
@@ -138,7 +138,7 @@ class FlowLost(Exception):
     """A flow ran away, became too stiff to be followed, or did not move."""
 
 
-def orbit_trace(vectors: Vectors) -> LieTrace:
+def orbit_trace(vectors: Vectors, most: int) -> LieTrace:
     """Trace at θ of the Lie algebra of the fields, at special points, too.
 
     It has an objection where the dimension found is not that at another point of the orbit.
@@ -147,8 +147,8 @@ def orbit_trace(vectors: Vectors) -> LieTrace:
     ----------
     Orbits of analytic fields: [Nagano1966]_; random points of them: ours.
     """
-    trace = lie_trace(vectors, vectors.most)
-    if not trace.decided or trace.dimension == trace.most:
+    trace = lie_trace(vectors, most)
+    if not trace.decided or trace.dimension == most:
         return trace
     aside = _trace_aside(vectors)
     if aside is not None and aside.decided:
@@ -165,7 +165,7 @@ def orbit_trace(vectors: Vectors) -> LieTrace:
         deeper = trace.span.extend(np.eye(vectors.size)[None])
         trace = replace(trace, ranks=(*trace.ranks, deeper))
     elif there.dimension > trace.dimension:
-        longer = lie_trace(vectors, trace.most, least=there.dimension)
+        longer = lie_trace(vectors, most, least=there.dimension)
         trace = replace(longer, generic=trace.generic)
     if not there.decided or there.dimension != trace.dimension:
         text = f"{trace.dimension} dimensions were found, and {there.dimension} along its orbit"

@@ -56,14 +56,14 @@ class Span:
         """Number of independent vectors so far."""
         return int(self.basis.shape[-2])
 
-    def extend(self, vectors: Rows) -> Rank:
+    def extend(self, vectors: Rows, floor: float = TOLERANCE) -> Rank:
         """Add vectors, at most about as long as unit vectors; tell what dimensions they add."""
         lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
         rest = vectors / np.maximum(lengths, _SHORTEST)
         for _ in range(2):  # twice, so that the rest is orthogonal to rounding
             rest = self.outside(rest)
         _, singular, right = np.linalg.svd(rest[0], full_matrices=False)
-        rank = rank_of(singular)
+        rank = rank_of(singular, floor=floor)
         self.basis = np.concatenate([self.basis, right[None, : rank.value]], axis=1)
         return rank
 
@@ -210,13 +210,6 @@ class Vectors:
         laws = np.asarray(self.architecture.conservation_laws_jacobian(self.theta))
         rows, fields = self.fields.velocities(laws), self._values(self._forms, self.point).T
         return bool(np.all(np.abs(rows @ fields) <= TOLERANCE * (np.abs(rows) @ np.abs(fields))))
-
-    @cached_property
-    def most(self) -> int:
-        """Dimension that laws leave to the Lie algebra at most."""
-        if not self.architecture.n_laws or not self.conserved or not self.law_rank.decided:
-            return self.size
-        return self.size - self.law_rank.value
 
     def scaled(self, rows: Rows, power: int) -> Rows:
         """Multiply covectors by a power of the scale, 1 or −1, and make them to unit vectors."""

@@ -10,6 +10,7 @@ from liftflow.architectures import Architecture
 from liftflow.criteria.fields import GradientFields
 from liftflow.criteria.findings import (
     TOLERANCE,
+    ZERO,
     Finding,
     Rank,
     Verdict,
@@ -36,13 +37,18 @@ _SIDES = np.array([0.0, 1e-7, -1e-7, 1e-8, -1e-8, 1.0])  # in units, along a ran
 
 @dataclass(frozen=True, eq=False)
 class Kernel:
-    """The kernel of ∂φ(θ) and other covectors: those of the laws, or of the orbit."""
+    """What of the kernel of ∂φ(θ) and other covectors is clear: those of laws, or of the orbit."""
 
     others: str  # what they are
     velocities: Rows  # a basis, in the coordinates of the fields
     basis: FloatArray  # the same as unit vectors of ℝᴰ
     rank: Rank  # of all covectors together
     objection: str = ""  # what leaves it undecided beside the rank, if anything does
+
+    @property
+    def doubt(self) -> str:
+        """What leaves it open whether this is all of it."""
+        return self.objection or self.rank.doubt
 
     @property
     def recoverable(self) -> Finding:
@@ -55,8 +61,8 @@ class Kernel:
             value = float(np.nan_to_num(self.rank.dropped))
             reason = f"{covectors} leave {dimension} directions of {dim} free"
             margin = self.rank.margin
-        if doubt := self.rank.doubt or self.objection:
-            holds, reason = None, doubt
+        if self.doubt and (self.objection or self.rank.vague >= dim):
+            holds, reason = None, self.doubt
         witness = {"dimension": dimension, "direction": self.basis[-1]} if dimension else {}
         return found("recoverable", holds, value, reason, margin=margin, witness=witness)
 
@@ -201,17 +207,30 @@ class View:
         reason = f"{reason}: {self.recoverable.reason}"
         return replace(self.recoverable, name=name, value=value, reason=reason)
 
+    @cached_property
+    def law_rank(self) -> Rank:
+        """Rank of ∂h(θ); generic points have the largest, so where floats find that, it is right."""
+        told, elsewhere = self.floats.vectors.law_rank, self.generic.floats.vectors.law_rank
+        known = told.decided and told.value == elsewhere.value
+        return told if known else self.vectors.law_rank
+
     @property
     def n_independent(self) -> int:
         """Number of laws whose gradients are independent at θ."""
-        return self.vectors.law_rank.value
+        return self.law_rank.value
+
+    @property
+    def most(self) -> int:
+        """Dimension that laws leave to the Lie algebra at most."""
+        known = self.architecture.n_laws and self.vectors.conserved and self.law_rank.decided
+        return self.architecture.dim - (self.law_rank.value if known else 0)
 
     @cached_property
     def trace(self) -> LieTrace:
         """Trace at θ of the Lie algebra that the fields generate."""
         if isinstance(self.vectors, PreciseVectors):
-            return lie_trace(self.vectors, self.vectors.most, patience=2)
-        return orbit_trace(self.vectors)
+            return lie_trace(self.vectors, self.most, patience=2)
+        return orbit_trace(self.vectors, self.most)
 
     @cached_property
     def kernel(self) -> Kernel:
@@ -243,7 +262,7 @@ class View:
         """Stack covectors on those of ∂φ, scaled so that no unit of θ or of a row matters."""
         vectors, span = self.vectors, self.vectors.span()
         covectors = np.concatenate([vectors.field_vectors, vectors.scaled(rows, -1)], axis=1)
-        rank = span.extend(covectors)
+        rank = span.extend(covectors, ZERO)
         velocities = vectors.velocities(span)
         return Kernel(others, velocities, vectors.plain(velocities), rank, objection)
 
@@ -285,7 +304,12 @@ class View:
         no = "M changes along a direction that neither z nor h sees, relatively by "
         unclear = f"M changes along the kernel by {decisive:.1e}: neither zero nor clearly not"
         reasons = yes, f"{no}{value:.1g}", unclear
-        return vanishing("kernel inclusion", decisive, value, reasons, witness)
+        finding = vanishing("kernel inclusion", decisive, value, reasons, witness)
+        return (
+            doubted(finding, kernel.doubt)
+            if finding.verdict == "holds" and kernel.doubt
+            else finding
+        )
 
     @fact("frobenius", rank=lambda view: view.vectors.field_span()[1].value, implied=True)
     def frobenius(self) -> Finding:
@@ -352,7 +376,7 @@ class View:
         """
         if self.tells:
             return self._told("laws complete", 0, "range ∂φᵀ and range ∂hᵀ fill ℝᴰ")
-        dimension, known, dim = self.dimension, self.vectors.law_rank, self.architecture.dim
+        dimension, known, dim = self.dimension, self.law_rank, self.architecture.dim
         total = dim - int(dimension.value)
         missing = total - known.value
         decided = dimension.verdict is Verdict.HOLDS and known.decided
@@ -418,7 +442,7 @@ def inclusion_of_nothing(recoverable: Finding) -> Finding:
 def too_large(architecture: Architecture, fields: GradientFields, limit: int) -> str:
     """Tell what a criterion would take, if that is too much; empty where it can be computed."""
     dim, forms = architecture.dim, 0
-    if not fields.analytic:
+    if fields.listed:
         forms = dim * architecture.phi.per_covector
     if dim <= limit and forms <= FORM_LIMIT:
         return ""
