@@ -9,6 +9,7 @@ import numpy as np
 
 from liftflow.doors import door
 from liftflow.errors import UndecidedError
+from liftflow.files import plain
 from liftflow.typing import FloatArray
 
 ZERO = 1e-11
@@ -97,19 +98,6 @@ class Finding:
     def to_dict(self) -> dict[str, object]:
         """Return everything as numbers, strings and lists that JSON can hold."""
         return {key: plain(value) for key, value in vars(self).items() if key != "name"}
-
-
-def plain(value: object) -> object:
-    """Return a value in the types of JSON: arrays as lists, infinity and NaN as None."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray | np.generic):
-        return plain(value.tolist())
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, float):
-        return value if np.isfinite(value) else None
-    return value if isinstance(value, int | None) else str(value)
 
 
 def found(

@@ -20,7 +20,7 @@ from liftflow.criteria.traces import added, lie_trace
 from liftflow.criteria.vectors import SPARE, Vectors
 from liftflow.criteria.views import MATRIX_LIMIT, View, count_told, too_large, view_of
 from liftflow.doors import door
-from liftflow.files import Stored, as_html, as_text
+from liftflow.files import Stored, Tabled, as_text
 from liftflow.typing import OneTheta, Rng, as_array, as_rng
 from liftflow.waiting import tracked
 
@@ -36,7 +36,7 @@ _MARKS = {"holds": "✓", "fails": "✗", "undecided": "?"}
 
 
 @dataclass(frozen=True)
-class Classification(Stored):
+class Classification(Stored, Tabled):
     """Which properties of the hierarchy hold at θ, by what margins, and why.
 
     Each attribute is a Finding: ``bool(classification.metric)`` is True or False, or raises
@@ -65,7 +65,7 @@ class Classification(Stored):
     complete: Finding
     n_laws: Finding
 
-    _parts = (Finding, Verdict)
+    _parts, _width = (Finding, Verdict), 120
 
     def to_dict(self) -> dict[str, dict[str, object]]:
         """Return all findings in the types of JSON, by name."""
@@ -104,11 +104,7 @@ class Classification(Stored):
 
     def __str__(self) -> str:
         """Render the table as text."""
-        return as_text(self.table(), 120)
-
-    def _repr_html_(self) -> str:
-        """Render the table for a notebook."""
-        return as_html(self.table(), 120)
+        return as_text(self.table(), self._width)
 
 
 def criterion(

@@ -263,16 +263,20 @@ class MonomialFields(JetFields):
         return arithmetic.reduce(sums)
 
 
-def refuse_no_loss(loss: Any) -> None:
-    """Refuse what does not say which covectors it excites.
+def excited(architecture: Architecture, loss: Any) -> FloatArray | None:
+    """Return a basis of the covectors that a loss excites, or None for all of them.
 
     Parameters
     ----------
-    loss : object
-        Anything; a Loss has a method ``excited(architecture)``.
+    loss : Loss or None
+        Anything with a method ``excited(architecture)``.
     """
+    if loss is None:
+        return None
     if not hasattr(loss, "excited"):
         raise InputError(f"loss must be a Loss, got {got(loss)}")
+    basis = np.asarray(loss.excited(architecture))
+    return None if len(basis) == architecture.lifted_dim else basis
 
 
 def excited_fields(
@@ -283,19 +287,16 @@ def excited_fields(
     Parameters
     ----------
     loss : Loss or None
-        Anything with a method ``excited(architecture)``.
+        As :func:`excited` takes it.
     """
-    if loss is None:
-        return gradient_fields(architecture, arithmetic)
-    refuse_no_loss(loss)
     if type(architecture) is ReLUNetwork and hasattr(loss, "excited_outputs"):
         outputs = loss.excited_outputs()
         if arithmetic.exact and not np.array_equal(outputs, np.round(outputs)):
             raise InputError("exact=True needs a loss whose gradients span integers; use floats")
         full = len(outputs) == outputs.shape[1]
         return ReLUFields(architecture, arithmetic, None if full else outputs)
-    basis = loss.excited(architecture)
-    if len(basis) == architecture.lifted_dim:
+    basis = excited(architecture, loss)
+    if basis is None:
         return gradient_fields(architecture, arithmetic)
     if arithmetic.exact:
         raise InputError("exact=True takes a loss where z lists the paths of a ReLUNetwork only")

@@ -9,9 +9,9 @@ of θ show it: a number that is the same there is not about to vanish, however s
 that grows like the k-th power of the distance to θ is as far from zero as its size at θ tells.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from functools import cached_property, wraps
+from functools import cached_property
 from threading import RLock
 from typing import Any
 
@@ -74,17 +74,6 @@ def decades_of(vectors: Vectors) -> float:
     return float(np.ptp(np.log10(sizes[sizes > 0])))
 
 
-def _within(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a method work with the bits that its object needs."""
-
-    @wraps(method)
-    def precise(own: Any, *args: Any) -> Any:
-        with _precisely(own.decades):
-            return method(own, *args)
-
-    return precise
-
-
 def distance(here: Precise, near: Precise, nearer: Precise) -> float:
     """Estimate how far θ is from a point where a number vanishes, relative to its weights.
 
@@ -107,8 +96,8 @@ def _product(a: Precise, b: Precise) -> Precise:
     """Multiply matrices, in a third of the time that numpy takes with such numbers."""
     from flint import arb_mat
 
-    product = arb_mat(len(a), len(b), a.ravel().tolist()) * arb_mat(*b.shape, b.ravel().tolist())
-    return np.array(product.entries(), object).reshape(len(a), b.shape[1])
+    one, other = (arb_mat(len(m), m.shape[1], m.ravel().tolist()) for m in (a, b))
+    return np.array((one * other).entries(), object).reshape(len(a), b.shape[1])
 
 
 def _independent(rest: Precise, count: int) -> tuple[Precise, list[Precise]]:
@@ -132,11 +121,10 @@ def _independent(rest: Precise, count: int) -> tuple[Precise, list[Precise]]:
 class PreciseSpan(Span):
     """Span by pivots, each as clear as its distance from vanishing."""
 
-    def __init__(self, size: int, decades: float = MAX_DECADES) -> None:
+    def __init__(self, size: int) -> None:
         super().__init__(size)
-        self.decades, self.basis = decades, np.zeros((3, 0, size), object)
+        self.basis = np.zeros((3, 0, size), object)
 
-    @_within
     def outside(self, vectors: Precise) -> Precise:
         if not self.dimension:
             return vectors
@@ -144,7 +132,6 @@ class PreciseSpan(Span):
         pairs = zip(rows, self.basis, strict=True)
         return vectors - np.array([_product(_product(own, basis.T), basis) for own, basis in pairs])
 
-    @_within
     def extend(self, vectors: Precise, floor: float = TOLERANCE) -> Rank:
         """Add vectors, and tell how many dimensions they add, in terms of distances.
 
@@ -167,7 +154,6 @@ class PreciseSpan(Span):
         ends = min(kept, default=np.nan), max(dropped, default=np.nan)
         return Rank(value, clear, vague, doubtful, *ends)
 
-    @_within
     def complement(self) -> Precise:
         """Project the same random vectors, so that they vary as the complements do."""
         shape = self.size - self.dimension, self.size
@@ -192,17 +178,12 @@ def _doubtful(distances: Sequence[float], near: Sequence[Precise]) -> float:
 class PreciseVectors(Vectors):
     """Vectors in high precision: the distance to a point where a number vanishes decides (ours)."""
 
-    @cached_property
-    def decades(self) -> float:
-        """Range of the weights of θ."""
-        return decades_of(self)
-
     @property
     def numbers(self) -> AbstractContextManager[None]:
-        return _precisely(self.decades)
+        return _precisely(decades_of(self))
 
     def span(self) -> PreciseSpan:
-        return PreciseSpan(self.size, self.decades)
+        return PreciseSpan(self.size)
 
     @cached_property
     def thetas(self) -> FloatArray:
@@ -226,7 +207,6 @@ class PreciseVectors(Vectors):
     def kept(self, rows: Precise) -> Precise:
         return rows
 
-    @_within
     def lengths(self, vectors: Precise) -> FloatArray:
         lengths: FloatArray = _lengths(vectors[0]).astype(float)
         return lengths
@@ -234,7 +214,6 @@ class PreciseVectors(Vectors):
     def decisive(self, *sizes: Precise) -> float:
         return distance(*map(_clear, sizes)) if len(sizes) > 1 else float(sizes[0])
 
-    @_within
     def largest(self, vectors: Precise) -> tuple[float, float]:
         """Length of the longest vector at θ, and the largest distance of all coordinates from zero.
 

@@ -126,7 +126,7 @@ class Vectors:
 
     @property
     def numbers(self) -> AbstractContextManager[None]:
-        """What to compute within."""
+        """What all that is asked of these vectors is computed within."""
         return nullcontext()
 
     def span(self) -> Span:
@@ -189,9 +189,8 @@ class Vectors:
     @cached_property
     def field_vectors(self) -> Rows:
         """Random fields, as many as span all."""
-        with self.numbers:
-            rows = self._everywhere(partial(self._values, self.exact(self._forms)))
-            return self.units(rows / self.scale)
+        rows = self._everywhere(partial(self._values, self.exact(self._forms)))
+        return self.units(rows / self.scale)
 
     @cached_property
     def law_rows(self) -> Rows:
@@ -213,20 +212,18 @@ class Vectors:
 
     def scaled(self, rows: Rows, power: int) -> Rows:
         """Multiply covectors by a power of the scale, 1 or −1, and make them to unit vectors."""
-        with self.numbers:
-            return self.units(rows * self.scale if power == 1 else rows / self.scale)
+        return self.units(rows * self.scale if power == 1 else rows / self.scale)
 
     def brackets(self, forms: Sequence[Forms], count: int) -> Rows:
         """Nested brackets [X_k, […, [X_2, X_1]]], X_1 first, relative to their terms.
 
         Made to unit vectors instead, brackets that vanish would be noise of full rank.
         """
-        with self.numbers:
-            exact = [self.exact(form) for form in forms]
-            rows = self._everywhere(lambda point: self.fields.brackets(exact, point, count))
-            majorants = self.fields.majorants(forms, self.point, count) / self.scale
-            sizes = np.linalg.norm(majorants, axis=1, keepdims=True)
-            return self.kept(rows / self.scale / np.where(sizes > 0, sizes, 1.0))
+        exact = [self.exact(form) for form in forms]
+        rows = self._everywhere(lambda point: self.fields.brackets(exact, point, count))
+        majorants = self.fields.majorants(forms, self.point, count) / self.scale
+        sizes = np.linalg.norm(majorants, axis=1, keepdims=True)
+        return self.kept(rows / self.scale / np.where(sizes > 0, sizes, 1.0))
 
     @cached_property
     def _field_span(self) -> tuple[Span, Rank]:
@@ -266,14 +263,12 @@ class Vectors:
 
     def velocities(self, span: Span) -> Rows:
         """Return a basis of the velocities that all covectors of a span vanish on."""
-        with self.numbers:
-            velocities = span.complement() / self.scale
+        velocities = span.complement() / self.scale
         return velocities[:1] if span.opened else velocities  # the others would be no measure
 
     def plain(self, velocities: Rows) -> FloatArray:
         """Return velocities as unit vectors of ℝᴰ."""
-        with self.numbers:
-            found = (velocities[0] / self.lengths(velocities)[:, None]).astype(float)
+        found = (velocities[0] / self.lengths(velocities)[:, None]).astype(float)
         tangents = self.tangents(found)
         return tangents / np.linalg.norm(tangents, axis=1, keepdims=True)
 
@@ -284,13 +279,12 @@ class Vectors:
         """
         forms = [self.exact(self.random_forms(1)) for _ in range(2 * _N_PROBES)]
         pairs = list(zip(forms[::2], forms[1::2], strict=True))
-        with self.numbers:
-            changes = [
-                np.max([self._changes(*pair, point, own) for pair in pairs], axis=0)
-                for point, own in zip(self.points, velocities, strict=False)
-            ]
-            decisive = max(self.decisive(*sizes) for sizes in zip(*changes, strict=True))
-            return changes[0].astype(float), decisive
+        changes = [
+            np.max([self._changes(*pair, point, own) for pair in pairs], axis=0)
+            for point, own in zip(self.points, velocities, strict=False)
+        ]
+        decisive = max(self.decisive(*sizes) for sizes in zip(*changes, strict=True))
+        return changes[0].astype(float), decisive
 
     def _changes(self, left: Forms, right: Forms, point: Rows, velocities: Rows) -> Rows:
         """Differentiate one entry of M along velocities, relative to its terms."""

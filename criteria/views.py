@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, singledispatch, wraps
+from typing import TypeVar
 
 import numpy as np
 
@@ -67,7 +68,24 @@ class Kernel:
         return found("recoverable", holds, value, reason, margin=margin, witness=witness)
 
 
+T = TypeVar("T")
 Fact = Callable[["View"], Finding]
+
+
+def _within(find: Callable[["View"], T]) -> Callable[["View"], T]:
+    """Compute in the numbers of the vectors."""
+
+    @wraps(find)
+    def found_within(view: "View") -> T:
+        with view.vectors.numbers:
+            return find(view)
+
+    return found_within
+
+
+def looked(find: Callable[["View"], T]) -> cached_property[T]:
+    """Let a view compute something once, in the numbers of its vectors."""
+    return cached_property(_within(find))
 
 
 def fact(
@@ -95,6 +113,8 @@ def fact(
     """
 
     def decorator(find: Fact) -> cached_property[Finding]:
+        look = _within(find)
+
         @wraps(find)
         def checked(view: "View") -> Finding:
             if implied and view.tells:
@@ -107,11 +127,11 @@ def fact(
                 told: Finding = getattr(floats, find.__name__)
                 if told.verdict is not Verdict.UNDECIDED and rank(floats) == rank(floats.generic):
                     return told
-            finding = find(view)
+            finding = look(view)
             if finding.verdict is Verdict.UNDECIDED:
                 return finding
             doubt = "φ has a kink at θ" if view.kinked else ""
-            if not doubt and view.parted and not finding.agrees(find(view.generic)):
+            if not doubt and view.parted and not finding.agrees(look(view.generic)):
                 doubt = (
                     "the scales of θ part so far that double precision cannot tell this from "
                     "generic points, where the answer is another"
@@ -207,12 +227,14 @@ class View:
         reason = f"{reason}: {self.recoverable.reason}"
         return replace(self.recoverable, name=name, value=value, reason=reason)
 
-    @cached_property
+    @looked
     def law_rank(self) -> Rank:
-        """Rank of ∂h(θ); generic points have the largest, so where floats find that, it is right."""
-        told, elsewhere = self.floats.vectors.law_rank, self.generic.floats.vectors.law_rank
-        known = told.decided and told.value == elsewhere.value
-        return told if known else self.vectors.law_rank
+        """Rank of ∂h(θ); where floats find that of generic points, the largest, it is right."""
+        told = self.floats.vectors.law_rank
+        if self.floats is self or not told.decided:
+            return self.vectors.law_rank
+        largest = told.value == self.generic.floats.vectors.law_rank.value
+        return told if largest else self.vectors.law_rank
 
     @property
     def n_independent(self) -> int:
@@ -225,14 +247,14 @@ class View:
         known = self.architecture.n_laws and self.vectors.conserved and self.law_rank.decided
         return self.architecture.dim - (self.law_rank.value if known else 0)
 
-    @cached_property
+    @looked
     def trace(self) -> LieTrace:
         """Trace at θ of the Lie algebra that the fields generate."""
         if isinstance(self.vectors, PreciseVectors):
             return lie_trace(self.vectors, self.most, patience=2)
         return orbit_trace(self.vectors, self.most)
 
-    @cached_property
+    @looked
     def kernel(self) -> Kernel:
         """The kernel of ∂φ(θ) and ∂h(θ); of ∂φ(θ) in the orbit of θ where no laws are known."""
         if self.architecture.n_laws:
@@ -248,7 +270,7 @@ class View:
         )
         return replace(kernel, objection=smaller)
 
-    @cached_property
+    @looked
     def orbit_kernel(self) -> Kernel:
         """The kernel of ∂φ(θ) in the tangent space of all that flows from θ can reach.
 
@@ -420,7 +442,7 @@ class View:
             return recoverable, doubted(inclusion, self.special)
         return recoverable, inclusion
 
-    @cached_property
+    @looked
     def special(self) -> str:
         """Tell that ∂φ may have another rank than at generic points, and so close by, if it may."""
         here, elsewhere = (view.vectors.field_span()[1] for view in (self, self.generic))

@@ -287,7 +287,8 @@ def test_threads_do_not_change_the_precision_of_each_other():
 
     def second():
         inside.wait()
-        PreciseSpan(2).complement()
+        with _precisely():
+            PreciseSpan(2).complement()
         seen.append(ctx.prec)
         done.set()
 
@@ -303,6 +304,6 @@ def test_threads_do_not_change_the_precision_of_each_other():
 
 def test_an_error_leaves_the_precision_as_it_was():
     before = ctx.prec
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError), _precisely():
         PreciseSpan(2).extend(None)
     assert ctx.prec == before

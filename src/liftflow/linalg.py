@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from sys import getrefcount
 from threading import Lock
 
@@ -11,6 +12,7 @@ from autograd.extend import defjvp, defvjp, primitive
 from autograd.tracer import getval, isbox
 from scipy.linalg.blas import dnrm2
 from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import LinearOperator, lsmr
 
 from liftflow.errors import NotFiniteError, ShapeError
@@ -267,3 +269,79 @@ def layer_squares(shifts: Scalars, singular: Scalars) -> Scalars:
     unit = units(np.maximum(*sizes))
     relative = shifted_product_root(shifts / unit[..., None], (singular / unit ** (depth / 2)) ** 2)
     return unit[..., None] * relative
+
+
+Row = dict[int, Fraction]
+"""Entries of a sparse rational vector that are not zero, by their numbers."""
+
+_FRACTION = 1e-7  # distance up to which a number is a fraction
+_LARGEST_DENOMINATOR = 64
+
+
+def rational_basis(rows: FloatArray) -> list[Row] | None:
+    """Find short rational vectors that span what independent rows do, or None if none show.
+
+    In echelon form, where small fractions show; then made short and so sparse. Each vector has its
+    entries by their numbers, and a leading one.
+    """
+    integers = _integers(_echelon(rows))
+    return None if integers is None else _shortened(integers)
+
+
+def first_independent(rows: Sequence[FloatArray] | FloatArray) -> list[int]:
+    """Return the numbers of rows that do not depend on those before them."""
+    chosen: list[int] = []
+    for number in range(len(rows)):
+        trial = [*chosen, number]
+        if np.linalg.matrix_rank([rows[n] for n in trial]) == len(trial):
+            chosen = trial
+    return chosen
+
+
+def _echelon(rows: FloatArray, tolerance: float = 1e-6) -> FloatArray:
+    """Bring rows into reduced echelon form, leading ones on the earliest columns possible."""
+    rows, done = rows.copy(), 0
+    for column in range(rows.shape[1]):
+        if done == len(rows):
+            break
+        best = done + int(np.argmax(np.abs(rows[done:, column])))
+        if abs(rows[best, column]) < tolerance:
+            continue
+        rows[[done, best]] = rows[[best, done]]
+        rows[done] /= rows[done, column]
+        others = np.arange(len(rows)) != done
+        rows[others] -= np.outer(rows[others, column], rows[done])
+        done += 1
+    return rows
+
+
+def _integers(rows: FloatArray) -> FloatArray | None:
+    """Return multiples of rows of small fractions that are integers, or None."""
+    found = np.zeros(rows.shape, object)
+    for number, row in enumerate(rows):
+        own = np.flatnonzero(np.abs(row) > _FRACTION)
+        entries = [Fraction(entry).limit_denominator(_LARGEST_DENOMINATOR) for entry in row[own]]
+        if np.any(np.abs(row[own] - np.array(entries, float)) > _FRACTION):
+            return None
+        common = math.lcm(*[entry.denominator for entry in entries])
+        found[number, own] = [int(common * entry) for entry in entries]
+    return found
+
+
+def _shortened(rows: FloatArray) -> list[Row]:
+    """Make integer rows short and so sparse, by LLL where they share columns; leading ones."""
+    from flint import fmpz_mat
+
+    shares = csr_array(rows.astype(bool), dtype=int)
+    count, parts = connected_components(shares @ shares.T, directed=False)
+    reduced = []
+    for part in range(count):
+        own = rows[parts == part][::-1]  # those of later monomials are more local
+        columns = np.flatnonzero(np.any(own, axis=0))
+        for row in fmpz_mat(own[:, columns].tolist()).lll().tolist():
+            entries = {
+                n: int(entry) for n, entry in zip(columns.tolist(), row, strict=True) if entry
+            }
+            first = next(iter(entries.values()))
+            reduced.append({n: Fraction(entry, first) for n, entry in entries.items()})
+    return sorted(reduced, key=tuple)
