@@ -201,6 +201,8 @@ class PreciseVectors(Vectors):
         sizes = self.fields.majorants([self._forms], self.point, self.n_fields)
         return column_lengths(sizes, self.point)
 
+    rounding = 0.0
+
     def units(self, rows: Precise) -> Precise:
         return rows
 

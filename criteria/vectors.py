@@ -124,6 +124,9 @@ class Vectors:
 
     # What another arithmetic does in its own way.
 
+    rounding = DROP
+    """Part of the terms that numbers are made of below which they are rounding."""
+
     @property
     def numbers(self) -> AbstractContextManager[None]:
         """What all that is asked of these vectors is computed within."""
@@ -153,7 +156,7 @@ class Vectors:
 
     def kept(self, rows: Rows) -> Rows:
         """Set those to zero that are rounding beside unit vectors."""
-        return np.where(self.lengths(rows)[:, None] > DROP, rows, 0.0)
+        return np.where(self.lengths(rows)[:, None] > self.rounding, rows, 0.0)
 
     def lengths(self, vectors: Rows) -> FloatArray:
         """Measure vectors at θ."""
@@ -279,25 +282,32 @@ class Vectors:
         """
         forms = [self.exact(self.random_forms(1)) for _ in range(2 * _N_PROBES)]
         pairs = list(zip(forms[::2], forms[1::2], strict=True))
+        other = self.exact(self.rng.standard_normal((1, self.size)) / self.scale)
         changes = [
-            np.max([self._changes(*pair, point, own) for pair in pairs], axis=0)
+            np.max([self._changes(*pair, point, own, other) for pair in pairs], axis=0)
             for point, own in zip(self.points, velocities, strict=False)
         ]
         decisive = max(self.decisive(*sizes) for sizes in zip(*changes, strict=True))
         return changes[0].astype(float), decisive
 
-    def _changes(self, left: Forms, right: Forms, point: Rows, velocities: Rows) -> Rows:
-        """Differentiate one entry of M along velocities, relative to its terms."""
-        fields = self.fields
+    def _changes(
+        self, left: Forms, right: Forms, point: Rows, velocities: Rows, other: Rows
+    ) -> Rows:
+        """Differentiate one entry of M along velocities, relative to its terms.
+
+        Terms that are rounding beside those along another velocity are none.
+        """
+        fields, every = self.fields, np.concatenate([velocities, other])
         terms = np.concatenate(
             [
-                fields.derivatives(one, point, velocities) * fields.values(other, point, 1)
+                fields.derivatives(one, point, every) * fields.values(other, point, 1)
                 for one, other in ((left, right), (right, left))
             ],
             axis=1,
         )
-        sizes = np.abs(terms).sum(axis=1)
-        return np.abs(terms.sum(axis=1)) / np.where((sizes > 0).astype(bool), sizes, 1)
+        sizes, sums = np.abs(terms).sum(axis=1), np.abs(terms.sum(axis=1))
+        told = (sizes > self.rounding * sizes[-1]).astype(bool)
+        return np.where(told, sums, 0)[:-1] / np.where(told, sizes, 1)[:-1]
 
 
 def column_lengths(rows: FloatArray, point: FloatArray) -> OneTangent:
