@@ -1,110 +1,47 @@
 """What the graph of a ReLU network tells alone: no path, no Jacobian."""
 
-from collections.abc import Hashable
 from functools import cached_property
 
-import networkx as nx
 import numpy as np
-from numpy.typing import NDArray
-from scipy.sparse import hstack
-from scipy.sparse.linalg import lsmr
 
 from liftflow.architectures import ReLUNetwork, TiedNetwork
-from liftflow.architectures.dag import CompiledDAG
+from liftflow.architectures.channels import NEGLIGIBLE
 from liftflow.criteria.findings import Finding, Verdict, found
 from liftflow.criteria.views import BRACKET_LIMIT, View, count_told, inclusion_of_nothing, view_of
 from liftflow.errors import listed
 from liftflow.typing import IntArray, OneTheta
 
-NEGLIGIBLE = 1e-10
-"""Weights below this fraction of the typical one, in the flattest gauge, may as well be zero."""
-
 
 def graph_recoverability(network: ReLUNetwork, theta: OneTheta) -> Finding:
     r"""Decide ker ∂φ(θ) ∩ ker ∂h(θ) = {0} in time proportional to the number of edges.
 
-    A parameter is dead where every path through it passes through another weight that is zero.
-    Neither φ nor h sees a dead weight that is zero; a nonzero one is seen by h alone, as a flow
-    that hidden nodes on no nonzero path must conserve. So θ is recoverable if and only if no dead
-    weight is zero and the nonzero dead ones hold no cycle in the graph of those nodes, with
-    everything else merged into one ground node. The value is the conditioning of Ψ, the smallest
-    eigenvalue of the graph Laplacian scaled to a unit diagonal.
-
-    Undecided where the answer hinges on weights that are negligible whatever the rescaling.
+    The value is the conditioning of Ψ, the smallest eigenvalue of the graph Laplacian scaled to a
+    unit diagonal. Undecided where the answer hinges on weights that are negligible whatever the
+    rescaling.
 
     References
     ----------
     Nonzero weights: [MPG]_; zeros: ours.
     """
-    dag = network.dag
-    dead = _lost_parameters(dag, theta != 0)
+    channels, names = network.channels, network.parameter_names
+
+    def show(edges: IntArray) -> str:
+        return listed(f"{names[edge][0]!r}→{names[edge][1]!r}" for edge in edges)
+
+    dead = channels.undetermined(theta != 0)
     if dead.size:
-        reason = f"neither z nor the laws determine the dead parameters {_show(dag, dead)}: every "
+        reason = f"neither z nor the laws determine the dead parameters {show(dead)}: every "
         reason += "path through them passes through another zero"
-        witness = {"parameters": _names(dag, dead)}
+        witness = {"parameters": [names[edge] for edge in dead]}
         return found("recoverable", False, 0.0, reason, tolerance=0.0, witness=witness)
-    value, tiny = network.channels.conditioning(theta), negligible(dag, theta)
-    if np.any(tiny) and _lost_parameters(dag, (theta != 0) & ~tiny).size:
+    value, tiny = channels.conditioning(theta), channels.negligible(theta)
+    if tiny.any() and channels.undetermined((theta != 0) & ~tiny).size:
         reason = f"it hinges on weights that no rescaling brings above {NEGLIGIBLE:.0e} of the "
-        reason += f"typical one: {_show(dag, np.flatnonzero(tiny))}"
+        reason += f"typical one: {show(np.flatnonzero(tiny))}"
         return found("recoverable", None, value, reason, margin=1.0, tolerance=NEGLIGIBLE)
-    reason = f"every one of the {dag.n_hidden} hidden nodes is tied to the ground; the graph "
+    reason = f"every one of the {network.n_hidden} hidden nodes is tied to the ground; the graph "
     reason += f"Laplacian, scaled to a unit diagonal, has the smallest eigenvalue {value:.2g}"
     return found("recoverable", True, value, reason, tolerance=0.0)
-
-
-def negligible(dag: CompiledDAG, theta: OneTheta) -> NDArray[np.bool_]:
-    """Tell which nonzero weights are below ``NEGLIGIBLE`` in the flattest gauge.
-
-    Among all rescalings of the hidden nodes and of θ as a whole, that one makes log |θ_e| as
-    equal as can be, in the sense of least squares. So the answer does not depend on the scale of θ
-    nor on its representative in the fibre.
-    """
-    used = np.flatnonzero(theta != 0)
-    logs = np.log(np.abs(theta[used]))
-    if logs.size == 0 or np.ptp(logs) < -np.log(NEGLIGIBLE):
-        return np.zeros(dag.dim, dtype=bool)
-    matrix = hstack([dag.channels.law_matrix.T.tocsr()[used], np.ones((used.size, 1))]).tocsr()
-    gauge = lsmr(matrix, logs, atol=1e-6, btol=1e-6, maxiter=500)[0]
-    tiny = np.zeros(dag.dim, dtype=bool)
-    tiny[used] = logs - matrix @ gauge < np.log(NEGLIGIBLE)
-    return tiny
-
-
-def _lost_parameters(dag: CompiledDAG, nonzero: NDArray[np.bool_]) -> IntArray:
-    """Return the parameters that neither φ nor h determines."""
-    alive = dag.channels.walked(nonzero)
-    lost, used, free = ~alive & ~nonzero, alive & nonzero, np.flatnonzero(~alive & nonzero)
-    number = np.arange(1, dag.n_hidden + 2)
-    number[dag.tail_hidden[used]] = number[dag.head_hidden[used]] = number[-1] = 0  # the ground
-    tails, heads = number[dag.tail_hidden[free]], number[dag.head_hidden[free]]
-    graph = nx.MultiGraph()
-    graph.add_edges_from(zip(tails.tolist(), heads.tolist(), free.tolist(), strict=True))
-    bridges = set(nx.bridges(graph))
-    for tail, head, edge in graph.edges(keys=True):
-        lost[edge] |= (tail, head) not in bridges and (head, tail) not in bridges
-    return np.flatnonzero(lost)
-
-
-def _names(dag: CompiledDAG, edges: IntArray) -> list[tuple[Hashable, Hashable]]:
-    labels = (*dag.nodes, "⟨1⟩")
-    return [(labels[dag.tails[edge]], labels[dag.heads[edge]]) for edge in edges]
-
-
-def _show(dag: CompiledDAG, edges: IntArray) -> str:
-    return listed(f"{u!r}→{v!r}" for u, v in _names(dag, edges))
-
-
-def shared_edge(dag: CompiledDAG) -> tuple[Hashable, ...]:
-    """Find a hidden node, one or none, with two edges in or out: then two paths share an edge.
-
-    At nonzero θ the fields of two different paths commute if and only if they share no edge, and
-    none do exactly where every hidden node has one edge in and one out (ours).
-    """
-    into = np.bincount(dag.head_hidden + 1, minlength=dag.n_hidden + 1)[1:]
-    out_of = np.bincount(dag.tail_hidden + 1, minlength=dag.n_hidden + 1)[1:]
-    several = np.flatnonzero((into > 1) | (out_of > 1))
-    return tuple(dag.nodes[dag.hidden_nodes[hidden]] for hidden in several[:1])
 
 
 class ChannelView(View):
@@ -121,8 +58,8 @@ class ChannelView(View):
         return self.recoverable.verdict is Verdict.HOLDS
 
     @property
-    def n_independent(self) -> int:
-        return self.architecture.n_laws
+    def most(self) -> int:
+        return self.architecture.dim - self.architecture.n_laws if self.tells else super().most
 
     @cached_property
     def recoverable(self) -> Finding:
@@ -175,8 +112,15 @@ class GraphView(ChannelView):
         return inclusion_of_nothing(self.recoverable) if undecided else super().inclusion
 
     def _shared(self) -> tuple[str, dict[str, object]]:
-        node = shared_edge(self.architecture.dag)
-        return (f"paths through {node[0]!r} share an edge", {"node": node[0]}) if node else ("", {})
+        """Find a channel with two parameters in or out: only then two paths share one."""
+        channels = self.architecture.channels
+        own, size = (channels.tails, channels.heads), channels.n_channels + 1
+        ends = [np.bincount(end + 1, minlength=size)[1:] for end in own]
+        several = np.flatnonzero(np.max(ends, axis=0) > 1)
+        if not several.size:
+            return "", {}
+        node = channels.members[several[0]]
+        return f"paths through {node!r} share an edge", {"node": node}
 
 
 @count_told.register

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, singledispatch, wraps
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -92,24 +92,14 @@ def fact(
     name: str,
     limit: int = BRACKET_LIMIT,
     rank: Callable[["View"], object] = lambda view: 0,
-    implied: bool = False,
+    implied: Callable[["View"], dict[str, Any]] | None = None,
 ) -> Callable[[Fact], cached_property[Finding]]:
     """Let a view find something once, and leave it undecided where it cannot tell it from rounding.
 
-    Where the scales of θ part, a verdict that generic points share is believed: there ranks are
-    the largest there are. Another one may be due to a singular value lost in rounding, and high
-    precision is asked, if θ is small enough for it.
-
-    Parameters
-    ----------
-    name : str
-        What is decided.
-    limit : int
-        Number of parameters up to which it is, where laws are known.
-    rank : callable
-        Ranks that the verdict rests on, believed in floats only where generic points have them.
-    implied : bool
-        Whether it holds where recoverability tells, whatever the size.
+    Up to ``limit`` parameters, or as ``implied`` says where recoverability tells. Where the scales
+    of θ part, a verdict that generic points share is believed if the ``rank`` that it rests on is
+    theirs, as there ranks are the largest there are. Another one may be due to a singular value
+    lost in rounding, and high precision is asked, if θ is small enough for it.
     """
 
     def decorator(find: Fact) -> cached_property[Finding]:
@@ -118,15 +108,17 @@ def fact(
         @wraps(find)
         def checked(view: "View") -> Finding:
             if implied and view.tells:
-                return find(view)
+                told = {"name": name, "value": 0.0, **implied(view)}
+                told["reason"] += f": {view.recoverable.reason}"
+                return replace(view.recoverable, **told)
             # Where no laws are known, the Lie algebra takes their place.
             known = view.architecture.n_laws
             if reason := view.too_large(limit if known else BRACKET_LIMIT):
                 return undecided(name, reason)
             if (floats := view.floats) is not view:
-                told: Finding = getattr(floats, find.__name__)
-                if told.verdict is not Verdict.UNDECIDED and rank(floats) == rank(floats.generic):
-                    return told
+                seen: Finding = getattr(floats, find.__name__)
+                if seen.verdict is not Verdict.UNDECIDED and rank(floats) == rank(floats.generic):
+                    return seen
             finding = look(view)
             if finding.verdict is Verdict.UNDECIDED:
                 return finding
@@ -223,10 +215,6 @@ class View:
         laws, holds = self.architecture.n_laws, Verdict.HOLDS
         return laws > 0 and self.recoverable.verdict is holds and self.vectors.conserved
 
-    def _told(self, name: str, value: float, reason: str) -> Finding:
-        reason = f"{reason}: {self.recoverable.reason}"
-        return replace(self.recoverable, name=name, value=value, reason=reason)
-
     @looked
     def law_rank(self) -> Rank:
         """Rank of ∂h(θ); where floats find that of generic points, the largest, it is right."""
@@ -235,11 +223,6 @@ class View:
             return self.vectors.law_rank
         largest = told.value == self.generic.floats.vectors.law_rank.value
         return told if largest else self.vectors.law_rank
-
-    @property
-    def n_independent(self) -> int:
-        """Number of laws whose gradients are independent at θ."""
-        return self.law_rank.value
 
     @property
     def most(self) -> int:
@@ -301,7 +284,12 @@ class View:
         """
         return self.kernel.recoverable
 
-    @fact("kernel inclusion", MATRIX_LIMIT, lambda view: len(view.kernel.basis), implied=True)
+    @fact(
+        "kernel inclusion",
+        MATRIX_LIMIT,
+        lambda view: len(view.kernel.basis),
+        lambda view: {"reason": "the kernel is zero"},
+    )
     def inclusion(self) -> Finding:
         r"""Decide ker ∂φ(θ) ∩ ker ∂h(θ) ⊆ ker ∂M(θ), which the metric property needs [MPG]_.
 
@@ -311,9 +299,7 @@ class View:
         The value is the largest change of ⟨X_g', X_g⟩ along the kernel, relative to its terms;
         the witness a direction along which M changes.
         """
-        return (
-            inclusion_of_nothing(self.recoverable) if self.tells else self._inclusion(self.kernel)
-        )
+        return self._inclusion(self.kernel)
 
     def _inclusion(self, kernel: Kernel) -> Finding:
         """Decide whether M does not change along a kernel."""
@@ -327,26 +313,24 @@ class View:
         unclear = f"M changes along the kernel by {decisive:.1e}: neither zero nor clearly not"
         reasons = yes, f"{no}{value:.1g}", unclear
         finding = vanishing("kernel inclusion", decisive, value, reasons, witness)
-        return (
-            doubted(finding, kernel.doubt)
-            if finding.verdict == "holds" and kernel.doubt
-            else finding
-        )
+        holds = finding.verdict is Verdict.HOLDS
+        return doubted(finding, kernel.doubt) if holds and kernel.doubt else finding
 
-    @fact("frobenius", rank=lambda view: view.vectors.field_span()[1].value, implied=True)
+    @fact(
+        "frobenius",
+        rank=lambda view: view.vectors.field_span()[1].value,
+        implied=lambda view: {"reason": "range ∂φᵀ is ker ∂h, which holds all brackets"},
+    )
     def frobenius(self) -> Finding:
         """Decide the Frobenius property at θ: [∇φ_i, ∇φ_j](θ) ∈ span{∇φ_k(θ)} for all i and j.
 
         The value is the largest distance of a bracket to the span [MPG]_, relative to its terms;
         the witness two entries of z whose fields have a bracket outside.
         """
-        if self.tells:
-            return self._told("frobenius", 0.0, "range ∂φᵀ is ker ∂h, which holds all brackets")
         span, rank = self.vectors.field_span()
         yes = "all brackets lie in the span of the fields"
-        finding = self._vanish(
-            "frobenius", span, yes, "the bracket of two fields leaves their span"
-        )
+        no = "the bracket of two fields leaves their span"
+        finding = self._vanish("frobenius", span, yes, no)
         doubt = f"the span of the fields: {rank.doubt}"
         return finding if rank.decided else doubted(finding, doubt)
 
@@ -376,28 +360,31 @@ class View:
         unclear = f"a part of {decisive:.1e} is neither zero nor clearly not"
         return vanishing(name, decisive, value, (yes, no, unclear), witness)
 
-    @fact("dimension of the Lie algebra", implied=True)
+    @fact(
+        "dimension of the Lie algebra",
+        implied=lambda view: {
+            "reason": "the fields span D less one for each independent law",
+            "value": view.most,
+            "witness": {"levels": [view.most]},
+        },
+    )
     def dimension(self) -> Finding:
         """Dimension of the trace at θ of the Lie algebra generated by the fields ∇φ_i.
 
         The value is the dimension [Marcotte2023]_, an int; it holds where all ranks are clear. The
         witness has the dimensions that each level of brackets adds.
         """
-        name = "dimension of the Lie algebra"
-        if self.tells:
-            value = self.architecture.dim - self.n_independent
-            told = self._told(name, value, "the fields span D less one for each independent law")
-            return replace(told, witness={"levels": [value]})
-        return self.trace.counted(name, self.trace.dimension)
+        return self.trace.counted("dimension of the Lie algebra", self.trace.dimension)
 
-    @fact("laws complete", implied=True)
+    @fact(
+        "laws complete",
+        implied=lambda view: {"reason": "range ∂φᵀ and range ∂hᵀ fill ℝᴰ", "value": 0},
+    )
     def complete(self) -> Finding:
         """Decide whether the known laws are all there are at θ: rank ∂h(θ) = D − dim Lie(∇φ)(θ).
 
         The value is the number of missing laws, an int [Marcotte2023]_.
         """
-        if self.tells:
-            return self._told("laws complete", 0, "range ∂φᵀ and range ∂hᵀ fill ℝᴰ")
         dimension, known, dim = self.dimension, self.law_rank, self.architecture.dim
         total = dim - int(dimension.value)
         missing = total - known.value
