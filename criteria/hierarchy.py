@@ -13,7 +13,6 @@ import numpy as np
 
 from liftflow.architectures import Architecture, ProductArchitecture
 from liftflow.criteria.dynamics import dynamic, metric
-from liftflow.criteria.fields import Arithmetic
 from liftflow.criteria.findings import Finding, Verdict, combine, found, undecided
 from liftflow.criteria.network_fields import excited_fields
 from liftflow.criteria.traces import added, lie_trace
@@ -21,6 +20,7 @@ from liftflow.criteria.vectors import SPARE, Vectors
 from liftflow.criteria.views import MATRIX_LIMIT, View, count_told, too_large, view_of
 from liftflow.doors import door
 from liftflow.files import Stored, Tabled, as_text
+from liftflow.linalg import Arithmetic
 from liftflow.typing import OneTheta, Rng, as_array, as_rng
 from liftflow.waiting import tracked
 

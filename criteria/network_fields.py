@@ -10,18 +10,14 @@ import numpy as np
 from liftflow.architectures import Architecture, DeepLinear, ReLUNetwork, TiedNetwork
 from liftflow.architectures.dag import Block, CompiledDAG
 from liftflow.criteria.fields import (
-    FLOATS,
-    Arithmetic,
     Coordinates,
     GradientFields,
     Map,
     Push,
     gradient_fields,
-    halves,
-    length_of,
-    sizes_of,
 )
 from liftflow.errors import InputError
+from liftflow.linalg import FLOATS, Arithmetic, halves, sizes_of
 from liftflow.typing import FloatArray, Forms, IntArray, OneTheta, got, refuse_beyond
 
 _VANISHED = 1e-15  # relative size of a singular value that is rounding
@@ -35,7 +31,7 @@ class JetFields(GradientFields):
     arithmetic: Arithmetic
 
     def unit(self, point: FloatArray) -> float:
-        return length_of(point)
+        return float(np.linalg.norm(point)) or 1.0
 
     def scales(self, point: FloatArray, lengths: FloatArray) -> list[FloatArray]:
         """Return nonzero weights, if others are zero: else the forms follow the rescalings."""

@@ -13,7 +13,7 @@ from liftflow.architectures import Architecture
 from liftflow.architectures.labels import block_forms, named_blocks, parameter_labels
 from liftflow.architectures.polynomials import PolynomialLaw as PolynomialLaw
 from liftflow.architectures.polynomials import monomial_forms
-from liftflow.criteria.fields import entry_units, finite
+from liftflow.criteria.fields import finite
 from liftflow.criteria.findings import Verdict, rank_of
 from liftflow.criteria.network_fields import excited
 from liftflow.criteria.vectors import unit_rows
@@ -251,7 +251,7 @@ def _unit_fields(
 ) -> tuple[FloatArray, FloatArray]:
     """Random points and the unit vector of a random field at each; zero where nearly all vanish."""
     theta, fields = np.zeros((2, count, architecture.dim))
-    units = entry_units(architecture, np.ones(architecture.dim))
+    units = architecture.phi.changes(np.ones(architecture.dim))
     for _ in range(_ROUNDS):
         missing = np.flatnonzero(~np.any(fields, axis=1))
         step = max(1, _CHUNK // (architecture.lifted_dim * architecture.dim))

@@ -15,8 +15,9 @@ import numpy as np
 from typing_extensions import TypeAliasType
 
 from liftflow.architectures import Architecture
-from liftflow.criteria.fields import GradientFields, gradient_fields, sizes_of
+from liftflow.criteria.fields import GradientFields, gradient_fields
 from liftflow.criteria.findings import DROP, TOLERANCE, Rank, rank_of
+from liftflow.linalg import sizes_of
 from liftflow.typing import FloatArray, Forms, IntArray, OneTangent, OneTheta, refuse_beyond
 
 Rows = TypeAliasType("Rows", Any)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from sys import getrefcount
 from threading import Lock
@@ -16,7 +17,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import LinearOperator, lsmr
 
 from liftflow.errors import NotFiniteError, ShapeError
-from liftflow.typing import FloatArray, Scalars, Tangent
+from liftflow.typing import FloatArray, Numbers, OneTangent, OneTheta, Scalars, Tangent
 
 RANK_RTOL = 1e-10
 """Singular values below this fraction of the largest count as zero."""
@@ -144,6 +145,12 @@ def row_sizes(matrix: FloatArray) -> FloatArray:
     largest = np.max(sizes, axis=-1, initial=0.0, keepdims=True)
     sizes = np.where(sizes > ROUNDING * largest, sizes, largest)
     return np.where(sizes > 0, sizes, 1.0)
+
+
+def sizes_of(theta: OneTheta) -> OneTangent:
+    """Absolute values, the median one where they are zero."""
+    sizes = np.abs(theta)
+    return np.where(sizes > 0, sizes, np.median(sizes[sizes > 0]) if np.any(sizes > 0) else 1.0)
 
 
 def range_basis(matrix: FloatArray) -> FloatArray:
@@ -345,3 +352,53 @@ def _shortened(rows: FloatArray) -> list[Row]:
             first = next(iter(entries.values()))
             reduced.append({n: Fraction(entry, first) for n, entry in entries.items()})
     return sorted(reduced, key=tuple)
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """Floats, or integers modulo a prime below 2^31, whose products fit into 64 bits.
+
+    A *jet* over ε_1, …, ε_k with ε_i² = 0 is an array whose first axis, of length 2^k, runs over
+    the products of them; one of length 1 stands for a constant. Evaluated at x + ε v, a polynomial
+    gives its value and its derivative along v, without truncation, in any arithmetic.
+    """
+
+    prime: int = 0
+    """0 stands for floats."""
+
+    @property
+    def exact(self) -> bool:
+        """Whether this is a prime field."""
+        return self.prime > 0
+
+    def reduce(self, values: Numbers) -> Numbers:
+        """Bring integers back to 0 … p − 1; floats stay."""
+        return np.remainder(values, self.prime) if self.exact else values
+
+    def draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> Numbers:
+        """Draw an array: normal floats, or uniform residues."""
+        if self.exact:
+            return rng.integers(self.prime, size=shape)
+        return rng.standard_normal(shape)
+
+    def multiply(self, a: Numbers, b: Numbers) -> Numbers:
+        """Multiply two jets entry by entry."""
+        if len(a) == 1 or len(b) == 1:
+            return self.reduce(a * b)
+        (a0, a1), (b0, b1) = halves(a), halves(b)
+        mixed = self.multiply(a0, b1) + self.multiply(a1, b0)
+        return np.concatenate([self.multiply(a0, b0), self.reduce(mixed)])
+
+    def inner_sum(self, a: Numbers, b: Numbers, axis: int) -> Numbers:
+        """Multiply two jets entry by entry, and add up along an axis counted from the end."""
+        return self.reduce(np.sum(self.multiply(a, b), axis=axis))
+
+
+def halves(jet: Numbers) -> tuple[Numbers, Numbers]:
+    """Return value and derivative in the last nilpotent, as jets over the others."""
+    half = len(jet) // 2
+    return jet[:half], jet[half:]
+
+
+FLOATS = Arithmetic()
+"""float64."""
