@@ -8,7 +8,6 @@ from scipy.optimize import least_squares
 from liftflow.architectures import Architecture
 from liftflow.criteria.fields import GradientFields, gradient_fields
 from liftflow.criteria.findings import (
-    TOLERANCE,
     Finding,
     Verdict,
     decide,
@@ -21,6 +20,7 @@ from liftflow.criteria.traces import STEPS, FlowLost, flow_end, followed
 from liftflow.criteria.views import FORM_LIMIT, View
 from liftflow.doors import door
 from liftflow.errors import NotRecoverableError
+from liftflow.ranks import TOLERANCE
 from liftflow.typing import FloatArray, OneLiftedTangent, OneTheta, Rng, as_array, as_rng
 
 SEARCH_LIMIT = 100
@@ -156,16 +156,12 @@ class CounterExample:
 
     Attributes
     ----------
-    found : bool
-        Whether M differs there.
-    gap : float
-        Relative difference of M, by random probes.
+    found, gap : bool, float
+        Whether M differs there, and by how much, relatively, by random probes.
     mismatch : float
         Distance of the two z, each entry relative to its terms, and to the way that z went.
-    slope1, slope2, axis : OneLiftedTangent
-        The vectors c_1, c_2 and a.
-    curvature : float
-        The number κ.
+    slope1, slope2, axis, curvature : OneLiftedTangent, float
+        The vectors c_1, c_2 and a, and the number κ.
     theta1, theta2 : OneTheta
         Ends of the two flows.
     tries, evaluations : int
@@ -201,15 +197,9 @@ class CounterExample:
 
     def losses(self) -> dict[str, object]:
         """Return the two losses, by name."""
-        return {
-            "c1": self.slope1,
-            "c2": self.slope2,
-            "kappa": self.curvature,
-            "a": self.axis,
-            "times": [1.0, 1.0],
-            "mismatch": self.mismatch,
-            "gap": self.gap,
-        }
+        names = {"c1": "slope1", "c2": "slope2", "kappa": "curvature", "a": "axis"}
+        names |= {"mismatch": "mismatch", "gap": "gap"}
+        return {"times": [1.0, 1.0], **{key: getattr(self, own) for key, own in names.items()}}
 
 
 @door

@@ -106,14 +106,15 @@ class GradientFields:
 
     def random_forms(self, count: int, point: FloatArray, rng: np.random.Generator) -> Forms:
         """Draw forms whose fields are about as long as the unit, normal in those of z."""
-        forms = self._draw(count, point, rng)
+        forms = self.draw(count, point, rng)
         lengths = np.linalg.norm(self.values(forms, point, count), axis=1)
         return self._scaled(forms, self.unit(point) / np.where(lengths > 0, lengths, 1.0))
 
     def _scaled(self, forms: Forms, factors: FloatArray) -> Forms:
         return forms * factors.reshape(-1, *[1] * (forms.ndim - 1))
 
-    def _draw(self, count: int, point: FloatArray, rng: np.random.Generator) -> FloatArray:
+    def draw(self, count: int, point: FloatArray, rng: np.random.Generator) -> Forms:
+        """Draw forms, of floats or residues, that look at all entries of z alike."""
         if self.basis is None:
             return self.architecture.phi.covectors(count, rng) / self._units_at(point)[0]
         weights = rng.standard_normal((count, len(self.basis)))

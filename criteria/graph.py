@@ -12,38 +12,6 @@ from liftflow.errors import listed
 from liftflow.typing import IntArray, OneTheta
 
 
-def graph_recoverability(network: ReLUNetwork, theta: OneTheta) -> Finding:
-    r"""Decide ker ∂φ(θ) ∩ ker ∂h(θ) = {0} in time proportional to the number of edges.
-
-    The value is the conditioning of Ψ, the smallest eigenvalue of the graph Laplacian scaled to a
-    unit diagonal. Undecided where the answer hinges on weights that are negligible whatever the
-    rescaling.
-
-    References
-    ----------
-    Nonzero weights: [MPG]_; zeros: ours.
-    """
-    channels, names = network.channels, network.parameter_names
-
-    def show(edges: IntArray) -> str:
-        return listed(f"{names[edge][0]!r}→{names[edge][1]!r}" for edge in edges)
-
-    dead = channels.undetermined(theta != 0)
-    if dead.size:
-        reason = f"neither z nor the laws determine the dead parameters {show(dead)}: every "
-        reason += "path through them passes through another zero"
-        witness = {"parameters": [names[edge] for edge in dead]}
-        return found("recoverable", False, 0.0, reason, tolerance=0.0, witness=witness)
-    value, tiny = channels.conditioning(theta), channels.negligible(theta)
-    if tiny.any() and channels.undetermined((theta != 0) & ~tiny).size:
-        reason = f"it hinges on weights that no rescaling brings above {NEGLIGIBLE:.0e} of the "
-        reason += f"typical one: {show(np.flatnonzero(tiny))}"
-        return found("recoverable", None, value, reason, margin=1.0, tolerance=NEGLIGIBLE)
-    reason = f"every one of the {network.n_hidden} hidden nodes is tied to the ground; the graph "
-    reason += f"Laplacian, scaled to a unit diagonal, has the smallest eigenvalue {value:.2g}"
-    return found("recoverable", True, value, reason, tolerance=0.0)
-
-
 class ChannelView(View):
     """The view of a network of channels, one law each, which shared or frozen weights may tie.
 
@@ -65,9 +33,13 @@ class ChannelView(View):
     def recoverable(self) -> Finding:
         if not np.all(self.theta):
             return View.recoverable.func(self)
+        return self._tied()
+
+    def _tied(self) -> Finding:
+        """State that all channels are tied to the ground, and how well."""
         channels = self.architecture.channels
         value = channels.conditioning(self.theta)
-        reason = f"all {channels.n_channels} channels are tied to the ground; their "
+        reason = f"all {channels.n_channels} channels are tied to the ground; their graph "
         reason += f"Laplacian, scaled to a unit diagonal, has the smallest eigenvalue {value:.2g}"
         return found("recoverable", True, value, reason, tolerance=0.0)
 
@@ -102,8 +74,29 @@ class GraphView(ChannelView):
 
     @cached_property
     def recoverable(self) -> Finding:
-        """Whether ker ∂φ ∩ ker ∂h = {0}."""
-        return graph_recoverability(self.architecture, self.theta)
+        """Decide ker ∂φ ∩ ker ∂h = {0} in time proportional to the number of edges.
+
+        The value is the conditioning of Ψ, the smallest eigenvalue of the graph Laplacian scaled to
+        a unit diagonal. Undecided where the answer hinges on weights that are negligible whatever
+        the rescaling. Of nonzero weights: [MPG]_; zeros: ours.
+        """
+        channels, names = self.architecture.channels, self.architecture.parameter_names
+
+        def show(edges: IntArray) -> str:
+            return listed(f"{names[edge][0]!r}→{names[edge][1]!r}" for edge in edges)
+
+        dead = channels.undetermined(self.theta != 0)
+        if dead.size:
+            reason = f"neither z nor the laws determine the dead parameters {show(dead)}: every "
+            reason += "path through them passes through another zero"
+            witness = {"parameters": [names[edge] for edge in dead]}
+            return found("recoverable", False, 0.0, reason, tolerance=0.0, witness=witness)
+        value, tiny = channels.conditioning(self.theta), channels.negligible(self.theta)
+        if tiny.any() and channels.undetermined((self.theta != 0) & ~tiny).size:
+            reason = f"it hinges on weights that no rescaling brings above {NEGLIGIBLE:.0e} of the "
+            reason += f"typical one: {show(np.flatnonzero(tiny))}"
+            return found("recoverable", None, value, reason, margin=1.0, tolerance=NEGLIGIBLE)
+        return self._tied()
 
     @cached_property
     def inclusion(self) -> Finding:

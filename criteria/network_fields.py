@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from liftflow.architectures import Architecture, DeepLinear, ReLUNetwork, TiedNetwork
-from liftflow.architectures.dag import Block, CompiledDAG
+from liftflow.architectures.dag import CompiledDAG
 from liftflow.criteria.fields import (
     Coordinates,
     GradientFields,
@@ -28,7 +28,10 @@ class JetFields(GradientFields):
     """Fields of a lift that is a polynomial with positive coefficients, on jets."""
 
     analytic = True
-    arithmetic: Arithmetic
+    architecture: Any
+
+    def __init__(self, architecture: Architecture, arithmetic: Arithmetic) -> None:
+        self.architecture, self.arithmetic = architecture, arithmetic
 
     def unit(self, point: FloatArray) -> float:
         return float(np.linalg.norm(point)) or 1.0
@@ -63,7 +66,7 @@ class JetFields(GradientFields):
         return self.finish(self._nested(sizes, self.start(np.abs(point), count), np.add))
 
     def random_forms(self, count: int, point: FloatArray, rng: np.random.Generator) -> Forms:
-        draw = self._draw if self.arithmetic.exact else super().random_forms
+        draw = self.draw if self.arithmetic.exact else super().random_forms
         return draw(count, point, rng)
 
 
@@ -77,8 +80,11 @@ class NetworkFields(JetFields):
 
     listed = False
 
-    def __init__(self, dag: CompiledDAG, arithmetic: Arithmetic) -> None:
-        self.dag, self.arithmetic = dag, arithmetic
+    def __init__(
+        self, architecture: Architecture, dag: CompiledDAG, arithmetic: Arithmetic
+    ) -> None:
+        super().__init__(architecture, arithmetic)
+        self.dag = dag
         self.degree = 2 * len(dag.members) + 1  # of a field, in the point and the form
 
     def field(self, forms: Forms, point: Coordinates) -> Coordinates:
@@ -93,27 +99,22 @@ class NetworkFields(JetFields):
         before[0, :, :inner] = sources
         before[0, :, -1] = 1
         after[0, :, dag.outputs] = sinks.T
-        matrices = [self._matrix(block, weights) for block in dag.blocks]
         nodes = [*dag.members, np.array([len(dag.nodes)])]  # the last is the source of biases
-        ends = [
-            (nodes[block.head_generation], nodes[block.tail_generation]) for block in dag.blocks
-        ]
-        for matrix, (heads, tails) in zip(matrices, ends, strict=True):
+        steps = []
+        for block in dag.blocks:
+            matrix = np.zeros((*weights.shape[:-1], *block.shape), weights.dtype)
+            matrix[..., block.rows, block.columns] = weights[..., block.edges]
+            steps.append((matrix, nodes[block.head_generation], nodes[block.tail_generation]))
+        for matrix, heads, tails in steps:
             sums = arithmetic.inner_sum(matrix, before[..., tails, None], -2)
             before[..., heads] = arithmetic.reduce(before[..., heads] + sums)
-        for matrix, (heads, tails) in zip(reversed(matrices), reversed(ends), strict=True):
+        for matrix, heads, tails in reversed(steps):
             if tails[0] < inner:
                 continue  # what is after inputs is not asked for
             sums = arithmetic.inner_sum(matrix, after[..., None, heads], -1)
             after[..., tails] = arithmetic.reduce(after[..., tails] + sums)
         product = arithmetic.multiply(before[..., dag.tails], after[..., dag.heads])
         return arithmetic.multiply(product, multipliers)
-
-    @staticmethod
-    def _matrix(block: Block, weights: Coordinates) -> Coordinates:
-        matrix = np.zeros((*weights.shape[:-1], *block.shape), weights.dtype)
-        matrix[..., block.rows, block.columns] = weights[..., block.edges]
-        return matrix
 
     def _scaled(self, forms: Forms, factors: FloatArray) -> Forms:
         first = self.dag.n_inputs
@@ -124,11 +125,9 @@ class NetworkFields(JetFields):
 class LinearFields(NetworkFields):
     """Fields of a product of matrices; the coordinates are the entries of its layers."""
 
-    architecture: DeepLinear
-
     def __init__(self, architecture: DeepLinear, arithmetic: Arithmetic) -> None:
-        super().__init__(CompiledDAG.layered(architecture.widths, (), False), arithmetic)
-        self.architecture = architecture
+        dag = CompiledDAG.layered(architecture.widths, (), False)
+        super().__init__(architecture, dag, arithmetic)
 
     def point(self, theta: OneTheta) -> FloatArray:
         return self._flat(self.architecture.layers(theta))
@@ -161,7 +160,7 @@ class LinearFields(NetworkFields):
             axis=-1,
         )
 
-    def _draw(self, count: int, point: FloatArray, rng: np.random.Generator) -> Forms:
+    def draw(self, count: int, point: FloatArray, rng: np.random.Generator) -> Forms:
         return self.arithmetic.draw((count, self.dag.n_inputs + self.dag.outputs.size), rng)
 
     def basis_forms(self, numbers: IntArray) -> Forms:
@@ -181,14 +180,14 @@ class ReLUFields(NetworkFields):
     def __init__(
         self, network: ReLUNetwork, arithmetic: Arithmetic, outputs: FloatArray | None = None
     ) -> None:
-        super().__init__(network.dag, arithmetic)
-        self.network, self.basis = network, outputs
+        super().__init__(network, network.dag, arithmetic)
+        self.basis = outputs
 
     def _form(self, multipliers: Coordinates) -> Forms:
         ends = self.dag.n_inputs + self.dag.outputs.size
         return np.hstack([np.ones((len(multipliers), ends), multipliers.dtype), multipliers])
 
-    def _draw(self, count: int, point: OneTheta, rng: np.random.Generator) -> Forms:
+    def draw(self, count: int, point: OneTheta, rng: np.random.Generator) -> Forms:
         arithmetic, n_inputs = self.arithmetic, self.dag.n_inputs
         multipliers = arithmetic.draw((count, self.dag.dim), rng)
         if self.basis is None:
@@ -203,7 +202,9 @@ class ReLUFields(NetworkFields):
         return forms
 
     def basis_forms(self, numbers: IntArray) -> Forms:
-        return self._form(self.network.path_incidence[np.asarray(numbers)].toarray().astype(float))
+        return self._form(
+            self.architecture.path_incidence[np.asarray(numbers)].toarray().astype(float)
+        )
 
 
 class MonomialFields(JetFields):
@@ -212,11 +213,6 @@ class MonomialFields(JetFields):
     A form is a vector g, :math:`X_g = \sum_m g_m ∇ \prod_j θ_{m,j}`. Constants of monomials are
     left out: they only rescale g.
     """
-
-    architecture: Any
-
-    def __init__(self, network: TiedNetwork, arithmetic: Arithmetic) -> None:
-        self.architecture, self.arithmetic = network, arithmetic
 
     @cached_property
     def columns(self) -> IntArray:
@@ -228,7 +224,7 @@ class MonomialFields(JetFields):
         """Of a field, in the point and the form."""
         return len(self.columns) + 1
 
-    def _draw(self, count: int, point: OneTheta, rng: np.random.Generator) -> Forms:
+    def draw(self, count: int, point: OneTheta, rng: np.random.Generator) -> Forms:
         degree, size = self.columns.shape
         refuse_beyond(8.0 * count * size * (degree + 1), f"{count} forms on {size} monomials")
         forms = self.arithmetic.draw((count, size), rng)

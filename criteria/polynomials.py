@@ -13,14 +13,14 @@ from liftflow.architectures import Architecture
 from liftflow.architectures.labels import block_forms, named_blocks, parameter_labels
 from liftflow.architectures.polynomials import PolynomialLaw as PolynomialLaw
 from liftflow.architectures.polynomials import monomial_forms
-from liftflow.criteria.fields import finite
-from liftflow.criteria.findings import Verdict, rank_of
+from liftflow.criteria.fields import GradientFields, finite
+from liftflow.criteria.findings import Verdict
 from liftflow.criteria.network_fields import excited
-from liftflow.criteria.vectors import unit_rows
 from liftflow.doors import door
 from liftflow.errors import InputError, ShapeError
 from liftflow.files import Stored, plain
 from liftflow.linalg import Row, first_independent, rational_basis
+from liftflow.ranks import rank_of, unit_rows
 from liftflow.typing import (
     FloatArray,
     Rng,
@@ -251,17 +251,14 @@ def _unit_fields(
 ) -> tuple[FloatArray, FloatArray]:
     """Random points and the unit vector of a random field at each; zero where nearly all vanish."""
     theta, fields = np.zeros((2, count, architecture.dim))
-    units = architecture.phi.changes(np.ones(architecture.dim))
+    drawn = GradientFields(architecture, basis)
     for _ in range(_ROUNDS):
         missing = np.flatnonzero(~np.any(fields, axis=1))
         step = max(1, _CHUNK // (architecture.lifted_dim * architecture.dim))
         for start in range(0, missing.size, step):
             rows = missing[start : start + step]
             theta[rows] = rng.standard_normal((rows.size, architecture.dim))
-            if basis is None:
-                forms = architecture.phi.covectors(rows.size, rng) / units
-            else:
-                forms = np.tensordot(rng.standard_normal((rows.size, len(basis))), basis, 1)
+            forms = drawn.draw(rows.size, np.ones(architecture.dim), rng)
             fields[rows] = finite(architecture.lift_vjp(theta[rows], forms), architecture)
     largest = np.max(np.abs(fields), axis=1, keepdims=True)  # first, as squares may underflow
     return theta, unit_rows(fields / np.where(largest > 0, largest, 1.0))

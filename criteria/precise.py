@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from typing_extensions import TypeAliasType
 
-from liftflow.criteria.findings import NONZERO, TOLERANCE, ZERO, Rank
-from liftflow.criteria.vectors import Rows, Span, Vectors, column_lengths
+from liftflow.criteria.vectors import Vectors, column_lengths
+from liftflow.ranks import NONZERO, TOLERANCE, ZERO, Rank, Rows, Span
 from liftflow.typing import FloatArray, Forms, IntArray
 
 PRECISE_LIMIT = 100
@@ -121,9 +121,7 @@ def _independent(rest: Precise, count: int) -> tuple[Precise, list[Precise]]:
 class PreciseSpan(Span):
     """Span by pivots, each as clear as its distance from vanishing."""
 
-    def __init__(self, size: int) -> None:
-        super().__init__(size)
-        self.basis = np.zeros((3, 0, size), object)
+    n_points = 3
 
     def outside(self, vectors: Precise) -> Precise:
         if not self.dimension:
@@ -204,9 +202,6 @@ class PreciseVectors(Vectors):
     rounding = 0.0
 
     def units(self, rows: Precise) -> Precise:
-        return rows
-
-    def kept(self, rows: Precise) -> Precise:
         return rows
 
     def lengths(self, vectors: Precise) -> FloatArray:

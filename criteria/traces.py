@@ -14,9 +14,10 @@ from itertools import count
 import numpy as np
 from scipy.integrate import solve_ivp
 
-from liftflow.criteria.findings import TOLERANCE, Finding, Rank, found
-from liftflow.criteria.vectors import SPARE, Rows, Span, Vectors
+from liftflow.criteria.findings import Finding, found
+from liftflow.criteria.vectors import SPARE, Vectors
 from liftflow.errors import NotFiniteError
+from liftflow.ranks import TOLERANCE, Rank, Rows, Span
 from liftflow.typing import FloatArray, OneTheta
 
 MAX_LEVELS = 8
@@ -25,12 +26,8 @@ MAX_LEVELS = 8
 STEPS = (0.3, 0.1, 0.03, 3e-3, 3e-4, 3e-5, 3e-6, 3e-8, 3e-10)
 """Lengths of flows in units, at their first speed: shorter ones where those run away."""
 
-MAX_EVALUATIONS = 1500
-"""Evaluations of the fields after which a flow is too stiff to be followed."""
-
-FAR = 1e3
-"""A flow that leads so many units away is not followed."""
-
+_MAX_EVALUATIONS = 1500  # of the fields, after which a flow is too stiff to be followed
+_FAR = 1e3  # units beyond which a flow is not followed
 _RTOL = 1e-13
 _CONTROLS = 5  # random fields whose combination changes along a flow
 _RANDOM_WAYS = 3  # of STEPS that a point aside of θ is tried at
@@ -95,21 +92,10 @@ def lie_trace(vectors: Vectors, most: int, *, patience: int = 1, least: int = 0)
     """Grow the span of the fields by brackets, level by level, until nothing is added.
 
     Level k has the brackets [X_k, […, [X_2, X_1]]] of random fields, as many as dimensions are
-    missing and a few more. Such nested brackets span the Lie algebra, and at a generic point a
-    level that adds nothing is the last. At a special point a later one may still add something.
-
-    Parameters
-    ----------
-    most : int
-        Dimension that ends the search, as it cannot be larger.
-    patience : int
-        Number of successive levels that must add nothing.
-    least : int
-        Dimension below which the search goes on.
-
-    References
-    ----------
-    [Marcotte2023]_.
+    missing and a few more [Marcotte2023]_. Such nested brackets span the Lie algebra, and at a
+    generic point a level that adds nothing is the last. At a special point a later one may still
+    add something: so it ends after ``patience`` idle levels, not below ``least`` dimensions, and at
+    ``most``.
     """
     span, rank = vectors.field_span()
     ranks, idle = [rank], 0
@@ -188,19 +174,19 @@ def followed(
     start: FloatArray,
     rtol: float,
     unit: float,
-    most: int = MAX_EVALUATIONS,
+    most: int = _MAX_EVALUATIONS,
 ) -> FloatArray:
     """Follow a flow to a time, each coordinate as exactly as its size or speed at the start.
 
     Raises
     ------
     FlowLost
-        It leads more than ``FAR`` units away, or takes too many evaluations.
+        It leads too far away, or takes too many evaluations.
     """
     evaluations = count()
 
     def watched(at: float, point: FloatArray) -> FloatArray:
-        near = np.max(np.abs(point - start)) < FAR * unit
+        near = np.max(np.abs(point - start)) < _FAR * unit
         if not near or next(evaluations) > most:
             raise FlowLost
         return velocity(at, point)

@@ -10,10 +10,7 @@ import numpy as np
 from liftflow.architectures import Architecture
 from liftflow.criteria.fields import GradientFields
 from liftflow.criteria.findings import (
-    TOLERANCE,
-    ZERO,
     Finding,
-    Rank,
     Verdict,
     decide,
     doubted,
@@ -23,7 +20,8 @@ from liftflow.criteria.findings import (
 )
 from liftflow.criteria.precise import PreciseVectors, needs_precision
 from liftflow.criteria.traces import LieTrace, lie_trace, orbit_trace
-from liftflow.criteria.vectors import Rows, Span, Vectors
+from liftflow.criteria.vectors import Vectors
+from liftflow.ranks import TOLERANCE, ZERO, Rank, Rows, Span
 from liftflow.typing import FloatArray, OneTheta
 
 BRACKET_LIMIT, MATRIX_LIMIT = 600, 1200
@@ -123,7 +121,8 @@ def fact(
             if finding.verdict is Verdict.UNDECIDED:
                 return finding
             doubt = "φ has a kink at θ" if view.kinked else ""
-            if not doubt and view.parted and not finding.agrees(look(view.generic)):
+            alone = not isinstance(view.vectors, PreciseVectors) and view.vectors.apart
+            if not doubt and alone and not finding.agrees(look(view.generic)):
                 doubt = (
                     "the scales of θ part so far that double precision cannot tell this from "
                     "generic points, where the answer is another"
@@ -137,15 +136,10 @@ def fact(
 
 
 class View:
-    """What is known of an architecture at one point; all of it is found when asked for, once.
-
-    Attributes
-    ----------
-    quick : bool
-        Whether double precision has to do, whatever the scales of θ.
-    """
+    """What is known of an architecture at one point; all of it is found when asked for, once."""
 
     quick = False
+    """Whether double precision has to do, whatever the scales of θ."""
 
     def __init__(
         self, architecture: Architecture, theta: OneTheta, rng: np.random.Generator
@@ -183,11 +177,6 @@ class View:
         return PreciseVectors(self.architecture, self.theta, self.rng, plain.fields)
 
     # What may be lost in double precision, cannot be differentiated, or takes too long.
-
-    @cached_property
-    def parted(self) -> bool:
-        """Whether double precision, which hides some of the scales of θ, is all there is."""
-        return not isinstance(self.vectors, PreciseVectors) and self.vectors.apart
 
     @cached_property
     def kinked(self) -> bool:
@@ -450,9 +439,8 @@ def inclusion_of_nothing(recoverable: Finding) -> Finding:
 
 def too_large(architecture: Architecture, fields: GradientFields, limit: int) -> str:
     """Tell what a criterion would take, if that is too much; empty where it can be computed."""
-    dim, forms = architecture.dim, 0
-    if fields.listed:
-        forms = dim * architecture.phi.per_covector
+    dim = architecture.dim
+    forms = dim * architecture.phi.per_covector if fields.listed else 0
     if dim <= limit and forms <= FORM_LIMIT:
         return ""
     return (

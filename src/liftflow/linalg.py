@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from sys import getrefcount
 from threading import Lock
+from typing import Any
 
 import geomstats.backend as gs
 import numpy as np
@@ -15,9 +16,10 @@ from scipy.linalg.blas import dnrm2
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import LinearOperator, lsmr
+from typing_extensions import TypeAliasType
 
 from liftflow.errors import NotFiniteError, ShapeError
-from liftflow.typing import FloatArray, Numbers, OneTangent, OneTheta, Scalars, Tangent
+from liftflow.typing import FloatArray, OneTangent, OneTheta, Scalars, Tangent
 
 RANK_RTOL = 1e-10
 """Singular values below this fraction of the largest count as zero."""
@@ -354,6 +356,10 @@ def _shortened(rows: FloatArray) -> list[Row]:
     return sorted(reduced, key=tuple)
 
 
+Jet = TypeAliasType("Jet", Any)
+"""Numbers of any arithmetic, with an axis for the products of nilpotents before the others."""
+
+
 @dataclass(frozen=True)
 class Arithmetic:
     """Floats, or integers modulo a prime below 2^31, whose products fit into 64 bits.
@@ -371,17 +377,17 @@ class Arithmetic:
         """Whether this is a prime field."""
         return self.prime > 0
 
-    def reduce(self, values: Numbers) -> Numbers:
+    def reduce(self, values: Jet) -> Jet:
         """Bring integers back to 0 … p − 1; floats stay."""
         return np.remainder(values, self.prime) if self.exact else values
 
-    def draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> Numbers:
+    def draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> Jet:
         """Draw an array: normal floats, or uniform residues."""
         if self.exact:
             return rng.integers(self.prime, size=shape)
         return rng.standard_normal(shape)
 
-    def multiply(self, a: Numbers, b: Numbers) -> Numbers:
+    def multiply(self, a: Jet, b: Jet) -> Jet:
         """Multiply two jets entry by entry."""
         if len(a) == 1 or len(b) == 1:
             return self.reduce(a * b)
@@ -389,12 +395,12 @@ class Arithmetic:
         mixed = self.multiply(a0, b1) + self.multiply(a1, b0)
         return np.concatenate([self.multiply(a0, b0), self.reduce(mixed)])
 
-    def inner_sum(self, a: Numbers, b: Numbers, axis: int) -> Numbers:
+    def inner_sum(self, a: Jet, b: Jet, axis: int) -> Jet:
         """Multiply two jets entry by entry, and add up along an axis counted from the end."""
         return self.reduce(np.sum(self.multiply(a, b), axis=axis))
 
 
-def halves(jet: Numbers) -> tuple[Numbers, Numbers]:
+def halves(jet: Jet) -> tuple[Jet, Jet]:
     """Return value and derivative in the last nilpotent, as jets over the others."""
     half = len(jet) // 2
     return jet[:half], jet[half:]
