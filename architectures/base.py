@@ -591,6 +591,16 @@ def _as_tuple(shape: Iterable[int]) -> tuple[int, ...]:
     return tuple(shape)
 
 
+def points_of_size(
+    architecture: Architecture, theta0: OneTheta, n_samples: int, bound: float, rng: Rng
+) -> Theta:
+    """Draw parameters of the size of θ₀, times ``bound``: at cθ₀, those drawn at θ₀ times c."""
+    unit = float(lengths(np.asarray(architecture.random_point(rng=0)))) or 1.0
+    return (
+        bound * (float(lengths(theta0)) or unit) / unit * architecture.random_point(n_samples, rng)
+    )
+
+
 def architecture_of(thing: object, name: str) -> Architecture:
     """Return the architecture of an invariant set, an image or a cometric, or say what it is."""
     architecture = getattr(thing, "architecture", None)

@@ -257,12 +257,12 @@ class ChannelGraph(Incidence, Guarded):
 
         return over_batch(slide, [self._numbers(theta), self._on_channels(laws)], [1, 1])
 
-    def conditioning(self, theta: Theta) -> float:
+    def conditioning(self, theta: OneTheta) -> float:
         """Smallest eigenvalue of the Laplacian at θ, scaled to a unit diagonal: from 0 to 1.
 
         1 without parameters between channels, 0 where a channel has no weight at all.
         """
-        theta = self._numbers(theta)
+        theta = self._one(theta)
         if not self.n_channels:
             return 1.0
         return self.laplacian.conditioning((theta / (np.max(np.abs(theta)) or 1.0)) ** 2)
@@ -282,14 +282,13 @@ class ChannelGraph(Incidence, Guarded):
             tiny[used] = logs - matrix @ gauge < np.log(NEGLIGIBLE)
         return tiny
 
-    def dead(self, theta: Theta) -> IntArray:
+    def dead(self, theta: OneTheta) -> IntArray:
         """List the parameters that lie on no nonzero walk from the ground to the ground.
 
         Where there are some, not every value of the laws is reached from θ; those at nonzero
         walks are rescaled all the same.
         """
-        theta = self._numbers(theta)
-        return np.flatnonzero(~self.walked(theta != 0))
+        return np.flatnonzero(~self.walked(self._one(theta) != 0))
 
     @cached_property
     def _lives(self) -> bool:
@@ -312,9 +311,7 @@ class ChannelGraph(Incidence, Guarded):
 
     def chart(self, theta: Theta) -> ChannelChart:
         """Take the parameters beside a spanning tree of anchors for coordinates near θ."""
-        return ChannelChart.at(
-            self, as_array(theta, "theta", (self.dim,), batch=False, differentiable=False)
-        )
+        return ChannelChart.at(self, self._one(theta))
 
     def strongest_anchors(self, theta: FloatArray) -> ChannelAnchors:
         """Find the spanning tree of quotient and ground with the largest |θ_e|, unchecked."""
@@ -327,6 +324,9 @@ class ChannelGraph(Incidence, Guarded):
 
     def _numbers(self, theta: Theta, name: str = "theta") -> Theta:
         return as_array(theta, name, (self.dim,), differentiable=False)
+
+    def _one(self, theta: OneTheta) -> OneTheta:
+        return as_array(theta, "theta", (self.dim,), batch=False, differentiable=False)
 
     def _on_channels(self, values: Any) -> OnHidden:
         return as_array(values, "one number per channel", (self.n_channels,), differentiable=False)

@@ -7,6 +7,7 @@ import numpy as np
 from liftflow.architectures import ReLUNetwork, TiedNetwork
 from liftflow.architectures.channels import NEGLIGIBLE
 from liftflow.criteria.findings import Finding, Verdict, found
+from liftflow.criteria.network_fields import excited_fields
 from liftflow.criteria.views import BRACKET_LIMIT, View, count_told, inclusion_of_nothing, view_of
 from liftflow.errors import listed
 from liftflow.typing import IntArray, OneTheta
@@ -117,8 +118,8 @@ class GraphView(ChannelView):
 
 
 @count_told.register
-def _(network: ReLUNetwork) -> Finding | None:
-    if network.dim <= BRACKET_LIMIT:
+def _(network: ReLUNetwork, loss: object, rng: np.random.Generator) -> Finding | None:
+    if network.dim <= BRACKET_LIMIT or excited_fields(network, loss).basis is not None:
         return None
     reason = "from the graph: one law per channel, and rank ∂φ = D − C"
     return found("conservation laws", True, network.n_laws, reason, tolerance=0.0)

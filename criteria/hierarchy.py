@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from liftflow.architectures import Architecture, ProductArchitecture
+from liftflow.architectures import Architecture, ProductArchitecture, ReLUNetwork
 from liftflow.criteria.dynamics import dynamic, metric
 from liftflow.criteria.findings import Finding, Verdict, combine, found, undecided
 from liftflow.criteria.network_fields import excited_fields
@@ -171,14 +171,14 @@ def count_conservation_laws(
     if isinstance(architecture, ProductArchitecture) and loss is None:
         parts = [count_conservation_laws(f, exact, rng=rng) for f in architecture.factors]
         return combine(parts)
+    if not exact and (told := count_told(architecture, loss, rng)) is not None:
+        return told
     fields = excited_fields(architecture, loss)
-    told = count_told(architecture) if fields.basis is None else None
-    if told is None and (reason := too_large(architecture, fields, MATRIX_LIMIT)):
+    any_size = exact and isinstance(architecture, ReLUNetwork)
+    if not any_size and (reason := too_large(architecture, fields, MATRIX_LIMIT)):
         return undecided("conservation laws", reason)
     if exact:
         return _exact_count(architecture, rng, loss)
-    if told is not None:
-        return told
     points = np.asarray(architecture.random_point(_POINTS, rng=rng))
     traces = [lie_trace(Vectors(architecture, points[0], rng, fields), architecture.dim)]
     for point in points[1:]:  # any generic one will do, so one that decides

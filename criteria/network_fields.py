@@ -255,14 +255,8 @@ class MonomialFields(JetFields):
         return arithmetic.reduce(sums)
 
 
-def excited(architecture: Architecture, loss: Any) -> FloatArray | None:
-    """Return a basis of the covectors that a loss excites, or None for all of them.
-
-    Parameters
-    ----------
-    loss : Loss or None
-        Anything with a method ``excited(architecture)``.
-    """
+def excited(architecture: Architecture, loss: object) -> FloatArray | None:
+    """Return a basis of the covectors that a loss excites, if it is not all or none is given."""
     if loss is None:
         return None
     if not hasattr(loss, "excited"):
@@ -272,15 +266,9 @@ def excited(architecture: Architecture, loss: Any) -> FloatArray | None:
 
 
 def excited_fields(
-    architecture: Architecture, loss: Any, arithmetic: Arithmetic = FLOATS
+    architecture: Architecture, loss: object, arithmetic: Arithmetic = FLOATS
 ) -> GradientFields:
-    """Return the fields ∂φᵀPᵀ that a loss excites, or all of them without one.
-
-    Parameters
-    ----------
-    loss : Loss or None
-        As :func:`excited` takes it.
-    """
+    """Return the fields ∂φᵀPᵀ that a loss excites, or all of them without one."""
     if type(architecture) is ReLUNetwork and hasattr(loss, "excited_outputs"):
         outputs = loss.excited_outputs()
         if arithmetic.exact and not np.array_equal(outputs, np.round(outputs)):

@@ -176,6 +176,8 @@ def _doubtful(distances: Sequence[float], near: Sequence[Precise]) -> float:
 class PreciseVectors(Vectors):
     """Vectors in high precision: the distance to a point where a number vanishes decides (ours)."""
 
+    rounding, least = 1e-20, 0.0
+
     @property
     def numbers(self) -> AbstractContextManager[None]:
         return _precisely(decades_of(self))
@@ -198,8 +200,6 @@ class PreciseVectors(Vectors):
         """By majorants: where terms cancel, the fields have only the size of rounding."""
         sizes = self.fields.majorants([self._forms], self.point, self.n_fields)
         return column_lengths(sizes, self.point)
-
-    rounding = 0.0
 
     def units(self, rows: Precise) -> Precise:
         return rows

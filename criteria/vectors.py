@@ -40,6 +40,9 @@ class Vectors:
     do not part by many orders of magnitude.
     """
 
+    rounding = 1e-2
+    """Terms that are smaller, beside those elsewhere, may be nothing but rounding."""
+
     def __init__(
         self,
         architecture: Architecture,
@@ -80,8 +83,8 @@ class Vectors:
 
     # What another arithmetic does in its own way.
 
-    rounding = DROP
-    """Part of the terms that numbers are made of below which they are rounding."""
+    least = DROP
+    """Length, beside that of their terms, from which brackets are no rounding."""
 
     @property
     def numbers(self) -> AbstractContextManager[None]:
@@ -186,7 +189,7 @@ class Vectors:
         majorants = self.fields.majorants(forms, self.point, count) / self.scale
         sizes = np.linalg.norm(majorants, axis=1, keepdims=True)
         rows = rows / self.scale / np.where(sizes > 0, sizes, 1.0)
-        told = not self.rounding or self.lengths(rows)[:, None] > self.rounding
+        told = not self.least or self.lengths(rows)[:, None] > self.least
         return np.where(told, rows, 0.0)
 
     @cached_property
@@ -243,32 +246,32 @@ class Vectors:
         """
         forms = [self.exact(self.random_forms(1)) for _ in range(2 * _N_PROBES)]
         pairs = list(zip(forms[::2], forms[1::2], strict=True))
-        other = self.exact(self.rng.standard_normal((1, self.size)) / self.scale)
         changes = [
-            np.max([self._changes(*pair, point, own, other) for pair in pairs], axis=0)
+            np.max([self._changes(*pair, point, own) for pair in pairs], axis=0)
             for point, own in zip(self.points, velocities, strict=False)
         ]
         decisive = max(self.decisive(*sizes) for sizes in zip(*changes, strict=True))
         return changes[0].astype(float), decisive
 
-    def _changes(
-        self, left: Forms, right: Forms, point: Rows, velocities: Rows, other: Rows
-    ) -> Rows:
+    def _changes(self, left: Forms, right: Forms, point: Rows, velocities: Rows) -> Rows:
         """Differentiate one entry of M along velocities, relative to its terms.
 
-        Terms that are rounding beside those along another velocity are none.
+        Where these vanish, what is left of them is rounding: it is seen beside the terms along a
+        velocity that all coordinates have a part in.
         """
-        fields, every = self.fields, np.concatenate([velocities, other])
+        fields = self.fields
+        anywhere = self.exact(1.0 / self.scale / np.sqrt(self.size))
+        velocities = np.concatenate([velocities, anywhere[None]])
         terms = np.concatenate(
             [
-                fields.derivatives(one, point, every) * fields.values(other, point, 1)
+                fields.derivatives(one, point, velocities) * fields.values(other, point, 1)
                 for one, other in ((left, right), (right, left))
             ],
             axis=1,
         )
-        sizes, sums = np.abs(terms).sum(axis=1), np.abs(terms.sum(axis=1))
-        told = (sizes > self.rounding * sizes[-1]).astype(bool)
-        return np.where(told, sums, 0)[:-1] / np.where(told, sizes, 1)[:-1]
+        sizes = np.abs(terms).sum(axis=1)
+        sizes = np.maximum(sizes, self.rounding * sizes[-1])[:-1]
+        return np.abs(terms[:-1].sum(axis=1)) / np.where((sizes > 0).astype(bool), sizes, 1)
 
 
 def column_lengths(rows: FloatArray, point: FloatArray) -> OneTangent:

@@ -457,6 +457,8 @@ def view_of(architecture: Architecture, theta: OneTheta, rng: np.random.Generato
 
 
 @singledispatch
-def count_told(architecture: Architecture) -> Finding | None:
-    """Return the number of laws of a family that knows it without looking; it registers that."""
+def count_told(
+    architecture: Architecture, loss: object, rng: np.random.Generator
+) -> Finding | None:
+    """Return the number of laws, of a loss or of all, of a family that registers its own count."""
     return None

@@ -168,7 +168,7 @@ class _BasisState(TrainingState):
         self._move(coordinates)
         if self.chart.is_left(self.theta, self.settled):  # shorter steps end before, in another one
             raise NotRecoverableError("an anchor of the chart vanishes within a step")
-        pushed = self.chart.push_forward(self.theta, self.descent(self.theta))
+        pushed = self.chart._push(self.theta, self.descent(self.theta))  # both are our own
         return self.with_clock(np.negative(pushed, out=pushed), self.course.decay)
 
     def read(self, coordinates: FloatArray) -> State:

@@ -11,7 +11,7 @@ from geomstats.geometry.manifold import Manifold
 from geomstats.geometry.riemannian_metric import RiemannianMetric
 
 from liftflow.architectures import Architecture
-from liftflow.architectures.base import architecture_of
+from liftflow.architectures.base import architecture_of, points_of_size
 from liftflow.doors import doors
 from liftflow.errors import ArchitectureError, InputError
 from liftflow.linalg import inner
@@ -232,11 +232,12 @@ class InvariantSet(RandomVectors, LevelSet):
         return self.architecture.project_to_laws(point, self.laws0)
 
     def random_point(self, n_samples: int = 1, bound: float = 1.0, rng: Rng = None) -> Theta:
-        """Draw parameters of the architecture, times ``bound``, and project them onto the set.
+        """Draw parameters of the size of θ₀, times ``bound``, and project them onto the set.
 
         With one sample there is no sample axis.
         """
-        return self.projection(bound * self.architecture.random_point(n_samples, rng))
+        drawn = points_of_size(self.architecture, self.theta0, n_samples, bound, rng)
+        return self.projection(drawn)
 
     def lift(self, theta: Theta) -> Lifted:
         """Lift a parameter to z = φ(θ)."""

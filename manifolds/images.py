@@ -19,6 +19,7 @@ from liftflow.architectures import (
     ReLUNetwork,
     ScaleInvariant,
 )
+from liftflow.architectures.base import points_of_size
 from liftflow.doors import Described, door, doors
 from liftflow.errors import NotOnImageError, NotRecoverableError
 from liftflow.linalg import over_batch
@@ -183,11 +184,11 @@ class LiftedImage(RandomVectors, Manifold):
         return self.architecture.project_to_image(point, near=self.theta0)
 
     def random_point(self, n_samples: int = 1, bound: float = 1.0, rng: Rng = None) -> Point:
-        """Lift random parameters, times ``bound``, moved onto the set where that moves z.
+        """Lift random parameters of the size of θ₀, times ``bound``, if need be from the set.
 
         With one sample there is no sample axis.
         """
-        theta = bound * self.architecture.random_point(n_samples, rng)
+        theta = points_of_size(self.architecture, self.theta0, n_samples, bound, rng)
         if not self._meets_all_fibres:
             theta = self.architecture.project_to_laws(theta, self._laws0)
         return self.architecture.lift(theta)

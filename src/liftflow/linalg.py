@@ -138,6 +138,14 @@ def units(sizes: Scalars) -> Scalars:
     return np.ldexp(1.0, np.frexp(np.where(regular, sizes, 1.0))[1] - 1)
 
 
+def far_unit(size: float) -> float:
+    """Find the unit in which a size has fourth powers that neither under- nor overflow.
+
+    1 where it has already; else a power of two.
+    """
+    return 1.0 if 1e-35 < size < 1e35 else float(units(np.asarray(size)))
+
+
 def row_sizes(matrix: FloatArray) -> FloatArray:
     """Measure the rows, to divide them by it, so that no rank depends on the units of a row.
 
