@@ -109,8 +109,13 @@ def test_an_architecture_with_a_lift_alone():
 
 @pytest.mark.parametrize(
     "network",
-    [DeepLinear([2, 3, 2, 2]), TwoLayerLinear(2, 3, 2), ReLUNetwork.from_widths([2, 2, 2], True)],
-    ids=["deep", "two layers", "ReLU"],
+    [
+        DeepLinear([2, 3, 2, 2]),
+        TwoLayerLinear(2, 3, 2),
+        ReLUNetwork.from_widths([2, 2, 2], True),
+        ReLUNetwork.recurrent(2, 2, 1, 2),
+    ],
+    ids=["deep", "two layers", "ReLU", "recurrent"],
 )
 def test_brackets_agree_with_autograd(network, rng):
     theta, count = network.random_point(rng=rng), network.lifted_dim
