@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linprog
 from scipy.sparse import csr_array, hstack, issparse
+from scipy.sparse.linalg import lsmr
 
 from liftflow.architectures.anchors import ChannelAnchors, ChannelChart, Pivots, SpanningTree
 from liftflow.architectures.incidence import Incidence, called, ends_of, refuse_idle
@@ -34,6 +35,9 @@ from liftflow.typing import (
     as_array,
     refuse_beyond,
 )
+
+NEGLIGIBLE = 1e-10
+"""Weights below this fraction of the typical one, in the flattest gauge, may as well be zero."""
 
 
 class ChannelLaws(SmoothMap):
@@ -262,6 +266,21 @@ class ChannelGraph(Incidence, Guarded):
         if not self.n_channels:
             return 1.0
         return self.laplacian.conditioning((theta / (np.max(np.abs(theta)) or 1.0)) ** 2)
+
+    def negligible(self, theta: OneTheta) -> NDArray[np.bool_]:
+        """Tell which nonzero weights are below ``NEGLIGIBLE`` in the flattest gauge.
+
+        Among all rescalings of the channels and of θ as a whole, that one makes log |θ_e| as equal
+        as can be, in the sense of least squares. So the answer does not depend on the scale of θ
+        nor on its representative in the fibre.
+        """
+        used, tiny = np.flatnonzero(theta != 0), np.zeros(self.dim, dtype=bool)
+        logs = np.log(np.abs(theta[used]))
+        if logs.size and np.ptp(logs) >= -np.log(NEGLIGIBLE):
+            matrix = hstack([self.law_matrix.T.tocsr()[used], np.ones((used.size, 1))]).tocsr()
+            gauge = lsmr(matrix, logs, atol=1e-6, btol=1e-6, maxiter=500)[0]
+            tiny[used] = logs - matrix @ gauge < np.log(NEGLIGIBLE)
+        return tiny
 
     def dead(self, theta: OneTheta) -> IntArray:
         """List the parameters that lie on no nonzero walk from the ground to the ground.

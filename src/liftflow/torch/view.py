@@ -6,8 +6,8 @@ from functools import cached_property
 import numpy as np
 
 from liftflow.criteria.findings import Finding, Verdict, found
-from liftflow.criteria.hierarchy import count_told
-from liftflow.criteria.views import BRACKET_LIMIT, MATRIX_LIMIT, View, inclusion_of_nothing, view_of
+from liftflow.criteria.graph import ChannelView
+from liftflow.criteria.views import BRACKET_LIMIT, MATRIX_LIMIT, View, count_told, view_of
 from liftflow.errors import NotRecoverableError, UndefinedError
 from liftflow.torch.certificate import span_of_gradients
 from liftflow.torch.loss import _ALL_LOSSES
@@ -17,10 +17,10 @@ from liftflow.typing import OneTheta
 _POINTS, _ALIKE, _SPARE = 9, 4, 20
 
 
-class TorchView(View):
+class TorchView(ChannelView):
     """The view of a module by its channels."""
 
-    architecture: TorchNetwork
+    architecture: TorchNetwork  # type: ignore[assignment]
 
     def too_large(self, limit: int = BRACKET_LIMIT) -> str:
         return "without a list of paths no brackets are computed, and the channels do not tell"
@@ -34,16 +34,6 @@ class TorchView(View):
             return found("recoverable", False, 0.0, str(error), tolerance=0.0)
         reason = f"all {network.channels.n_channels} channels are tied to the ground by nonzero "
         return found("recoverable", True, 1.0, reason + "parameters", tolerance=0.0)
-
-    @cached_property
-    def inclusion(self) -> Finding:
-        return inclusion_of_nothing(self.recoverable)
-
-    @cached_property
-    def frobenius(self) -> Finding:
-        told = self.recoverable.verdict is Verdict.HOLDS
-        reason = "range ∂φᵀ is ker ∂h, which holds all brackets" if told else self.too_large()
-        return found("frobenius", told or None, 0.0, reason, tolerance=0.0)
 
     @cached_property
     def count(self) -> Finding:
