@@ -578,6 +578,8 @@ class ReLUNetwork(Constructors):
         n_edges, heads = self.dag.n_edges, self.dag.heads
         fan_in = np.maximum(np.bincount(heads[:n_edges], minlength=len(self.dag.nodes)), 1)[heads]
         weights = rng.standard_normal((count, n_edges)) * np.sqrt(2.0 / fan_in[:n_edges])
+        if n_edges == self.dim:
+            return weights
         limits = np.broadcast_to(1 / np.sqrt(fan_in[n_edges:]), (count, self.dim - n_edges))
         return np.concatenate([weights, rng.uniform(-limits, limits)], axis=1)
 
