@@ -35,6 +35,7 @@ from liftflow.typing import (
     Tangent,
     Theta,
     as_array,
+    as_blocks,
     as_count,
     as_function,
     as_ordered,
@@ -161,10 +162,10 @@ class Architecture(Guarded, metaclass=_Surface):
         n_laws: int = 0,
         block_shapes: Sequence[tuple[int, ...]] | None = None,
     ) -> None:
-        dim, shape = as_count(dim, "dim", 1), as_ordered(lifted_shape, "lifted_shape")
-        shape = tuple([as_count(size, "a size of z") for size in shape])
+        dim, sizes = as_count(dim, "dim", 1), as_ordered(lifted_shape, "lifted_shape")
+        shape = tuple([as_count(size, "a size of z") for size in sizes])
         n_laws = as_count(n_laws, "n_laws")
-        self._set_sizes(dim, shape, n_laws, blocks_of(dim, block_shapes))
+        self._set_sizes(dim, shape, n_laws, as_blocks(block_shapes, dim))
 
     def _set_sizes(
         self,
@@ -581,24 +582,6 @@ class WithLaws(Architecture):
     def __repr__(self) -> str:
         """Say of what."""
         return f"{self.original!r} with {self.n_laws} laws that were given"
-
-
-def blocks_of(dim: int, shapes: Iterable[Iterable[int]] | None) -> tuple[tuple[int, ...], ...]:
-    """Return the shapes of the blocks of θ, by default of one, or say why they are none."""
-    if shapes is None:
-        return ((dim,),)
-    shapes = as_ordered(shapes, "block_shapes")
-    shapes = [shape if type(shape) is tuple else _as_tuple(shape) for shape in shapes]
-    blocks = tuple([tuple([as_count(n, "a size of a block") for n in s]) for s in shapes])
-    if sum(map(math.prod, blocks)) != dim:
-        raise ShapeError(f"block_shapes must hold dim = {dim} numbers, got {shown(blocks)}")
-    return blocks
-
-
-def _as_tuple(shape: Iterable[int]) -> tuple[int, ...]:
-    if not isinstance(shape, Iterable):
-        raise InputError(f"block_shapes must be tuples, one per block, got {shown(shape)}")
-    return tuple(shape)
 
 
 def architecture_of(thing: object, name: str) -> Architecture:

@@ -381,4 +381,4 @@ class MonomialSymmetry(ChannelGraph):
 
     def joined(self, used: NDArray[np.bool_]) -> bool:
         rows = self._exponents[np.flatnonzero(used)].toarray()
-        return bool(np.linalg.matrix_rank(rows) == self.n_channels)
+        return len(rows) >= self.n_channels == int(np.linalg.matrix_rank(rows))

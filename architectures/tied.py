@@ -11,7 +11,6 @@ import numpy as np
 
 from liftflow.architectures.anchors import ChannelChart
 from liftflow.architectures.attributes import compile_graph, graph_of
-from liftflow.architectures.base import blocks_of
 from liftflow.architectures.channels import ChannelGraph
 from liftflow.architectures.constructors import PATH_LIMIT, Constructors
 from liftflow.architectures.dag import CompiledDAG
@@ -27,6 +26,7 @@ from liftflow.typing import (
     OneTheta,
     Tangent,
     Theta,
+    as_blocks,
     as_count,
     freeze,
     refuse_beyond,
@@ -108,7 +108,7 @@ class TiedNetwork(ReLUNetwork):
         if blocks is None:
             n_weights = int(np.count_nonzero(tying.first < dag.n_edges))
             blocks = [(n,) for n in (n_weights, self.dim - n_weights) if n]
-        self.block_shapes = blocks_of(self.dim, blocks)
+        self.block_shapes = as_blocks(blocks, self.dim)
         return self
 
     def _alike(self, dag: CompiledDAG, tying: Tying, units: Units) -> Self:

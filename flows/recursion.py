@@ -5,6 +5,7 @@ import numpy as np
 from liftflow.architectures.maps import SmoothMap
 from liftflow.typing import FloatArray, OneLaws, OneTangent, OneTheta
 
+
 class LawRecursion:
     r"""Laws of degree two along the steps of (stochastic) gradient descent.
 

@@ -1,8 +1,10 @@
 """What people wait for: recovery, far geodesics and means, threads of BLAS."""
 
+import builtins
 import dataclasses
 import io
 import pickle
+import sys
 import time
 
 import autograd.numpy as anp
@@ -177,3 +179,25 @@ def test_what_says_nothing_shows_itself_in_a_terminal(terminal, seen, monkeypatc
         stream.truncate(0)
     time.sleep(0.05)
     assert stream.getvalue().strip("\0") == ""  # once it is over, no timer shows it
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_ctrl_c_while_a_progress_bar_is_imported_is_ctrl_c(error, monkeypatch):
+    """Before Python 3.12 it comes out of the import as a RuntimeError; others stay as they are."""
+    original, begun = builtins.__import__, []
+
+    class Interrupted:
+        def __set_name__(self, owner, name):
+            raise error
+
+    def importing(name, *args, **kwargs):
+        if name == "rich":
+            begun.append(name)
+            type("Made", (), {"part": Interrupted()})
+        return original(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", importing)
+    expected = error if error is KeyboardInterrupt or sys.version_info >= (3, 12) else RuntimeError
+    with pytest.raises(expected):
+        list(waiting.tracked(range(3), "rich", True))
+    assert begun == ["rich"]

@@ -70,8 +70,9 @@ def _writing(where: str) -> Iterator[None]:
 def replacing(path: Path) -> Iterator[IO[bytes]]:
     """Write a file aside, under a name of its own, and put it in place when it is on the disk.
 
-    Who is killed while writing, or loses power, leaves a file whole, the earlier one or this. What he left aside is removed by the
-    next one who writes the same file; it is told from that of a living writer by its lock.
+    Who is killed while writing, or loses power, leaves a whole file, the earlier one or this. What
+    he left aside is removed by the next one who writes the same file; it is told from that of a
+    living writer by its lock.
     """
     stem = f".liftflow-{zlib.crc32(os.fsencode(path.name)):08x}-"
     with _writing(str(path)):
