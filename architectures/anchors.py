@@ -158,6 +158,10 @@ class SpanningTree(ChannelAnchors):
         """Add up the values of all channels behind each anchor."""
         return self.signs * self._forest.behind(values)
 
+    def signs_along(self, values: FloatArray) -> FloatArray:
+        """Sign of each channel that makes values, one per parameter, positive along the tree."""
+        return self._forest.along(np.sign(values[self.edges]), np.multiply)
+
 
 class Pivots(ChannelAnchors):
     """Anchors of a general matrix X of exponents, by a dense factorization.

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linprog
 from scipy.sparse import csr_array, hstack, issparse
+from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import lsmr
 
 from liftflow.architectures.anchors import ChannelAnchors, ChannelChart, Pivots, SpanningTree
@@ -317,6 +318,20 @@ class ChannelGraph(Incidence, Guarded):
         """Find the spanning tree of quotient and ground with the largest |θ_e|, unchecked."""
         return SpanningTree.strongest(self, theta)
 
+    @cached_property
+    def tree(self) -> SpanningTree:
+        """Some spanning tree of the channels and the ground."""
+        return SpanningTree.strongest(self, np.ones(self.dim))
+
+    def joined(self, used: NDArray[np.bool_]) -> bool:
+        """Whether the parameters that are used alone join all channels to the ground, unchecked."""
+        if np.all(used):
+            return True
+        count = self.n_channels + 1  # with the ground, −1, as the last
+        ends = self.tails[used] % count, self.heads[used] % count
+        graph = csr_array((np.ones(ends[0].size), ends), shape=(count, count))
+        return bool(connected_components(graph, directed=False, return_labels=False) == 1)
+
     # The door.
 
     def _theta(self, theta: Theta, name: str = "theta") -> Any:
@@ -382,3 +397,7 @@ class MonomialSymmetry(ChannelGraph):
     def strongest_anchors(self, theta: FloatArray) -> ChannelAnchors:
         """Take the largest |θ_e| with independent exponents, unchecked."""
         return Pivots(self._exponents, theta)
+
+    def joined(self, used: NDArray[np.bool_]) -> bool:
+        rows = self._exponents[np.flatnonzero(used)].toarray()
+        return len(rows) >= self.n_channels == int(np.linalg.matrix_rank(rows))

@@ -424,7 +424,7 @@ def read_roles(
         raise ArchitectureError(
             "graph must be directed, got an undirected one; use networkx.DiGraph"
         )
-    if graph.number_of_edges() == 0:
+    if nx.is_empty(graph):
         raise ArchitectureError("graph has no edges, so the network would have no parameters")
     if not inputs or not outputs:
         raise ArchitectureError("a network needs at least one input and one output node")

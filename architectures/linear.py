@@ -95,11 +95,11 @@ class DeepLinear(Architecture):
                 f"a linear network needs at least one hidden layer, got widths {self.widths}"
             )
         shapes = self._block_shapes()
-        super().__init__(
-            dim=sum(map(math.prod, shapes)),
-            lifted_shape=(self.widths[-1], self.widths[0]),
-            n_laws=sum([n * (n + 1) // 2 for n in self.widths[1:-1]]),
-            block_shapes=shapes,
+        self._set_sizes(
+            sum(map(math.prod, shapes)),
+            (self.widths[-1], self.widths[0]),
+            sum([n * (n + 1) // 2 for n in self.widths[1:-1]]),
+            tuple(shapes),
         )
 
     def _block_shapes(self) -> list[tuple[int, ...]]:

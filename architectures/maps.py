@@ -7,7 +7,7 @@ door to them are the methods of an architecture.
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import partial
+from functools import cached_property, partial
 from itertools import pairwise
 from typing import Any, TypeAlias
 
@@ -52,6 +52,8 @@ from liftflow.typing import (
     refuse_beyond,
     untraced,
 )
+
+_QUADRATIC_RTOL = 1e-11  # of the parallelogram law
 
 _NO_BATCH = (
     "{} must broadcast over leading axes, theta of shape [..., dim] to an array of shape "
@@ -229,6 +231,14 @@ class SmoothMap:
     def folds(self) -> IntArray:
         """Numbers of the entries at whose zero f folds, since it has only higher powers of them."""
         return np.zeros(0, dtype=np.intp)
+
+    @cached_property
+    def is_quadratic(self) -> bool:
+        """Whether all entries are quadratic forms, by the parallelogram law at random points."""
+        a, b = np.random.default_rng(0).standard_normal((2, self.dim))
+        sides = self(a + b) + self(a - b), 2 * self(a) + 2 * self(b)
+        size = self.terms(a, None) + self.terms(b, None)
+        return bool(np.all(np.abs(sides[0] - sides[1]) <= _QUADRATIC_RTOL * size))
 
     def own(self, verb: str) -> Callable[..., Any]:
         """Return a verb of the class, where the instance has the override of a user."""

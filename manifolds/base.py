@@ -11,13 +11,13 @@ from geomstats.geometry.manifold import Manifold
 from geomstats.geometry.riemannian_metric import RiemannianMetric
 
 from liftflow.architectures import Architecture
-from liftflow.architectures.base import architecture_of, points_of_size
+from liftflow.architectures.base import architecture_of
 from liftflow.doors import doors
 from liftflow.errors import ArchitectureError, InputError
 from liftflow.linalg import inner
 from liftflow.manifolds.bundle import LiftBundle, LiftQuotientMetric
 from liftflow.manifolds.charts import chart_manifold
-from liftflow.manifolds.images import RandomVectors, image_manifold
+from liftflow.manifolds.images import RandomVectors, image_manifold, points_of_size
 from liftflow.metrics.cometric import TangentSpaces
 from liftflow.metrics.geodesic import GEODESIC_RTOL, GeodesicSolver
 from liftflow.metrics.geometry import HorizontalMetric

@@ -19,10 +19,9 @@ from liftflow.architectures import (
     ReLUNetwork,
     ScaleInvariant,
 )
-from liftflow.architectures.base import points_of_size
 from liftflow.doors import Described, door, doors
 from liftflow.errors import NotOnImageError, NotRecoverableError
-from liftflow.linalg import over_batch
+from liftflow.linalg import lengths, over_batch
 from liftflow.manifolds.flattened import FlatImage
 from liftflow.metrics import IntrinsicMetric, intrinsic_cometric
 from liftflow.typing import (
@@ -35,6 +34,7 @@ from liftflow.typing import (
     Rng,
     Scalars,
     TangentVec,
+    Theta,
     as_array,
     as_count,
     as_own,
@@ -42,6 +42,16 @@ from liftflow.typing import (
     freeze,
     refuse_beyond,
 )
+
+
+def points_of_size(
+    architecture: Architecture, theta0: OneTheta, n_samples: int, bound: float, rng: Rng
+) -> Theta:
+    """Draw parameters of the size of θ₀, times ``bound``: at cθ₀, those drawn at θ₀ times c."""
+    unit = float(lengths(np.asarray(architecture.random_point(rng=0)))) or 1.0
+    return (
+        bound * (float(lengths(theta0)) or unit) / unit * architecture.random_point(n_samples, rng)
+    )
 
 
 class RandomVectors(Described):

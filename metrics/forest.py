@@ -19,11 +19,8 @@ _MAX_STEPS = 200
 def is_parted(network: ReLUNetwork, theta: OneTheta) -> bool:
     """Whether a weight between hidden nodes is far larger than what ties them to the ends."""
     channels, sizes = network.channels, np.abs(theta)
-    if not sizes.max() > _PARTED * sizes.min():
-        return False
     inner = sizes[np.diff(channels.exponents.indptr) > 1]
-    ties = sizes[channels.strongest_anchors(theta).edges]
-    return bool(np.max(inner, initial=0.0) > _PARTED * np.min(ties, initial=np.inf))
+    return not channels.joined(_PARTED * sizes >= np.max(inner, initial=0.0))
 
 
 class Forest:

@@ -70,8 +70,9 @@ def _writing(where: str) -> Iterator[None]:
 def replacing(path: Path) -> Iterator[IO[bytes]]:
     """Write a file aside, under a name of its own, and put it in place when it is on the disk.
 
-    Who is killed while writing leaves the earlier file whole. What he left aside is removed by the
-    next one who writes the same file; it is told from that of a living writer by its lock.
+    Who is killed while writing, or loses power, leaves a whole file, the earlier one or this. What
+    he left aside is removed by the next one who writes the same file; it is told from that of a
+    living writer by its lock.
     """
     stem = f".liftflow-{zlib.crc32(os.fsencode(path.name)):08x}-"
     with _writing(str(path)):
@@ -91,8 +92,6 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
                 with suppress(OSError):
                     aside.unlink()
                 raise
-        with suppress(OSError), _folder_handle(path.parent) as handle:
-            os.fsync(handle)  # the name, too, is on the disk now
 
 
 @contextmanager
@@ -132,23 +131,16 @@ def _open_no_link(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), 0o666)
 
 
-@contextmanager
-def _folder_handle(folder: Path) -> Iterator[int]:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        yield handle
-    finally:
-        os.close(handle)
-
-
 def _remove_stale(folder: Path, stem: str) -> None:
     """Remove what writers left aside who live no more: nobody holds its lock."""
     if fcntl is None:
         return
-    for stray in folder.glob(f"{stem}*.part"):
-        with suppress(OSError), open(stray, "rb", opener=_open_no_link) as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            stray.unlink()
+    for name in os.listdir(folder):
+        if name.startswith(stem) and name.endswith(".part"):
+            stray = folder / name
+            with suppress(OSError), open(stray, "rb", opener=_open_no_link) as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                stray.unlink()
 
 
 def write_arrays(path: Path, kind: str, values: dict[str, Any]) -> None:
