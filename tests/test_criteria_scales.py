@@ -49,6 +49,17 @@ def test_rescaling_a_relu_network_changes_no_verdict(case, rng):
     assert verdicts(classify(network, moved)) == TABLE[case][1]
 
 
+@pytest.mark.parametrize("scale", [2.0**-340, 2.0**-300, 2.0**300, 2.0**340])
+@pytest.mark.parametrize("widths", [[2, 1, 2], [2, 2, 2, 2], [1, 2, 2, 1]])
+def test_units_in_which_products_of_weights_are_no_numbers(widths, scale):
+    """Fields have degree L − 1 and brackets 2L − 3, so that these under- or overflow."""
+    network = DeepLinear(widths)
+    theta = network.random_point(rng=0)
+    wanted = verdicts(classify(network, theta, quick=True))
+    assert {"holds", "fails"} <= set(wanted)  # control: not all are what follows from zeros
+    assert verdicts(classify(network, scale * theta, quick=True)) == wanted
+
+
 def verdicts_but_dynamic(network, theta):
     criteria = (recoverability, metric_property, frobenius, commuting, laws_complete)
     return tuple(str(criterion(network, theta).verdict) for criterion in criteria)

@@ -41,6 +41,7 @@ from liftflow.errors import (
 )
 from liftflow.flows import DiagonalPotential, GradientDescent
 from liftflow.linalg import over_batch
+from liftflow.manifolds import chart_manifold, image_manifold
 from liftflow.matrix_losses import attention_loss, matrix_completion_loss, matrix_sensing_loss
 from liftflow.metrics import DeepMultiplier
 from liftflow.typing import MEMORY_LIMIT, as_function, as_instance, refuse_beyond
@@ -494,3 +495,13 @@ def test_what_is_no_loss_and_what_is_no_flag_are_refused():
         discover_laws(LINEAR, 2, (0.0, 1.0))
     with pytest.raises(InputError, match="torch_layout must be"):
         NETWORK.to_layers(np.zeros(NETWORK.dim), torch_layout=np.zeros(2))
+
+
+def test_generic_functions_take_names():
+    network = ReLUNetwork.diagonal(1)
+    start = InvariantSet(network, [0.5, 0.5])
+    assert repr(image_manifold(theta0=[0.5, 0.5], architecture=network)) == repr(start.image())
+    found = chart_manifold(network, theta=[0.5, 0.5], invariant_set=start)
+    assert found.dim == 1
+    with pytest.raises(CallError, match="missing a required argument: 'architecture'"):
+        image_manifold(theta0=[0.5, 0.5])

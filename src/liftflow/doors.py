@@ -72,6 +72,17 @@ def door(function: F) -> F:
         found = {name: _check_of(each, function) for name, each in signature.parameters.items()}
         return signature, {name: check for name, check in found.items() if check is not None}
 
+    is_generic = hasattr(function, "dispatch")  # by the first argument, which must have no name
+
+    def placed(
+        args: tuple[object, ...], kwargs: dict[str, object]
+    ) -> tuple[tuple[object, ...], dict[str, object]]:
+        try:
+            bound = read()[0].bind(*args, **kwargs)
+        except TypeError:
+            return args, kwargs  # refused by the plan
+        return bound.args, bound.kwargs
+
     def plan(args: tuple[object, ...], kwargs: dict[str, object]) -> _Plan:
         signature, checks = read()
         parameters = signature.parameters
@@ -95,6 +106,8 @@ def door(function: F) -> F:
 
     @wraps(function)
     def checked(*args: object, **kwargs: object) -> object:
+        if kwargs and is_generic:
+            args, kwargs = placed(args, kwargs)
         key = (len(args), *kwargs) if kwargs else len(args)
         found = plans.get(key)
         if found is None:

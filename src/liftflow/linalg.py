@@ -138,12 +138,13 @@ def units(sizes: Scalars) -> Scalars:
     return np.ldexp(1.0, np.frexp(np.where(regular, sizes, 1.0))[1] - 1)
 
 
-def far_unit(size: float) -> float:
-    """Find the unit in which a size has fourth powers that neither under- nor overflow.
+def far_unit(size: float, degree: int = 4) -> float:
+    """Find a unit of sizes in which powers of this degree neither under- nor overflow.
 
-    1 where it has already; else a power of two.
+    1 where they do not anyway; else a power of two.
     """
-    return 1.0 if 1e-35 < size < 1e35 else float(units(np.asarray(size)))
+    far = 10.0 ** (140 / degree)
+    return 1.0 if 1 / far < size < far else float(units(np.asarray(size)))
 
 
 def row_sizes(matrix: FloatArray) -> FloatArray:
