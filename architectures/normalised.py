@@ -244,7 +244,8 @@ class ScaleInvariant(Architecture):
         """
         groups = self._grouped(self._lifted(z, differentiable=False), self._axes)
         unit, size = self._polar(groups)
-        off = max(float(np.max(np.abs(size - 1.0))), float(np.max(np.abs(groups - size * unit))))
+        gaps = np.abs(size - 1.0), np.abs(groups - size * unit)
+        off = max(float(np.max(gap, initial=0.0)) for gap in gaps)
         if off > _ON_IMAGE:
             raise NotOnImageError(
                 f"z is not on the image of the lift: off the spheres by {off:.2e}, expected at "

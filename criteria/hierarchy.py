@@ -16,7 +16,7 @@ from liftflow.criteria.dynamics import dynamic, metric
 from liftflow.criteria.fields import Arithmetic
 from liftflow.criteria.findings import Finding, Verdict, combine, found, undecided
 from liftflow.criteria.graph import by_graph
-from liftflow.criteria.network_fields import excited_fields
+from liftflow.criteria.network_fields import as_seen, excited_fields
 from liftflow.criteria.traces import added, lie_trace
 from liftflow.criteria.vectors import SPARE, Vectors
 from liftflow.criteria.views import MATRIX_LIMIT, View, too_large, view_of
@@ -178,7 +178,7 @@ def count_conservation_laws(
     ----------
     [Marcotte2023]_; of one loss: [Marcotte2025]_, Proposition 3.11; the exact mode: ours.
     """
-    rng = as_rng(rng)
+    rng, (architecture, loss) = as_rng(rng), as_seen(architecture, loss)
     if isinstance(architecture, ProductArchitecture) and loss is None:
         parts = [count_conservation_laws(f, exact, rng=rng) for f in architecture.factors]
         return combine(parts)

@@ -7,7 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from liftflow.architectures import Architecture, DeepLinear, ReLUNetwork, TiedNetwork
+from liftflow.architectures import (
+    Architecture,
+    DeepLinear,
+    ReLUNetwork,
+    SampledForward,
+    TiedNetwork,
+)
+from liftflow.architectures.base import WithLaws
 from liftflow.architectures.dag import Block, CompiledDAG
 from liftflow.criteria.fields import (
     FLOATS,
@@ -277,6 +284,20 @@ def refuse_no_loss(loss: Any) -> None:
     """
     if not hasattr(loss, "excited"):
         raise InputError(f"loss must be a Loss, got {got(loss)}")
+
+
+def as_seen(architecture: Architecture, loss: Any) -> tuple[Architecture, Any]:
+    """Return the forward pass that a loss sees and None, where the former stands for both.
+
+    Parameters
+    ----------
+    loss : Loss or None
+    """
+    forward = architecture.original if isinstance(architecture, WithLaws) else architecture
+    if loss is None or not isinstance(forward, SampledForward):
+        return architecture, loss
+    refuse_no_loss(loss)
+    return forward.seen_by(loss), None
 
 
 def excited_fields(

@@ -20,7 +20,7 @@ from liftflow.architectures import Architecture
 from liftflow.architectures.labels import Forms, block_forms, named_blocks, parameter_labels
 from liftflow.criteria.fields import entry_units, finite
 from liftflow.criteria.findings import Verdict, plain, rank_of
-from liftflow.criteria.network_fields import refuse_no_loss
+from liftflow.criteria.network_fields import as_seen, refuse_no_loss
 from liftflow.criteria.vectors import unit_rows
 from liftflow.doors import door
 from liftflow.errors import InputError, ShapeError
@@ -246,7 +246,8 @@ def discover_laws(
     U[0,0] U[0,1] + U[1,0] U[1,1] − V[0,0] V[0,1]
     U[0,1]² + U[1,1]² − V[0,1]²
     """
-    rng, dim = as_rng(rng), architecture.dim
+    rng, (architecture, loss) = as_rng(rng), as_seen(architecture, loss)
+    dim = architecture.dim
     degree = as_count(degree, "degree", 1)
     labels = tuple(parameter_labels(architecture) if labels is None else labels)
     if len(labels) != dim:

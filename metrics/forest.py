@@ -19,11 +19,11 @@ _MAX_STEPS = 200
 def is_parted(network: ReLUNetwork, theta: OneTheta) -> bool:
     """Whether a weight between hidden nodes is far larger than what ties them to the ends."""
     channels, sizes = network.channels, np.abs(theta)
-    if not sizes.max() > _PARTED * sizes.min():
+    inner = np.max(sizes[np.diff(channels.exponents.indptr) > 1], initial=0.0)
+    if not inner > _PARTED * sizes.min():  # so that no ties need be looked for
         return False
-    inner = sizes[np.diff(channels.exponents.indptr) > 1]
     ties = sizes[channels.strongest_anchors(theta).edges]
-    return bool(np.max(inner, initial=0.0) > _PARTED * np.min(ties, initial=np.inf))
+    return bool(inner > _PARTED * np.min(ties, initial=np.inf))
 
 
 class Forest:
