@@ -157,7 +157,7 @@ class SampledMap(SmoothMap):
         further = [pull(form) for pull, form in zip(others, forms, strict=True)]
         return len(rows) < self.dim and scaled_rank(np.vstack([rows, *further])) > len(rows)
 
-    def opens(self, theta: OneTheta, rows: FloatArray, one: Numbers, form: Covector) -> bool:
+    def _opens(self, theta: OneTheta, rows: FloatArray, one: Numbers, form: Covector) -> bool:
         """Whether another input clearly sees more than rows that span what those at hand see.
 
         Where the output is not finite there it sees nothing.
@@ -302,7 +302,7 @@ class SampledForward(Architecture):
         normal = isinstance(inputs, tuple) and draw is not None
         self.inputs = _given(inputs) if draw is None else [draw() for _ in range(_FIRST)]
         shape = self._output_shape(self._points[0], self.inputs[0])
-        sizes = (1.0,)
+        sizes: tuple[float, ...] = (1.0,)
         while True:
             count = len(self.inputs)
             self._map = SampledMap(forward, self.inputs, self.dim, shape, self.block_shapes)
@@ -371,7 +371,7 @@ class SampledForward(Architecture):
         return [
             one
             for one, form in zip(others, forms, strict=True)
-            if any(self._map.opens(*each, one, form) for each in self._spans)
+            if any(self._map._opens(*each, one, form) for each in self._spans)
         ]
 
     def seen_by(self, loss: Any) -> "SampledForward":

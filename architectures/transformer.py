@@ -252,16 +252,15 @@ def _unit(rows: Numbers) -> Numbers:
     return rows * (square + epsilon) ** -0.5
 
 
-@primitive
-def _softmax(logits: FloatArray) -> FloatArray:
-    """Softmax along the last axis: one step of autograd, where its formula is many."""
-    powers = np.exp(logits - np.max(logits, axis=-1, keepdims=True))
-    powers /= _totals(powers)
-    return powers
-
-
 def _totals(numbers: Numbers) -> Numbers:
     return anp.matmul(numbers, np.ones((numbers.shape[-1], 1)))
+
+
+def _weights(logits: FloatArray) -> FloatArray:
+    """Softmax along the last axis."""
+    powers: FloatArray = np.exp(logits - np.max(logits, axis=-1, keepdims=True))
+    powers /= _totals(powers)
+    return powers
 
 
 def _turned(tangent: Numbers, weights: Numbers) -> Numbers:
@@ -269,5 +268,6 @@ def _turned(tangent: Numbers, weights: Numbers) -> Numbers:
     return weights * (tangent - _totals(weights * tangent))
 
 
+_softmax = primitive(_weights)  # one step of autograd, where its formula is many
 defvjp(_softmax, lambda weights, logits: lambda g: _turned(g, weights))
 defjvp(_softmax, lambda g, weights, logits: _turned(g, weights))

@@ -292,6 +292,7 @@ def as_seen(architecture: Architecture, loss: Any) -> tuple[Architecture, Any]:
     Parameters
     ----------
     loss : Loss or None
+        Returned as it is where the architecture is no forward pass.
     """
     forward = architecture.original if isinstance(architecture, WithLaws) else architecture
     if loss is None or not isinstance(forward, SampledForward):

@@ -159,7 +159,7 @@ def range_basis(matrix: FloatArray) -> FloatArray:
 
 
 def echelon(rows: FloatArray) -> FloatArray:
-    """Basis of the span of rows, in echelon form on the columns that stand out most.
+    """Find a basis of the span of rows, in echelon form on the columns that stand out most.
 
     Entries that are integers but for rounding errors are integers, so that what they cancel is 0.
     """
