@@ -17,7 +17,7 @@ from liftflow.criteria.fields import Arithmetic
 from liftflow.criteria.findings import Finding, Verdict, combine, found, undecided
 from liftflow.criteria.graph import by_graph
 from liftflow.criteria.network_fields import as_seen, excited_fields
-from liftflow.criteria.traces import added, lie_trace
+from liftflow.criteria.traces import added, generic_trace
 from liftflow.criteria.vectors import SPARE, Vectors
 from liftflow.criteria.views import MATRIX_LIMIT, View, too_large, view_of
 from liftflow.doors import door
@@ -196,11 +196,11 @@ def count_conservation_laws(
         reason = "from the graph: one law per channel, and rank ∂φ = D − C"
         return found(name, True, architecture.n_laws, reason, tolerance=0.0)
     points = np.asarray(architecture.random_point(_POINTS, rng=rng))
-    traces = [lie_trace(Vectors(architecture, points[0], rng, fields))]
+    traces = [generic_trace(Vectors(architecture, points[0], rng, fields))]
     for point in points[1:]:  # any generic one will do, so one that decides
         if traces[-1].decided and fields.analytic:
             break  # known to be analytic; the others may have pieces with other counts
-        traces.append(lie_trace(Vectors(architecture, point, rng, fields)))
+        traces.append(generic_trace(Vectors(architecture, point, rng, fields)))
     decided = {trace.dimension: trace for trace in traces if trace.decided}
     trace = next(iter(decided.values()), traces[-1])
     if len(decided) > 1:

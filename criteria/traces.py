@@ -14,7 +14,7 @@ from itertools import count
 import numpy as np
 from scipy.integrate import solve_ivp
 
-from liftflow.criteria.findings import TOLERANCE, Finding, Rank, found
+from liftflow.criteria.findings import TOLERANCE, ZERO, Finding, Rank, found
 from liftflow.criteria.vectors import SPARE, Rows, Span, Vectors
 from liftflow.errors import NotFiniteError
 from liftflow.typing import FloatArray, OneTheta
@@ -90,7 +90,24 @@ def added(levels: list[int]) -> str:
     return f"the fields span {levels[0]} dimensions, brackets add {more}"
 
 
-def lie_trace(vectors: Vectors, *, patience: int = 1, least: int = 0) -> LieTrace:
+def generic_trace(vectors: Vectors) -> LieTrace:
+    """Trace of the Lie algebra at a random point, where laws tell how large it is at most.
+
+    There functions of θ that vanish along random fields do so everywhere, so that no bracket leads
+    out of what these laws leave.
+    """
+    most = vectors.size
+    if vectors.architecture.n_laws:
+        laws = vectors.scaled(vectors.law_rows, 1)
+        across = np.max(np.abs(vectors.field_vectors[0] @ laws[0].T), initial=0.0)
+        if across <= ZERO and (rank := vectors.span().extend(laws)).decided:
+            most -= rank.value
+    return lie_trace(vectors, most=most)
+
+
+def lie_trace(
+    vectors: Vectors, *, patience: int = 1, least: int = 0, most: int | None = None
+) -> LieTrace:
     """Grow the span of the fields by brackets, level by level, until nothing is added.
 
     Level k has the brackets [X_k, […, [X_2, X_1]]] of random fields, as many as dimensions are
@@ -103,6 +120,8 @@ def lie_trace(vectors: Vectors, *, patience: int = 1, least: int = 0) -> LieTrac
         Number of successive levels that must add nothing.
     least : int
         Dimension below which the search goes on.
+    most : int, optional
+        Dimension at which it ends.
 
     References
     ----------
@@ -110,18 +129,20 @@ def lie_trace(vectors: Vectors, *, patience: int = 1, least: int = 0) -> LieTrac
     """
     span, rank = vectors.field_span()
     ranks, idle = [rank], 0
+    most = vectors.size if most is None else most
 
     def settled() -> bool:
-        return span.dimension == vectors.size or (idle >= patience and span.dimension >= least)
+        return span.dimension == most or (idle >= patience and span.dimension >= least)
 
     def brackets(size: int) -> Rows:
         return vectors.brackets([vectors.random_forms(size) for _ in range(len(ranks) + 1)], size)
 
     while not settled() and len(ranks) < MAX_LEVELS:
-        enough, rows = vectors.size - span.dimension + SPARE, brackets(SPARE)
+        missing = max(most - span.dimension, 1)
+        enough, rows = missing + SPARE, brackets(min(missing, SPARE))
         rank = (trial := copy(span)).extend(rows)
         # Random ones: where so many add nothing, none does.
-        while (size := rows.shape[-2]) < min(enough, rank.value + SPARE):
+        while trial.dimension < most and (size := rows.shape[-2]) < min(enough, rank.value + SPARE):
             rows = np.concatenate([rows, brackets(min(size, enough - size))], axis=-2)
             rank = (trial := copy(span)).extend(rows)
         span = trial
