@@ -74,6 +74,7 @@ class SampledMap(SmoothMap):
         super().__init__(self.value, dim, (len(inputs), *shape), blocks, "the forward pass")
         self._per_input = math.prod(shape)
         self._kept: tuple[bytes, FloatArray] | None = None
+        self._pulled: tuple[tuple[object, ...], Tangent] | None = None
         self.places: IntArray = np.arange(len(inputs))
         """Inputs such that random covectors, one at each of them, span all; with repetition."""
         self.seen = _SEEN[1]
@@ -178,6 +179,15 @@ class SampledMap(SmoothMap):
         return self.pulled(covector, theta)
 
     def pulled(self, covector: Covector, theta: Theta) -> Tangent:
+        """One pass back per input that is seen, kept for the last covectors."""
+        if isbox(covector) or isbox(theta) or np.ndim(theta) > 1 and len(theta) > 1:
+            return self._pull_all(covector, theta)
+        key = theta.shape, theta.tobytes(), covector.shape, covector.tobytes()
+        if self._pulled is None or self._pulled[0] != key:
+            self._pulled = key, self._pull_all(covector, theta)
+        return self._pulled[1].copy()
+
+    def _pull_all(self, covector: Covector, theta: Theta) -> Tangent:
         lead = np.broadcast_shapes(self._lead(covector), theta.shape[:-1])
         forms = anp.reshape(covector + np.zeros((*lead, *self.shape)), (-1, *self.shape))
         rows = anp.reshape(theta, (-1, self.dim))
@@ -308,8 +318,9 @@ class SampledForward(Architecture):
             self._map = SampledMap(forward, self.inputs, self.dim, shape, self.block_shapes)
             self._map.seen = _SEEN[not normal or len(sizes) > 1]
             fewer = count // _TIMES if draw else max(count // 2, count - _SPARE)
-            self.stable = self._is_stable(fewer, rng)
-            if draw is None or count >= _MOST_INPUTS:
+            last = draw is None or count >= _MOST_INPUTS
+            self.stable = self._is_stable(fewer, rng, last)
+            if last:
                 break
             if self.stable and normal and len(sizes) == 1:
                 tried = [[size * draw() for _ in range(_PROBES)] for size in _SIZES]
@@ -346,14 +357,16 @@ class SampledForward(Architecture):
                 "parameters, which others may; give inputs that do, or leave them out"
             )
 
-    def _is_stable(self, fewer: int, rng: np.random.Generator) -> bool:
-        """Whether the inputs after the first add nothing at some points; let the map say so."""
+    def _is_stable(self, fewer: int, rng: np.random.Generator, last: bool) -> bool:
+        """Whether the inputs after the first add nothing at some points; let the last map say so."""
         phi, count = self._map, len(self.inputs)
         self._spans: list[tuple[OneTheta, FloatArray]] = []
         for point in self._points:
             rows, phi.places = phi.span(point, fewer, rng)
             self._spans.append((point, rows))
             if phi.adds(point, rows, fewer, rng):
+                if not last:
+                    return False
                 every, phi.places = phi.span(point, count, rng)
                 phi.objection = (
                     f"the last of {count} inputs raise the rank of ∂φ from {len(rows)} to "
