@@ -158,6 +158,10 @@ class SpanningTree(ChannelAnchors):
         """Add up the values of all channels behind each anchor."""
         return self.signs * self._forest.behind(values)
 
+    def signs_along(self, values: FloatArray) -> FloatArray:
+        """Sign of each channel that makes values, one per parameter, positive along the tree."""
+        return self._forest.along(np.sign(values[self.edges]), np.multiply)
+
 
 class Pivots(ChannelAnchors):
     """Anchors of a general matrix X of exponents, by a dense factorization.
@@ -478,7 +482,10 @@ class ChannelChart(Chart):
 
     def representative(self, coordinates: OneTangent) -> OneTheta:
         """Rebuild θ̂, with anchors ±1."""
-        theta, given = self.graph.room(), as_vector(coordinates, "coordinates", self.dim)
+        return self._rebuilt(as_vector(coordinates, "coordinates", self.dim))
+
+    def _rebuilt(self, given: FloatArray) -> FloatArray:
+        theta = self.graph.room()
         if theta.size < _LARGE:
             theta[self.edges] = given
         else:
@@ -490,7 +497,7 @@ class ChannelChart(Chart):
     def _recover(
         self, coordinates: FloatArray, laws: FloatArray, near: FloatArray | None = None
     ) -> OneTheta:
-        theta, start = self.representative(coordinates), None
+        theta, start = self._rebuilt(coordinates), None
         if near is not None and np.all(near[self.anchors.edges]):
             start = -self._gauge(near)
         return self.graph.moved(theta, self.graph.rescaling(theta, laws, near=start), theta)

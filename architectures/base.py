@@ -35,6 +35,7 @@ from liftflow.typing import (
     Tangent,
     Theta,
     as_array,
+    as_blocks,
     as_count,
     as_function,
     as_ordered,
@@ -161,24 +162,22 @@ class Architecture(Guarded, metaclass=_Surface):
         n_laws: int = 0,
         block_shapes: Sequence[tuple[int, ...]] | None = None,
     ) -> None:
-        self.dim = as_count(dim, "dim", 1)
-        refuse_beyond(self.dim, f"one θ of {shown(self.dim)} numbers")
-        shape = as_ordered(lifted_shape, "lifted_shape")
-        self.lifted_shape = tuple([as_count(size, "a size of z") for size in shape])
-        self.n_laws = as_count(n_laws, "n_laws")
-        self.block_shapes = self._blocks(block_shapes)
+        dim, sizes = as_count(dim, "dim", 1), as_ordered(lifted_shape, "lifted_shape")
+        shape = tuple([as_count(size, "a size of z") for size in sizes])
+        n_laws = as_count(n_laws, "n_laws")
+        self._set_sizes(dim, shape, n_laws, as_blocks(block_shapes, dim))
 
-    def _blocks(self, shapes: Iterable[Iterable[int]] | None) -> tuple[tuple[int, ...], ...]:
-        if shapes is None:
-            return ((self.dim,),)
-        shapes = as_ordered(shapes, "block_shapes")
-        shapes = [shape if type(shape) is tuple else _as_tuple(shape) for shape in shapes]
-        blocks = tuple([tuple([as_count(n, "a size of a block") for n in s]) for s in shapes])
-        if sum(map(math.prod, blocks)) != self.dim:
-            raise ShapeError(
-                f"block_shapes must hold dim = {self.dim} numbers, got {shown(blocks)}"
-            )
-        return blocks
+    def _set_sizes(
+        self,
+        dim: int,
+        lifted_shape: tuple[int, ...],
+        n_laws: int,
+        block_shapes: tuple[tuple[int, ...], ...],
+    ) -> None:
+        """Set the sizes, of which is known that they are some and that they fit together."""
+        refuse_beyond(dim, f"one θ of {shown(dim)} numbers")
+        self.dim, self.lifted_shape = dim, lifted_shape
+        self.n_laws, self.block_shapes = n_laws, block_shapes
 
     @property
     def lifted_dim(self) -> int:
@@ -583,12 +582,6 @@ class WithLaws(Architecture):
     def __repr__(self) -> str:
         """Say of what."""
         return f"{self.original!r} with {self.n_laws} laws that were given"
-
-
-def _as_tuple(shape: Iterable[int]) -> tuple[int, ...]:
-    if not isinstance(shape, Iterable):
-        raise InputError(f"block_shapes must be tuples, one per block, got {shown(shape)}")
-    return tuple(shape)
 
 
 def architecture_of(thing: object, name: str) -> Architecture:

@@ -14,7 +14,7 @@ from liftflow.errors import ShapeError
 from liftflow.linalg import Spare, over_batch
 from liftflow.typing import FloatArray, Inputs, OneTheta, Theta, as_array, as_vector
 
-_SPARES, _LARGEST_SPARE = 8, 1 << 22  # arrays kept for products, and numbers in each, at most
+_SPARES, _SPARE_SIZES = 8, range(1 << 12, 1 << 22)  # arrays kept for products, numbers in each
 
 
 class DAGFunction:
@@ -128,7 +128,7 @@ class DAGFunction:
     def _product(self, values: FloatArray, matrix: Any) -> FloatArray:
         """Multiply into memory of its own, that of an earlier product which nobody holds."""
         size = len(values) * matrix.shape[1]
-        if not isinstance(matrix, np.ndarray) or size > _LARGEST_SPARE:
+        if not isinstance(matrix, np.ndarray) or size not in _SPARE_SIZES:
             return np.asarray(values @ matrix)
         room = self._spare.empty(size).reshape(len(values), matrix.shape[1])
         return np.matmul(values, matrix, out=room)

@@ -7,7 +7,7 @@ door to them are the methods of an architecture.
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import partial
+from functools import cached_property, partial
 from itertools import pairwise
 from typing import Any, TypeAlias
 
@@ -34,6 +34,7 @@ from liftflow.linalg import (
     range_basis,
     row_sizes,
     scaled_rank,
+    sizes_of,
 )
 from liftflow.typing import (
     Covector,
@@ -43,6 +44,7 @@ from liftflow.typing import (
     Lifted,
     LiftedTangent,
     Numbers,
+    OneLifted,
     OneTheta,
     Scalars,
     Tangent,
@@ -50,6 +52,8 @@ from liftflow.typing import (
     refuse_beyond,
     untraced,
 )
+
+_QUADRATIC_RTOL = 1e-11  # of the parallelogram law
 
 _NO_BATCH = (
     "{} must broadcast over leading axes, theta of shape [..., dim] to an array of shape "
@@ -228,6 +232,14 @@ class SmoothMap:
         """Numbers of the entries at whose zero f folds, since it has only higher powers of them."""
         return np.zeros(0, dtype=np.intp)
 
+    @cached_property
+    def is_quadratic(self) -> bool:
+        """Whether all entries are quadratic forms, by the parallelogram law at random points."""
+        a, b = np.random.default_rng(0).standard_normal((2, self.dim))
+        sides = self(a + b) + self(a - b), 2 * self(a) + 2 * self(b)
+        size = self.terms(a, None) + self.terms(b, None)
+        return bool(np.all(np.abs(sides[0] - sides[1]) <= _QUADRATIC_RTOL * size))
+
     def own(self, verb: str) -> Callable[..., Any]:
         """Return a verb of the class, where the instance has the override of a user."""
         return partial(getattr(type(self), verb), self)
@@ -364,6 +376,18 @@ class SmoothMap:
         size = np.einsum("...kb,...b->...k", jacobian, vector)
         size = size.reshape(*size.shape[:-1], *self.shape)
         return size + np.abs(self.value(theta)) if tangent is None else size
+
+    def changes(self, theta: OneTheta) -> OneLifted:
+        """By how much each value changes about θ: units, for ranks that depend on none.
+
+        They are positive; a value that changes by rounding errors beside the others has theirs.
+        """
+        steps = 0.1 * np.random.default_rng(0).standard_normal((8, theta.size))
+        with np.errstate(all="ignore"):  # the neighbours of θ need not all be where f is defined
+            values = np.asarray(self.value(theta + steps * sizes_of(theta)))
+        flat = values.reshape(len(steps), self.size)
+        changes = np.where(np.all(np.isfinite(flat), axis=0), flat - flat[0], 0.0)
+        return row_sizes(changes.T).reshape(self.shape)
 
     def block_sizes(self, vectors: Tangent) -> FloatArray:
         """Largest entry of each block of θ, shape=[..., n_blocks]."""

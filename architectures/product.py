@@ -54,13 +54,11 @@ class ProductArchitecture(Architecture):
         self.factors = factors
         shapes = {factor.lifted_shape for factor in factors}
         same = len(shapes) == 1
-        super().__init__(
-            dim=sum(factor.dim for factor in factors),
-            lifted_shape=(
-                (len(factors), *shapes.pop()) if same else (sum(f.lifted_dim for f in factors),)
-            ),
-            n_laws=sum(factor.n_laws for factor in factors),
-            block_shapes=[(factor.dim,) for factor in factors],
+        self._set_sizes(
+            sum(factor.dim for factor in factors),
+            (len(factors), *shapes.pop()) if same else (sum(f.lifted_dim for f in factors),),
+            sum(factor.n_laws for factor in factors),
+            tuple([(factor.dim,) for factor in factors]),
         )
 
     def _facts(self) -> str:

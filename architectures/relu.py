@@ -142,16 +142,15 @@ class ReLUNetwork(Constructors):
             return
         dag = CompiledDAG.from_graph(graph, inputs, outputs, biases)
         self._set_up(dag, flat_blocks(dag), path_limit)
-        self._keep(graph, np.arange(dag.n_edges))
+        self._keep(graph, np.arange(dag.n_edges), ())
 
-    def _keep(self, graph: Any, kept: IntArray) -> None:
-        """Keep of a graph what the arrays of the edges with these numbers lack."""
+    def _keep(self, graph: Any, kept: IntArray, lost: Sequence[int]) -> None:
+        """Keep of a graph what the arrays of its edges lack, and the edges that are left out."""
         # A copy of 10⁶ edges takes seconds: that is made when somebody asks.
         attributes = {i: dict(data) for i, (*_, data) in enumerate(graph.edges(data=True)) if data}
         keys = [key for *_, key in graph.edges(keys=True)] if graph.is_multigraph() else []
-        lost = np.setdiff1d(np.arange(graph.number_of_edges()), kept)
-        every = list(graph.edges()) if lost.size else []
-        dropped = {int(i): every[i] for i in lost}
+        every = list(graph.edges()) if lost else []
+        dropped = {i: every[i] for i in lost}
         self._source = nx.create_empty_copy(graph), attributes, keys, dropped, kept
 
     def _set_up(self, dag: CompiledDAG, blocks: Sequence[tuple[int, ...]], path_limit: int) -> None:
@@ -579,6 +578,8 @@ class ReLUNetwork(Constructors):
         n_edges, heads = self.dag.n_edges, self.dag.heads
         fan_in = np.maximum(np.bincount(heads[:n_edges], minlength=len(self.dag.nodes)), 1)[heads]
         weights = rng.standard_normal((count, n_edges)) * np.sqrt(2.0 / fan_in[:n_edges])
+        if n_edges == self.dim:
+            return weights
         limits = np.broadcast_to(1 / np.sqrt(fan_in[n_edges:]), (count, self.dim - n_edges))
         return np.concatenate([weights, rng.uniform(-limits, limits)], axis=1)
 

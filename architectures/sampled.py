@@ -12,7 +12,7 @@ from autograd.tracer import isbox
 from numpy.typing import NDArray
 from scipy.linalg import qr
 
-from liftflow.architectures.base import Architecture
+from liftflow.architectures.base import Architecture, WithLaws
 from liftflow.architectures.maps import SmoothMap, followed_by_autograd, watched
 from liftflow.doors import door
 from liftflow.errors import InputError, NotFiniteError, ShapeError
@@ -180,7 +180,7 @@ class SampledMap(SmoothMap):
 
     def pulled(self, covector: Covector, theta: Theta) -> Tangent:
         """One pass back per input that is seen, kept for the last covectors."""
-        if isbox(covector) or isbox(theta) or np.ndim(theta) > 1 and len(theta) > 1:
+        if isbox(covector) or isbox(theta) or (np.ndim(theta) > 1 and len(theta) > 1):
             return self._pull_all(covector, theta)
         key = theta.shape, theta.tobytes(), covector.shape, covector.tobytes()
         if self._pulled is None or self._pulled[0] != key:
@@ -320,7 +320,7 @@ class SampledForward(Architecture):
             fewer = count // _TIMES if draw else max(count // 2, count - _SPARE)
             last = draw is None or count >= _MOST_INPUTS
             self.stable = self._is_stable(fewer, rng, last)
-            if last:
+            if draw is None or last:
                 break
             if self.stable and normal and len(sizes) == 1:
                 tried = [[size * draw() for _ in range(_PROBES)] for size in _SIZES]
@@ -358,7 +358,7 @@ class SampledForward(Architecture):
             )
 
     def _is_stable(self, fewer: int, rng: np.random.Generator, last: bool) -> bool:
-        """Whether the inputs after the first add nothing at some points; let the last map say so."""
+        """Whether inputs after the first add nothing at some points; let the last map say so."""
         phi, count = self._map, len(self.inputs)
         self._spans: list[tuple[OneTheta, FloatArray]] = []
         for point in self._points:
@@ -460,6 +460,20 @@ class SampledForward(Architecture):
         """Say how large it is."""
         name = getattr(self.forward, "__name__", "a function")
         return f"SampledForward({name}, dim={self.dim}, {len(self.inputs)} inputs)"
+
+
+def as_seen(architecture: Architecture, loss: Any) -> tuple[Architecture, Any]:
+    """Return the forward pass that a loss sees and None, where the former stands for both.
+
+    Parameters
+    ----------
+    loss : Loss or None
+        Returned as it is where the architecture is no forward pass.
+    """
+    forward = architecture.original if isinstance(architecture, WithLaws) else architecture
+    if loss is None or not isinstance(forward, SampledForward):
+        return architecture, loss
+    return forward.seen_by(loss), None
 
 
 def _drawing(inputs: Numbers, rng: np.random.Generator) -> Callable[[], Numbers] | None:

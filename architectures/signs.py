@@ -2,14 +2,14 @@
 
 import numpy as np
 
-from liftflow.architectures.incidence import Incidence
+from liftflow.architectures.channels import ChannelGraph
 from liftflow.typing import OneTheta
 
 MOST_SIGNS = 6
 """Most signs forgotten by φ, all of whose choices are tried for the shortest geodesic."""
 
 
-def follow_signs(graph: Incidence, theta: OneTheta, near: OneTheta) -> OneTheta:
+def follow_signs(graph: ChannelGraph, theta: OneTheta, near: OneTheta) -> OneTheta:
     """Flip channels so that every edge has the sign of ``near``, but those that vanish.
 
     Where all paths through a channel vanish, either all its in-edges or all its out-edges change
@@ -24,6 +24,11 @@ def follow_signs(graph: Incidence, theta: OneTheta, near: OneTheta) -> OneTheta:
     overlap = theta * near
     if not np.any(overlap < 0):
         return theta
+    # Where no edge contradicts another, any tree will do: one that is known.
+    own = np.append(graph.tree.signs_along(overlap), 1.0)
+    turned = own[graph.tails] * own[graph.heads]
+    if np.all(turned * overlap > 0):
+        return theta * turned
     tree, signs, left = (
         np.arange(graph.n_channels + 1),
         np.ones(graph.n_channels + 1),
@@ -42,7 +47,7 @@ def follow_signs(graph: Incidence, theta: OneTheta, near: OneTheta) -> OneTheta:
     return theta * signs[graph.tails] * signs[graph.heads]
 
 
-def turn_signs(graph: Incidence, theta: OneTheta, near: OneTheta) -> OneTheta:
+def turn_signs(graph: ChannelGraph, theta: OneTheta, near: OneTheta) -> OneTheta:
     """Flip channels while that brings θ closer; the best where no two channels share an edge."""
     signs, overlap = np.ones(graph.n_channels + 1), theta * near
     parts = list(zip(graph.stages, graph.into, graph.out_of, strict=True))

@@ -26,6 +26,7 @@ from liftflow.typing import (
     OneTheta,
     Tangent,
     Theta,
+    as_blocks,
     as_count,
     freeze,
     refuse_beyond,
@@ -85,7 +86,7 @@ class TiedNetwork(ReLUNetwork):
     ) -> None:
         dag, tying, units, kept = compile_graph(graph, inputs, outputs, biases)
         self._compiled(dag, tying, units, path_limit=path_limit)
-        self._keep(graph, kept)
+        self._keep(graph, kept, np.setdiff1d(np.arange(graph.number_of_edges()), kept).tolist())
 
     def _set_up(self, dag: CompiledDAG, blocks: Sequence[tuple[int, ...]], path_limit: int) -> None:
         units = Units.rectifiers(dag.hidden_number[:-1] >= 0)
@@ -107,7 +108,7 @@ class TiedNetwork(ReLUNetwork):
         if blocks is None:
             n_weights = int(np.count_nonzero(tying.first < dag.n_edges))
             blocks = [(n,) for n in (n_weights, self.dim - n_weights) if n]
-        self.block_shapes = self._blocks(blocks)
+        self.block_shapes = as_blocks(blocks, self.dim)
         return self
 
     def _alike(self, dag: CompiledDAG, tying: Tying, units: Units) -> Self:

@@ -7,37 +7,21 @@ that is not installed is skipped with the reason: ``LIFTFLOW_PEERS`` names Pytho
 separated by colons, and ``LIFTFLOW_BEFORE`` another commit.
 """
 
-import io
 import os
 import subprocess
 import sys
-import tarfile
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 from table import Row, report
-from worker import ONE_THREAD, Worker, in_turn
+from worker import ONE_THREAD, Worker, earlier, in_turn
 
 HERE = Path(__file__).parent
 BEFORE = os.environ.get("LIFTFLOW_BEFORE", "192e4ac")
 WIDTHS, T_END, RTOL = [64, 128, 128, 10], 0.5, 1e-6
-
-
-@cache
-def earlier() -> Path | None:
-    """Unpack the earlier commit, or return None where git does not have it."""
-    command = ["git", "-C", str(HERE.parent), "archive", BEFORE]
-    done = subprocess.run(command, capture_output=True, check=False)
-    if done.returncode:
-        return None
-    folder = Path(tempfile.mkdtemp(prefix="liftflow-before-"))
-    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
-        archive.extractall(folder, filter="tar")
-    return folder
 
 
 def own(job: str, threads: dict[str, str] = ONE_THREAD, **keywords: object) -> Worker:
@@ -48,7 +32,7 @@ def own(job: str, threads: dict[str, str] = ONE_THREAD, **keywords: object) -> W
 
 def before(job: str, threads: dict[str, str] = ONE_THREAD, **keywords: object) -> Worker | None:
     """The same by the earlier one."""
-    folder = earlier()
+    folder = earlier(BEFORE)
     if folder is None:
         return None
     source = {"PYTHONPATH": str(folder / "src")}

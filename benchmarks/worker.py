@@ -1,13 +1,17 @@
 """Jobs in processes of their own that take turns: one that waits for a line, and its other end."""
 
 import contextlib
+import io
 import json
 import os
 import select
 import subprocess
 import sys
+import tarfile
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +22,24 @@ ONE_THREAD = {
 """Environment in which whatever library has one thread; it is kept to one core, too."""
 
 
+@cache
+def earlier(commit: str) -> Path | None:
+    """Unpack an earlier commit, or return None where git does not have it."""
+    command = ["git", "-C", str(Path(__file__).parent.parent), "archive", commit]
+    done = subprocess.run(command, capture_output=True, check=False)
+    if done.returncode:
+        return None
+    folder = Path(tempfile.mkdtemp(prefix="liftflow-before-"))
+    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
+        archive.extractall(folder, filter="tar")
+    return folder
+
+
 def serve(jobs: Mapping[str, Callable[..., Any]], arguments: Sequence[str]) -> None:
     """Make a job, try it once, then do it for each line that comes, and write what it took.
 
     A job is made of keywords, and is two functions: what is timed, and what tells of its result.
+    The first takes what a line says besides "first" and "again".
     """
     name, keywords = arguments
     if os.environ.get("XLA_FLAGS") == ONE_THREAD["XLA_FLAGS"]:
@@ -30,10 +48,11 @@ def serve(jobs: Mapping[str, Callable[..., Any]], arguments: Sequence[str]) -> N
     out, sys.stdout = sys.stdout, sys.stderr
     run, tell = jobs[name](**json.loads(keywords))
     for line in sys.stdin:
+        what = [] if line.strip() in ("first", "again") else [line.strip()]
         start, cpu = time.perf_counter(), time.process_time()
-        found = run()
+        found = run(*what)
         spent = {"seconds": time.perf_counter() - start, "cpu": time.process_time() - cpu}
-        if line.strip() != "again":  # the first time is to compile and to import
+        if line.strip() == "first":  # the first time is to compile and to import
             spent = {}
         print(json.dumps({**spent, **tell(found)}), file=out, flush=True)
 
@@ -68,7 +87,7 @@ class Worker:
 
     def __enter__(self) -> "Worker":
         """Try it once, untimed."""
-        self._ask("first")
+        self.best = self._ask("first")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -76,10 +95,10 @@ class Worker:
         self._process.kill()
         self._process.communicate()
 
-    def once(self) -> None:
-        """Do it once, and keep the least seconds."""
+    def once(self, what: str = "again") -> None:
+        """Do it once, or ``what`` of it, and keep the least seconds."""
         if not self.problem:
-            told = self._ask("again")
+            told = self._ask(what)
             for name in ("seconds", "cpu"):
                 if name in told:
                     told[name] = min(told[name], self.best.get(name, told[name]))

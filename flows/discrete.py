@@ -11,7 +11,7 @@ import numpy as np
 from liftflow.architectures import Architecture
 from liftflow.doors import Guarded, door
 from liftflow.errors import FlowError, InputError, NotFiniteError
-from liftflow.flows.recursion import LawRecursion, is_quadratic
+from liftflow.flows.recursion import LawRecursion
 from liftflow.flows.trajectory import Trajectory
 from liftflow.losses.base import Loss, as_value
 from liftflow.typing import (
@@ -342,7 +342,7 @@ class GradientDescent(Optimizer):
     def law_recursion(self, theta0: OneTheta) -> LawRecursion | None:
         """Recursion of the laws from θ₀ on; None where some law is no quadratic form."""
         theta = as_vector(theta0, "theta0", self.architecture.dim)
-        if not is_quadratic(self.architecture):
+        if not self.architecture.h.is_quadratic:
             return None
         lams = [self.weight_decay if self.decay == kind else 0.0 for kind in DECAYS]
         return LawRecursion(self.architecture.h, theta, self.momentum, self.nesterov, *lams)

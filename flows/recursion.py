@@ -2,23 +2,8 @@
 
 import numpy as np
 
-from liftflow.architectures import Architecture
 from liftflow.architectures.maps import SmoothMap
 from liftflow.typing import FloatArray, OneLaws, OneTangent, OneTheta
-
-_RTOL = 1e-11  # of the parallelogram law
-
-
-def is_quadratic(architecture: Architecture) -> bool:
-    """Whether all laws are quadratic forms: h(a + b) + h(a − b) = 2h(a) + 2h(b) at random points.
-
-    Only those have a bilinear form, and so a recursion of their own.
-    """
-    h, rng = architecture.h, np.random.default_rng(0)
-    a, b = rng.standard_normal((2, architecture.dim))
-    sides = h(a + b) + h(a - b), 2 * h(a) + 2 * h(b)
-    size = h.terms(a, None) + h.terms(b, None)
-    return bool(np.all(np.abs(sides[0] - sides[1]) <= _RTOL * size))
 
 
 class LawRecursion:
@@ -90,8 +75,8 @@ class LawRecursion:
         along = -rate * (pull + self.momentum * mixed if self.nesterov else mixed)
         kept = 1.0 - rate * self.decoupled
         self.laws = kept**2 * self.laws + 2 * kept * along + self.h(update)
-        self.mixed = kept * mixed + self._form(update, velocity)
+        self.mixed = kept * mixed + self.form(update, velocity)
 
-    def _form(self, a: FloatArray, b: FloatArray) -> OneLaws:
+    def form(self, a: FloatArray, b: FloatArray) -> OneLaws:
         """B(a, b) = ∂h(a) b / 2."""
         return self.h.jvp(a, b) / 2

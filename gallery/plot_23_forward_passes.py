@@ -9,14 +9,15 @@ the network, whatever the loss and the data (ours).
 **Claim**: ``SampledForward`` needs no more than the forward pass to count the laws of thirty modern
 networks and to write each of them down: feed-forward layers with GELU, SiLU and gates, attention
 with several heads, rotary codes and biases, norms first and last, tied embeddings, adapters, and
-mixtures of experts. Its counts are those that were proved where some were ([Marcotte2025]_ for
-residual blocks and one head, [Tran2026]_ for GELU, SwiGLU, several heads, rotary codes and
-experts) and follow from symmetries of the loss in other cases ([Kunin2021]_ for softmax, norms and
-cosines). The other counts are ours.
+mixtures of experts. Its counts are those of the literature where there are some (proved in
+[Marcotte2025]_ for residual blocks and one head, claimed in [Tran2026]_ for GELU, SwiGLU, several
+heads, rotary codes and experts) and follow from symmetries of the loss in other cases
+([Kunin2021]_ for softmax, norms and cosines). The other counts are ours.
 
 **Control**: no published law is taken on trust. Gates by softmax do not see what is added to all
 scores, so the sums over the rows of the router R are conserved. Gates of sigmoids over their sum do
-see it, and those sums drift; a clause on such gates in [Tran2026]_ does not hold.
+see it, and those sums drift. A clause on such gates in [Tran2026]_ is refuted, by what we were
+told; its words we have not seen.
 """
 
 import time
@@ -76,8 +77,8 @@ print(counted["SwiGLU"].reason)
 # The control: a gate that sees all scores
 # ----------------------------------------
 #
-# Along random fields ∇⟨g, φ⟩ at five random points, how fast do the sums over the rows of the router change, relative to
-# the terms of the sum?
+# Along random fields ∇⟨g, φ⟩ at five random points, how fast do the sums over the rows of the
+# router change, relative to the terms of the sum?
 
 
 def drift(case):
@@ -122,7 +123,11 @@ axes.plot(
     markeredgewidth=1.5,
     label="expected",
 )
-clause = {"color": CONTROL, "markersize": 9, "label": "control: a clause that fails"}
+clause = {
+    "color": CONTROL,
+    "markersize": 9,
+    "label": "control: kept by softmax gates, not by these",
+}
 axes.plot(SIGMOIDS.blocks["R"][1], len(PASSES), "X", **clause)
 axes.set_yticks(range(len(cases)), [case.name for case in cases], fontsize=9)
 axes.set_ylim(len(cases) - 0.4, -0.6)

@@ -35,7 +35,7 @@ _SPARE = 8
 _CHUNK = 2**22  # numbers held at once when path gradients are summed over samples
 
 
-class NetworkLoss(Loss):
+class NetworkLoss(Loss, copies=False):
     r"""Training loss of a ReLU network on data, as a function of θ and of its path products.
 
     ``mse``: :math:`\frac{1}{2n}\sum_i ‖R_θ(x_i) − y_i‖^2`. ``cross-entropy``: mean negative

@@ -174,7 +174,7 @@ def _one_hot(targets: Scalars, n_out: int) -> FloatArray:
 
 
 def _squares(outputs: FloatArray, targets: FloatArray) -> FloatArray:
-    return 0.5 * np.sum((outputs - targets) ** 2, axis=1)
+    return 0.5 * ((outputs - targets) ** 2).sum(axis=1)
 
 
 def _log_likelihood(outputs: FloatArray, targets: FloatArray) -> FloatArray:

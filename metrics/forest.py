@@ -19,11 +19,8 @@ _MAX_STEPS = 200
 def is_parted(network: ReLUNetwork, theta: OneTheta) -> bool:
     """Whether a weight between hidden nodes is far larger than what ties them to the ends."""
     channels, sizes = network.channels, np.abs(theta)
-    inner = np.max(sizes[np.diff(channels.exponents.indptr) > 1], initial=0.0)
-    if not inner > _PARTED * sizes.min():  # so that no ties need be looked for
-        return False
-    ties = sizes[channels.strongest_anchors(theta).edges]
-    return bool(inner > _PARTED * np.min(ties, initial=np.inf))
+    inner = sizes[np.diff(channels.exponents.indptr) > 1]
+    return not channels.joined(_PARTED * sizes >= np.max(inner, initial=0.0))
 
 
 class Forest:

@@ -112,6 +112,54 @@ def test_what_is_kept_inside_of_a_step_has_the_right_signs(kind, seed):
     np.testing.assert_allclose(laws, np.broadcast_to(start.laws0, laws.shape), atol=1e-9)
 
 
+def test_theta_inside_of_a_step_is_known_as_well_as_z_tells_it():
+    """While the one weight into a node is 0.001, z hardly tells those out of it.
+
+    z is what scipy's solver makes of z' = −∂φ∂φᵀ∇f, written down without ours: off by 11
+    tolerances. What θ is off by, 1.26 at one kept time, is that over the least singular value of
+    ∂(φ, h); a wrong sign would be far more.
+    """
+    network, theta0, loss = crossing_problem(14)
+    span, rtol, times = (0.0, 1.5), 1e-3, np.linspace(0.0, 1.5, 101)
+    truth = scipy.integrate.solve_ivp(
+        lambda t, theta: -loss.parameter_gradient(theta, network),
+        span,
+        theta0,
+        "DOP853",
+        dense_output=True,
+        rtol=1e-10,
+        atol=1e-13,
+    ).sol
+    laws = network.conservation_laws(theta0)
+
+    def together(theta):
+        return np.vstack([network.lift_jacobian(theta), network.conservation_laws_jacobian(theta)])
+
+    def velocity(t, z):
+        theta = truth(t)  # has the signs
+        for _ in range(8):
+            gap = np.append(network.lift(theta) - z, network.conservation_laws(theta) - laws)
+            theta = theta - np.linalg.solve(together(theta), gap)
+        jacobian = network.lift_jacobian(theta)
+        return -jacobian @ jacobian.T @ loss.gradient(z)
+
+    plain = scipy.integrate.solve_ivp(
+        velocity, span, network.lift(theta0), "DOP853", times, rtol=rtol, atol=rtol / 1000
+    )
+    flow = IntrinsicFlow(InvariantSet(network, theta0), loss, "full")
+    run = flow.integrate(t_span=span, method="DOP853", rtol=rtol, n_times=101)
+    np.testing.assert_allclose(run.y, plain.y.T, atol=1e-6)
+    exact = truth(times).T
+    gaps = np.linalg.norm(network.lift(run.theta) - network.lift(exact), axis=-1)
+    least = [np.linalg.svd(together(theta), compute_uv=False)[-1] for theta in exact]
+    errors, known = np.linalg.norm(run.theta - exact, axis=-1), gaps / least
+    assert np.all(errors <= 1.5 * known + 1e-9)
+    assert np.sum(errors > 0.1) == 1
+    turned, of_node = run.theta[50].copy(), network.channels.incidence.toarray()[:, 0] != 0
+    turned[of_node] *= -1.0  # the same z
+    assert np.linalg.norm(turned - exact[50]) > 10 * known[50]
+
+
 def test_the_defaults_are_the_same_everywhere():
     assert (Settings((0.0, 1.0)).rtol, Settings((0.0, 1.0)).atol) == (1e-6, 1e-6 / 1000)
     assert Settings((0.0, 1.0), rtol=1e-4).atol == 1e-4 / 1000

@@ -9,11 +9,14 @@ import pytest
 from mpmath import matrix as mp_matrix
 from mpmath import mp, mpf, qr
 from numpy.testing import assert_allclose
+from random_dags import random_network
 
 from liftflow.architectures import Architecture, Attention, DeepLinear, ReLUNetwork, TwoLayerLinear
+from liftflow.architectures.channels import ChannelGraph
 from liftflow.errors import NotIntrinsicError, NotOnImageError, NotRecoverableError, NotTangentError
 from liftflow.manifolds import InvariantSet
 from liftflow.metrics import PathCometric, intrinsic_cometric
+from liftflow.metrics.forest import is_parted
 
 
 def relative(got, wanted):
@@ -364,3 +367,31 @@ def test_weights_of_very_different_sizes_are_not_called_zero():
             laplacian.solve(np.array([small, 1.0, small]), np.ones(2))
     solved = laplacian.solve(np.array([1e-3, 1.0, 1e-3]), np.ones(2))  # the control
     assert_allclose(solved, [1e3, 1e3], rtol=1e-12)
+
+
+def test_weights_are_parted_where_a_spanning_forest_of_largest_ones_is(rng):
+    """A look at the strong weights alone finds the same as the forest, whose edges are counted."""
+    found = []
+    for seed in range(60):
+        network = random_network(seed)
+        theta = network.random_point(rng=seed) * 10.0 ** rng.uniform(-3, 3, network.dim)
+        sizes, channels = np.abs(theta), network.channels
+        inner = sizes[np.abs(channels.exponents.toarray()).sum(axis=1) == 2]
+        ties = sizes[channels.strongest_anchors(theta).edges]
+        wanted = bool(np.max(inner, initial=0.0) > 1e3 * np.min(ties, initial=np.inf))
+        assert is_parted(network, theta) == wanted
+        found.append(wanted)
+    assert 5 < sum(found) < 55
+
+
+def test_channels_that_general_exponents_join():
+    """Of X = (2, 1; 0, 1; 2, 1) two rows that differ have rank two, the first and last one."""
+    matrix = np.array([[2, 1], [0, 1], [2, 1]])
+    graph = ChannelGraph.from_matrix(matrix)
+    for used, wanted in (
+        ([1, 1, 0], True),
+        ([1, 0, 1], False),
+        ([1, 1, 1], True),
+        ([0] * 3, False),
+    ):
+        assert graph.joined(np.array(used, dtype=bool)) == wanted

@@ -1,8 +1,10 @@
 """What people wait for: recovery, far geodesics and means, threads of BLAS."""
 
+import builtins
 import dataclasses
 import io
 import pickle
+import sys
 import time
 
 import autograd.numpy as anp
@@ -137,7 +139,7 @@ def test_threads_of_blas_are_as_many_as_the_sizes_deserve(monkeypatch):
 
 def test_memory_of_products_is_used_again_and_changes_no_bit(rng, monkeypatch):
     network = layers([3, 40, 40, 2])
-    inputs, form = rng.standard_normal((50, 3)), rng.standard_normal((50, 2))
+    inputs, form = rng.standard_normal((150, 3)), rng.standard_normal((150, 2))
     thetas = network.random_point(3, rng=rng)
 
     def pulled():
@@ -147,11 +149,11 @@ def test_memory_of_products_is_used_again_and_changes_no_bit(rng, monkeypatch):
     kept = np.array(held)
     again = pulled()
     np.testing.assert_array_equal(held, kept)  # what somebody holds is not written over
-    monkeypatch.setattr(forward, "_LARGEST_SPARE", 0)
+    monkeypatch.setattr(forward, "_SPARE_SIZES", range(0))
     for one, other, plain in zip(first, again, pulled(), strict=True):
         np.testing.assert_array_equal(one, other)
         np.testing.assert_array_equal(one, plain)
-    assert len(network._function._spare._arrays) <= forward._SPARES
+    assert 0 < len(network._function._spare._arrays) <= forward._SPARES
     function = pickle.loads(pickle.dumps(network._function))
     np.testing.assert_array_equal(function.vjp(thetas[0], inputs)[1](form), first[0])
 
@@ -177,3 +179,25 @@ def test_what_says_nothing_shows_itself_in_a_terminal(terminal, seen, monkeypatc
         stream.truncate(0)
     time.sleep(0.05)
     assert stream.getvalue().strip("\0") == ""  # once it is over, no timer shows it
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_ctrl_c_while_a_progress_bar_is_imported_is_ctrl_c(error, monkeypatch):
+    """Before Python 3.12 it comes out of the import as a RuntimeError; others stay as they are."""
+    original, begun = builtins.__import__, []
+
+    class Interrupted:
+        def __set_name__(self, owner, name):
+            raise error
+
+    def importing(name, *args, **kwargs):
+        if name == "rich":
+            begun.append(name)
+            type("Made", (), {"part": Interrupted()})
+        return original(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", importing)
+    expected = error if error is KeyboardInterrupt or sys.version_info >= (3, 12) else RuntimeError
+    with pytest.raises(expected):
+        list(waiting.tracked(range(3), "rich", True))
+    assert begun == ["rich"]

@@ -70,8 +70,9 @@ def _writing(where: str) -> Iterator[None]:
 def replacing(path: Path) -> Iterator[IO[bytes]]:
     """Write a file aside, under a name of its own, and put it in place when it is on the disk.
 
-    Who is killed while writing leaves the earlier file whole. What he left aside is removed by the
-    next one who writes the same file; it is told from that of a living writer by its lock.
+    Who is killed while writing, or loses power, leaves a whole file, the earlier one or this. What
+    he left aside is removed by the next one who writes the same file; it is told from that of a
+    living writer by its lock.
     """
     stem = f".liftflow-{zlib.crc32(os.fsencode(path.name)):08x}-"
     with _writing(str(path)):
@@ -91,8 +92,6 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
                 with suppress(OSError):
                     aside.unlink()
                 raise
-        with suppress(OSError), _folder_handle(path.parent) as handle:
-            os.fsync(handle)  # the name, too, is on the disk now
 
 
 @contextmanager
@@ -132,23 +131,16 @@ def _open_no_link(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), 0o666)
 
 
-@contextmanager
-def _folder_handle(folder: Path) -> Iterator[int]:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        yield handle
-    finally:
-        os.close(handle)
-
-
 def _remove_stale(folder: Path, stem: str) -> None:
     """Remove what writers left aside who live no more: nobody holds its lock."""
     if fcntl is None:
         return
-    for stray in folder.glob(f"{stem}*.part"):
-        with suppress(OSError), open(stray, "rb", opener=_open_no_link) as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            stray.unlink()
+    for name in os.listdir(folder):
+        if name.startswith(stem) and name.endswith(".part"):
+            stray = folder / name
+            with suppress(OSError), open(stray, "rb", opener=_open_no_link) as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                stray.unlink()
 
 
 def write_arrays(path: Path, kind: str, values: dict[str, Any]) -> None:
@@ -271,7 +263,7 @@ class Stored(Result):
     """Classes of what is in it."""
 
     def _write(self, path: Path) -> None:
-        own = {name: _plain(value) for name, value in vars(self).items()}
+        own = {name: plain(value, named=True) for name, value in vars(self).items()}
         own = {"format": _format(type(self).__name__), **own}
         with replacing(path) as file:
             file.write(json.dumps(own, indent=1).encode())
@@ -297,20 +289,25 @@ class Stored(Result):
             raise DataError(f"{path} holds no {cls.__name__}: {error}") from error
 
 
-def _plain(value: object) -> object:
-    """Return a value in the types of JSON, classes by their names."""
+def plain(value: object, named: bool = False) -> object:
+    """Return a value in the types of JSON: arrays as lists, infinity and NaN as None.
+
+    Or, to be read back, with the classes in it by their names, and all floats.
+    """
     match value:
         case np.ndarray() | np.generic():
-            return _plain(value.tolist())
+            return plain(value.tolist(), named)
         case Mapping():
-            return {str(key): _plain(item) for key, item in value.items()}
+            return {str(key): plain(item, named) for key, item in value.items()}
         case list() | tuple():
-            return [_plain(item) for item in value]
-        case _ if is_dataclass(value):
-            return {"class": type(value).__name__, "of": _plain(vars(value))}
-        case Fraction() | Enum():
+            return [plain(item, named) for item in value]
+        case _ if named and is_dataclass(value):
+            return {"class": type(value).__name__, "of": plain(vars(value), named)}
+        case Fraction() | Enum() if named:
             return {"class": type(value).__name__, "of": str(value)}
-        case _ if value is None or isinstance(value, bool | int | float | str):
+        case float() if not (named or math.isfinite(value)):
+            return None
+        case None | bool() | int() | float():
             return value
     return str(value)
 
@@ -409,13 +406,15 @@ def as_html(table: "Table", width: int = 88) -> str:
 class Tabled:
     """What is shown as a table."""
 
+    _width: ClassVar[int] = 88
+
     def table(self) -> "Table":
         """Lay the main figures out."""
         raise NotImplementedError
 
     def _repr_html_(self) -> str:
         """Render the table for a notebook."""
-        return as_html(self.table())
+        return as_html(self.table(), self._width)
 
     def print(self) -> None:
         """Print the table."""

@@ -338,6 +338,20 @@ def as_ordered(values: object, name: str) -> list[Any]:
     return list(values)
 
 
+def as_blocks(shapes: object, dim: int) -> tuple[tuple[int, ...], ...]:
+    """Return the shapes of the blocks of θ, by default of one, or say why they are none."""
+    if shapes is None:
+        return ((dim,),)
+    found = []
+    for shape in as_ordered(shapes, "block_shapes"):
+        if not isinstance(shape, Iterable):
+            raise InputError(f"block_shapes must be tuples, one per block, got {shown(shape)}")
+        found.append(tuple([as_count(size, "a size of a block") for size in shape]))
+    if sum(map(math.prod, found)) != dim:
+        raise ShapeError(f"block_shapes must hold dim = {dim} numbers, got {shown(tuple(found))}")
+    return tuple(found)
+
+
 def as_rng(rng: Rng) -> np.random.Generator:
     """Return a generator for a generator, a seed or None; numpy's global state is never used.
 

@@ -4,6 +4,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from threading import Lock, Timer
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -81,24 +82,30 @@ class Waiting:
                 self._show()
 
     def _show(self) -> None:
-        from rich.console import Console  # here, since most never wait
-        from rich.progress import (
-            BarColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
+        with _interrupts():
+            from rich import console, progress  # here, since most never wait
 
-        console = Console(stderr=True)
-        if not (self._always or console.is_terminal):
+        screen = console.Console(stderr=True)
+        if not (self._always or screen.is_terminal):
             self._due = math.inf
             return
-        columns = [TextColumn("{task.description:>10}"), BarColumn(), TextColumn(self.detail)]
-        columns += [TimeElapsedColumn(), TimeRemainingColumn()]
-        self._bar = Progress(*columns, console=console, transient=True)
+        texts = [progress.TextColumn(text) for text in ("{task.description:>10}", self.detail)]
+        columns = [texts[0], progress.BarColumn(), texts[1]]
+        columns += [progress.TimeElapsedColumn(), progress.TimeRemainingColumn()]
+        self._bar = progress.Progress(*columns, console=screen, transient=True)
         self._task = self._bar.add_task(self.label, total=self.total, **self.fields)
         self._bar.start()
+
+
+@contextmanager
+def _interrupts() -> Iterator[None]:
+    """Let Ctrl-C be Ctrl-C: before Python 3.12 it is a RuntimeError while a class is made."""
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error.__cause__, KeyboardInterrupt):
+            raise error.__cause__ from None
+        raise
 
 
 def tracked(steps: Sequence[T], label: str, show: bool | None = None) -> Iterator[T]:
