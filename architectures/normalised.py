@@ -19,6 +19,7 @@ from liftflow.typing import (
     Covector,
     FloatArray,
     Inputs,
+    Jacobian,
     Laws,
     Lifted,
     LiftedTangent,
@@ -38,6 +39,26 @@ from liftflow.typing import (
 
 _ON_IMAGE = 1e-6
 """Largest distance of a z from the spheres at which a parameter is recovered."""
+
+
+def _polar(groups: Numbers) -> tuple[Numbers, Numbers]:
+    """Directions and lengths of groups, shape=[..., n_groups, :, :]."""
+    largest = np.max(np.abs(untraced(groups)), axis=(-2, -1), keepdims=True, initial=0.0)
+    if not np.all(largest):
+        raise NotRecoverableError(
+            f"group {int(np.argwhere(largest == 0)[0][-3])} of weights is zero, so it has no "
+            "direction; start from nonzero weights"
+        )
+    groups = groups / largest  # so that no square under- or overflows
+    size = anp.sqrt(anp.sum(groups**2, axis=(-2, -1), keepdims=True))
+    return groups / size, size * largest
+
+
+def _turned(groups: Numbers, vector: Numbers, power: float = -1.0) -> Numbers:
+    """Project onto the tangent spaces of the spheres, times a power of their radii."""
+    unit, radius = _polar(groups)
+    along = anp.sum(unit * vector, axis=(-2, -1), keepdims=True)
+    return radius**power * (vector - unit * along)
 
 
 class ScaleInvariant(Architecture):
@@ -122,23 +143,11 @@ class ScaleInvariant(Architecture):
 
     def _polar(self, groups: Numbers) -> tuple[Numbers, Numbers]:
         """Direction and length of what is seen of each group."""
-        seen = self._centre(groups)
-        largest = np.max(np.abs(untraced(seen)), axis=(-2, -1), keepdims=True, initial=0.0)
-        if not np.all(largest):
-            raise NotRecoverableError(
-                f"group {int(np.argwhere(largest == 0)[0][-3])} of weights is zero, so it has no "
-                "direction; start from nonzero weights"
-            )
-        seen = seen / largest  # so that no square under- or overflows
-        size = anp.sqrt(anp.sum(seen**2, axis=(-2, -1), keepdims=True))
-        return seen / size, size * largest
+        return _polar(self._centre(groups))
 
     def _turned(self, groups: Numbers, vector: Numbers, power: float) -> Numbers:
         """Project onto the tangent spaces of the spheres, times a power of their radii."""
-        unit, radius = self._polar(groups)
-        vector = self._centre(vector)
-        along = anp.sum(unit * vector, axis=(-2, -1), keepdims=True)
-        return radius**power * (vector - unit * along)
+        return _turned(self._centre(groups), self._centre(vector), power)
 
     # The lift.
 
@@ -244,7 +253,8 @@ class ScaleInvariant(Architecture):
         """
         groups = self._grouped(self._lifted(z, differentiable=False), self._axes)
         unit, size = self._polar(groups)
-        off = max(float(np.max(np.abs(size - 1.0))), float(np.max(np.abs(groups - size * unit))))
+        gaps = np.abs(size - 1.0), np.abs(groups - size * unit)
+        off = max(float(np.max(gap, initial=0.0)) for gap in gaps)
         if off > _ON_IMAGE:
             raise NotOnImageError(
                 f"z is not on the image of the lift: off the spheres by {off:.2e}, expected at "
@@ -333,16 +343,57 @@ class GainedDirections(Architecture):
     def _facts(self) -> str:
         return f"{self.n_inputs}, {self.n_units}"
 
+    def _parts(self, theta: Theta) -> tuple[Numbers, Numbers]:
+        """Gains and shifts, shape=[..., 1, 2, n_inputs], and weights, [..., n_units, 1, n_inputs].
+
+        What the units see is their product.
+        """
+        gains, shifts, weights = self._unpack(theta)
+        return anp.stack([gains, shifts], axis=-2)[..., None, :, :], weights[..., None, :]
+
     def lift(self, theta: Theta) -> Lifted:
         """Evaluate the directions that the units see."""
-        gains, shifts, weights = self._unpack(self._theta(theta))
-        both = anp.stack([gains, shifts], axis=-2)[..., None, :, :]
-        seen = both * weights[..., None, :]
-        return seen / anp.sqrt(anp.sum(seen**2, axis=(-2, -1), keepdims=True))
+        both, weights = self._parts(self._theta(theta))
+        return _polar(both * weights)[0]
+
+    def lift_jvp(self, theta: Theta, tangent: Tangent) -> LiftedTangent:
+        both, weights = self._parts(self._theta(theta))
+        other, moved = self._parts(self._theta(tangent, "tangent"))
+        return _turned(both * weights, other * weights + both * moved)
+
+    def lift_vjp(self, theta: Theta, covector: Covector) -> Tangent:
+        both, weights = self._parts(self._theta(theta))
+        form = _turned(both * weights, self._lifted(covector, "covector"))
+        gains = anp.sum(form * weights, axis=-3)
+        rows = anp.sum(form * both, axis=-2)
+        return self._pack([gains[..., 0, :], gains[..., 1, :], rows])
 
     def conservation_laws(self, theta: Theta) -> Laws:
         """Evaluate the laws of the channels."""
         return self.graph.laws(theta)
+
+    def laws_jvp(self, theta: Theta, tangent: Tangent) -> Laws:
+        return self.graph.laws_jvp(theta, tangent)
+
+    def conservation_laws_jacobian(self, theta: Theta) -> Jacobian:
+        return self.graph.laws_jacobian(theta)
+
+    def project_to_image(self, z: Lifted, *, near: Theta | None = None) -> Lifted:
+        """Take what is nearest of rank one of each input, then directions; nothing is iterated."""
+        z = self._lifted(z, differentiable=False)
+        columns, both = self._columns(z)
+        return np.asarray(_polar(np.moveaxis(columns @ both * both[..., None, :, 0], -3, -1))[0])
+
+    def _columns(self, z: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """What is seen of each input, and its main direction.
+
+        Returns
+        -------
+        columns : array, shape=[..., n_inputs, n_units, 2]
+        both : array, shape=[..., n_inputs, 2, 1]
+        """
+        columns = np.moveaxis(z, -1, -3)
+        return columns, np.linalg.svd(columns, full_matrices=False)[2][..., 0, :, None]
 
     def recover(self, z: Lifted, laws: Laws, *, near: Theta | None = None) -> Theta:
         """Recover the parameters: any with these directions, then their rescaling.
@@ -354,17 +405,21 @@ class GainedDirections(Architecture):
         NotOnImageError
             No parameters have these directions; says by how much.
         """
-        z = self._lifted(z, differentiable=False)
-        signs = np.append(np.ones(self.n_inputs), np.zeros(self.dim - self.n_inputs))
-        signs = signs if near is None else self._theta(near, "near", False)
-        arrays = [z, self._laws(laws), signs]
-        return over_batch(self._recovered, arrays, [3, 1, 1], shape=(self.dim,))
+        arrays = [self._lifted(z, differentiable=False), self._laws(laws)]
+        if near is not None:
+            arrays.append(self._theta(near, "near", False))
+        return over_batch(self._recovered, arrays, [3, 1, 1][: len(arrays)], shape=(self.dim,))
 
-    def _recovered(self, z: FloatArray, laws: FloatArray, near: FloatArray) -> FloatArray:
-        columns = np.moveaxis(z, -1, 0)  # of rank one, and so each along one direction
-        both = np.linalg.svd(columns, full_matrices=False)[2][:, 0]
-        gains = np.stack(self._unpack(near)[:2], axis=-1)
-        both *= np.where(np.sum(both * gains, axis=1, keepdims=True) < 0, -1.0, 1.0)
+    def _recovered(
+        self, z: FloatArray, laws: FloatArray, near: FloatArray | None = None
+    ) -> FloatArray:
+        columns, directions = self._columns(z)
+        both, known = directions[..., 0], near is not None
+        gains, shifts, rows = self._unpack(
+            near if known else np.repeat([1.0, 0.0, 1.0], [math.prod(s) for s in self.block_shapes])
+        )
+        start = np.stack([gains, shifts], axis=-1)
+        both = both * np.where(np.sum(both * start, axis=1, keepdims=True) < 0, -1.0, 1.0)
         weights = np.einsum("cok,ck->oc", columns, both)
         theta = np.asarray(self._pack([*both.T, weights]))
         off = float(np.max(np.abs(self.lift(theta) - z)))
@@ -374,6 +429,12 @@ class GainedDirections(Architecture):
                 f"{_ON_IMAGE:.0e}; image().projection(z) moves it there",
                 off,
             )
+        sizes, lengths = np.linalg.norm(start, axis=1), np.linalg.norm(rows, axis=1)
+        if known and np.all(sizes) and np.all(lengths):  # start with the lengths that are near
+            weights = weights / sizes
+            weights *= (lengths / np.linalg.norm(weights, axis=1))[:, None]
+            theta = np.asarray(self._pack([*(both * sizes[:, None]).T, weights]))
+            return self.graph.project_to_laws(theta, laws, warm=True)
         # Directions say nothing of sizes: those of the laws, which hold a sum of squares.
         size = np.sqrt(np.max(np.abs(laws)))
         return self.graph.project_to_laws(size * theta, laws)
@@ -415,9 +476,13 @@ class NormalisedNetwork(ProductArchitecture):
     Notes
     -----
     Nothing is added to the variances that are divided by: with the usual ε > 0 lengths are seen,
-    and the laws are no laws. With weight norm and several hidden layers the forward pass sees less
-    than z: units below the last layer rescale against what reads them, and other gains make up for
-    the lengths.
+    and the laws are no laws.
+
+    With weight norm and several hidden layers the forward pass sees less than z: γ_c, β_c and the
+    weights that read unit c rescale against each other, where the gains :math:`γ'_o` behind make up
+    for the lengths. Of these symmetries, one for each unit, only all together belong to a law:
+    :math:`\sum_c (γ_c^2 + β_c^2) − \sum_o γ_o'^2` of two successive hidden layers stays, too, for
+    every loss of the outputs. Nothing else does, as brackets of gradients move all of the others.
 
     References
     ----------

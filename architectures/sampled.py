@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
 
 import autograd.numpy as anp
 import numpy as np
@@ -10,11 +12,11 @@ from autograd.tracer import isbox
 from numpy.typing import NDArray
 from scipy.linalg import qr
 
-from liftflow.architectures.base import Architecture
+from liftflow.architectures.base import Architecture, WithLaws
 from liftflow.architectures.maps import SmoothMap, followed_by_autograd, watched
 from liftflow.doors import door
 from liftflow.errors import InputError, NotFiniteError, ShapeError
-from liftflow.linalg import row_sizes, scaled_rank
+from liftflow.linalg import range_basis, row_sizes, scaled_rank
 from liftflow.typing import (
     Covector,
     FloatArray,
@@ -29,8 +31,10 @@ from liftflow.typing import (
     as_array,
     as_count,
     as_function,
+    as_instance,
     as_rng,
     freeze,
+    got,
     refuse_beyond,
     shown,
     untraced,
@@ -45,6 +49,11 @@ _FIRST = 12
 _MOST_INPUTS = 8192
 _POINTS = 3  # at which ranks are compared
 _SEEN = 2, 6  # inputs that a covector looks at: of normal ones, and of those of several kinds
+_SIZES = (10.0, 0.1, 100.0, 0.01, 1000.0)  # beside 1, of normal inputs that are looked at as well
+_PROBES = 3  # inputs of each size
+_FURTHER = 60  # inputs that a function draws, and that must not see more
+_CLEAR = 1e-4  # part of a gradient that no rounding of saturated units brings about
+_TINY = 1e-8  # size of a gradient, relative to the others, that may be nothing but rounding
 
 
 class SampledMap(SmoothMap):
@@ -65,6 +74,7 @@ class SampledMap(SmoothMap):
         super().__init__(self.value, dim, (len(inputs), *shape), blocks, "the forward pass")
         self._per_input = math.prod(shape)
         self._kept: tuple[bytes, FloatArray] | None = None
+        self._pulled: tuple[tuple[object, ...], Tangent] | None = None
         self.places: IntArray = np.arange(len(inputs))
         """Inputs such that random covectors, one at each of them, span all; with repetition."""
         self.seen = _SEEN[1]
@@ -148,10 +158,36 @@ class SampledMap(SmoothMap):
         further = [pull(form) for pull, form in zip(others, forms, strict=True)]
         return len(rows) < self.dim and scaled_rank(np.vstack([rows, *further])) > len(rows)
 
+    def _opens(self, theta: OneTheta, rows: FloatArray, one: Numbers, form: Covector) -> bool:
+        """Whether another input clearly sees more than rows that span what those at hand see.
+
+        Where the output is not finite there it sees nothing.
+        """
+        with np.errstate(all="ignore"), suppress(Exception):  # what a function does far away
+            row = self._pull(theta, one)(form)
+            if len(rows) < self.dim and np.all(np.isfinite(row)):
+                units = row_sizes(rows.T)
+                lengths = np.linalg.norm(rows / units, axis=1)
+                own = np.linalg.norm(row / units)
+                if own > _TINY * np.max(lengths, initial=0.0):
+                    basis = range_basis((rows / units / lengths[:, None]).T)
+                    rest = row / units - basis @ (basis.T @ (row / units))
+                    return bool(np.linalg.norm(rest) > _CLEAR * own)
+        return False
+
     def vjp(self, theta: Theta, covector: Covector) -> Tangent:
         return self.pulled(covector, theta)
 
     def pulled(self, covector: Covector, theta: Theta) -> Tangent:
+        """One pass back per input that is seen, kept for the last covectors."""
+        if isbox(covector) or isbox(theta) or (np.ndim(theta) > 1 and len(theta) > 1):
+            return self._pull_all(covector, theta)
+        key = theta.shape, theta.tobytes(), covector.shape, covector.tobytes()
+        if self._pulled is None or self._pulled[0] != key:
+            self._pulled = key, self._pull_all(covector, theta)
+        return self._pulled[1].copy()
+
+    def _pull_all(self, covector: Covector, theta: Theta) -> Tangent:
         lead = np.broadcast_shapes(self._lead(covector), theta.shape[:-1])
         forms = anp.reshape(covector + np.zeros((*lead, *self.shape)), (-1, *self.shape))
         rows = anp.reshape(theta, (-1, self.dim))
@@ -200,7 +236,15 @@ class SampledForward(Architecture):
     of ∂φ, the fields ∇φ_i span all that other inputs could add, and the laws are those of the
     network, whatever the loss and the data (ours). So inputs are drawn until a quarter of them has
     the same rank; given ones are taken as they are, and what is counted with them stays undecided
-    where the last of them still raise the rank. Findings say how many there are.
+    where the last of them still raise the rank.
+
+    Where the outputs are analytic in θ and the inputs together, normal inputs tell what all others
+    could. What opens for few inputs alone, behind a threshold say, is seen only where one of those
+    is looked at. So beside standard normal inputs a few of .01 to 1,000 times their size are tried,
+    and if these see more, inputs of their size are drawn as well. Findings say at which inputs
+    they were made: give inputs, or a
+    function that draws them, where you know of others. If no drawn input moves the output by some
+    parameter, they stay undecided.
 
     Parameters
     ----------
@@ -259,39 +303,129 @@ class SampledForward(Architecture):
         blocks: Mapping[str, tuple[int, ...]] | None = None,
         rng: Rng = 0,
     ) -> None:
-        rng, shapes = as_rng(rng), None if blocks is None else list(blocks.values())
-        super().__init__(dim, (), block_shapes=shapes)
-        self.block_names = ("θ",) if blocks is None else tuple(map(str, blocks))
-        self.forward = forward
-        points = self.random_point(_POINTS, rng)
+        rng, named = as_rng(rng), None if blocks is None else as_instance(blocks, Mapping, "blocks")
+        super().__init__(dim, (), block_shapes=None if named is None else list(named.values()))
+        self.block_names = ("θ",) if named is None else tuple(map(str, named))
+        self.forward = as_function(forward, "forward", 2)
+        self._points = self.random_point(_POINTS, rng)
         draw = _drawing(inputs, rng)
+        normal = isinstance(inputs, tuple) and draw is not None
         self.inputs = _given(inputs) if draw is None else [draw() for _ in range(_FIRST)]
-        shape = self._output_shape(points[0], self.inputs[0])
+        shape = self._output_shape(self._points[0], self.inputs[0])
+        sizes: tuple[float, ...] = (1.0,)
         while True:
             count = len(self.inputs)
             self._map = SampledMap(forward, self.inputs, self.dim, shape, self.block_shapes)
-            self._map.seen = _SEEN[not isinstance(inputs, tuple)]
+            self._map.seen = _SEEN[not normal or len(sizes) > 1]
             fewer = count // _TIMES if draw else max(count // 2, count - _SPARE)
-            for point in points:
-                rows, self._map.places = self._map.span(point, fewer, rng)
-                self.stable = not self._map.adds(point, rows, fewer, rng)
-                if not self.stable:
-                    break
-            if self.stable or draw is None or count >= _MOST_INPUTS:
+            last = draw is None or count >= _MOST_INPUTS
+            self.stable = self._is_stable(fewer, rng, last)
+            if draw is None or last:
                 break
-            self.inputs = [*self.inputs, *(draw() for _ in range(count))]
+            if self.stable and normal and len(sizes) == 1:
+                tried = [[size * draw() for _ in range(_PROBES)] for size in _SIZES]
+                opened = [len(self._opened(own, rng)) for own in tried]
+                if not any(opened):
+                    break
+                often = np.array(opened) >= max(opened) / 2  # the nearest of those that do it most
+                sizes = 1.0, _SIZES[int(np.argmax(often))]
+                self.inputs, count = [], _FIRST
+            elif self.stable:
+                further = [draw() for _ in range(_FURTHER)]
+                others = self._opened([sizes[-1] * x for x in further] if normal else further, rng)
+                if not others:
+                    break
+                self.inputs = [*others, *self.inputs]
+            more = [draw() for _ in range(count)]
+            if normal:
+                more = [sizes[n % len(sizes)] * x for n, x in enumerate(more)]
+            self.inputs = [*self.inputs, *more]
         self.lifted_shape = self._map.shape
+        self._kind = "those that were given"
+        if normal:
+            other = f"none of {min(_SIZES):g} to {max(_SIZES):g} times their size sees more"
+            if len(sizes) > 1:
+                other = f"and others of {sizes[1]:g} times their size, which see more"
+            self._kind = f"standard normal ones, {other}"
+        elif draw is not None:
+            self._kind = f"those that inputs() draws, of which {_FURTHER} further ones see no more"
         if self.stable:
-            self._map.remark = (
-                f"at {count} inputs, of which {fewer} give ∂φ its rank {len(rows)} already"
-            )
-        else:
-            every, self._map.places = self._map.span(point, count, rng)
+            self._map.remark += f": {self._kind}; what opens for other inputs alone is not seen"
+        if self.stable and draw is not None and self._blind:
             self._map.objection = (
-                f"the last of {count} inputs raise the rank of ∂φ from {len(rows)} to "
-                f"{len(every)}, so that others may leave fewer laws; give more inputs, or their "
-                "shape"
+                f"no input that was drawn moves the output by {self._blind} of {self.dim} "
+                "parameters, which others may; give inputs that do, or leave them out"
             )
+
+    def _is_stable(self, fewer: int, rng: np.random.Generator, last: bool) -> bool:
+        """Whether inputs after the first add nothing at some points; let the last map say so."""
+        phi, count = self._map, len(self.inputs)
+        self._spans: list[tuple[OneTheta, FloatArray]] = []
+        for point in self._points:
+            rows, phi.places = phi.span(point, fewer, rng)
+            self._spans.append((point, rows))
+            if phi.adds(point, rows, fewer, rng):
+                if not last:
+                    return False
+                every, phi.places = phi.span(point, count, rng)
+                phi.objection = (
+                    f"the last of {count} inputs raise the rank of ∂φ from {len(rows)} to "
+                    f"{len(every)}, so that others may leave fewer laws; give more inputs, or "
+                    "their shape"
+                )
+                return False
+        self._blind = int(np.sum(~np.any(np.vstack([rows for _, rows in self._spans]), axis=0)))
+        phi.remark = f"at {count} inputs, of which {fewer} give ∂φ its rank {len(rows)} already"
+        return True
+
+    def _opened(self, others: Sequence[Numbers], rng: np.random.Generator) -> list[Numbers]:
+        """Choose other inputs that see more than all those of the map at some point."""
+        forms = rng.standard_normal((len(others), *self._map.shape[1:]))
+        return [
+            one
+            for one, form in zip(others, forms, strict=True)
+            if any(self._map._opens(*each, one, form) for each in self._spans)
+        ]
+
+    def seen_by(self, loss: Any) -> "SampledForward":
+        """Return the forward pass as one loss sees it, all laws of which are laws of that loss.
+
+        That is :math:`B_i` forward(θ, x_i), with a basis of the span of the gradients that the loss
+        has at x_i.
+
+        Parameters
+        ----------
+        loss : Loss
+            A function of z. Where it is no sum over the inputs it may keep more, and findings are
+            undecided.
+
+        References
+        ----------
+        [Marcotte2025]_, Proposition 3.11; any forward pass: ours.
+        """
+        if not hasattr(loss, "excited_rows"):
+            raise InputError(f"loss must be a Loss, got {got(loss)}")
+        bases, is_sum = loss.excited_rows(self)
+        numbers = np.flatnonzero(np.any(bases, axis=(1, 2)))
+
+        def forward(theta: OneTheta, number: IntArray) -> Numbers:
+            value = self.forward(theta, self.inputs[int(number)])
+            seen = anp.dot(bases[int(number)], anp.ravel(value))
+            return anp.reshape(seen, self.lifted_shape[1:])
+
+        blocks = dict(zip(self.block_names, self.block_shapes, strict=True))
+        given = numbers if numbers.size else np.arange(len(self.inputs))
+        seen = SampledForward(forward, self.dim, given, blocks=blocks)
+        seen._map.seen = self._map.seen
+        if seen.stable:
+            seen._map.remark = f"of this loss, {seen._map.remark}".replace(seen._kind, self._kind)
+        seen._map.objection = seen._map.objection or self._map.objection
+        if not is_sum:
+            seen._map.objection = (
+                "the loss is no sum over the inputs, so that it may keep more than what every "
+                "such sum of its gradients keeps; give one that is"
+            )
+        return seen
 
     def _output_shape(self, theta: OneTheta, one: Numbers) -> tuple[int, ...]:
         what = "the forward pass"
@@ -328,13 +462,28 @@ class SampledForward(Architecture):
         return f"SampledForward({name}, dim={self.dim}, {len(self.inputs)} inputs)"
 
 
+def as_seen(architecture: Architecture, loss: Any) -> tuple[Architecture, Any]:
+    """Return the forward pass that a loss sees and None, where the former stands for both.
+
+    Parameters
+    ----------
+    loss : Loss or None
+        Returned as it is where the architecture is no forward pass.
+    """
+    forward = architecture.original if isinstance(architecture, WithLaws) else architecture
+    if loss is None or not isinstance(forward, SampledForward):
+        return architecture, loss
+    return forward.seen_by(loss), None
+
+
 def _drawing(inputs: Numbers, rng: np.random.Generator) -> Callable[[], Numbers] | None:
     """Return what draws one input; None where all are given."""
-    if isinstance(inputs, tuple) and all(isinstance(n, int) for n in inputs):
+    if isinstance(inputs, tuple) and all(isinstance(n, int | np.integer) for n in inputs):
         shape = tuple(as_count(n, "a size of an input", 1) for n in inputs)
         return lambda: freeze(np.asarray(rng.standard_normal(shape)))
     if callable(inputs):
-        return lambda: as_function(inputs, "inputs")(rng)
+        function = as_function(inputs, "inputs", 1)
+        return lambda: function(rng)
     return None
 
 

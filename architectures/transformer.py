@@ -5,12 +5,14 @@ from typing import NamedTuple
 import autograd.numpy as anp
 import networkx as nx
 import numpy as np
+from autograd.extend import defjvp, defvjp, primitive
 
 from liftflow.architectures.attention import Attention
 from liftflow.architectures.product import ProductArchitecture, split_lams
 from liftflow.architectures.relu import ReLUNetwork
 from liftflow.doors import door
 from liftflow.typing import (
+    FloatArray,
     Numbers,
     OneTheta,
     Rng,
@@ -26,6 +28,8 @@ from liftflow.typing import (
 
 NORM_EPSILON = 1e-6
 """Added to the mean square that tokens are divided by the root of."""
+
+_LARGE = 1e100  # tokens are scaled before they are squared from here on
 
 
 class TransformerWeights(NamedTuple):
@@ -151,12 +155,14 @@ class TransformerBlock(ProductArchitecture):
         :math:`x_1 = x + \sum_h \mathrm{softmax}(n_1 Q_h K_h^\top n_1^\top/\sqrt{d}) n_1 V_h
         O_h^\top` with :math:`n_1 = γ_1 ∘ x / \mathrm{rms}(x)`, and
         :math:`x_1 + \sum_j \mathrm{relu}(⟨v_j, n_2⟩ + b_j) u_j` with
-        :math:`n_2 = γ_2 ∘ x_1 / \mathrm{rms}(x_1)`.
+        :math:`n_2 = γ_2 ∘ x_1 / \mathrm{rms}(x_1)`. Here :math:`\mathrm{rms}(x)^2 = ε +
+        \sum_i x_i^2 / d_\mathrm{model}` with :math:`ε = 10^{-6}`, so that a token of zeros stays
+        one. No law depends on ε: what is divided are numbers that no weight rescales.
 
         Parameters
         ----------
         tokens : array-like, shape=[*sequences, n_tokens, d_model]
-            Any number of axes of sequences, all of one length.
+            Any number of axes of sequences, all of one length; no tokens give none.
         causal : bool
             Whether a token attends to itself and earlier ones alone.
 
@@ -166,26 +172,32 @@ class TransformerBlock(ProductArchitecture):
             With the leading axes of θ.
         """
         given = as_array(tokens, "tokens", (None, self.d_model), differentiable=False)
-        own = self._weights(self._theta(theta))
+        theta = self._theta(theta)
+        own = self._weights(theta)
         lead, length = own.biases.shape[:-1], given.shape[-2]
+        if not given.size or 0 in lead:
+            return anp.reshape(theta[..., :0], (*lead, *given.shape))
         rows = given.reshape((-1, self.d_model))  # all tokens at once: one product of matrices
-        normed = _normed(rows, own.gains[..., 0, :])
-        split = (*lead, -1, length, self.n_heads, self.d_head)
+        split = (*lead, len(rows) // length, length, self.n_heads, self.d_head)
+        unit = _unit(rows)
+        # Gains and constants scale the weights, which are fewer than the tokens.
         queries, keys, values = (
-            anp.swapaxes(anp.reshape(anp.matmul(normed, _side_by_side(block)), split), -2, -3)
-            for block in own[:3]
+            anp.swapaxes(anp.reshape(anp.matmul(unit, read), split), -2, -3)
+            for read in (
+                own.gains[..., 0, :, None] * _side_by_side(block) * scale
+                for block, scale in zip(own[:3], (self.d_head**-0.5, 1.0, 1.0), strict=True)
+            )
         )
-        logits = anp.matmul(queries, anp.swapaxes(keys, -1, -2)) / self.d_head**0.5
+        logits = anp.matmul(queries, anp.swapaxes(keys, -1, -2))
         if causal:
             logits = logits + np.where(np.tri(length) == 1, 0.0, -np.inf)
-        weights = anp.exp(logits - np.max(untraced(logits), axis=-1, keepdims=True))
-        weights = weights / anp.sum(weights, axis=-1, keepdims=True)
-        read = anp.swapaxes(anp.matmul(weights, values), -2, -3)
+        read = anp.swapaxes(anp.matmul(_softmax(logits), values), -2, -3)
         read = anp.reshape(read, (*lead, len(rows), self.n_heads * self.d_head))
         rows = rows + anp.matmul(read, anp.swapaxes(_side_by_side(own.outputs), -1, -2))
-        normed = _normed(rows, own.gains[..., 1, :])
-        active = anp.matmul(normed, anp.swapaxes(own.into, -1, -2)) + own.biases[..., None, :]
-        rows = rows + anp.matmul(anp.maximum(active, 0.0), own.out_of)
+        into = own.gains[..., 1, :, None] * anp.swapaxes(own.into, -1, -2)
+        active = anp.matmul(_unit(rows), into) + own.biases[..., None, :]
+        active = active * (untraced(active) > 0)  # which autograd follows quicker than a maximum
+        rows = rows + anp.matmul(active, own.out_of)
         return anp.reshape(rows, (*lead, *given.shape))
 
 
@@ -228,7 +240,34 @@ def _side_by_side(heads: Numbers) -> Numbers:
     return anp.reshape(swapped, (*swapped.shape[:-2], swapped.shape[-2] * swapped.shape[-1]))
 
 
-def _normed(rows: Numbers, gains: Numbers) -> Numbers:
-    """Divide each token by its root mean square, times the gains."""
-    square = anp.mean(rows**2, axis=-1, keepdims=True)
-    return rows / anp.sqrt(square + NORM_EPSILON) * gains[..., None, :]
+def _unit(rows: Numbers) -> Numbers:
+    """Divide each token by its root mean square."""
+    epsilon: FloatArray | float = NORM_EPSILON
+    if np.max(np.abs(untraced(rows))) > _LARGE:  # squares overflow
+        sizes = np.maximum(np.max(np.abs(untraced(rows)), axis=-1, keepdims=True), 1.0)
+        rows, epsilon = rows / sizes, NORM_EPSILON / sizes / sizes
+    size = rows.shape[-1]
+    # Products with ones add up few numbers quicker than a sum does.
+    square = anp.matmul(rows * rows, np.full((size, 1), 1.0 / size))
+    return rows * (square + epsilon) ** -0.5
+
+
+def _totals(numbers: Numbers) -> Numbers:
+    return anp.matmul(numbers, np.ones((numbers.shape[-1], 1)))
+
+
+def _weights(logits: FloatArray) -> FloatArray:
+    """Softmax along the last axis."""
+    powers: FloatArray = np.exp(logits - np.max(logits, axis=-1, keepdims=True))
+    powers /= _totals(powers)
+    return powers
+
+
+def _turned(tangent: Numbers, weights: Numbers) -> Numbers:
+    """The derivative of softmax, which is symmetric."""
+    return weights * (tangent - _totals(weights * tangent))
+
+
+_softmax = primitive(_weights)  # one step of autograd, where its formula is many
+defvjp(_softmax, lambda weights, logits: lambda g: _turned(g, weights))
+defjvp(_softmax, lambda g, weights, logits: _turned(g, weights))

@@ -1,6 +1,7 @@
 """An evaluation of a product of architectures beside those of its factors, one after the other.
 
-Of the lift, of K(z) times a covector, and of the velocity of the intrinsic flow. Limit: the sum of
+Of the lift, the laws, a pull-back, recovery, K(z) times a covector, and the velocity of the
+intrinsic flow. Limit: the sum of
 the factors plus 20 %, by the time of the processor, which what else the machine does leaves alone.
 """
 
@@ -14,6 +15,8 @@ from table import Row, report
 from liftflow import InvariantSet, intrinsic_cometric, loss_from_function
 from liftflow.architectures import (
     Attention,
+    DeepLinear,
+    NormalisedNetwork,
     ProductArchitecture,
     ReLUNetwork,
     ScaleInvariant,
@@ -31,6 +34,16 @@ PRODUCTS = {
         ScaleInvariant(8, 9),
     ),
     "transformer block 16-4-2-32": TransformerBlock(16, 4, 2, 32),
+    "two ReLU networks": ProductArchitecture(
+        ReLUNetwork.from_widths([16, 32, 10], bias=True), ReLUNetwork.from_widths([16, 16, 16, 4])
+    ),
+    "batch norm 16-32-10": NormalisedNetwork([16, 32, 10]),
+    "four layers of a linear kind": ProductArchitecture(
+        TwoLayerLinear(16, 16, 8),
+        DeepLinear([8] * 4),
+        TwoLayerLinear(8, 8, 2),
+        ScaleInvariant(4, 9),
+    ),
 }
 
 
@@ -60,8 +73,12 @@ def evaluations(invariant_set: InvariantSet) -> dict[str, Callable[[], object]]:
     architecture, theta = invariant_set.architecture, invariant_set.theta0
     z, cometric = architecture.lift(theta), intrinsic_cometric(architecture, theta)
     covector = np.random.default_rng(0).standard_normal(z.shape)
+    laws = architecture.conservation_laws(theta)
     return {
         "φ(θ)": lambda: architecture.lift(theta),
+        "h(θ)": lambda: architecture.conservation_laws(theta),
+        "∂φᵀ g": lambda: architecture.lift_vjp(theta, covector),
+        "recovery": lambda: architecture.recover(z, laws, near=1.01 * theta),
         "K(z) g": lambda: cometric.apply(z, covector, near=theta),
         "velocity": velocity(invariant_set),
     }

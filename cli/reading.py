@@ -7,7 +7,7 @@ import numpy as np
 
 from liftflow.architectures import Architecture, ProductArchitecture, ReLUNetwork, TransformerBlock
 from liftflow.losses import ParameterLoss
-from liftflow.typing import FloatArray, IntArray, Numbers, OneTheta, as_rng
+from liftflow.typing import FloatArray, IntArray, Numbers, OneTheta, as_rng, untraced
 
 _BLOCK, _HEAD = 0.5, 0.1  # of a random point, so that all rates of training are moderate
 
@@ -45,7 +45,7 @@ class ReadingLoss(ParameterLoss):
 
     def _cross_entropy(self, theta: OneTheta) -> Numbers:
         outputs = self.outputs(theta)
-        outputs = outputs - anp.max(outputs, axis=1, keepdims=True)
+        outputs = outputs - np.max(untraced(outputs), axis=1, keepdims=True)  # is not seen
         own = outputs[np.arange(len(self.labels)), self.labels]
         return anp.mean(anp.log(anp.sum(anp.exp(outputs), axis=1)) - own)
 

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from liftflow.architectures import Architecture, ProductArchitecture, ReLUNetwork
+from liftflow.architectures.sampled import as_seen
 from liftflow.criteria.dynamics import dynamic, metric
 from liftflow.criteria.findings import Finding, Verdict, combine, found, undecided
 from liftflow.criteria.network_fields import excited_fields
-from liftflow.criteria.traces import added, lie_trace
+from liftflow.criteria.traces import LieTrace, added, lie_trace
 from liftflow.criteria.vectors import SPARE, Vectors
 from liftflow.criteria.views import MATRIX_LIMIT, View, count_told, too_large, view_of
 from liftflow.doors import door
@@ -167,7 +168,7 @@ def count_conservation_laws(
     ----------
     [Marcotte2023]_; of one loss: [Marcotte2025]_, Proposition 3.11; the exact mode: ours.
     """
-    rng = as_rng(rng)
+    rng, (architecture, loss) = as_rng(rng), as_seen(architecture, loss)
     if isinstance(architecture, ProductArchitecture) and loss is None:
         parts = [count_conservation_laws(f, exact, rng=rng) for f in architecture.factors]
         return combine(parts)
@@ -180,11 +181,11 @@ def count_conservation_laws(
     if exact:
         return _exact_count(architecture, rng, loss)
     points = np.asarray(architecture.random_point(_POINTS, rng=rng))
-    traces = [lie_trace(Vectors(architecture, points[0], rng, fields), architecture.dim)]
+    traces = [_bounded(Vectors(architecture, points[0], rng, fields))]
     for point in points[1:]:  # any generic one will do, so one that decides
         if traces[-1].decided and fields.analytic:
             break  # known to be analytic; the others may have pieces with other counts
-        traces.append(lie_trace(Vectors(architecture, point, rng, fields), architecture.dim))
+        traces.append(_bounded(Vectors(architecture, point, rng, fields)))
     decided = {trace.dimension: trace for trace in traces if trace.decided}
     trace = next(iter(decided.values()), traces[-1])
     if len(decided) > 1:
@@ -192,6 +193,13 @@ def count_conservation_laws(
         objection = f"random points have {numbers} laws, so φ is not analytic"
         trace = replace(trace, objection=objection)
     return trace.counted("conservation laws", architecture.dim - trace.dimension)
+
+
+def _bounded(vectors: Vectors) -> LieTrace:
+    """Trace at a random point: where known laws are laws there, no bracket leads beyond them."""
+    dim, known = vectors.architecture.dim, vectors.architecture.n_laws > 0 and vectors.conserved
+    bound = known and vectors.law_rank.decided
+    return lie_trace(vectors, dim - vectors.law_rank.value if bound else dim)
 
 
 def _exact_count(architecture: Architecture, rng: np.random.Generator, loss: Any) -> Finding:

@@ -13,6 +13,7 @@ from liftflow.architectures import Architecture
 from liftflow.architectures.labels import block_forms, named_blocks, parameter_labels
 from liftflow.architectures.polynomials import PolynomialLaw as PolynomialLaw
 from liftflow.architectures.polynomials import monomial_forms
+from liftflow.architectures.sampled import as_seen
 from liftflow.criteria.fields import GradientFields, finite
 from liftflow.criteria.findings import Verdict
 from liftflow.criteria.network_fields import excited
@@ -177,7 +178,8 @@ def discover_laws(
     U[0,0] U[0,1] + U[1,0] U[1,1] − V[0,0] V[0,1]
     U[0,1]² + U[1,1]² − V[0,1]²
     """
-    rng, dim = as_rng(rng), architecture.dim
+    rng, (architecture, loss) = as_rng(rng), as_seen(architecture, loss)
+    dim = architecture.dim
     degree = as_count(degree, "degree", 1)
     labels = tuple(parameter_labels(architecture) if labels is None else labels)
     if len(labels) != dim:

@@ -107,10 +107,11 @@ def lie_trace(vectors: Vectors, most: int, *, patience: int = 1, least: int = 0)
         return vectors.brackets([vectors.random_forms(size) for _ in range(len(ranks) + 1)], size)
 
     while not settled() and len(ranks) < MAX_LEVELS:
-        enough, rows = most - span.dimension + SPARE, brackets(SPARE)
+        missing = max(most - span.dimension, 1)
+        enough, rows = missing + SPARE, brackets(min(missing, SPARE))
         rank = (trial := copy(span)).extend(rows)
         # Random ones: where so many add nothing, none does.
-        while (size := rows.shape[-2]) < min(enough, rank.value + SPARE):
+        while trial.dimension < most and (size := rows.shape[-2]) < min(enough, rank.value + SPARE):
             rows = np.concatenate([rows, brackets(min(3 * size, enough - size))], axis=-2)
             rank = (trial := copy(span)).extend(rows)
         span = trial

@@ -111,9 +111,7 @@ class Vectors:
     @cached_property
     def scale(self) -> FloatArray:
         """Typical size of the fields at each coordinate, and what it may be where they vanish."""
-        return column_lengths(
-            self.fields.values(self._forms, self.point, self.n_fields), self.point
-        )
+        return column_lengths(self._plain, self.point)
 
     def units(self, rows: Rows) -> Rows:
         """Make covectors to unit vectors."""
@@ -169,10 +167,7 @@ class Vectors:
     def conserved(self) -> bool:
         """Whether the known laws are laws here: nobody may have checked those that were given."""
         laws = np.asarray(self.architecture.conservation_laws_jacobian(self.theta))
-        rows, fields = (
-            self.fields.velocities(laws),
-            self.fields.values(self._forms, self.point, self.n_fields).T,
-        )
+        rows, fields = self.fields.velocities(laws), self._plain.T
         return bool(np.all(np.abs(rows @ fields) <= TOLERANCE * (np.abs(rows) @ np.abs(fields))))
 
     def scaled(self, rows: Rows, power: int) -> Rows:

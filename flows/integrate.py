@@ -32,6 +32,8 @@ _GROWTH = 1.1  # half of them leads on by this much more than the first one, at 
 _CATCH_UP = 2.2  # which at this rate makes the first 2000 so much quicker than the first 250
 _MOST_STEPS = 1e7  # a flow that has slowed down and would need more of them is given up
 _FAR_TOO_MANY_STEPS = 1e8  # and one that would need more of these, at any pace
+_TRIES = 1.75  # of a step, in the mean, that show that it is a kink which keeps them short
+_MOST_SLIDING = 2e4  # steps along a kink that are waited for
 _REACHED = "reached the end of the time span"
 _RESUMED = "; resumed at t = "  # begins what a message says of a run that is not bit for bit
 _INTERRUPTED = "interrupted"  # by Ctrl-C
@@ -101,6 +103,7 @@ class _Run:
         self.velocity = _Velocity(state)
         self.t, self.end = settings.t_span
         self.n_steps, self.mark, self.remark = 0, self.t, ""
+        self.looked: tuple[float, int] | None = None  # t and evaluations at the last look
         self.chart_times: list[float] = []
         start = state.start()
         self.first = state.read(start)
@@ -234,6 +237,8 @@ class _Run:
 
     def _check_pace(self) -> None:
         start = self.settings.t_span[0]
+        if self.n_steps % _FIRST_LOOK == 0 and isinstance(self.solver, _ONE_STEP):
+            self._check_slide(self.solver.n_stages)
         if self.n_steps == _FIRST_LOOK // 2:
             self.mark = self.t
         if self.n_steps == _FIRST_LOOK:
@@ -249,6 +254,24 @@ class _Run:
                 f"the last {_PATIENCE} steps led on by {gained:.1e} only. It slides along a kink "
                 "of the loss (a ReLU at its threshold), where the steps are as short as the "
                 "tolerances, or it blows up; try a larger rtol"
+            )
+
+    def _check_slide(self, n_stages: int) -> None:
+        """Give up a flow that slides along a kink, which by itself ends nowhere, if that is long.
+
+        There both sides lead back to it, so that a step of any length that crosses it is off.
+        """
+        before, self.looked = self.looked, (self.t, self.velocity.n_evaluations)
+        if before is None:
+            return
+        gained, tries = self.t - before[0], self.looked[1] - before[1]
+        left = _FIRST_LOOK * (self.end - self.t) / gained
+        if tries > _TRIES * n_stages * _FIRST_LOOK and left > _MOST_SLIDING:
+            raise FlowError(
+                f"the last {_FIRST_LOOK} steps led on by {gained:.1e} only, and took "
+                f"{tries / n_stages:,.0f} tries: about {left:.0e} more are needed. It slides along "
+                "a kink of the loss (a ReLU at its threshold), where the steps are as short as "
+                "the tolerances; try a larger rtol or an earlier end"
             )
 
     def _check_left(self, count: int, gained: float, most: float) -> None:

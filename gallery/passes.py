@@ -316,4 +316,7 @@ CONTROL = Pass(
     0,
     OURS,
 )
-"""The sum of the rows of R is no law here, whatever a clause of Tran2026 says."""
+"""The sum of the rows of R, a law of softmax gates, is none here.
+
+A clause on such gates in Tran2026 is refuted, by what we were told; its words we have not seen.
+"""

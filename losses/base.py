@@ -1,6 +1,7 @@
 """Losses: a function f of the lifted variable z, and ℓ = f∘φ of the parameter θ."""
 
 import inspect
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import wraps
@@ -14,7 +15,7 @@ from liftflow.architectures import Architecture
 from liftflow.architectures.maps import watched
 from liftflow.doors import Guarded
 from liftflow.errors import InputError, LiftflowError, NotDifferentiableError, ShapeError
-from liftflow.linalg import over_batch, range_basis
+from liftflow.linalg import ROUNDING, echelon, over_batch, range_basis, row_sizes
 from liftflow.typing import (
     Covector,
     FloatArray,
@@ -138,6 +139,45 @@ class Loss(Guarded, ABC):
         rows = [np.ravel(self.gradient(architecture.lift(point), point)) for point in points]
         basis = range_basis(np.transpose([row / (np.linalg.norm(row) or 1.0) for row in rows]))
         return basis.T.reshape(-1, *architecture.lifted_shape)
+
+    def excited_rows(self, architecture: Architecture) -> tuple[FloatArray, bool]:
+        """Return what the loss excites of each z_i, by the first axis of z.
+
+        Returns
+        -------
+        bases : array, shape=[n_rows, row_size, row_size]
+            As rows, of the span of all ∂f/∂z_i(z) at lifts of random parameters, before zeros.
+        is_sum : bool
+            Whether f is a sum of functions of one z_i each, so that these spans are all there is.
+
+        References
+        ----------
+        Ours.
+        """
+        count, *row = as_instance(architecture, Architecture, "architecture").lifted_shape
+        size = math.prod(row)
+        refuse_beyond(float(count) * size * (size + _SPARE), f"the gradients at {count} inputs")
+        if type(self).excited is not Loss.excited:  # it knows better, or that nobody does
+            forms, is_sum = self.excited(architecture), None
+        else:
+            points = architecture.random_point(size + _SPARE, rng=0)
+            lifts, shape = architecture.lift(points), architecture.lifted_shape
+            pairs = zip(lifts, points, strict=True)
+            forms = np.array([as_gradient(self.gradient(*pair), self, shape) for pair in pairs])
+            other = np.arange(count) % 2
+            mixed = np.where(other.reshape(-1, *[1] * len(row)), lifts[1], lifts[0])
+            gap = as_gradient(self.gradient(mixed, points[0]), self, shape)
+            gap = gap - forms[other, np.arange(count)]
+            is_sum = bool(np.max(np.abs(gap)) <= ROUNDING * count * np.max(np.abs(forms[:2])))
+        forms = forms.reshape(-1, count, size)
+        bases, largest = np.zeros((count, size, size)), np.max(np.abs(forms), initial=0.0)
+        for number in range(count):
+            own = forms[:, number] * (np.abs(forms[:, number]) > ROUNDING * largest)
+            basis = echelon(own / row_sizes(own)[:, None])
+            bases[number, : len(basis)] = basis
+        if is_sum is None:
+            is_sum = len(forms) == np.sum(np.any(bases, axis=2))
+        return bases, bool(is_sum)
 
     def linear_laws(self, architecture: Architecture) -> FloatArray | csr_array:
         """Return the linear functions of θ that this loss keeps, as far as they are known.

@@ -6,12 +6,12 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from scipy.linalg import null_space, qr
+from scipy.linalg import null_space
 from scipy.sparse import csr_array
 
 from liftflow.architectures import Architecture, ReLUNetwork, TiedNetwork
 from liftflow.errors import DataError, InputError, UndefinedError
-from liftflow.linalg import RANK_RTOL, ROUNDING, over_batch, range_basis
+from liftflow.linalg import ROUNDING, WHOLE, echelon, over_batch, range_basis
 from liftflow.losses.base import Loss, as_samples, as_value
 from liftflow.losses.outputs import Kind, OutputLoss
 from liftflow.typing import (
@@ -31,7 +31,7 @@ from liftflow.typing import (
     shown,
 )
 
-_SPARE, _WHOLE = 8, 1e-9
+_SPARE = 8
 _CHUNK = 2**22  # numbers held at once when path gradients are summed over samples
 
 
@@ -161,12 +161,7 @@ class NetworkLoss(Loss, copies=False):
             self._outputs.gradient(rng.standard_normal((len(self.inputs), n_out)), self.targets)
             for _ in range(1 + (n_out + _SPARE) // len(self.inputs))
         ]
-        factor, order = qr(np.concatenate(draws), mode="r", pivoting=True)
-        sizes = np.abs(np.diag(factor))
-        rank = int(np.sum(sizes > RANK_RTOL * sizes[0]))
-        basis = np.zeros((rank, n_out))
-        basis[:, order] = np.linalg.solve(factor[:rank, :rank], factor[:rank])
-        return np.where(np.abs(basis - np.round(basis)) < _WHOLE, np.round(basis), basis)
+        return echelon(np.concatenate(draws))
 
     def excited(self, architecture: Architecture) -> FloatArray:
         """Return the directions in z of this kind of loss, whatever the data.
@@ -234,7 +229,7 @@ class NetworkLoss(Loss, copies=False):
         count = 0
         for ends in self._last.values():
             for row in unseen:
-                seen = np.flatnonzero(np.abs(row) > _WHOLE)
+                seen = np.flatnonzero(np.abs(row) > WHOLE)
                 if set(seen.tolist()) <= ends.keys():
                     entries += [(row[o], count, ends[o]) for o in seen.tolist()]
                     count += 1

@@ -6,6 +6,7 @@ import cases
 import numpy as np
 import pytest
 from autograd.scipy.special import erf
+from lie_oracle import PRIME
 from random_forwards import RandomForward, exact_laws
 
 from liftflow import (
@@ -19,14 +20,16 @@ from liftflow import (
 )
 from liftflow.criteria import laws_complete, lie_algebra_dimension
 from liftflow.errors import (
+    CallError,
     InputError,
     NotDifferentiableError,
     NotFiniteError,
     ShapeError,
+    UndefinedError,
 )
 from liftflow.flows import ParameterFlow
 from liftflow.gallery.passes import CONTROL, PASSES
-from liftflow.losses import loss_from_function
+from liftflow.losses import Loss, NetworkLoss, loss_from_function, loss_from_parameters
 from liftflow.testing import check_architecture
 
 
@@ -210,6 +213,241 @@ def test_a_pullback_is_differentiable_in_the_covector(rng):
     assert network.lift_vjp(np.zeros((0, network.dim)), zero).shape == (0, network.dim)
 
 
+# Inputs that open what others do not see.
+
+
+def gated(opening):
+    """Two numbers that scale against each other, and two that are seen where a gate is open.
+
+    The laws are a² − b² and, once c d² is seen, 2 c² − d².
+    """
+
+    def forward(theta, x):
+        a, b, c, d = theta
+        return a * b * x[0] + opening(x) * c * d**2
+
+    return forward
+
+
+@pytest.mark.parametrize(
+    ("opening", "size"),
+    [
+        (lambda x: relu(x[1] - 5.0), "0 times"),  # of 10, 100 and 1,000 the nearest that often do
+        (lambda x: float(np.sum(x**2) < 1e-3), "0.01 times"),
+    ],
+)
+def test_inputs_of_other_sizes_are_tried(opening, size):
+    for seed in range(3):
+        network = SampledForward(gated(opening), 4, (2,), rng=seed)
+        found = count_conservation_laws(network, rng=seed)
+        assert (str(found.verdict), found.value) == ("holds", 2)
+        assert f"{size} their size, which see more" in found.reason
+        laws = discover_laws(network, rng=seed)
+        assert [str(law) for law in laws] == ["θ[0]² − θ[1]²", "θ[2]² − 1/2 θ[3]²"]
+        # Normal inputs alone do not see it: the control.
+        normal = np.random.default_rng(seed).standard_normal((12, 2))
+        blind = SampledForward(gated(opening), 4, normal)
+        assert count_conservation_laws(blind).value == 3
+
+
+def test_what_no_input_opens_is_not_decided():
+    def opening(x):
+        return float(abs(x[1] - 1.234) < 1e-5)
+
+    network = SampledForward(gated(opening), 4, (2,))
+    found = count_conservation_laws(network)
+    assert (str(found.verdict), found.value) == ("undecided", 3)
+    assert "moves the output by 2 of 4 parameters" in found.reason
+    assert discover_laws(network).verdict == "undecided"
+
+    def draw(rng):  # by a user who knows where it opens
+        x = rng.standard_normal(2)
+        return np.array([x[0], 1.234]) if rng.random() < 0.1 else x
+
+    known = SampledForward(gated(opening), 4, draw)
+    found = count_conservation_laws(known)
+    assert (str(found.verdict), found.value) == ("holds", 2)
+    assert "those that inputs() draws" in found.reason
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_kinds_that_are_drawn_seldom(seed):
+    """The twelve inputs that suffice for the others have none of a kind in 25, more often than not.
+
+    It breaks a law of theirs without a parameter of its own.
+    """
+
+    def draw(rng):
+        return rng.random() < 0.04, rng.standard_normal(2)
+
+    def forward(theta, x):
+        a, b, c = theta
+        seldom, (u, v) = x
+        return u * a * c if seldom else u * a * b + v * c
+
+    network = SampledForward(forward, 3, draw, rng=seed)
+    found = count_conservation_laws(network, rng=seed)
+    assert (str(found.verdict), found.value) == ("holds", 0)
+    control = SampledForward(forward, 3, lambda rng: (False, rng.standard_normal(2)), rng=seed)
+    assert count_conservation_laws(control, rng=seed).value == 1
+
+
+def test_findings_say_at_which_inputs(rng):
+    forward, dim, shape, blocks = layers(lambda s: s)
+    given = SampledForward(forward, dim, rng.standard_normal((20, 3)), blocks=blocks)
+    for network, kind in ((given, "those that were given"), (sampled(relu), "standard normal")):
+        for reason in (count_conservation_laws(network).reason, discover_laws(network).reason):
+            assert kind in reason and "what opens for other inputs alone is not seen" in reason
+    dead = SampledForward(lambda theta, x: forward(theta[:dim], x), dim + 1, shape)
+    assert "by 1 of 11 parameters" in count_conservation_laws(dead).reason
+
+
+def test_far_inputs_that_overflow_or_are_refused_see_nothing():
+    def forward(theta, x):
+        if np.max(np.abs(x)) > 20:
+            raise ValueError("too far")
+        return anp.exp(theta[0] * theta[1] * x[0] ** 3) + theta[2] * anp.tanh(x[1] * 40)
+
+    network = SampledForward(forward, 3, (2,))
+    found = count_conservation_laws(network)
+    assert (str(found.verdict), found.value) == ("holds", 1)
+
+
+# Laws of one loss.
+
+
+def cross_entropy(labels):
+    def f(z):
+        return anp.mean(anp.log(anp.sum(anp.exp(z), axis=1)) - z[np.arange(len(labels)), labels])
+
+    return loss_from_function(f)
+
+
+def losses_of(network, rng):
+    """Cross-entropy, mean squares, and one that sees the first two outputs alone."""
+    shape = network.lifted_shape
+    target = rng.standard_normal(shape)
+    return {
+        "cross-entropy": cross_entropy(rng.integers(shape[1], size=shape[0])),
+        "mse": loss_from_function(lambda z: anp.mean((z - target) ** 2)),
+        "first": loss_from_function(lambda z: anp.sum((z - target)[:, :2] ** 2)),
+    }
+
+
+def test_one_loss_counts_as_for_the_family(rng):
+    """ReLU layers with biases, whose counts by the graph are |H| + |H| + 1, |H|, and |H| + |H|."""
+    family = ReLUNetwork.from_widths([2, 3, 3])
+    network = sampled(relu, (2, 3, 3))
+    for name, loss in losses_of(network, rng).items():
+        kind = {"first": lambda z, y: anp.sum((z - y)[:, :2] ** 2, axis=1)}.get(name, name)
+        targets = [0] if name == "cross-entropy" else np.zeros((1, 3))
+        own = NetworkLoss(family, np.ones((1, 2)), targets, kind)
+        found = count_conservation_laws(network, loss=loss)
+        assert found.verdict == "holds" and "of this loss" in found.reason
+        assert found.value == count_conservation_laws(family, loss=own).value
+        assert found.value == {"cross-entropy": 6, "mse": 3, "first": 6}[name]
+
+
+def test_one_loss_of_units_without_laws(rng):
+    """No law for all losses, and a sum over the outputs of each unit and of the biases for one."""
+
+    def forward(theta, x):
+        v, u = anp.reshape(theta[:4], (2, 2)), anp.reshape(theta[4:10], (3, 2))
+        return anp.dot(u, anp.tanh(anp.dot(v, x))) + theta[10:]
+
+    network = SampledForward(forward, 13, (2,), blocks={"V": (2, 2), "U": (3, 2), "b": (3,)})
+    loss = losses_of(network, rng)["cross-entropy"]
+    assert count_conservation_laws(network).value == 0
+    assert count_conservation_laws(network, loss=loss).value == 3
+    found = discover_laws(network, 1, loss)
+    assert [str(law) for law in found] == [
+        "U[0,0] + U[1,0] + U[2,0]",
+        "U[0,1] + U[1,1] + U[2,1]",
+        "b[0] + b[1] + b[2]",
+    ]
+    known = network.with_laws(found)
+    assert count_conservation_laws(known, loss=loss).value == 3
+    theta0 = network.random_point(rng=rng)
+    flow = ParameterFlow(network, loss).integrate(theta0, (0.0, 0.5), rtol=1e-8)
+    laws = known.conservation_laws(flow.theta)
+    assert np.max(np.abs(laws - laws[0])) < 1e-12
+    other = ParameterFlow(network, losses_of(network, rng)["mse"])
+    laws = known.conservation_laws(other.integrate(theta0, (0.0, 0.5), rtol=1e-8).theta)
+    assert np.max(np.abs(laws - laws[0])) > 1e-2
+
+
+@pytest.mark.slow  # power series modulo a prime
+def test_one_loss_by_exact_ranks():
+    """A loss that sees the difference of two outputs has the laws of that difference."""
+    looked = 0
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        truth = RandomForward(rng)
+        if truth.shape[2] < 2 or truth.dim > 3:
+            continue
+        looked += 1
+        network = SampledForward(
+            lambda theta, x, truth=truth: anp.stack(truth.outputs(theta, x)),
+            truth.dim,
+            (truth.shape[0],),
+            rng=rng,
+        )
+        loss = loss_from_function(lambda z: anp.sum((z[:, 0] - z[:, 1] - 1.0) ** 2))
+        found = count_conservation_laws(network, loss=loss, rng=rng)
+        outputs = truth.outputs
+        truth.outputs = lambda theta, x, own=outputs: [
+            own(theta, x)[0] + own(theta, x)[1] * (PRIME - 1)
+        ]
+        if found.verdict != "undecided":
+            assert found.value == exact_laws(truth, rng), seed
+    assert looked >= 5
+
+
+def test_losses_that_are_no_sum_over_inputs_or_no_functions_of_z(rng):
+    network = sampled(relu)
+    spread = loss_from_function(lambda z: anp.sum((z - anp.mean(z, axis=0)) ** 4))
+    found = count_conservation_laws(network, loss=spread)
+    assert (str(found.verdict), found.value) == ("undecided", 2)
+    assert "no sum over the inputs" in found.reason
+    assert discover_laws(network, loss=spread).verdict == "undecided"
+    of_theta = loss_from_parameters(lambda t: anp.sum(network.lift(t) ** 2), network)
+    with pytest.raises(UndefinedError, match="∇f"):
+        count_conservation_laws(network, loss=of_theta)
+    with pytest.raises(InputError, match="must be a Loss"):
+        count_conservation_laws(network, loss="mse")
+    with pytest.raises(InputError, match="must be a Loss"):
+        network.seen_by(3)
+    few = loss_from_function(lambda z: anp.sum(z[:2] ** 2))  # of which others would see more
+    assert count_conservation_laws(network, loss=few).verdict == "undecided"
+    nothing = loss_from_function(lambda z: 0.0 * anp.sum(z))
+    assert count_conservation_laws(network, loss=nothing).value == network.dim
+
+
+class Masked(Loss):
+    """A loss that says what it excites: the first output of each input."""
+
+    def value(self, z, near=None):
+        return np.sum(z[..., 0] ** 2)
+
+    def gradient(self, z, near=None):
+        return 2 * z * [1.0, 0.0]
+
+    def excited(self, architecture):
+        rows = np.eye(architecture.lifted_dim)[::2]
+        return rows.reshape(-1, *architecture.lifted_shape)
+
+
+def test_a_loss_that_knows_what_it_excites():
+    network = sampled(anp.tanh)
+    found = count_conservation_laws(network, loss=Masked())
+    assert (str(found.verdict), found.value) == ("holds", 2)  # what builds the other output
+    assert found.value == count_conservation_laws(network, loss=MaskedByGradients()).value
+
+
+class MaskedByGradients(Masked):
+    excited = Loss.excited
+
+
 # Laws.
 
 
@@ -389,6 +627,13 @@ def test_what_is_no_forward_pass():
         SampledForward(forward, 3, (3,), blocks={"a": (2,)})
     with pytest.raises(InputError, match="forward must be a function"):
         SampledForward(1.0, 3, (3,))
+    with pytest.raises(CallError, match="of 2 arguments"):
+        SampledForward(lambda theta: theta, 3, (3,))
+    with pytest.raises(CallError, match="inputs must be a function of 1 argument"):
+        SampledForward(forward, 3, lambda: 1.0)
+    for blocks in (3, [(3,)]):
+        with pytest.raises(InputError, match="blocks must be"):
+            SampledForward(forward, 3, (3,), blocks=blocks)
     with pytest.raises(NotFiniteError):
         SampledForward(forward, 3, [[1.0, np.nan, 0.0]])
     with pytest.raises(NotFiniteError, match="finite numbers"):

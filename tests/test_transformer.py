@@ -99,6 +99,45 @@ def test_laws_and_blocks_are_those_of_the_names(rng):
     np.testing.assert_allclose(paths, wanted, rtol=1e-13, atol=1e-13)
 
 
+def test_no_tokens_and_none_of_theta():
+    theta = BLOCK.random_point(rng=0)
+    for thetas, tokens, shape in (
+        (theta, np.zeros((0, 3)), (0, 3)),
+        (theta, np.zeros((2, 0, 4, 3)), (2, 0, 4, 3)),
+        (np.zeros((0, BLOCK.dim)), np.ones((4, 3)), (0, 4, 3)),
+        (np.zeros((2, 0, BLOCK.dim)), np.ones((5, 4, 3)), (2, 0, 5, 4, 3)),
+    ):
+        for causal in (False, True):
+            assert BLOCK.forward(thetas, tokens, causal=causal).shape == shape
+    assert BLOCK.weights(np.zeros((0, BLOCK.dim))).gains.shape == (0, 2, 3)
+
+
+@pytest.mark.parametrize("scale", [1e99, 1e101, 1e200, 1e307])
+def test_large_tokens_are_divided_before_they_are_squared(scale, rng):
+    """What is added to them is that of tokens of any size; only ε is another, and not seen."""
+    theta, tokens = BLOCK.random_point(rng=rng), rng.standard_normal((5, 3))
+    mixed = np.array([[scale, 1.0, 0.0], [0.5, -1.0, 2.0]])
+    found = BLOCK.forward(theta, scale * tokens)
+    np.testing.assert_allclose(found / scale, tokens, rtol=1e-13)
+    weights = BLOCK.weights(theta)
+    squares = np.mean((mixed / [[scale], [1.0]]) ** 2, axis=1, keepdims=True)
+    unit = mixed / np.sqrt(squares + np.array([[0.0], [1e-6]]))
+    unit[0] /= scale
+    # Values of the first half by hand, as the rest is lost beside the large token.
+    read = weights.gains[0] * unit
+    total = np.zeros(3)
+    for q, k, v, o in zip(*weights[:4], strict=True):
+        logits = read[1] @ q @ k.T @ read.T / 2**0.5
+        powers = np.exp(logits - np.max(logits))
+        total += o @ v.T @ (powers @ read / powers.sum())
+    own = mixed[1] + total
+    normed = weights.gains[1] * own / np.sqrt(np.mean(own**2) + 1e-6)
+    active = np.maximum(weights.into @ normed + weights.biases, 0.0)
+    np.testing.assert_allclose(
+        BLOCK.forward(theta, mixed)[1], own + active @ weights.out_of, rtol=1e-11
+    )
+
+
 def laws_left(function, theta, rng):
     """Numbers of parameters that no flow of functions of ``function`` moves, by brute force.
 

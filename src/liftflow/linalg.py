@@ -12,6 +12,7 @@ import geomstats.backend as gs
 import numpy as np
 from autograd.extend import defjvp, defvjp, primitive
 from autograd.tracer import getval, isbox
+from scipy.linalg import qr
 from scipy.linalg.blas import dnrm2
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
@@ -26,6 +27,9 @@ RANK_RTOL = 1e-10
 
 ROUNDING = 1e-14
 """What is left of terms that cancel, relative to their size, where rounding is all there is."""
+
+WHOLE = 1e-9
+"""Distance to an integer that is rounding, of what is one or far from it."""
 
 _ROUNDING = 1e-13  # rows below this fraction of the largest are what cancellation left of 0
 
@@ -172,6 +176,19 @@ def range_basis(matrix: FloatArray) -> FloatArray:
     """
     left, singular, _ = np.linalg.svd(matrix / row_sizes(matrix.T), full_matrices=False)
     return left[:, singular > RANK_RTOL * singular.max(initial=0.0)]
+
+
+def echelon(rows: FloatArray) -> FloatArray:
+    """Find a basis of the span of rows, in echelon form on the columns that stand out most.
+
+    Entries that are integers but for rounding errors are integers, so that what they cancel is 0.
+    """
+    factor, order = qr(rows, mode="r", pivoting=True)
+    sizes = np.abs(np.diag(factor))
+    rank = int(np.sum(sizes > RANK_RTOL * np.max(sizes, initial=0.0)))
+    basis = np.zeros((rank, rows.shape[1]))
+    basis[:, order] = np.linalg.solve(factor[:rank, :rank], factor[:rank])
+    return np.where(np.abs(basis - np.round(basis)) < WHOLE, np.round(basis), basis)
 
 
 def scaled_rank(matrix: FloatArray) -> int:
