@@ -482,7 +482,10 @@ class ChannelChart(Chart):
 
     def representative(self, coordinates: OneTangent) -> OneTheta:
         """Rebuild θ̂, with anchors ±1."""
-        theta, given = self.graph.room(), as_vector(coordinates, "coordinates", self.dim)
+        return self._rebuilt(as_vector(coordinates, "coordinates", self.dim))
+
+    def _rebuilt(self, given: FloatArray) -> FloatArray:
+        theta = self.graph.room()
         if theta.size < _LARGE:
             theta[self.edges] = given
         else:
@@ -494,7 +497,7 @@ class ChannelChart(Chart):
     def _recover(
         self, coordinates: FloatArray, laws: FloatArray, near: FloatArray | None = None
     ) -> OneTheta:
-        theta, start = self.representative(coordinates), None
+        theta, start = self._rebuilt(coordinates), None
         if near is not None and np.all(near[self.anchors.edges]):
             start = -self._gauge(near)
         return self.graph.moved(theta, self.graph.rescaling(theta, laws, near=start), theta)

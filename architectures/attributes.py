@@ -172,7 +172,7 @@ def _is_real(value: Any) -> bool:
 def _read_units(graph: Any, labels: list[Hashable], ends: set[Hashable]) -> Units:
     kinds = [graph.nodes[node].get("activation") for node in labels]
     kinds = [
-        "identity" if node in ends and kind in (None, "relu") else kind or "relu"
+        "identity" if node in ends else kind or "relu"
         for node, kind in zip(labels, kinds, strict=True)
     ]
     unknown = [node for node, kind in zip(labels, kinds, strict=True) if kind not in ACTIVATIONS]
@@ -181,10 +181,6 @@ def _read_units(graph: Any, labels: list[Hashable], ends: set[Hashable]) -> Unit
         unknown,
         f"an activation is one of {', '.join(ACTIVATIONS)}, got {', '.join(sorted(others))} "
         "at: {}",
-    )
-    _refuse_if(
-        (n for n, kind in zip(labels, kinds, strict=True) if n in ends and kind != "identity"),
-        "inputs and outputs are linear, got an activation at: {}; add a hidden node",
     )
     slopes, degrees = np.zeros(len(labels)), np.ones(len(labels), np.intp)
     for place, (node, kind) in enumerate(zip(labels, kinds, strict=True)):

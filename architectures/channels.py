@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linprog
 from scipy.sparse import csr_array, hstack, issparse
 from scipy.sparse.csgraph import connected_components
+from scipy.sparse.linalg import lsmr
 
 from liftflow.architectures.anchors import ChannelAnchors, ChannelChart, Pivots, SpanningTree
 from liftflow.architectures.incidence import Incidence, called, ends_of, refuse_idle
@@ -35,6 +36,9 @@ from liftflow.typing import (
     as_array,
     refuse_beyond,
 )
+
+NEGLIGIBLE = 1e-10
+"""Weights below this fraction of the typical one, in the flattest gauge, may as well be zero."""
 
 
 class ChannelLaws(SmoothMap):
@@ -254,24 +258,38 @@ class ChannelGraph(Incidence, Guarded):
 
         return over_batch(slide, [self._numbers(theta), self._on_channels(laws)], [1, 1])
 
-    def conditioning(self, theta: Theta) -> float:
+    def conditioning(self, theta: OneTheta) -> float:
         """Smallest eigenvalue of the Laplacian at θ, scaled to a unit diagonal: from 0 to 1.
 
         1 without parameters between channels, 0 where a channel has no weight at all.
         """
-        theta = self._numbers(theta)
+        theta = self._one(theta)
         if not self.n_channels:
             return 1.0
         return self.laplacian.conditioning((theta / (np.max(np.abs(theta)) or 1.0)) ** 2)
 
-    def dead(self, theta: Theta) -> IntArray:
+    def negligible(self, theta: OneTheta) -> NDArray[np.bool_]:
+        """Tell which nonzero weights are below ``NEGLIGIBLE`` in the flattest gauge.
+
+        Among all rescalings of the channels and of θ as a whole, that one makes log |θ_e| as equal
+        as can be, in the sense of least squares. So the answer does not depend on the scale of θ
+        nor on its representative in the fibre.
+        """
+        used, tiny = np.flatnonzero(theta != 0), np.zeros(self.dim, dtype=bool)
+        logs = np.log(np.abs(theta[used]))
+        if logs.size and np.ptp(logs) >= -np.log(NEGLIGIBLE):
+            matrix = hstack([self.law_matrix.T.tocsr()[used], np.ones((used.size, 1))]).tocsr()
+            gauge = lsmr(matrix, logs, atol=1e-6, btol=1e-6, maxiter=500)[0]
+            tiny[used] = logs - matrix @ gauge < np.log(NEGLIGIBLE)
+        return tiny
+
+    def dead(self, theta: OneTheta) -> IntArray:
         """List the parameters that lie on no nonzero walk from the ground to the ground.
 
         Where there are some, not every value of the laws is reached from θ; those at nonzero
         walks are rescaled all the same.
         """
-        theta = self._numbers(theta)
-        return np.flatnonzero(~self.walked(theta != 0))
+        return np.flatnonzero(~self.walked(self._one(theta) != 0))
 
     @cached_property
     def _lives(self) -> bool:
@@ -294,9 +312,7 @@ class ChannelGraph(Incidence, Guarded):
 
     def chart(self, theta: Theta) -> ChannelChart:
         """Take the parameters beside a spanning tree of anchors for coordinates near θ."""
-        return ChannelChart.at(
-            self, as_array(theta, "theta", (self.dim,), batch=False, differentiable=False)
-        )
+        return ChannelChart.at(self, self._one(theta))
 
     def strongest_anchors(self, theta: FloatArray) -> ChannelAnchors:
         """Find the spanning tree of quotient and ground with the largest |θ_e|, unchecked."""
@@ -323,6 +339,9 @@ class ChannelGraph(Incidence, Guarded):
 
     def _numbers(self, theta: Theta, name: str = "theta") -> Theta:
         return as_array(theta, name, (self.dim,), differentiable=False)
+
+    def _one(self, theta: OneTheta) -> OneTheta:
+        return as_array(theta, "theta", (self.dim,), batch=False, differentiable=False)
 
     def _on_channels(self, values: Any) -> OnHidden:
         return as_array(values, "one number per channel", (self.n_channels,), differentiable=False)

@@ -18,6 +18,7 @@ from liftflow.typing import FloatArray, IntArray, OneTangent, as_ordered, freeze
 BIAS = "⟨1⟩"
 """Name of the constant source: a bias is the weight of an edge from it."""
 
+_LINEAR = None, "identity"  # activations of inputs and outputs
 _DENSE_FILL = 1 / 8  # from here on, BLAS on a zero-padded block beats a sparse product
 
 
@@ -434,6 +435,10 @@ def read_roles(
     known = set(inputs)
     _refuse_if((n for n in outputs if n in known), "nodes that are both input and output: {}")
     _refuse_if((n for n in biases if n in known), "an input has no bias, got one at: {}")
+    _refuse_if(
+        (n for n in (*inputs, *outputs) if graph.nodes[n].get("activation") not in _LINEAR),
+        "inputs and outputs are linear, got an activation at: {}; add a hidden node",
+    )
     _refuse_if(nx.nodes_with_selfloops(graph), "self-loops at: {}")
     return inputs, outputs, biases
 

@@ -6,6 +6,7 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
+import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
@@ -206,6 +207,26 @@ class Incidence:
         fed = reached(self.tails[used], self.heads[used], ground, size)
         feeding = reached(self.heads[used], self.tails[used], ground, size)
         return fed[self.tails] & feeding[self.heads]
+
+    def undetermined(self, used: NDArray[np.bool_]) -> IntArray:
+        """List the parameters that neither the products over walks nor the laws determine (ours).
+
+        A parameter is dead where every walk through it passes another that is not used. An unused
+        dead one is seen by neither; a used one by the laws alone, as a flow that channels on no
+        walk must conserve. So those on a cycle are not determined, in the graph of these channels
+        with everything else merged into one ground.
+        """
+        alive = self.walked(used)
+        lost, walked, free = ~alive & ~used, alive & used, np.flatnonzero(~alive & used)
+        number = np.arange(1, self.n_channels + 2)
+        number[self.tails[walked]] = number[self.heads[walked]] = number[GROUND] = 0
+        ends = number[self.tails[free]], number[self.heads[free]]
+        graph = nx.MultiGraph()
+        graph.add_edges_from(zip(*(own.tolist() for own in (*ends, free)), strict=True))
+        bridges = set(nx.bridges(graph))
+        for tail, head, edge in graph.edges(keys=True):
+            lost[edge] |= (tail, head) not in bridges and (head, tail) not in bridges
+        return np.flatnonzero(lost)
 
     def scaled(
         self,

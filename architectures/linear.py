@@ -33,7 +33,7 @@ from liftflow.errors import (
     NotRecoverableError,
     ShapeError,
 )
-from liftflow.linalg import ROUNDING, layer_squares, over_batch
+from liftflow.linalg import ROUNDING, far_unit, layer_squares, over_batch
 from liftflow.typing import (
     Block,
     FloatArray,
@@ -303,6 +303,15 @@ class DeepLinear(Architecture):
         return over_batch(self._recover, arrays, [2, 1, 1][: len(arrays)], shape=(self.dim,))
 
     def _recover(self, z: FloatArray, laws: FloatArray, near: FloatArray | None = None) -> OneTheta:
+        depth = len(self.widths) - 1
+        largest = np.max(np.abs(z), initial=0.0), np.max(np.abs(laws), initial=0.0)
+        unit = far_unit(float(max(largest[0] ** (1 / depth), largest[1] ** 0.5)))
+        if unit == 1.0:
+            return self._recovered(z, laws, near)
+        near = None if near is None else near / unit
+        return unit * self._recovered(z / unit**depth, laws / unit / unit, near)
+
+    def _recovered(self, z: FloatArray, laws: FloatArray, near: FloatArray | None) -> OneTheta:
         matrices = self.split_laws(laws)
         # The laws are as precise as the layers that they were taken from were large.
         noise = np.zeros(len(matrices)) if near is None else ROUNDING * self.sizes(near)

@@ -34,6 +34,7 @@ from liftflow.linalg import (
     range_basis,
     row_sizes,
     scaled_rank,
+    sizes_of,
 )
 from liftflow.typing import (
     Covector,
@@ -43,6 +44,7 @@ from liftflow.typing import (
     Lifted,
     LiftedTangent,
     Numbers,
+    OneLifted,
     OneTheta,
     Scalars,
     Tangent,
@@ -374,6 +376,18 @@ class SmoothMap:
         size = np.einsum("...kb,...b->...k", jacobian, vector)
         size = size.reshape(*size.shape[:-1], *self.shape)
         return size + np.abs(self.value(theta)) if tangent is None else size
+
+    def changes(self, theta: OneTheta) -> OneLifted:
+        """By how much each value changes about θ: units, for ranks that depend on none.
+
+        They are positive; a value that changes by rounding errors beside the others has theirs.
+        """
+        steps = 0.1 * np.random.default_rng(0).standard_normal((8, theta.size))
+        with np.errstate(all="ignore"):  # the neighbours of θ need not all be where f is defined
+            values = np.asarray(self.value(theta + steps * sizes_of(theta)))
+        flat = values.reshape(len(steps), self.size)
+        changes = np.where(np.all(np.isfinite(flat), axis=0), flat - flat[0], 0.0)
+        return row_sizes(changes.T).reshape(self.shape)
 
     def block_sizes(self, vectors: Tangent) -> FloatArray:
         """Largest entry of each block of θ, shape=[..., n_blocks]."""

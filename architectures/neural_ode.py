@@ -131,6 +131,9 @@ class LinearNeuralODE(DeepLinear):
             frames.append(frames[-1] @ turn)
         return self.from_layers(balanced_layers(self.widths, squares, lams, frames))
 
+    def _recover(self, z: FloatArray, laws: FloatArray, near: FloatArray | None = None) -> OneTheta:
+        return self._recovered(z, laws, near)  # in any unit: layers are close to I
+
     def _inner_frames(self, first: FloatArray, last: FloatArray) -> list[FloatArray]:
         # Turn from one end to the other evenly, so that A stays bounded as the grid is refined.
         turn = transpose(first) @ last

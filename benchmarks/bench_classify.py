@@ -56,6 +56,9 @@ CASES = {
     "linear 4-4-4-4-4": (lambda: DeepLinear([4, 4, 4, 4, 4]), 2.0),
     "linear 7-7-7": (lambda: TwoLayerLinear(7, 7, 7), 2.0),
     "linear 10-10-10-10": (lambda: DeepLinear([10, 10, 10, 10]), 20.0),
+    "linear, 11 layers of 3": (lambda: DeepLinear([3] * 12), 2.0),
+    "linear, 25 layers of 2": (lambda: DeepLinear([2] * 26), 2.0),
+    "recurrent 4-6-3": (lambda: ReLUNetwork.recurrent(4, 6, 3, 3), 2.0),
     "attention 6, 4, 2 heads": (lambda: Attention(6, 4, 2), 20.0),
 }
 

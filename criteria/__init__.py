@@ -1,5 +1,6 @@
 """Which property holds: recoverability, metric, dynamic, Frobenius, commuting, complete laws."""
 
+from liftflow.criteria import graph as _graph  # noqa: F401 (views of networks register there)
 from liftflow.criteria.dynamics import CounterExample as CounterExample
 from liftflow.criteria.dynamics import find_counter_example as find_counter_example
 from liftflow.criteria.findings import Finding as Finding

@@ -8,7 +8,6 @@ Where φ has a structure, forms of rank one do, which cost one pass through the 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import singledispatch
 from typing import Any
 
@@ -19,8 +18,8 @@ from liftflow.architectures import Architecture
 from liftflow.architectures.base import WithLaws
 from liftflow.architectures.maps import make_jvp
 from liftflow.errors import InputError, NotFiniteError
-from liftflow.linalg import row_sizes
-from liftflow.typing import FloatArray, Forms, IntArray, OneLifted, OneTangent, OneTheta
+from liftflow.linalg import FLOATS, Arithmetic
+from liftflow.typing import FloatArray, Forms, IntArray, OneLifted, OneTheta
 
 Coordinates = TypeAliasType("Coordinates", Any)
 """Points or vectors, each with forms of its own, in the numbers that fields are evaluated in."""
@@ -30,56 +29,6 @@ Combine = Callable[[Coordinates, Coordinates], Coordinates]  # of the two terms 
 Map = Callable[[Coordinates], Coordinates]  # of the point
 
 _CHANGE = 0.1  # of a field, relative to it, that shows its unit of length
-
-
-@dataclass(frozen=True)
-class Arithmetic:
-    """Floats, or integers modulo a prime below 2^31, whose products fit into 64 bits.
-
-    A *jet* over ε_1, …, ε_k with ε_i² = 0 is an array whose first axis, of length 2^k, runs over
-    the products of them; one of length 1 stands for a constant. Evaluated at x + ε v, a polynomial
-    gives its value and its derivative along v, without truncation, in any arithmetic.
-    """
-
-    prime: int = 0
-    """0 stands for floats."""
-
-    @property
-    def exact(self) -> bool:
-        """Whether this is a prime field."""
-        return self.prime > 0
-
-    def reduce(self, values: Coordinates) -> Coordinates:
-        """Bring integers back to 0 … p − 1; floats stay."""
-        return np.remainder(values, self.prime) if self.exact else values
-
-    def draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> Coordinates:
-        """Draw an array: normal floats, or uniform residues."""
-        if self.exact:
-            return rng.integers(self.prime, size=shape)
-        return rng.standard_normal(shape)
-
-    def multiply(self, a: Coordinates, b: Coordinates) -> Coordinates:
-        """Multiply two jets entry by entry."""
-        if len(a) == 1 or len(b) == 1:
-            return self.reduce(a * b)
-        (a0, a1), (b0, b1) = halves(a), halves(b)
-        mixed = self.multiply(a0, b1) + self.multiply(a1, b0)
-        return np.concatenate([self.multiply(a0, b0), self.reduce(mixed)])
-
-    def inner_sum(self, a: Coordinates, b: Coordinates, axis: int) -> Coordinates:
-        """Multiply two jets entry by entry, and add up along an axis counted from the end."""
-        return self.reduce(np.sum(self.multiply(a, b), axis=axis))
-
-
-def halves(jet: Coordinates) -> Push:
-    """Return value and derivative in the last nilpotent, as jets over the others."""
-    half = len(jet) // 2
-    return jet[:half], jet[half:]
-
-
-FLOATS = Arithmetic()
-"""float64."""
 
 
 class GradientFields:
@@ -92,12 +41,16 @@ class GradientFields:
     Parameters
     ----------
     basis : array, shape=[n_forms, *lifted_shape], optional
-        Span of the forms of one loss, whose gradients need not span all.
+        Of the forms of one loss, where its gradients do not span all.
     """
 
     analytic = False
     """Whether φ is known to be, and not only evaluated."""
 
+    listed = True
+    """Whether a form has a number for each entry of z."""
+
+    basis: FloatArray | None = None
     _last: Any = None  # brackets, and what they were made of
 
     def __init__(self, architecture: Architecture, basis: FloatArray | None = None) -> None:
@@ -134,12 +87,12 @@ class GradientFields:
     def _units_at(self, point: FloatArray) -> tuple[OneLifted, float]:
         key = point.tobytes()
         if key not in self._units:
-            units = entry_units(self.architecture, point)
+            units = self.architecture.phi.changes(point)
             self._units[key] = units, self._search_unit(point, units)
         return self._units[key]
 
     def _search_unit(self, point: FloatArray, units: OneLifted) -> float:
-        size, rng = length_of(point), np.random.default_rng(0)
+        size, rng = float(np.linalg.norm(point)) or 1.0, np.random.default_rng(0)
         lengths = size * 10.0 ** np.arange(0 if np.any(point) else -8, 16)
         way = rng.standard_normal(point.size) / np.sqrt(point.size)
         form = self.architecture.phi.covectors(1, rng) / units
@@ -153,12 +106,15 @@ class GradientFields:
 
     def random_forms(self, count: int, point: FloatArray, rng: np.random.Generator) -> Forms:
         """Draw forms whose fields are about as long as the unit, normal in those of z."""
-        forms, size = self._draw(count, point, rng), self.unit(point)
+        forms = self.draw(count, point, rng)
         lengths = np.linalg.norm(self.values(forms, point, count), axis=1)
-        factor = size / np.where(lengths > 0, lengths, 1.0)
-        return forms * factor.reshape(-1, *[1] * (forms.ndim - 1))
+        return self._scaled(forms, self.unit(point) / np.where(lengths > 0, lengths, 1.0))
 
-    def _draw(self, count: int, point: FloatArray, rng: np.random.Generator) -> FloatArray:
+    def _scaled(self, forms: Forms, factors: FloatArray) -> Forms:
+        return forms * factors.reshape(-1, *[1] * (forms.ndim - 1))
+
+    def draw(self, count: int, point: FloatArray, rng: np.random.Generator) -> Forms:
+        """Draw forms, of floats or residues, that look at all entries of z alike."""
         if self.basis is None:
             return self.architecture.phi.covectors(count, rng) / self._units_at(point)[0]
         weights = rng.standard_normal((count, len(self.basis)))
@@ -260,27 +216,3 @@ def finite(derivatives: Coordinates, architecture: Architecture) -> FloatArray:
             "by the factors of a prod and by roots: write the lift so that it need not at zeros"
         )
     return array
-
-
-def entry_units(architecture: Architecture, theta: OneTheta) -> OneLifted:
-    """Measure by how much each entry of φ changes about θ, so that no rank depends on its unit.
-
-    Units are positive; an entry that changes by rounding errors beside the others has theirs.
-    """
-    steps = 0.1 * np.random.default_rng(0).standard_normal((8, theta.size))
-    with np.errstate(all="ignore"):  # the neighbours of θ need not all be where φ is defined
-        lifted = np.asarray(architecture.lift(theta + steps * sizes_of(theta)))
-    flat = lifted.reshape(len(steps), architecture.lifted_dim)
-    changes = np.where(np.all(np.isfinite(flat), axis=0), flat - flat[0], 0.0)
-    return row_sizes(changes.T).reshape(architecture.lifted_shape)
-
-
-def length_of(point: FloatArray) -> float:
-    """Length of a point, 1 if it is zero: over that the fields of networks change."""
-    return float(np.linalg.norm(point)) or 1.0
-
-
-def sizes_of(theta: OneTheta) -> OneTangent:
-    """Absolute values, the median one where they are zero."""
-    sizes = np.abs(theta)
-    return np.where(sizes > 0, sizes, np.median(sizes[sizes > 0]) if np.any(sizes > 0) else 1.0)

@@ -9,19 +9,8 @@ import numpy as np
 
 from liftflow.doors import door
 from liftflow.errors import UndecidedError
-from liftflow.typing import FloatArray
-
-ZERO = 1e-11
-"""Relative size up to which a number counts as zero."""
-
-NONZERO = 1e-7
-"""Relative size from which a number counts as nonzero; in between nothing is decided."""
-
-TOLERANCE = 1e-9
-"""Centre of that gap: what a verdict states as its tolerance."""
-
-DROP = 1e-10
-"""Vectors below this fraction of the terms they are made of are rounding, and are dropped."""
+from liftflow.files import plain
+from liftflow.ranks import NONZERO, TOLERANCE, ZERO
 
 
 class Verdict(StrEnum):
@@ -99,19 +88,6 @@ class Finding:
         return {key: plain(value) for key, value in vars(self).items() if key != "name"}
 
 
-def plain(value: object) -> object:
-    """Return a value in the types of JSON: arrays as lists, infinity and NaN as None."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray | np.generic):
-        return plain(value.tolist())
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, float):
-        return value if np.isfinite(value) else None
-    return value if isinstance(value, int | None) else str(value)
-
-
 def found(
     name: str,
     holds: bool | None,
@@ -184,43 +160,3 @@ def combine(findings: Iterable[Finding]) -> Finding:
         return replace(worst, value=total, reason=f"{parts}, factor by factor: {worst.reason}")
     witness = {"factor": number, **worst.witness} if worst.witness else {}
     return replace(worst, reason=f"factor {number}: {worst.reason}", witness=witness)
-
-
-@dataclass(frozen=True)
-class Rank:
-    """Rank of a matrix, read off its singular values relative to a scale; NaN where none is."""
-
-    value: int  # number of those above the tolerance
-    doubtful: float  # the largest in the gap between zero and nonzero
-    kept: float  # the last that counts as nonzero
-    dropped: float  # the first that counts as zero
-
-    @property
-    def decided(self) -> bool:
-        """Whether no singular value lies in the gap between zero and nonzero."""
-        return bool(np.isnan(self.doubtful))
-
-    @property
-    def doubt(self) -> str:
-        """What leaves it undecided; empty where nothing does."""
-        if self.decided:
-            return ""
-        return f"a size of {self.doubtful:.1e} is neither zero nor clearly not"
-
-    @property
-    def margin(self) -> float:
-        """Ratio of the last nonzero singular value to the first zero one."""
-        if np.isnan(self.kept) or not self.dropped > 0:
-            return np.inf
-        return self.kept / self.dropped
-
-
-def rank_of(singular: FloatArray, scale: float = 1.0) -> Rank:
-    """Read a rank off descending singular values, relative to a scale."""
-    relative = singular / scale if scale > 0 else np.zeros_like(singular)
-    value = int(np.sum(relative > TOLERANCE))
-    between = relative[(relative > ZERO) & (relative < NONZERO)]
-    doubtful = float(between[0]) if between.size else np.nan
-    kept = float(relative[value - 1]) if value else np.nan
-    dropped = float(relative[value]) if value < relative.size else np.nan
-    return Rank(value, doubtful, kept, dropped)

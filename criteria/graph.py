@@ -1,168 +1,52 @@
 """What the graph of a ReLU network tells alone: no path, no Jacobian."""
 
-from collections.abc import Hashable
-from dataclasses import replace
 from functools import cached_property
 
-import networkx as nx
 import numpy as np
-from numpy.typing import NDArray
-from scipy.sparse import hstack
-from scipy.sparse.linalg import lsmr
 
 from liftflow.architectures import ReLUNetwork, TiedNetwork
-from liftflow.architectures.dag import CompiledDAG
+from liftflow.architectures.channels import NEGLIGIBLE
 from liftflow.criteria.findings import Finding, Verdict, found
-from liftflow.criteria.views import BRACKET_LIMIT, View, inclusion_of_nothing, view_of
+from liftflow.criteria.network_fields import excited_fields
+from liftflow.criteria.views import BRACKET_LIMIT, View, count_told, inclusion_of_nothing, view_of
 from liftflow.errors import listed
 from liftflow.typing import IntArray, OneTheta
 
-NEGLIGIBLE = 1e-10
-"""Weights below this fraction of the typical one, in the flattest gauge, may as well be zero."""
 
-GRAPH_LIMIT = BRACKET_LIMIT
-"""Number of parameters of a ReLU network up to which brackets are computed; then the graph."""
+class ChannelView(View):
+    """The view of a network of channels, one law each, which shared or frozen weights may tie.
 
-
-def by_graph(network: ReLUNetwork) -> bool:
-    """Tell whether a network is so large that only its graph is looked at."""
-    return network.dim > GRAPH_LIMIT
-
-
-def graph_recoverability(network: ReLUNetwork, theta: OneTheta) -> Finding:
-    r"""Decide ker ∂φ(θ) ∩ ker ∂h(θ) = {0} in time proportional to the number of edges.
-
-    A parameter is dead where every path through it passes through another weight that is zero.
-    Neither φ nor h sees a dead weight that is zero; a nonzero one is seen by h alone, as a flow
-    that hidden nodes on no nonzero path must conserve. So θ is recoverable if and only if no dead
-    weight is zero and the nonzero dead ones hold no cycle in the graph of those nodes, with
-    everything else merged into one ground node. The value is the conditioning of Ψ, the smallest
-    eigenvalue of the graph Laplacian scaled to a unit diagonal.
-
-    Undecided where the answer hinges on weights that are negligible whatever the rescaling.
-
-    References
-    ----------
-    Nonzero weights: [MPG]_; zeros: ours.
-    """
-    dag = network.dag
-    dead = _lost_parameters(dag, theta != 0)
-    if dead.size:
-        reason = f"neither z nor the laws determine the dead parameters {_show(dag, dead)}: every "
-        reason += "path through them passes through another zero"
-        witness = {"parameters": _names(dag, dead)}
-        return found("recoverable", False, 0.0, reason, tolerance=0.0, witness=witness)
-    value, tiny = network.channels.conditioning(theta), negligible(dag, theta)
-    if np.any(tiny) and _lost_parameters(dag, (theta != 0) & ~tiny).size:
-        reason = f"it hinges on weights that no rescaling brings above {NEGLIGIBLE:.0e} of the "
-        reason += f"typical one: {_show(dag, np.flatnonzero(tiny))}"
-        return found("recoverable", None, value, reason, margin=1.0, tolerance=NEGLIGIBLE)
-    reason = f"every one of the {dag.n_hidden} hidden nodes is tied to the ground; the graph "
-    reason += f"Laplacian, scaled to a unit diagonal, has the smallest eigenvalue {value:.2g}"
-    return found("recoverable", True, value, reason, tolerance=0.0)
-
-
-def negligible(dag: CompiledDAG, theta: OneTheta) -> NDArray[np.bool_]:
-    """Tell which nonzero weights are below ``NEGLIGIBLE`` in the flattest gauge.
-
-    Among all rescalings of the hidden nodes and of θ as a whole, that one makes log |θ_e| as
-    equal as can be, in the sense of least squares. So the answer does not depend on the scale of θ
-    nor on its representative in the fibre.
-    """
-    used = np.flatnonzero(theta != 0)
-    logs = np.log(np.abs(theta[used]))
-    if logs.size == 0 or np.ptp(logs) < -np.log(NEGLIGIBLE):
-        return np.zeros(dag.dim, dtype=bool)
-    matrix = hstack([dag.channels.law_matrix.T.tocsr()[used], np.ones((used.size, 1))]).tocsr()
-    gauge = lsmr(matrix, logs, atol=1e-6, btol=1e-6, maxiter=500)[0]
-    tiny = np.zeros(dag.dim, dtype=bool)
-    tiny[used] = logs - matrix @ gauge < np.log(NEGLIGIBLE)
-    return tiny
-
-
-def _lost_parameters(dag: CompiledDAG, nonzero: NDArray[np.bool_]) -> IntArray:
-    """Return the parameters that neither φ nor h determines."""
-    alive = dag.channels.walked(nonzero)
-    lost, used, free = ~alive & ~nonzero, alive & nonzero, np.flatnonzero(~alive & nonzero)
-    number = np.arange(1, dag.n_hidden + 2)
-    number[dag.tail_hidden[used]] = number[dag.head_hidden[used]] = number[-1] = 0  # the ground
-    tails, heads = number[dag.tail_hidden[free]], number[dag.head_hidden[free]]
-    graph = nx.MultiGraph()
-    graph.add_edges_from(zip(tails.tolist(), heads.tolist(), free.tolist(), strict=True))
-    bridges = set(nx.bridges(graph))
-    for tail, head, edge in graph.edges(keys=True):
-        lost[edge] |= (tail, head) not in bridges and (head, tail) not in bridges
-    return np.flatnonzero(lost)
-
-
-def _names(dag: CompiledDAG, edges: IntArray) -> list[tuple[Hashable, Hashable]]:
-    labels = (*dag.nodes, "⟨1⟩")
-    return [(labels[dag.tails[edge]], labels[dag.heads[edge]]) for edge in edges]
-
-
-def _show(dag: CompiledDAG, edges: IntArray) -> str:
-    return listed(f"{u!r}→{v!r}" for u, v in _names(dag, edges))
-
-
-def shared_edge(dag: CompiledDAG) -> tuple[Hashable, ...]:
-    """Find a hidden node, one or none, with two edges in or out: then two paths share an edge.
-
-    At nonzero θ the fields of two different paths commute if and only if they share no edge, and
-    none do exactly where every hidden node has one edge in and one out (ours).
-    """
-    into = np.bincount(dag.head_hidden + 1, minlength=dag.n_hidden + 1)[1:]
-    out_of = np.bincount(dag.tail_hidden + 1, minlength=dag.n_hidden + 1)[1:]
-    several = np.flatnonzero((into > 1) | (out_of > 1))
-    return tuple(dag.nodes[dag.hidden_nodes[hidden]] for hidden in several[:1])
-
-
-class GraphView(View):
-    """The view of a ReLU network, whose graph tells what can be recovered.
-
-    Where θ is recoverable, whatever the size, the spans of ∂φ and ∂h fill ℝᴰ together, so that all
-    but one property follow; else it is looked at like any lift, if it is not too large.
+    The monomials have the exponents A, and ker A is the range of X: where no weight is zero,
+    rank ∂φ = D − C and the laws are complete (ours). Else it is looked at like any lift.
     """
 
     architecture: ReLUNetwork
 
-    def too_large(self, limit: int = BRACKET_LIMIT) -> str:
-        if not by_graph(self.architecture):
-            return super().too_large(limit)
-        return (
-            "the network has too many parameters to look at its kernel or at brackets, and the "
-            f"graph does not tell where weights are zero ({self.recoverable.reason})"
-        )
-
     @property
-    def _is_told(self) -> bool:
+    def tells(self) -> bool:
         return self.recoverable.verdict is Verdict.HOLDS
 
-    def _told(self, name: str, value: float, reason: str) -> Finding:
-        reason = f"{reason}: {self.recoverable.reason}"
-        return replace(self.recoverable, name=name, value=value, reason=reason)
+    @property
+    def most(self) -> int:
+        return self.architecture.dim - self.architecture.n_laws if self.tells else super().most
 
     @cached_property
     def recoverable(self) -> Finding:
-        """Whether ker ∂φ ∩ ker ∂h = {0}."""
-        return graph_recoverability(self.architecture, self.theta)
+        if not np.all(self.theta):
+            return View.recoverable.func(self)
+        return self._tied()
 
-    @cached_property
-    def inclusion(self) -> Finding:
-        """Whether M does not change along ker ∂φ ∩ ker ∂h."""
-        if self.recoverable.verdict is Verdict.FAILS:
-            return super().inclusion
-        return inclusion_of_nothing(self.recoverable)
-
-    @cached_property
-    def frobenius(self) -> Finding:
-        """Whether brackets lie in the span of the fields: they are tangent to the laws."""
-        if not self._is_told:
-            return super().frobenius
-        return self._told("frobenius", 0.0, "range ∂φᵀ is ker ∂h, which holds all brackets")
+    def _tied(self) -> Finding:
+        """State that all channels are tied to the ground, and how well."""
+        channels = self.architecture.channels
+        value = channels.conditioning(self.theta)
+        reason = f"all {channels.n_channels} channels are tied to the ground; their graph "
+        reason += f"Laplacian, scaled to a unit diagonal, has the smallest eigenvalue {value:.2g}"
+        return found("recoverable", True, value, reason, tolerance=0.0)
 
     @cached_property
     def commuting(self) -> Finding:
-        """Whether brackets vanish."""
+        """Decide whether the fields commute, which those of two monomials do if they share none."""
         if not np.all(self.theta):
             return super().commuting
         reason, witness = self._shared()
@@ -172,59 +56,73 @@ class GraphView(View):
 
     def _shared(self) -> tuple[str, dict[str, object]]:
         """Say, and show, which entries of z share a parameter; empty where none do."""
-        nodes = shared_edge(self.architecture.dag)
-        return (
-            (f"paths through {nodes[0]!r} share an edge", {"node": nodes[0]}) if nodes else ("", {})
-        )
-
-    @cached_property
-    def dimension(self) -> Finding:
-        """Dimension of the trace of the Lie algebra."""
-        if not self._is_told:
-            return super().dimension
-        network = self.architecture
-        name, value = "dimension of the Lie algebra", network.dim - network.n_laws
-        told = self._told(name, value, "the fields span D less one for each channel")
-        return replace(told, witness={"levels": [value, 0]})
-
-    @cached_property
-    def complete(self) -> Finding:
-        """Whether rank ∂h = D − dim Lie."""
-        if not self._is_told:
-            return super().complete
-        return self._told("laws complete", 0, "range ∂φᵀ and range ∂hᵀ fill ℝᴰ")
-
-
-class ChannelView(GraphView):
-    """The view of a network with shared or frozen weights, which its channels tell about.
-
-    The monomials have the exponents A, and ker A is the range of X: where no weight is zero,
-    rank ∂φ = D − C and the laws are complete (ours).
-    """
-
-    architecture: TiedNetwork
-
-    @property
-    def _is_told(self) -> bool:
-        return bool(np.all(self.theta))
-
-    @cached_property
-    def recoverable(self) -> Finding:
-        if not self._is_told:
-            return View.recoverable.func(self)
-        channels = self.architecture.channels
-        value = channels.conditioning(self.theta)
-        reason = (
-            f"ker ∂φ is tangent to the rescalings of the {channels.n_channels} channels, whose "
-            f"Laplacian, scaled to a unit diagonal, has the smallest eigenvalue {value:.2g}"
-        )
-        return found("recoverable", True, value, reason, tolerance=0.0)
-
-    def _shared(self) -> tuple[str, dict[str, object]]:
         network = self.architecture
         # More monomials than parameters must share one.
         shared = network.n_paths > network.dim or np.any(network.path_incidence.sum(axis=0) > 1)
         return "two monomials share a parameter" if shared else "", {}
+
+
+class GraphView(ChannelView):
+    """The view of a ReLU network, whose graph tells of zeros, too."""
+
+    def too_large(self, limit: int = BRACKET_LIMIT) -> str:
+        if self.architecture.dim <= BRACKET_LIMIT:
+            return super().too_large(limit)
+        return (
+            "the network has too many parameters to look at its kernel or at brackets, and the "
+            f"graph does not tell where weights are zero ({self.recoverable.reason})"
+        )
+
+    @cached_property
+    def recoverable(self) -> Finding:
+        """Decide ker ∂φ ∩ ker ∂h = {0} in time proportional to the number of edges.
+
+        The value is the conditioning of Ψ, the smallest eigenvalue of the graph Laplacian scaled to
+        a unit diagonal. Undecided where the answer hinges on weights that are negligible whatever
+        the rescaling. Of nonzero weights: [MPG]_; zeros: ours.
+        """
+        channels, names = self.architecture.channels, self.architecture.parameter_names
+
+        def show(edges: IntArray) -> str:
+            return listed(f"{names[edge][0]!r}→{names[edge][1]!r}" for edge in edges)
+
+        dead = channels.undetermined(self.theta != 0)
+        if dead.size:
+            reason = f"neither z nor the laws determine the dead parameters {show(dead)}: every "
+            reason += "path through them passes through another zero"
+            witness = {"parameters": [names[edge] for edge in dead]}
+            return found("recoverable", False, 0.0, reason, tolerance=0.0, witness=witness)
+        value, tiny = channels.conditioning(self.theta), channels.negligible(self.theta)
+        if tiny.any() and channels.undetermined((self.theta != 0) & ~tiny).size:
+            reason = f"it hinges on weights that no rescaling brings above {NEGLIGIBLE:.0e} of the "
+            reason += f"typical one: {show(np.flatnonzero(tiny))}"
+            return found("recoverable", None, value, reason, margin=1.0, tolerance=NEGLIGIBLE)
+        return self._tied()
+
+    @cached_property
+    def inclusion(self) -> Finding:
+        """Whether M does not change along ker ∂φ ∩ ker ∂h."""
+        undecided = self.recoverable.verdict is Verdict.UNDECIDED
+        return inclusion_of_nothing(self.recoverable) if undecided else super().inclusion
+
+    def _shared(self) -> tuple[str, dict[str, object]]:
+        """Find a channel with two parameters in or out: only then two paths share one."""
+        channels = self.architecture.channels
+        own, size = (channels.tails, channels.heads), channels.n_channels + 1
+        ends = [np.bincount(end + 1, minlength=size)[1:] for end in own]
+        several = np.flatnonzero(np.max(ends, axis=0) > 1)
+        if not several.size:
+            return "", {}
+        node = channels.members[several[0]]
+        return f"paths through {node!r} share an edge", {"node": node}
+
+
+@count_told.register
+def _(network: ReLUNetwork, loss: object, rng: np.random.Generator) -> Finding | None:
+    if network.dim <= BRACKET_LIMIT or excited_fields(network, loss).basis is not None:
+        return None
+    reason = "from the graph: one law per channel, and rank ∂φ = D − C"
+    return found("conservation laws", True, network.n_laws, reason, tolerance=0.0)
 
 
 @view_of.register

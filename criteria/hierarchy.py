@@ -5,7 +5,7 @@ Every criterion reads what it asks for off the view of an architecture at a poin
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from functools import cached_property, singledispatch
+from functools import cached_property
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -13,15 +13,14 @@ import numpy as np
 
 from liftflow.architectures import Architecture, ProductArchitecture, ReLUNetwork
 from liftflow.criteria.dynamics import dynamic, metric
-from liftflow.criteria.fields import Arithmetic
 from liftflow.criteria.findings import Finding, Verdict, combine, found, undecided
-from liftflow.criteria.graph import by_graph
 from liftflow.criteria.network_fields import excited_fields
 from liftflow.criteria.traces import added, lie_trace
 from liftflow.criteria.vectors import SPARE, Vectors
-from liftflow.criteria.views import MATRIX_LIMIT, View, too_large, view_of
+from liftflow.criteria.views import MATRIX_LIMIT, View, count_told, too_large, view_of
 from liftflow.doors import door
-from liftflow.files import Stored, as_html, as_text
+from liftflow.files import Stored, Tabled, as_text
+from liftflow.linalg import Arithmetic
 from liftflow.typing import OneTheta, Rng, as_array, as_rng
 from liftflow.waiting import tracked
 
@@ -37,7 +36,7 @@ _MARKS = {"holds": "✓", "fails": "✗", "undecided": "?"}
 
 
 @dataclass(frozen=True)
-class Classification(Stored):
+class Classification(Stored, Tabled):
     """Which properties of the hierarchy hold at θ, by what margins, and why.
 
     Each attribute is a Finding: ``bool(classification.metric)`` is True or False, or raises
@@ -66,7 +65,7 @@ class Classification(Stored):
     complete: Finding
     n_laws: Finding
 
-    _parts = (Finding, Verdict)
+    _parts, _width = (Finding, Verdict), 120
 
     def to_dict(self) -> dict[str, dict[str, object]]:
         """Return all findings in the types of JSON, by name."""
@@ -105,11 +104,7 @@ class Classification(Stored):
 
     def __str__(self) -> str:
         """Render the table as text."""
-        return as_text(self.table(), 120)
-
-    def _repr_html_(self) -> str:
-        """Render the table for a notebook."""
-        return as_html(self.table(), 120)
+        return as_text(self.table(), self._width)
 
 
 def criterion(
@@ -144,12 +139,6 @@ metric_property = criterion("metric_property", metric)
 dynamic_property = criterion("dynamic_property", dynamic)
 
 
-@singledispatch
-def count_told(architecture: Architecture) -> Finding | None:
-    """Return the number of laws of a family that knows it without looking; it registers that."""
-    return None
-
-
 @door
 def count_conservation_laws(
     architecture: Architecture, exact: bool = False, loss: Any = None, *, rng: Rng = 0
@@ -182,32 +171,27 @@ def count_conservation_laws(
     if isinstance(architecture, ProductArchitecture) and loss is None:
         parts = [count_conservation_laws(f, exact, rng=rng) for f in architecture.factors]
         return combine(parts)
-    name = "conservation laws"
-    if not exact and (told := count_told(architecture)) is not None:
+    if not exact and (told := count_told(architecture, loss, rng)) is not None:
         return told
     fields = excited_fields(architecture, loss)
-    all_excited = loss is None or getattr(fields, "outputs", 0) is None
-    large = isinstance(architecture, ReLUNetwork) and by_graph(architecture) and all_excited
-    if not large and (reason := too_large(architecture, fields, MATRIX_LIMIT)):
-        return undecided(name, reason)
+    any_size = exact and isinstance(architecture, ReLUNetwork)
+    if not any_size and (reason := too_large(architecture, fields, MATRIX_LIMIT)):
+        return undecided("conservation laws", reason)
     if exact:
         return _exact_count(architecture, rng, loss)
-    if isinstance(architecture, ReLUNetwork) and large:
-        reason = "from the graph: one law per channel, and rank ∂φ = D − C"
-        return found(name, True, architecture.n_laws, reason, tolerance=0.0)
     points = np.asarray(architecture.random_point(_POINTS, rng=rng))
-    traces = [lie_trace(Vectors(architecture, points[0], rng, fields))]
+    traces = [lie_trace(Vectors(architecture, points[0], rng, fields), architecture.dim)]
     for point in points[1:]:  # any generic one will do, so one that decides
         if traces[-1].decided and fields.analytic:
             break  # known to be analytic; the others may have pieces with other counts
-        traces.append(lie_trace(Vectors(architecture, point, rng, fields)))
+        traces.append(lie_trace(Vectors(architecture, point, rng, fields), architecture.dim))
     decided = {trace.dimension: trace for trace in traces if trace.decided}
     trace = next(iter(decided.values()), traces[-1])
     if len(decided) > 1:
         numbers = " and ".join(str(architecture.dim - size) for size in sorted(decided))
         objection = f"random points have {numbers} laws, so φ is not analytic"
         trace = replace(trace, objection=objection)
-    return trace.counted(name, architecture.dim - trace.dimension)
+    return trace.counted("conservation laws", architecture.dim - trace.dimension)
 
 
 def _exact_count(architecture: Architecture, rng: np.random.Generator, loss: Any) -> Finding:

@@ -1,71 +1,44 @@
 """Gradient fields of linear and ReLU networks, by one pass forward and one backward each."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from liftflow.architectures import Architecture, DeepLinear, ReLUNetwork, TiedNetwork
-from liftflow.architectures.dag import Block, CompiledDAG
+from liftflow.architectures.dag import CompiledDAG
 from liftflow.criteria.fields import (
-    FLOATS,
-    Arithmetic,
     Coordinates,
     GradientFields,
     Map,
     Push,
     gradient_fields,
-    halves,
-    length_of,
-    sizes_of,
 )
 from liftflow.errors import InputError
-from liftflow.typing import FloatArray, IntArray, OneTheta, got, refuse_beyond
+from liftflow.linalg import FLOATS, Arithmetic, halves, sizes_of
+from liftflow.typing import FloatArray, Forms, IntArray, OneTheta, got, refuse_beyond
 
 _VANISHED = 1e-15  # relative size of a singular value that is rounding
 _CAREFULLY = 1.5  # power of singular values, as brackets have products of them
 
 
-@dataclass(frozen=True, eq=False)
-class NetworkForms:
-    """Forms Σ_p (sink of p's end) (source of p's start) ∏_{e∈p} (multiplier of e) on the paths.
-
-    Attributes
-    ----------
-    multipliers : array, shape=[n or 1, n_edges]
-        Of the edges.
-    sources : array, shape=[n, n_inputs]
-        Of the inputs.
-    sinks : array, shape=[n, n_outputs]
-        Of the outputs.
-    """
-
-    multipliers: Any
-    sources: Any
-    sinks: Any
-
-    def each(self, function: Callable[[Any], Any]) -> "NetworkForms":
-        """Apply a function to all numbers."""
-        parts = self.multipliers, self.sources, self.sinks
-        return NetworkForms(*[function(part) for part in parts])
-
-
-class NetworkFields(GradientFields):
-    """Fields of a lift made of paths through a graph, on jets: linear and ReLU networks.
-
-    One pass forward and one backward give the field of a form, ∂/∂θ_e = c_e f_tail(e) b_head(e).
-    """
+class JetFields(GradientFields):
+    """Fields of a lift that is a polynomial with positive coefficients, on jets."""
 
     analytic = True
+    architecture: Any
 
-    def __init__(self, dag: CompiledDAG, arithmetic: Arithmetic) -> None:
-        self.dag, self.arithmetic = dag, arithmetic
-        self.degree = 2 * len(dag.members) + 1  # of a field, in the point and the form
+    def __init__(self, architecture: Architecture, arithmetic: Arithmetic) -> None:
+        self.architecture, self.arithmetic = architecture, arithmetic
 
     def unit(self, point: FloatArray) -> float:
-        return length_of(point)
+        return float(np.linalg.norm(point)) or 1.0
+
+    def scales(self, point: FloatArray, lengths: FloatArray) -> list[FloatArray]:
+        """Return nonzero weights, if others are zero: else the forms follow the rescalings."""
+        return [] if np.all(point) else [np.abs(point[point != 0])]
 
     def start(self, point: FloatArray, count: int) -> Coordinates:
         return np.atleast_2d(point)[None]  # a constant broadcasts
@@ -84,62 +57,77 @@ class NetworkFields(GradientFields):
     def _difference(self, along: Coordinates, other: Coordinates) -> Coordinates:
         return self.arithmetic.reduce(along - other)
 
-    def majorants(self, forms: Sequence[NetworkForms], point: FloatArray, count: int) -> FloatArray:
+    def majorants(self, forms: Sequence[Forms], point: FloatArray, count: int) -> FloatArray:
         """Evaluate brackets with absolute values and sums in place of differences.
 
         All coefficients of the fields are positive, so these bound every partial sum.
         """
-        sizes = [form.each(np.abs) for form in forms]
+        sizes = [np.abs(form) for form in forms]
         return self.finish(self._nested(sizes, self.start(np.abs(point), count), np.add))
 
-    def field(self, forms: NetworkForms, point: Coordinates) -> Coordinates:
+    def random_forms(self, count: int, point: FloatArray, rng: np.random.Generator) -> Forms:
+        draw = self.draw if self.arithmetic.exact else super().random_forms
+        return draw(count, point, rng)
+
+
+class NetworkFields(JetFields):
+    r"""Fields of a lift made of paths through a graph, on jets: linear and ReLU networks.
+
+    A form is Σ_p (source of p's start) (sink of p's end) ∏_{e∈p} (multiplier of e) on the paths: a
+    row of sources of all inputs, sinks of all outputs, and multipliers of all edges, or none if
+    they are 1. One pass forward and one backward give its field, ∂/∂θ_e = c_e f_tail(e) b_head(e).
+    """
+
+    listed = False
+
+    def __init__(
+        self, architecture: Architecture, dag: CompiledDAG, arithmetic: Arithmetic
+    ) -> None:
+        super().__init__(architecture, arithmetic)
+        self.dag = dag
+        self.degree = 2 * len(dag.members) + 1  # of a field, in the point and the form
+
+    def field(self, forms: Forms, point: Coordinates) -> Coordinates:
         """Evaluate the fields by backpropagation."""
-        dag, arithmetic = self.dag, self.arithmetic
-        multipliers = forms.multipliers[None]
+        dag, arithmetic, inner = self.dag, self.arithmetic, self.dag.n_inputs
+        sources, sinks, multipliers = np.split(forms, [inner, inner + dag.outputs.size], axis=1)
+        multipliers = multipliers[None] if multipliers.size else np.ones((1, 1, 1), int)
         weights = arithmetic.multiply(point, multipliers)
-        count = max(weights.shape[1], len(forms.sources))
+        count = max(weights.shape[1], len(forms))
         shape = (len(weights), count, len(dag.nodes) + 1)
         before, after = np.zeros((2, *shape), weights.dtype)
-        before[0, :, : dag.n_inputs] = forms.sources
+        before[0, :, :inner] = sources
         before[0, :, -1] = 1
-        after[0, :, dag.outputs] = forms.sinks.T
-        matrices = [self._matrix(block, weights) for block in dag.blocks]
+        after[0, :, dag.outputs] = sinks.T
         nodes = [*dag.members, np.array([len(dag.nodes)])]  # the last is the source of biases
-        ends = [
-            (nodes[block.head_generation], nodes[block.tail_generation]) for block in dag.blocks
-        ]
-        for matrix, (heads, tails) in zip(matrices, ends, strict=True):
+        steps = []
+        for block in dag.blocks:
+            matrix = np.zeros((*weights.shape[:-1], *block.shape), weights.dtype)
+            matrix[..., block.rows, block.columns] = weights[..., block.edges]
+            steps.append((matrix, nodes[block.head_generation], nodes[block.tail_generation]))
+        for matrix, heads, tails in steps:
             sums = arithmetic.inner_sum(matrix, before[..., tails, None], -2)
             before[..., heads] = arithmetic.reduce(before[..., heads] + sums)
-        for matrix, (heads, tails) in zip(reversed(matrices), reversed(ends), strict=True):
-            if tails[0] < dag.n_inputs:
+        for matrix, heads, tails in reversed(steps):
+            if tails[0] < inner:
                 continue  # what is after inputs is not asked for
             sums = arithmetic.inner_sum(matrix, after[..., None, heads], -1)
             after[..., tails] = arithmetic.reduce(after[..., tails] + sums)
         product = arithmetic.multiply(before[..., dag.tails], after[..., dag.heads])
         return arithmetic.multiply(product, multipliers)
 
-    @staticmethod
-    def _matrix(block: Block, weights: Coordinates) -> Coordinates:
-        matrix = np.zeros((*weights.shape[:-1], *block.shape), weights.dtype)
-        matrix[..., block.rows, block.columns] = weights[..., block.edges]
-        return matrix
-
-    def _normalised(self, forms: NetworkForms, point: FloatArray) -> NetworkForms:
-        """Scale the sinks so that the fields are about as long as the unit."""
-        lengths = np.linalg.norm(self.values(forms, point, len(forms.sources)), axis=1)
-        factor = self.unit(point) / np.where(lengths > 0, lengths, 1.0)
-        return NetworkForms(forms.multipliers, forms.sources, forms.sinks * factor[:, None])
+    def _scaled(self, forms: Forms, factors: FloatArray) -> Forms:
+        first = self.dag.n_inputs
+        forms[:, first : first + self.dag.outputs.size] *= factors[:, None]
+        return forms
 
 
 class LinearFields(NetworkFields):
     """Fields of a product of matrices; the coordinates are the entries of its layers."""
 
-    architecture: DeepLinear
-
     def __init__(self, architecture: DeepLinear, arithmetic: Arithmetic) -> None:
-        super().__init__(CompiledDAG.layered(architecture.widths, (), False), arithmetic)
-        self.architecture = architecture
+        dag = CompiledDAG.layered(architecture.widths, (), False)
+        super().__init__(architecture, dag, arithmetic)
 
     def point(self, theta: OneTheta) -> FloatArray:
         return self._flat(self.architecture.layers(theta))
@@ -172,17 +160,13 @@ class LinearFields(NetworkFields):
             axis=-1,
         )
 
-    def random_forms(self, count: int, point: FloatArray, rng: np.random.Generator) -> NetworkForms:
-        widths = self.architecture.widths
-        sources, sinks = (self.arithmetic.draw((count, n), rng) for n in (widths[0], widths[-1]))
-        forms = NetworkForms(np.ones((1, self.dag.dim), int), sources, sinks)
-        return forms if self.arithmetic.exact else self._normalised(forms, point)
+    def draw(self, count: int, point: FloatArray, rng: np.random.Generator) -> Forms:
+        return self.arithmetic.draw((count, self.dag.n_inputs + self.dag.outputs.size), rng)
 
-    def basis_forms(self, numbers: IntArray) -> NetworkForms:
-        widths = self.architecture.widths
-        sinks, sources = np.divmod(numbers, widths[0])
-        ones = np.ones((1, self.dag.dim), int)
-        return NetworkForms(ones, np.eye(widths[0])[sources], np.eye(widths[-1])[sinks])
+    def basis_forms(self, numbers: IntArray) -> Forms:
+        n_inputs, n_outputs = self.dag.n_inputs, self.dag.outputs.size
+        sinks, sources = np.divmod(numbers, n_inputs)
+        return np.hstack([np.eye(n_inputs)[sources], np.eye(n_outputs)[sinks]])
 
 
 class ReLUFields(NetworkFields):
@@ -196,60 +180,64 @@ class ReLUFields(NetworkFields):
     def __init__(
         self, network: ReLUNetwork, arithmetic: Arithmetic, outputs: FloatArray | None = None
     ) -> None:
-        super().__init__(network.dag, arithmetic)
-        self.network, self.outputs = network, outputs
+        super().__init__(network, network.dag, arithmetic)
+        self.basis = outputs
 
-    def scales(self, point: FloatArray, lengths: FloatArray) -> list[FloatArray]:
-        """Return nonzero weights, if others are zero: else the forms follow the rescalings."""
-        return [] if np.all(point) else [np.abs(point[point != 0])]
+    def _form(self, multipliers: Coordinates) -> Forms:
+        ends = self.dag.n_inputs + self.dag.outputs.size
+        return np.hstack([np.ones((len(multipliers), ends), multipliers.dtype), multipliers])
 
-    def random_forms(self, count: int, point: OneTheta, rng: np.random.Generator) -> NetworkForms:
-        arithmetic = self.arithmetic
-        sources = np.ones((count, self.dag.n_inputs), int)
-        sinks = np.ones((count, self.dag.outputs.size), int)
+    def draw(self, count: int, point: OneTheta, rng: np.random.Generator) -> Forms:
+        arithmetic, n_inputs = self.arithmetic, self.dag.n_inputs
         multipliers = arithmetic.draw((count, self.dag.dim), rng)
-        if self.outputs is not None:  # edges of one tail into the outputs count alike
-            into = np.flatnonzero(np.isin(self.dag.heads, self.dag.outputs))
-            tails = np.unique(self.dag.tails[into], return_index=True, return_inverse=True)
-            multipliers[:, into] = multipliers[:, into[tails[1]][tails[2]]]
-            drawn = arithmetic.draw((count, len(self.outputs)), rng)
-            sinks = arithmetic.reduce(drawn @ self.outputs.astype(drawn.dtype))
-            point = np.ones_like(point)  # no unit but this one is that of all edges of a tail
-        if arithmetic.exact:
-            return NetworkForms(multipliers, sources, sinks)
-        forms = NetworkForms(multipliers / sizes_of(point), sources, sinks)
-        return self._normalised(forms, point)
+        if self.basis is None:
+            return self._form(multipliers if arithmetic.exact else multipliers / sizes_of(point))
+        # Edges of one tail into the outputs count alike: no unit but 1 is that of all of them.
+        into = np.flatnonzero(np.isin(self.dag.heads, self.dag.outputs))
+        tails = np.unique(self.dag.tails[into], return_index=True, return_inverse=True)
+        multipliers[:, into] = multipliers[:, into[tails[1]][tails[2]]]
+        forms, drawn = self._form(multipliers), arithmetic.draw((count, len(self.basis)), rng)
+        sinks = arithmetic.reduce(drawn @ self.basis.astype(drawn.dtype))
+        forms[:, n_inputs : n_inputs + self.dag.outputs.size] = sinks
+        return forms
 
-    def basis_forms(self, numbers: IntArray) -> NetworkForms:
-        on_path = self.network.path_incidence[np.asarray(numbers)].toarray()
-        sources = np.ones((len(numbers), self.dag.n_inputs))
-        return NetworkForms(on_path, sources, np.ones((len(numbers), self.dag.outputs.size)))
+    def basis_forms(self, numbers: IntArray) -> Forms:
+        return self._form(
+            self.architecture.path_incidence[np.asarray(numbers)].toarray().astype(float)
+        )
 
 
-class MonomialFields(NetworkFields):
+class MonomialFields(JetFields):
     r"""Fields of the distinct monomials of a network with shared and frozen weights.
 
-    A form is a vector g, :math:`X_g = \sum_m g_m ∇ \prod_j θ_{m,j}`. Constants other than 0 are
+    A form is a vector g, :math:`X_g = \sum_m g_m ∇ \prod_j θ_{m,j}`. Constants of monomials are
     left out: they only rescale g.
     """
 
-    def __init__(self, network: TiedNetwork, arithmetic: Arithmetic) -> None:
-        super().__init__(network.dag, arithmetic)
-        seen = network.path_incidence[network.lift(np.ones(network.dim)) != 0]
-        factors = np.repeat(seen.indices, seen.data.astype(int))
-        degrees = seen.sum(axis=1).astype(int)
-        self.dim, self.degree = network.dim, int(degrees.max(initial=0)) + 1
-        self.table = np.full((degrees.size, self.degree - 1), self.dim)
-        self.table[np.arange(self.degree - 1) < degrees[:, None]] = factors
+    @cached_property
+    def columns(self) -> IntArray:
+        """Parameters of the first factors of all monomials, of the second ones, …; D for none."""
+        return np.asarray(self.architecture.phi.table.T[1:])
 
-    def random_forms(self, count: int, point: OneTheta, rng: np.random.Generator) -> Coordinates:
-        size = len(self.table)
-        refuse_beyond(8.0 * count * size * self.degree, f"{count} forms on {size} monomials")
-        return self.arithmetic.draw((count, size), rng)
+    @property
+    def degree(self) -> int:
+        """Of a field, in the point and the form."""
+        return len(self.columns) + 1
 
-    def field(self, forms: Coordinates, point: Coordinates) -> Coordinates:
+    def draw(self, count: int, point: OneTheta, rng: np.random.Generator) -> Forms:
+        degree, size = self.columns.shape
+        refuse_beyond(8.0 * count * size * (degree + 1), f"{count} forms on {size} monomials")
+        forms = self.arithmetic.draw((count, size), rng)
+        if self.arithmetic.exact:
+            return forms
+        return forms / np.prod(np.append(sizes_of(point), 1.0)[self.columns], axis=0)
+
+    def basis_forms(self, numbers: IntArray) -> Forms:
+        return super().basis_forms(numbers) * self.architecture.phi.monomials.constants
+
+    def field(self, forms: Forms, point: Coordinates) -> Coordinates:
         """Evaluate the fields by the rule for products, each factor in turn."""
-        arithmetic, columns = self.arithmetic, self.table.T
+        arithmetic, columns, dim = self.arithmetic, self.columns, point.shape[-1]
         one = np.zeros_like(point[..., :1])
         one[0] = 1
         factors = [np.concatenate([point, one], axis=-1)[..., column] for column in columns]
@@ -261,45 +249,34 @@ class MonomialFields(NetworkFields):
         sums: Coordinates = 0
         for column, left, right in zip(columns, before, reversed(after), strict=True):
             product = arithmetic.multiply(left, right)
-            flat = np.zeros((self.dim + 1, product[..., 0].size), product.dtype)
+            flat = np.zeros((dim + 1, product[..., 0].size), product.dtype)
             np.add.at(flat, column, product.reshape(-1, product.shape[-1]).T)
-            sums = sums + flat[:-1].T.reshape(*product.shape[:-1], self.dim)
+            sums = sums + flat[:-1].T.reshape(*product.shape[:-1], dim)
         return arithmetic.reduce(sums)
 
 
-def refuse_no_loss(loss: Any) -> None:
-    """Refuse what does not say which covectors it excites.
-
-    Parameters
-    ----------
-    loss : object
-        Anything; a Loss has a method ``excited(architecture)``.
-    """
+def excited(architecture: Architecture, loss: object) -> FloatArray | None:
+    """Return a basis of the covectors that a loss excites, if it is not all or none is given."""
+    if loss is None:
+        return None
     if not hasattr(loss, "excited"):
         raise InputError(f"loss must be a Loss, got {got(loss)}")
+    basis = np.asarray(loss.excited(architecture))
+    return None if len(basis) == architecture.lifted_dim else basis
 
 
 def excited_fields(
-    architecture: Architecture, loss: Any, arithmetic: Arithmetic = FLOATS
+    architecture: Architecture, loss: object, arithmetic: Arithmetic = FLOATS
 ) -> GradientFields:
-    """Return the fields ∂φᵀPᵀ that a loss excites, or all of them without one.
-
-    Parameters
-    ----------
-    loss : Loss or None
-        Anything with a method ``excited(architecture)``.
-    """
-    if loss is None:
-        return gradient_fields(architecture, arithmetic)
-    refuse_no_loss(loss)
+    """Return the fields ∂φᵀPᵀ that a loss excites, or all of them without one."""
     if type(architecture) is ReLUNetwork and hasattr(loss, "excited_outputs"):
         outputs = loss.excited_outputs()
         if arithmetic.exact and not np.array_equal(outputs, np.round(outputs)):
             raise InputError("exact=True needs a loss whose gradients span integers; use floats")
         full = len(outputs) == outputs.shape[1]
         return ReLUFields(architecture, arithmetic, None if full else outputs)
-    basis = loss.excited(architecture)
-    if len(basis) == architecture.lifted_dim:
+    basis = excited(architecture, loss)
+    if basis is None:
         return gradient_fields(architecture, arithmetic)
     if arithmetic.exact:
         raise InputError("exact=True takes a loss where z lists the paths of a ReLUNetwork only")
@@ -317,7 +294,5 @@ def _(architecture: ReLUNetwork, arithmetic: Arithmetic = FLOATS) -> ReLUFields:
 
 
 @gradient_fields.register
-def _(architecture: TiedNetwork, arithmetic: Arithmetic = FLOATS) -> GradientFields:
-    if arithmetic.exact:
-        return MonomialFields(architecture, arithmetic)
-    return gradient_fields.dispatch(Architecture)(architecture, arithmetic)
+def _(architecture: TiedNetwork, arithmetic: Arithmetic = FLOATS) -> MonomialFields:
+    return MonomialFields(architecture, arithmetic)

@@ -9,18 +9,17 @@ of θ show it: a number that is the same there is not about to vanish, however s
 that grows like the k-th power of the distance to θ is as far from zero as its size at θ tells.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from functools import cached_property, wraps
+from functools import cached_property
 from threading import RLock
 from typing import Any
 
 import numpy as np
 from typing_extensions import TypeAliasType
 
-from liftflow.criteria.findings import NONZERO, TOLERANCE, ZERO, Rank
-from liftflow.criteria.network_fields import NetworkForms
-from liftflow.criteria.vectors import Rows, Span, Vectors, column_lengths
+from liftflow.criteria.vectors import Vectors, column_lengths
+from liftflow.ranks import NONZERO, TOLERANCE, ZERO, Rank, Rows, Span
 from liftflow.typing import FloatArray, Forms, IntArray
 
 PRECISE_LIMIT = 100
@@ -75,17 +74,6 @@ def decades_of(vectors: Vectors) -> float:
     return float(np.ptp(np.log10(sizes[sizes > 0])))
 
 
-def _within(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a method work with the bits that its object needs."""
-
-    @wraps(method)
-    def precise(own: Any, *args: Any) -> Any:
-        with _precisely(own.decades):
-            return method(own, *args)
-
-    return precise
-
-
 def distance(here: Precise, near: Precise, nearer: Precise) -> float:
     """Estimate how far θ is from a point where a number vanishes, relative to its weights.
 
@@ -104,33 +92,45 @@ def _lengths(rows: Precise) -> Precise:
     return _root((rows * rows).sum(axis=-1))
 
 
+def _product(a: Precise, b: Precise) -> Precise:
+    """Multiply matrices, in a third of the time that numpy takes with such numbers."""
+    from flint import arb_mat
+
+    one, other = (arb_mat(len(m), m.shape[1], m.ravel().tolist()) for m in (a, b))
+    return np.array((one * other).entries(), object).reshape(len(a), b.shape[1])
+
+
 def _independent(rest: Precise, count: int) -> tuple[Precise, list[Precise]]:
     """Up to ``count`` orthonormal vectors, longest rest first, and the lengths of these rests."""
     found: list[Precise] = []
     pivots: list[Precise] = []
+    squares, size = (rest * rest).sum(axis=1), rest.shape[1]
     while len(rest) and len(found) < count:
-        squares = [square.mid() for square in (rest * rest).sum(axis=1)]
-        first = max(range(len(squares)), key=squares.__getitem__)
-        pivot = _clear(squares[first].sqrt())
+        first = max(range(len(squares)), key=[square.mid() for square in squares].__getitem__)
+        pivot = _lengths(rest[first])
         if not pivot > 0:
             break
         pivots.append(pivot)
         found.append(rest[first] / pivot)
-        rest = rest - np.outer(rest @ found[-1], found[-1])
-    return np.array(found, object).reshape(len(found), rest.shape[1]), pivots
+        rest, squares = np.delete(rest, first, axis=0), np.delete(squares, first)
+        along = rest @ found[-1]
+        rest, squares = rest - np.outer(along, found[-1]), squares - along * along
+    return np.array(found, object).reshape(len(found), size), pivots
 
 
 class PreciseSpan(Span):
     """Span by pivots, each as clear as its distance from vanishing."""
 
-    def __init__(self, size: int, decades: float = MAX_DECADES) -> None:
-        super().__init__(size)
-        self.decades, self.basis = decades, np.zeros((3, 0, size), object)
+    n_points = 3
 
-    outside = _within(Span.outside)
+    def outside(self, vectors: Precise) -> Precise:
+        if not self.dimension:
+            return vectors
+        rows = np.broadcast_to(vectors, (len(self.basis), *vectors.shape[-2:]))
+        pairs = zip(rows, self.basis, strict=True)
+        return vectors - np.array([_product(_product(own, basis.T), basis) for own, basis in pairs])
 
-    @_within
-    def extend(self, vectors: Precise) -> Rank:
+    def extend(self, vectors: Precise, floor: float = TOLERANCE) -> Rank:
         """Add vectors, and tell how many dimensions they add, in terms of distances.
 
         Undecided where a pivot neither vanishes nor clearly not, or where it may do so in favour
@@ -142,15 +142,16 @@ class PreciseSpan(Span):
         found = [_independent(rows, missing) for rows in rest]
         padded = [pivots + [_exact(0)] * (missing - len(pivots)) for _, pivots in found]
         distances = [distance(*pivots) for pivots in zip(*padded, strict=True)]
-        value = sum(size > TOLERANCE for size in distances)
+        value = sum(size > floor for size in distances)
         self.opened |= any(pivot > 0 for pivot in padded[1][value:])
         basis = np.array([directions[:value] for directions, _ in found], object)
         self.basis = np.concatenate([self.basis, basis], axis=1)
         kept, dropped = distances[:value], distances[value:]
         doubtful = _doubtful(distances, padded[1])
-        return Rank(value, doubtful, min(kept, default=np.nan), max(dropped, default=np.nan))
+        clear, vague = (0, missing) if doubtful > 0 else (value, value)
+        ends = min(kept, default=np.nan), max(dropped, default=np.nan)
+        return Rank(value, clear, vague, doubtful, *ends)
 
-    @_within
     def complement(self) -> Precise:
         """Project the same random vectors, so that they vary as the complements do."""
         shape = self.size - self.dimension, self.size
@@ -175,17 +176,14 @@ def _doubtful(distances: Sequence[float], near: Sequence[Precise]) -> float:
 class PreciseVectors(Vectors):
     """Vectors in high precision: the distance to a point where a number vanishes decides (ours)."""
 
-    @cached_property
-    def decades(self) -> float:
-        """Range of the weights of θ."""
-        return decades_of(self)
+    rounding, least = 1e-20, 0.0
 
     @property
     def numbers(self) -> AbstractContextManager[None]:
-        return _precisely(self.decades)
+        return _precisely(decades_of(self))
 
     def span(self) -> PreciseSpan:
-        return PreciseSpan(self.size, self.decades)
+        return PreciseSpan(self.size)
 
     @cached_property
     def thetas(self) -> FloatArray:
@@ -195,7 +193,7 @@ class PreciseVectors(Vectors):
         return self.theta + np.array([[0.0], [NEAR], [NEARER]]) * aside
 
     def exact(self, values: Forms) -> Precise:
-        return values.each(_exact) if isinstance(values, NetworkForms) else _exact(values)
+        return _exact(values)
 
     @cached_property
     def scale(self) -> FloatArray:
@@ -206,10 +204,6 @@ class PreciseVectors(Vectors):
     def units(self, rows: Precise) -> Precise:
         return rows
 
-    def kept(self, rows: Precise) -> Precise:
-        return rows
-
-    @_within
     def lengths(self, vectors: Precise) -> FloatArray:
         lengths: FloatArray = _lengths(vectors[0]).astype(float)
         return lengths
@@ -217,7 +211,6 @@ class PreciseVectors(Vectors):
     def decisive(self, *sizes: Precise) -> float:
         return distance(*map(_clear, sizes)) if len(sizes) > 1 else float(sizes[0])
 
-    @_within
     def largest(self, vectors: Precise) -> tuple[float, float]:
         """Length of the longest vector at θ, and the largest distance of all coordinates from zero.
 

@@ -14,9 +14,10 @@ from itertools import count
 import numpy as np
 from scipy.integrate import solve_ivp
 
-from liftflow.criteria.findings import TOLERANCE, Finding, Rank, found
-from liftflow.criteria.vectors import SPARE, Rows, Span, Vectors
+from liftflow.criteria.findings import Finding, found
+from liftflow.criteria.vectors import SPARE, Vectors
 from liftflow.errors import NotFiniteError
+from liftflow.ranks import TOLERANCE, Rank, Rows, Span
 from liftflow.typing import FloatArray, OneTheta
 
 MAX_LEVELS = 8
@@ -25,12 +26,8 @@ MAX_LEVELS = 8
 STEPS = (0.3, 0.1, 0.03, 3e-3, 3e-4, 3e-5, 3e-6, 3e-8, 3e-10)
 """Lengths of flows in units, at their first speed: shorter ones where those run away."""
 
-MAX_EVALUATIONS = 1500
-"""Evaluations of the fields after which a flow is too stiff to be followed."""
-
-FAR = 1e3
-"""A flow that leads so many units away is not followed."""
-
+_MAX_EVALUATIONS = 1500  # of the fields, after which a flow is too stiff to be followed
+_FAR = 1e3  # units beyond which a flow is not followed
 _RTOL = 1e-13
 _CONTROLS = 5  # random fields whose combination changes along a flow
 _RANDOM_WAYS = 3  # of STEPS that a point aside of θ is tried at
@@ -42,6 +39,7 @@ class LieTrace:
 
     span: Span
     ranks: tuple[Rank, ...]  # one per level: of the fields, then of what each depth adds
+    most: int  # dimension that it cannot exceed
     settled: bool  # the last levels added nothing, or there is nothing left to add
     generic: int | None  # dimension at generic points close by, where it is known
     objection: str = ""  # why other points, or other inputs, leave it undecided, if they do
@@ -61,7 +59,7 @@ class LieTrace:
     def doubt(self) -> str:
         """What leaves it undecided; empty where nothing does."""
         unclear = [rank.doubt for rank in self.ranks if rank.doubt]
-        if unclear:
+        if unclear and sum(rank.clear for rank in self.ranks) < self.most:
             return unclear[0]
         if not self.settled:
             return f"{len(self.ranks)} levels did not settle it"
@@ -90,52 +88,43 @@ def added(levels: list[int]) -> str:
     return f"the fields span {levels[0]} dimensions, brackets add {more}"
 
 
-def lie_trace(vectors: Vectors, *, patience: int = 1, least: int = 0) -> LieTrace:
+def lie_trace(vectors: Vectors, most: int, *, patience: int = 1, least: int = 0) -> LieTrace:
     """Grow the span of the fields by brackets, level by level, until nothing is added.
 
     Level k has the brackets [X_k, […, [X_2, X_1]]] of random fields, as many as dimensions are
-    missing and a few more. Such nested brackets span the Lie algebra, and at a generic point a
-    level that adds nothing is the last. At a special point a later one may still add something.
-
-    Parameters
-    ----------
-    patience : int
-        Number of successive levels that must add nothing.
-    least : int
-        Dimension below which the search goes on.
-
-    References
-    ----------
-    [Marcotte2023]_.
+    missing and a few more [Marcotte2023]_. Such nested brackets span the Lie algebra, and at a
+    generic point a level that adds nothing is the last. At a special point a later one may still
+    add something: so it ends after ``patience`` idle levels, not below ``least`` dimensions, and at
+    ``most``.
     """
     span, rank = vectors.field_span()
     ranks, idle = [rank], 0
 
     def settled() -> bool:
-        return span.dimension == vectors.size or (idle >= patience and span.dimension >= least)
+        return span.dimension == most or (idle >= patience and span.dimension >= least)
 
     def brackets(size: int) -> Rows:
         return vectors.brackets([vectors.random_forms(size) for _ in range(len(ranks) + 1)], size)
 
     while not settled() and len(ranks) < MAX_LEVELS:
-        enough, rows = vectors.size - span.dimension + SPARE, brackets(SPARE)
+        enough, rows = most - span.dimension + SPARE, brackets(SPARE)
         rank = (trial := copy(span)).extend(rows)
         # Random ones: where so many add nothing, none does.
         while (size := rows.shape[-2]) < min(enough, rank.value + SPARE):
-            rows = np.concatenate([rows, brackets(min(size, enough - size))], axis=-2)
+            rows = np.concatenate([rows, brackets(min(3 * size, enough - size))], axis=-2)
             rank = (trial := copy(span)).extend(rows)
         span = trial
         ranks.append(rank)
         idle = 0 if rank.value else idle + 1
     phi = vectors.architecture.phi
-    return LieTrace(span, tuple(ranks), settled(), None, phi.objection, phi.remark)
+    return LieTrace(span, tuple(ranks), most, settled(), None, phi.objection, phi.remark)
 
 
 class FlowLost(Exception):
     """A flow ran away, became too stiff to be followed, or did not move."""
 
 
-def orbit_trace(vectors: Vectors) -> LieTrace:
+def orbit_trace(vectors: Vectors, most: int) -> LieTrace:
     """Trace at θ of the Lie algebra of the fields, at special points, too.
 
     It has an objection where the dimension found is not that at another point of the orbit.
@@ -144,8 +133,8 @@ def orbit_trace(vectors: Vectors) -> LieTrace:
     ----------
     Orbits of analytic fields: [Nagano1966]_; random points of them: ours.
     """
-    trace = lie_trace(vectors)
-    if not trace.decided or trace.dimension == vectors.size:
+    trace = lie_trace(vectors, most)
+    if not trace.decided or trace.dimension == most:
         return trace
     aside = _trace_aside(vectors)
     if aside is not None and aside.decided:
@@ -157,12 +146,13 @@ def orbit_trace(vectors: Vectors) -> LieTrace:
     end = flow_end(vectors)
     if end is None:
         return replace(trace, objection="no flow could be followed to another point of its orbit")
-    there = lie_trace(vectors.at(end))
+    there = lie_trace(vectors.at(end), vectors.size)
     if there.dimension == vectors.size and there.decided:  # brackets of some level span the rest
         deeper = trace.span.extend(np.eye(vectors.size)[None])
         trace = replace(trace, ranks=(*trace.ranks, deeper))
     elif there.dimension > trace.dimension:
-        trace = replace(lie_trace(vectors, least=there.dimension), generic=trace.generic)
+        longer = lie_trace(vectors, most, least=there.dimension)
+        trace = replace(longer, generic=trace.generic)
     if not there.decided or there.dimension != trace.dimension:
         text = f"{trace.dimension} dimensions were found, and {there.dimension} along its orbit"
         return replace(trace, objection=text)
@@ -174,7 +164,7 @@ def _trace_aside(vectors: Vectors) -> LieTrace | None:
     for length in STEPS[:_RANDOM_WAYS]:
         with suppress(NotFiniteError):
             way = length * unit * vectors.rng.standard_normal(vectors.theta.size)
-            return lie_trace(vectors.at(vectors.theta + way))
+            return lie_trace(vectors.at(vectors.theta + way), vectors.size)
     return None
 
 
@@ -184,19 +174,19 @@ def followed(
     start: FloatArray,
     rtol: float,
     unit: float,
-    most: int = MAX_EVALUATIONS,
+    most: int = _MAX_EVALUATIONS,
 ) -> FloatArray:
     """Follow a flow to a time, each coordinate as exactly as its size or speed at the start.
 
     Raises
     ------
     FlowLost
-        It leads more than ``FAR`` units away, or takes too many evaluations.
+        It leads too far away, or takes too many evaluations.
     """
     evaluations = count()
 
     def watched(at: float, point: FloatArray) -> FloatArray:
-        near = np.max(np.abs(point - start)) < FAR * unit
+        near = np.max(np.abs(point - start)) < _FAR * unit
         if not near or next(evaluations) > most:
             raise FlowLost
         return velocity(at, point)

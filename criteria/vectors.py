@@ -7,20 +7,17 @@ arithmetic that is answered, and by which number zero is told from nonzero, is h
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import copy
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import combinations
 from typing import Any, Self
 
 import numpy as np
-from typing_extensions import TypeAliasType
 
 from liftflow.architectures import Architecture
-from liftflow.criteria.fields import GradientFields, gradient_fields, sizes_of
-from liftflow.criteria.findings import DROP, Rank, rank_of
+from liftflow.criteria.fields import GradientFields, gradient_fields
+from liftflow.linalg import sizes_of
+from liftflow.ranks import DROP, TOLERANCE, Rank, Rows, Span, unit_rows
 from liftflow.typing import FloatArray, Forms, IntArray, OneTangent, OneTheta, refuse_beyond
-
-Rows = TypeAliasType("Rows", Any)
-"""Rows of vectors at a point, after an axis for it and for neighbours that it is judged by."""
 
 SPARE = 6
 """Random combinations more than can be independent, so that no single one decides."""
@@ -29,51 +26,10 @@ PARTED = 1e3
 """Ratio of the scales of θ from which double precision may hide some."""
 
 _N_PROBES = 4  # pairs of random fields whose inner product is differentiated
-_SHORTEST = 1e-3  # relative length down to which vectors are made to unit vectors
 _MAX_PAIRS = 2000
 _FEW_PAIRS = 200  # of entries of lifts that are only evaluated
 _MAX_ENTRIES = 100_000  # of z, among which pairs are looked for
 _MAX_NUMBERS = 4_000_000  # in the covectors of all pairs
-
-
-class Span:
-    """Span of vectors of a point, which grows; by singular values, relative to unit vectors.
-
-    Attributes
-    ----------
-    opened : bool
-        Whether neighbours of the point have dimensions that it lacks.
-    """
-
-    opened = False
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self.basis: Rows = np.zeros((1, 0, size))
-
-    @property
-    def dimension(self) -> int:
-        """Number of independent vectors so far."""
-        return int(self.basis.shape[-2])
-
-    def extend(self, vectors: Rows) -> Rank:
-        """Add vectors, at most about as long as unit vectors; tell what dimensions they add."""
-        lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
-        rest = vectors / np.maximum(lengths, _SHORTEST)
-        for _ in range(2):  # twice, so that the rest is orthogonal to rounding
-            rest = self.outside(rest)
-        _, singular, right = np.linalg.svd(rest[0], full_matrices=False)
-        rank = rank_of(singular)
-        self.basis = np.concatenate([self.basis, right[None, : rank.value]], axis=1)
-        return rank
-
-    def outside(self, vectors: Rows) -> Rows:
-        """Project vectors onto the orthogonal complement."""
-        return vectors - (vectors @ np.swapaxes(self.basis, -1, -2)) @ self.basis
-
-    def complement(self) -> Rows:
-        """Return a basis of all that is orthogonal to the span."""
-        return np.linalg.qr(self.basis[0].T, mode="complete")[0].T[None, self.dimension :]
 
 
 class Vectors:
@@ -83,6 +39,9 @@ class Vectors:
     value is well above the rounding of the largest one, so where the blocks of θ have scales that
     do not part by many orders of magnitude.
     """
+
+    rounding = 1e-2
+    """Terms that are smaller, beside those elsewhere, may be nothing but rounding."""
 
     def __init__(
         self,
@@ -108,7 +67,7 @@ class Vectors:
         axes = self.fields.velocities(np.eye(self.architecture.dim))
         return velocities @ axes.T / np.sum(axes[0] ** 2)
 
-    @property
+    @cached_property
     def apart(self) -> bool:
         """Whether θ has weights of such different scales that double precision hides some.
 
@@ -124,9 +83,12 @@ class Vectors:
 
     # What another arithmetic does in its own way.
 
+    least = DROP
+    """Length, beside that of their terms, from which brackets are no rounding."""
+
     @property
     def numbers(self) -> AbstractContextManager[None]:
-        """What to compute within."""
+        """What all that is asked of these vectors is computed within."""
         return nullcontext()
 
     def span(self) -> Span:
@@ -143,17 +105,19 @@ class Vectors:
         return values
 
     @cached_property
+    def _plain(self) -> FloatArray:
+        return self.fields.values(self._forms, self.point, self.n_fields)
+
+    @cached_property
     def scale(self) -> FloatArray:
         """Typical size of the fields at each coordinate, and what it may be where they vanish."""
-        return column_lengths(self._values(self._forms, self.point), self.point)
+        return column_lengths(
+            self.fields.values(self._forms, self.point, self.n_fields), self.point
+        )
 
     def units(self, rows: Rows) -> Rows:
         """Make covectors to unit vectors."""
         return unit_rows(rows)
-
-    def kept(self, rows: Rows) -> Rows:
-        """Set those to zero that are rounding beside unit vectors."""
-        return np.where(self.lengths(rows)[:, None] > DROP, rows, 0.0)
 
     def lengths(self, vectors: Rows) -> FloatArray:
         """Measure vectors at θ."""
@@ -175,9 +139,6 @@ class Vectors:
         refuse_beyond(float(self.n_fields) * self.size, f"{self.n_fields} fields at one point")
         return self.random_forms(self.n_fields)
 
-    def _values(self, forms: Forms, point: Rows) -> Rows:
-        return self.fields.values(forms, point, self.n_fields)
-
     @cached_property
     def points(self) -> Rows:
         """The coordinates of :attr:`thetas`."""
@@ -189,9 +150,9 @@ class Vectors:
     @cached_property
     def field_vectors(self) -> Rows:
         """Random fields, as many as span all."""
-        with self.numbers:
-            rows = self._everywhere(partial(self._values, self.exact(self._forms)))
-            return self.units(rows / self.scale)
+        forms = self.exact(self._forms)
+        rows = self._everywhere(lambda point: self.fields.values(forms, point, self.n_fields))
+        return self.units(rows / self.scale)
 
     @cached_property
     def law_rows(self) -> Rows:
@@ -199,22 +160,37 @@ class Vectors:
         laws = np.asarray(self.architecture.conservation_laws_jacobian(self.thetas))
         return self.exact(np.array([self.fields.velocities(rows) for rows in laws]))
 
+    @cached_property
+    def law_rank(self) -> Rank:
+        """Rank of ∂h(θ), its columns scaled to compensate those of ∂φ(θ)."""
+        return self.span().extend(self.scaled(self.law_rows, 1))
+
+    @cached_property
+    def conserved(self) -> bool:
+        """Whether the known laws are laws here: nobody may have checked those that were given."""
+        laws = np.asarray(self.architecture.conservation_laws_jacobian(self.theta))
+        rows, fields = (
+            self.fields.velocities(laws),
+            self.fields.values(self._forms, self.point, self.n_fields).T,
+        )
+        return bool(np.all(np.abs(rows @ fields) <= TOLERANCE * (np.abs(rows) @ np.abs(fields))))
+
     def scaled(self, rows: Rows, power: int) -> Rows:
         """Multiply covectors by a power of the scale, 1 or −1, and make them to unit vectors."""
-        with self.numbers:
-            return self.units(rows * self.scale if power == 1 else rows / self.scale)
+        return self.units(rows * self.scale if power == 1 else rows / self.scale)
 
     def brackets(self, forms: Sequence[Forms], count: int) -> Rows:
         """Nested brackets [X_k, […, [X_2, X_1]]], X_1 first, relative to their terms.
 
         Made to unit vectors instead, brackets that vanish would be noise of full rank.
         """
-        with self.numbers:
-            exact = [self.exact(form) for form in forms]
-            rows = self._everywhere(lambda point: self.fields.brackets(exact, point, count))
-            majorants = self.fields.majorants(forms, self.point, count) / self.scale
-            sizes = np.linalg.norm(majorants, axis=1, keepdims=True)
-            return self.kept(rows / self.scale / np.where(sizes > 0, sizes, 1.0))
+        exact = [self.exact(form) for form in forms]
+        rows = self._everywhere(lambda point: self.fields.brackets(exact, point, count))
+        majorants = self.fields.majorants(forms, self.point, count) / self.scale
+        sizes = np.linalg.norm(majorants, axis=1, keepdims=True)
+        rows = rows / self.scale / np.where(sizes > 0, sizes, 1.0)
+        told = not self.least or self.lengths(rows)[:, None] > self.least
+        return np.where(told, rows, 0.0)
 
     @cached_property
     def _field_span(self) -> tuple[Span, Rank]:
@@ -254,14 +230,12 @@ class Vectors:
 
     def velocities(self, span: Span) -> Rows:
         """Return a basis of the velocities that all covectors of a span vanish on."""
-        with self.numbers:
-            velocities = span.complement() / self.scale
+        velocities = span.complement() / self.scale
         return velocities[:1] if span.opened else velocities  # the others would be no measure
 
     def plain(self, velocities: Rows) -> FloatArray:
         """Return velocities as unit vectors of ℝᴰ."""
-        with self.numbers:
-            found = (velocities[0] / self.lengths(velocities)[:, None]).astype(float)
+        found = (velocities[0] / self.lengths(velocities)[:, None]).astype(float)
         tangents = self.tangents(found)
         return tangents / np.linalg.norm(tangents, axis=1, keepdims=True)
 
@@ -272,17 +246,22 @@ class Vectors:
         """
         forms = [self.exact(self.random_forms(1)) for _ in range(2 * _N_PROBES)]
         pairs = list(zip(forms[::2], forms[1::2], strict=True))
-        with self.numbers:
-            changes = [
-                np.max([self._changes(*pair, point, own) for pair in pairs], axis=0)
-                for point, own in zip(self.points, velocities, strict=False)
-            ]
-            decisive = max(self.decisive(*sizes) for sizes in zip(*changes, strict=True))
-            return changes[0].astype(float), decisive
+        changes = [
+            np.max([self._changes(*pair, point, own) for pair in pairs], axis=0)
+            for point, own in zip(self.points, velocities, strict=False)
+        ]
+        decisive = max(self.decisive(*sizes) for sizes in zip(*changes, strict=True))
+        return changes[0].astype(float), decisive
 
     def _changes(self, left: Forms, right: Forms, point: Rows, velocities: Rows) -> Rows:
-        """Differentiate one entry of M along velocities, relative to its terms."""
+        """Differentiate one entry of M along velocities, relative to its terms.
+
+        Where these vanish, what is left of them is rounding: it is seen beside the terms along a
+        velocity that all coordinates have a part in.
+        """
         fields = self.fields
+        anywhere = self.exact(1.0 / self.scale / np.sqrt(self.size))
+        velocities = np.concatenate([velocities, anywhere[None]])
         terms = np.concatenate(
             [
                 fields.derivatives(one, point, velocities) * fields.values(other, point, 1)
@@ -291,7 +270,8 @@ class Vectors:
             axis=1,
         )
         sizes = np.abs(terms).sum(axis=1)
-        return np.abs(terms.sum(axis=1)) / np.where((sizes > 0).astype(bool), sizes, 1)
+        sizes = np.maximum(sizes, self.rounding * sizes[-1])[:-1]
+        return np.abs(terms[:-1].sum(axis=1)) / np.where((sizes > 0).astype(bool), sizes, 1)
 
 
 def column_lengths(rows: FloatArray, point: FloatArray) -> OneTangent:
@@ -303,10 +283,3 @@ def column_lengths(rows: FloatArray, point: FloatArray) -> OneTangent:
     lengths, sizes = np.sqrt(np.mean(rows**2, axis=0)), sizes_of(point)
     natural = (np.max(lengths * sizes) or 1.0) / sizes
     return np.where(lengths > DROP * natural, lengths, natural)
-
-
-def unit_rows(rows: FloatArray) -> FloatArray:
-    """Scale rows to length 1, and set those to zero that are rounding beside the longest."""
-    lengths = np.linalg.norm(rows, axis=-1, keepdims=True)
-    kept = lengths > DROP * lengths.max(initial=0.0)
-    return np.where(kept, rows / np.where(kept, lengths, 1.0), 0.0)

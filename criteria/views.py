@@ -3,15 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, singledispatch, wraps
+from typing import Any, TypeVar
 
 import numpy as np
 
 from liftflow.architectures import Architecture
 from liftflow.criteria.fields import GradientFields
 from liftflow.criteria.findings import (
-    TOLERANCE,
     Finding,
-    Rank,
     Verdict,
     decide,
     doubted,
@@ -21,7 +20,8 @@ from liftflow.criteria.findings import (
 )
 from liftflow.criteria.precise import PreciseVectors, needs_precision
 from liftflow.criteria.traces import LieTrace, lie_trace, orbit_trace
-from liftflow.criteria.vectors import Rows, Span, Vectors
+from liftflow.criteria.vectors import Vectors
+from liftflow.ranks import TOLERANCE, ZERO, Rank, Rows, Span
 from liftflow.typing import FloatArray, OneTheta
 
 BRACKET_LIMIT, MATRIX_LIMIT = 600, 1200
@@ -36,13 +36,18 @@ _SIDES = np.array([0.0, 1e-7, -1e-7, 1e-8, -1e-8, 1.0])  # in units, along a ran
 
 @dataclass(frozen=True, eq=False)
 class Kernel:
-    """The kernel of ∂φ(θ) and other covectors: those of the laws, or of the orbit."""
+    """What of the kernel of ∂φ(θ) and other covectors is clear: those of laws, or of the orbit."""
 
     others: str  # what they are
     velocities: Rows  # a basis, in the coordinates of the fields
     basis: FloatArray  # the same as unit vectors of ℝᴰ
     rank: Rank  # of all covectors together
     objection: str = ""  # what leaves it undecided beside the rank, if anything does
+
+    @property
+    def doubt(self) -> str:
+        """What leaves it open whether this is all of it."""
+        return self.objection or self.rank.doubt
 
     @property
     def recoverable(self) -> Finding:
@@ -55,50 +60,69 @@ class Kernel:
             value = float(np.nan_to_num(self.rank.dropped))
             reason = f"{covectors} leave {dimension} directions of {dim} free"
             margin = self.rank.margin
-        if doubt := self.rank.doubt or self.objection:
-            holds, reason = None, doubt
+        if self.doubt and (self.objection or self.rank.vague >= dim):
+            holds, reason = None, self.doubt
         witness = {"dimension": dimension, "direction": self.basis[-1]} if dimension else {}
         return found("recoverable", holds, value, reason, margin=margin, witness=witness)
 
 
+T = TypeVar("T")
 Fact = Callable[["View"], Finding]
 
 
+def _within(find: Callable[["View"], T]) -> Callable[["View"], T]:
+    """Compute in the numbers of the vectors."""
+
+    @wraps(find)
+    def found_within(view: "View") -> T:
+        with view.vectors.numbers:
+            return find(view)
+
+    return found_within
+
+
+def looked(find: Callable[["View"], T]) -> cached_property[T]:
+    """Let a view compute something once, in the numbers of its vectors."""
+    return cached_property(_within(find))
+
+
 def fact(
-    name: str, limit: int = BRACKET_LIMIT, rank: Callable[["View"], object] = lambda view: 0
+    name: str,
+    limit: int = BRACKET_LIMIT,
+    rank: Callable[["View"], object] = lambda view: 0,
+    implied: Callable[["View"], dict[str, Any]] | None = None,
 ) -> Callable[[Fact], cached_property[Finding]]:
     """Let a view find something once, and leave it undecided where it cannot tell it from rounding.
 
-    Where the scales of θ part, a verdict that generic points share is believed: there ranks are
-    the largest there are. Another one may be due to a singular value lost in rounding, and high
-    precision is asked, if θ is small enough for it.
-
-    Parameters
-    ----------
-    name : str
-        What is decided.
-    limit : int
-        Number of parameters up to which it is, where laws are known.
-    rank : callable
-        Ranks that the verdict rests on, believed in floats only where generic points have them.
+    Up to ``limit`` parameters, or as ``implied`` says where recoverability tells. Where the scales
+    of θ part, a verdict that generic points share is believed if the ``rank`` that it rests on is
+    theirs, as there ranks are the largest there are. Another one may be due to a singular value
+    lost in rounding, and high precision is asked, if θ is small enough for it.
     """
 
     def decorator(find: Fact) -> cached_property[Finding]:
+        look = _within(find)
+
         @wraps(find)
         def checked(view: "View") -> Finding:
+            if implied and view.tells:
+                told = {"name": name, "value": 0.0, **implied(view)}
+                told["reason"] += f": {view.recoverable.reason}"
+                return replace(view.recoverable, **told)
             # Where no laws are known, the Lie algebra takes their place.
             known = view.architecture.n_laws
             if reason := view.too_large(limit if known else BRACKET_LIMIT):
                 return undecided(name, reason)
             if (floats := view.floats) is not view:
-                told: Finding = getattr(floats, find.__name__)
-                if told.verdict is not Verdict.UNDECIDED and rank(floats) == rank(floats.generic):
-                    return told
-            finding = find(view)
+                seen: Finding = getattr(floats, find.__name__)
+                if seen.verdict is not Verdict.UNDECIDED and rank(floats) == rank(floats.generic):
+                    return seen
+            finding = look(view)
             if finding.verdict is Verdict.UNDECIDED:
                 return finding
             doubt = "φ has a kink at θ" if view.kinked else ""
-            if not doubt and view.parted and not finding.agrees(find(view.generic)):
+            alone = not isinstance(view.vectors, PreciseVectors) and view.vectors.apart
+            if not doubt and alone and not finding.agrees(look(view.generic)):
                 doubt = (
                     "the scales of θ part so far that double precision cannot tell this from "
                     "generic points, where the answer is another"
@@ -112,15 +136,10 @@ def fact(
 
 
 class View:
-    """What is known of an architecture at one point; all of it is found when asked for, once.
-
-    Attributes
-    ----------
-    quick : bool
-        Whether double precision has to do, whatever the scales of θ.
-    """
+    """What is known of an architecture at one point; all of it is found when asked for, once."""
 
     quick = False
+    """Whether double precision has to do, whatever the scales of θ."""
 
     def __init__(
         self, architecture: Architecture, theta: OneTheta, rng: np.random.Generator
@@ -160,11 +179,6 @@ class View:
     # What may be lost in double precision, cannot be differentiated, or takes too long.
 
     @cached_property
-    def parted(self) -> bool:
-        """Whether double precision, which hides some of the scales of θ, is all there is."""
-        return not isinstance(self.vectors, PreciseVectors) and self.vectors.apart
-
-    @cached_property
     def kinked(self) -> bool:
         """Whether the derivative of a lift that is only evaluated jumps at θ."""
         fields, theta, rng = self.vectors.fields, self.theta, self.rng
@@ -184,20 +198,35 @@ class View:
 
     # The Lie algebra, the laws, and the kernels.
 
-    @cached_property
+    @property
+    def tells(self) -> bool:
+        """Whether recoverability tells the rest: range ∂φᵀ is all of ker ∂h, with all brackets."""
+        laws, holds = self.architecture.n_laws, Verdict.HOLDS
+        return laws > 0 and self.recoverable.verdict is holds and self.vectors.conserved
+
+    @looked
+    def law_rank(self) -> Rank:
+        """Rank of ∂h(θ); where floats find that of generic points, the largest, it is right."""
+        told = self.floats.vectors.law_rank
+        if self.floats is self or not told.decided:
+            return self.vectors.law_rank
+        largest = told.value == self.generic.floats.vectors.law_rank.value
+        return told if largest else self.vectors.law_rank
+
+    @property
+    def most(self) -> int:
+        """Dimension that laws leave to the Lie algebra at most."""
+        known = self.architecture.n_laws and self.vectors.conserved and self.law_rank.decided
+        return self.architecture.dim - (self.law_rank.value if known else 0)
+
+    @looked
     def trace(self) -> LieTrace:
         """Trace at θ of the Lie algebra that the fields generate."""
         if isinstance(self.vectors, PreciseVectors):
-            return lie_trace(self.vectors, patience=2)
-        return orbit_trace(self.vectors)
+            return lie_trace(self.vectors, self.most, patience=2)
+        return orbit_trace(self.vectors, self.most)
 
-    @cached_property
-    def law_rank(self) -> Rank:
-        """Rank of ∂h(θ), its columns scaled to compensate those of ∂φ(θ)."""
-        vectors = self.vectors
-        return vectors.span().extend(vectors.scaled(vectors.law_rows, 1))
-
-    @cached_property
+    @looked
     def kernel(self) -> Kernel:
         """The kernel of ∂φ(θ) and ∂h(θ); of ∂φ(θ) in the orbit of θ where no laws are known."""
         if self.architecture.n_laws:
@@ -213,7 +242,7 @@ class View:
         )
         return replace(kernel, objection=smaller)
 
-    @cached_property
+    @looked
     def orbit_kernel(self) -> Kernel:
         """The kernel of ∂φ(θ) in the tangent space of all that flows from θ can reach.
 
@@ -227,7 +256,7 @@ class View:
         """Stack covectors on those of ∂φ, scaled so that no unit of θ or of a row matters."""
         vectors, span = self.vectors, self.vectors.span()
         covectors = np.concatenate([vectors.field_vectors, vectors.scaled(rows, -1)], axis=1)
-        rank = span.extend(covectors)
+        rank = span.extend(covectors, ZERO)
         velocities = vectors.velocities(span)
         return Kernel(others, velocities, vectors.plain(velocities), rank, objection)
 
@@ -244,7 +273,12 @@ class View:
         """
         return self.kernel.recoverable
 
-    @fact("kernel inclusion", MATRIX_LIMIT, lambda view: len(view.kernel.basis))
+    @fact(
+        "kernel inclusion",
+        MATRIX_LIMIT,
+        lambda view: len(view.kernel.basis),
+        lambda view: {"reason": "the kernel is zero"},
+    )
     def inclusion(self) -> Finding:
         r"""Decide ker ∂φ(θ) ∩ ker ∂h(θ) ⊆ ker ∂M(θ), which the metric property needs [MPG]_.
 
@@ -267,9 +301,15 @@ class View:
         no = "M changes along a direction that neither z nor h sees, relatively by "
         unclear = f"M changes along the kernel by {decisive:.1e}: neither zero nor clearly not"
         reasons = yes, f"{no}{value:.1g}", unclear
-        return vanishing("kernel inclusion", decisive, value, reasons, witness)
+        finding = vanishing("kernel inclusion", decisive, value, reasons, witness)
+        holds = finding.verdict is Verdict.HOLDS
+        return doubted(finding, kernel.doubt) if holds and kernel.doubt else finding
 
-    @fact("frobenius", rank=lambda view: view.vectors.field_span()[1].value)
+    @fact(
+        "frobenius",
+        rank=lambda view: view.vectors.field_span()[1].value,
+        implied=lambda view: {"reason": "range ∂φᵀ is ker ∂h, which holds all brackets"},
+    )
     def frobenius(self) -> Finding:
         """Decide the Frobenius property at θ: [∇φ_i, ∇φ_j](θ) ∈ span{∇φ_k(θ)} for all i and j.
 
@@ -278,9 +318,8 @@ class View:
         """
         span, rank = self.vectors.field_span()
         yes = "all brackets lie in the span of the fields"
-        finding = self._vanish(
-            "frobenius", span, yes, "the bracket of two fields leaves their span"
-        )
+        no = "the bracket of two fields leaves their span"
+        finding = self._vanish("frobenius", span, yes, no)
         doubt = f"the span of the fields: {rank.doubt}"
         return finding if rank.decided else doubted(finding, doubt)
 
@@ -310,7 +349,14 @@ class View:
         unclear = f"a part of {decisive:.1e} is neither zero nor clearly not"
         return vanishing(name, decisive, value, (yes, no, unclear), witness)
 
-    @fact("dimension of the Lie algebra")
+    @fact(
+        "dimension of the Lie algebra",
+        implied=lambda view: {
+            "reason": "the fields span D less one for each independent law",
+            "value": view.most,
+            "witness": {"levels": [view.most]},
+        },
+    )
     def dimension(self) -> Finding:
         """Dimension of the trace at θ of the Lie algebra generated by the fields ∇φ_i.
 
@@ -319,7 +365,10 @@ class View:
         """
         return self.trace.counted("dimension of the Lie algebra", self.trace.dimension)
 
-    @fact("laws complete")
+    @fact(
+        "laws complete",
+        implied=lambda view: {"reason": "range ∂φᵀ and range ∂hᵀ fill ℝᴰ", "value": 0},
+    )
     def complete(self) -> Finding:
         """Decide whether the known laws are all there are at θ: rank ∂h(θ) = D − dim Lie(∇φ)(θ).
 
@@ -369,7 +418,7 @@ class View:
             return recoverable, doubted(inclusion, self.special)
         return recoverable, inclusion
 
-    @cached_property
+    @looked
     def special(self) -> str:
         """Tell that ∂φ may have another rank than at generic points, and so close by, if it may."""
         here, elsewhere = (view.vectors.field_span()[1] for view in (self, self.generic))
@@ -390,9 +439,8 @@ def inclusion_of_nothing(recoverable: Finding) -> Finding:
 
 def too_large(architecture: Architecture, fields: GradientFields, limit: int) -> str:
     """Tell what a criterion would take, if that is too much; empty where it can be computed."""
-    dim, forms = architecture.dim, 0
-    if not fields.analytic:
-        forms = dim * architecture.phi.per_covector
+    dim = architecture.dim
+    forms = dim * architecture.phi.per_covector if fields.listed else 0
     if dim <= limit and forms <= FORM_LIMIT:
         return ""
     return (
@@ -406,3 +454,11 @@ def too_large(architecture: Architecture, fields: GradientFields, limit: int) ->
 def view_of(architecture: Architecture, theta: OneTheta, rng: np.random.Generator) -> View:
     """Return the view of an architecture at a point; a family with a better one registers it."""
     return View(architecture, theta, rng)
+
+
+@singledispatch
+def count_told(
+    architecture: Architecture, loss: object, rng: np.random.Generator
+) -> Finding | None:
+    """Return the number of laws, of a loss or of all, of a family that registers its own count."""
+    return None

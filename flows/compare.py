@@ -19,7 +19,7 @@ from liftflow.flows.comparison import ELSEWHERE, FROZEN, NO_RATES, Comparison
 from liftflow.flows.integrate import integrate, origin
 from liftflow.flows.intrinsic import IntrinsicFlow
 from liftflow.flows.parameter import ParameterFlow
-from liftflow.flows.resume import same_numbers
+from liftflow.flows.resume import check_losses, same_numbers
 from liftflow.flows.rules import TrainingRule
 from liftflow.flows.settings import Settings
 from liftflow.flows.state import FlowState
@@ -76,7 +76,8 @@ def compare(
         Folder where the flows leave their checkpoints every minute; it is made where there is none.
         Those that are there already are continued: to go on after a stop, make the same call
         again. Those of another flow, start, loss, metric or method, of other tolerances or times,
-        and those that went beyond the end of ``t_span``, are refused.
+        and those that went beyond the end of ``t_span``, are refused. A loss is known by its values
+        at the times kept and around the start: one that differs only elsewhere passes for the same.
     steps : Trajectory, optional
         A run of training by steps from θ₀, such as :meth:`GradientDescent.run` makes or
         :meth:`Trajectory.from_arrays` takes from elsewhere, to be put beside the two flows. Its
@@ -262,6 +263,12 @@ class Plan:
             if len(blocks) != len(there["computed"].get(name, ()))
             or not all(map(same_numbers, there["computed"][name], blocks))
         ]
+
+    def check_losses(self, folder: Path) -> None:
+        """Refuse a folder whose flow of θ had another loss on its way, as far as it is there."""
+        path = folder / "parameter.npz"
+        if os.path.lexists(path):
+            check_losses(Trajectory.load(path), self.states["parameter"]().losses)
 
     def run(self, folder: Path | None) -> Comparison:
         """Integrate the flows one after another, with checkpoints in the folder if there is one."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.integrate import DOP853, RK23, RK45, OdeSolver
 
 from liftflow.errors import FlowError, InputError, LiftflowError, OutputError
-from liftflow.flows.resume import check_fits
+from liftflow.flows.resume import check_fits, check_losses
 from liftflow.flows.resume import same_numbers as same_numbers
 from liftflow.flows.settings import METHODS as METHODS
 from liftflow.flows.settings import Settings as Settings
@@ -320,6 +320,7 @@ def integrate(state: FlowState, settings: Settings, label: str) -> Trajectory:
         else:
             remembered = state.memory()
             check_fits(earlier, earlier.checkpoint, run.origin, remembered, run.first, run.end)
+            check_losses(earlier, state.losses)
             if earlier.checkpoint.t == run.end:
                 run.record.passed(earlier, run.end)
                 message = "".join((_REACHED, *earlier.message.partition(_RESUMED)[1:]))

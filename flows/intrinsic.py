@@ -168,8 +168,10 @@ class _BasisState(TrainingState):
         self._move(coordinates)
         if self.chart.is_left(self.theta, self.settled):  # shorter steps end before, in another one
             raise NotRecoverableError("an anchor of the chart vanishes within a step")
-        pushed = self.chart.push_forward(self.theta, self.descent(self.theta))
-        return self.with_clock(np.negative(pushed, out=pushed), self.course.decay)
+        descent = self.descent(self.theta)
+        pushed = self.chart._push(self.theta, descent)  # unchecked: both were looked at
+        out = None if np.may_share_memory(pushed, descent) else pushed
+        return self.with_clock(np.negative(pushed, out=out), self.course.decay)
 
     def read(self, coordinates: FloatArray) -> State:
         theta = self._recover(coordinates)

@@ -75,8 +75,8 @@ class LawRecursion:
         along = -rate * (pull + self.momentum * mixed if self.nesterov else mixed)
         kept = 1.0 - rate * self.decoupled
         self.laws = kept**2 * self.laws + 2 * kept * along + self.h(update)
-        self.mixed = kept * mixed + self._form(update, velocity)
+        self.mixed = kept * mixed + self.form(update, velocity)
 
-    def _form(self, a: FloatArray, b: FloatArray) -> OneLaws:
+    def form(self, a: FloatArray, b: FloatArray) -> OneLaws:
         """B(a, b) = ∂h(a) b / 2."""
         return self.h.jvp(a, b) / 2

@@ -1,5 +1,7 @@
 """Which runs continue which: a checkpoint is not taken for that of another flow."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from liftflow.errors import InputError
@@ -8,6 +10,8 @@ from liftflow.linalg import lengths, units
 from liftflow.typing import FloatArray, Scalars
 
 _ROUNDING = 1e-9  # most that another machine may change of the same start, relatively
+_ON_THE_WAY = 1e-6  # and of the losses on the way, where θ was recovered
+_MOST_LOOKED_AT = 101
 
 
 def same_numbers(one: Scalars, other: Scalars) -> bool:
@@ -88,6 +92,28 @@ def check_fits(
         whole.t <= end,
         f"a run that went to t = {whole.t:.4g} already, beyond the end {end:.4g} asked for; give "
         "that end, or start anew without resume",
+    )
+
+
+def check_losses(earlier: Trajectory, losses: Callable[[FloatArray], FloatArray]) -> None:
+    """Refuse a run along which the loss is another one now, also if it is the same at the start.
+
+    Parameters
+    ----------
+    losses : callable
+        Evaluates the loss at parameters, shape=[n, dim].
+    """
+    count = len(earlier.t)
+    chosen = np.unique(np.linspace(0, count - 1, min(count, _MOST_LOOKED_AT)).astype(int))
+    there, here = earlier.loss[chosen], losses(earlier.theta[chosen])
+    if not here.size:
+        return
+    apart = np.abs(there - here) / units(np.max(np.abs(there), initial=0.0))
+    first = int(np.argmax(~(apart <= _ON_THE_WAY)))
+    _require(
+        bool(apart[first] <= _ON_THE_WAY),
+        f"the flow it came from, whose loss was another one: {there[first]:.6g} at "
+        f"t = {earlier.t[chosen[first]]:.4g} there, {here[first]:.6g} at the same θ here",
     )
 
 

@@ -131,7 +131,7 @@ class Settings:
                 f"t_span must be (start, end) with start < end, got {tuple(span.tolist())}; a "
                 "gradient flow runs forward in time"
             )
-        if self.progress not in (None, True, False):
+        if self.progress is not None and not isinstance(self.progress, bool | np.bool_):
             raise InputError(f"progress must be True, False or None, got {self.progress!r}")
         for name in ("rtol", "atol", "max_step", "first_step", "memory_limit"):
             value = getattr(self, name)

@@ -9,7 +9,7 @@ from liftflow.doors import Described
 from liftflow.flows.rules import Course
 from liftflow.flows.trajectory import Memory
 from liftflow.losses.base import Loss, as_gradient, as_value
-from liftflow.typing import FloatArray, OneTangent, OneTheta
+from liftflow.typing import FloatArray, OneTangent, OneTheta, Theta
 
 State = tuple[FloatArray, FloatArray, float]
 """What a trajectory keeps: the state of the flow, the parameter and the loss."""
@@ -65,6 +65,10 @@ class FlowState(Described, ABC):
         """
         return np.empty(0)
 
+    def losses(self, theta: Theta) -> FloatArray:
+        """Evaluate the loss at parameters, shape=[n]; empty where nothing is known of it."""
+        return np.empty(0)
+
     def memory(self) -> Memory:
         """What the velocity depends on besides the coordinates, to be saved with them."""
         return {}
@@ -111,6 +115,9 @@ class TrainingState(FlowState):
     def value(self, theta: OneTheta) -> float:
         """Evaluate ℓ(θ), one number whoever wrote the loss."""
         return as_value(self.loss.parameter_value(theta, self.architecture), self.loss)
+
+    def losses(self, theta: Theta) -> FloatArray:
+        return np.array([self.value(each) for each in theta])
 
     def probe(self) -> FloatArray:
         """Evaluate the loss near and far from θ, always at the same points.

@@ -329,7 +329,9 @@ def _run(
         with locked(own):
             note, path = _claim(own, plan), own / "run.npz"
             if os.path.lexists(path):
-                return _load(path, seed, note)
+                found = _load(path, seed, note)
+                plan.check_losses(own)
+                return found
             run = _summarise(plan.run(own), seed)
             if run is not None:
                 _save(run, path, note)

@@ -309,4 +309,4 @@ def as_gradient(value: Covector, loss: Loss, shape: tuple[int, ...]) -> FloatArr
         raise InputError(f"{name} must return an array of real numbers, got {gradient.dtype}")
     if gradient.shape != shape:
         raise ShapeError(f"{name} must return an array of shape {shape}, got {gradient.shape}")
-    return gradient
+    return gradient.astype(np.float64, copy=False)

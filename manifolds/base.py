@@ -17,7 +17,7 @@ from liftflow.errors import ArchitectureError, InputError
 from liftflow.linalg import inner
 from liftflow.manifolds.bundle import LiftBundle, LiftQuotientMetric
 from liftflow.manifolds.charts import chart_manifold
-from liftflow.manifolds.images import RandomVectors, image_manifold
+from liftflow.manifolds.images import RandomVectors, image_manifold, points_of_size
 from liftflow.metrics.cometric import TangentSpaces
 from liftflow.metrics.geodesic import GEODESIC_RTOL, GeodesicSolver
 from liftflow.metrics.geometry import HorizontalMetric
@@ -232,11 +232,12 @@ class InvariantSet(RandomVectors, LevelSet):
         return self.architecture.project_to_laws(point, self.laws0)
 
     def random_point(self, n_samples: int = 1, bound: float = 1.0, rng: Rng = None) -> Theta:
-        """Draw parameters of the architecture, times ``bound``, and project them onto the set.
+        """Draw parameters of the size of θ₀, times ``bound``, and project them onto the set.
 
         With one sample there is no sample axis.
         """
-        return self.projection(bound * self.architecture.random_point(n_samples, rng))
+        drawn = points_of_size(self.architecture, self.theta0, n_samples, bound, rng)
+        return self.projection(drawn)
 
     def lift(self, theta: Theta) -> Lifted:
         """Lift a parameter to z = φ(θ)."""

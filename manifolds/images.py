@@ -21,7 +21,7 @@ from liftflow.architectures import (
 )
 from liftflow.doors import Described, door, doors
 from liftflow.errors import NotOnImageError, NotRecoverableError
-from liftflow.linalg import over_batch
+from liftflow.linalg import lengths, over_batch
 from liftflow.manifolds.flattened import FlatImage
 from liftflow.metrics import IntrinsicMetric, intrinsic_cometric
 from liftflow.typing import (
@@ -34,6 +34,7 @@ from liftflow.typing import (
     Rng,
     Scalars,
     TangentVec,
+    Theta,
     as_array,
     as_count,
     as_own,
@@ -41,6 +42,16 @@ from liftflow.typing import (
     freeze,
     refuse_beyond,
 )
+
+
+def points_of_size(
+    architecture: Architecture, theta0: OneTheta, n_samples: int, bound: float, rng: Rng
+) -> Theta:
+    """Draw parameters of the size of θ₀, times ``bound``: at cθ₀, those drawn at θ₀ times c."""
+    unit = float(lengths(np.asarray(architecture.random_point(rng=0)))) or 1.0
+    return (
+        bound * (float(lengths(theta0)) or unit) / unit * architecture.random_point(n_samples, rng)
+    )
 
 
 class RandomVectors(Described):
@@ -183,11 +194,11 @@ class LiftedImage(RandomVectors, Manifold):
         return self.architecture.project_to_image(point, near=self.theta0)
 
     def random_point(self, n_samples: int = 1, bound: float = 1.0, rng: Rng = None) -> Point:
-        """Lift random parameters, times ``bound``, moved onto the set where that moves z.
+        """Lift random parameters of the size of θ₀, times ``bound``, if need be from the set.
 
         With one sample there is no sample axis.
         """
-        theta = bound * self.architecture.random_point(n_samples, rng)
+        theta = points_of_size(self.architecture, self.theta0, n_samples, bound, rng)
         if not self._meets_all_fibres:
             theta = self.architecture.project_to_laws(theta, self._laws0)
         return self.architecture.lift(theta)

@@ -30,7 +30,8 @@ def two_layer_multiplier(network: TwoLayerLinear, theta0: OneTheta, tolerance: f
     laws = network.conservation_laws(theta0)
     (matrix,) = network.split_laws(laws)
     if network.n == network.m == 1:
-        return ScalarMultiplier(2 * np.sum(matrix**2) - np.trace(matrix) ** 2)
+        square = 2 * np.sum(matrix**2) - np.trace(matrix) ** 2  # ≥ 0, but for rounding
+        return ScalarMultiplier(float(np.sqrt(max(square, 0.0))))
     try:
         (lam,) = network.balance(laws, network.sizes(theta0), tolerance)
     except NotIntrinsicError as error:

@@ -6,14 +6,15 @@ for the directions of ker Zᵀ and ker Z, which are hidden: no singular value te
 """
 
 from abc import ABC, abstractmethod
+from typing import Self
 
 import geomstats.backend as gs
 import numpy as np
-from autograd.tracer import isbox
+from autograd.tracer import getval, isbox
 
 from liftflow.doors import Guarded, door
 from liftflow.errors import InputError
-from liftflow.linalg import layer_squares
+from liftflow.linalg import layer_squares, units
 from liftflow.typing import FloatArray, OnLayers, Scalars, as_array, as_own, freeze
 
 
@@ -22,6 +23,13 @@ def _values(singular: Scalars) -> Scalars:
     if (type(singular) is np.ndarray and singular.dtype == np.float64) or isbox(singular):
         return singular
     return as_array(singular, "a singular value")
+
+
+def _hypot(shift: float, left: Scalars, right: Scalars) -> Scalars:
+    """√(shift² + σ_k σ_l), where no square on the way under- or overflows."""
+    sizes = np.abs(getval(left)), np.abs(getval(right))
+    unit = units(np.maximum(abs(shift), np.maximum(*sizes)))
+    return unit * ((shift / unit) ** 2 + left / unit * (right / unit)) ** 0.5
 
 
 class Multiplier(Guarded, ABC):
@@ -48,6 +56,10 @@ class Multiplier(Guarded, ABC):
         """Evaluate m for all pairs of singular values of one matrix, those along the last axis."""
         singular = as_array(singular, "singular", (None,))
         return self.pair(singular[..., :, None], singular[..., None, :])
+
+    def scaled(self, factor: float) -> Self:
+        """Return the multiplier at cθ₀, for the factor c²."""
+        raise NotImplementedError
 
     @property
     def chain_gaps(self) -> FloatArray | None:
@@ -80,10 +92,13 @@ class TwoLayerMultiplier(Multiplier):
     @staticmethod
     def _positive_root(lam: float, singular: Scalars) -> Scalars:
         """The root x ≥ 0 of x (x − λ) = σ², without cancellation."""
-        root = (lam**2 + 4.0 * singular**2) ** 0.5
+        root = _hypot(lam, 2.0 * singular, 2.0 * singular)
         if lam >= 0.0:
             return (lam + root) / 2.0
-        return 2.0 * singular**2 / (root - lam)
+        return 2.0 * singular * (singular / (root - lam))
+
+    def scaled(self, factor: float) -> Self:
+        return type(self)(factor * self.lam, factor * self.left, factor * self.right)
 
     def pair(self, left: Scalars, right: Scalars) -> Scalars:
         left, right = _values(left), _values(right)
@@ -125,6 +140,10 @@ class DeepMultiplier(Multiplier):
         self.right: FloatArray = (
             freeze(ends[0]) if right is None else as_own(right, "right", (depth,))
         )
+
+    def scaled(self, factor: float) -> Self:
+        other = factor ** (len(self.shifts) - 1)
+        return type(self)(factor * self.shifts, other * self.left, other * self.right)
 
     @property
     def chain_gaps(self) -> FloatArray:
@@ -213,16 +232,19 @@ class HyperbolicMultiplier(Multiplier):
 
     def pair(self, left: Scalars, right: Scalars) -> Scalars:
         left, right = _values(left), _values(right)
-        return (left**2 + self.a**2) ** 0.5 + (right**2 + self.a**2) ** 0.5
+        return _hypot(self.a, left, left) + _hypot(self.a, right, right)
+
+    def scaled(self, factor: float) -> Self:
+        return type(self)(factor * self.a)
 
 
 class ScalarMultiplier(Multiplier):
-    r"""Two layers of scalar input and output, at any S: √(2‖S‖² − (tr S)² + 4z²).
+    r"""Two layers of scalar input and output, at any S: √(a² + 4z²).
 
     Parameters
     ----------
-    constant : float
-        :math:`2‖S‖_F^2 − (\mathrm{tr}\, S)^2 ≥ 0`. Domain: all z.
+    gap : float
+        :math:`a = \sqrt{2‖S‖_F^2 − (\mathrm{tr}\, S)^2}`. Domain: all z.
 
     References
     ----------
@@ -230,13 +252,16 @@ class ScalarMultiplier(Multiplier):
     """
 
     @door
-    def __init__(self, constant: float) -> None:
-        self.constant = max(float(constant), 0.0)
+    def __init__(self, gap: float) -> None:
+        self.gap = float(gap)
 
     @property
     def chain_gaps(self) -> FloatArray:
-        """Those of two weights whose law has this square."""
-        return np.array([0.0, self.constant**0.5])
+        """Those of two weights whose law is a."""
+        return np.array([0.0, abs(self.gap)])
 
     def pair(self, left: Scalars, right: Scalars) -> Scalars:
-        return (self.constant + 4.0 * _values(left) * _values(right)) ** 0.5
+        return _hypot(self.gap, 2.0 * _values(left), 2.0 * _values(right))
+
+    def scaled(self, factor: float) -> Self:
+        return type(self)(factor * self.gap)

@@ -6,7 +6,7 @@ import pytest
 from random_dags import random_network
 
 from liftflow import Architecture, ReLUNetwork, classify, count_conservation_laws, recoverability
-from liftflow.criteria.graph import negligible, shared_edge
+from liftflow.criteria import commuting
 from liftflow.criteria.views import view_of
 
 
@@ -95,7 +95,9 @@ def test_weights_are_negligible_whatever_the_gauge(scale, rng):
     theta[network.parameter_names.index(("⟨1⟩", (1, 0)))] *= 1e-25
     logs = np.log(1e4) * rng.uniform(-1, 1, size=network.n_hidden)
     moved = scale * network.rescale(theta, logs)
-    assert np.array_equal(negligible(network.dag, moved), negligible(network.dag, theta))
+    channels = network.channels
+    assert np.array_equal(channels.negligible(moved), channels.negligible(theta))
+    assert np.any(channels.negligible(theta))
     found = recoverability(network, moved)
     assert found.verdict == "undecided"
     assert "(1, 0)" in found.reason
@@ -107,8 +109,9 @@ def test_paths_that_share_an_edge_are_found(seed):
     network = random_network(seed)
     incidence = network.path_incidence.toarray()
     shares = np.any((incidence @ incidence.T)[~np.eye(network.n_paths, dtype=bool)] > 0)
-    assert bool(shared_edge(network.dag)) == shares
-    assert not shared_edge(ReLUNetwork.diagonal(4, depth=3).dag)
+    assert bool(commuting(network, network.random_point(rng=0))) != shares
+    diagonal = ReLUNetwork.diagonal(4, depth=3)
+    assert commuting(diagonal, diagonal.random_point(rng=0))
 
 
 def test_large_network_goes_by_its_graph():

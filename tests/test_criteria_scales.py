@@ -123,6 +123,39 @@ def test_ranks_where_scales_part_are_those_of_exact_arithmetic(widths, rng):
         assert lie_algebra_dimension(network, moved).value == exact_dimension(network, moved, rng)
 
 
+@pytest.mark.parametrize("shape", [(2, 2, 1, 2), (1, 2, 1, 3), (1, 1, 1, 3)], ids=str)
+def test_ranks_of_recurrent_networks_without_input_are_those_of_exact_arithmetic(shape, rng):
+    network = ReLUNetwork.recurrent(*shape, bias=False)
+    theta = network.random_point(rng=0)
+    theta[: shape[0] * shape[1]] = 0.0
+    exact = exact_dimension(network, theta, rng)
+    assert lie_algebra_dimension(network, theta).value == exact
+    assert laws_complete(network, theta).value == network.dim - network.n_laws - exact
+    assert recoverability(network, theta).verdict == "fails"
+
+
+@pytest.mark.slow  # three searches for a pair of flows
+def test_a_recurrent_network_without_input_is_not_called_intrinsic(rng):
+    """Where W_in = 0 brackets fill ker ∂h, so flows reach all points close by with these laws.
+
+    Two of them differ in W_hh[0, 0] alone and no input reaches the first unit: z and h are the
+    same there, and M is not, so the dynamic property fails; but such pairs are rare.
+    """
+    network = ReLUNetwork.recurrent(2, 2, 1, 2, bias=False)
+    theta = network.random_point(rng=0)
+    theta[:4] = 0.0
+    assert exact_dimension(network, theta, rng) == network.dim - network.n_laws
+    assert classify(network, theta).dynamic.verdict in ("fails", "undecided")
+    one = theta.copy()
+    one[[1, 3]] = 0.01 * rng.standard_normal(2)
+    other = one.copy()
+    other[4] += 0.01
+    for seen in (network.lift, network.conservation_laws):
+        np.testing.assert_array_equal(seen(one), seen(other))
+    grams = [network.gram_matrix(point) for point in (one, other)]
+    assert np.abs(grams[0] - grams[1]).max() > 1e-3 * np.abs(grams[0]).max()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [3, 9, 23, 32])
 def test_rescaling_a_relu_network_with_zeros_changes_no_verdict(seed, rng):
@@ -287,7 +320,8 @@ def test_threads_do_not_change_the_precision_of_each_other():
 
     def second():
         inside.wait()
-        PreciseSpan(2).complement()
+        with _precisely():
+            PreciseSpan(2).complement()
         seen.append(ctx.prec)
         done.set()
 
@@ -303,6 +337,6 @@ def test_threads_do_not_change_the_precision_of_each_other():
 
 def test_an_error_leaves_the_precision_as_it_was():
     before = ctx.prec
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError), _precisely():
         PreciseSpan(2).extend(None)
     assert ctx.prec == before

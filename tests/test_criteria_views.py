@@ -84,6 +84,25 @@ def test_the_kernel_in_the_orbit_is_that_of_the_laws_where_they_are_complete(siz
     assert fails.verdict == "fails"
 
 
+def test_laws_end_the_search_for_brackets_if_they_are_laws():
+    network, theta = balanced(TwoLayerLinear(3, 3, 2), 0.7)
+    assert look(network, theta).most == 12 - 3
+    assert len(look(network, theta).trace.ranks) == 2  # no third level that adds nothing
+    wrong = network.with_laws([lambda theta: theta[0], lambda theta: theta[1] * theta[2]])
+    view = look(wrong, theta)
+    assert view.most == 12 and not view.tells
+    assert view.dimension.value == 9
+
+
+def test_a_kernel_is_clear_where_another_direction_is_not():
+    network, theta = balanced(TwoLayerLinear(3, 3, 2), 0.7)
+    assert look(network, theta).kernel.rank.vague == 11
+    layers = [np.diag([1.0, 1.0, 3e-10]), np.diag([1.0, 1.0, 0.0])]
+    network = DeepLinear([3, 3, 3])
+    kernel = look(network, network.from_layers(layers)).floats.kernel
+    assert kernel.recoverable.verdict == "fails"
+
+
 def test_close_to_the_border_the_dynamic_property_is_undecided(rng):
     network, theta = balanced(TwoLayerLinear(2, 2, 2), 0.7)
     moved = theta + 1e-9 * rng.standard_normal(theta.size)

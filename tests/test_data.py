@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -49,6 +50,28 @@ def test_features_are_standardised(name):
     loader = getattr(datasets, "load_" + name.replace("-", "_"))
     raw = loader(return_X_y=True)[0]
     np.testing.assert_allclose(inputs, (raw - raw.mean(axis=0)) / raw.std(axis=0), atol=1e-11)
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        1.7e18 + 256.0 * np.arange(40) ** 2,  # nanoseconds since 1970
+        1e12 + 0.01 * np.arange(40.0) ** 2,
+        1e-200 * np.arange(40.0) ** 2,
+        -1e100 * np.arange(40.0) ** 2,
+    ],
+)
+def test_columns_of_any_offset_and_unit_are_standardised(table, column):
+    rows = [f"{x!r},{i % 5},{x!r}" for i, x in enumerate(column.tolist())]
+    data = table("a,b,y", *rows, labels=False, index_column=False)
+    exact = [Fraction(x) for x in column.tolist()]
+    centred = [x - sum(exact) / len(exact) for x in exact]
+    top = max(map(abs, centred))
+    unit = np.array([float(x / top) for x in centred])
+    right = unit / np.sqrt(np.mean(unit**2))
+    np.testing.assert_allclose(data.inputs[:, 0], right, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(data.targets, right, rtol=1e-9, atol=1e-9)
+    assert np.ptp(right) > 1  # control: constants would be 0
 
 
 def test_pixels_are_scaled_by_their_range():

@@ -134,6 +134,10 @@ def in_orbit(scaling, subject):
     return scaling.is_euclidean or isinstance(subject, InvariantSet | ChartedImage)
 
 
+def not_in_chart(scaling, subject):
+    return not isinstance(subject, ChartedImage)
+
+
 def has(name, condition=always):
     return lambda scaling, subject: hasattr(subject, name) and condition(scaling, subject)
 
@@ -333,6 +337,8 @@ SPACE_METHODS = {
     "is_tangent, off": (lambda s, x: s.is_tangent(x.vector, x.point), (0,), 0.0, in_orbit),
     "to_tangent": (lambda s, x: s.to_tangent(x.vector, x.point), ("point",), SOLVED, in_orbit),
     "projection": (lambda s, x: s.projection(x.off), ("point",), SOLVED, in_orbit),
+    # Drawn and projected from afar; coordinates are those of another chart at another scale.
+    "random_point": (lambda s, x: s.random_point(rng=0), ("point",), 1e-6, not_in_chart),
     "random_tangent_vec": (
         lambda s, x: s.is_tangent(s.random_tangent_vec(x.point, rng=0), x.point),
         (0,),

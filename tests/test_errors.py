@@ -272,6 +272,11 @@ GRAPHS = {
         "inputs and outputs are linear, got an activation at: 'y'",
         {"y"},
     ),
+    "ReLU of an output": (
+        lambda: marked(nodes={"y": {"activation": "relu"}}),
+        "inputs and outputs are linear, got an activation at: 'y'",
+        {"y"},
+    ),
     "frozen edge": (
         lambda: marked(edges={CHAIN[1]: {"frozen": True, "weight": "1"}}),
         r"a frozen edge needs its weight, a finite number .*: \('a', 'y'\)",

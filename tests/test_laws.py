@@ -17,7 +17,7 @@ from liftflow import (
 from liftflow.architectures import Attention, DeepLinear, LinearNeuralODE, TwoLayerLinear
 from liftflow.criteria import Verdict, laws_complete, lie_algebra_dimension
 from liftflow.criteria.fields import FLOATS, Arithmetic, GradientFields, gradient_fields
-from liftflow.criteria.network_fields import LinearFields, NetworkForms
+from liftflow.criteria.network_fields import LinearFields
 
 PEERS = {  # Marcotte et al. 2023, and the edges that were found beyond them
     (5, 3, 2): 6,
@@ -109,8 +109,13 @@ def test_an_architecture_with_a_lift_alone():
 
 @pytest.mark.parametrize(
     "network",
-    [DeepLinear([2, 3, 2, 2]), TwoLayerLinear(2, 3, 2), ReLUNetwork.from_widths([2, 2, 2], True)],
-    ids=["deep", "two layers", "ReLU"],
+    [
+        DeepLinear([2, 3, 2, 2]),
+        TwoLayerLinear(2, 3, 2),
+        ReLUNetwork.from_widths([2, 2, 2], True),
+        ReLUNetwork.recurrent(2, 2, 1, 2),
+    ],
+    ids=["deep", "two layers", "ReLU", "recurrent"],
 )
 def test_brackets_agree_with_autograd(network, rng):
     theta, count = network.random_point(rng=rng), network.lifted_dim
@@ -150,12 +155,7 @@ def test_residues_agree_with_integers(rng):
     for arithmetic in (FLOATS, Arithmetic(prime)):
         fields = LinearFields(network, arithmetic)
         kind = np.int64 if arithmetic.exact else float
-        forms = [
-            NetworkForms(
-                np.ones((1, 12), kind), row[None, :2].astype(kind), row[None, 2:4].astype(kind)
-            )
-            for row in small
-        ]
+        forms = [row[None, :4].astype(kind) for row in small]  # two sources and two sinks
         results.append(fields.brackets(forms, small[0].astype(kind), 1))
     assert np.array_equal(np.mod(results[0], prime), results[1])
     assert np.abs(results[0]).max() > 10

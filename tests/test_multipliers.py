@@ -200,14 +200,20 @@ def test_hyperbolic(a):
     check(HyperbolicMultiplier(a).hidden_right(GRID), wanted, 1e-12)
 
 
-@pytest.mark.parametrize("constant", [0.0, 1e-8, 1.0, 1e6])
-def test_scalar(constant):
-    wanted = [mp.sqrt(constant + 4 * mp.mpf(s) ** 2) for s in GRID]
-    check(ScalarMultiplier(constant).pair(GRID, GRID), wanted, 1e-12)
+@pytest.mark.parametrize("gap", [0.0, 1e-4, 1.0, 1e3])
+def test_scalar(gap):
+    wanted = [mp.sqrt(mp.mpf(gap) ** 2 + 4 * mp.mpf(s) ** 2) for s in GRID]
+    check(ScalarMultiplier(gap).pair(GRID, GRID), wanted, 1e-12)
 
 
-def test_scalar_constant_below_zero_is_rounding():
-    assert ScalarMultiplier(-1e-18).pair(np.array(0.0), np.array(0.0)) == 0.0
+@pytest.mark.parametrize("factor", [2.0**-1000, 2.0**-500, 2.0**500, 2.0**900])
+@pytest.mark.parametrize("name", ["two layers", "two layers, λ < 0", "hyperbolic", "scalar"])
+def test_multipliers_of_two_layers_are_homogeneous(name, factor):
+    """m of cθ is c² m of θ to the last bit, also where σ² and λ² under- or overflow."""
+    there = MULTIPLIERS[name].scaled(factor)
+    for left, right in [(1.3, 0.4), (0.0, 2.0), (1e-3, 7.0)]:
+        wanted = factor * MULTIPLIERS[name].pair(np.array(left), np.array(right))
+        assert there.pair(np.array(factor * left), np.array(factor * right)) == wanted
 
 
 def test_infinite_depth_is_the_limit_of_depth():

@@ -82,6 +82,8 @@ def test_numbers_that_are_not_positive_are_refused(name, value):
 def test_progress_is_a_flag():
     with pytest.raises(InputError, match="progress must be True, False or None, got 'yes'"):
         flow(progress="yes")
+    with pytest.raises(InputError, match="progress must be True, False or None"):
+        flow(progress=np.ones(2))
 
 
 def test_a_run_is_resumed_only_with_the_same_steps():

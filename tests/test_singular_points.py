@@ -221,7 +221,7 @@ def test_linear_networks_of_one_number_are_chains():
         wanted = np.sqrt(3) * abs(np.cbrt(end) - np.cbrt(start))
         assert abs(balanced_metric.dist([[start]], [[end]]) / wanted - 1) < 1e-12
     any_laws = on_image(TwoLayerLinear(1, 1, 3)).metric
-    gap = np.sqrt(any_laws.cometric.multiplier.constant)
+    gap = any_laws.cometric.multiplier.gap
     wanted = abs(exact_length((0.0, gap), -0.2, 5.0))
     assert abs(any_laws.dist([[-0.2]], [[5.0]]) / wanted - 1) < 1e-12
 

@@ -8,7 +8,7 @@ import pytest
 from hierarchy_cases import BareLinear
 from lie_oracle import truth
 
-from liftflow import Architecture, ReLUNetwork, TwoLayerLinear, classify
+from liftflow import Architecture, DeepLinear, ReLUNetwork, TwoLayerLinear, classify
 from liftflow.criteria import (
     commuting,
     count_conservation_laws,
@@ -129,6 +129,47 @@ def test_levels_that_add_nothing_do_not_end_the_search(power, unit):
     assert frobenius(tower(power, unit), theta).verdict == ("fails" if power == 1 else "holds")
     control = PolynomialLift(3, [{(1, 0, 0): 1}, {(0, 1, 0): 1, (power, 0, 0): 1}], unit)
     assert recoverability(control, theta).verdict == "holds"  # two laws: no bracket, no z
+
+
+def change_of_gram(network, theta):
+    """Largest change of M along ker ∂φ ∩ ker ∂h, by central differences, exact to 4th order."""
+    laws = network.conservation_laws_jacobian(theta)
+    known = np.vstack([network.lift_jacobian(theta).reshape(-1, network.dim), laws])
+    _, singular, right = np.linalg.svd(known)
+    kernel = right[np.sum(singular > 1e-12) :]
+    assert len(kernel)
+
+    def odd(step):
+        ahead, back = (network.gram_matrix(theta + sign * step * kernel) for sign in (1, -1))
+        return ahead - back
+
+    return np.max(np.abs(8 * odd(0.1) - odd(0.2))) / 1.2
+
+
+E = [1.0, 0.0, 0.0, 0.0]  # diag(1, 0)
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1.0, 1e6])
+@pytest.mark.parametrize(
+    ("network", "balanced", "off"),
+    [
+        (ReLUNetwork.diagonal(2), [0, 1, 0, 1], None),
+        (TwoLayerLinear(2, 2, 2), [*E, *E], [*E, 1, 0, 0, 0.5]),
+        (DeepLinear([2] * 4), [*E, *E, *E], [*E, 1, 0, 0.5, 1, 1, 1, 0, 1]),
+    ],
+    ids=["dead neuron", "two layers", "three layers"],
+)
+def test_terms_that_vanish_are_no_change_of_m(network, balanced, off, unit):
+    """Where the rank drops, in balance, all terms of ∂M are 0, and what is left is rounding."""
+    theta = np.array(balanced, dtype=float)
+    assert change_of_gram(network, theta) < 1e-14
+    found = classify(network, unit * theta, progress=False)
+    assert (found.inclusion.verdict, found.metric.verdict) == ("holds", "holds")
+    if off is not None:  # control: the rank drops as well
+        theta = np.array(off, dtype=float)
+        assert change_of_gram(network, theta) > 1e-2
+        found = classify(network, unit * theta, progress=False)
+        assert (found.inclusion.verdict, found.metric.verdict) == ("fails", "fails")
 
 
 def residual(theta):

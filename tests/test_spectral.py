@@ -729,3 +729,31 @@ def test_matrix_images_owe_nothing_to_geomstats_psd_matrices():
     # Its dimension and tangent projection are wrong in 2.8.0.
     assert RankKPSDMatrices not in MatrixImage.__mro__
     assert not issubclass(MatrixImage, type(PSDMatrices(3, 2, equip=False)))
+
+
+@pytest.mark.parametrize("scale", [2.0**-300, 2.0**-270, 2.0**270, 2.0**300])
+@pytest.mark.parametrize(
+    ("network", "lam"),
+    [
+        (TwoLayerLinear(3, 2, 2), 0.5),
+        (TwoLayerLinear(1, 1, 2), None),
+        (DeepLinear([2, 2, 2]), 0.0),
+        (Attention(3, 1, 1), 0.1),
+    ],
+    ids=["two layers", "two layers of numbers", "balanced", "attention"],
+)
+def test_k_where_fourth_powers_of_theta_are_no_numbers(network, lam, scale):
+    """K at cθ is c² that at θ, to rounding, as M is; so is what is recovered from z."""
+    theta = network.random_point(rng=0) if lam is None else network.balanced_point(lam, 0)
+    start = InvariantSet(network, scale * theta)
+    z = network.lift(scale * theta)
+    jacobian = network.lift_jacobian(theta).reshape(-1, network.dim)
+    wanted = jacobian @ jacobian.T
+    found = start.image().metric.cometric.matrix(z) / scale / scale
+    np.testing.assert_allclose(found, wanted, atol=1e-12 * np.max(wanted))
+    found = start.recover(z) / scale
+    np.testing.assert_allclose(network.lift(found), network.lift(theta), rtol=1e-10, atol=1e-12)
+    laws = network.conservation_laws(theta)
+    np.testing.assert_allclose(network.conservation_laws(found), laws, rtol=1e-10, atol=1e-12)
+    # Control: in units of θ, so that what is compared is not zero.
+    assert np.max(wanted) > 0.01 and np.max(np.abs(network.lift(theta))) > 0.01

@@ -193,6 +193,29 @@ def test_a_folder_of_other_data_is_refused(tmp_path):
     assert_same(sweep(case(), [0], (0.0, 0.1), **settings), first)
 
 
+@pytest.mark.parametrize("run", ["sweep", "compare"])
+def test_a_loss_that_differs_on_the_way_alone_is_refused(run, tmp_path):
+    """A bump that the flow passes, where neither its start nor a point far away sees it."""
+    network, start = ReLUNetwork.diagonal(1), np.array([0.5, 0.5])
+    settings = {"rtol": 1e-6, "n_times": 21, "progress": False}
+
+    def flow(height, folder=None):
+        def f(z):
+            u = (z[..., 0] - 0.5) / 0.1
+            bump = anp.where(anp.abs(u) < 1, (1 - u * u) ** 3, 0.0)
+            return anp.sum((z - 1.0) ** 2, axis=-1) + height * bump
+
+        case = InvariantSet(network, start), loss_from_function(f)
+        if run == "sweep":
+            return sweep(lambda seed: case, [0], (0.0, 3.0), folder=folder, **settings)
+        return compare(*case, (0.0, 3.0), checkpoints=folder, **settings)
+
+    flow(0.0, tmp_path)
+    with pytest.raises(InputError, match="whose loss was another one"):
+        flow(0.05, tmp_path)
+    flow(0.0, tmp_path)  # control: the same loss is taken
+
+
 @pytest.mark.parametrize(
     "changed",
     [

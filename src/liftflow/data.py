@@ -21,6 +21,7 @@ from sklearn.preprocessing import LabelEncoder, StandardScaler
 
 from liftflow.doors import door
 from liftflow.errors import DataError, InputError
+from liftflow.linalg import units
 from liftflow.typing import FloatArray, as_array, freeze
 
 
@@ -172,12 +173,20 @@ def load(
             raise InputError(f"{name} is no CSV file and does not read {option}; leave it")
     loader, n_classes = _SHIPPED[str(name)]
     inputs, targets = loader(return_X_y=True)
-    scaled = inputs / 16.0 if name == "digits" else StandardScaler().fit_transform(inputs)
+    scaled = inputs / 16.0 if name == "digits" else _standard(inputs)
     return Dataset(str(name), scaled, targets if n_classes else _standard(targets), n_classes)
 
 
-def _standard(targets: Any) -> FloatArray:
-    return StandardScaler().fit_transform(np.reshape(targets, (-1, 1)))[:, 0]
+def _standard(columns: Any) -> FloatArray:
+    """Scale columns to mean 0 and variance 1, whatever their offsets and units.
+
+    First from their first rows, in powers of two: that rounds nothing, and squares stay in range.
+    """
+    values = np.asarray(columns, dtype=float).copy()
+    values /= units(np.max(np.abs(values), axis=0, initial=0.0))
+    values -= values[:1]
+    values /= units(np.max(np.abs(values), axis=0, initial=0.0))
+    return StandardScaler().fit_transform(values.reshape(len(values), -1)).reshape(values.shape)
 
 
 def _is_value(cell: str) -> bool:
@@ -356,7 +365,7 @@ class _Table:
         if index_column is not False:
             self._refuse_index([c for c in features if self._names_rows(c)], left_out)
         values, goal = self._complete(cells, chosen)
-        inputs = StandardScaler().fit_transform(values)
+        inputs = _standard(values)
         name = self.names[chosen] or str(chosen + 1)
         holds_labels = self._holds_labels(goal, labels)
         if index_column is None and features[0] == 0 and self._numbers_rows(values[:, 0]):

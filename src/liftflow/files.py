@@ -263,7 +263,7 @@ class Stored(Result):
     """Classes of what is in it."""
 
     def _write(self, path: Path) -> None:
-        own = {name: _plain(value) for name, value in vars(self).items()}
+        own = {name: plain(value, named=True) for name, value in vars(self).items()}
         own = {"format": _format(type(self).__name__), **own}
         with replacing(path) as file:
             file.write(json.dumps(own, indent=1).encode())
@@ -289,20 +289,25 @@ class Stored(Result):
             raise DataError(f"{path} holds no {cls.__name__}: {error}") from error
 
 
-def _plain(value: object) -> object:
-    """Return a value in the types of JSON, classes by their names."""
+def plain(value: object, named: bool = False) -> object:
+    """Return a value in the types of JSON: arrays as lists, infinity and NaN as None.
+
+    Or, to be read back, with the classes in it by their names, and all floats.
+    """
     match value:
         case np.ndarray() | np.generic():
-            return _plain(value.tolist())
+            return plain(value.tolist(), named)
         case Mapping():
-            return {str(key): _plain(item) for key, item in value.items()}
+            return {str(key): plain(item, named) for key, item in value.items()}
         case list() | tuple():
-            return [_plain(item) for item in value]
-        case _ if is_dataclass(value):
-            return {"class": type(value).__name__, "of": _plain(vars(value))}
-        case Fraction() | Enum():
+            return [plain(item, named) for item in value]
+        case _ if named and is_dataclass(value):
+            return {"class": type(value).__name__, "of": plain(vars(value), named)}
+        case Fraction() | Enum() if named:
             return {"class": type(value).__name__, "of": str(value)}
-        case _ if value is None or isinstance(value, bool | int | float | str):
+        case float() if not (named or math.isfinite(value)):
+            return None
+        case None | bool() | int() | float():
             return value
     return str(value)
 
@@ -401,13 +406,15 @@ def as_html(table: "Table", width: int = 88) -> str:
 class Tabled:
     """What is shown as a table."""
 
+    _width: ClassVar[int] = 88
+
     def table(self) -> "Table":
         """Lay the main figures out."""
         raise NotImplementedError
 
     def _repr_html_(self) -> str:
         """Render the table for a notebook."""
-        return as_html(self.table())
+        return as_html(self.table(), self._width)
 
     def print(self) -> None:
         """Print the table."""

@@ -2,8 +2,11 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
 from sys import getrefcount
 from threading import Lock
+from typing import Any
 
 import geomstats.backend as gs
 import numpy as np
@@ -11,10 +14,12 @@ from autograd.extend import defjvp, defvjp, primitive
 from autograd.tracer import getval, isbox
 from scipy.linalg.blas import dnrm2
 from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import LinearOperator, lsmr
+from typing_extensions import TypeAliasType
 
 from liftflow.errors import NotFiniteError, ShapeError
-from liftflow.typing import FloatArray, Scalars, Tangent
+from liftflow.typing import FloatArray, OneTangent, OneTheta, Scalars, Tangent
 
 RANK_RTOL = 1e-10
 """Singular values below this fraction of the largest count as zero."""
@@ -133,6 +138,14 @@ def units(sizes: Scalars) -> Scalars:
     return np.ldexp(1.0, np.frexp(np.where(regular, sizes, 1.0))[1] - 1)
 
 
+def far_unit(size: float) -> float:
+    """Find the unit in which a size has fourth powers that neither under- nor overflow.
+
+    1 where it has already; else a power of two.
+    """
+    return 1.0 if 1e-35 < size < 1e35 else float(units(np.asarray(size)))
+
+
 def row_sizes(matrix: FloatArray) -> FloatArray:
     """Measure the rows, to divide them by it, so that no rank depends on the units of a row.
 
@@ -142,6 +155,12 @@ def row_sizes(matrix: FloatArray) -> FloatArray:
     largest = np.max(sizes, axis=-1, initial=0.0, keepdims=True)
     sizes = np.where(sizes > ROUNDING * largest, sizes, largest)
     return np.where(sizes > 0, sizes, 1.0)
+
+
+def sizes_of(theta: OneTheta) -> OneTangent:
+    """Absolute values, the median one where they are zero."""
+    sizes = np.abs(theta)
+    return np.where(sizes > 0, sizes, np.median(sizes[sizes > 0]) if np.any(sizes > 0) else 1.0)
 
 
 def range_basis(matrix: FloatArray) -> FloatArray:
@@ -267,3 +286,133 @@ def layer_squares(shifts: Scalars, singular: Scalars) -> Scalars:
     unit = units(np.maximum(*sizes))
     relative = shifted_product_root(shifts / unit[..., None], (singular / unit ** (depth / 2)) ** 2)
     return unit[..., None] * relative
+
+
+Row = dict[int, Fraction]
+"""Entries of a sparse rational vector that are not zero, by their numbers."""
+
+_FRACTION = 1e-7  # distance up to which a number is a fraction
+_LARGEST_DENOMINATOR = 64
+
+
+def rational_basis(rows: FloatArray) -> list[Row] | None:
+    """Find short rational vectors that span what independent rows do, or None if none show.
+
+    In echelon form, where small fractions show; then made short and so sparse. Each vector has its
+    entries by their numbers, and a leading one.
+    """
+    integers = _integers(_echelon(rows))
+    return None if integers is None else _shortened(integers)
+
+
+def first_independent(rows: Sequence[FloatArray] | FloatArray) -> list[int]:
+    """Return the numbers of rows that do not depend on those before them."""
+    chosen: list[int] = []
+    for number in range(len(rows)):
+        trial = [*chosen, number]
+        if np.linalg.matrix_rank([rows[n] for n in trial]) == len(trial):
+            chosen = trial
+    return chosen
+
+
+def _echelon(rows: FloatArray, tolerance: float = 1e-6) -> FloatArray:
+    """Bring rows into reduced echelon form, leading ones on the earliest columns possible."""
+    rows, done = rows.copy(), 0
+    for column in range(rows.shape[1]):
+        if done == len(rows):
+            break
+        best = done + int(np.argmax(np.abs(rows[done:, column])))
+        if abs(rows[best, column]) < tolerance:
+            continue
+        rows[[done, best]] = rows[[best, done]]
+        rows[done] /= rows[done, column]
+        others = np.arange(len(rows)) != done
+        rows[others] -= np.outer(rows[others, column], rows[done])
+        done += 1
+    return rows
+
+
+def _integers(rows: FloatArray) -> FloatArray | None:
+    """Return multiples of rows of small fractions that are integers, or None."""
+    found = np.zeros(rows.shape, object)
+    for number, row in enumerate(rows):
+        own = np.flatnonzero(np.abs(row) > _FRACTION)
+        entries = [Fraction(entry).limit_denominator(_LARGEST_DENOMINATOR) for entry in row[own]]
+        if np.any(np.abs(row[own] - np.array(entries, float)) > _FRACTION):
+            return None
+        common = math.lcm(*[entry.denominator for entry in entries])
+        found[number, own] = [int(common * entry) for entry in entries]
+    return found
+
+
+def _shortened(rows: FloatArray) -> list[Row]:
+    """Make integer rows short and so sparse, by LLL where they share columns; leading ones."""
+    from flint import fmpz_mat
+
+    shares = csr_array(rows.astype(bool), dtype=int)
+    count, parts = connected_components(shares @ shares.T, directed=False)
+    reduced = []
+    for part in range(count):
+        own = rows[parts == part][::-1]  # those of later monomials are more local
+        columns = np.flatnonzero(np.any(own, axis=0))
+        for row in fmpz_mat(own[:, columns].tolist()).lll().tolist():
+            entries = {
+                n: int(entry) for n, entry in zip(columns.tolist(), row, strict=True) if entry
+            }
+            first = next(iter(entries.values()))
+            reduced.append({n: Fraction(entry, first) for n, entry in entries.items()})
+    return sorted(reduced, key=tuple)
+
+
+Jet = TypeAliasType("Jet", Any)
+"""Numbers of any arithmetic, with an axis for the products of nilpotents before the others."""
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """Floats, or integers modulo a prime below 2^31, whose products fit into 64 bits.
+
+    A *jet* over ε_1, …, ε_k with ε_i² = 0 is an array whose first axis, of length 2^k, runs over
+    the products of them; one of length 1 stands for a constant. Evaluated at x + ε v, a polynomial
+    gives its value and its derivative along v, without truncation, in any arithmetic.
+    """
+
+    prime: int = 0
+    """0 stands for floats."""
+
+    @property
+    def exact(self) -> bool:
+        """Whether this is a prime field."""
+        return self.prime > 0
+
+    def reduce(self, values: Jet) -> Jet:
+        """Bring integers back to 0 … p − 1; floats stay."""
+        return np.remainder(values, self.prime) if self.exact else values
+
+    def draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> Jet:
+        """Draw an array: normal floats, or uniform residues."""
+        if self.exact:
+            return rng.integers(self.prime, size=shape)
+        return rng.standard_normal(shape)
+
+    def multiply(self, a: Jet, b: Jet) -> Jet:
+        """Multiply two jets entry by entry."""
+        if len(a) == 1 or len(b) == 1:
+            return self.reduce(a * b)
+        (a0, a1), (b0, b1) = halves(a), halves(b)
+        mixed = self.multiply(a0, b1) + self.multiply(a1, b0)
+        return np.concatenate([self.multiply(a0, b0), self.reduce(mixed)])
+
+    def inner_sum(self, a: Jet, b: Jet, axis: int) -> Jet:
+        """Multiply two jets entry by entry, and add up along an axis counted from the end."""
+        return self.reduce(np.sum(self.multiply(a, b), axis=axis))
+
+
+def halves(jet: Jet) -> tuple[Jet, Jet]:
+    """Return value and derivative in the last nilpotent, as jets over the others."""
+    half = len(jet) // 2
+    return jet[:half], jet[half:]
+
+
+FLOATS = Arithmetic()
+"""float64."""

@@ -1,5 +1,6 @@
 """Small modules of every kind that the bridge reads, in float64 at generic parameters."""
 
+import copy
 import itertools
 
 import torch
@@ -234,6 +235,13 @@ class Units(TorchFunctionMode):
         return result
 
 
+def all_switch(module, inputs):
+    """Whether every channel of every unit is on for some of the inputs and off for others."""
+    with Units() as units:
+        copy.deepcopy(module)(*inputs)  # a copy: statistics of batches stay as they are
+    return units.switch
+
+
 def build(name):
     """Return a module in float64 at generic parameters, and inputs: the first whose units switch.
 
@@ -247,15 +255,10 @@ def build(name):
             for parameter in module.parameters():
                 parameter.data += 0.3 * torch.randn_like(parameter)
             inputs = tuple(x.double() if x.is_floating_point() else x for x in inputs)
-            units, state = Units(), {k: v.clone() for k, v in module.state_dict().items()}
-            with units:
-                outputs = module(*inputs)
+            outputs = (trial := copy.deepcopy(module))(*inputs)
             (outputs * torch.randn_like(outputs)).sum().backward()
-            module.load_state_dict(state)  # statistics of batches are as they were
-            trained = [p for p in module.parameters() if p.requires_grad]
-            seen = all(bool(p.grad.all()) for p in trained)
-            module.zero_grad()
-        if units.switch and seen:
+        seen = all(bool(p.grad.all()) for p in trial.parameters() if p.requires_grad)
+        if seen and all_switch(module, inputs):
             return module, inputs
 
 

@@ -288,6 +288,19 @@ def test_discrete_steps_and_batches_of_a_loader():
     )
     np.testing.assert_allclose(parts.parameter_value(theta, network), value, rtol=1e-12)
     np.testing.assert_allclose(parts.parameter_gradient(theta, network), gradient, rtol=1e-10)
+    # Minibatches of its samples, drawn anew in every epoch.
+    rows = [3, 0, 15]
+    few = TorchLoss(network, lambda m: mse(m(x[rows]), y[rows])).parameter_gradient(theta, network)
+    found = parts.batch(rows).parameter_gradient(theta, network)
+    np.testing.assert_allclose(found, few, rtol=1e-10)
+    run = GradientDescent(network, parts, 0.1, batch_size=5).run(theta, 8, rng=0)
+    np.testing.assert_allclose(run.predicted_laws, network.conservation_laws(run.theta), atol=1e-13)
+    again = GradientDescent(network, parts, 0.1, batch_size=5).run(theta, 8, rng=1)
+    assert parts.n_samples == 16 and np.max(np.abs(again.theta[-1] - run.theta[-1])) > 1e-4
+    with pytest.raises(InputError, match=r"TorchLoss\(network, function, loader\)"):
+        GradientDescent(network, whole, 0.1, batch_size=5)
+    with pytest.raises(InputError, match="at most 16 samples"):
+        GradientDescent(network, parts, 0.1, batch_size=17)
     run = GradientDescent(network, whole, 0.1).run(theta, 5)
     optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
     for _ in range(5):

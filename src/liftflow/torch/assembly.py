@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import scipy.linalg
 from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import connected_components
 
@@ -13,7 +14,7 @@ from liftflow.architectures import ChannelGraph
 from liftflow.architectures.sharing import _solutions
 from liftflow.torch.blocks import Block, BlockGraph
 from liftflow.torch.trace import GROUND, ZERO, Reader, Use
-from liftflow.typing import IntArray
+from liftflow.typing import FloatArray, IntArray
 
 
 @dataclass(frozen=True)
@@ -24,20 +25,32 @@ class Ends:
     heads: IntArray
 
 
-def inert_groups(reader: Reader, names: Sequence[str]) -> list[list[str]]:
-    """Group the biases that are always added up; one that is alone there has no effect at all."""
-    met: dict[str, set[tuple[str, ...]]] = {}
-    for group in (*reader.sums, *reader.centred):
-        for name in group:
-            met.setdefault(name, set()).add(tuple(sorted(group)))
-    seen = {name for group in reader.sums for name in group}
-    plain = [n for n in names if n in met and all(use.is_bias for use in reader.uses[n])]
-    lost = [[name] for name in plain if name not in seen]
-    sums: dict[frozenset[tuple[str, ...]], list[str]] = {}
-    for name in plain:
-        if name in seen:
-            sums.setdefault(frozenset(met[name]), []).append(name)
-    return lost + [group for group in sums.values() if len(group) > 1]
+def inert_groups(reader: Reader, names: Sequence[str]) -> list[tuple[list[str], FloatArray]]:
+    """Group the biases that come together in sums, with the combinations that no sum sees.
+
+    One whose mean is always taken away, or that always cancels, is alone and has no effect at all.
+    """
+    axes: dict[str, set[int]] = {}
+    for name, axis in (key for each in reader.sums for key in each):
+        axes.setdefault(name, set()).add(axis)
+    plain = {
+        (name, axis)
+        for name in names
+        for axis in axes.get(name, ())
+        if len(axes[name]) == 1 and all(use.is_bias for use in reader.uses[name])
+    }
+    groups = []
+    for axis in sorted({axis for _, axis in plain}):
+        own = [name for name in names if (name, axis) in plain]
+        met = np.array([[each.get((name, axis), 0.0) for name in own] for each in reader.sums])
+        labels = connected_components(met.T @ met)[1]
+        for label in dict.fromkeys(labels.tolist()):
+            columns = np.flatnonzero(labels == label)
+            unseen = scipy.linalg.null_space(met[:, columns]).T
+            if len(unseen):
+                unseen *= np.sign(unseen[:, :1]) + (unseen[:, :1] == 0)
+                groups.append(([own[column] for column in columns], unseen))
+    return groups
 
 
 def channel_graph(reader: Reader, shapes: dict[str, tuple[int, ...]]) -> ChannelGraph:

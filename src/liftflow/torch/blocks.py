@@ -83,6 +83,15 @@ class Block:
         return replace(self, tails=np.broadcast_to(self.tails, (1, *self.shape[1:])).copy())
 
     @cached_property
+    def is_narrow(self) -> bool:
+        """Whether one end is the same for all entries, so that both need no tensor of their own."""
+        return 1 in (self.heads.size, self.tails.size)
+
+    def joined(self, *factors: FloatArray) -> tuple[FloatArray, ...]:
+        """Multiply factors at the two ends where that is less work than one by one."""
+        return (factors[0] * factors[1],) if self.is_narrow else factors
+
+    @cached_property
     def idle_axes(self) -> tuple[int, ...]:
         """Axes along which neither end changes: parallel parameters."""
         sizes = zip(self.tails.shape, self.heads.shape, strict=True)
@@ -260,8 +269,10 @@ class BlockGraph(ChannelGraph):
         at_tails, at_heads = np.append(tails, 1.0), np.append(heads, 1.0)
         for piece in self._rows:
             target = out[piece.part].reshape(piece.shape)
-            np.multiply(values[piece.part].reshape(piece.shape), at_heads[piece.heads], out=target)
-            target *= at_tails[piece.tails]
+            factors = piece.joined(at_heads[piece.heads], at_tails[piece.tails])
+            np.multiply(values[piece.part].reshape(piece.shape), factors[0], out=target)
+            for factor in factors[1:]:
+                target *= factor
         return out
 
     def room(self) -> FloatArray:
@@ -277,12 +288,15 @@ class BlockGraph(ChannelGraph):
         at_tails = np.append(np.exp(-logs), 1.0)
         for piece in self._rows:
             heads, tails, shape = piece.heads, piece.tails, piece.shape
-            target = out[piece.part].reshape(shape)
-            np.subtract(speeds[heads], speeds[tails], out=target)
-            target *= theta[piece.part].reshape(shape)
+            target, own = out[piece.part].reshape(shape), theta[piece.part].reshape(shape)
+            if piece.is_narrow:
+                np.multiply(own, speeds[heads] - speeds[tails], out=target)
+            else:
+                np.subtract(speeds[heads], speeds[tails], out=target)
+                target *= own
             target += tangent[piece.part].reshape(shape)
-            target *= at_heads[heads]
-            target *= at_tails[tails]
+            for factor in piece.joined(at_heads[heads], at_tails[tails]):
+                target *= factor
         return out
 
     def rescaling(
@@ -467,12 +481,17 @@ class _BlockWeights:
     ) -> None:
         def condensed(block: Block) -> FloatArray:
             own, count = weights[block.part], math.prod(block.shape[a] for a in block.idle_axes)
-            last = tuple(range(len(block.shape)))[len(block.shape) - len(block.idle_axes) :]
+            shape = block.shape
+            last = tuple(range(len(shape)))[len(shape) - len(block.idle_axes) :]
             if block.idle_axes == last:  # parallel parameters lie side by side
                 sums = _added(own, count, are_roots)
+            elif 0 in block.idle_axes:
+                rows = _added(own, math.prod(shape[1:]), are_roots, by_rows=True)
+                rest = tuple(axis - 1 for axis in block.idle_axes if axis)
+                sums = rows.reshape(shape[1:]).sum(axis=rest)
             else:
                 tensor = np.square(own) if are_roots else own
-                sums = tensor.reshape(block.shape).sum(axis=block.idle_axes)
+                sums = tensor.reshape(shape).sum(axis=block.idle_axes)
             return np.expand_dims(
                 sums.reshape([n for a, n in enumerate(block.shape) if a not in block.idle_axes]),
                 block.idle_axes,
@@ -531,14 +550,17 @@ class _BlockWeights:
         return _Rescaled(cast(Any, self), logs, laws)
 
 
-def _added(values: FloatArray, count: int, are_roots: bool) -> FloatArray:
-    """Sum up numbers, or their squares, ``count`` by ``count``, through the processor's cache."""
-    sums, step = np.empty(values.size // count), max(1, _CHUNK // count)
-    ones = np.ones(count)
-    for first in range(0, sums.size, step):
+def _added(values: FloatArray, count: int, are_roots: bool, by_rows: bool = False) -> FloatArray:
+    """Sum up numbers or their squares, ``count`` at a time or rows of so many, in the cache."""
+    size, step = values.size // count, max(1, _CHUNK // count)
+    sums = np.zeros(count) if by_rows else np.empty(size)
+    for first in range(0, size, step):
         part = values[first * count : (first + step) * count]
-        part = np.square(part) if are_roots else part
-        sums[first : first + step] = part.reshape(-1, count) @ ones if count > 1 else part
+        part = (np.square(part) if are_roots else part).reshape(-1, count)
+        if by_rows:
+            sums += np.ones(len(part)) @ part
+        else:
+            sums[first : first + step] = part @ np.ones(count) if count > 1 else part[:, 0]
     return sums
 
 

@@ -1,7 +1,6 @@
 """Checks of an import on numbers: the function is invariant and the laws are conserved."""
 
-import math
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +10,16 @@ from torch.utils import _pytree as pytree
 
 from liftflow.architectures import ChannelGraph
 from liftflow.errors import ArchitectureError
+from liftflow.linalg import row_sizes
 from liftflow.torch.blocks import BlockGraph
 from liftflow.torch.inert import Inert
 from liftflow.torch.workbench import Workbench, same_randomness
-from liftflow.typing import FloatArray, Rng, as_rng
+from liftflow.typing import FloatArray, OneTheta, Rng, as_rng
 
 _TOLERANCE = 1e-8
 """Most that rounding in float64 may leave of what cancels, relative to its terms."""
+
+_INDEPENDENT = 1e-11  # least singular value of what spans a direction, beside the largest
 
 _SPREAD = 0.2  # of the logarithms of random rescalings
 _DRAWS = 8  # of random inputs; large modules get one
@@ -57,7 +59,7 @@ def certify(
     bench : Workbench
         With the parameters of the graph laid out, where to look.
     inputs : tuple
-        An example; floating tensors are replaced by random ones, others are kept.
+        An example; floating tensors are replaced by random ones, integers change places.
     inert : Inert
         Directions without effect.
 
@@ -68,27 +70,16 @@ def certify(
     """
     rng, theta = as_rng(rng), bench.theta
     draws = 1 if theta.size > _LARGE else _DRAWS
-    data = [pytree.tree_map(lambda leaf: _random_like(leaf, rng), inputs) for _ in range(draws)]
-    weights: list[torch.Tensor] = []
-
-    def loss(module: torch.nn.Module) -> torch.Tensor:
-        with same_randomness():
-            outputs = [each for inputs in data for each in _floating(module(*inputs))]
-        if not weights:
-            weights.extend(_random_like(each, rng) for each in outputs)
-        pairs = zip(outputs, weights, strict=True)
-        return sum((each * weight).sum() for each, weight in pairs)
-
-    _, gradient = bench.value_and_gradient(loss, theta)
+    data = [_random(inputs, rng) for _ in range(draws)]
+    _, gradient = bench.value_and_gradient(_loss(data, rng), theta)
     seen = inert.seen(theta)
     effect = 0.0
     if inert.count:
         along = np.abs(inert.matrix @ gradient) / (np.max(np.abs(gradient)) or 1.0)
         effect, row = float(np.max(along)), int(np.argmax(along))
         if effect > _TOLERANCE:
-            starts = np.cumsum([0, *map(math.prod, bench.shapes.values())])
-            at = int(np.searchsorted(starts, inert.owners[row], side="right")) - 1
-            name = list(bench.shapes)[at]
+            owner = inert.owners[row]
+            name = next(n for n in bench.names if owner in bench.places([n]))
             what = f"the gradient along an inert direction of {name}"
             raise ArchitectureError(_failure(what, effect), (name,))
     sums, sizes = _sums(graph, seen, gradient)
@@ -113,6 +104,41 @@ def certify(
     return Certificate(invariance, conservation, effect)
 
 
+def _random(inputs: Any, rng: np.random.Generator) -> Any:
+    return pytree.tree_map(lambda leaf: _random_like(leaf, rng), inputs)
+
+
+def _loss(data: Any, rng: np.random.Generator) -> Callable[[torch.nn.Module], torch.Tensor]:
+    """A random linear function of the outputs at these data."""
+
+    def loss(module: torch.nn.Module) -> torch.Tensor:
+        with same_randomness():
+            outputs = [each for inputs in data for each in _floating(module(*inputs))]
+        return sum((each * _random_like(each, rng)).sum() for each in outputs)
+
+    return loss
+
+
+def span_of_gradients(
+    bench: Workbench, inputs: tuple[Any, ...], theta: OneTheta, count: int, rng: Rng
+) -> int:
+    """Count the dimensions that gradients of random losses at random data span, at one θ.
+
+    Never more than D less the number of laws, up to rounding; less, too, where a unit is dead or
+    never off.
+
+    Parameters
+    ----------
+    count : int
+        Of gradients.
+    """
+    rng = as_rng(rng)
+    losses = (_loss([_random(inputs, rng)], rng) for _ in range(count))
+    rows = np.array([bench.value_and_gradient(loss, theta)[1] for loss in losses])
+    singular = np.linalg.svd(rows / row_sizes(rows)[:, None], compute_uv=False)
+    return int(np.sum(singular > _INDEPENDENT * singular[0]))
+
+
 def _failure(what: str, size: float) -> str:
     return (
         f"the import is not certified: {what} should vanish or stay, and is off by {size:.1e} of "
@@ -127,9 +153,11 @@ def _shown(member: Hashable) -> str:
 
 
 def _random_like(leaf: Any, rng: np.random.Generator) -> Any:
-    if isinstance(leaf, torch.Tensor) and leaf.is_floating_point():
+    if not isinstance(leaf, torch.Tensor) or leaf.dtype is torch.bool:
+        return leaf
+    if leaf.is_floating_point():
         return torch.from_numpy(rng.standard_normal(tuple(leaf.shape)))
-    return leaf
+    return leaf.flatten()[torch.from_numpy(rng.permutation(leaf.numel()))].reshape(leaf.shape)
 
 
 def _floating(outputs: Any) -> list[torch.Tensor]:

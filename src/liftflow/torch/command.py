@@ -60,7 +60,7 @@ def _built(where: str, seed: int) -> tuple[Any, Any]:
     try:
         torch.manual_seed(seed)
         built = runpy.run_path(path)[name]()
-    except Exception as error:  # whatever the file of a user raises
+    except (Exception, SystemExit) as error:  # whatever the file of a user raises
         raise DataError(f"{where} fails: {type(error).__name__}: {error}") from error
     if not (isinstance(built, tuple) and len(built) == 2 and isinstance(built[0], torch.nn.Module)):
         raise DataError(f"{where} must return a module and an example of its inputs")

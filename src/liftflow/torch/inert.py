@@ -1,22 +1,22 @@
 """Directions of θ that the function does not see, and the linear laws that they are.
 
 Two biases that are added to one sum move it by their sum alone: their difference is conserved. A
-bias before a mean that is taken away is conserved itself. In an orthonormal basis of such
-directions these are laws Lθ; the rescalings act on what is orthogonal to them.
+bias before a mean that is taken away, or that cancels in a difference, is conserved itself. In an
+orthonormal basis of such directions these are laws Lθ; the rescalings act on what is orthogonal to
+them.
 """
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
 
 import numpy as np
-import scipy.linalg
-from scipy.sparse import csr_array, vstack
+from scipy.sparse import csr_array, eye_array, kron, vstack
 
-from liftflow.architectures.anchors import ChannelChart
+from liftflow.architectures.anchors import ChannelChart, Chart
 from liftflow.architectures.channels import ChannelLaws
 from liftflow.architectures.maps import SmoothMap
 from liftflow.linalg import over_batch, sparse_apply
-from liftflow.typing import FloatArray, Jacobian, Laws, OneTheta, Tangent, Theta
+from liftflow.typing import FloatArray, IntArray, Jacobian, Laws, OneTheta, Tangent, Theta
 
 
 class Inert:
@@ -26,23 +26,20 @@ class Inert:
     ----------
     dim : int
         Number of parameters.
-    groups : sequence of (sequence of int, int)
-        First entries of blocks that are added up, and their common size. A block that is alone has
-        no effect at all.
+    groups : list of (array, array)
+        Entries of blocks that are added up, one block in a row, and an orthonormal basis of their
+        combinations without effect. A block that is alone has no effect at all.
     """
 
-    def __init__(self, dim: int, groups: list[tuple[list[int], int]]) -> None:
+    def __init__(self, dim: int, groups: list[tuple[IntArray, FloatArray]]) -> None:
         self.dim, parts = dim, [csr_array((0, dim))]
-        self.owners: list[int] = []  # a block of θ for each row
-        for starts, size in groups:
-            count, rows = len(starts), np.arange(size)
-            contrasts = scipy.linalg.helmert(count) if count > 1 else np.ones((1, 1))
-            for contrast in contrasts:
-                columns = np.concatenate([start + rows for start in starts])
-                values = np.repeat(contrast, size)
-                places = (np.tile(rows, count), columns)
-                parts.append(csr_array((values, places), shape=(size, dim)))
-                self.owners += [starts[0]] * size
+        self.owners: list[int] = []  # an entry of a block of θ for each row
+        for places, combinations in groups:
+            size = places.shape[1]
+            part = kron(combinations, eye_array(size)).tocoo()
+            ends = part.row, places.ravel()[part.col]
+            parts.append(csr_array((part.data, ends), shape=(part.shape[0], dim)))
+            self.owners += [int(places[0, 0])] * part.shape[0]
         self.matrix = vstack(parts).tocsr()
         self.count = self.matrix.shape[0]
 
@@ -135,7 +132,7 @@ class LinearAndSquare(SmoothMap):
         return self.squares.rank(self.inert.seen(theta)) + self.inert.count
 
 
-class InertChart:
+class InertChart(Chart):
     """A chart of what is orthogonal to inert directions, for laws of both kinds.
 
     Parameters
@@ -147,55 +144,52 @@ class InertChart:
     """
 
     def __init__(self, chart: ChannelChart, inert: Inert) -> None:
-        self.chart, self.inert = chart, inert
-        self.dim = chart.dim
+        self.chart, self.inert, self.laplacian = chart, inert, chart.laplacian
 
-    def coordinates(self, theta: Theta) -> Tangent:
-        """Evaluate the coordinates."""
-        return self.chart.coordinates(self.inert.seen(theta))
+    @property
+    def _sizes(self) -> tuple[int, int]:
+        return self.laplacian.dim, self.laplacian.n_channels + self.inert.count
 
-    def push_forward(self, theta: Theta, tangent: Tangent) -> Tangent:
-        """Push a velocity of θ forward."""
-        return self.chart.push_forward(self.inert.seen(theta), self.inert.seen(tangent))
+    @property
+    def nonzero(self) -> IntArray:
+        """Coordinates that vanish nowhere in the chart."""
+        return self.chart.nonzero
 
-    def recover(self, coordinates: Tangent, laws: Laws, *, near: Theta | None = None) -> Theta:
-        """Recover Ψ(z, h).
+    def _value(self, theta: FloatArray) -> FloatArray:
+        return self.chart._value(self.inert.seen(theta))
 
-        Parameters
-        ----------
-        near : Theta, optional
-            A point to start Newton's method from.
-        """
-        squares, linear = np.split(np.asarray(laws), [-self.inert.count], axis=-1)
+    def _push(self, theta: FloatArray, tangent: FloatArray) -> FloatArray:
+        return self.chart._push(self.inert.seen(theta), self.inert.seen(tangent))
+
+    def _pull(self, theta: FloatArray, form: FloatArray) -> FloatArray:
+        return self.inert.seen(self.chart._pull(self.inert.seen(theta), form))
+
+    def _bend(self, theta: FloatArray, a: FloatArray, b: FloatArray) -> FloatArray:
+        return self.chart._bend(*map(self.inert.seen, (theta, a, b)))
+
+    def _lift(self, theta: FloatArray, velocity: FloatArray) -> FloatArray:
+        return self.chart._lift(self.inert.seen(theta), velocity)
+
+    def _recover(
+        self, coordinates: FloatArray, laws: FloatArray, near: FloatArray | None = None
+    ) -> FloatArray:
+        squares, linear = np.split(laws, [-self.inert.count])
         still = self.inert.spread(linear)
         near = None if near is None else self.inert.seen(near)
         rest = squares - self.chart.graph.h(still)
-        return self.chart.recover(coordinates, rest, near=near) + still
-
-    def follow(self, theta: OneTheta, settled: OneTheta) -> OneTheta:
-        """Return θ itself."""
-        return theta
+        return self.chart._recover(coordinates, rest, near) + still
 
     def is_left(self, theta: OneTheta, settled: OneTheta) -> bool:
-        """Tell whether θ lies beyond the edge of the chart."""
         return self.chart.is_left(self.inert.seen(theta), self.inert.seen(settled))
 
-    def handed_on(self, theta: OneTheta) -> "InertChart":
-        """Return the chart itself."""
-        return self
-
     def deficit(self, theta: OneTheta) -> float:
-        """By how much an anchor has shrunk since it was chosen."""
         return self.chart.deficit(self.inert.seen(theta))
 
     def reanchored(self, theta: OneTheta) -> "InertChart":
-        """Change to the chart with the strongest anchors at θ."""
         return InertChart(self.chart.reanchored(self.inert.seen(theta)), self.inert)
 
     def memory(self) -> dict[str, np.ndarray]:
-        """Return the arrays that :meth:`restored` makes the chart from."""
         return self.chart.memory()
 
     def restored(self, memory: Mapping[str, np.ndarray]) -> "InertChart":
-        """Return the chart of the same network whose :meth:`memory` this is."""
         return InertChart(self.chart.restored(memory), self.inert)

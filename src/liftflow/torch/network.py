@@ -29,8 +29,11 @@ from liftflow.typing import (
     Rng,
     Theta,
     as_array,
+    as_instance,
+    as_number,
     as_ordered,
     as_rng,
+    got,
 )
 
 
@@ -118,11 +121,13 @@ class TorchNetwork(Architecture):
         What the blocks of θ are called in the module.
     inert_groups : tuple of tuple of str
         Biases that are added to the same sums, so that their differences are conserved; one that
-        is alone has no effect at all, because a mean is taken away.
+        is alone has no effect at all, because a mean is taken away or it cancels.
     unused : tuple of str
         Parameters that train, but are never used: they are no part of θ.
     certificate : Certificate or None
         What the checks found.
+    example_inputs : tuple
+        Those that were given, in float64.
     """
 
     coordinates: ClassVar[str] = "basis"
@@ -136,29 +141,28 @@ class TorchNetwork(Architecture):
         certified: bool = True,
         batch_norm_eps: float | None = None,
     ) -> None:
+        if batch_norm_eps is not None:
+            batch_norm_eps = as_number(batch_norm_eps, "batch_norm_eps", 0.0)
+        names = as_ordered(opaque, "opaque")
+        if isinstance(opaque, str) or not all(isinstance(name, str) for name in names):
+            raise InputError(f"opaque must be a list of names, such as ['norm'], got {opaque!r}")
         self.workbench = bench = Workbench(module, batch_norm_eps)
-        inputs = in_double(as_inputs(example_inputs))
-        reader = Reader(bench.module, list(as_ordered(opaque, "opaque")))
+        self.example_inputs = inputs = in_double(as_inputs(example_inputs))
+        reader = Reader(bench.module, names)
         with same_randomness():
             reader.read(inputs)
         used = [name for name in bench.names if name in reader.uses]
         if not used:
-            raise ArchitectureError("no parameter of the module trains and is used")
+            raise ArchitectureError("no parameter of the module that trains is used")
         self.unused = tuple(name for name in bench.names if name not in used)
         self.drops_units = reader.drops_units
         if used != bench.names:
             bench.lay_out(used)
         self.channels: ChannelGraph = channel_graph(reader, bench.shapes)
         self.parameter_names = tuple(bench.shapes)
-        starts = np.cumsum([0, *map(math.prod, bench.shapes.values())]).tolist()
-        place = dict(zip(used, starts, strict=False))
-        self.inert_groups = tuple(map(tuple, inert_groups(reader, used)))
-        groups = [
-            ([place[n] for n in group], math.prod(bench.shapes[group[0]]))
-            for group in self.inert_groups
-            if len({math.prod(bench.shapes[n]) for n in group}) == 1
-        ]
-        self.inert = Inert(bench.theta.size, groups)
+        groups = inert_groups(reader, used)
+        self.inert_groups = tuple(tuple(names) for names, unseen in groups)
+        self.inert = Inert(bench.theta.size, [(bench.places(n), unseen) for n, unseen in groups])
         super().__init__(
             bench.theta.size,
             (bench.theta.size,),
@@ -168,7 +172,7 @@ class TorchNetwork(Architecture):
         self.certificate: Certificate | None = None
         theta = bench.theta
         self._laws0: FloatArray = np.asarray(self.channels.laws(self.inert.seen(theta)))
-        parts = np.split(theta, np.cumsum([math.prod(s) for s in self.block_shapes])[:-1])
+        parts = map(np.ravel, bench.parts(theta).values())
         self._sizes = [float(lengths(part)) / math.sqrt(part.size) or 1.0 for part in parts]
         if certified:
             self.certificate = certify(bench, self.channels, self.inert, inputs)
@@ -179,7 +183,6 @@ class TorchNetwork(Architecture):
         return f"TorchNetwork({kind}, dim={self.dim}, n_laws={self.n_laws})"
 
     def describe(self) -> dict[str, int]:
-        """Return facts of the network for a summary, by name."""
         return {"n_channels": self.channels.n_channels, "image_dim": self.dim - self.n_laws}
 
     # Modules and their states.
@@ -193,12 +196,13 @@ class TorchNetwork(Architecture):
             Nobody else's; in float32 it has θ to seven digits.
         """
         module = copy.deepcopy(self.workbench.template)
-        values = self._tensors(theta)
+        point = as_array(theta, "theta", (self.dim,), batch=False, differentiable=False)
+        values = self.workbench.parts(point)
         working = dict(self.workbench.module.named_parameters())
         for name, parameter in module.named_parameters():
             dtype = self.workbench.dtypes[name]
             if name in values:
-                parameter.data = values[name].to(dtype)
+                parameter.data = torch.tensor(values[name]).to(dtype)
             elif name in self.unused:
                 parameter.data = working[name].detach().to(dtype).clone()
         return module
@@ -215,27 +219,22 @@ class TorchNetwork(Architecture):
         InputError
             A parameter is missing, or has another shape.
         """
+        as_instance(state, Mapping, "state")
         parts = []
         for name, shape in self.workbench.shapes.items():
-            value = state.get(name)
-            if value is None or tuple(value.shape) != shape:
-                got = "none" if value is None else f"shape {tuple(value.shape)}"
-                raise InputError(f"the state must hold {name} of shape {shape}, got {got}")
+            value: Any = state.get(name)
+            if not isinstance(value, torch.Tensor) or tuple(value.shape) != shape:
+                what = f"shape {tuple(value.shape)}" if hasattr(value, "shape") else got(value)
+                raise InputError(
+                    f"the state must hold a tensor {name} of shape {shape}, got {what}"
+                )
             parts.append(value.detach().double().cpu().numpy().ravel())
         return self._theta(np.concatenate(parts), "the state")
 
     def from_module(self, module: torch.nn.Module) -> OneTheta:
         """Read θ from a module like the one that was read."""
+        as_instance(module, torch.nn.Module, "module")
         return self.from_state_dict(dict(module.named_parameters()))
-
-    def _tensors(self, theta: OneTheta) -> dict[str, torch.Tensor]:
-        point = as_array(theta, "theta", (self.dim,), batch=False, differentiable=False)
-        result, start = {}, 0
-        for name, shape in self.workbench.shapes.items():
-            stop = start + math.prod(shape)
-            result[name] = torch.tensor(point[start:stop]).reshape(shape)
-            start = stop
-        return result
 
     # The lift and the laws.
 
@@ -254,13 +253,6 @@ class TorchNetwork(Architecture):
         return self.h(self._theta(theta))
 
     def project_to_laws(self, theta: Theta, laws: Laws, *, max_steps: int = 50) -> Theta:
-        """Slide θ along its orbit, by rescaling, to the one point where h has these values.
-
-        Parameters
-        ----------
-        max_steps : int
-            Not used: the problem is convex and always solved.
-        """
 
         def slide(point: FloatArray, values: FloatArray) -> FloatArray:
             squares, linear = np.split(values, [self.channels.n_channels])
@@ -277,25 +269,11 @@ class TorchNetwork(Architecture):
         return self.inert.beside(lambda seen: self.channels.rescale(seen, log_factors), theta)
 
     def project_to_image(self, z: Lifted, *, near: Theta | None = None) -> Lifted:
-        """Slide a nearby vector onto the image.
-
-        Parameters
-        ----------
-        near : Theta, optional
-            Not used.
-        """
         return self.phi(self._lifted(z, differentiable=False))
 
     # Recovery.
 
     def recover(self, z: Lifted, laws: Laws, *, near: Theta | None = None) -> Theta:
-        """Recover Ψ(z, h): slide z along its orbit to these laws.
-
-        Parameters
-        ----------
-        near : Theta, optional
-            Not used: z has the signs of θ.
-        """
         return self.project_to_laws(self._lifted(z, differentiable=False), laws)
 
     def basis_chart(self, theta: OneTheta) -> Any:
@@ -313,23 +291,13 @@ class TorchNetwork(Architecture):
     # Points.
 
     def random_point(self, n_samples: int = 1, rng: Rng = None) -> Theta:
-        """Draw parameters about those at import: their sizes, normal numbers.
-
-        Parameters
-        ----------
-        n_samples : int
-            With one sample there is no sample axis.
-        """
-        points = np.reshape(super().random_point(n_samples, rng), (-1, self.dim))
-        start = 0
-        for shape, size in zip(self.block_shapes, self._sizes, strict=True):
-            own = slice(start, start + math.prod(shape))
-            points[:, own] *= size
-            start = own.stop
-        return points[0] if n_samples == 1 else points
+        """Draw parameters about those at import: their sizes, normal numbers."""
+        points = super().random_point(n_samples, rng)
+        for part, size in zip(self.workbench.parts(points).values(), self._sizes, strict=True):
+            part *= size
+        return points
 
     def fibre_point(self, theta: Theta, rng: Rng = None) -> Theta:
-        """Draw another point of the orbit, on another invariant set."""
         point = self._theta(theta, differentiable=False)
         lead = point.shape[:-1]
         return self.rescale(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from liftflow.torch.trace import GROUND, ZERO, Reader, _name, rule
+from liftflow.torch.trace import GROUND, ZERO, Reader, rule
 from liftflow.typing import IntArray
 
 NEGLIGIBLE_EPS = 1e-20
@@ -27,48 +27,40 @@ _COPIES = {"view": Tensor.reshape, "view_as": Tensor.reshape_as}
     *("split_with_sizes", "tensor_split", "unsafe_chunk", "unsafe_split", "unbind", "cat"),
     *("concat", "concatenate", "stack", "hstack", "vstack", "flip", "fliplr", "flipud", "roll"),
     *("rot90", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "diagonal", "unfold"),
+    *("slice", "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d"),
     *("contiguous", "clone", "broadcast_tensors", "atleast_1d", "atleast_2d", "atleast_3d"),
 )
-def move(
-    reader: Reader, func: Callable[..., Any], result: Tensor, *args: object, **kwargs: object
-) -> None:
+def move(reader: Reader, result: Tensor, *args: object, **kwargs: object) -> None:
     """Call the same function with symbols in place of numbers."""
-    tensors = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
-    floats = [t for t in tensors if t.is_floating_point()]
-    if all(reader.is_weight(t) for t in floats):
-        names = {reader.entries(t)[0] for t in floats}
-        if len(names) == 1:
-            _move_entries(reader, func, result, args, kwargs, names.pop())
-            return
-
-    def swapped(leaf: Any) -> Any:
-        if isinstance(leaf, Tensor) and leaf.is_floating_point():
-            return reader.symbols(leaf)
-        return leaf
-
     # Numbers may lie such that they can be viewed in another shape, and their symbols otherwise.
-    func = _COPIES.get(_name(func), func)
-    moved = func(*pytree.tree_map(swapped, args), **pytree.tree_map(swapped, kwargs))
-    for own, symbols in zip(_leaves(result), _leaves(moved), strict=True):
-        reader._mark(own, symbols)
+    _move(reader, _COPIES.get(reader.name, reader.func), result, args, kwargs)
 
 
-def _move_entries(
-    reader: Reader, func: Callable[..., Any], result: Tensor, args: Any, kwargs: Any, name: str
-) -> None:
-    """Follow which parameters a view of a trainable tensor holds."""
+def _move(reader: Reader, func: Callable[..., Any], result: Tensor, args: Any, kwargs: Any) -> None:
+    tensors = [t for t in _leaves((args, kwargs)) if t.is_floating_point()]
+    # Of one trainable tensor alone it is followed which parameters a view holds.
+    weights = {reader.entries(t)[0] if reader.is_weight(t) else "" for t in tensors}
+    name = weights.pop() if len(weights) == 1 else ""
 
     def swapped(leaf: Any) -> Any:
         if not isinstance(leaf, Tensor) or not leaf.is_floating_point():
             return leaf
-        entries = reader.entries(leaf)[1]
-        if entries is None:
-            entries = torch.arange(leaf.numel(), dtype=torch.float64).reshape(leaf.shape)
-        return entries
+        return _places(reader, leaf) if name else reader.symbols(leaf)
 
     moved = func(*pytree.tree_map(swapped, args), **pytree.tree_map(swapped, kwargs))
-    for own, entries in zip(_leaves(result), _leaves(moved), strict=True):
-        reader._entries[id(own)] = own, name, entries
+    for own, other in zip(_leaves(result), _leaves(moved), strict=True):
+        if name:
+            reader._entries[id(own)] = own, name, other
+        else:
+            reader._mark(own, other)
+
+
+def _places(reader: Reader, weight: Tensor) -> Tensor:
+    """Which numbers of its parameter a tensor holds."""
+    entries = reader.entries(weight)[1]
+    if entries is None:
+        return torch.arange(weight.numel(), dtype=torch.float64).reshape(weight.shape)
+    return entries
 
 
 def _leaves(values: Any) -> list[Tensor]:
@@ -78,7 +70,6 @@ def _leaves(values: Any) -> list[Tensor]:
 @rule("pad")
 def pad(
     reader: Reader,
-    func: object,
     result: Tensor,
     input: Tensor,
     pad: Any,
@@ -102,25 +93,19 @@ def pad(
     *("double", "float", "half", "bfloat16"),
     *("type", "type_as", "cpu", "requires_grad", "nan_to_num"),
 )
-def keep(
-    reader: Reader, func: Any, result: Tensor, input: Tensor, *args: object, **kw: object
-) -> None:
+def keep(reader: Reader, result: Tensor, input: Tensor, *args: object, **kw: object) -> None:
     """Let the symbols be: the unit is positively homogeneous."""
-    if reader.is_weight(input):
-        name, entries = reader.entries(input)
-        if entries is None:
-            entries = torch.arange(input.numel(), dtype=torch.float64).reshape(input.shape)
-        if func.__name__.strip("_") in ("relu", "leaky_relu", "abs", "absolute"):
-            raise reader._refusal(func.__name__, "acts on a parameter itself")
-        reader._entries[id(result)] = result, name, entries
-    else:
+    if not reader.is_weight(input):
         reader._mark(result, reader.symbols(input))
+    elif reader.name in ("relu", "leaky_relu", "abs", "absolute"):
+        raise reader._refusal(reader.name, "acts on a parameter itself")
+    else:
+        reader._entries[id(result)] = result, reader.entries(input)[0], _places(reader, input)
 
 
 @rule("dropout", "dropout2d", "dropout3d", "feature_dropout")
 def dropout(
     reader: Reader,
-    func: object,
     result: Tensor,
     input: Tensor,
     p: float = 0.5,
@@ -129,11 +114,11 @@ def dropout(
 ) -> None:
     """Let the symbols be: whatever is dropped, the rest is scaled by a constant."""
     reader.drops_units |= training and p > 0
-    keep(reader, func, result, input)
+    keep(reader, result, input)
 
 
 @rule("detach", "data")
-def cut(reader: Reader, func: object, result: Tensor, input: Tensor) -> None:
+def cut(reader: Reader, result: Tensor, input: Tensor) -> None:
     """Refuse what cuts the gradient of the network."""
     if reader.is_weight(input) or not reader._is_data(input):
         raise reader._refusal("detach", "cuts the gradient")
@@ -141,7 +126,7 @@ def cut(reader: Reader, func: object, result: Tensor, input: Tensor) -> None:
 
 
 @rule("prelu")
-def prelu(reader: Reader, func: object, result: Tensor, input: Tensor, weight: Tensor) -> None:
+def prelu(reader: Reader, result: Tensor, input: Tensor, weight: Tensor) -> None:
     """Let the symbols be; a trainable slope never rescales."""
     if reader.is_weight(weight):
         reader.use(weight, GROUND, GROUND)
@@ -149,36 +134,36 @@ def prelu(reader: Reader, func: object, result: Tensor, input: Tensor, weight: T
 
 
 @rule("relu6", "hardtanh")
-def saturate(
-    reader: Reader, func: object, result: Tensor, input: Tensor, *a: object, **kw: object
-) -> None:
+def saturate(reader: Reader, result: Tensor, input: Tensor, *a: object, **kw: object) -> None:
     """Ground the channels: they saturate at a value of their own."""
     symbols = reader.symbols(input)
     reader._ground(symbols)
     reader._mark(result, torch.where(symbols == ZERO, 0.0, float(GROUND)))
 
 
+_SIGNS = {"add": 1.0, "sub": -1.0}
+
+
 @rule("add", "sub", "maximum", "minimum", "fmax", "fmin")
-def merge(
-    reader: Reader, func: object, result: Tensor, one: Any, other: Any, **kwargs: object
-) -> None:
+def merge(reader: Reader, result: Tensor, one: Any, other: Any, **kwargs: object) -> None:
     """Make the two terms of each sum one channel."""
     a, b = (reader.symbols(each, tuple(result.shape)) for each in (one, other))
     reader.identify(*_unlike(a, b))
-    symbols = torch.where(a == ZERO, b, a).expand(result.shape)
-    both = [reader.biased.get(id(each), frozenset()) for each in (one, other)]
-    plain = _name(func) == "add" and not kwargs and all(isinstance(e, Tensor) for e in (one, other))
-    if (
-        plain
-        and one.shape == other.shape == result.shape
-        and result is not one
-        and both[0] | both[1]
-    ):
-        reader.biased[id(result)] = both[0] | both[1]
-    elif _name(func) == "add":
-        for each in (one, other):
+    reader._mark(result, torch.where(a == ZERO, b, a).expand(result.shape))
+    sign = _SIGNS.get(reader.name, 0.0)
+    plain = sign and not kwargs and result is not one
+    if plain and all(getattr(each, "shape", ()) == result.shape for each in (one, other)):
+        _add_biases(reader, result, one, other, sign)
+    elif sign:
+        for each in _leaves((one, other)):
             reader._see(each)
-    reader._mark(result, symbols)
+
+
+def _add_biases(reader: Reader, result: Tensor, one: Tensor, other: Tensor, sign: float) -> None:
+    """Count how often each bias is in a sum or difference."""
+    ours, theirs = (reader.biased.get(id(each), {}) for each in (one, other))
+    if counts := {k: ours.get(k, 0.0) + sign * theirs.get(k, 0.0) for k in {**ours, **theirs}}:
+        reader.biased[id(result)] = counts
 
 
 def _unlike(a: Tensor, b: Tensor) -> tuple[Any, Any]:
@@ -188,9 +173,7 @@ def _unlike(a: Tensor, b: Tensor) -> tuple[Any, Any]:
 
 
 @rule("mul")
-def multiply(
-    reader: Reader, func: object, result: Tensor, one: object, other: object, **kw: object
-) -> None:
+def multiply(reader: Reader, result: Tensor, one: object, other: object, **kw: object) -> None:
     """Scale by a constant or by data, which moves nothing, or by parameters, to new channels."""
     if reader.is_weight(one):
         one, other = other, one
@@ -218,9 +201,7 @@ def _gain(reader: Reader, result: Tensor, symbols: Tensor, weight: Tensor) -> No
 
 
 @rule("div")
-def divide(
-    reader: Reader, func: object, result: Tensor, one: object, other: object, **kw: object
-) -> None:
+def divide(reader: Reader, result: Tensor, one: object, other: object, **kw: object) -> None:
     """Divide by a constant or by data."""
     below = reader.symbols(other, tuple(result.shape))
     if reader.is_weight(one) or reader.is_weight(other) or bool((below > GROUND).any()):
@@ -261,7 +242,7 @@ def _patches(
     return patches
 
 
-def _one_per_channel(reader: Reader, symbols: Tensor, n_axes: int) -> bool:
+def _one_per_channel(symbols: Tensor, n_axes: int) -> bool:
     """Whether a channel is one at all places, as ever but where channels were moved into space."""
     axes = [axis for axis in range(symbols.ndim) if axis != symbols.ndim - n_axes - 1]
     top = symbols.amax(dim=axes, keepdim=True)
@@ -279,12 +260,10 @@ def _pooling(n_axes: int) -> None:
     names = [f"{kind}{n_axes}d{more}" for kind in kinds for more in ("", "_with_indices")]
 
     @rule(*names)
-    def pool(
-        reader: Reader, func: object, result: Tensor, input: Tensor, *a: object, **kw: object
-    ) -> None:
-        symbols, windows = reader.symbols(input), _WINDOWS.get(_name(func)[:8], ())
+    def pool(reader: Reader, result: Tensor, input: Tensor, *a: object, **kw: object) -> None:
+        symbols, windows = reader.symbols(input), _WINDOWS.get(reader.name[:8], ())
         given: dict[str, Any] = {**dict(zip(windows, a, strict=False)), **kw}
-        if not windows or given.get("ceil_mode") or _one_per_channel(reader, symbols, n_axes):
+        if not windows or given.get("ceil_mode") or _one_per_channel(symbols, n_axes):
             _over_space(reader, result, input, n_axes)
             return
         size, stride = given["kernel_size"], given.get("stride")
@@ -301,15 +280,13 @@ for _axes in (1, 2, 3):
 
 
 @rule("interpolate", "upsample", "upsample_nearest", "upsample_bilinear")
-def resize(
-    reader: Reader, func: object, result: Tensor, input: Tensor, *a: object, **kw: object
-) -> None:
+def resize(reader: Reader, result: Tensor, input: Tensor, *a: object, **kw: object) -> None:
     """Move symbols along with the nearest numbers; else make all places of a channel one."""
     if (
-        _name(func) == "interpolate"
+        reader.name == "interpolate"
         and kw.get("mode", a[2] if len(a) > 2 else "nearest") == "nearest"
     ):
-        move(reader, func, result, input, *a, **kw)
+        move(reader, result, input, *a, **kw)
         return
     _over_space(reader, result, input, input.ndim - 2)
 
@@ -317,7 +294,6 @@ def resize(
 @rule("mean", "sum", "amax", "amin", "norm", "vector_norm", "max", "min")
 def reduce(
     reader: Reader,
-    func: Any,
     result: Tensor,
     input: Tensor,
     dim: Any = None,
@@ -326,12 +302,12 @@ def reduce(
 ) -> None:
     """Make what is summed up one channel."""
     if isinstance(dim, Tensor):
-        merge(reader, func, result, input, dim)
+        merge(reader, result, input, dim)
         return
-    if func.__name__ in ("norm", "vector_norm"):  # whose second argument is the order
+    if reader.name in ("norm", "vector_norm"):  # whose second argument is the order
         order, dim = dim, kwargs.get("dim")
         if isinstance(keepdim, int | tuple | list) and not isinstance(keepdim, bool):
-            raise reader._refusal(func.__name__, f"is called with an order {order} by place")
+            raise reader._refusal(reader.name, f"is called with an order {order} by place")
     symbols, dim = reader.symbols(input), kwargs.get("axis", dim)
     if dim is None or dim == () or dim == []:
         axes: Sequence[int] = range(symbols.ndim)
@@ -346,21 +322,18 @@ def reduce(
 # Layers.
 
 
-def _bias(reader: Reader, bias: Tensor | None, heads: IntArray, result: Tensor) -> None:
+def _bias(
+    reader: Reader, bias: Tensor | None, heads: IntArray, result: Tensor, axis: int = -1
+) -> None:
     if bias is not None:
         reader.use(bias, GROUND, heads, is_bias=True)
         if reader.is_weight(bias):
-            reader.biased[id(result)] = frozenset([reader.entries(bias)[0]])
+            reader.biased[id(result)] = {(reader.entries(bias)[0], axis): 1.0}
 
 
 @rule("linear")
 def linear(
-    reader: Reader,
-    func: object,
-    result: Tensor,
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
+    reader: Reader, result: Tensor, input: Tensor, weight: Tensor, bias: Tensor | None = None
 ) -> None:
     """Lead from the channels of each row to new ones; rows that are alike share them."""
     if reader.is_weight(input):
@@ -382,13 +355,13 @@ def linear(
 
 
 @rule("matmul", "mm", "mv", "bmm")
-def matmul(reader: Reader, func: object, result: Tensor, one: Tensor, other: Tensor) -> None:
+def matmul(reader: Reader, result: Tensor, one: Tensor, other: Tensor) -> None:
     """Multiply by a matrix of parameters or of constants, from either side."""
     if _is_matrix(reader, other):
-        linear(reader, func, result, one, _turned(reader, other))
+        linear(reader, result, one, _turned(reader, other))
     elif _is_matrix(reader, one) and other.ndim > 1:
         turned = result.detach().mT
-        linear(reader, func, turned, _turned(reader, other), one)
+        linear(reader, turned, _turned(reader, other), one)
         reader._mark(result, reader.symbols(turned).mT)
     else:
         raise reader._refusal("matmul", "multiplies two tensors that both depend on the inputs")
@@ -400,32 +373,26 @@ def _is_matrix(reader: Reader, value: Tensor) -> bool:
 
 
 @rule("rmatmul")
-def rmatmul(reader: Reader, func: object, result: Tensor, one: Tensor, other: Tensor) -> None:
+def rmatmul(reader: Reader, result: Tensor, one: Tensor, other: Tensor) -> None:
     """Multiply with the factors in the other order."""
-    matmul(reader, func, result, other, one)
+    matmul(reader, result, other, one)
 
 
 def _turned(reader: Reader, matrix: Tensor) -> Tensor:
     """Transpose, with symbols and parameters."""
     turned = matrix.mT
-    move(reader, lambda value: value.mT, turned, matrix)
+    _move(reader, lambda value: value.mT, turned, (matrix,), {})
     return turned
 
 
 @rule("addmm", "addmv")
 def addmm(
-    reader: Reader,
-    func: object,
-    result: Tensor,
-    input: Tensor,
-    one: Tensor,
-    other: Tensor,
-    **kwargs: object,
+    reader: Reader, result: Tensor, input: Tensor, one: Tensor, other: Tensor, **kwargs: object
 ) -> None:
     """Multiply and add."""
     product = result.detach()
-    matmul(reader, func, product, one, other)
-    merge(reader, torch.sub, result, input, product)
+    matmul(reader, product, one, other)
+    merge(reader, result, input, product)
 
 
 def _place_by_place(
@@ -443,7 +410,7 @@ def _place_by_place(
         own = reader.new(n_out, reader._origin(weight))
         tails = row.reshape(groups, 1, *weight.shape[1:]).repeat(n_out // groups, axis=1)
         reader.use(weight, tails.reshape(weight.shape), own.reshape(-1, *(1,) * (n_axes + 1)))
-        _bias(reader, bias, own, result)
+        _bias(reader, bias, own, result, -n_axes - 1)
         heads.append(own)
     table = torch.from_numpy(np.stack(heads).astype(np.float64))[places]
     reader._mark(
@@ -452,11 +419,16 @@ def _place_by_place(
     )
 
 
+def _in_groups(channels: IntArray, groups: int, count: int) -> IntArray:
+    """Repeat the channels of each group beside its share of so many others, if there are groups."""
+    channels = channels.reshape(groups, 1, -1)
+    return channels if groups == 1 else np.repeat(channels, count // groups, axis=1)
+
+
 def _convolution(n_axes: int) -> None:
     @rule(f"conv{n_axes}d")
     def conv(
         reader: Reader,
-        func: object,
         result: Tensor,
         input: Tensor,
         weight: Tensor,
@@ -468,25 +440,22 @@ def _convolution(n_axes: int) -> None:
     ) -> None:
         axis, ones = -n_axes - 1, (1,) * n_axes
         symbols = reader.symbols(input)
-        if not _one_per_channel(reader, symbols, n_axes):
+        if not _one_per_channel(symbols, n_axes):
             size = tuple(weight.shape[2:])
             met = _patches(symbols, n_axes, size, stride, padding, dilation)
             _place_by_place(reader, result, met, weight, bias, groups)
             return
         own = reader.per_channel(input, axis)
         n_out, n_in = weight.shape[:2]
-        tails = own.reshape(groups, 1, n_in)
-        if groups > 1:
-            tails = np.repeat(tails, n_out // groups, axis=1)
+        tails = _in_groups(own, groups, n_out)
         heads = reader.new(n_out, reader._origin(weight))
         reader.use(weight, tails.reshape(-1, n_in, *ones), heads.reshape(-1, 1, *ones))
-        _bias(reader, bias, heads, result)
+        _bias(reader, bias, heads, result, axis)
         reader.put(result, heads, axis)
 
     @rule(f"conv_transpose{n_axes}d")
     def conv_transpose(
         reader: Reader,
-        func: object,
         result: Tensor,
         input: Tensor,
         weight: Tensor,
@@ -501,11 +470,9 @@ def _convolution(n_axes: int) -> None:
         own = reader.per_channel(input, axis)
         n_in, n_out = weight.shape[:2]
         new = reader.new(groups * n_out, reader._origin(weight))
-        heads = new.reshape(groups, 1, n_out)
-        if groups > 1:
-            heads = np.repeat(heads, n_in // groups, axis=1)
+        heads = _in_groups(new, groups, n_in)
         reader.use(weight, own.reshape(-1, 1, *ones), heads.reshape(-1, n_out, *ones))
-        _bias(reader, bias, new, result)
+        _bias(reader, bias, new, result, axis)
         reader.put(result, new, axis)
 
 
@@ -515,13 +482,7 @@ for _axes in (1, 2, 3):
 
 @rule("embedding")
 def embedding(
-    reader: Reader,
-    func: object,
-    result: Tensor,
-    input: Tensor,
-    weight: Tensor,
-    *a: object,
-    **kw: object,
+    reader: Reader, result: Tensor, input: Tensor, weight: Tensor, *a: object, **kw: object
 ) -> None:
     """Lead from the ground to one channel for each column."""
     heads = reader.new(weight.shape[1], reader._origin(weight))
@@ -532,7 +493,6 @@ def embedding(
 @rule("batch_norm")
 def batch_norm(
     reader: Reader,
-    func: object,
     result: Tensor,
     input: Tensor,
     running_mean: Tensor | None,
@@ -553,15 +513,11 @@ def batch_norm(
     if training or running_mean is None:
         if eps > NEGLIGIBLE_EPS:
             reader.identify(own, GROUND)
-        one_each = bool(
-            (
-                symbols == symbols[:1, :, ...].amax(dim=(0, *range(2, symbols.ndim)), keepdim=True)
-            ).all()
-        )
-        if not one_each:
+        if id(input) in reader.biased and _one_per_channel(symbols, symbols.ndim - 2):
+            sums = reader.biased[id(input)].items()  # their mean is taken away
+            reader.sums.append({k: 0.0 if k[1] == 1 - input.ndim else count for k, count in sums})
+        else:
             reader._see(input)
-        elif id(input) in reader.biased:
-            reader.centred.append(reader.biased[id(input)])
         hat = np.full(own.size, GROUND)
     else:
         reader._see(input)
@@ -574,14 +530,13 @@ def batch_norm(
     elif bias is not None and hat is not own:
         heads = reader.new(own.size, reader._origin(bias))
         reader.identify(heads, hat)
-    _bias(reader, bias, heads, result)
+    _bias(reader, bias, heads, result, 1 - input.ndim)
     reader.put(result, heads, 1)
 
 
 @rule("rnn_relu_cell")
 def rnn_relu_cell(
     reader: Reader,
-    func: object,
     result: Tensor,
     input: Tensor,
     hidden: Tensor,
@@ -592,8 +547,9 @@ def rnn_relu_cell(
 ) -> None:
     """Add two linear layers."""
     parts = result.detach(), result.detach()
-    linear(reader, func, parts[0], input, w_ih, b_ih)
-    linear(reader, func, parts[1], hidden, w_hh, b_hh)
-    merge(reader, torch.add, result, *parts)
+    linear(reader, parts[0], input, w_ih, b_ih)
+    linear(reader, parts[1], hidden, w_hh, b_hh)
+    merge(reader, result, *parts)
+    _add_biases(reader, result, *parts, 1.0)
     reader._see(result)
     reader.biased.pop(id(result), None)

@@ -15,8 +15,8 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
-from liftflow.errors import ArchitectureError
-from liftflow.typing import IntArray
+from liftflow.errors import ArchitectureError, InputError, LiftflowError
+from liftflow.typing import IntArray, got
 
 ZERO, GROUND = 0, 1
 """Symbols of a number that is 0 whatever the parameters, and of one that never rescales."""
@@ -25,6 +25,9 @@ _REMEDY = (
     "freeze what comes before it (requires_grad_(False)), replace it by a layer that is positively "
     "homogeneous, or pass opaque=[{!r}], which grounds the channels that meet there"
 )
+
+
+Bias = tuple[str, int]
 
 
 @dataclass(frozen=True)
@@ -63,12 +66,13 @@ class Reader(TorchFunctionMode):
         Of each trainable parameter.
     equal : list of (array, array)
         Symbols that are one channel.
-    sums : list of frozenset of str
-        Biases that were added up wherever something else than a sum came next.
-    centred : list of frozenset of str
-        Those whose mean was taken away next.
+    sums : list of dict
+        How often biases are in a sum of layers, wherever something else than a sum came next. A
+        bias is called by its name and the axis, from the end, along which it is added.
     drops_units : bool
         Whether units are dropped at random.
+    func, name : callable, str
+        The operation that is looked at.
     """
 
     def __init__(self, module: torch.nn.Module, opaque: Sequence[str]) -> None:
@@ -77,11 +81,12 @@ class Reader(TorchFunctionMode):
         self.parameters = {id(p): n for n, p in module.named_parameters() if p.requires_grad}
         self.uses: dict[str, list[Use]] = {}
         self.equal: list[tuple[IntArray, IntArray]] = []
-        self.sums: list[frozenset[str]] = []
-        self.centred: list[frozenset[str]] = []
-        self.biased: dict[int, frozenset[str]] = {}
+        self.sums: list[dict[Bias, float]] = []
+        self.biased: dict[int, dict[Bias, float]] = {}
         self.origins: list[tuple[int, str]] = [(0, "ground")]
         self.n_symbols, self.drops_units = 2, False
+        self.func: Callable[..., Any] = torch.add
+        self.name = ""
         self._symbols: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._entries: dict[int, tuple[torch.Tensor, str, torch.Tensor]] = {}
         self._met: set[str] = set()
@@ -100,12 +105,33 @@ class Reader(TorchFunctionMode):
         ------
         ArchitectureError
             An operation with no known channels, or an ``opaque`` name that was never met: names it.
+        InputError
+            The module does not run on these inputs, or returns nothing that depends on it.
         """
+        if any(tensor.numel() == 0 for tensor in _tensors(inputs)):
+            raise InputError("example_inputs hold an empty tensor; a batch of two or more is meant")
         for tensor in _tensors(inputs):
             if tensor.is_floating_point():
                 self._mark(tensor, torch.full(tensor.shape, float(GROUND), dtype=torch.float64))
-        with self._hooks(), torch.enable_grad(), self:
-            outputs = self.module(*inputs)
+        try:
+            with self._hooks(), torch.enable_grad(), self:
+                outputs = self.module(*inputs)
+        except LiftflowError:
+            raise
+        except Exception as error:
+            given = ", ".join(
+                f"shape {tuple(x.shape)}" if isinstance(x, torch.Tensor) else got(x) for x in inputs
+            )
+            raise InputError(
+                f"{type(self.module).__name__} does not run on example_inputs of {given or 'none'}"
+                f": {type(error).__name__}: {error}; pass a tensor, or a tuple of tensors for "
+                "several arguments"
+            ) from error
+        if not any(tensor.requires_grad for tensor in _tensors(outputs)):
+            raise InputError(
+                f"{type(self.module).__name__} returns no tensor that depends on a parameter that "
+                f"trains, got {got(outputs)}"
+            )
         for tensor in _tensors(outputs):
             self._see(tensor)
             self._ground(self.symbols(tensor))
@@ -152,7 +178,9 @@ class Reader(TorchFunctionMode):
         if not known:
             return result
         name = _name(func)
-        if _tensors(result) and name not in ("batch_norm", "add"):
+        if isinstance(func, torch._ops.OpOverload) and name in _ATEN:  # an exported program
+            args = tuple(args[k] for k in _ATEN[name] if k < len(args))
+        if _tensors(result) and name not in ("batch_norm", "add", "sub"):
             for tensor in known:
                 self._see(tensor)
         if self._hidden or self.opaque & {name, self._here(name)}:
@@ -164,7 +192,8 @@ class Reader(TorchFunctionMode):
         elif not torch.is_grad_enabled() and any(not self._is_data(tensor) for tensor in known):
             raise self._refusal(name, "runs under torch.no_grad(), which cuts its gradient")
         elif name in _RULES:
-            _RULES[name](self, func, result, *args, **kwargs)
+            self.func, self.name = func, name
+            _RULES[name](self, result, *args, **kwargs)
         elif all(self._is_data(tensor) for tensor in known):
             self._hide(known, result)  # of data alone: numbers that no parameter rescales
         else:
@@ -231,7 +260,7 @@ class Reader(TorchFunctionMode):
             return self._symbols[id(value)][1]
         if self.is_weight(value):
             new = self.new(value.numel(), self._origin(value)).reshape(value.shape)
-            self.use(value, GROUND, new, is_bias=True)
+            self.use(value, GROUND, new)
             return torch.from_numpy(new.astype(np.float64))
         if value.requires_grad:
             raise ArchitectureError(
@@ -283,6 +312,8 @@ class Reader(TorchFunctionMode):
             listed = None if entries is None else entries.detach().numpy().astype(np.intp)
             self.uses.setdefault(name, []).append(Use(listed, tails, heads, is_bias))
             return
+        if weight.requires_grad:
+            raise self._refusal("weight", "is computed from parameters")
         moves = [a for a in range(len(shape)) if tails.shape[a] > 1 or heads.shape[a] > 1]
         still = tuple(a for a in range(len(shape)) if a not in moves)
         seen = (weight.detach() != 0).numpy().reshape(shape).any(axis=still, keepdims=True)
@@ -324,7 +355,7 @@ def _name(func: Any) -> str:
     name = getattr(func, "__name__", str(func))
     if name == "__get__":  # a property
         name = getattr(func.__self__, "__name__", name)
-    name = name.strip("_")
+    name = name.split(".")[0].strip("_")  # aten has overloads
     return _SAME.get(name, name)
 
 
@@ -337,6 +368,9 @@ _LOOKS = {
 _SAME = {"iadd": "add", "radd": "add", "isub": "sub", "rsub": "sub", "imul": "mul", "rmul": "mul"}
 _SAME |= {"truediv": "div", "itruediv": "div", "true_divide": "div", "divide": "div", "idiv": "div"}
 _SAME |= {"multiply": "mul", "subtract": "sub", "imatmul": "matmul", "dropout1d": "dropout"}
+_ATEN = {"batch_norm": (0, 3, 4, 1, 2, 5, 6, 7), "embedding": (1, 0)}
+"""Where arguments lie in aten that lie elsewhere in torch.nn.functional."""
+
 _RULES: dict[str, Callable[..., None]] = {}
 
 
@@ -351,7 +385,7 @@ def rule(*names: str) -> Callable[[Any], Any]:
     Returns
     -------
     register : callable
-        Takes a function of the reader, the torch function, its result and its arguments.
+        Takes a function of the reader, the result and the arguments.
     """
 
     def register(function: Any) -> Any:
