@@ -15,9 +15,8 @@ from worker import ONE_THREAD, Worker, earlier
 
 HERE = Path(__file__).parent
 COMMIT, LIMIT, ROUNDS, SHOWN = "1fb90f4", 1.1, 5, 12
-ASKED_FOR = {"trajectory save": 4.0, "checkpoint": 2.0}
+ASKED_FOR = {"trajectory save": 1.8, "checkpoint": 1.4}
 """Limits of what does more than it did: files are on the disk before they are in place."""
-
 
 SETTING = {
     **ONE_THREAD,

@@ -28,6 +28,7 @@ from liftflow import (
     classify,
     compare,
     count_conservation_laws,
+    discover_laws,
     intrinsic_cometric,
     loss_from_function,
 )
@@ -186,7 +187,36 @@ def of_networks() -> Iterator[tuple[str, Callable[[], object]]]:
     small = layers([2, 2, 2])
     first = small.random_point(rng=0)
     yield "classify 2-2-2", lambda: classify(small, first)
+    two, attention = TwoLayerLinear(2, 2, 2), Attention(2, 1, 1)
+    yield "classify two layers", lambda: classify(two, start_of(two))
+    yield "classify attention", lambda: classify(attention, start_of(attention))
+    middle = layers([3, 3, 2])
+    yield "discover_laws 2-2-2", lambda: discover_laws(small)
+    yield "discover_laws 3-3-2", lambda: discover_laws(middle)
     yield "count of laws", lambda: count_conservation_laws(layers([3, 3, 2]))
+
+
+def of_large() -> Iterator[tuple[str, Callable[[], object]]]:
+    """A network of 2,400 weights, whose paths nobody lists."""
+    own, rng = layers([64, 32, 10]), np.random.default_rng(0)
+    inputs, labels = rng.standard_normal((200, 64)), rng.integers(0, 10, 200)
+    loss, theta = NetworkLoss(own, inputs, labels, "cross-entropy"), own.random_point(rng=0)
+    start = InvariantSet(own, theta)
+    yield "constructor", lambda: layers([64, 32, 10])
+    yield "random_point", lambda: own.random_point(rng=0)
+    yield "forward", lambda: own.forward(theta, inputs)
+    yield "parameter_gradient", lambda: loss.parameter_gradient(theta)
+    yield "laws", lambda: own.conservation_laws(theta)
+    yield "InvariantSet", lambda: InvariantSet(own, theta)
+    yield "set.projection", lambda: start.projection(1.001 * theta)
+    yield "set.to_tangent", lambda: start.to_tangent(theta, theta)
+    chart = own.basis_chart(theta)
+    coordinates, laws = chart.coordinates(theta), own.conservation_laws(theta)
+    yield "basis_chart", lambda: own.basis_chart(theta)
+    yield "chart.recover", lambda: chart.recover(1.001 * coordinates, laws, near=theta)
+    state = IntrinsicFlow(start, loss, "basis").state()
+    point, numbers = state.start(), iter(range(10**9))
+    yield "velocity", lambda: state.velocity((1.0 + 1e-9 * next(numbers)) * point)
 
 
 def fresh(path: Path) -> Path:
@@ -202,6 +232,7 @@ def calls(parts: Sequence[str] = ("",)):
         for group in (of_maps, of_spaces, of_flows):
             made |= {f"{name}: {what}": call for what, call in group(build)}
     made |= {f"network 4-6-3 of data: {what}": call for what, call in of_networks()}
+    made |= {f"network 64-32-10: {what}": call for what, call in of_large()}
     rounds = {}
     for name, call in made.items():
         if not any(part in name for part in parts):
