@@ -302,10 +302,17 @@ class DeepLinear(Architecture):
             arrays.append(self._theta(near, "near", differentiable=False))
         return over_batch(self._recover, arrays, [2, 1, 1][: len(arrays)], shape=(self.dim,))
 
+    def unit_of(self, size: float, degree: int = 4) -> float:
+        """Find a unit of θ in which powers of such a size neither under- nor overflow.
+
+        All that is said of θ is said of its multiples: φ and h are homogeneous.
+        """
+        return far_unit(float(size), degree)
+
     def _recover(self, z: FloatArray, laws: FloatArray, near: FloatArray | None = None) -> OneTheta:
         depth = len(self.widths) - 1
         largest = np.max(np.abs(z), initial=0.0), np.max(np.abs(laws), initial=0.0)
-        unit = far_unit(float(max(largest[0] ** (1 / depth), largest[1] ** 0.5)))
+        unit = self.unit_of(max(largest[0] ** (1 / depth), largest[1] ** 0.5))
         if unit == 1.0:
             return self._recovered(z, laws, near)
         near = None if near is None else near / unit

@@ -6,7 +6,6 @@ from fractions import Fraction
 from functools import partial, reduce
 from itertools import combinations_with_replacement
 from operator import mul
-from typing import Self
 
 import autograd
 import autograd.numpy as anp
@@ -39,17 +38,6 @@ class PolynomialLaw:
     labels: tuple[str, ...]
     formula: str = ""
 
-    @classmethod
-    def combined(cls, forms: Forms, row: Mapping[int, Fraction], labels: tuple[str, ...]) -> Self:
-        """Add up a combination of forms, given its coefficients by their numbers."""
-        total: dict[Monomial, Fraction] = {}
-        for number, coefficient in row.items():
-            for monomial in forms.terms[number]:
-                total[monomial] = total.get(monomial, Fraction(0)) + coefficient
-        terms = tuple((monomial, value) for monomial, value in total.items() if value)
-        formula = written_sum((forms.names[n], c) for n, c in row.items()) if forms.names else ""
-        return cls(terms, labels, formula)
-
     def __call__(self, theta: Theta) -> Scalars:
         """Evaluate the law."""
         theta = as_array(theta, "theta", (len(self.labels),))
@@ -77,6 +65,17 @@ class PolynomialLaw:
             exponent = str(power).translate(_SUPERSCRIPTS) if power > 1 else ""
             parts.append(self.labels[number] + exponent)
         return " ".join(parts)
+
+
+def combined(forms: Forms, row: Mapping[int, Fraction], labels: tuple[str, ...]) -> PolynomialLaw:
+    """Add up a combination of forms, given its coefficients by their numbers."""
+    total: dict[Monomial, Fraction] = {}
+    for number, coefficient in row.items():
+        for monomial in forms.terms[number]:
+            total[monomial] = total.get(monomial, Fraction(0)) + coefficient
+    terms = tuple((monomial, value) for monomial, value in total.items() if value)
+    formula = written_sum((forms.names[n], c) for n, c in row.items()) if forms.names else ""
+    return PolynomialLaw(terms, labels, formula)
 
 
 def written_sum(terms: Iterable[tuple[str, Fraction]]) -> str:

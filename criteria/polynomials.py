@@ -12,7 +12,7 @@ import numpy as np
 from liftflow.architectures import Architecture
 from liftflow.architectures.labels import block_forms, named_blocks, parameter_labels
 from liftflow.architectures.polynomials import PolynomialLaw as PolynomialLaw
-from liftflow.architectures.polynomials import monomial_forms
+from liftflow.architectures.polynomials import combined, monomial_forms
 from liftflow.architectures.sampled import as_seen
 from liftflow.criteria.fields import GradientFields, finite
 from liftflow.criteria.findings import Verdict
@@ -214,7 +214,7 @@ def discover_laws(
         reason = f"nothing is decided {among}: {doubt}"
     else:
         rows = _nonzero(rational, forms.zeros)
-        laws = tuple(PolynomialLaw.combined(forms, row, labels) for row in rows)
+        laws = tuple(combined(forms, row, labels) for row in rows)
         residual = _residual(laws, *_unit_fields(architecture, 10, rng, basis))
         point = rng.standard_normal(dim)
         gradients = np.reshape([law.gradient(point) for law in laws], (-1, dim))

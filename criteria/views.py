@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from liftflow.architectures import Architecture, DeepLinear, LinearNeuralODE
+from liftflow.architectures import Architecture, DeepLinear
 from liftflow.criteria.fields import GradientFields
 from liftflow.criteria.findings import (
     Finding,
@@ -21,7 +21,6 @@ from liftflow.criteria.findings import (
 from liftflow.criteria.precise import PreciseVectors, needs_precision
 from liftflow.criteria.traces import LieTrace, lie_trace, orbit_trace
 from liftflow.criteria.vectors import Vectors
-from liftflow.linalg import far_unit
 from liftflow.ranks import TOLERANCE, ZERO, Rank, Rows, Span
 from liftflow.typing import FloatArray, OneTheta
 
@@ -459,10 +458,8 @@ def view_of(architecture: Architecture, theta: OneTheta, rng: np.random.Generato
 
 @view_of.register
 def _(architecture: DeepLinear, theta: OneTheta, rng: np.random.Generator) -> View:
-    if not isinstance(architecture, LinearNeuralODE):  # of a homogeneous lift, in any unit
-        degree = 4 * len(architecture.widths)
-        theta = theta / far_unit(float(np.max(np.abs(theta), initial=0.0)), degree)
-    return View(architecture, theta, rng)
+    unit = architecture.unit_of(np.max(np.abs(theta)), 4 * len(architecture.widths))
+    return View(architecture, theta / unit, rng)
 
 
 @singledispatch

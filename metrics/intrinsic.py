@@ -18,7 +18,6 @@ from liftflow.architectures import (
 from liftflow.architectures.linear import BALANCE_RTOL
 from liftflow.doors import door
 from liftflow.errors import ArchitectureError, InputError, NotIntrinsicError, NotRecoverableError
-from liftflow.linalg import far_unit
 from liftflow.metrics.cometric import Cometric
 from liftflow.metrics.linear import (
     deep_linear_multiplier,
@@ -110,21 +109,16 @@ def _(architecture: ScaleInvariant, theta0: OneTheta, *, tolerance: float) -> Sp
 
 def _spectral(find: Callable[..., Multiplier]) -> Callable[..., SpectralCometric]:
     def build(architecture: DeepLinear, theta0: OneTheta, *, tolerance: float) -> SpectralCometric:
-        unit = far_unit(np.max(np.abs(theta0), initial=0.0))
+        unit = architecture.unit_of(np.max(np.abs(theta0)))
         multiplier = find(architecture, theta0 / unit, tolerance).scaled(unit**2)
         return SpectralCometric(architecture, theta0, multiplier)
 
     return build
 
 
-@closed_form.register
-def _(architecture: LinearNeuralODE, theta0: OneTheta, *, tolerance: float) -> SpectralCometric:
-    multiplier = neural_ode_multiplier(architecture, theta0, tolerance)
-    return SpectralCometric(architecture, theta0, multiplier)
-
-
 closed_form.register(DeepLinear, _spectral(deep_linear_multiplier))
 closed_form.register(TwoLayerLinear, _spectral(two_layer_multiplier))
+closed_form.register(LinearNeuralODE, _spectral(neural_ode_multiplier))
 
 
 @closed_form.register

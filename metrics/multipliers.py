@@ -57,9 +57,12 @@ class Multiplier(Guarded, ABC):
         singular = as_array(singular, "singular", (None,))
         return self.pair(singular[..., :, None], singular[..., None, :])
 
+    @door
     def scaled(self, factor: float) -> Self:
-        """Return the multiplier at cθ₀, for the factor c²."""
-        raise NotImplementedError
+        """Return the multiplier at cθ₀, for the factor c², which is 1 where φ is no product."""
+        if factor != 1.0:
+            raise NotImplementedError
+        return self
 
     @property
     def chain_gaps(self) -> FloatArray | None:
@@ -97,6 +100,7 @@ class TwoLayerMultiplier(Multiplier):
             return (lam + root) / 2.0
         return 2.0 * singular * (singular / (root - lam))
 
+    @door
     def scaled(self, factor: float) -> Self:
         return type(self)(factor * self.lam, factor * self.left, factor * self.right)
 
@@ -141,6 +145,7 @@ class DeepMultiplier(Multiplier):
             freeze(ends[0]) if right is None else as_own(right, "right", (depth,))
         )
 
+    @door
     def scaled(self, factor: float) -> Self:
         other = factor ** (len(self.shifts) - 1)
         return type(self)(factor * self.shifts, other * self.left, other * self.right)
@@ -234,6 +239,7 @@ class HyperbolicMultiplier(Multiplier):
         left, right = _values(left), _values(right)
         return _hypot(self.a, left, left) + _hypot(self.a, right, right)
 
+    @door
     def scaled(self, factor: float) -> Self:
         return type(self)(factor * self.a)
 
@@ -263,5 +269,6 @@ class ScalarMultiplier(Multiplier):
     def pair(self, left: Scalars, right: Scalars) -> Scalars:
         return _hypot(self.gap, 2.0 * _values(left), 2.0 * _values(right))
 
+    @door
     def scaled(self, factor: float) -> Self:
         return type(self)(factor * self.gap)
