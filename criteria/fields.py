@@ -19,7 +19,7 @@ from liftflow.architectures.base import WithLaws
 from liftflow.architectures.maps import make_jvp
 from liftflow.errors import InputError, NotFiniteError
 from liftflow.linalg import FLOATS, Arithmetic
-from liftflow.typing import FloatArray, Forms, IntArray, OneLifted, OneTheta
+from liftflow.typing import FloatArray, Forms, IntArray, OneTheta
 
 Coordinates = TypeAliasType("Coordinates", Any)
 """Points or vectors, each with forms of its own, in the numbers that fields are evaluated in."""
@@ -55,7 +55,7 @@ class GradientFields:
 
     def __init__(self, architecture: Architecture, basis: FloatArray | None = None) -> None:
         self.architecture, self.basis = architecture, basis
-        self._units: dict[bytes, tuple[OneLifted, float]] = {}
+        self._entries, self._found = architecture.phi.changes, dict[tuple[str, bytes], Any]()
 
     def point(self, theta: OneTheta) -> FloatArray:
         """Return the coordinates of a parameter."""
@@ -82,20 +82,17 @@ class GradientFields:
 
         It is small beside the point where φ knows no scale but θ.
         """
-        return self._units_at(point)[1]
+        return float(self._once(self._search_unit, point))
 
-    def _units_at(self, point: FloatArray) -> tuple[OneLifted, float]:
-        key = point.tobytes()
-        if key not in self._units:
-            units = self.architecture.phi.changes(point)
-            self._units[key] = units, self._search_unit(point, units)
-        return self._units[key]
+    def _once(self, find: Callable[[FloatArray], Any], point: FloatArray) -> Any:
+        key = find.__name__, point.tobytes()
+        return self._found[key] if key in self._found else self._found.setdefault(key, find(point))
 
-    def _search_unit(self, point: FloatArray, units: OneLifted) -> float:
+    def _search_unit(self, point: FloatArray) -> float:
         size, rng = float(np.linalg.norm(point)) or 1.0, np.random.default_rng(0)
         lengths = size * 10.0 ** np.arange(0 if np.any(point) else -8, 16)
         way = rng.standard_normal(point.size) / np.sqrt(point.size)
-        form = self.architecture.phi.covectors(1, rng) / units
+        form = self.architecture.phi.covectors(1, rng) / self._once(self._entries, point)
         with np.errstate(all="ignore"):  # far from θ anything may happen
             here = np.asarray(self.field(form, point[None]))
             for length in lengths if np.any(here) else ():
@@ -116,7 +113,7 @@ class GradientFields:
     def draw(self, count: int, point: FloatArray, rng: np.random.Generator) -> Forms:
         """Draw forms, of floats or residues, that look at all entries of z alike."""
         if self.basis is None:
-            return self.architecture.phi.covectors(count, rng) / self._units_at(point)[0]
+            return self.architecture.phi.covectors(count, rng) / self._once(self._entries, point)
         weights = rng.standard_normal((count, len(self.basis)))
         return np.asarray(np.tensordot(weights, self.basis, 1), np.float64)
 

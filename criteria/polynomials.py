@@ -194,8 +194,8 @@ def discover_laws(
         forms = block_forms(named_blocks(architecture, blocks, labels), degree)
         fix = "name smaller blocks, or take a smaller network of the same family"
         _refuse_many(len(forms.terms), f"the blocks have {len(forms.terms)} forms", fix)
-    n_forms, basis = len(forms.terms), excited(architecture, loss)
-    theta, fields = _unit_fields(architecture, n_forms + _SPARE, rng, basis)
+    n_forms, drawn = len(forms.terms), GradientFields(architecture, excited(architecture, loss))
+    theta, fields = _unit_fields(drawn, n_forms + _SPARE, rng)
     conditions = forms.derivatives(theta, fields)
     singular, right = np.linalg.svd(unit_rows(conditions), full_matrices=False)[1:]
     rank = rank_of(singular, float(singular[0]))
@@ -215,7 +215,7 @@ def discover_laws(
     else:
         rows = _nonzero(rational, forms.zeros)
         laws = tuple(combined(forms, row, labels) for row in rows)
-        residual = _residual(laws, *_unit_fields(architecture, 10, rng, basis))
+        residual = _residual(laws, *_unit_fields(drawn, 10, rng))
         point = rng.standard_normal(dim)
         gradients = np.reshape([law.gradient(point) for law in laws], (-1, dim))
         n_independent = int(np.linalg.matrix_rank(gradients)) if laws else 0
@@ -249,11 +249,11 @@ def _nonzero(rows: list[Row], zeros: Sequence[Row]) -> list[Row]:
 
 
 def _unit_fields(
-    architecture: Architecture, count: int, rng: np.random.Generator, basis: FloatArray | None
+    drawn: GradientFields, count: int, rng: np.random.Generator
 ) -> tuple[FloatArray, FloatArray]:
     """Random points and the unit vector of a random field at each; zero where nearly all vanish."""
+    architecture = drawn.architecture
     theta, fields = np.zeros((2, count, architecture.dim))
-    drawn = GradientFields(architecture, basis)
     for _ in range(_ROUNDS):
         missing = np.flatnonzero(~np.any(fields, axis=1))
         step = max(1, _CHUNK // (architecture.lifted_dim * architecture.dim))
