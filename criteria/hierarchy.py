@@ -181,11 +181,14 @@ def count_conservation_laws(
     if exact:
         return _exact_count(architecture, rng, loss)
     points = np.asarray(architecture.random_point(_POINTS, rng=rng))
-    traces = [_bounded(Vectors(architecture, points[0], rng, fields))]
-    for point in points[1:]:  # any generic one will do, so one that decides
-        if traces[-1].decided and fields.analytic:
+    traces: list[LieTrace] = []
+    for point in points:  # any generic one will do, so one that decides
+        if traces and traces[-1].decided and fields.analytic:
             break  # known to be analytic; the others may have pieces with other counts
-        traces.append(_bounded(Vectors(architecture, point, rng, fields)))
+        vectors = Vectors(architecture, point, rng, fields)
+        bound = architecture.n_laws and vectors.conserved and vectors.law_rank.decided
+        most = architecture.dim - (vectors.law_rank.value if bound else 0)
+        traces.append(lie_trace(vectors, most))
     decided = {trace.dimension: trace for trace in traces if trace.decided}
     trace = next(iter(decided.values()), traces[-1])
     if len(decided) > 1:
@@ -193,13 +196,6 @@ def count_conservation_laws(
         objection = f"random points have {numbers} laws, so φ is not analytic"
         trace = replace(trace, objection=objection)
     return trace.counted("conservation laws", architecture.dim - trace.dimension)
-
-
-def _bounded(vectors: Vectors) -> LieTrace:
-    """Trace at a random point: where known laws are laws there, no bracket leads beyond them."""
-    dim, known = vectors.architecture.dim, vectors.architecture.n_laws > 0 and vectors.conserved
-    bound = known and vectors.law_rank.decided
-    return lie_trace(vectors, dim - vectors.law_rank.value if bound else dim)
 
 
 def _exact_count(architecture: Architecture, rng: np.random.Generator, loss: Any) -> Finding:
