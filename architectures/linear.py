@@ -302,7 +302,7 @@ class DeepLinear(Architecture):
             arrays.append(self._theta(near, "near", differentiable=False))
         return over_batch(self._recover, arrays, [2, 1, 1][: len(arrays)], shape=(self.dim,))
 
-    def unit_of(self, size: float, degree: int = 4) -> float:
+    def _unit_of(self, size: float, degree: int = 4) -> float:
         """Find a unit of θ in which powers of such a size neither under- nor overflow.
 
         All that is said of θ is said of its multiples: φ and h are homogeneous.
@@ -312,7 +312,7 @@ class DeepLinear(Architecture):
     def _recover(self, z: FloatArray, laws: FloatArray, near: FloatArray | None = None) -> OneTheta:
         depth = len(self.widths) - 1
         largest = np.max(np.abs(z), initial=0.0), np.max(np.abs(laws), initial=0.0)
-        unit = self.unit_of(max(largest[0] ** (1 / depth), largest[1] ** 0.5))
+        unit = self._unit_of(max(largest[0] ** (1 / depth), largest[1] ** 0.5))
         if unit == 1.0:
             return self._recovered(z, laws, near)
         near = None if near is None else near / unit

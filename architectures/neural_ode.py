@@ -131,7 +131,7 @@ class LinearNeuralODE(DeepLinear):
             frames.append(frames[-1] @ turn)
         return self.from_layers(balanced_layers(self.widths, squares, lams, frames))
 
-    def unit_of(self, size: float, degree: int = 4) -> float:
+    def _unit_of(self, size: float, degree: int = 4) -> float:
         return 1.0  # the layers are close to I in any unit
 
     def _inner_frames(self, first: FloatArray, last: FloatArray) -> list[FloatArray]:

@@ -60,16 +60,17 @@ class PolynomialLaw:
 
     def __str__(self) -> str:
         """Write the polynomial down."""
-        return self.formula or written_sum((self.write(m), c) for m, c in self.terms)
+        return self.formula or written_sum((written(m, self.labels), c) for m, c in self.terms)
 
-    def write(self, monomial: Monomial) -> str:
-        """Name a monomial."""
-        parts = []
-        for number in dict.fromkeys(monomial):
-            power = monomial.count(number)
-            exponent = str(power).translate(_SUPERSCRIPTS) if power > 1 else ""
-            parts.append(self.labels[number] + exponent)
-        return " ".join(parts)
+
+def written(monomial: Monomial, labels: Sequence[str]) -> str:
+    """Name a monomial by the names of its parameters."""
+    parts = []
+    for number in dict.fromkeys(monomial):
+        power = monomial.count(number)
+        exponent = str(power).translate(_SUPERSCRIPTS) if power > 1 else ""
+        parts.append(labels[number] + exponent)
+    return " ".join(parts)
 
 
 def combined(forms: Forms, row: Mapping[int, Fraction], labels: tuple[str, ...]) -> PolynomialLaw:

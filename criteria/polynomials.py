@@ -12,7 +12,7 @@ import numpy as np
 from liftflow.architectures import Architecture
 from liftflow.architectures.labels import block_forms, named_blocks, parameter_labels
 from liftflow.architectures.polynomials import PolynomialLaw as PolynomialLaw
-from liftflow.architectures.polynomials import combined, monomial_forms
+from liftflow.architectures.polynomials import combined, monomial_forms, written
 from liftflow.architectures.sampled import as_seen
 from liftflow.criteria.fields import GradientFields, finite
 from liftflow.criteria.findings import Verdict
@@ -106,7 +106,7 @@ class DiscoveredLaws(Stored):
         """Draw the coefficients: a row for each law, a column for each monomial."""
         from liftflow.drawing import draw_coefficients
 
-        terms = [{law.write(m): float(c) for m, c in law.terms} for law in self.laws]
+        terms = [{written(m, law.labels): float(c) for m, c in law.terms} for law in self.laws]
         return draw_coefficients(terms, self.reason)
 
     def _repr_html_(self) -> str:

@@ -458,7 +458,7 @@ def view_of(architecture: Architecture, theta: OneTheta, rng: np.random.Generato
 
 @view_of.register
 def _(architecture: DeepLinear, theta: OneTheta, rng: np.random.Generator) -> View:
-    unit = architecture.unit_of(np.max(np.abs(theta)), 4 * len(architecture.widths))
+    unit = architecture._unit_of(np.max(np.abs(theta)), 4 * len(architecture.widths))
     return View(architecture, theta / unit, rng)
 
 

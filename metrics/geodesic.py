@@ -15,7 +15,7 @@ from liftflow.architectures import Architecture
 from liftflow.architectures.maps import SmoothMap
 from liftflow.doors import Guarded
 from liftflow.errors import GeodesicError, InputError, NotOnImageError, NotRecoverableError
-from liftflow.linalg import lengths
+from liftflow.linalg import lengths, over_batch
 from liftflow.metrics.collocation import Curve, relax
 from liftflow.metrics.cometric import HorizontalSpaces
 from liftflow.typing import (
@@ -167,7 +167,7 @@ class GeodesicSolver(Guarded):
         shape = (self.architecture.dim,)
         theta = as_array(theta, "theta", shape, differentiable=False)
         velocity = as_array(velocity, "velocity", shape, differentiable=False)
-        return self._acceleration(theta, velocity)
+        return over_batch(self._acceleration, [theta, velocity], [1, 1])
 
     def _acceleration(self, theta: Theta, velocity: Tangent) -> Tangent:
         return -_solved(self.architecture.h, theta, velocity)
@@ -262,12 +262,14 @@ class GeodesicSolver(Guarded):
 
         if passenger is not None:
             parts.append(passenger)
+        if not np.all(np.isfinite(start := np.concatenate(parts))):
+            raise GeodesicError("the geodesic cannot start: a vector has no length in floats")
         typical = np.repeat([unit, *[1.0] * (len(parts) - 1)], size)
         try:
             found = solve_ivp(
                 derivative,
                 (0.0, whole / unit),
-                np.concatenate(parts),
+                start,
                 method="DOP853",
                 rtol=self.rtol,
                 atol=self.rtol * typical / np.sqrt(size),

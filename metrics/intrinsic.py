@@ -109,7 +109,7 @@ def _(architecture: ScaleInvariant, theta0: OneTheta, *, tolerance: float) -> Sp
 
 def _spectral(find: Callable[..., Multiplier]) -> Callable[..., SpectralCometric]:
     def build(architecture: DeepLinear, theta0: OneTheta, *, tolerance: float) -> SpectralCometric:
-        unit = architecture.unit_of(np.max(np.abs(theta0)))
+        unit = architecture._unit_of(np.max(np.abs(theta0)))
         multiplier = find(architecture, theta0 / unit, tolerance).scaled(unit**2)
         return SpectralCometric(architecture, theta0, multiplier)
 
