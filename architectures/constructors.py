@@ -108,10 +108,8 @@ class Constructors(Architecture):
         widths = [as_count(width, "a width", 1) for width in widths]
         if len(widths) < 2:
             raise ArchitectureError(f"widths must name at least two layers, got {widths}")
-        skips = list(skips)
-        if not all(
-            isinstance(skip, tuple | list | np.ndarray) and len(skip) == 2 for skip in skips
-        ):
+        skips = [tuple(s) if isinstance(s, np.ndarray) and s.ndim else s for s in skips]
+        if not all(isinstance(skip, tuple | list) and len(skip) == 2 for skip in skips):
             raise InputError(f"skips must be pairs of layers, got {shown(skips)}")
         skips = [(as_count(a, "a layer"), as_count(b, "a layer")) for a, b in skips]
         for tail, head in skips:

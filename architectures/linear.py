@@ -202,11 +202,14 @@ class DeepLinear(Architecture):
             Some S_i is no multiple of I; holds its spectrum and distance.
         """
         matrices = self.split_laws(laws)
-        bounds = (
-            as_array(bound, name, differentiable=False)
-            for name, bound in (("sizes", sizes), ("noise", noise))
-        )
-        sizes, noise = (np.broadcast_to(bound, (len(matrices),)) for bound in bounds)
+        sizes = as_array(sizes, "sizes", differentiable=False)
+        noise = as_array(noise, "noise", differentiable=False)
+        if not {sizes.shape, noise.shape} <= {(), (len(matrices),)}:
+            raise ShapeError(
+                f"sizes and noise must be numbers, or {len(matrices)} each, got the shapes "
+                f"{sizes.shape} and {noise.shape}"
+            )
+        sizes, noise = (np.broadcast_to(bound, (len(matrices),)) for bound in (sizes, noise))
         return read_balance(matrices, mean_eigenvalues(matrices), sizes, tolerance, noise)
 
     def sizes(self, theta: OneTheta) -> Scalars:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import PicklingError
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -277,6 +278,12 @@ def sweep(
     except Exception as error:
         if _comes_of_ctrl_c(error):
             raise KeyboardInterrupt from error
+        if isinstance(error, PicklingError):
+            reason = str(error.__cause__ or error).strip('" \n').rpartition("\n")[2]
+            raise InputError(
+                f"make_case cannot be sent to other processes ({reason}); make in it what it "
+                "needs, or take n_jobs=1"
+            ) from error
         if not isinstance(error, BrokenProcessPool):
             raise
         hint = (

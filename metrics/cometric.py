@@ -30,6 +30,7 @@ from liftflow.typing import (
     as_array,
     as_instance,
     as_own,
+    as_vector,
     freeze,
     refuse_beyond,
 )
@@ -220,7 +221,7 @@ class Cometric(Guarded, ABC):
             What to pass as ``near`` at z and close to it; a copy of ``near`` where nothing is
             iterated and φ forgets nothing that a loss asks for.
         """
-        return np.array(near)
+        return np.array(as_vector(near, "near", self.architecture.dim))
 
     def matrix(self, z: Lifted) -> LiftedMatrix:
         """K(z) as a dense matrix."""

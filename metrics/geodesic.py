@@ -159,8 +159,11 @@ class GeodesicSolver(Guarded):
             raise InputError(f"rtol must lie between 1e-13 and 1, got {self.rtol}")
 
     def _vectors(self, **vectors: OneTangent) -> list[FloatArray]:
-        size = self.architecture.dim
-        return [as_vector(vector, name, size) for name, vector in vectors.items()]
+        found = {n: as_vector(each, n, self.architecture.dim) for n, each in vectors.items()}
+        for name, vector in found.items():
+            if vector.any() and not 1e-300 < lengths(vector) < 1e300:
+                raise GeodesicError(f"{name} has no length in floats, {lengths(vector):.1e}")
+        return list(found.values())
 
     def acceleration(self, theta: Theta, velocity: Tangent) -> Tangent:
         """Second derivative θ'' of the geodesic through θ, orthogonal to the invariant set."""
@@ -262,14 +265,12 @@ class GeodesicSolver(Guarded):
 
         if passenger is not None:
             parts.append(passenger)
-        if not np.all(np.isfinite(start := np.concatenate(parts))):
-            raise GeodesicError("the geodesic cannot start: a vector has no length in floats")
         typical = np.repeat([unit, *[1.0] * (len(parts) - 1)], size)
         try:
             found = solve_ivp(
                 derivative,
                 (0.0, whole / unit),
-                start,
+                np.concatenate(parts),
                 method="DOP853",
                 rtol=self.rtol,
                 atol=self.rtol * typical / np.sqrt(size),

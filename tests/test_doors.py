@@ -33,6 +33,7 @@ from liftflow.doors import door
 from liftflow.errors import (
     ArchitectureError,
     CallError,
+    GeodesicError,
     InputError,
     LiftflowError,
     NotFiniteError,
@@ -505,3 +506,22 @@ def test_generic_functions_take_names():
     assert found.dim == 1
     with pytest.raises(CallError, match="missing a required argument: 'architecture'"):
         image_manifold(theta0=[0.5, 0.5])
+
+
+def test_what_only_fuzzing_gave():
+    network = DeepLinear([2, 2, 2, 2])
+    theta = network.balanced_point(0.0, 0)
+    laws, cometric = network.conservation_laws(theta), intrinsic_cometric(network, theta)
+    with pytest.raises(ShapeError, match="2 each"):
+        network.balance(laws, np.ones((2, 3)))
+    np.testing.assert_array_equal(network.balance(laws, 1.0), network.balance(laws, np.ones(2)))
+    with pytest.raises(InputError, match="near"):
+        cometric.follow(network.lift(theta), [[1.0], [1.0, 2.0]])
+    with pytest.raises(InputError, match="skips must be pairs"):
+        ReLUNetwork.residual([2, 2, 1], np.array([0.0, 2.0]))
+    solver = InvariantSet(network, theta).metric.solver
+    velocity = InvariantSet(network, theta).to_tangent(np.ones(network.dim), theta)
+    several = solver.acceleration(theta, np.array([[velocity], [2 * velocity]]))
+    np.testing.assert_allclose(several[1, 0], 4 * several[0, 0], atol=1e-12)
+    with pytest.raises(GeodesicError, match="no length in floats"):
+        solver.transport(theta, velocity, np.full(network.dim, 1e308))

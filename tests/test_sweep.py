@@ -1,6 +1,7 @@
 """Ensembles: the same numbers however they are run, and nothing lost when a worker is killed."""
 
 import sys
+import threading
 
 import autograd.numpy as anp
 import joblib
@@ -435,3 +436,16 @@ def test_a_worker_that_died_by_itself_is_no_ctrl_c(monkeypatch):
     monkeypatch.setattr(sys.modules["liftflow.flows.sweep"], "Parallel", lambda **_: broken)
     with pytest.raises(FlowError, match="a worker process died"):
         sweep(make_case, range(2), (0.0, 0.1))
+
+
+@pytest.mark.slow
+def test_a_case_that_cannot_be_sent_to_workers_is_refused():
+    lock = threading.Lock()
+
+    def case(seed):
+        with lock:
+            return make_case(seed)
+
+    with pytest.raises(InputError, match=r"cannot be sent to other processes \(TypeError: cannot"):
+        sweep(case, [0, 1], (0.0, 0.1), n_jobs=2, **SETTINGS)
+    assert len(sweep(case, [0], (0.0, 0.1), n_jobs=1, **SETTINGS).runs) == 1  # control
