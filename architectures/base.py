@@ -233,7 +233,7 @@ class Architecture(Guarded, metaclass=_Surface):
         flat = []
         for block, shape in zip(blocks, self.block_shapes, strict=True):
             lead = block.shape[: len(block.shape) - len(shape)]
-            flat.append(gs.reshape(block, (*lead, math.prod(shape))))
+            flat.append(block.reshape((*lead, math.prod(shape))))
         return gs.concatenate(flat, axis=-1)
 
     def unpack(self, theta: Theta) -> tuple[Block, ...]:
@@ -244,7 +244,7 @@ class Architecture(Guarded, metaclass=_Surface):
         blocks, start = [], 0
         for shape in self.block_shapes:
             stop = start + math.prod(shape)
-            blocks.append(gs.reshape(theta[..., start:stop], (*theta.shape[:-1], *shape)))
+            blocks.append(theta[..., start:stop].reshape((*theta.shape[:-1], *shape)))
             start = stop
         return tuple(blocks)
 
