@@ -161,7 +161,7 @@ class GeodesicSolver(Guarded):
     def _vectors(self, **vectors: OneTangent) -> list[FloatArray]:
         found = {n: as_vector(each, n, self.architecture.dim) for n, each in vectors.items()}
         for name, vector in found.items():
-            if vector.any() and not 1e-300 < lengths(vector) < 1e300:
+            if vector.any() and not 1e-307 < lengths(vector) < np.inf:
                 raise GeodesicError(f"{name} has no length in floats, {lengths(vector):.1e}")
         return list(found.values())
 

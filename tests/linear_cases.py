@@ -240,6 +240,9 @@ CLOSED = [*TWO_LAYERS, *DEEP, *ATTENTION, *HYPERBOLIC, *SCALAR, *PRODUCTS]
 """All whose closed form is exact, so all but the neural ODE on its grid."""
 
 
-def params(cases):
-    """Return cases as pytest parameters named after them."""
-    return [pytest.param(case, id=case.name) for case in cases]
+def params(cases, quick=1):
+    """Return cases as pytest parameters named after them, all but each so many as slow ones."""
+    return [
+        pytest.param(case, id=case.name, marks=[pytest.mark.slow] if number % quick else [])
+        for number, case in enumerate(cases)
+    ]

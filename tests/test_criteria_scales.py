@@ -204,7 +204,11 @@ def test_a_balanced_point_with_layers_of_other_scales(lam):
     assert not kernel_inclusion(network, moved)
 
 
-@pytest.mark.parametrize("widths", [[2, 1, 1, 2], [1, 1, 1, 1], [2, 2, 2, 2]], ids=str)
+@pytest.mark.parametrize(
+    "widths",
+    [[2, 1, 1, 2], [1, 1, 1, 1], pytest.param([2, 2, 2, 2], marks=pytest.mark.slow)],
+    ids=str,
+)
 @pytest.mark.parametrize("factor", [1e2, 1e4])
 def test_a_lift_alone_is_doubted_where_scales_part(widths, factor):
     network = DeepLinear(widths)

@@ -651,7 +651,7 @@ def test_bad_shapes():
         intrinsic_cometric(network, np.ones(3))
 
 
-@pytest.mark.parametrize("count", [3, 30, 300, 10_000])
+@pytest.mark.parametrize("count", [3, 30, 300, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_a_generic_neural_ode_is_refused_at_any_depth(count):
     network = LinearNeuralODE(2, count)
     with pytest.raises(NotIntrinsicError, match="not a multiple of I"):
