@@ -26,7 +26,9 @@ def _values(singular: Scalars) -> Scalars:
 
 
 def _hypot(shift: float, left: Scalars, right: Scalars) -> Scalars:
-    """√(shift² + σ_k σ_l), where no square on the way under- or overflows."""
+    """√(shift² + σ_k σ_l), where no square that counts under- or overflows."""
+    if 1e-70 < abs(shift) < 1e70:
+        return (shift**2 + left * right) ** 0.5
     sizes = np.abs(getval(left)), np.abs(getval(right))
     unit = units(np.maximum(abs(shift), np.maximum(*sizes)))
     return unit * ((shift / unit) ** 2 + left / unit * (right / unit)) ** 0.5
@@ -95,8 +97,10 @@ class TwoLayerMultiplier(Multiplier):
     @staticmethod
     def _positive_root(lam: float, singular: Scalars) -> Scalars:
         """The root x ≥ 0 of x (x − λ) = σ², without cancellation."""
-        root = _hypot(lam, 2.0 * singular, 2.0 * singular)
-        if lam >= 0.0:
+        if lam == 0.0:
+            return singular
+        root = _hypot(lam, twice := 2.0 * singular, twice)
+        if lam > 0.0:
             return (lam + root) / 2.0
         return 2.0 * singular * (singular / (root - lam))
 
