@@ -5,10 +5,12 @@ comes out, comes from inside: ``outcome`` names it. ``python tests/fuzzing.py N 
 further.
 """
 
+import contextlib
 import copy
 import inspect
 import signal
 import sys
+import tempfile
 import traceback
 import warnings
 from collections import Counter
@@ -514,15 +516,19 @@ def _raw(error):
 
 
 def search(n_calls, seed, world=None):
-    """Make so many calls, each target in turn; return the raw ones."""
+    """Make so many calls, each target in turn; return the raw ones.
+
+    They are made in a folder that is thrown away, for some of them save to paths without one.
+    """
     world = World() if world is None else world
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(world.targets))
     raw = []
-    for number in range(n_calls):
-        label, shown, error = call(world, int(order[number % order.size]), rng)
-        if error is not None:
-            raw.append((label, shown, error))
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        for number in range(n_calls):
+            label, shown, error = call(world, int(order[number % order.size]), rng)
+            if error is not None:
+                raw.append((label, shown, error))
     return raw
 
 
