@@ -1,6 +1,7 @@
 """Conservation laws of linear networks, and points where their layers are balanced."""
 
 from collections.abc import Sequence
+from functools import cache
 from itertools import pairwise
 from typing import Protocol
 
@@ -15,11 +16,13 @@ from liftflow.linalg import RANK_RTOL, ROUNDING, over_batch
 from liftflow.typing import (
     Block,
     FloatArray,
+    IntArray,
     Laws,
     Matrix,
     OneLaws,
     Tangent,
     Theta,
+    freeze,
 )
 
 BALANCE_RTOL = 1e-8
@@ -320,8 +323,20 @@ def mean_eigenvalues(matrices: list[FloatArray]) -> FloatArray:
 
 def _upper(matrices: list[Block]) -> Laws:
     """Upper triangles of symmetric matrices, flat and joined."""
-    triangles = [(matrix, *np.triu_indices(matrix.shape[-1])) for matrix in matrices]
-    return gs.concatenate([matrix[..., i, j] for matrix, i, j in triangles], axis=-1)
+    flat = [matrix.reshape(*matrix.shape[:-2], matrix.shape[-1] ** 2) for matrix in matrices]
+    sizes = tuple(matrix.shape[-1] for matrix in matrices)
+    return gs.concatenate(flat, axis=-1)[..., _upper_places(sizes)]
+
+
+@cache
+def _upper_places(sizes: tuple[int, ...]) -> IntArray:
+    """Places of upper triangles among the entries of square matrices, flat and joined."""
+    starts = np.cumsum([0, *(size**2 for size in sizes[:-1])])
+    places = [
+        start + np.ravel_multi_index(np.triu_indices(size), (size, size))
+        for start, size in zip(starts, sizes, strict=True)
+    ]
+    return freeze(np.concatenate(places))
 
 
 def _squares(layers: list[Block]) -> list[Block]:

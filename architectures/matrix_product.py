@@ -70,15 +70,15 @@ class MatrixProduct(SmoothMap):
     def vjp(self, theta: Theta, covector: Covector) -> Tangent:
         layers = self.network._layers(theta)
         form = covector
-        prefixes, suffixes = self._prefixes(layers), self._suffixes(layers)
+        prefixes = [None, *self._prefixes(layers[:-1])] if len(layers) > 1 else [None]
         lead = np.broadcast_shapes(form.shape[:-2], layers[0].shape[:-2])
         pulled = []
-        for i in range(len(layers)):
-            own = form if i + 1 == len(layers) else transpose(suffixes[i + 1]) @ form
-            own = own if i == 0 else own @ transpose(prefixes[i - 1])
+        for layer, prefix in zip(reversed(layers), reversed(prefixes), strict=True):
+            own = form if prefix is None else form @ transpose(prefix)
             shape = (*lead, *own.shape[-2:])
             pulled.append(own if own.shape == shape else gs.broadcast_to(own, shape))
-        return self.network._pull_layers(pulled)
+            form = transpose(layer) @ form
+        return self.network._pull_layers(pulled[::-1])
 
     def hvp(self, theta: Theta, tangent: Tangent, covector: Covector) -> Tangent:
         theta, tangent = gs.broadcast_arrays(theta, tangent)
