@@ -47,7 +47,8 @@ def points(network: Architecture) -> Iterator[tuple[str, np.ndarray]]:
     else:
         yield "balanced", network.balanced_point(0.0, 0)
         yield "scales apart", theta * np.exp(3 * rng.standard_normal(network.dim))
-        yield "a zero layer", np.append(np.zeros(network.blocks[0].size), theta)[: network.dim]
+        first = network.unpack(theta)[0].size
+        yield "a zero block", np.append(np.zeros(first), theta[first:])
     yield "a third small", np.where(np.arange(network.dim) < network.dim // 3, 1e-4 * theta, theta)
 
 

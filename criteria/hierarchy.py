@@ -185,9 +185,10 @@ def count_conservation_laws(
     for point in points:  # any generic one will do, so one that decides
         if traces and traces[-1].decided and fields.analytic:
             break  # known to be analytic; the others may have pieces with other counts
-        view = View(architecture, point, rng)
-        view.vectors = Vectors(architecture, point, rng, fields)
-        traces.append(lie_trace(view.vectors, view.most))
+        vectors = Vectors(architecture, point, rng, fields)
+        bound = architecture.n_laws and vectors.conserved and vectors.law_rank.decided
+        most = architecture.dim - (vectors.law_rank.value if bound else 0)
+        traces.append(lie_trace(vectors, most))
     decided = {trace.dimension: trace for trace in traces if trace.decided}
     trace = next(iter(decided.values()), traces[-1])
     if len(decided) > 1:

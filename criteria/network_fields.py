@@ -243,7 +243,9 @@ class MonomialFields(JetFields):
 
     def field(self, forms: Forms, point: Coordinates) -> Coordinates:
         """Evaluate the fields by the rule for products, each factor in turn."""
-        arithmetic, columns, dim = self.arithmetic, self.columns, point.shape[-1]
+        used = np.flatnonzero((forms != 0).any(axis=0))
+        forms, columns = forms[:, used], self.columns[:, used]
+        arithmetic, dim = self.arithmetic, point.shape[-1]
         one = np.zeros_like(point[..., :1])
         one[0] = 1
         factors = [np.concatenate([point, one], axis=-1)[..., column] for column in columns]

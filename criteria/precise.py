@@ -38,7 +38,7 @@ resolution are exact zeros.
 Precise = TypeAliasType("Precise", Any)
 """A number of many bits, or an array of them; vectors at θ and both neighbours, on an axis."""
 
-_BLOCK, _AS_LONG = 16, 1e-3  # of directions, and of their lengths
+_BLOCK, _AS_LONG = 16, 1e-3  # directions taken out of rests together, and how much shorter
 _N_PAIRS = 20  # of entries of z, whose brackets are looked at
 _CONTEXT = RLock()
 _TINY = 2.0 ** (-BITS // 2)
@@ -106,10 +106,7 @@ def _product(a: Precise, b: Precise) -> Precise:
 
 
 def _independent(rest: Precise, count: int) -> tuple[Precise, list[Precise]]:
-    """Up to ``count`` orthonormal vectors, longest rest first, and the lengths of these rests.
-
-    Directions are taken out in blocks, of rests that are about as long.
-    """
+    """Up to ``count`` orthonormal vectors, longest rest first, and the lengths of these rests."""
     pivots: list[Precise] = []
     found, along = np.empty((0, rest.shape[1]), object), np.empty((len(rest), 0), object)
     squares, matrix = (rest * rest).sum(axis=1), _matrix(rest)

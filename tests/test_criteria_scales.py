@@ -18,6 +18,7 @@ from liftflow.criteria import (
     metric_property,
     precise,
     recoverability,
+    vectors,
 )
 from liftflow.criteria.fields import Arithmetic, gradient_fields
 from liftflow.criteria.precise import (
@@ -30,6 +31,7 @@ from liftflow.criteria.precise import (
     _precisely,
     distance,
 )
+from liftflow.criteria.vectors import Vectors
 from liftflow.errors import NotIntrinsicError, UndecidedError
 from liftflow.linalg import FLOATS
 from liftflow.metrics import intrinsic_cometric
@@ -405,3 +407,13 @@ def test_jets_multiply_alike_at_once_and_half_by_half(order, rng, monkeypatch):
         monkeypatch.undo()
         np.testing.assert_allclose(at_once, wanted, rtol=1e-13, atol=1e-13)
         np.testing.assert_allclose(halves, wanted, rtol=1e-13, atol=1e-13)
+
+
+def test_brackets_of_pairs_are_the_same_some_at_a_time(rng, monkeypatch):
+    network = ReLUNetwork.recurrent(2, 3, 2, 2)
+    pairs = rng.integers(network.lifted_dim, size=(60, 2))
+    own = Vectors(network, network.random_point(rng=0), rng)
+    few = own.pair_brackets(pairs)
+    monkeypatch.setattr(vectors, "_AT_ONCE", 1000)
+    np.testing.assert_allclose(few, own.pair_brackets(pairs), rtol=1e-12, atol=1e-15)
+    assert np.abs(few).max() > 0.1
