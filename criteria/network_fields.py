@@ -247,7 +247,7 @@ class MonomialFields(JetFields):
         forms, columns = forms[:, used], self.columns[:, used]
         arithmetic, dim = self.arithmetic, point.shape[-1]
         one = np.zeros_like(point[..., :1])
-        one[0] = 1
+        one[0] = 1  # a constant, as fields of degree 1 are
         factors = [np.concatenate([point, one], axis=-1)[..., column] for column in columns]
         before, after = [forms[None]], [np.ones_like(forms[None])]
         for factor in factors[:-1]:
@@ -260,7 +260,7 @@ class MonomialFields(JetFields):
             flat = np.zeros((dim + 1, product[..., 0].size), product.dtype)
             np.add.at(flat, column, product.reshape(-1, product.shape[-1]).T)
             sums = sums + flat[:-1].T.reshape(*product.shape[:-1], dim)
-        return arithmetic.reduce(sums)
+        return arithmetic.reduce(sums) if len(sums) > 1 else arithmetic.multiply(sums, one)
 
 
 def excited(architecture: Architecture, loss: object) -> FloatArray | None:
