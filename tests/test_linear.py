@@ -21,7 +21,7 @@ from linear_cases import (
 )
 from scipy.linalg import expm
 
-from liftflow import InvariantSet, compare, loss_from_function
+from liftflow import IntrinsicFlow, InvariantSet, compare, loss_from_function
 from liftflow.architectures import (
     Attention,
     DeepLinear,
@@ -34,6 +34,7 @@ from liftflow.errors import (
     ArchitectureError,
     InputError,
     NotFiniteError,
+    NotOnImageError,
     NotRecoverableError,
     ShapeError,
 )
@@ -233,9 +234,31 @@ def test_recover_refuses_laws_that_no_point_has():
 def test_recover_refuses_a_matrix_of_too_large_rank():
     network = TwoLayerLinear(3, 3, 2)
     theta = network.balanced_point(0.3, 0)
-    found = network.recover(np.eye(3), network.conservation_laws(theta))
-    assert np.linalg.matrix_rank(network.lift(found)) == 2  # the nearest one, as for flows
+    with pytest.raises(NotOnImageError, match="at most 2: relative residual 5"):
+        network.recover(np.eye(3), network.conservation_laws(theta))
     close(network.project_to_image(np.diag([3.0, 2.0, 1.0])), np.diag([3.0, 2.0, 0.0]), 1e-15)
+    z = network.lift(theta) + 1e-9 * np.eye(3)  # control: what is left out here is an error of z
+    close(network.lift(network.recover(z, network.conservation_laws(theta))), z, 1e-8)
+
+
+def test_metrics_refuse_a_matrix_of_too_large_rank():
+    """Of rank one there is a formula for distances, which takes any two matrices."""
+    network = TwoLayerLinear(3, 3, 1)
+    theta = network.balanced_point(0.0, 0)
+    image = InvariantSet(network, theta).image()
+    z, off, distance = network.lift(theta), np.eye(3), image.metric.dist
+    loss = loss_from_function(lambda z: anp.sum(z**2, axis=(-2, -1)))
+    vector = image.to_tangent(np.eye(3), z)
+    assert distance(z, 2 * z) > 0 and image.metric.norm(vector, z) > 0  # the controls
+    for refused in (
+        lambda: distance(z, off),
+        lambda: distance(off, z),
+        lambda: image.metric.norm(vector, off),
+        lambda: image.metric.metric_matrix(off),
+        lambda: IntrinsicFlow(InvariantSet(network, theta), loss).integrate(off),
+    ):
+        with pytest.raises(NotOnImageError, match="rank at most 1"):
+            refused()
 
 
 @pytest.mark.parametrize("case", params([*TWO_LAYERS, *DEEP, *ATTENTION]))
