@@ -394,10 +394,12 @@ class SmoothMap:
         starts = np.cumsum([0, *self.counts[:-1]])
         return np.maximum.reduceat(np.abs(vectors), starts, axis=-1)
 
-    def units(self, theta: OneTheta) -> OneTheta:
+    def units(self, theta: Theta) -> Theta:
         """Size of the block that each entry of θ is in, or of all of θ where the block is 0."""
         own = self.block_sizes(theta)
-        return np.repeat(np.where(own > 0, own, np.max(own) or 1.0), self.counts)
+        largest = np.max(own, axis=-1, keepdims=True)
+        largest = np.where(largest > 0, largest, 1.0)
+        return np.repeat(np.where(own > 0, own, largest), self.counts, axis=-1)
 
     @property
     def dense(self) -> bool:

@@ -571,3 +571,17 @@ def test_a_product_of_different_families_works_throughout(rng):
     assert comparison.success
     assert comparison.max_deviation < 1e-7
     assert comparison.law_drift < 1e-7
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_what_is_left_of_a_projection_is_tangent_where_a_law_has_one_term(scale, rng):
+    network = DeepLinear([1, 1, 1, 1])
+    theta = scale * np.array([0.0, -1.03, 0.0])  # the laws move with its second entry alone
+    start = InvariantSet(network, theta)
+    vectors = rng.standard_normal((20, 3))
+    tangent = start.to_tangent(vectors, theta)
+    assert np.all(start.is_tangent(tangent, theta))
+    assert np.all(start.is_tangent(start.random_tangent_vec(theta, 20, rng=0), theta))
+    aside = np.array([0.0, 1e-9, 0.0])
+    assert not np.any(start.is_tangent(tangent + aside, theta))  # the control
+    assert not np.any(start.is_tangent(vectors, theta))
