@@ -27,22 +27,13 @@ def pruned(
     ends[inputs] = ends[outputs] = ends[source] = True
     fed = reached(tails, heads, np.append(inputs, source), ends.size)
     alive = ends | (fed & reached(heads, tails, outputs, ends.size))
-    edges = np.flatnonzero(alive[dag.tails] & alive[dag.heads])
-    nodes = np.flatnonzero(alive[:-1])
-    number = np.full(source + 1, -1)
-    number[nodes], number[source] = np.arange(nodes.size), nodes.size
+    smaller, edges = CompiledDAG.from_part(
+        dag.nodes, dag.tails, dag.heads, inputs, outputs, dag.n_edges, alive
+    )
     slopes = units.slopes.copy()
     lost = np.setdiff1d(np.arange(dag.dim), edges)
     to_max = dag.heads[lost][units.maxima[dag.heads[lost]]]
     slopes[to_max] = 0.0  # a dead node is always 0, and so is a maximum at least
-    smaller = CompiledDAG.from_edges(
-        [dag.nodes[node] for node in nodes],
-        number[dag.tails[edges]],
-        number[dag.heads[edges]],
-        number[inputs].tolist(),
-        number[outputs].tolist(),
-        int(np.sum(edges < dag.n_edges)),
-    )
     parameters = tying.parameters[edges]
     kept = np.unique(parameters[parameters >= 0])
     renumbered = np.where(parameters < 0, -1, np.searchsorted(kept, parameters))
