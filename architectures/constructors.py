@@ -11,7 +11,7 @@ from liftflow.architectures.base import Architecture
 from liftflow.architectures.builders import recurrent_parts, residual_parts
 from liftflow.architectures.convolution import Conv, Pool, convolutional_parts
 from liftflow.architectures.dag import CompiledDAG
-from liftflow.architectures.pruning import pruned
+from liftflow.architectures.incidence import reached
 from liftflow.architectures.tying import Blocks, Tying, Units
 from liftflow.doors import counted, door
 from liftflow.errors import ArchitectureError, InputError, ShapeError
@@ -66,9 +66,7 @@ class Constructors(Architecture):
         network._set_up(path_limit, *parts)
         return network
 
-    def _set_up(
-        self, path_limit: int, dag: CompiledDAG, blocks: Blocks = (), *tied: Any
-    ) -> None:
+    def _set_up(self, path_limit: int, dag: CompiledDAG, blocks: Blocks = (), *tied: Any) -> None:
         """Set up from arrays: without blocks, of the weights and the biases."""
         self.dag, self.path_limit = dag, as_count(path_limit, "path_limit", 1)
         super().__init__(dag.dim, (dag.n_paths,), dag.n_hidden, blocks or flat_blocks(dag))
@@ -362,9 +360,24 @@ class Constructors(Architecture):
         (((1, 0),), [1.0, 3.0])
         """
         theta = self._one_theta(theta)
-        dag, tying, units, kept = pruned(self.dag, self.tying, self.units, theta)
-        network = self._of(dag, (), tying, units, path_limit=self.path_limit)
-        return network, theta[kept]
+        dag, tying, units = self.dag, self.tying, self.units
+        used, source = tying.weights(theta) != 0, len(dag.nodes)
+        tails, heads, starts = dag.tails[used], dag.heads[used], np.arange(dag.n_inputs)
+        alive = reached(tails, heads, np.append(starts, source), source + 1)
+        alive &= reached(heads, tails, dag.outputs, source + 1)
+        alive[starts] = alive[dag.outputs] = alive[source] = True
+        ends = dag.tails, dag.heads, starts, dag.outputs
+        smaller, edges = CompiledDAG.from_part(dag.nodes, *ends, dag.n_edges, alive)
+        slopes, lost = units.slopes.copy(), dag.heads[np.setdiff1d(np.arange(dag.dim), edges)]
+        slopes[lost[units.maxima[lost]]] = 0.0  # a dead node is 0, and so is a maximum at least
+        parameters = tying.parameters[edges]
+        kept = np.unique(parameters[parameters >= 0])
+        renumbered = np.where(parameters < 0, -1, np.searchsorted(kept, parameters))
+        numbers = enumerate(kept.tolist())
+        names = {new: tying.names[old] for new, old in numbers if old in tying.names}
+        own = Units(slopes, units.degrees, units.maxima).along(dag.nodes, smaller.nodes)
+        left = Tying(renumbered, tying.constants[edges], names)
+        return self._of(smaller, (), left, own, path_limit=self.path_limit), theta[kept]
 
     def _facts(self) -> str:
         layers = [shape for shape in self.block_shapes if len(shape) == 2]

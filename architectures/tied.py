@@ -9,9 +9,8 @@ import geomstats.backend as gs
 import networkx as nx
 import numpy as np
 
-from liftflow.architectures.anchors import ChannelChart
 from liftflow.architectures.attributes import compile_graph, graph_of
-from liftflow.architectures.channels import ChannelGraph
+from liftflow.architectures.channels import ChannelChart, ChannelGraph
 from liftflow.architectures.constructors import PATH_LIMIT, Constructors
 from liftflow.architectures.dag import CompiledDAG
 from liftflow.architectures.forward import TiedFunction
@@ -85,9 +84,7 @@ class TiedNetwork(ReLUNetwork):
         self._set_up(path_limit, dag, (), tying, units)
         self._keep(graph, kept, np.setdiff1d(np.arange(graph.number_of_edges()), kept).tolist())
 
-    def _set_up(
-        self, path_limit: int, dag: CompiledDAG, blocks: Blocks = (), *tied: Any
-    ) -> None:
+    def _set_up(self, path_limit: int, dag: CompiledDAG, blocks: Blocks = (), *tied: Any) -> None:
         self.dag, self.path_limit = dag, as_count(path_limit, "path_limit", 1)
         if tied:
             self.tying, self.units = tied
