@@ -15,16 +15,7 @@ from liftflow.architectures.laplacian import Laplacian
 from liftflow.doors import Guarded
 from liftflow.errors import NotRecoverableError, listed
 from liftflow.linalg import over_batch
-from liftflow.typing import (
-    FloatArray,
-    IntArray,
-    Laws,
-    OneTheta,
-    OnHidden,
-    Tangent,
-    Theta,
-    as_array,
-)
+from liftflow.typing import FloatArray, IntArray, Laws, OneTheta, OnHidden, Tangent, Theta, as_array
 
 REANCHOR_RATIO = 10.0
 """An anchor path this many times smaller than the best one through its node is given up."""

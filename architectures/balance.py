@@ -12,15 +12,7 @@ from scipy.stats import ortho_group
 from liftflow.architectures.maps import LawsMap
 from liftflow.errors import ArchitectureError, NotIntrinsicError
 from liftflow.linalg import RANK_RTOL, ROUNDING, over_batch
-from liftflow.typing import (
-    Block,
-    FloatArray,
-    Laws,
-    Matrix,
-    OneLaws,
-    Tangent,
-    Theta,
-)
+from liftflow.typing import Block, FloatArray, Laws, Matrix, OneLaws, Tangent, Theta
 
 BALANCE_RTOL = 1e-8
 """Distance of the laws to multiples of I, relative to the layers, that counts as none."""

@@ -135,10 +135,7 @@ class CompiledDAG:
 
     @classmethod
     def layered(
-        cls,
-        widths: Sequence[int],
-        skips: Sequence[tuple[int, int]],
-        bias: bool | Sequence[bool],
+        cls, widths: Sequence[int], skips: Sequence[tuple[int, int]], bias: bool | Sequence[bool]
     ) -> Self:
         """Compile complete layers, nodes ``(layer, index)``, without a graph in between.
 
@@ -428,10 +425,7 @@ def _refuse_if(nodes: Iterable[Hashable], what: str) -> None:
 
 
 def read_roles(
-    graph: Any,
-    inputs: Iterable[Hashable],
-    outputs: Iterable[Hashable],
-    biases: Iterable[Hashable],
+    graph: Any, inputs: Iterable[Hashable], outputs: Iterable[Hashable], biases: Iterable[Hashable]
 ) -> tuple[list[Hashable], list[Hashable], list[Hashable]]:
     """List inputs, outputs and biases, distinct nodes of a directed graph.
 

@@ -394,10 +394,7 @@ class GroundedLaplacian(Laplacian):
                 outflow = weights[out_of] * np.exp(logs[graph.heads[out_of]])
             total_in, total_out = (
                 np.bincount(graph.place[ends[own]], flow, channels.size)
-                for ends, own, flow in (
-                    (graph.heads, into, inflow),
-                    (graph.tails, out_of, outflow),
-                )
+                for ends, own, flow in ((graph.heads, into, inflow), (graph.tails, out_of, outflow))
             )
             # e^t is the positive root of in·x² − h·x − out = 0, written without cancellation.
             law = laws[channels]

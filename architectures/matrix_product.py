@@ -5,14 +5,7 @@ import numpy as np
 
 from liftflow.architectures.balance import Layered, transpose
 from liftflow.architectures.maps import SmoothMap
-from liftflow.typing import (
-    Block,
-    Covector,
-    Lifted,
-    LiftedTangent,
-    Tangent,
-    Theta,
-)
+from liftflow.typing import Block, Covector, Lifted, LiftedTangent, Tangent, Theta
 
 
 class MatrixProduct(SmoothMap):

@@ -107,11 +107,7 @@ class ParameterKernel(Described):
 
     @staticmethod
     def _fill(
-        kernel: FloatArray,
-        rows: IntArray,
-        columns: IntArray,
-        before: FloatArray,
-        reach: FloatArray,
+        kernel: FloatArray, rows: IntArray, columns: IntArray, before: FloatArray, reach: FloatArray
     ) -> None:
         """Write before[i, j] reach[j, e'] and its transpose without an array in between."""
         one, two = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)

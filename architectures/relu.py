@@ -473,11 +473,7 @@ class ReLUNetwork(Constructors):
         return over_batch(recover, arrays, [1] * len(arrays), shape=(self.dim,))
 
     def _recover(
-        self,
-        tolerance: float,
-        z: FloatArray,
-        laws: FloatArray,
-        near: FloatArray | None = None,
+        self, tolerance: float, z: FloatArray, laws: FloatArray, near: FloatArray | None = None
     ) -> OneTheta:
         if near is not None and self._is_above(near, z, laws):
             return near

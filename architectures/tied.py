@@ -169,11 +169,7 @@ class TiedNetwork(ReLUNetwork):
     # Recovery.
 
     def _recover(
-        self,
-        tolerance: float,
-        z: FloatArray,
-        laws: FloatArray,
-        near: FloatArray | None = None,
+        self, tolerance: float, z: FloatArray, laws: FloatArray, near: FloatArray | None = None
     ) -> OneTheta:
         theta = self._paths.representative(z, near)
         if theta is self._recovered[0] and np.array_equal(laws, self._recovered[1]):
