@@ -24,26 +24,6 @@ EDGE = 2.0 * float(np.log(REANCHOR_RATIO))
 """No step of a flow leads on to an anchor that is so weak, as a log-ratio."""
 
 
-class ChannelAnchors(ABC):
-    """A parameter per channel, such that the square matrix X_A of their exponents is regular.
-
-    Attributes
-    ----------
-    edges : array, shape=[n_channels]
-        Numbers of the anchors.
-    """
-
-    edges: IntArray
-
-    @abstractmethod
-    def solve(self, values: FloatArray) -> FloatArray:
-        """Solve X_A τ = values."""
-
-    @abstractmethod
-    def solve_transposed(self, values: FloatArray) -> FloatArray:
-        """Solve X_Aᵀ y = values."""
-
-
 class Forest:
     """Channels that hang on one another by one edge each, and at last on the ground.
 
@@ -74,8 +54,16 @@ class Forest:
         return total[:-1]
 
 
-class SpanningTree(ChannelAnchors):
-    """Anchors that are a spanning tree of the channels and the ground: O(channels) to solve."""
+class SpanningTree:
+    """Anchors that are a spanning tree of the channels and the ground: O(channels) to solve.
+
+    Anchors are a parameter per channel such that the matrix X_A of their exponents is regular.
+
+    Attributes
+    ----------
+    edges : array, shape=[n_channels]
+        Numbers of the anchors.
+    """
 
     def __init__(self, graph: Incidence, edges: IntArray) -> None:
         self.graph, ground = graph, graph.n_channels
@@ -134,11 +122,11 @@ class SpanningTree(ChannelAnchors):
         return cls(graph, by_rank[tree.data.astype(np.intp)])
 
     def solve(self, values: FloatArray) -> FloatArray:
-        """Solve τ_head − τ_tail = values along the tree, from the ground on."""
+        """Solve X_A τ = values: τ_head − τ_tail along the tree, from the ground on."""
         return self._forest.along(self.signs * values)
 
     def solve_transposed(self, values: FloatArray) -> FloatArray:
-        """Add up the values of all channels behind each anchor."""
+        """Solve X_Aᵀ y = values: add them up over all channels behind each anchor."""
         return self.signs * self._forest.behind(values)
 
     def signs_along(self, values: FloatArray) -> FloatArray:
@@ -146,7 +134,7 @@ class SpanningTree(ChannelAnchors):
         return self._forest.along(np.sign(values[self.edges]), np.multiply)
 
 
-class Pivots(ChannelAnchors):
+class Pivots:
     """Anchors of a general matrix X of exponents, by a dense factorization.
 
     They are the strongest entries of θ, as far as their rows of X are independent.
@@ -177,10 +165,15 @@ class Pivots(ChannelAnchors):
         self._factors = scipy.linalg.lu_factor(exponents[self.edges].toarray())
 
     def solve(self, values: FloatArray) -> OnHidden:
+        """Solve X_A τ = values."""
         return scipy.linalg.lu_solve(self._factors, values)
 
     def solve_transposed(self, values: FloatArray) -> OnHidden:
+        """Solve X_Aᵀ y = values."""
         return scipy.linalg.lu_solve(self._factors, values, trans=1)
+
+
+ChannelAnchors = SpanningTree | Pivots
 
 
 def _evaluate(theta: FloatArray, chart: "Chart") -> FloatArray:
@@ -240,39 +233,39 @@ class Chart(Guarded, ABC):
         """The point with these coordinates and laws."""
 
     @property
-    @abstractmethod
     def nonzero(self) -> IntArray:
-        """Coordinates that vanish nowhere in the chart."""
+        """Coordinates that vanish nowhere in the chart: none where the anchors are divided out."""
+        return np.zeros(0, dtype=np.intp)
 
-    # Along a flow.
+    # Along a flow: by default of a chart of all that never changes.
 
-    @abstractmethod
     def deficit(self, theta: OneTheta) -> float:
         """How far the chart has lost to others at θ, as a log-ratio."""
+        return 0.0
 
-    @abstractmethod
     def reanchored(self, theta: OneTheta) -> "Chart":
         """Change to the best chart at θ."""
+        return self
 
     def follow(self, theta: OneTheta, settled: OneTheta) -> OneTheta:
-        """Give θ the signs of one before, where it left the chart: here it never does."""
+        """Give θ the signs of one before, where it left the chart."""
         return theta
 
     def is_left(self, theta: OneTheta, settled: OneTheta) -> bool:
-        """Whether a step from a settled point to θ leads to an edge of the chart: by default no."""
+        """Whether a step from a settled point to θ leads to an edge of the chart."""
         return False
 
     def handed_on(self, theta: OneTheta) -> Self:
-        """Return the chart with the signs of θ: here they cannot change."""
+        """Return the chart with the signs of θ."""
         return self
 
-    @abstractmethod
     def memory(self) -> dict[str, np.ndarray]:
         """Return the arrays that :meth:`restored` makes the chart from."""
+        return {}
 
-    @abstractmethod
     def restored(self, memory: Mapping[str, np.ndarray]) -> "Chart":
         """Return the chart of the same network whose :meth:`memory` this is."""
+        return self
 
     # The door.
 

@@ -393,11 +393,6 @@ class ChannelChart(Chart):
         kept[self.anchors.edges] = False
         return np.flatnonzero(kept)
 
-    @property
-    def nonzero(self) -> IntArray:
-        """Coordinates that vanish nowhere in the chart: none, for the anchors are divided out."""
-        return np.zeros(0, dtype=np.intp)
-
     def _gauge(self, theta: FloatArray) -> FloatArray:
         """The τ that takes the anchors to ±1."""
         return -self.anchors.solve(np.log(np.abs(theta[self.anchors.edges])))
