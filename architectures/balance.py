@@ -1,6 +1,7 @@
 """The lift and the laws of linear networks, and points where their layers are balanced."""
 
 from collections.abc import Sequence
+from functools import cache
 from itertools import pairwise
 from typing import Protocol
 
@@ -16,6 +17,7 @@ from liftflow.typing import (
     Block,
     Covector,
     FloatArray,
+    IntArray,
     Laws,
     Lifted,
     LiftedTangent,
@@ -23,6 +25,7 @@ from liftflow.typing import (
     OneLaws,
     Tangent,
     Theta,
+    freeze,
 )
 
 BALANCE_RTOL = 1e-8
@@ -72,14 +75,6 @@ class MatrixProduct(SmoothMap):
             products.append(layer @ products[-1])
         return products
 
-    @staticmethod
-    def _suffixes(layers: list[Block]) -> list[Block]:
-        """Products U_L ⋯ U_i for i = 1, …, L."""
-        products = [layers[-1]]
-        for layer in layers[-2::-1]:
-            products.append(products[-1] @ layer)
-        return products[::-1]
-
     def jvp(self, theta: Theta, tangent: Tangent) -> LiftedTangent:
         layers, velocities = self.network._layers(theta), self.network._velocities(tangent)
         return self._moving_prefixes(layers, velocities)[-1][1]
@@ -109,15 +104,15 @@ class MatrixProduct(SmoothMap):
     def vjp(self, theta: Theta, covector: Covector) -> Tangent:
         layers = self.network._layers(theta)
         form = covector
-        prefixes, suffixes = self._prefixes(layers), self._suffixes(layers)
+        prefixes = [None, *self._prefixes(layers[:-1])]
         lead = np.broadcast_shapes(form.shape[:-2], layers[0].shape[:-2])
         pulled = []
-        for i in range(len(layers)):
-            own = form if i + 1 == len(layers) else transpose(suffixes[i + 1]) @ form
-            own = own if i == 0 else own @ transpose(prefixes[i - 1])
+        for layer, prefix in zip(reversed(layers), reversed(prefixes), strict=True):
+            own = form if prefix is None else form @ transpose(prefix)
             shape = (*lead, *own.shape[-2:])
             pulled.append(own if own.shape == shape else gs.broadcast_to(own, shape))
-        return self.network._pull_layers(pulled)
+            form = transpose(layer) @ form
+        return self.network._pull_layers(pulled[::-1])
 
     def hvp(self, theta: Theta, tangent: Tangent, covector: Covector) -> Tangent:
         theta, tangent = gs.broadcast_arrays(theta, tangent)
@@ -277,7 +272,9 @@ def hidden_values(
 ) -> tuple[FloatArray, FloatArray]:
     """Read from θ what z does not tell, as :meth:`DeepLinear.hidden_values` says."""
     prefixes = [np.eye(widths[0]), *MatrixProduct._prefixes(layers)[:-1]]
-    suffixes = [*MatrixProduct._suffixes(layers)[1:], np.eye(widths[-1])]
+    suffixes = [np.eye(widths[-1])]
+    for layer in layers[:0:-1]:
+        suffixes.insert(0, suffixes[0] @ layer)
     left, singular, right_t = np.linalg.svd(product)
     # A rank drop at θ makes the kernels larger; what is read there must still be one value.
     rank = min(*widths, int(np.sum(singular > RANK_RTOL * singular.max(initial=0.0))))
@@ -402,8 +399,20 @@ def mean_eigenvalues(matrices: list[FloatArray]) -> FloatArray:
 
 def _upper(matrices: list[Block]) -> Laws:
     """Upper triangles of symmetric matrices, flat and joined."""
-    triangles = [(matrix, *np.triu_indices(matrix.shape[-1])) for matrix in matrices]
-    return gs.concatenate([matrix[..., i, j] for matrix, i, j in triangles], axis=-1)
+    flat = [matrix.reshape(*matrix.shape[:-2], matrix.shape[-1] ** 2) for matrix in matrices]
+    sizes = tuple(matrix.shape[-1] for matrix in matrices)
+    return gs.concatenate(flat, axis=-1)[..., _upper_places(sizes)]
+
+
+@cache
+def _upper_places(sizes: tuple[int, ...]) -> IntArray:
+    """Places of upper triangles among the entries of square matrices, flat and joined."""
+    starts = np.cumsum([0, *(size**2 for size in sizes[:-1])])
+    places = [
+        start + np.ravel_multi_index(np.triu_indices(size), (size, size))
+        for start, size in zip(starts, sizes, strict=True)
+    ]
+    return freeze(np.concatenate(places))
 
 
 def _squares(layers: list[Block]) -> list[Block]:
