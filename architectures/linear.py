@@ -10,6 +10,7 @@ import numpy as np
 from liftflow.architectures.balance import BALANCE_RTOL as BALANCE_RTOL
 from liftflow.architectures.balance import (
     BalanceLaws,
+    MatrixProduct,
     balanced_layers,
     eigenspaces,
     hidden_values,
@@ -24,7 +25,6 @@ from liftflow.architectures.balance import (
 from liftflow.architectures.balance import layer_shifts as layer_shifts
 from liftflow.architectures.base import Architecture
 from liftflow.architectures.maps import SmoothMap
-from liftflow.architectures.matrix_product import MatrixProduct
 from liftflow.doors import door
 from liftflow.errors import (
     ArchitectureError,

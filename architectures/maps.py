@@ -299,9 +299,7 @@ class SmoothMap:
         """Solve ∂f v = w for the shortest v, in the sense of least squares."""
 
         def one(point: FloatArray, vector: FloatArray) -> FloatArray:
-            if self.dense:
-                return np.linalg.pinv(self.jacobian(point), rcond=RANK_RTOL) @ vector.ravel()
-            return minimal_solution(self._operator(point), vector.ravel())
+            return self._shortest(point, vector.ravel())
 
         return over_batch(one, [theta, tangent], [1, len(self.shape)], (self.dim,))
 
@@ -309,13 +307,18 @@ class SmoothMap:
         """Solve ∂fᵀ g = v for the shortest g, in the sense of least squares."""
 
         def one(point: FloatArray, vector: FloatArray) -> FloatArray:
-            if self.dense:
-                found = np.linalg.pinv(self.jacobian(point).T, rcond=RANK_RTOL) @ vector
-            else:
-                found = minimal_solution(self._operator(point).T, vector)
-            return found.reshape(self.shape)
+            return self._shortest(point, vector, transposed=True).reshape(self.shape)
 
         return over_batch(one, [theta, covector], [1, 1], self.shape)
+
+    def _shortest(
+        self, theta: FloatArray, right: FloatArray, transposed: bool = False
+    ) -> FloatArray:
+        matrix: Any = self.jacobian(theta) if self.dense else self._operator(theta)
+        matrix = matrix.T if transposed else matrix
+        if self.dense:
+            return np.asarray(np.linalg.pinv(matrix, rcond=RANK_RTOL) @ right)
+        return minimal_solution(matrix, right)
 
     def project_to_range(self, theta: Theta, vector: LiftedTangent) -> LiftedTangent:
         """Project orthogonally onto range ∂f."""
@@ -489,10 +492,6 @@ class ProductMap(SmoothMap):
             for own, factor in zip(self._value_slices, self.factors, strict=True)
         ]
 
-    def join(self, parts: Sequence[Theta]) -> Tangent:
-        """Join vectors of the factors."""
-        return joined(parts)
-
     def join_values(self, parts: Sequence[Theta]) -> Lifted:
         """Join values of the factors."""
         if not self._flat:
@@ -519,14 +518,14 @@ class ProductMap(SmoothMap):
         return self.join_values(self.each("hessian", *parts))
 
     def vjp(self, theta: Theta, covector: Covector) -> Tangent:
-        return self.join(self.each("vjp", self.split(theta), self.split_values(covector)))
+        return joined(self.each("vjp", self.split(theta), self.split_values(covector)))
 
     def hvp(self, theta: Theta, tangent: Tangent, covector: Covector) -> Tangent:
         parts = [*map(self.split, (theta, tangent)), self.split_values(covector)]
-        return self.join(self.each("hvp", *parts))
+        return joined(self.each("hvp", *parts))
 
     def solve(self, theta: Theta, tangent: LiftedTangent) -> Tangent:
-        return self.join(self.each("solve", self.split(theta), self.split_values(tangent)))
+        return joined(self.each("solve", self.split(theta), self.split_values(tangent)))
 
     def solve_transposed(self, theta: Theta, covector: Tangent) -> Covector:
         parts = map(self.split, (theta, covector))

@@ -265,9 +265,7 @@ class FunctionLoss(Loss):
 
 
 def loss_from_function(
-    function: Callable[[Lifted], Scalars],
-    pl_constant: float | None = None,
-    minimum: float = 0.0,
+    function: Callable[[Lifted], Scalars], pl_constant: float | None = None, minimum: float = 0.0
 ) -> FunctionLoss:
     """Turn a function of z, written with autograd.numpy, into a loss.
 
