@@ -32,8 +32,7 @@ ROUGHLY = 1e-6
 _MAX_EVALUATIONS = 200  # of the fields, after which such a flow is too stiff to be followed
 _FAR = 1e3  # units beyond which a flow is not followed
 _RTOL = 1e-13
-_CONTROLS = 5  # random fields whose combination changes along a flow
-_RANDOM_WAYS = 3  # of STEPS that a point aside of θ is tried at
+_CONTROLS, _RANDOM_WAYS = 5, 3  # fields combined along a flow; STEPS tried to points aside of θ
 
 
 @dataclass(frozen=True, eq=False)

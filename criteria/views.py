@@ -217,7 +217,8 @@ class View:
     def trace(self) -> LieTrace:
         """Trace at θ of the Lie algebra that the fields generate."""
         if isinstance(self.vectors, PreciseVectors):
-            clear = not (told := self.floats.trace).settled and not any(r.doubt for r in told.ranks)
+            told = vars(self.floats).get("trace")
+            clear = told and not told.settled and not any(rank.doubt for rank in told.ranks)
             levels = _FEW if clear else MAX_LEVELS
             return lie_trace(self.vectors, self.most, patience=2, levels=levels)
         return orbit_trace(self.vectors, self.most)
