@@ -15,7 +15,8 @@ from liftflow.architectures.dag import CompiledDAG
 from liftflow.architectures.maps import SmoothMap
 from liftflow.architectures.path_kernel import path_distance
 from liftflow.architectures.paths import Anchors, BasisPathChart, make_chart
-from liftflow.errors import ArchitectureError, NotOnImageError, NotRecoverableError
+from liftflow.architectures.recovery import refuse_beside_image
+from liftflow.errors import ArchitectureError, NotRecoverableError
 from liftflow.linalg import lengths, over_batch, sparse_apply
 from liftflow.typing import (
     Covector,
@@ -219,13 +220,7 @@ class PathLift(SmoothMap):
 
     def require(self, z: OneLifted, theta: OneTheta, tolerance: float) -> None:
         """Refuse a z that the lift of θ, its representative, misses by more than a tolerance."""
-        residual = self.residual(z, self.value(theta))
-        if not residual <= tolerance:
-            raise NotOnImageError(
-                f"z is not on the image of the lift: relative residual {residual:.2e}, "
-                f"expected at most {tolerance:.0e}; image().projection(z) moves it there",
-                residual,
-            )
+        refuse_beside_image(self.residual(z, self.value(theta)), tolerance)
 
     def _chart_at(self, near: FloatArray) -> tuple[Any, IntArray]:
         """Chart at a point, and the positions in z of its coordinates; kept at a θ₀."""
