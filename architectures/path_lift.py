@@ -85,7 +85,10 @@ class PathLift(SmoothMap):
 
     @cached_property
     def _scatter(self) -> csr_array:
-        return scatter_matrix(self.table, self.dim)
+        """What adds one number per table entry up per parameter."""
+        flat = self.table.T.ravel()
+        used = np.flatnonzero(flat < self.dim)
+        return csr_array((np.ones(used.size), (flat[used], used)), shape=(self.dim, flat.size))
 
     def _gather(self, theta: Any, padding: float) -> list[Any]:
         """Entries of θ along the paths, one array of shape [..., n_paths] per step."""
@@ -335,14 +338,10 @@ def path_table(dag: CompiledDAG, limit: int) -> IntArray:
     inner = [*dag.hidden_nodes[::-1], *starts]
     for node in inner:
         out_of = by_tail[bounds[node] : bounds[node + 1]]
-        suffixes[int(node)] = stacked(
-            [_prepend(edge, suffixes[int(dag.heads[edge])]) for edge in out_of], dag.dim
-        )
+        tables = [(edge, suffixes[int(dag.heads[edge])]) for edge in out_of]
+        longer = [np.hstack([np.full((len(own), 1), edge), own]) for edge, own in tables]
+        suffixes[int(node)] = stacked(longer, dag.dim)
     return stacked([suffixes[node] for node in starts], dag.dim)
-
-
-def _prepend(edge: int, suffix: IntArray) -> IntArray:
-    return np.hstack([np.full((len(suffix), 1), edge), suffix])
 
 
 def stacked(tables: list[IntArray], padding: int) -> IntArray:
@@ -353,13 +352,6 @@ def stacked(tables: list[IntArray], padding: int) -> IntArray:
         for table in tables
     ]
     return np.vstack(padded) if padded else np.empty((0, 0), np.intp)
-
-
-def scatter_matrix(edges: IntArray, dim: int) -> csr_array:
-    """Return the matrix that adds one number per table entry up per parameter."""
-    flat = edges.T.ravel()
-    used = np.flatnonzero(flat < dim)
-    return csr_array((np.ones(used.size), (flat[used], used)), shape=(dim, flat.size))
 
 
 def qr_by_rows(columns: FloatArray) -> tuple[FloatArray, FloatArray, IntArray]:

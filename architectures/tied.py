@@ -47,7 +47,9 @@ class TiedNetwork(ReLUNetwork):
         ``weight`` is a constant. Node attributes: ``activation``, "relu" (default), "leaky_relu"
         with ``slope``, "abs", "identity", "max" (of what flows in over frozen edges) or
         "relu_power" with ``degree``. The bias of a node is shared by ``bias_parameter`` and frozen
-        at the value ``bias`` by ``bias_frozen``. The others are those of a ``ReLUNetwork``.
+        at the value ``bias`` by ``bias_frozen``.
+    inputs, outputs, biases : iterable of nodes
+        As those of a :class:`ReLUNetwork`, frozen biases too.
     path_limit : int
         Largest number of monomials that this network ever lists.
 
