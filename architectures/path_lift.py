@@ -308,8 +308,8 @@ class PathLift(SmoothMap):
         anchors = chart.anchors
         # The offset of the start belongs to the first edge of a path.
         first = offsets + starts[self.dag.tails]
-        before = np.append(anchors.sums_before(first), 0)[self.dag.tail_hidden]
-        after = np.append(anchors.sums_after(offsets), 0)[self.dag.head_hidden]
+        before = np.append(anchors.before(first), 0)[self.dag.tail_hidden]
+        after = np.append(anchors.after(offsets), 0)[self.dag.head_hidden]
         return np.asarray((before + first + after)[chart.edges])
 
 
