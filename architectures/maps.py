@@ -173,13 +173,13 @@ def over_rows(
         both = np.asarray(function(points))
         if both.shape == (2,) and np.allclose(both, each, equal_nan=True):
             return function
+    return partial(_by_rows, function)
 
-    def by_rows(theta: Theta) -> Scalars:
-        rows = anp.reshape(theta, (-1, theta.shape[-1]))
-        values = [function(row) for row in rows]
-        return anp.reshape(anp.stack(values) if values else np.zeros(0), theta.shape[:-1])
 
-    return by_rows
+def _by_rows(function: Callable[[Theta], Scalars], theta: Theta) -> Scalars:
+    rows = anp.reshape(theta, (-1, theta.shape[-1]))
+    values = [function(row) for row in rows]
+    return anp.reshape(anp.stack(values) if values else np.zeros(0), theta.shape[:-1])
 
 
 class SmoothMap:
