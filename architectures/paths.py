@@ -85,7 +85,7 @@ class Anchors:
         return self._after.along(values[self.out_of], combine)
 
     def products(self, theta: OneTheta) -> tuple[OnHidden, OnHidden]:
-        """Products of θ along the anchor paths to each hidden node, and from it."""
+        """Multiply the weights along the anchor paths to each hidden node, and from it."""
         return self.before(theta, np.multiply), self.after(theta, np.multiply)
 
     def transposed(self, before: OnHidden, after: OnHidden) -> OneTangent:
