@@ -248,10 +248,7 @@ class HorizontalMetric(OnSpace, RiemannianMetric):
             Neither or both of an end point and an initial velocity are given.
         """
         if (end_point is None) == (initial_tangent_vec is None):
-            raise InputError(
-                "a geodesic is given by initial_point and one of end_point and "
-                "initial_tangent_vec; got " + ("neither" if end_point is None else "both")
-            )
+            _refuse_choice("end_point and initial_tangent_vec", end_point)
         if initial_tangent_vec is None:
             initial_tangent_vec = self.log(end_point, initial_point)
 
@@ -319,10 +316,7 @@ class HorizontalMetric(OnSpace, RiemannianMetric):
             Neither or both of a direction and an end point are given.
         """
         if (direction is None) == (end_point is None):
-            raise InputError(
-                "parallel_transport goes along one of direction and end_point; got "
-                + ("neither" if direction is None else "both")
-            )
+            _refuse_choice("direction and end_point", end_point)
 
         def along(vector: FloatArray, point: FloatArray, course: FloatArray) -> TangentVec:
             theta, passenger, velocity = self._lift(point, vector, course)
@@ -443,13 +437,16 @@ class HorizontalMetric(OnSpace, RiemannianMetric):
         """Refuse: points are extrinsic, and the ambient tensor, zero, would be wrong."""
         raise _extrinsic("components of the Riemann tensor", "use curvature(a, b, c, base_point)")
 
-    def covariant_riemann_tensor(self, base_point: Point = None) -> Symbols:
-        """Refuse: points are extrinsic, and the ambient tensor, zero, would be wrong."""
-        raise _extrinsic("components of the Riemann tensor", "use curvature(a, b, c, base_point)")
+    covariant_riemann_tensor = riemann_tensor
 
     def inner_product_derivative_matrix(self, base_point: Point = None) -> Symbols:
         """Refuse: points are extrinsic, and there is no derivative in all of their coordinates."""
         raise _extrinsic("a derivative of the metric matrix", "no geodesic here needs one")
+
+
+def _refuse_choice(names: str, one: Point | None) -> None:
+    got = "neither" if one is None else "both"
+    raise InputError(f"a geodesic from a point is given by one of {names}; got {got}")
 
 
 def _extrinsic(what: str, advice: str) -> NotImplementedError:

@@ -6,6 +6,7 @@ import numpy as np
 from liftflow.architectures import Architecture, ScaleInvariant
 from liftflow.linalg import lengths
 from liftflow.metrics.cometric import Cometric, TangentSpaces
+from liftflow.metrics.exact import angle
 from liftflow.typing import (
     Covector,
     FloatArray,
@@ -70,5 +71,4 @@ class SphereCometric(Cometric):
             np.reshape(self.architecture.project_to_image(end), (len(self.radii), -1))
             for end in self._ends(point_a, point_b)
         )
-        angles = 2 * np.arctan2(lengths(first - second), lengths(first + second))
-        return float(lengths(self.radii.ravel() * angles))
+        return float(lengths(self.radii.ravel() * angle(first, second)))

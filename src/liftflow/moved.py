@@ -10,6 +10,7 @@ from types import ModuleType
 MOVED = {
     "liftflow.architectures.kernel": "liftflow.architectures.path_kernel",
     "liftflow.cli_criteria": "liftflow.cli.classify",
+    "liftflow.flows.drift": "liftflow.flows.rules",
     "liftflow.gallery_cli": "liftflow.cli.gallery",
     "liftflow.manifolds.flat": "liftflow.manifolds.flattened",
     "liftflow.manifolds.parameters": "liftflow.manifolds.base",
