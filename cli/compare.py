@@ -99,8 +99,7 @@ def compare(
         bool, typer.Option(help=f"Biases on hidden and output nodes; {readers('bias')}.")
     ] = False,
     loss: Annotated[
-        str | None,
-        typer.Option(help="mse or cross-entropy; relu.", show_default="by the targets"),
+        str | None, typer.Option(help="mse or cross-entropy; relu.", show_default="by the targets")
     ] = None,
     t_end: Annotated[float, typer.Option(help="Time to train for.")] = 10.0,
     rtol: Annotated[float, typer.Option(help="Relative tolerance of both flows.")] = 1e-6,

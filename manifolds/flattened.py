@@ -16,16 +16,7 @@ from geomstats.geometry.pullback_metric import PullbackDiffeoMetric
 from liftflow.architectures.base import architecture_of
 from liftflow.doors import OnSpace, doors
 from liftflow.metrics.geometry import IntrinsicMetric
-from liftflow.typing import (
-    Flat,
-    Point,
-    Rng,
-    Scalars,
-    Symbols,
-    TangentVec,
-    as_array,
-    refuse_beyond,
-)
+from liftflow.typing import Flat, Point, Rng, Scalars, Symbols, TangentVec, as_array, refuse_beyond
 
 
 class Unflattening(Diffeo):

@@ -359,11 +359,7 @@ class GeodesicSolver(Guarded):
         raise failures[0]
 
     def _curves(
-        self,
-        theta: FloatArray,
-        targets: FloatArray,
-        rtol: float,
-        failures: list[GeodesicError],
+        self, theta: FloatArray, targets: FloatArray, rtol: float, failures: list[GeodesicError]
     ) -> list[tuple[Curve, FloatArray]]:
         """Curves that are geodesics to few digits, with their targets, the shortest one first."""
         chords = lengths(targets - theta)

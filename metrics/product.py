@@ -6,15 +6,7 @@ from liftflow.architectures import ProductArchitecture
 from liftflow.architectures.maps import each_of
 from liftflow.doors import door
 from liftflow.metrics.cometric import Cometric, HorizontalSpaces
-from liftflow.typing import (
-    Covector,
-    Lifted,
-    LiftedTangent,
-    OneLifted,
-    OneTheta,
-    Tangent,
-    Theta,
-)
+from liftflow.typing import Covector, Lifted, LiftedTangent, OneLifted, OneTheta, Tangent, Theta
 
 
 class ProductSpaces(HorizontalSpaces):
