@@ -52,17 +52,14 @@ class Optimizer(Guarded, ABC):
         Factors of the step size: ``schedule(k)``, or ``schedule[k]``, for the k-th step from 0.
     decay : {"coupled", "decoupled"}
         ``coupled``: λθ is added to the gradient, and goes through the moments with it.
-        ``decoupled``: θ shrinks by the factor 1 − ηλ before each step, past all moments.
+        ``decoupled`` [Loshchilov2019]_: θ shrinks by the factor 1 − ηλ before each step, past all
+        moments.
 
     Raises
     ------
     InputError
         Not a loss, a step size that is not positive, a number out of its range, or batches of a
         loss that is no mean over samples.
-
-    References
-    ----------
-    Decoupled decay: [Loshchilov2019]_.
     """
 
     n_moments: ClassVar[int]
@@ -140,7 +137,7 @@ class Optimizer(Guarded, ABC):
     def step(
         self, gradient: OneTangent, moments: FloatArray, count: int
     ) -> tuple[FloatArray, FloatArray]:
-        """Make one step.
+        """Make one step: what is added to θ, and the moments for the next one.
 
         Parameters
         ----------
@@ -150,13 +147,6 @@ class Optimizer(Guarded, ABC):
             What the last step left, zero before the first.
         count : int
             Number of this step, from 1.
-
-        Returns
-        -------
-        update : array, shape=[dim]
-            What is added to θ.
-        moments : array, shape=[n_moments, dim]
-            For the next step.
         """
 
     def law_recursion(self, theta0: OneTheta) -> LawRecursion | None:

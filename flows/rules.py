@@ -242,15 +242,7 @@ def law_drift(
 
 
 class Course:
-    """Laws and metric on the way from θ₀ by a rule, or by the plain flow.
-
-    Attributes
-    ----------
-    decay : float
-        The λ of the rule.
-    rates : array, shape=[dim] or None
-        Its rates; None where all are 1.
-    """
+    """Laws and metric on the way from θ₀ by a rule, or by the plain flow."""
 
     tolerance: float = BALANCE_RTOL
     """Of the closed form; infinite where a negative control has none at θ₀."""
@@ -259,7 +251,7 @@ class Course:
         self, architecture: Architecture, theta0: OneTheta, rule: TrainingRule | None = None
     ) -> None:
         self.architecture, self.theta0 = architecture, theta0
-        self.decay, self.rates = 0.0, None
+        self.decay, self.rates = 0.0, None  # where all rates are 1
         if rule is not None:
             self.decay, rates = rule.weight_decay, rule.rates(architecture)
             self.rates = None if np.all(rates == 1.0) else rates

@@ -53,8 +53,6 @@ class SweepRun:
 
     Attributes
     ----------
-    summary : dict
-        That of the comparison.
     control_deviation : OnTimes
         That of the negative control; empty without one.
     """

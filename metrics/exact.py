@@ -99,11 +99,7 @@ def chain_distance(gaps: FloatArray, start: float, end: float) -> float:
     without a spike at z = 0. A chain without gaps has :math:`\sqrt L\, |z|^{1/L}` from 0 to z.
     Between different signs it is that of the way through 0, where a weight changes its sign. Where
     all of an even number of weights vanish together, that way has a corner, and the distance is
-    that of the completion; an odd number of them goes straight on.
-
-    References
-    ----------
-    Ours.
+    that of the completion; an odd number of them goes straight on. Ours.
     """
     with np.errstate(divide="ignore"):
         logs = np.log(gaps)
@@ -147,11 +143,7 @@ def cone_distance(matrix_a: FloatArray, matrix_b: FloatArray) -> float:
     .. math:: d^2 = ρ_1^2 + ρ_2^2 − 2 ρ_1 ρ_2 \cos \min(π, \sqrt{(α^2 + β^2)/2}).
 
     (u, v) and (−u, −v) have the same image, so the closer of the two sheets counts. Where a side
-    has one entry, its sign must stay; points of different sign are joined through the apex alone.
-
-    References
-    ----------
-    Ours.
+    has one entry, its sign must stay; points of different sign are joined by the apex alone. Ours.
     """
     left, sizes, right_t = np.linalg.svd(np.stack([matrix_a, matrix_b]), full_matrices=False)
     alpha, beta = angle(*left[..., 0]), angle(*right_t[:, 0])

@@ -34,12 +34,7 @@ class ProductSpaces(HorizontalSpaces):
 
 
 class ProductCometric(Cometric):
-    """K of a product: that of each factor on its own part of z.
-
-    References
-    ----------
-    [MPG]_.
-    """
+    """K of a product: that of each factor on its own part of z [MPG]_."""
 
     architecture: ProductArchitecture
     _family = ProductArchitecture

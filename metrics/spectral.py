@@ -327,12 +327,7 @@ class SpectralCometric(Cometric):
             )
 
     def eigenvalues(self, z: Lifted) -> Scalars:
-        """Return the eigenvalues of K(z) on the tangent space, in no particular order.
-
-        Returns
-        -------
-        eigenvalues : array, shape=[..., rank * (n + m - rank)]
-        """
+        """Return those on the tangent space, in no order, shape=[..., rank * (n + m - rank)]."""
         return self._multipliers(_singular_values(self._lifted(z, "z"))[..., : self.rank])
 
     def log_determinant(self, z: Lifted) -> Scalars:

@@ -22,11 +22,7 @@ from liftflow.typing import (
 class SphereCometric(Cometric):
     r"""K of scale-invariant weights, :math:`(I − z_c z_c^\top) / ρ_c^2` on each group.
 
-    The image is a product of spheres; the laws are their radii ρ.
-
-    References
-    ----------
-    Ours.
+    The image is a product of spheres; the laws are their radii ρ. Ours.
     """
 
     architecture: ScaleInvariant

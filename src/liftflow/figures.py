@@ -169,10 +169,7 @@ def plain_ticks(axes: Axes) -> None:
 def shown_once(figure: Figure) -> Figure:
     """Let pyplot forget a figure, unless windows show it: a notebook draws what a cell returns.
 
-    Returns
-    -------
-    figure : matplotlib.figure.Figure
-        The same. With windows ``plt.show()`` shows it; elsewhere ``figure.savefig`` writes it.
+    With windows ``plt.show()`` shows it; elsewhere ``figure.savefig`` writes it.
     """
     as_instance(figure, Figure, "figure")
     windows = mpl.backends.backend_registry.list_builtin(mpl.backends.BackendFilter.INTERACTIVE)
