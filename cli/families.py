@@ -326,7 +326,9 @@ FAMILIES = {
         "{inputs}-16-2-{outputs}",
     ),
     "recurrent": Family(
-        lambda sizes, bias: liftflow.ReLUNetwork.recurrent(*sizes, bias=bias),
+        lambda sizes, bias: liftflow.ReLUNetwork.recurrent(
+            sizes[0], sizes[1], sizes[2], sizes[3], bias
+        ),
         "2-3-2-3",
         (*_DATA, "bias", "loss"),
         _network("digits"),

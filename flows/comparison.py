@@ -321,11 +321,9 @@ class Comparison(Archived, Tabled):
         names = self.kept.get("summary", {})
         family = repr(self.architecture) if self.architecture else names.get("architecture", "")
         loss = repr(self.loss) if self.loss else names.get("training_loss", "")
-        said = [f"{value}" if name == "data" else f"{name} {value}" for name, value in self._told()]
+        told = [(name, self.about[name]) for name in ("data", "seed") if name in self.about]
+        said = [f"{value}" if name == "data" else f"{name} {value}" for name, value in told]
         return ", ".join([family, loss, *said])
-
-    def _told(self) -> list[tuple[str, object]]:
-        return [(name, self.about[name]) for name in ("data", "seed") if name in self.about]
 
     def _drift(self) -> FloatArray:
         """Drift of the laws along the parameter flow."""

@@ -183,10 +183,6 @@ class _BasisState(TrainingState):
         self.chart = self.chart.handed_on(self.theta)  # other signs, but the same factors
         if self.chart.deficit(self.theta) < np.log(REANCHOR_RATIO):
             return coordinates
-        return self._reanchored(coordinates)
-
-    def _reanchored(self, coordinates: FloatArray) -> FloatArray:
-        """Go on in the chart with the strongest anchors."""
         self._change_chart(self.chart.reanchored(self.theta))
         self.n_charts += 1
         self.known = self.with_clock(self.chart.coordinates(self.theta), coordinates[-1])

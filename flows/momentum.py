@@ -162,7 +162,13 @@ class MomentumFlow(Guarded):
         UndefinedError
             As :meth:`laws`.
         """
-        return count_noether_laws(self.architecture)
+        rng, dim = np.random.default_rng(0), self.architecture.dim
+        charges = noether_charges(self.architecture)
+        theta, velocity = rng.standard_normal((2, dim))
+        eye, nothing = np.eye(dim), np.zeros((dim, dim))
+        # The charges are bilinear: these are all their derivatives at a random point.
+        rows = np.concatenate([charges(eye, nothing + velocity), charges(nothing + theta, eye)])
+        return int(np.linalg.matrix_rank(rows)) if rows.size else 0
 
 
 def noether_charges(architecture: Architecture) -> Callable[[Theta, Tangent], FloatArray]:
@@ -201,15 +207,3 @@ def _of_layers(network: DeepLinear, theta: Theta, velocity: Tangent) -> FloatArr
         rows, columns = np.triu_indices(turn.shape[-1], 1)
         charges.append((turn - transpose(turn))[..., rows, columns])
     return np.concatenate(charges, axis=-1)
-
-
-def count_noether_laws(architecture: Architecture) -> int:
-    """Count the independent Noether laws, the rank of their derivatives at a random point."""
-    rng, dim = np.random.default_rng(0), architecture.dim
-    charges = noether_charges(architecture)
-    theta, velocity = rng.standard_normal((2, dim))
-    eye, nothing = np.eye(dim), np.zeros((dim, dim))
-    # The charges are bilinear.
-    along = charges(eye, nothing + velocity), charges(nothing + theta, eye)
-    rows = np.concatenate(along)
-    return int(np.linalg.matrix_rank(rows)) if rows.size else 0

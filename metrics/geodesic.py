@@ -487,7 +487,7 @@ class GeodesicSolver(Guarded):
         What the geodesic with the curve's initial velocity misses the target by, the curve's end
         is moved by.
         """
-        tolerance, best, found = self._tolerance(theta), np.inf, None
+        tolerance, best, found = 10 * self.rtol * float(lengths(theta)), np.inf, None
         shift: FloatArray = np.zeros_like(theta)
         for _ in range(_CORRECTIONS):
             curve = self._relaxed(theta, target, curve, tolerance / 10, shift)
@@ -509,6 +509,3 @@ class GeodesicSolver(Guarded):
             )
         self._search.curves[target.tobytes()] = curve
         return found
-
-    def _tolerance(self, theta: FloatArray) -> float:
-        return 10 * self.rtol * float(lengths(theta))

@@ -33,10 +33,6 @@ from liftflow.typing import (
 _INVERSE_RTOL = 1e-6  # of a dense inverse, where K(z) is ill conditioned
 
 
-def _squared_dists(point_a: FloatArray, point_b: FloatArray, metric: "HorizontalMetric") -> Scalars:
-    return metric._over_points(metric._one_squared_dist, [point_a, point_b], ())
-
-
 def _pull_squared_dist(
     ans: Scalars, base_point: Point, point: Point, metric: "HorizontalMetric"
 ) -> Callable[[Scalars], TangentVec]:
@@ -45,7 +41,11 @@ def _pull_squared_dist(
     return lambda g: np.reshape(g, np.shape(ans) + (1,) * metric._ndim) * gradient
 
 
-_squared_dist = primitive(_squared_dists)
+_squared_dist = primitive(
+    lambda point_a, point_b, metric: metric._over_points(
+        metric._one_squared_dist, [point_a, point_b], ()
+    )
+)
 defvjp(
     _squared_dist,
     _pull_squared_dist,
@@ -164,11 +164,10 @@ class HorizontalMetric(OnSpace, RiemannianMetric):
         NotTangentError
             ``tangent_vec`` is not tangent.
         """
-
-        def one(vector: FloatArray, point: FloatArray) -> TangentVec:
-            return self._point_below(self.solver.end(*self._lift(point, vector)))
-
-        return self._over_points(one, [tangent_vec, base_point])
+        return self._over_points(
+            lambda vector, point: self._point_below(self.solver.end(*self._lift(point, vector))),
+            [tangent_vec, base_point],
+        )
 
     def log(self, point: Point, base_point: Point) -> TangentVec:
         """Find the initial velocity of a geodesic that joins two points in unit time.
@@ -183,11 +182,10 @@ class HorizontalMetric(OnSpace, RiemannianMetric):
         GeodesicError
             None was found.
         """
-
-        def one(target: FloatArray, start: FloatArray) -> TangentVec:
-            return self._vector_below(*self._connect(start, target))
-
-        return self._over_points(one, [point, base_point])
+        return self._over_points(
+            lambda target, start: self._vector_below(*self._connect(start, target)),
+            [point, base_point],
+        )
 
     def _connect(self, start: FloatArray, target: FloatArray) -> tuple[FloatArray, FloatArray]:
         """A parameter over the start, and the shortest velocity found that leads to the target."""

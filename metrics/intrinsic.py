@@ -50,12 +50,6 @@ def closed_form(architecture: Architecture, theta0: OneTheta, *, tolerance: floa
     )
 
 
-def _with_register(function: Callable[..., Cometric]) -> Callable[..., Cometric]:
-    function.register = closed_form.register  # type: ignore[attr-defined]
-    return function
-
-
-@_with_register
 @door
 def intrinsic_cometric(
     architecture: Architecture, theta0: OneTheta, *, tolerance: float = BALANCE_RTOL
@@ -91,6 +85,9 @@ def intrinsic_cometric(
         return RecoveredCometric(architecture, point)
     except (NotRecoverableError, ArchitectureError) as error:
         raise NotIntrinsicError(f"{reason}. Nor can θ be recovered from z: {error}") from error
+
+
+intrinsic_cometric.register = closed_form.register  # type: ignore[attr-defined]
 
 
 @closed_form.register
