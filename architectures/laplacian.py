@@ -8,7 +8,8 @@ one solve with it; no path is enumerated.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -394,10 +395,7 @@ class GroundedLaplacian(Laplacian):
                 outflow = weights[out_of] * np.exp(logs[graph.heads[out_of]])
             total_in, total_out = (
                 np.bincount(graph.place[ends[own]], flow, channels.size)
-                for ends, own, flow in (
-                    (graph.heads, into, inflow),
-                    (graph.tails, out_of, outflow),
-                )
+                for ends, own, flow in ((graph.heads, into, inflow), (graph.tails, out_of, outflow))
             )
             # e^t is the positive root of in·x² − h·x − out = 0, written without cancellation.
             law = laws[channels]
@@ -445,16 +443,8 @@ class MatrixLaplacian(Laplacian):
     def _along(self, logs: FloatArray) -> OneTangent:
         return self._exponents @ logs
 
-    def _weights(self, weights: FloatArray) -> "_MatrixWeights":
-        return _MatrixWeights(self, weights)
-
-
-class _MatrixWeights:
-    def __init__(self, laplacian: MatrixLaplacian, weights: FloatArray) -> None:
-        self.laplacian, self.weights = laplacian, weights
-
-    def at(self, logs: FloatArray, laws: FloatArray) -> "_MatrixRescaled":
-        return _MatrixRescaled(self.laplacian, self.weights, logs, laws)
+    def _weights(self, weights: FloatArray) -> SimpleNamespace:
+        return SimpleNamespace(at=partial(_MatrixRescaled, self, weights))
 
 
 class _MatrixRescaled:

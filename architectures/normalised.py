@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import autograd.numpy as anp
-import networkx as nx
 import numpy as np
 
 from liftflow.architectures.base import Architecture
 from liftflow.architectures.channels import ChannelGraph
+from liftflow.architectures.dag import CompiledDAG
 from liftflow.architectures.product import ProductArchitecture
 from liftflow.architectures.relu import ReLUNetwork
 from liftflow.doors import door
@@ -582,12 +582,11 @@ def _standardised(products: Numbers, axis: int) -> Numbers:
 def _gained(n_hidden: int, n_outputs: int) -> ReLUNetwork:
     """ReLUs of γ_c s_c + β_c, and a layer with biases that reads them."""
     widths = {"s": n_hidden, "h": n_hidden, "y": n_outputs}
-    nodes = {name: [f"{name}{i}" for i in range(width)] for name, width in widths.items()}
-    graph = nx.DiGraph()
-    for own in nodes.values():
-        graph.add_nodes_from(own)
-    graph.add_edges_from(zip(nodes["s"], nodes["h"], strict=True))
-    graph.add_edges_from((unit, output) for unit in nodes["h"] for output in nodes["y"])
-    network = ReLUNetwork(graph, nodes["s"], nodes["y"], [*nodes["h"], *nodes["y"]])
-    network.block_shapes = ((n_hidden,), (n_hidden, n_outputs), (n_hidden,), (n_outputs,))
-    return network
+    labels = [f"{name}{i}" for name, width in widths.items() for i in range(width)]
+    below, units, outputs = np.split(np.arange(len(labels)), [n_hidden, 2 * n_hidden])
+    source = np.full(n_hidden + n_outputs, len(labels))  # of biases
+    tails = np.concatenate([below, np.repeat(units, n_outputs), source])
+    heads = np.concatenate([units, np.tile(outputs, n_hidden), units, outputs])
+    n_edges = tails.size - source.size
+    dag = CompiledDAG.from_edges(labels, tails, heads, below.tolist(), outputs.tolist(), n_edges)
+    return ReLUNetwork._of(dag, [(n_hidden,), (n_hidden, n_outputs), (n_hidden,), (n_outputs,)])

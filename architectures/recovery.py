@@ -11,13 +11,7 @@ import numpy as np
 from liftflow.architectures.maps import SmoothMap
 from liftflow.errors import NotRecoverableError
 from liftflow.linalg import RANK_RTOL, ROUNDING
-from liftflow.typing import (
-    FloatArray,
-    LiftedTangent,
-    OneLaws,
-    OneLifted,
-    OneTheta,
-)
+from liftflow.typing import FloatArray, LiftedTangent, OneLaws, OneLifted, OneTheta
 
 _MOST_STEPS = 100
 _RTOL = 1e-9
@@ -61,13 +55,7 @@ def with_lift_and_laws(
 
 
 def _solve(
-    phi: SmoothMap,
-    h: SmoothMap,
-    z: FloatArray,
-    laws: FloatArray,
-    theta: FloatArray,
-    *,
-    alike: bool,
+    phi: SmoothMap, h: SmoothMap, z: FloatArray, laws: FloatArray, theta: FloatArray, *, alike: bool
 ) -> tuple[FloatArray, float]:
     """The point, and the residual left, each entry in units of its own terms.
 

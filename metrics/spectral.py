@@ -313,7 +313,9 @@ class SpectralCometric(Cometric):
                     )
 
     def _check_inverse(self, z: Lifted) -> None:
-        singular = self._without_noise(_singular_values(z)[..., : self.rank])
+        singular = _singular_values(z)
+        self.architecture._require_image(getval(singular))
+        singular = self._without_noise(singular[..., : self.rank])
         self._check_null_spaces(singular)
         drops = singular[..., -1] == 0.0
         # K may still be invertible.
@@ -359,6 +361,8 @@ class SpectralCometric(Cometric):
         small = EXACT_RTOL * np.sum(self.theta0**2)
         if isinstance(multiplier, TwoLayerMultiplier) and abs(multiplier.lam) <= small:
             if widths[1] == 1:
+                for point in (point_a, point_b):
+                    self.architecture._require_image(_singular_values(point))
                 return cone_distance(point_a, point_b)
             if len(set(widths)) == 1 and _positive(point_a) and _positive(point_b):
                 return math.sqrt(2) * bures_wasserstein_distance(point_a, point_b)

@@ -41,11 +41,14 @@ def points(network: Architecture) -> Iterator[tuple[str, np.ndarray]]:
     """Points of every kind: generic, balanced, with zeros, and with scales that part."""
     rng, theta = np.random.default_rng(0), network.random_point(rng=0)
     yield "random", theta
-    if not isinstance(network, ReLUNetwork):
-        yield "balanced", network.balanced_point(0.0, 0)
-    else:
+    if isinstance(network, ReLUNetwork):
         wild = theta * 10.0 ** rng.uniform(-4, 4, network.dim)
         yield "zeros, scales apart", np.where(rng.random(network.dim) < 0.3, 0.0, wild)
+    else:
+        yield "balanced", network.balanced_point(0.0, 0)
+        yield "scales apart", theta * np.exp(3 * rng.standard_normal(network.dim))
+        first = network.unpack(theta)[0].size
+        yield "a zero block", np.append(np.zeros(first), theta[first:])
     yield "a third small", np.where(np.arange(network.dim) < network.dim // 3, 1e-4 * theta, theta)
 
 
