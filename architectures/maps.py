@@ -377,7 +377,7 @@ class SmoothMap:
         jacobian = self.block_sizes(self.jacobian(theta))
         vector = self.block_sizes(theta if tangent is None else tangent)
         size = np.einsum("...kb,...b->...k", jacobian, vector)
-        size = size.reshape(*size.shape[:-1], *self.shape)
+        size = size.reshape((*size.shape[:-1], *self.shape))
         return size + np.abs(self.value(theta)) if tangent is None else size
 
     def changes(self, theta: OneTheta) -> OneLifted:
@@ -385,6 +385,7 @@ class SmoothMap:
 
         They are positive; a value that changes by rounding errors beside the others has theirs.
         """
+        self.check(theta)
         steps = 0.1 * np.random.default_rng(0).standard_normal((8, theta.size))
         with np.errstate(all="ignore"):  # the neighbours of θ need not all be where f is defined
             values = np.asarray(self.value(theta + steps * sizes_of(theta)))
@@ -427,7 +428,8 @@ class SmoothMap:
         if self._is_checked or not by_autograd or isbox(theta) or not np.size(theta):
             return  # a closed form knows better
         one = np.reshape(theta, (-1, self.dim))[0]
-        points = np.stack([one, 1.01 * one])
+        # Not as many as z has entries, which a list of these would be taken for.
+        points = np.outer([1.0, 1.01, 1.02][: 3 if self.shape[:1] == (2,) else 2], one)
         each = [np.asarray(self.value(point)) for point in points]
         if each[0].shape != self.shape:
             raise ShapeError(
@@ -548,10 +550,8 @@ def each_of(
 ) -> list[Any]:
     """Call a verb of each of several things with its own parts of the arguments."""
     if parts and not named:  # at a third of the price, of what inner loops call
-        return [
-            getattr(thing, verb)(*own)
-            for thing, own in zip(things, zip(*parts, strict=True), strict=True)
-        ]
+        pairs = zip(things, zip(*parts, strict=True), strict=True)
+        return [getattr(thing, verb)(*own) for thing, own in pairs]
     found = []
     for number, thing in enumerate(things):
         options = {name: own[number] for name, own in named.items()}
