@@ -58,7 +58,8 @@ def compare(
 ) -> Comparison:
     """Integrate the parameter flow and the intrinsic flow from θ₀, and compare them.
 
-    Both have the same settings, those of :class:`~liftflow.flows.Settings`.
+    Both have the same settings, those of :class:`~liftflow.flows.Settings`. Ctrl-C ends all flows,
+    also those that were not begun; ``success`` is then False, and ``interrupted`` True.
 
     Parameters
     ----------
@@ -90,12 +91,6 @@ def compare(
         ``{"data": "iris", "seed": 0}``.
     **options
         ``max_step``, ``first_step``, ``t_eval`` and ``checkpoint_seconds``.
-
-    Returns
-    -------
-    comparison : Comparison
-        Ctrl-C ends all flows, also those that were not begun; ``success`` is then False, and
-        ``interrupted`` True.
 
     Raises
     ------

@@ -206,16 +206,8 @@ class Cometric(Guarded, ABC):
     def follow(self, z: OneLifted, near: OneTheta) -> OneTheta:
         """Follow a point of the invariant set to z, where iterations or signs need one.
 
-        Parameters
-        ----------
-        near : OneTheta
-            A point followed so far.
-
-        Returns
-        -------
-        theta : OneTheta
-            What to pass as ``near`` at z and close to it; a copy of ``near`` where nothing is
-            iterated and φ forgets nothing that a loss asks for.
+        Takes the point followed so far to what to pass as ``near`` at z and close to it: a copy
+        where nothing is iterated and φ forgets nothing that a loss asks for.
         """
         return np.array(as_vector(near, "near", self.architecture.dim))
 
