@@ -80,8 +80,8 @@ class DAGFunction:
     @cached_property
     def sweep(self) -> Sweep:
         """The steps of the function, node by node."""
-        tying = Tying(np.arange(self.dim), np.zeros(self.dim))
-        return Sweep(self.dag, tying, Units.rectifiers(self.dag.hidden_number[:-1] >= 0))
+        units = Units.rectifiers(self.dag.hidden_number[:-1] >= 0)
+        return Sweep(self.dag, Tying.of_own(self.dim), units)
 
     @cached_property
     def _output_level(self) -> int | None:

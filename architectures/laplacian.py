@@ -77,23 +77,15 @@ class _Weights:
         """Whether any parameter joins two channels."""
         return bool(self.layers) or self.sparse is not None
 
-    def forward(self, values: FloatArray) -> FloatArray:
-        """Σ_u w_uv x_u at each channel v, over channels u."""
-        result = np.zeros(values.size) if self.sparse is None else values @ self.sparse
-        for tails, heads, matrix in self.layers:
-            result[heads] += values[tails] @ matrix
-        return result
-
-    def backward(self, values: FloatArray) -> FloatArray:
-        """Σ_v w_uv x_v at each channel u, over channels v."""
-        result = np.zeros(values.size) if self.sparse is None else self.sparse @ values
-        for tails, heads, matrix in self.layers:
-            result[tails] += matrix @ values[heads]
-        return result
-
     def both(self, ahead: FloatArray, back: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Apply one forward and the other backward."""
-        return self.forward(ahead), self.backward(back)
+        """Σ_u w_uv x_u at each channel v, and Σ_v w_uv y_v at each channel u, over channels."""
+        forward, backward = np.zeros((2, ahead.size))
+        if self.sparse is not None:
+            forward, backward = ahead @ self.sparse, self.sparse @ back
+        for tails, heads, matrix in self.layers:
+            forward[heads] += ahead[tails] @ matrix
+            backward[tails] += matrix @ back[heads]
+        return forward, backward
 
     def dense(self) -> FloatArray:
         """Weights between channels as a matrix of tails and heads."""

@@ -25,12 +25,12 @@ from liftflow.architectures.balance import (
 from liftflow.architectures.balance import layer_shifts as layer_shifts
 from liftflow.architectures.base import Architecture
 from liftflow.architectures.maps import SmoothMap
+from liftflow.architectures.recovery import refuse_beside_image
 from liftflow.doors import door
 from liftflow.errors import (
     ArchitectureError,
     InputError,
     NotIntrinsicError,
-    NotOnImageError,
     NotRecoverableError,
     ShapeError,
 )
@@ -359,14 +359,8 @@ class DeepLinear(Architecture):
             return
         sizes = np.linalg.norm(singular, axis=-1)
         beyond = np.linalg.norm(singular[..., rank:], axis=-1) / np.where(sizes > 0, sizes, 1.0)
-        residual = float(np.max(beyond, initial=0.0))
-        if not residual <= _ON_IMAGE:
-            raise NotOnImageError(
-                f"z is not on the image of the lift, the matrices of rank at most {rank}: relative "
-                f"residual {residual:.2e}, expected at most {_ON_IMAGE:.0e}; "
-                "image().projection(z) moves it there",
-                residual,
-            )
+        how = f", the matrices of rank at most {rank}: relative residual"
+        refuse_beside_image(float(np.max(beyond, initial=0.0)), _ON_IMAGE, how)
 
     def _recover_unbalanced(
         self, z: FloatArray, laws: FloatArray, near: FloatArray | None

@@ -11,9 +11,10 @@ from liftflow.architectures.base import Architecture
 from liftflow.architectures.channels import ChannelGraph
 from liftflow.architectures.dag import CompiledDAG
 from liftflow.architectures.product import ProductArchitecture
+from liftflow.architectures.recovery import refuse_beside_image
 from liftflow.architectures.relu import ReLUNetwork
 from liftflow.doors import door
-from liftflow.errors import InputError, NotOnImageError, NotRecoverableError
+from liftflow.errors import InputError, NotRecoverableError
 from liftflow.linalg import ROUNDING, over_batch
 from liftflow.typing import (
     Covector,
@@ -255,12 +256,7 @@ class ScaleInvariant(Architecture):
         unit, size = self._polar(groups)
         gaps = np.abs(size - 1.0), np.abs(groups - size * unit)
         off = max(float(np.max(gap, initial=0.0)) for gap in gaps)
-        if off > _ON_IMAGE:
-            raise NotOnImageError(
-                f"z is not on the image of the lift: off the spheres by {off:.2e}, expected at "
-                f"most {_ON_IMAGE:.0e}; image().projection(z) moves it there",
-                off,
-            )
+        refuse_beside_image(off, _ON_IMAGE, ": off the spheres by")
         return self._at(unit, self._laws(laws))
 
     def _at(self, unit: FloatArray, laws: FloatArray) -> FloatArray:
@@ -423,12 +419,7 @@ class GainedDirections(Architecture):
         weights = np.einsum("cok,ck->oc", columns, both)
         theta = np.asarray(self._pack([*both.T, weights]))
         off = float(np.max(np.abs(self.lift(theta) - z)))
-        if not off <= _ON_IMAGE:
-            raise NotOnImageError(
-                f"z is not on the image of the lift: off by {off:.2e}, expected at most "
-                f"{_ON_IMAGE:.0e}; image().projection(z) moves it there",
-                off,
-            )
+        refuse_beside_image(off, _ON_IMAGE, ": off by")
         sizes, lengths = np.linalg.norm(start, axis=1), np.linalg.norm(rows, axis=1)
         if known and np.all(sizes) and np.all(lengths):  # start with the lengths that are near
             weights = weights / sizes

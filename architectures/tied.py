@@ -48,10 +48,8 @@ class TiedNetwork(ReLUNetwork):
         with ``slope``, "abs", "identity", "max" (of what flows in over frozen edges) or
         "relu_power" with ``degree``. The bias of a node is shared by ``bias_parameter`` and frozen
         at the value ``bias`` by ``bias_frozen``.
-    inputs, outputs : iterable of nodes
-        In the order of the columns of the data.
-    biases : iterable of nodes
-        Hidden and output nodes with a bias, frozen ones too.
+    inputs, outputs, biases : iterable of nodes
+        As those of a :class:`ReLUNetwork`, frozen biases too.
     path_limit : int
         Largest number of monomials that this network ever lists.
 

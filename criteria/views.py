@@ -12,7 +12,7 @@ from liftflow.architectures import Architecture, DeepLinear
 from liftflow.criteria.fields import GradientFields
 from liftflow.criteria.findings import Finding, Verdict, decide, doubted, found, undecided, vanishes
 from liftflow.criteria.precise import PreciseVectors, needs_precision
-from liftflow.criteria.traces import LieTrace, lie_trace, orbit_trace
+from liftflow.criteria.traces import MAX_LEVELS, LieTrace, lie_trace, orbit_trace
 from liftflow.criteria.vectors import Vectors
 from liftflow.ranks import TOLERANCE, ZERO, Rank, Rows, Span
 from liftflow.typing import FloatArray, OneTheta
@@ -116,10 +116,8 @@ def fact(
             doubt = "φ has a kink at θ" if view.kinked else ""
             alone = not isinstance(view.vectors, PreciseVectors) and view.vectors.apart
             if not doubt and alone and not finding.agrees(look(view.generic)):
-                doubt = (
-                    "the scales of θ part so far that double precision cannot tell this from "
-                    "generic points, where the answer is another"
-                )
+                doubt = "the scales of θ part so far that double precision cannot tell this from "
+                doubt += "generic points, where the answer is another"
             reason = f"{doubt}; it would be: {finding.reason}"
             return doubted(finding, reason) if doubt else finding
 
@@ -216,7 +214,12 @@ class View:
     def trace(self) -> LieTrace:
         """Trace at θ of the Lie algebra that the fields generate."""
         if isinstance(self.vectors, PreciseVectors):
-            return lie_trace(self.vectors, self.most, patience=2)
+            told = vars(self.floats).get("trace")
+            clear = told and not told.settled and not any(rank.doubt for rank in told.ranks)
+            levels = 4 if clear else MAX_LEVELS  # as none settles what floats see clearly
+            least = told.dimension if told and told.decided else 0
+            patience = 1 if least else 2
+            return lie_trace(self.vectors, self.most, patience=patience, least=least, levels=levels)
         return orbit_trace(self.vectors, self.most)
 
     @looked
