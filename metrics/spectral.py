@@ -27,6 +27,7 @@ from liftflow.typing import (
     Covector,
     FloatArray,
     Lifted,
+    LiftedMatrix,
     LiftedTangent,
     OneTheta,
     Scalars,
@@ -261,6 +262,10 @@ class SpectralCometric(Cometric):
         """
         self._check_inverse(self._lifted(z, "z"))
         return self._apply(z, tangent_vec, "tangent_vec", -1.0)
+
+    def matrix(self, z: Lifted) -> LiftedMatrix:
+        self.architecture._require_image(getval(_singular_values(self._lifted(z, "z"))))
+        return super().matrix(z)
 
     def sqrt_apply(self, z: Lifted, covector: Covector) -> LiftedTangent:
         """Apply the symmetric square root of K(z)."""
