@@ -71,16 +71,6 @@ class Constructors(Architecture):
         self.dag, self.path_limit = dag, as_count(path_limit, "path_limit", 1)
         super().__init__(dag.dim, (dag.n_paths,), dag.n_hidden, blocks or flat_blocks(dag))
 
-    def _change_class(self) -> None:
-        """Become what a graph with attributes needs."""
-        if self._tied.__base__ is not type(self):
-            raise ArchitectureError(
-                f"{type(self).__name__} is a ReLUNetwork with a weight to each edge; derive it "
-                "from TiedNetwork for graphs with shared or frozen weights, other activations or "
-                "parallel edges"
-            )
-        self.__class__ = self._tied
-
     @classmethod
     @door
     def residual(
