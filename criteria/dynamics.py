@@ -30,14 +30,11 @@ SEARCH_LIMIT = 100
 SAME, OTHER = 1e-8, 1e-6
 """Relative differences of M from which flows or walks of rtol 1e-11 tell equal from different."""
 
-_RTOL = 1e-11  # of flows
-_TOLD = 1e-4  # relative change of M at the end of a flow that is none of its errors
+_RTOL, _TOLD = 1e-11, 1e-4  # of flows; relative change of M at their ends that is no error
 _MATCH = 1e-8  # distance of two z, in units of their terms and way, up to which they are the same
 _CLOSE = 1e-5  # such a distance, to which rough flows bring them if exact ones will do the rest
-_N_POINTS = 3
 _MAX_STEPS, _LAST_STEPS = 20, 6  # of the solver, by rough flows, and then by exact ones
-_TRIES = 3
-_SLOPE = 1e-6  # step of differences
+_N_POINTS, _TRIES, _SLOPE = 3, 3, 1e-6  # of flows; of pairs of losses; step of differences
 
 
 def metric(view: View) -> Finding:

@@ -32,8 +32,7 @@ ROUGHLY = 1e-6
 _MAX_EVALUATIONS = 200  # of the fields, after which such a flow is too stiff to be followed
 _FAR = 1e3  # units beyond which a flow is not followed
 _RTOL = 1e-13
-_CONTROLS = 5  # random fields whose combination changes along a flow
-_RANDOM_WAYS = 3  # of STEPS that a point aside of θ is tried at
+_CONTROLS, _RANDOM_WAYS = 5, 3  # fields combined along a flow; STEPS tried to points aside of θ
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,14 +90,14 @@ def added(levels: list[int]) -> str:
     return f"the fields span {levels[0]} dimensions, brackets add {more}"
 
 
-def lie_trace(vectors: Vectors, most: int, *, patience: int = 1, least: int = 0) -> LieTrace:
+def lie_trace(
+    vectors: Vectors, most: int, *, patience: int = 1, least: int = 0, levels: int = MAX_LEVELS
+) -> LieTrace:
     """Grow the span of the fields by brackets, level by level, until nothing is added.
 
     Level k has the brackets [X_k, […, [X_2, X_1]]] of random fields, as many as dimensions are
-    missing and a few more [Marcotte2023]_. Such nested brackets span the Lie algebra, and at a
-    generic point a level that adds nothing is the last. At a special point a later one may still
-    add something: so it ends after ``patience`` idle levels, not below ``least`` dimensions, and at
-    ``most``.
+    missing and a few more [Marcotte2023]_. At a generic point a level that adds nothing is the
+    last. At a special one it ends after ``patience`` idle levels, not below ``least`` dimensions.
     """
     span, rank = vectors.field_span()
     ranks, idle = [rank], 0
@@ -109,7 +108,7 @@ def lie_trace(vectors: Vectors, most: int, *, patience: int = 1, least: int = 0)
     def brackets(size: int) -> Rows:
         return vectors.brackets([vectors.random_forms(size) for _ in range(len(ranks) + 1)], size)
 
-    while not settled() and len(ranks) < MAX_LEVELS:
+    while not settled() and len(ranks) < levels:
         missing = max(most - span.dimension, 1)
         enough, rows = missing + SPARE, brackets(min(missing, SPARE))
         rank = (trial := copy(span)).extend(rows)

@@ -12,7 +12,7 @@ from liftflow.architectures import Architecture, DeepLinear
 from liftflow.criteria.fields import GradientFields
 from liftflow.criteria.findings import Finding, Verdict, decide, doubted, found, undecided, vanishes
 from liftflow.criteria.precise import PreciseVectors, needs_precision
-from liftflow.criteria.traces import LieTrace, lie_trace, orbit_trace
+from liftflow.criteria.traces import MAX_LEVELS, LieTrace, lie_trace, orbit_trace
 from liftflow.criteria.vectors import Vectors
 from liftflow.ranks import TOLERANCE, ZERO, Rank, Rows, Span
 from liftflow.typing import FloatArray, OneTheta
@@ -24,6 +24,7 @@ FORM_LIMIT = 4_000_000
 """Number of entries of as many covectors on z as there are parameters."""
 
 _ARRAYS = 50  # of that size, that automatic differentiation of brackets keeps
+_FEW = 4  # levels of brackets in high precision, where none settles what floats tell clearly
 _SIDES = np.array([0.0, 1e-7, -1e-7, 1e-8, -1e-8, 1.0])  # in units, along a random way
 
 
@@ -216,7 +217,10 @@ class View:
     def trace(self) -> LieTrace:
         """Trace at θ of the Lie algebra that the fields generate."""
         if isinstance(self.vectors, PreciseVectors):
-            return lie_trace(self.vectors, self.most, patience=2)
+            told = vars(self.floats).get("trace")
+            clear = told and not told.settled and not any(rank.doubt for rank in told.ranks)
+            levels = _FEW if clear else MAX_LEVELS
+            return lie_trace(self.vectors, self.most, patience=2, levels=levels)
         return orbit_trace(self.vectors, self.most)
 
     @looked

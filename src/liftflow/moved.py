@@ -11,6 +11,7 @@ MOVED = {
     "liftflow.architectures.kernel": "liftflow.architectures.path_kernel",
     "liftflow.architectures.matrix_product": "liftflow.architectures.balance",
     "liftflow.cli_criteria": "liftflow.cli.classify",
+    "liftflow.flows.drift": "liftflow.flows.rules",
     "liftflow.gallery_cli": "liftflow.cli.gallery",
     "liftflow.manifolds.flat": "liftflow.manifolds.flattened",
     "liftflow.manifolds.parameters": "liftflow.manifolds.base",
