@@ -277,10 +277,16 @@ class Plan:
             settings = replace(self.settings, resume=earlier.get(name), checkpoint=path)
             if any(flow.interrupted for flow in done.values()):
                 done[name] = _not_begun(state(), settings)
-            elif done and path is not None:
-                done[name] = _integrate_at_any_price(state, settings, path)
-            else:
-                done[name] = integrate(state(), settings, name)
+                continue
+            try:
+                if done and path is not None:
+                    done[name] = _integrate_at_any_price(state, settings, path)
+                else:
+                    done[name] = integrate(state(), settings, name)
+            except KeyboardInterrupt:  # while it starts; later, it keeps what it has
+                if not done:
+                    raise
+                done[name] = _not_begun(state(), settings)
         apart = {n: _deviation(f, done[n], done["parameter"]) for n, f in self.flows.items()}
         controls = {name: (done[name], apart[name]) for name in self.flows if name != "intrinsic"}
         first, *rest = controls or [None]
