@@ -47,6 +47,9 @@ class RescaledCometric(Cometric):
         form = self.plain.solve(self._inside(z), vector) / self.way.outside
         return self.architecture.project_to_range(self.point(z), form)
 
+    def _check_image(self, z: Lifted) -> None:
+        self.plain._check_image(self._inside(z))
+
     def _check_inverse(self, z: Lifted) -> None:
         self.plain._check_inverse(self._inside(z))
 

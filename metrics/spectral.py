@@ -27,7 +27,6 @@ from liftflow.typing import (
     Covector,
     FloatArray,
     Lifted,
-    LiftedMatrix,
     LiftedTangent,
     OneTheta,
     Scalars,
@@ -263,10 +262,6 @@ class SpectralCometric(Cometric):
         self._check_inverse(self._lifted(z, "z"))
         return self._apply(z, tangent_vec, "tangent_vec", -1.0)
 
-    def matrix(self, z: Lifted) -> LiftedMatrix:
-        self.architecture._require_image(getval(_singular_values(self._lifted(z, "z"))))
-        return super().matrix(z)
-
     def sqrt_apply(self, z: Lifted, covector: Covector) -> LiftedTangent:
         """Apply the symmetric square root of K(z)."""
         return self._apply(z, covector, "covector", 0.5)
@@ -317,10 +312,12 @@ class SpectralCometric(Cometric):
                         f"matrices of rank {self.rank}, or start from a θ₀ with λ = 0"
                     )
 
+    def _check_image(self, z: Lifted) -> None:
+        self.architecture._require_image(getval(_singular_values(z)))
+
     def _check_inverse(self, z: Lifted) -> None:
-        singular = _singular_values(z)
-        self.architecture._require_image(getval(singular))
-        singular = self._without_noise(singular[..., : self.rank])
+        self._check_image(z)
+        singular = self._without_noise(_singular_values(z)[..., : self.rank])
         self._check_null_spaces(singular)
         drops = singular[..., -1] == 0.0
         # K may still be invertible.
