@@ -332,7 +332,9 @@ def _sketch(vector: FloatArray) -> list[float]:
 
 
 def _deviation(flow: IntrinsicFlow, intrinsic: Trajectory, parameter: Trajectory) -> FloatArray:
-    """Relative deviation, as far as both flows came."""
+    """Relative deviation, as far as both flows came; one that kept no time has its start alone."""
+    if intrinsic.t[0] != parameter.t[0]:
+        return np.empty(0)
     count = min(len(intrinsic.t), len(parameter.t))
     theta = parameter.theta[:count]
     norm = flow.invariant_set.architecture.lifted_norm(theta)

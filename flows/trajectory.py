@@ -11,7 +11,16 @@ from liftflow.architectures import Architecture
 from liftflow.doors import door
 from liftflow.errors import DataError, InputError, ShapeError
 from liftflow.files import Archived, as_html
-from liftflow.typing import FloatArray, IntArray, OnTimes, as_indices, as_instance, as_own
+from liftflow.typing import (
+    FloatArray,
+    IntArray,
+    OnTimes,
+    as_count,
+    as_indices,
+    as_instance,
+    as_own,
+    freeze,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -155,7 +164,9 @@ class Trajectory(Archived):
             raise InputError("t must hold times that do not fall")
         losses = np.full(len(times), np.nan)
         if loss is not None:
-            losses = as_own(loss, "loss", times.shape)
+            unknown = _unknown(loss)
+            known = np.ma.where(unknown, 0.0, loss) if unknown.any() else loss
+            losses = freeze(np.where(unknown, np.nan, as_own(known, "loss", times.shape)))
         return cls(times, points, points, losses, True, "given", 0, 1, 0.0)
 
     @property
@@ -171,8 +182,8 @@ class Trajectory(Archived):
 
     @door
     def head(self, count: int) -> Self:
-        """Return the first ``count`` times of the trajectory."""
-        return self.rows(np.arange(len(self.t))[:count])
+        """Return the first ``count`` times of the trajectory, or all where there are fewer."""
+        return self.rows(np.arange(min(as_count(count, "count"), len(self.t))))
 
     @door
     def rows(self, numbers: IntArray) -> Self:
@@ -203,7 +214,7 @@ class Trajectory(Archived):
         return as_html(table)
 
     def plot(self, architecture: Architecture | None = None) -> "Figure":
-        """Draw the loss, the speed, and the entries of the state that move most.
+        """Draw the loss, the speed, and the entries that move most, of θ or of the z of a flow.
 
         Parameters
         ----------
@@ -212,16 +223,16 @@ class Trajectory(Archived):
         """
         from liftflow.flows import plotting
 
-        mine = np.array_equal(self.y, self.theta)  # else a flow of z
+        # With momentum, θ is the first half of the state; else this is a flow of z.
+        mine = any(np.array_equal(own, self.theta) for own in (self.y, self.y[:, 0]))
         role, name = (plotting.PARAMETER, "θ") if mine else (plotting.INTRINSIC, "z")
         laws = None
         if architecture is not None:
             as_instance(architecture, Architecture, "architecture")
             measured = np.asarray(architecture.conservation_laws(self.theta))
             laws = measured, self.predicted_laws
-        return plotting.draw_run(
-            {"t": self.t, "loss": self.loss, name: self.y}, role, self.message, laws
-        )
+        run = {"t": self.t, "loss": self.loss, name: self.theta if mine else self.y}
+        return plotting.draw_run(run, role, self.message, laws)
 
     def _values(self) -> dict[str, Any]:
         values = {**vars(self)}
@@ -256,6 +267,14 @@ class Trajectory(Archived):
                 f"{path} holds no trajectory but a comparison; Comparison.load({str(path)!r}) "
                 "reads it, with .parameter, .intrinsic and .control"
             ) from error
+
+
+def _unknown(loss: OnTimes) -> np.ndarray:
+    """Where a loss is NaN and not masked; nowhere in what is no array of numbers."""
+    try:
+        return np.asarray(np.isnan(loss)) & ~np.ma.getmaskarray(loss)
+    except (TypeError, ValueError):
+        return np.zeros((), dtype=bool)
 
 
 def _exactly(cls: type[_T], values: dict[str, Any]) -> _T:
