@@ -202,7 +202,7 @@ def _by_blocks(
     channel = np.where(moved, np.cumsum(moved) - 1, -1)
     blocks = [replace(b, tails=channel[b.tails], heads=channel[b.heads]) for b in blocks]
     members = _called(classes.firsts[moved], reader)
-    return BlockGraph(blocks, len(members), members, list(shapes))
+    return BlockGraph(blocks, members, list(shapes))
 
 
 def _by_matrix(

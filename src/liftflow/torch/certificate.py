@@ -11,7 +11,6 @@ from torch.utils import _pytree as pytree
 from liftflow.architectures import ChannelGraph
 from liftflow.errors import ArchitectureError
 from liftflow.linalg import row_sizes
-from liftflow.torch.blocks import BlockGraph
 from liftflow.torch.inert import Inert
 from liftflow.torch.workbench import Workbench, same_randomness
 from liftflow.typing import FloatArray, OneTheta, Rng, as_rng
@@ -82,7 +81,7 @@ def certify(
             name = next(n for n in bench.names if owner in bench.places([n]))
             what = f"the gradient along an inert direction of {name}"
             raise ArchitectureError(_failure(what, effect), (name,))
-    sums, sizes = _sums(graph, seen, gradient)
+    sums, sizes = graph.h.jvp(seen, gradient), graph.h.terms(seen, gradient)
     floor = 1e-6 * float(np.max(sizes, initial=0.0)) or 1.0
     residual = np.abs(sums) / np.maximum(sizes, floor)
     worst = int(np.argmax(residual)) if residual.size else -1
@@ -163,15 +162,6 @@ def _random_like(leaf: Any, rng: np.random.Generator) -> Any:
 def _floating(outputs: Any) -> list[torch.Tensor]:
     leaves = pytree.tree_leaves(outputs)
     return [v for v in leaves if isinstance(v, torch.Tensor) and v.is_floating_point()]
-
-
-def _sums(graph: ChannelGraph, *values: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Xᵀ applied to a product of numbers per parameter, and the sizes of its terms."""
-    if isinstance(graph, BlockGraph):
-        (into, into_sizes), (out_of, out_sizes) = graph.at_ends(*values)
-        return into - out_of, into_sizes + out_sizes
-    product = np.multiply(*values)
-    return graph.law_matrix @ product, abs(graph.law_matrix) @ np.abs(product)
 
 
 def _outputs(bench: Workbench, data: Any) -> list[FloatArray]:

@@ -3,7 +3,7 @@
 import math
 import warnings
 from numbers import Real
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,6 @@ import torch
 from liftflow.doors import Guarded, door
 from liftflow.errors import InputError
 from liftflow.flows.recursion import LawRecursion
-from liftflow.torch.blocks import pair
 from liftflow.torch.network import TorchNetwork
 from liftflow.typing import FloatArray, IntArray, OneLaws, as_count, as_instance, shown
 
@@ -226,7 +225,7 @@ class LawMonitor(Guarded):
     @property
     def channels(self) -> list[tuple[str, int]]:
         """Layer and number of each channel."""
-        return [(str(name), int(number)) for name, number in map(pair, self._channels.members)]
+        return cast(list[tuple[str, int]], self._channels.members)
 
     @door
     def frame(self, by: str = "channel") -> pd.DataFrame:

@@ -119,7 +119,7 @@ class Workbench:
         cuts = np.cumsum([math.prod(shape) for shape in self.shapes.values()])[:-1]
         lead, shapes = vector.shape[:-1], self.shapes.items()
         parts = np.split(vector, cuts, axis=-1)
-        return {n: part.reshape(*lead, *s) for (n, s), part in zip(shapes, parts, strict=True)}
+        return {n: part.reshape((*lead, *s)) for (n, s), part in zip(shapes, parts, strict=True)}
 
     @property
     def theta(self) -> FloatArray:
