@@ -18,7 +18,7 @@ from torch.utils import _pytree as pytree
 from liftflow.errors import ArchitectureError, InputError, LiftflowError
 from liftflow.typing import IntArray, got
 
-ZERO, GROUND = 0, 1
+ZERO, GROUND, N_FIXED = 0, 1, 2
 """Symbols of a number that is 0 whatever the parameters, and of one that never rescales."""
 
 _REMEDY = (
@@ -83,7 +83,7 @@ class Reader(TorchFunctionMode):
         self.sums: list[dict[Bias, float]] = []
         self.biased: dict[int, dict[Bias, float]] = {}
         self.origins: list[tuple[int, str]] = [(0, "ground")]
-        self.n_symbols, self.drops_units = 2, False
+        self.n_symbols, self.drops_units = N_FIXED, False
         self.func: Callable[..., Any] = torch.add
         self.name = ""
         self._symbols: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
