@@ -75,8 +75,9 @@ class Block:
 
     @cached_property
     def is_matrix(self) -> bool:
-        """Whether no axis moves both ends, so that the entries make a matrix of heads and tails."""
-        return all(1 in sizes for sizes in zip(self.tails.shape, self.heads.shape, strict=True))
+        """Whether both ends change, along axes of their own: a matrix of heads and tails."""
+        apart = all(1 in sizes for sizes in zip(self.tails.shape, self.heads.shape, strict=True))
+        return apart and min(self.tails.size, self.heads.size) > 1
 
     @cached_property
     def axes(self) -> list[int]:
@@ -107,10 +108,10 @@ class Block:
     @property
     def moving(self) -> IntArray:
         """Channels, or the ground, that one of its entries leads to or from, loops apart."""
-        tails, heads = (self.tails, self.heads) if self.is_matrix else self.ends
-        apart = slice(None) if self.is_matrix else tails != heads
-        found = np.unique(np.concatenate([tails[apart].ravel(), heads[apart].ravel()]))
-        return found if found.size > 1 else found[:0]  # in a matrix each head meets each tail
+        if self.is_matrix:  # each head meets each tail
+            return np.unique(np.concatenate([self.tails.ravel(), self.heads.ravel()]))
+        tails, heads = self.ends
+        return np.unique([tails[tails != heads], heads[tails != heads]])
 
 
 class BlockGraph(ChannelGraph):
@@ -137,12 +138,10 @@ class BlockGraph(ChannelGraph):
 
     @cached_property
     def tails(self) -> IntArray:  # type: ignore[override]
-        """Channel at the tail of each parameter, −1 for the ground."""
         return self._listed("tails")
 
     @cached_property
     def heads(self) -> IntArray:  # type: ignore[override]
-        """Channel at the head of each parameter, −1 for the ground."""
         return self._listed("heads")
 
     def _listed(self, which: str) -> IntArray:
@@ -151,12 +150,10 @@ class BlockGraph(ChannelGraph):
 
     @cached_property
     def h(self) -> "BlockLaws":
-        """The laws as a smooth map, unchecked."""
         return BlockLaws(self)
 
     @cached_property
     def laplacian(self) -> "BlockLaplacian":
-        """Solver for ∂h ∂hᵀ / 4 = Xᵀ D_θ² X."""
         return BlockLaplacian(self)
 
     def refuse_dead(self, theta: OneTheta) -> None:
@@ -180,7 +177,6 @@ class BlockGraph(ChannelGraph):
             )
 
     def strongest_anchors(self, theta: FloatArray) -> SpanningTree:
-        """Find the spanning tree of quotient and ground with the largest |θ_e|, unchecked."""
         small, edges = self._thinned(theta)
         tree = SpanningTree.strongest(small, theta[edges])
         tree.edges = edges[tree.edges]
@@ -202,7 +198,6 @@ class BlockGraph(ChannelGraph):
     # Factors from the channels of a parameter.
 
     def along(self, logs: FloatArray) -> FloatArray:
-        """Evaluate Xτ, one number per parameter, unchecked."""
         lead = logs.shape[:-1]
         padded = np.concatenate([logs, np.zeros((*lead, 1))], axis=-1)
         result = np.empty((*lead, self.dim))
@@ -214,13 +209,6 @@ class BlockGraph(ChannelGraph):
     def moved(
         self, values: FloatArray, logs: FloatArray, out: FloatArray | None = None
     ) -> FloatArray:
-        """Multiply one number per parameter by e^{(Xτ)_e}, unchecked.
-
-        Parameters
-        ----------
-        out : array, optional
-            Where to write, ``values`` itself if need be.
-        """
         if values.ndim > 1:
             return super().moved(values, logs, out)
         return self._moved(values, logs, np.empty_like(values) if out is None else out)
@@ -228,7 +216,6 @@ class BlockGraph(ChannelGraph):
     def pushed(
         self, theta: FloatArray, tangent: FloatArray, speeds: FloatArray, logs: FloatArray
     ) -> FloatArray:
-        """Evaluate e^{Xτ}(v + θ ∘ Xτ'), unchecked."""
         return self._moved(tangent, logs, self.room(), theta, np.append(speeds, 0.0))
 
     def _moved(
@@ -322,7 +309,7 @@ class BlockLaplacian(GroundedLaplacian):
         ground = graph.n_channels + 1  # so many with the ground, which is the last one
         self.matrices, self.others = [], []
         for block in graph.blocks:
-            if block.is_matrix and min(block.tails.size, block.heads.size) > 1:
+            if block.is_matrix:
                 heads, tails = block.heads.ravel() % ground, block.tails.ravel() % ground
                 loops = np.nonzero(heads[:, None] == tails)
                 self.matrices.append((block, heads, tails, loops))
