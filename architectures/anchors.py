@@ -2,10 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from itertools import pairwise
-from typing import Protocol, Self
+from typing import Self
 
 import numpy as np
 import scipy.linalg
@@ -15,50 +12,16 @@ from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 
 from liftflow.architectures.incidence import Incidence
 from liftflow.architectures.laplacian import Laplacian
-from liftflow.architectures.maps import SmoothMap
 from liftflow.doors import Guarded
 from liftflow.errors import NotRecoverableError, listed
 from liftflow.linalg import over_batch
-from liftflow.typing import (
-    FloatArray,
-    IntArray,
-    Laws,
-    OneTangent,
-    OneTheta,
-    OnHidden,
-    Tangent,
-    Theta,
-    as_array,
-    as_vector,
-)
-
-_LARGE = 10**6  # parameters, of which a new array is dearer than a loop over the anchors
+from liftflow.typing import FloatArray, IntArray, Laws, OneTheta, OnHidden, Tangent, Theta, as_array
 
 REANCHOR_RATIO = 10.0
 """An anchor path this many times smaller than the best one through its node is given up."""
 
 EDGE = 2.0 * float(np.log(REANCHOR_RATIO))
 """No step of a flow leads on to an anchor that is so weak, as a log-ratio."""
-
-
-class ChannelAnchors(ABC):
-    """A parameter per channel, such that the square matrix X_A of their exponents is regular.
-
-    Attributes
-    ----------
-    edges : array, shape=[n_channels]
-        Numbers of the anchors.
-    """
-
-    edges: IntArray
-
-    @abstractmethod
-    def solve(self, values: FloatArray) -> FloatArray:
-        """Solve X_A τ = values."""
-
-    @abstractmethod
-    def solve_transposed(self, values: FloatArray) -> FloatArray:
-        """Solve X_Aᵀ y = values."""
 
 
 class Forest:
@@ -91,8 +54,16 @@ class Forest:
         return total[:-1]
 
 
-class SpanningTree(ChannelAnchors):
-    """Anchors that are a spanning tree of the channels and the ground: O(channels) to solve."""
+class SpanningTree:
+    """Anchors that are a spanning tree of the channels and the ground: O(channels) to solve.
+
+    Anchors are a parameter per channel such that the matrix X_A of their exponents is regular.
+
+    Attributes
+    ----------
+    edges : array, shape=[n_channels]
+        Numbers of the anchors.
+    """
 
     def __init__(self, graph: Incidence, edges: IntArray) -> None:
         self.graph, ground = graph, graph.n_channels
@@ -151,11 +122,11 @@ class SpanningTree(ChannelAnchors):
         return cls(graph, by_rank[tree.data.astype(np.intp)])
 
     def solve(self, values: FloatArray) -> FloatArray:
-        """Solve τ_head − τ_tail = values along the tree, from the ground on."""
+        """Solve X_A τ = values: τ_head − τ_tail along the tree, from the ground on."""
         return self._forest.along(self.signs * values)
 
     def solve_transposed(self, values: FloatArray) -> FloatArray:
-        """Add up the values of all channels behind each anchor."""
+        """Solve X_Aᵀ y = values: add them up over all channels behind each anchor."""
         return self.signs * self._forest.behind(values)
 
     def signs_along(self, values: FloatArray) -> FloatArray:
@@ -163,7 +134,7 @@ class SpanningTree(ChannelAnchors):
         return self._forest.along(np.sign(values[self.edges]), np.multiply)
 
 
-class Pivots(ChannelAnchors):
+class Pivots:
     """Anchors of a general matrix X of exponents, by a dense factorization.
 
     They are the strongest entries of θ, as far as their rows of X are independent.
@@ -194,41 +165,15 @@ class Pivots(ChannelAnchors):
         self._factors = scipy.linalg.lu_factor(exponents[self.edges].toarray())
 
     def solve(self, values: FloatArray) -> OnHidden:
+        """Solve X_A τ = values."""
         return scipy.linalg.lu_solve(self._factors, values)
 
     def solve_transposed(self, values: FloatArray) -> OnHidden:
+        """Solve X_Aᵀ y = values."""
         return scipy.linalg.lu_solve(self._factors, values, trans=1)
 
 
-class _Anchored(Protocol):
-    """A channel graph, as far as its charts see it."""
-
-    dim: int
-    n_channels: int
-
-    @property
-    def laplacian(self) -> Laplacian: ...
-
-    @property
-    def h(self) -> SmoothMap: ...
-
-    def along(self, logs: FloatArray) -> FloatArray: ...
-
-    def moved(
-        self, values: FloatArray, logs: FloatArray, out: FloatArray | None = None
-    ) -> FloatArray: ...
-
-    def pushed(
-        self, theta: FloatArray, tangent: FloatArray, speeds: FloatArray, logs: FloatArray
-    ) -> FloatArray: ...
-
-    def rescaling(
-        self, theta: FloatArray, laws: FloatArray, *, near: FloatArray | None
-    ) -> FloatArray: ...
-
-    def room(self) -> FloatArray: ...
-
-    def strongest_anchors(self, theta: FloatArray) -> ChannelAnchors: ...
+ChannelAnchors = SpanningTree | Pivots
 
 
 def _evaluate(theta: FloatArray, chart: "Chart") -> FloatArray:
@@ -288,39 +233,39 @@ class Chart(Guarded, ABC):
         """The point with these coordinates and laws."""
 
     @property
-    @abstractmethod
     def nonzero(self) -> IntArray:
-        """Coordinates that vanish nowhere in the chart."""
+        """Coordinates that vanish nowhere in the chart: none where the anchors are divided out."""
+        return np.zeros(0, dtype=np.intp)
 
-    # Along a flow.
+    # Along a flow: by default of a chart of all that never changes.
 
-    @abstractmethod
     def deficit(self, theta: OneTheta) -> float:
         """How far the chart has lost to others at θ, as a log-ratio."""
+        return 0.0
 
-    @abstractmethod
     def reanchored(self, theta: OneTheta) -> "Chart":
         """Change to the best chart at θ."""
+        return self
 
     def follow(self, theta: OneTheta, settled: OneTheta) -> OneTheta:
-        """Give θ the signs of one before, where it left the chart: here it never does."""
+        """Give θ the signs of one before, where it left the chart."""
         return theta
 
     def is_left(self, theta: OneTheta, settled: OneTheta) -> bool:
-        """Whether a step from a settled point to θ leads to an edge of the chart: by default no."""
+        """Whether a step from a settled point to θ leads to an edge of the chart."""
         return False
 
     def handed_on(self, theta: OneTheta) -> Self:
-        """Return the chart with the signs of θ: here they cannot change."""
+        """Return the chart with the signs of θ."""
         return self
 
-    @abstractmethod
     def memory(self) -> dict[str, np.ndarray]:
         """Return the arrays that :meth:`restored` makes the chart from."""
+        return {}
 
-    @abstractmethod
     def restored(self, memory: Mapping[str, np.ndarray]) -> "Chart":
         """Return the chart of the same network whose :meth:`memory` this is."""
+        return self
 
     # The door.
 
@@ -384,140 +329,3 @@ class Chart(Guarded, ABC):
         if near is not None:
             arrays.append(self._theta(near, "near"))
         return over_batch(self._recover, arrays, [1] * len(arrays), self._sizes[:1])
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class ChannelChart(Chart):
-    r"""Local coordinates on φ(𝓜_θ₀): parameters, with one anchor per channel divided out.
-
-    With τ such that :math:`(Xτ)_a = −\log|θ_a|` on the anchors, the point
-    :math:`\hat θ = e^{Xτ} θ` of the orbit has anchors ±1; its other D − C entries are coordinates,
-    each a ratio of path products. They may be zero or change sign. No path is needed.
-
-    Parameters
-    ----------
-    signs : array, shape=[n_channels]
-        Signs of the anchors, which cannot change inside the chart.
-    strength : array, shape=[n_channels]
-        Sizes |θ_a| of the anchors where they were chosen.
-
-    References
-    ----------
-    Ours.
-    """
-
-    graph: _Anchored
-    laplacian: Laplacian
-    anchors: ChannelAnchors
-    signs: FloatArray
-    strength: FloatArray
-
-    @classmethod
-    def at(cls, graph: _Anchored, theta: FloatArray) -> "ChannelChart":
-        """Take the chart whose anchors are the strongest at θ."""
-        anchors = graph.strongest_anchors(theta)
-        own = theta[anchors.edges]
-        return cls(graph, graph.laplacian, anchors, np.sign(own), np.abs(own))
-
-    @cached_property
-    def edges(self) -> IntArray:
-        """The parameter behind each coordinate, shape=[dim]: all but the anchors."""
-        kept = np.ones(self.graph.dim, dtype=bool)
-        kept[self.anchors.edges] = False
-        return np.flatnonzero(kept)
-
-    @property
-    def nonzero(self) -> IntArray:
-        """Coordinates that vanish nowhere in the chart: none, for the anchors are divided out."""
-        return np.zeros(0, dtype=np.intp)
-
-    def _gauge(self, theta: FloatArray) -> FloatArray:
-        """The τ that takes the anchors to ±1."""
-        return -self.anchors.solve(np.log(np.abs(theta[self.anchors.edges])))
-
-    def _speeds(self, theta: FloatArray, tangent: FloatArray) -> FloatArray:
-        """Xτ' at each parameter."""
-        own = self.anchors.edges
-        return self.graph.along(-self.anchors.solve(tangent[own] / theta[own]))
-
-    def _value(self, theta: FloatArray) -> FloatArray:
-        return self.graph.moved(theta, self._gauge(theta))[self.edges]
-
-    def _push(self, theta: FloatArray, tangent: FloatArray) -> FloatArray:
-        own = self.anchors.edges
-        speeds = -self.anchors.solve(tangent[own] / theta[own])
-        return self._beside_anchors(self.graph.pushed(theta, tangent, speeds, self._gauge(theta)))
-
-    def _beside_anchors(self, values: FloatArray) -> FloatArray:
-        """Take the entries beside the anchors, out of an array that nobody else needs."""
-        if values.size < _LARGE:
-            return np.take(values, self.edges)
-        for count, (a, b) in enumerate(pairwise(self._cuts)):
-            values[a + 1 - count : b - count] = values[a + 1 : b]
-        return values[: self.dim]
-
-    @cached_property
-    def _cuts(self) -> list[int]:
-        return [-1, *np.sort(self.anchors.edges).tolist(), self.graph.dim]
-
-    def _pull(self, theta: FloatArray, form: FloatArray) -> FloatArray:
-        weight = np.zeros(self.graph.dim)
-        weight[self.edges] = form
-        weight = self.graph.moved(weight, self._gauge(theta))
-        turned = self.anchors.solve_transposed(self.graph.h.jvp(theta, weight) / 2)
-        weight[self.anchors.edges] -= turned / theta[self.anchors.edges]
-        return weight
-
-    def _bend(self, theta: FloatArray, a: FloatArray, b: FloatArray) -> FloatArray:
-        own = self.anchors.edges
-        turn = self.graph.along(self.anchors.solve(a[own] * b[own] / theta[own] ** 2))
-        speed_a, speed_b = self._speeds(theta, a), self._speeds(theta, b)
-        bent = theta * (speed_a * speed_b + turn) + a * speed_b + b * speed_a
-        return self.graph.moved(bent, self._gauge(theta))[self.edges]
-
-    def _lift(self, theta: FloatArray, velocity: FloatArray) -> FloatArray:
-        tangent = np.zeros((*velocity.shape[:-1], self.graph.dim))
-        tangent[..., self.edges] = velocity
-        return self.graph.moved(tangent, -self._gauge(theta))
-
-    def representative(self, coordinates: OneTangent) -> OneTheta:
-        """Rebuild θ̂, with anchors ±1."""
-        return self._rebuilt(as_vector(coordinates, "coordinates", self.dim))
-
-    def _rebuilt(self, given: FloatArray) -> FloatArray:
-        theta = self.graph.room()
-        if theta.size < _LARGE:
-            theta[self.edges] = given
-        else:
-            for count, (a, b) in enumerate(pairwise(self._cuts)):
-                theta[a + 1 : b] = given[a + 1 - count : b - count]
-        theta[self.anchors.edges] = self.signs
-        return theta
-
-    def _recover(
-        self, coordinates: FloatArray, laws: FloatArray, near: FloatArray | None = None
-    ) -> OneTheta:
-        theta, start = self._rebuilt(coordinates), None
-        if near is not None and np.all(near[self.anchors.edges]):
-            start = -self._gauge(near)
-        return self.graph.moved(theta, self.graph.rescaling(theta, laws, near=start), theta)
-
-    def memory(self) -> dict[str, np.ndarray]:
-        return {"anchors": self.anchors.edges, "anchor_values": self.signs * self.strength}
-
-    def restored(self, memory: Mapping[str, np.ndarray]) -> "ChannelChart":
-        theta = np.zeros(self.graph.dim)
-        theta[memory["anchors"]] = memory["anchor_values"]
-        return ChannelChart.at(self.graph, theta)
-
-    def deficit(self, theta: OneTheta) -> float:
-        """By how much an anchor has shrunk since it was chosen, at most, as a log-ratio."""
-        own = np.abs(as_vector(theta, "theta", self.graph.dim)[self.anchors.edges])
-        with np.errstate(divide="ignore"):
-            return float(np.max(np.log(self.strength) - np.log(own), initial=0.0))
-
-    def is_left(self, theta: OneTheta, settled: OneTheta) -> bool:
-        return self.deficit(theta) > EDGE
-
-    def reanchored(self, theta: OneTheta) -> "ChannelChart":
-        return ChannelChart.at(self.graph, self._theta(theta))

@@ -2,7 +2,7 @@
 
 import math
 import numbers
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Hashable, Iterable
 from typing import Any
 
 import networkx as nx
@@ -120,7 +120,7 @@ def _frozen(edges: _Edges) -> Any:
     """Which edges are frozen: a word such as "false" is refused, not true because it is there."""
     values = [data.get("frozen") or False for data in edges.data]
     wrong = [not isinstance(value, bool | np.bool_) and value != 1 for value in values]
-    edges.refuse(np.array(wrong, dtype=bool), "frozen must be True or False, at: {}")
+    edges.refuse(wrong, "frozen must be True or False, at: {}")
     return np.array([bool(value) for value in values], dtype=bool)
 
 
@@ -133,9 +133,7 @@ def _parameters(edges: _Edges, frozen: Any) -> tuple[IntArray, dict[int, Hashabl
         )
     shared = [data.get("parameter") for data in edges.data]
     wrong = [not isinstance(own, Hashable) for own in shared]
-    edges.refuse(
-        np.array(wrong, dtype=bool), "parameter must be a name, such as a text or a number, at: {}"
-    )
+    edges.refuse(wrong, "parameter must be a name, such as a text or a number, at: {}")
     again = np.arange(edges.size)  # the first edge of the same weight
     known: dict[Hashable, int] = {}
     for edge, own in enumerate(shared):
@@ -186,25 +184,20 @@ def _read_units(graph: Any, labels: list[Hashable], ends: set[Hashable]) -> Unit
     for place, (node, kind) in enumerate(zip(labels, kinds, strict=True)):
         data = graph.nodes[node]
         if kind == "leaky_relu":
-            slopes[place] = _number(node, data, "slope", _is_real)
+            slopes[place] = _number(node, data, "slope", numbers.Real)
         else:
             slopes[place] = SLOPES[kind]
         if kind == "relu_power":
-            degrees[place] = _number(node, data, "degree", _is_degree)
+            degrees[place] = _number(node, data, "degree", numbers.Integral)
     return Units(slopes, degrees, np.array([kind == "max" for kind in kinds], dtype=bool))
 
 
-def _is_degree(value: Any) -> bool:
-    return isinstance(value, numbers.Integral) and int(value) >= 1
-
-
-def _number(node: Hashable, data: dict[str, Any], name: str, fits: Callable[[Any], bool]) -> Any:
-    value = data.get(name)
-    if not fits(value):
-        kind = "an integer from 1" if name == "degree" else "a finite number"
-        raise ArchitectureError(
-            f"the {name} of {node!r} must be {kind}, got {shown(value)}", [node]
-        )
+def _number(node: Hashable, data: dict[str, Any], name: str, kind: Any) -> Any:
+    value, whole = data.get(name), kind is numbers.Integral
+    if not isinstance(value, kind) or not _is_real(value) or (whole and not value >= 1):
+        wanted = "an integer from 1" if whole else "a finite number"
+        what = f"the {name} of {node!r} must be {wanted}, got {shown(value)}"
+        raise ArchitectureError(what, [node])
     return value
 
 

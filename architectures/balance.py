@@ -1,6 +1,7 @@
-"""Conservation laws of linear networks, and points where their layers are balanced."""
+"""The lift and the laws of linear networks, and points where their layers are balanced."""
 
 from collections.abc import Sequence
+from functools import cache
 from itertools import pairwise
 from typing import Protocol
 
@@ -9,17 +10,22 @@ import numpy as np
 from scipy.sparse.linalg import LinearOperator, cg
 from scipy.stats import ortho_group
 
-from liftflow.architectures.maps import LawsMap
+from liftflow.architectures.maps import LawsMap, SmoothMap
 from liftflow.errors import ArchitectureError, NotIntrinsicError
 from liftflow.linalg import RANK_RTOL, ROUNDING, over_batch
 from liftflow.typing import (
     Block,
+    Covector,
     FloatArray,
+    IntArray,
     Laws,
+    Lifted,
+    LiftedTangent,
     Matrix,
     OneLaws,
     Tangent,
     Theta,
+    freeze,
 )
 
 BALANCE_RTOL = 1e-8
@@ -49,6 +55,84 @@ class Layered(Protocol):
     def _velocities(self, tangent: Tangent) -> list[Block]: ...
 
     def _pull_layers(self, covectors: list[Block]) -> Tangent: ...
+
+
+class MatrixProduct(SmoothMap):
+    """The product U_L ⋯ U_1 of the layers of a network."""
+
+    def __init__(self, network: Layered) -> None:
+        self.network, self.name = network, f"the lift of {type(network).__name__}"
+        self._set_up(network.dim, network.lifted_shape, network.block_shapes)
+
+    def value(self, theta: Theta) -> Lifted:
+        return self._prefixes(self.network._layers(theta))[-1]
+
+    @staticmethod
+    def _prefixes(layers: list[Block]) -> list[Block]:
+        """Products U_i ⋯ U_1 for i = 1, …, L."""
+        products = [layers[0]]
+        for layer in layers[1:]:
+            products.append(layer @ products[-1])
+        return products
+
+    def jvp(self, theta: Theta, tangent: Tangent) -> LiftedTangent:
+        layers, velocities = self.network._layers(theta), self.network._velocities(tangent)
+        return self._moving_prefixes(layers, velocities)[-1][1]
+
+    @staticmethod
+    def _moving_prefixes(layers: list[Block], velocities: list[Block]) -> list[tuple[Block, Block]]:
+        """Products U_i ⋯ U_1 with their velocities, for i = 1, …, L."""
+        products = [(layers[0], velocities[0])]
+        for layer, velocity in zip(layers[1:], velocities[1:], strict=True):
+            product, speed = products[-1]
+            speed = gs.matmul(velocity, product) + gs.matmul(layer, speed)
+            products.append((gs.matmul(layer, product), speed))
+        return products
+
+    def hessian(self, theta: Theta, tangent_a: Tangent, tangent_b: Tangent) -> LiftedTangent:
+        layers = self.network._layers(theta)
+        speeds_a = self.network._velocities(tangent_a)
+        speeds_b = self.network._velocities(tangent_b)
+        product, a, b, both = layers[0], speeds_a[0], speeds_b[0], gs.zeros_like(layers[0])
+        for layer, own_a, own_b in zip(layers[1:], speeds_a[1:], speeds_b[1:], strict=True):
+            both = gs.matmul(layer, both) + gs.matmul(own_a, b) + gs.matmul(own_b, a)
+            a = gs.matmul(own_a, product) + gs.matmul(layer, a)
+            b = gs.matmul(own_b, product) + gs.matmul(layer, b)
+            product = gs.matmul(layer, product)
+        return both
+
+    def vjp(self, theta: Theta, covector: Covector) -> Tangent:
+        layers = self.network._layers(theta)
+        form = covector
+        prefixes = [None, *self._prefixes(layers[:-1])]
+        lead = np.broadcast_shapes(form.shape[:-2], layers[0].shape[:-2])
+        pulled = []
+        for layer, prefix in zip(reversed(layers), reversed(prefixes), strict=True):
+            own = form if prefix is None else form @ transpose(prefix)
+            shape = (*lead, *own.shape[-2:])
+            pulled.append(own if own.shape == shape else gs.broadcast_to(own, shape))
+            form = transpose(layer) @ form
+        return self.network._pull_layers(pulled[::-1])
+
+    def hvp(self, theta: Theta, tangent: Tangent, covector: Covector) -> Tangent:
+        theta, tangent = gs.broadcast_arrays(theta, tangent)
+        layers, velocities = self.network._layers(theta), self.network._velocities(tangent)
+        form = covector
+        lead = np.broadcast_shapes(form.shape[:-2], theta.shape[:-1])
+        turned = [[transpose(each) for each in part[::-1]] for part in (layers, velocities)]
+        before = [None, *self._moving_prefixes(layers, velocities)[:-1]]
+        after = [None, *self._moving_prefixes(*turned)[:-1]][::-1]
+        pulled = []
+        for left, right in zip(after, before, strict=True):
+            terms = []
+            if left is not None:  # (U_L ⋯ U_{i+1})ᵀ moves
+                own = gs.matmul(left[1], form)
+                terms.append(own if right is None else gs.matmul(own, transpose(right[0])))
+            if right is not None:  # (U_{i−1} ⋯ U_1)ᵀ moves
+                own = gs.matmul(form, transpose(right[1]))
+                terms.append(own if left is None else gs.matmul(left[0], own))
+            pulled.append(gs.broadcast_to(sum(terms), (*lead, *terms[0].shape[-2:])))
+        return self.network._pull_layers(pulled)
 
 
 class BalanceLaws(LawsMap):
@@ -187,28 +271,23 @@ def hidden_values(
     widths: Sequence[int], layers: list[FloatArray], product: FloatArray, tolerance: float
 ) -> tuple[FloatArray, FloatArray]:
     """Read from θ what z does not tell, as :meth:`DeepLinear.hidden_values` says."""
-    depth, rank = len(layers), min(widths)
-    prefixes, suffixes = [np.eye(widths[0])], [np.eye(widths[-1])]
-    for layer in layers[:-1]:
-        prefixes.append(layer @ prefixes[-1])
+    prefixes = [np.eye(widths[0]), *MatrixProduct._prefixes(layers)[:-1]]
+    suffixes = [np.eye(widths[-1])]
     for layer in layers[:0:-1]:
-        suffixes.append(suffixes[-1] @ layer)
+        suffixes.insert(0, suffixes[0] @ layer)
     left, singular, right_t = np.linalg.svd(product)
     # A rank drop at θ makes the kernels larger; what is read there must still be one value.
-    rank = min(rank, int(np.sum(singular > RANK_RTOL * singular.max(initial=0.0))))
-    ends = np.eye(depth)
-    alphas, betas = ends[-1].copy(), ends[0].copy()
+    rank = min(*widths, int(np.sum(singular > RANK_RTOL * singular.max(initial=0.0))))
+    alphas, betas = np.eye(len(layers))[[-1, 0]]
     squares, tolerance = np.array([np.sum(layer**2) for layer in layers]), min(tolerance, _ANY)
     if widths[-1] > min(widths):
-        basis = left[:, rank:]
-        for j, suffix in enumerate(suffixes[::-1]):
+        for j, suffix in enumerate(suffixes):
             bound = tolerance * np.prod(squares[j + 1 :])
-            alphas[j] = _one_value(widths, basis.T @ suffix, bound, "ker Zᵀ")
+            alphas[j] = _one_value(widths, left[:, rank:].T @ suffix, bound, "ker Zᵀ")
     if widths[0] > min(widths):
-        basis = right_t[rank:].T
         for j, prefix in enumerate(prefixes):
             bound = tolerance * np.prod(squares[:j])
-            betas[j] = _one_value(widths, basis.T @ prefix.T, bound, "ker Z")
+            betas[j] = _one_value(widths, right_t[rank:] @ prefix.T, bound, "ker Z")
     return alphas, betas
 
 
@@ -320,8 +399,20 @@ def mean_eigenvalues(matrices: list[FloatArray]) -> FloatArray:
 
 def _upper(matrices: list[Block]) -> Laws:
     """Upper triangles of symmetric matrices, flat and joined."""
-    triangles = [(matrix, *np.triu_indices(matrix.shape[-1])) for matrix in matrices]
-    return gs.concatenate([matrix[..., i, j] for matrix, i, j in triangles], axis=-1)
+    flat = [matrix.reshape(*matrix.shape[:-2], matrix.shape[-1] ** 2) for matrix in matrices]
+    sizes = tuple(matrix.shape[-1] for matrix in matrices)
+    return gs.concatenate(flat, axis=-1)[..., _upper_places(sizes)]
+
+
+@cache
+def _upper_places(sizes: tuple[int, ...]) -> IntArray:
+    """Places of upper triangles among the entries of square matrices, flat and joined."""
+    starts = np.cumsum([0, *(size**2 for size in sizes[:-1])])
+    places = [
+        start + np.ravel_multi_index(np.triu_indices(size), (size, size))
+        for start, size in zip(starts, sizes, strict=True)
+    ]
+    return freeze(np.concatenate(places))
 
 
 def _squares(layers: list[Block]) -> list[Block]:

@@ -438,12 +438,9 @@ class Architecture(Guarded, metaclass=_Surface):
         NotRecoverableError
             The steps do not converge: θ is too far, or ∂h loses rank on the way.
         """
-        theta, max_steps = (
-            self._theta(theta, differentiable=False),
-            as_count(max_steps, "max_steps"),
-        )
-        arrays = [theta, self._laws(laws)]
-        return over_batch(lambda t, w: with_laws(self.h, t, w, max_steps), arrays, [1, 1])
+        arrays = [self._theta(theta, differentiable=False), self._laws(laws)]
+        most = as_count(max_steps, "max_steps")
+        return over_batch(lambda t, w: with_laws(self.h, t, w, most), arrays, [1, 1])
 
     def recover(self, z: Lifted, laws: Laws, *, near: Theta | None = None) -> Theta:
         """Recover Ψ(z, h): a point θ of the fibre of φ over z on which the laws have these values.
@@ -488,11 +485,9 @@ class Architecture(Guarded, metaclass=_Surface):
         theta : Theta
             With the same φ and h; by default what recovery from the other point leads to.
         """
-        theta, base_point = (
-            self._theta(point, name, differentiable=False)
-            for point, name in ((theta, "theta"), (base_point, "base_point"))
-        )
-        return over_batch(self._align, [theta, base_point], [1, 1])
+        points = {"theta": theta, "base_point": base_point}.items()
+        arrays = [self._theta(point, name, differentiable=False) for name, point in points]
+        return over_batch(self._align, arrays, [1, 1])
 
     def _align(self, theta: FloatArray, base_point: FloatArray) -> FloatArray:
         """The point that recovery from the other one leads to, if it is closer."""

@@ -9,11 +9,11 @@ import numpy as np
 
 from liftflow.architectures.dag import CompiledDAG
 from liftflow.architectures.incidence import reached
-from liftflow.architectures.tying import Tying, Units
+from liftflow.architectures.tying import Blocks, Tying, Units
 from liftflow.errors import ArchitectureError
 from liftflow.typing import IntArray, refuse_beyond, shown
 
-Parts: TypeAlias = tuple[CompiledDAG, Tying, Units, list[tuple[int, ...]]]
+Parts: TypeAlias = tuple[CompiledDAG, Blocks, Tying, Units]
 """What a network is assembled from."""
 
 NODE_BYTES, EDGE_BYTES = 800, 160  # of one of them, with what a network keeps of it
@@ -89,18 +89,14 @@ class Builder:
         """Compile all that leads to an output."""
         tails, heads, own, weights = map(np.concatenate, zip(*self._edges, strict=True))
         n_weights = sum(int(np.prod(block)) for block in self.blocks)
-        source = len(self.labels)
+        source, n_edges = len(self.labels), tails.size
         for bias_heads, numbers in self._biases:
             tails = np.append(tails, np.full(bias_heads.size, source))
             heads, own = np.append(heads, bias_heads), np.append(own, n_weights + numbers)
             weights = np.append(weights, np.zeros(bias_heads.size))
         used = reached(heads, tails, outputs.ravel(), source + 1)
-        kept = used[heads]
-        used[inputs.ravel()] = True
-        nodes = np.flatnonzero(used[:-1])
-        renumbered = np.full(source + 1, -1)
-        renumbered[nodes], renumbered[-1] = np.arange(nodes.size), nodes.size
-        seen = np.unique(own[kept])
+        seen = np.unique(own[used[heads]])
+        used[inputs.ravel()] = used[source] = True
         blocks = self.blocks + self.bias_blocks
         total = sum(int(np.prod(block)) for block in blocks)
         if np.sum(seen >= 0) < total:
@@ -108,17 +104,11 @@ class Builder:
                 f"{total - np.sum(seen >= 0)} of {total} parameters reach no output: some taps of "
                 "a filter read padding alone; take a smaller kernel or less padding"
             )
-        dag = CompiledDAG.from_edges(
-            [self.labels[i] for i in nodes],
-            renumbered[tails[kept]],
-            renumbered[heads[kept]],
-            renumbered[inputs.ravel()].tolist(),
-            renumbered[outputs.ravel()].tolist(),
-            int(np.sum(tails[kept] < source)),
-        )
+        ends = inputs.ravel(), outputs.ravel()
+        dag, kept = CompiledDAG.from_part(self.labels, tails, heads, *ends, n_edges, used)
         tying = Tying(own[kept].astype(np.intp), weights[kept].astype(float))
         units = Units(np.array(self.slopes), np.ones(source, np.intp), np.array(self.maxima))
-        return dag, tying, units.along(self.labels, dag.nodes), blocks
+        return dag, blocks, tying, units.along(self.labels, dag.nodes)
 
 
 def residual_parts(widths: Sequence[int], skips: Sequence[tuple[int, int]], bias: bool) -> Parts:

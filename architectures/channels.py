@@ -6,8 +6,10 @@ image follow from X alone: no path is known here, no forward pass, and no networ
 """
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,7 @@ from scipy.sparse import csr_array, hstack, issparse
 from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import lsmr
 
-from liftflow.architectures.anchors import ChannelAnchors, ChannelChart, Pivots, SpanningTree
+from liftflow.architectures.anchors import EDGE, ChannelAnchors, Chart, Pivots, SpanningTree
 from liftflow.architectures.incidence import Incidence, called, ends_of, refuse_idle
 from liftflow.architectures.laplacian import GroundedLaplacian, Laplacian, MatrixLaplacian
 from liftflow.architectures.maps import SmoothMap
@@ -29,16 +31,20 @@ from liftflow.typing import (
     IntArray,
     Jacobian,
     Laws,
+    OneTangent,
     OneTheta,
     OnHidden,
     Tangent,
     Theta,
     as_array,
+    as_vector,
     refuse_beyond,
 )
 
 NEGLIGIBLE = 1e-10
 """Weights below this fraction of the typical one, in the flattest gauge, may as well be zero."""
+
+_LARGE = 10**6  # parameters, of which a new array is dearer than a loop over the anchors
 
 
 class ChannelLaws(SmoothMap):
@@ -310,7 +316,7 @@ class ChannelGraph(Incidence, Guarded):
                 names,
             )
 
-    def chart(self, theta: Theta) -> ChannelChart:
+    def chart(self, theta: Theta) -> "ChannelChart":
         """Take the parameters beside a spanning tree of anchors for coordinates near θ."""
         return ChannelChart.at(self, self._one(theta))
 
@@ -345,6 +351,138 @@ class ChannelGraph(Incidence, Guarded):
 
     def _on_channels(self, values: Any) -> OnHidden:
         return as_array(values, "one number per channel", (self.n_channels,), differentiable=False)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ChannelChart(Chart):
+    r"""Local coordinates on φ(𝓜_θ₀): parameters, with one anchor per channel divided out.
+
+    With τ such that :math:`(Xτ)_a = −\log|θ_a|` on the anchors, the point
+    :math:`\hat θ = e^{Xτ} θ` of the orbit has anchors ±1; its other D − C entries are coordinates,
+    each a ratio of path products. They may be zero or change sign. No path is needed.
+
+    Parameters
+    ----------
+    signs : array, shape=[n_channels]
+        Signs of the anchors, which cannot change inside the chart.
+    strength : array, shape=[n_channels]
+        Sizes |θ_a| of the anchors where they were chosen.
+
+    References
+    ----------
+    Ours.
+    """
+
+    graph: ChannelGraph
+    laplacian: Laplacian
+    anchors: ChannelAnchors
+    signs: FloatArray
+    strength: FloatArray
+
+    @classmethod
+    def at(cls, graph: ChannelGraph, theta: FloatArray) -> "ChannelChart":
+        """Take the chart whose anchors are the strongest at θ."""
+        anchors = graph.strongest_anchors(theta)
+        own = theta[anchors.edges]
+        return cls(graph, graph.laplacian, anchors, np.sign(own), np.abs(own))
+
+    @cached_property
+    def edges(self) -> IntArray:
+        """The parameter behind each coordinate, shape=[dim]: all but the anchors."""
+        kept = np.ones(self.graph.dim, dtype=bool)
+        kept[self.anchors.edges] = False
+        return np.flatnonzero(kept)
+
+    def _gauge(self, theta: FloatArray) -> FloatArray:
+        """The τ that takes the anchors to ±1."""
+        return -self.anchors.solve(np.log(np.abs(theta[self.anchors.edges])))
+
+    def _speeds(self, theta: FloatArray, tangent: FloatArray) -> Tangent:
+        """Xτ' at each parameter."""
+        own = self.anchors.edges
+        return self.graph.along(-self.anchors.solve(tangent[own] / theta[own]))
+
+    def _value(self, theta: FloatArray) -> FloatArray:
+        return self.graph.moved(theta, self._gauge(theta))[self.edges]
+
+    def _push(self, theta: FloatArray, tangent: FloatArray) -> FloatArray:
+        own = self.anchors.edges
+        speeds = -self.anchors.solve(tangent[own] / theta[own])
+        return self._beside_anchors(self.graph.pushed(theta, tangent, speeds, self._gauge(theta)))
+
+    def _beside_anchors(self, values: FloatArray) -> FloatArray:
+        """Take the entries beside the anchors, out of an array that nobody else needs."""
+        if values.size < _LARGE:
+            return np.take(values, self.edges)
+        for count, (a, b) in enumerate(pairwise(self._cuts)):
+            values[a + 1 - count : b - count] = values[a + 1 : b]
+        return values[: self.dim]
+
+    @cached_property
+    def _cuts(self) -> list[int]:
+        return [-1, *np.sort(self.anchors.edges).tolist(), self.graph.dim]
+
+    def _pull(self, theta: FloatArray, form: FloatArray) -> FloatArray:
+        weight = np.zeros(self.graph.dim)
+        weight[self.edges] = form
+        weight = self.graph.moved(weight, self._gauge(theta))
+        turned = self.anchors.solve_transposed(self.graph.h.jvp(theta, weight) / 2)
+        weight[self.anchors.edges] -= turned / theta[self.anchors.edges]
+        return weight
+
+    def _bend(self, theta: FloatArray, a: FloatArray, b: FloatArray) -> FloatArray:
+        own = self.anchors.edges
+        turn = self.graph.along(self.anchors.solve(a[own] * b[own] / theta[own] ** 2))
+        speed_a, speed_b = self._speeds(theta, a), self._speeds(theta, b)
+        bent = theta * (speed_a * speed_b + turn) + a * speed_b + b * speed_a
+        return self.graph.moved(bent, self._gauge(theta))[self.edges]
+
+    def _lift(self, theta: FloatArray, velocity: FloatArray) -> FloatArray:
+        tangent = np.zeros((*velocity.shape[:-1], self.graph.dim))
+        tangent[..., self.edges] = velocity
+        return self.graph.moved(tangent, -self._gauge(theta))
+
+    def representative(self, coordinates: OneTangent) -> OneTheta:
+        """Rebuild θ̂, with anchors ±1."""
+        return self._rebuilt(as_vector(coordinates, "coordinates", self.dim))
+
+    def _rebuilt(self, given: FloatArray) -> FloatArray:
+        theta = self.graph.room()
+        if theta.size < _LARGE:
+            theta[self.edges] = given
+        else:
+            for count, (a, b) in enumerate(pairwise(self._cuts)):
+                theta[a + 1 : b] = given[a + 1 - count : b - count]
+        theta[self.anchors.edges] = self.signs
+        return theta
+
+    def _recover(
+        self, coordinates: FloatArray, laws: FloatArray, near: FloatArray | None = None
+    ) -> OneTheta:
+        theta, start = self._rebuilt(coordinates), None
+        if near is not None and np.all(near[self.anchors.edges]):
+            start = -self._gauge(near)
+        return self.graph.moved(theta, self.graph.rescaling(theta, laws, near=start), theta)
+
+    def memory(self) -> dict[str, np.ndarray]:
+        return {"anchors": self.anchors.edges, "anchor_values": self.signs * self.strength}
+
+    def restored(self, memory: Mapping[str, np.ndarray]) -> "ChannelChart":
+        theta = np.zeros(self.graph.dim)
+        theta[memory["anchors"]] = memory["anchor_values"]
+        return ChannelChart.at(self.graph, theta)
+
+    def deficit(self, theta: OneTheta) -> float:
+        """By how much an anchor has shrunk since it was chosen, at most, as a log-ratio."""
+        own = np.abs(as_vector(theta, "theta", self.graph.dim)[self.anchors.edges])
+        with np.errstate(divide="ignore"):
+            return float(np.max(np.log(self.strength) - np.log(own), initial=0.0))
+
+    def is_left(self, theta: OneTheta, settled: OneTheta) -> bool:
+        return self.deficit(theta) > EDGE
+
+    def reanchored(self, theta: OneTheta) -> "ChannelChart":
+        return ChannelChart.at(self.graph, self._theta(theta))
 
 
 class MonomialSymmetry(ChannelGraph):

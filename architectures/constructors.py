@@ -1,6 +1,5 @@
 """Networks of kinds that many know by name, and networks from layers."""
 
-from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from itertools import pairwise
@@ -9,11 +8,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 
 from liftflow.architectures.base import Architecture
-from liftflow.architectures.builders import Parts, recurrent_parts, residual_parts
+from liftflow.architectures.builders import recurrent_parts, residual_parts
 from liftflow.architectures.convolution import Conv, Pool, convolutional_parts
 from liftflow.architectures.dag import CompiledDAG
-from liftflow.architectures.pruning import pruned
-from liftflow.architectures.tying import Tying, Units
+from liftflow.architectures.incidence import reached
+from liftflow.architectures.tying import Blocks, Tying, Units
 from liftflow.doors import counted, door
 from liftflow.errors import ArchitectureError, InputError, ShapeError
 from liftflow.typing import (
@@ -60,15 +59,17 @@ class Constructors(Architecture):
         """The function of each node; by default a ReLU where it is hidden."""
         return Units.rectifiers(self.dag.hidden_number[:-1] >= 0)
 
-    @abstractmethod
-    def _set_up(
-        self, dag: CompiledDAG, blocks: Sequence[tuple[int, ...]], path_limit: int
-    ) -> None: ...
-
-    def _alike(self, dag: CompiledDAG, tying: Tying, units: Units) -> Self:
-        network = type(self).__new__(type(self))
-        network._set_up(dag, flat_blocks(dag), self.path_limit)
+    @classmethod
+    def _of(cls, *parts: Any, path_limit: int = PATH_LIMIT) -> Self:
+        """Make a network of what :meth:`_set_up` takes."""
+        network = cls.__new__(cls)
+        network._set_up(path_limit, *parts)
         return network
+
+    def _set_up(self, path_limit: int, dag: CompiledDAG, blocks: Blocks = (), *tied: Any) -> None:
+        """Set up from arrays: without blocks, of the weights and the biases."""
+        self.dag, self.path_limit = dag, as_count(path_limit, "path_limit", 1)
+        super().__init__(dag.dim, (dag.n_paths,), dag.n_hidden, blocks or flat_blocks(dag))
 
     def _change_class(self) -> None:
         """Become what a graph with attributes needs."""
@@ -79,10 +80,6 @@ class Constructors(Architecture):
                 "parallel edges"
             )
         self.__class__ = self._tied
-
-    @classmethod
-    def _assembled(cls, parts: Parts, path_limit: int) -> Any:
-        return cls._tied.__new__(cls._tied)._compiled(*parts, path_limit)
 
     @classmethod
     @door
@@ -118,16 +115,16 @@ class Constructors(Architecture):
                     f"a skip goes once from a layer to one at least two later, at most "
                     f"{len(widths) - 1}; got ({tail}, {head}) in {skips}"
                 )
-        n_edges = sum(widths[a] * widths[b] for a, b in [*pairwise(range(len(widths))), *skips])
+        blocks = [(widths[a], widths[b]) for a, b in [*pairwise(range(len(widths))), *skips]]
+        n_edges = sum(a * b for a, b in blocks)
         refuse_beyond(n_edges, f"a network of {shown(n_edges)} edges", EDGE_BYTES)
         if identity:
-            made: Self = cls._assembled(residual_parts(widths, skips, bias), path_limit)
+            parts = residual_parts(widths, skips, bias)
+            made: Self = cls._tied._of(*parts, path_limit=path_limit)
             return made
+        biases = [(width,) for width in widths[1:]] if bias else []
         dag = CompiledDAG.layered(widths, skips, bias)
-        blocks = [(widths[a], widths[b]) for a, b in [*pairwise(range(len(widths))), *skips]]
-        network = cls.__new__(cls)
-        network._set_up(dag, blocks + ([(w,) for w in widths[1:]] if bias else []), path_limit)
-        return network
+        return cls._of(dag, [*blocks, *biases], path_limit=path_limit)
 
     @classmethod
     @door
@@ -173,7 +170,8 @@ class Constructors(Architecture):
         """
         layers, n_outputs = as_ordered(layers, "layers"), as_count(n_outputs, "n_outputs", 1)
         shape = as_ordered(image_shape, "image_shape")
-        return cls._assembled(convolutional_parts(shape, layers, n_outputs, bias), path_limit)
+        parts = convolutional_parts(shape, layers, n_outputs, bias)
+        return cls._tied._of(*parts, path_limit=path_limit)
 
     @classmethod
     @door
@@ -205,7 +203,7 @@ class Constructors(Architecture):
         sizes = {"n_inputs": n_inputs, "n_hidden": n_hidden, "n_outputs": n_outputs}
         n_in, n_mid, n_out = (as_count(size, name, 1) for name, size in sizes.items())
         parts = recurrent_parts(n_in, n_mid, n_out, as_count(n_steps, "n_steps", 2), bias)
-        return cls._assembled(parts, path_limit)
+        return cls._tied._of(*parts, path_limit=path_limit)
 
     @classmethod
     def from_layers(
@@ -279,8 +277,8 @@ class Constructors(Architecture):
         ]
         biased = [bias is not None for bias in given]
         blocks = [matrix.shape for matrix in matrices] + [vector.shape for vector in vectors]
-        network = cls.__new__(cls)
-        network._set_up(CompiledDAG.layered(widths, (), biased), blocks, path_limit)
+        dag = CompiledDAG.layered(widths, (), biased)
+        network = cls._of(dag, blocks, path_limit=path_limit)
         theta = np.concatenate([part.ravel() for part in (*matrices, *vectors)])
         return network, network._theta(theta)
 
@@ -362,8 +360,24 @@ class Constructors(Architecture):
         (((1, 0),), [1.0, 3.0])
         """
         theta = self._one_theta(theta)
-        dag, tying, units, kept = pruned(self.dag, self.tying, self.units, theta)
-        return self._alike(dag, tying, units), theta[kept]
+        dag, tying, units = self.dag, self.tying, self.units
+        used, source = tying.weights(theta) != 0, len(dag.nodes)
+        tails, heads, starts = dag.tails[used], dag.heads[used], np.arange(dag.n_inputs)
+        alive = reached(tails, heads, np.append(starts, source), source + 1)
+        alive &= reached(heads, tails, dag.outputs, source + 1)
+        alive[starts] = alive[dag.outputs] = alive[source] = True
+        ends = dag.tails, dag.heads, starts, dag.outputs
+        smaller, edges = CompiledDAG.from_part(dag.nodes, *ends, dag.n_edges, alive)
+        slopes, lost = units.slopes.copy(), dag.heads[np.setdiff1d(np.arange(dag.dim), edges)]
+        slopes[lost[units.maxima[lost]]] = 0.0  # a dead node is 0, and so is a maximum at least
+        parameters = tying.parameters[edges]
+        kept = np.unique(parameters[parameters >= 0])
+        renumbered = np.where(parameters < 0, -1, np.searchsorted(kept, parameters))
+        numbers = enumerate(kept.tolist())
+        names = {new: tying.names[old] for new, old in numbers if old in tying.names}
+        own = Units(slopes, units.degrees, units.maxima).along(dag.nodes, smaller.nodes)
+        left = Tying(renumbered, tying.constants[edges], names)
+        return self._of(smaller, (), left, own, path_limit=self.path_limit), theta[kept]
 
     def _facts(self) -> str:
         layers = [shape for shape in self.block_shapes if len(shape) == 2]

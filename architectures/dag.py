@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import networkx as nx
 import numpy as np
+from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from liftflow.architectures.channels import ChannelGraph
@@ -134,10 +135,7 @@ class CompiledDAG:
 
     @classmethod
     def layered(
-        cls,
-        widths: Sequence[int],
-        skips: Sequence[tuple[int, int]],
-        bias: bool | Sequence[bool],
+        cls, widths: Sequence[int], skips: Sequence[tuple[int, int]], bias: bool | Sequence[bool]
     ) -> Self:
         """Compile complete layers, nodes ``(layer, index)``, without a graph in between.
 
@@ -236,6 +234,29 @@ class CompiledDAG:
             outputs=number[outputs],
             n_edges=n_edges,
         )
+
+    @classmethod
+    def from_part(
+        cls,
+        labels: Sequence[Hashable],
+        tails: IntArray,
+        heads: IntArray,
+        inputs: IntArray,
+        outputs: IntArray,
+        n_edges: int,
+        used: NDArray[np.bool_],
+    ) -> tuple[Self, IntArray]:
+        """Compile the edges between some nodes, ⟨1⟩ among them; and return their numbers."""
+        edges, number = np.flatnonzero(used[tails] & used[heads]), np.cumsum(used) - 1
+        dag = cls.from_edges(
+            [labels[i] for i in np.flatnonzero(used[:-1])],
+            number[tails[edges]],
+            number[heads[edges]],
+            number[inputs].tolist(),
+            number[outputs].tolist(),
+            int(np.sum(edges < n_edges)),
+        )
+        return dag, edges
 
     @property
     def dim(self) -> int:
@@ -404,10 +425,7 @@ def _refuse_if(nodes: Iterable[Hashable], what: str) -> None:
 
 
 def read_roles(
-    graph: Any,
-    inputs: Iterable[Hashable],
-    outputs: Iterable[Hashable],
-    biases: Iterable[Hashable],
+    graph: Any, inputs: Iterable[Hashable], outputs: Iterable[Hashable], biases: Iterable[Hashable]
 ) -> tuple[list[Hashable], list[Hashable], list[Hashable]]:
     """List inputs, outputs and biases, distinct nodes of a directed graph.
 

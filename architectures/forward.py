@@ -80,8 +80,8 @@ class DAGFunction:
     @cached_property
     def sweep(self) -> Sweep:
         """The steps of the function, node by node."""
-        tying = Tying(np.arange(self.dim), np.zeros(self.dim))
-        return Sweep(self.dag, tying, Units.rectifiers(self.dag.hidden_number[:-1] >= 0))
+        units = Units.rectifiers(self.dag.hidden_number[:-1] >= 0)
+        return Sweep(self.dag, Tying.of_own(self.dim), units)
 
     @cached_property
     def _output_level(self) -> int | None:
@@ -202,35 +202,28 @@ def _value(theta: FloatArray, inputs: FloatArray, function: DAGFunction) -> Floa
     return over_batch(lambda t: function.vjp(t, inputs)[0], [theta], [1], shape)
 
 
-def _pull(
-    ans: FloatArray, theta: FloatArray, inputs: FloatArray, function: DAGFunction
-) -> Callable[[FloatArray], FloatArray]:
-    def pull(cotangent: FloatArray) -> FloatArray:
-        def one(point: FloatArray, form: FloatArray) -> FloatArray:
-            return function.vjp(point, inputs)[1](form)
+def _pull(cotangent: Any, to: str, theta: Any, inputs: Any, function: DAGFunction) -> FloatArray:
+    """Pull a cotangent back to θ, or to the inputs, at each θ of a batch."""
+    data = as_array(inputs, "inputs", differentiable=False)
+    form = as_array(cotangent, "the derivative of forward", differentiable=False)
+    point = as_array(theta, "theta", (function.dim,), differentiable=False)
 
-        form = as_array(cotangent, "the derivative of forward", differentiable=False)
-        point = as_array(theta, "theta", (function.dim,), differentiable=False)
-        return over_batch(one, [point, form], [1, 2])
+    def to_theta(point: FloatArray, form: FloatArray) -> FloatArray:
+        return function.vjp(point, data)[1](form)
 
-    return pull
+    def to_inputs(point: FloatArray, form: FloatArray) -> FloatArray:
+        return function.sweep.run(point, data).pull(form, to_inputs=True)[1]
 
-
-def _pull_to_inputs(
-    ans: FloatArray, theta: FloatArray, inputs: FloatArray, function: DAGFunction
-) -> Callable[[FloatArray], FloatArray]:
-    def pull(cotangent: FloatArray) -> FloatArray:
-        def one(point: FloatArray, form: FloatArray) -> FloatArray:
-            return function.sweep.run(point, data).pull(form, to_inputs=True)[1]
-
-        data = as_array(inputs, "inputs", differentiable=False)
-        form = as_array(cotangent, "the derivative of forward", differentiable=False)
-        point = as_array(theta, "theta", (function.dim,), differentiable=False)
-        pulled = over_batch(one, [point, form], [1, 2], shape=data.shape)
-        return np.asarray(pulled.sum(axis=tuple(range(pulled.ndim - data.ndim))))
-
-    return pull
+    if to == "theta":
+        return over_batch(to_theta, [point, form], [1, 2])
+    pulled = over_batch(to_inputs, [point, form], [1, 2], shape=data.shape)
+    return np.asarray(pulled.sum(axis=tuple(range(pulled.ndim - data.ndim))))
 
 
 _evaluate = primitive(_value)
-defvjp(_evaluate, _pull, _pull_to_inputs, argnums=(0, 1))
+defvjp(
+    _evaluate,
+    lambda ans, *given: lambda g: _pull(g, "theta", *given),
+    lambda ans, *given: lambda g: _pull(g, "inputs", *given),
+    argnums=(0, 1),
+)

@@ -14,15 +14,7 @@ from scipy.sparse.csgraph import breadth_first_order
 
 from liftflow.doors import counted, door
 from liftflow.errors import ArchitectureError, InputError, listed
-from liftflow.typing import (
-    FloatArray,
-    IntArray,
-    Tangent,
-    as_array,
-    as_count,
-    freeze,
-    shown,
-)
+from liftflow.typing import FloatArray, IntArray, Tangent, as_array, as_count, freeze, shown
 
 GROUND = -1
 """Number of what does not rescale: inputs, the constant source of biases, and outputs."""

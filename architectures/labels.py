@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import partial, singledispatch
+from functools import partial
 from math import prod
 
 import numpy as np
@@ -11,11 +11,9 @@ import numpy as np
 from liftflow.architectures.attention import Attention
 from liftflow.architectures.base import Architecture, WithLaws
 from liftflow.architectures.linear import DeepLinear, TwoLayerLinear
-from liftflow.architectures.neural_ode import LinearNeuralODE
 from liftflow.architectures.product import ProductArchitecture
 from liftflow.architectures.relu import ReLUNetwork
 from liftflow.architectures.sampled import SampledForward
-from liftflow.architectures.tied import TiedNetwork
 from liftflow.errors import InputError, ShapeError
 from liftflow.typing import FloatArray, IntArray, shown
 
@@ -25,72 +23,32 @@ def entries_of(name: str, shape: tuple[int, ...]) -> list[str]:
     return [f"{name}[{','.join(map(str, index))}]" for index in np.ndindex(*shape)]
 
 
-def _blocks(architecture: Architecture, names: list[str]) -> list[str]:
-    pairs = zip(names, architecture.block_shapes, strict=True)
-    return [label for name, shape in pairs for label in entries_of(name, shape)]
-
-
-@singledispatch
 def parameter_labels(architecture: Architecture) -> list[str]:
-    """Return one name per entry of θ, such as ``θ[i]``; a family registers names of its own."""
+    """Return one name per entry of θ, such as ``θ[i]``, or what a family calls it."""
+    if isinstance(architecture, WithLaws):
+        return parameter_labels(architecture.original)
+    if isinstance(architecture, ReLUNetwork):
+        parts = (
+            name if isinstance(name, tuple) else (name,) for name in architecture.parameter_names
+        )
+        return [f"θ[{'→'.join(map(str, part))}]" for part in parts]
+    if isinstance(architecture, Attention):
+        shape, heads = (architecture.d_model, architecture.d_head), range(architecture.n_heads)
+        names = (f"{name}{head}" for head in heads for name in "QKVO")
+        return [label for name in names for label in entries_of(name, shape)]
+    if isinstance(architecture, ProductArchitecture):
+        each = enumerate(map(parameter_labels, architecture.factors))
+        return [f"{label}.{number}" for number, own in each for label in own]
     count = len(architecture.block_shapes)
-    return _blocks(architecture, ["θ"] if count == 1 else [f"θ{i}" for i in range(count)])
-
-
-@parameter_labels.register
-def _(architecture: SampledForward) -> list[str]:
-    return _blocks(architecture, list(architecture.block_names))
-
-
-@parameter_labels.register
-def _(architecture: WithLaws) -> list[str]:
-    return parameter_labels(architecture.original)
-
-
-@parameter_labels.register
-def _(architecture: DeepLinear) -> list[str]:
-    return _blocks(architecture, [f"U{i + 1}" for i in range(len(architecture.block_shapes))])
-
-
-@parameter_labels.register
-def _(architecture: LinearNeuralODE) -> list[str]:
-    return _blocks(architecture, ["θ"])
-
-
-@parameter_labels.register
-def _(architecture: TwoLayerLinear) -> list[str]:
-    return _blocks(architecture, ["U", "V"])
-
-
-@parameter_labels.register
-def _(network: ReLUNetwork) -> list[str]:
-    return [f"θ[{tail}→{head}]" for tail, head in network.parameter_names]
-
-
-@parameter_labels.register
-def _(network: TiedNetwork) -> list[str]:
-    return [
-        f"θ[{'→'.join(map(str, name)) if isinstance(name, tuple) else name}]"
-        for name in network.parameter_names
-    ]
-
-
-@parameter_labels.register
-def _(architecture: ProductArchitecture) -> list[str]:
-    return [
-        f"{label}.{number}"
-        for number, factor in enumerate(architecture.factors)
-        for label in parameter_labels(factor)
-    ]
-
-
-@parameter_labels.register
-def _(attention: Attention) -> list[str]:
-    shape = (attention.d_model, attention.d_head)
-    heads = range(attention.n_heads)
-    return [
-        label for head in heads for name in "QKVO" for label in entries_of(f"{name}{head}", shape)
-    ]
+    named: Sequence[str] = ["θ"] if count == 1 else [f"θ{i}" for i in range(count)]
+    if isinstance(architecture, SampledForward):
+        named = architecture.block_names
+    elif isinstance(architecture, TwoLayerLinear):
+        named = "UV"
+    elif isinstance(architecture, DeepLinear) and count > 1:  # a neural ODE has one block
+        named = [f"U{i + 1}" for i in range(count)]
+    pairs = zip(named, architecture.block_shapes, strict=True)
+    return [label for name, shape in pairs for label in entries_of(name, shape)]
 
 
 def named_blocks(

@@ -8,7 +8,8 @@ one solve with it; no path is enumerated.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -76,23 +77,15 @@ class _Weights:
         """Whether any parameter joins two channels."""
         return bool(self.layers) or self.sparse is not None
 
-    def forward(self, values: FloatArray) -> FloatArray:
-        """Σ_u w_uv x_u at each channel v, over channels u."""
-        result = np.zeros(values.size) if self.sparse is None else values @ self.sparse
-        for tails, heads, matrix in self.layers:
-            result[heads] += values[tails] @ matrix
-        return result
-
-    def backward(self, values: FloatArray) -> FloatArray:
-        """Σ_v w_uv x_v at each channel u, over channels v."""
-        result = np.zeros(values.size) if self.sparse is None else self.sparse @ values
-        for tails, heads, matrix in self.layers:
-            result[tails] += matrix @ values[heads]
-        return result
-
     def both(self, ahead: FloatArray, back: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Apply one forward and the other backward."""
-        return self.forward(ahead), self.backward(back)
+        """Σ_u w_uv x_u at each channel v, and Σ_v w_uv y_v at each channel u, over channels."""
+        forward, backward = np.zeros((2, ahead.size))
+        if self.sparse is not None:
+            forward, backward = ahead @ self.sparse, self.sparse @ back
+        for tails, heads, matrix in self.layers:
+            forward[heads] += ahead[tails] @ matrix
+            backward[tails] += matrix @ back[heads]
+        return forward, backward
 
     def dense(self) -> FloatArray:
         """Weights between channels as a matrix of tails and heads."""
@@ -401,10 +394,7 @@ class GroundedLaplacian(Laplacian):
                 outflow = weights[out_of] * np.exp(logs[graph.heads[out_of]])
             total_in, total_out = (
                 np.bincount(graph.place[ends[own]], flow, channels.size)
-                for ends, own, flow in (
-                    (graph.heads, into, inflow),
-                    (graph.tails, out_of, outflow),
-                )
+                for ends, own, flow in ((graph.heads, into, inflow), (graph.tails, out_of, outflow))
             )
             ratio = balanced(total_in, total_out, laws[channels])
             usable = np.isfinite(ratio) & (ratio > 0)
@@ -446,16 +436,8 @@ class MatrixLaplacian(Laplacian):
     def _along(self, logs: FloatArray) -> OneTangent:
         return self._exponents @ logs
 
-    def _weights(self, weights: FloatArray) -> "_MatrixWeights":
-        return _MatrixWeights(self, weights)
-
-
-class _MatrixWeights:
-    def __init__(self, laplacian: MatrixLaplacian, weights: FloatArray) -> None:
-        self.laplacian, self.weights = laplacian, weights
-
-    def at(self, logs: FloatArray, laws: FloatArray) -> "_MatrixRescaled":
-        return _MatrixRescaled(self.laplacian, self.weights, logs, laws)
+    def _weights(self, weights: FloatArray) -> SimpleNamespace:
+        return SimpleNamespace(at=partial(_MatrixRescaled, self, weights))
 
 
 class _MatrixRescaled:

@@ -10,6 +10,7 @@ import numpy as np
 from liftflow.architectures.balance import BALANCE_RTOL as BALANCE_RTOL
 from liftflow.architectures.balance import (
     BalanceLaws,
+    MatrixProduct,
     balanced_layers,
     eigenspaces,
     hidden_values,
@@ -24,7 +25,7 @@ from liftflow.architectures.balance import (
 from liftflow.architectures.balance import layer_shifts as layer_shifts
 from liftflow.architectures.base import Architecture
 from liftflow.architectures.maps import SmoothMap
-from liftflow.architectures.matrix_product import MatrixProduct
+from liftflow.architectures.recovery import refuse_beside_image
 from liftflow.doors import door
 from liftflow.errors import (
     ArchitectureError,
@@ -55,6 +56,7 @@ from liftflow.typing import (
 )
 
 _ALIGN_SWEEPS = 200
+_ON_IMAGE = 1e-6  # relative part of z that no product of such layers has, up to which it is one
 
 
 class DeepLinear(Architecture):
@@ -297,6 +299,8 @@ class DeepLinear(Architecture):
 
         Raises
         ------
+        NotOnImageError
+            The rank of z is larger than the smallest width.
         NotRecoverableError
             No such point, or none found.
         """
@@ -328,6 +332,7 @@ class DeepLinear(Architecture):
         centres = mean_eigenvalues(matrices)
         centres[np.abs(centres) <= noise] = 0.0
         left, singular, right_t = np.linalg.svd(z)
+        self._require_image(singular)
         typical = np.max(singular, initial=0.0) ** (2 / len(self.widths[1:]))
         if np.all(np.abs(centres) <= ROUNDING * typical):  # as all layers are then, of one size
             centres[:] = 0.0
@@ -346,6 +351,16 @@ class DeepLinear(Architecture):
             return self._recover_unbalanced(z, laws, near)
         except ArchitectureError as error:
             raise NotRecoverableError(str(error)) from error
+
+    def _require_image(self, singular: FloatArray) -> None:
+        """Refuse the singular values of a matrix that has no such factors: of a larger rank."""
+        rank = min(self.widths)
+        if singular.shape[-1] <= rank:
+            return
+        sizes = np.linalg.norm(singular, axis=-1)
+        beyond = np.linalg.norm(singular[..., rank:], axis=-1) / np.where(sizes > 0, sizes, 1.0)
+        how = f", the matrices of rank at most {rank}: relative residual"
+        refuse_beside_image(float(np.max(beyond, initial=0.0)), _ON_IMAGE, how)
 
     def _recover_unbalanced(
         self, z: FloatArray, laws: FloatArray, near: FloatArray | None

@@ -173,13 +173,13 @@ def over_rows(
         both = np.asarray(function(points))
         if both.shape == (2,) and np.allclose(both, each, equal_nan=True):
             return function
+    return partial(_by_rows, function)
 
-    def by_rows(theta: Theta) -> Scalars:
-        rows = anp.reshape(theta, (-1, theta.shape[-1]))
-        values = [function(row) for row in rows]
-        return anp.reshape(anp.stack(values) if values else np.zeros(0), theta.shape[:-1])
 
-    return by_rows
+def _by_rows(function: Callable[[Theta], Scalars], theta: Theta) -> Scalars:
+    rows = anp.reshape(theta, (-1, theta.shape[-1]))
+    values = [function(row) for row in rows]
+    return anp.reshape(anp.stack(values) if values else np.zeros(0), theta.shape[:-1])
 
 
 class SmoothMap:
@@ -299,9 +299,7 @@ class SmoothMap:
         """Solve ∂f v = w for the shortest v, in the sense of least squares."""
 
         def one(point: FloatArray, vector: FloatArray) -> FloatArray:
-            if self.dense:
-                return np.linalg.pinv(self.jacobian(point), rcond=RANK_RTOL) @ vector.ravel()
-            return minimal_solution(self._operator(point), vector.ravel())
+            return self._shortest(point, vector.ravel())
 
         return over_batch(one, [theta, tangent], [1, len(self.shape)], (self.dim,))
 
@@ -309,13 +307,18 @@ class SmoothMap:
         """Solve ∂fᵀ g = v for the shortest g, in the sense of least squares."""
 
         def one(point: FloatArray, vector: FloatArray) -> FloatArray:
-            if self.dense:
-                found = np.linalg.pinv(self.jacobian(point).T, rcond=RANK_RTOL) @ vector
-            else:
-                found = minimal_solution(self._operator(point).T, vector)
-            return found.reshape(self.shape)
+            return self._shortest(point, vector, transposed=True).reshape(self.shape)
 
         return over_batch(one, [theta, covector], [1, 1], self.shape)
+
+    def _shortest(
+        self, theta: FloatArray, right: FloatArray, transposed: bool = False
+    ) -> FloatArray:
+        matrix: Any = self.jacobian(theta) if self.dense else self._operator(theta)
+        matrix = matrix.T if transposed else matrix
+        if self.dense:
+            return np.asarray(np.linalg.pinv(matrix, rcond=RANK_RTOL) @ right)
+        return minimal_solution(matrix, right)
 
     def project_to_range(self, theta: Theta, vector: LiftedTangent) -> LiftedTangent:
         """Project orthogonally onto range ∂f."""
@@ -394,10 +397,12 @@ class SmoothMap:
         starts = np.cumsum([0, *self.counts[:-1]])
         return np.maximum.reduceat(np.abs(vectors), starts, axis=-1)
 
-    def units(self, theta: OneTheta) -> OneTheta:
+    def units(self, theta: Theta) -> Theta:
         """Size of the block that each entry of θ is in, or of all of θ where the block is 0."""
         own = self.block_sizes(theta)
-        return np.repeat(np.where(own > 0, own, np.max(own) or 1.0), self.counts)
+        largest = np.max(own, axis=-1, keepdims=True)
+        largest = np.where(largest > 0, largest, 1.0)
+        return np.repeat(np.where(own > 0, own, largest), self.counts, axis=-1)
 
     @property
     def dense(self) -> bool:
@@ -487,10 +492,6 @@ class ProductMap(SmoothMap):
             for own, factor in zip(self._value_slices, self.factors, strict=True)
         ]
 
-    def join(self, parts: Sequence[Theta]) -> Tangent:
-        """Join vectors of the factors."""
-        return joined(parts)
-
     def join_values(self, parts: Sequence[Theta]) -> Lifted:
         """Join values of the factors."""
         if not self._flat:
@@ -517,14 +518,14 @@ class ProductMap(SmoothMap):
         return self.join_values(self.each("hessian", *parts))
 
     def vjp(self, theta: Theta, covector: Covector) -> Tangent:
-        return self.join(self.each("vjp", self.split(theta), self.split_values(covector)))
+        return joined(self.each("vjp", self.split(theta), self.split_values(covector)))
 
     def hvp(self, theta: Theta, tangent: Tangent, covector: Covector) -> Tangent:
         parts = [*map(self.split, (theta, tangent)), self.split_values(covector)]
-        return self.join(self.each("hvp", *parts))
+        return joined(self.each("hvp", *parts))
 
     def solve(self, theta: Theta, tangent: LiftedTangent) -> Tangent:
-        return self.join(self.each("solve", self.split(theta), self.split_values(tangent)))
+        return joined(self.each("solve", self.split(theta), self.split_values(tangent)))
 
     def solve_transposed(self, theta: Theta, covector: Tangent) -> Covector:
         parts = map(self.split, (theta, covector))

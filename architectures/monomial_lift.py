@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 
-from liftflow.architectures.anchors import ChannelChart
-from liftflow.architectures.channels import ChannelGraph
+from liftflow.architectures.channels import ChannelChart, ChannelGraph
 from liftflow.architectures.dag import CompiledDAG
 from liftflow.architectures.maps import SmoothMap
-from liftflow.architectures.monomials import Monomials, list_monomials
+from liftflow.architectures.monomials import MonomialLister, Monomials
 from liftflow.architectures.path_kernel import path_distance
 from liftflow.architectures.path_lift import PathLift, qr_by_rows
 from liftflow.architectures.recovery import shortened
@@ -61,7 +60,7 @@ class MonomialLift(PathLift):
     @cached_property
     def monomials(self) -> Monomials:
         """The monomials, in the lexicographic order of their first paths."""
-        return list_monomials(self.dag, *self._parts, self.limit)
+        return MonomialLister(self.dag, *self._parts, self.limit).all()
 
     @cached_property
     def table(self) -> IntArray:

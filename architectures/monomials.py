@@ -11,48 +11,42 @@ from liftflow.errors import ArchitectureError
 from liftflow.typing import FloatArray, IntArray, freeze
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass
 class Monomials:
-    """Products along paths, those with the same exponents once, for its first path.
+    """Products along the paths from a node, those with the same exponents once, for the first path.
 
     Attributes
     ----------
     parameters : array, shape=[n_monomials, degree]
         Each parameter as often as it is a factor, padded at the end by the number of parameters.
-    constants : array, shape=[n_monomials]
-        Product of the frozen weights along the first path.
     edges : array, shape=[n_monomials, longest path]
         The first path, padded by the number of edges.
+    constants : array, shape=[n_monomials]
+        Product of the frozen weights along the first path.
+    powers : array, shape=[n_monomials]
+        Exponent of an edge into the node.
+    hashes : array, shape=[n_monomials]
+        Of the multisets of parameters.
     """
 
     parameters: IntArray
-    constants: FloatArray
-    edges: IntArray
-
-
-@dataclass
-class _Suffixes:
-    """What follows a node, one row for each monomial."""
-
-    parameters: IntArray
     edges: IntArray
     constants: FloatArray
-    powers: IntArray  # exponent of an edge into the node
-    hashes: IntArray  # of the multisets of parameters
+    powers: IntArray
+    hashes: IntArray
 
     def __len__(self) -> int:
+        """Count them."""
         return len(self.constants)
 
-    def __getitem__(self, rows: IntArray) -> "_Suffixes":
-        return _Suffixes(*(own[rows] for own in vars(self).values()))
+    def __getitem__(self, rows: IntArray) -> "Monomials":
+        """Take some of them."""
+        return Monomials(*(own[rows] for own in vars(self).values()))
 
 
-def list_monomials(dag: CompiledDAG, tying: Tying, units: Units, limit: int) -> Monomials:
-    """List the distinct monomials, in the lexicographic order of their first paths."""
-    return _Lister(dag, tying, units, limit).all()
+class MonomialLister:
+    """Lists the distinct monomials, in the lexicographic order of their first paths."""
 
-
-class _Lister:
     def __init__(self, dag: CompiledDAG, tying: Tying, units: Units, limit: int) -> None:
         self.dag, self.tying, self.units, self.limit = dag, tying, units, limit
         self.dim, self.n_edges = tying.dim, dag.tails.size
@@ -87,12 +81,13 @@ class _Lister:
         return tails[starts], np.maximum.reduceat(counts[self.dag.heads[edges]], starts)
 
     def all(self) -> Monomials:
+        """List those from all inputs and ⟨1⟩."""
         if self._estimate() > 4.0 * self.limit:
             raise self._too_many()
         dag = self.dag
         nothing = np.zeros((1, 0), np.intp)
         one = np.ones(1, np.intp)
-        end = _Suffixes(nothing, nothing, np.ones(1), one, 0 * one)
+        end = Monomials(nothing, nothing, np.ones(1), one, 0 * one)
         suffixes = {int(node): end for node in dag.outputs}
         starts = [*range(dag.n_inputs), len(dag.nodes)]
         by_tail = np.argsort(dag.tails, kind="stable")
@@ -105,27 +100,28 @@ class _Lister:
             joined.powers = joined.powers * degrees[node]
             suffixes[int(node)] = joined
         found = self._distinct([suffixes[node] for node in starts])
-        return Monomials(*freeze((found.parameters, found.constants, found.edges)))
+        freeze([*vars(found).values()])
+        return found
 
-    def _prepend(self, edge: int, suffix: _Suffixes) -> _Suffixes:
+    def _prepend(self, edge: int, suffix: Monomials) -> Monomials:
         own, count = int(self.tying.parameters[edge]), len(suffix)
         edges = np.hstack([np.full((count, 1), edge), suffix.edges])
         if own < 0:
             constants = suffix.constants * self.tying.constants[edge] ** suffix.powers
-            return _Suffixes(suffix.parameters, edges, constants, suffix.powers, suffix.hashes)
+            return Monomials(suffix.parameters, edges, constants, suffix.powers, suffix.hashes)
         most = int(suffix.powers.max())
         times = np.arange(most) < suffix.powers[:, None]
         parameters = np.hstack([np.where(times, own, self.dim), suffix.parameters])
         hashes = suffix.hashes + suffix.powers * self.keys[own]  # wraps around, as it may
-        return _Suffixes(parameters, edges, suffix.constants, suffix.powers, hashes)
+        return Monomials(parameters, edges, suffix.constants, suffix.powers, hashes)
 
-    def _distinct(self, parts: list[_Suffixes]) -> _Suffixes:
+    def _distinct(self, parts: list[Monomials]) -> Monomials:
         if sum(map(len, parts)) > 16 * self.limit:
             raise self._too_many()
         if not parts:
             nothing, none = np.zeros((0, 0), np.intp), np.zeros(0, np.intp)
-            return _Suffixes(nothing, nothing, np.ones(0), none, none)
-        joined = _Suffixes(
+            return Monomials(nothing, nothing, np.ones(0), none, none)
+        joined = Monomials(
             stacked([part.parameters for part in parts], self.dim),
             stacked([part.edges for part in parts], self.n_edges),
             *(

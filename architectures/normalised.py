@@ -5,15 +5,16 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import autograd.numpy as anp
-import networkx as nx
 import numpy as np
 
 from liftflow.architectures.base import Architecture
 from liftflow.architectures.channels import ChannelGraph
+from liftflow.architectures.dag import CompiledDAG
 from liftflow.architectures.product import ProductArchitecture
+from liftflow.architectures.recovery import refuse_beside_image
 from liftflow.architectures.relu import ReLUNetwork
 from liftflow.doors import door
-from liftflow.errors import InputError, NotOnImageError, NotRecoverableError
+from liftflow.errors import InputError, NotRecoverableError
 from liftflow.linalg import ROUNDING, over_batch
 from liftflow.typing import (
     Covector,
@@ -255,12 +256,7 @@ class ScaleInvariant(Architecture):
         unit, size = self._polar(groups)
         gaps = np.abs(size - 1.0), np.abs(groups - size * unit)
         off = max(float(np.max(gap, initial=0.0)) for gap in gaps)
-        if off > _ON_IMAGE:
-            raise NotOnImageError(
-                f"z is not on the image of the lift: off the spheres by {off:.2e}, expected at "
-                f"most {_ON_IMAGE:.0e}; image().projection(z) moves it there",
-                off,
-            )
+        refuse_beside_image(off, _ON_IMAGE, ": off the spheres by")
         return self._at(unit, self._laws(laws))
 
     def _at(self, unit: FloatArray, laws: FloatArray) -> FloatArray:
@@ -423,12 +419,7 @@ class GainedDirections(Architecture):
         weights = np.einsum("cok,ck->oc", columns, both)
         theta = np.asarray(self._pack([*both.T, weights]))
         off = float(np.max(np.abs(self.lift(theta) - z)))
-        if not off <= _ON_IMAGE:
-            raise NotOnImageError(
-                f"z is not on the image of the lift: off by {off:.2e}, expected at most "
-                f"{_ON_IMAGE:.0e}; image().projection(z) moves it there",
-                off,
-            )
+        refuse_beside_image(off, _ON_IMAGE, ": off by")
         sizes, lengths = np.linalg.norm(start, axis=1), np.linalg.norm(rows, axis=1)
         if known and np.all(sizes) and np.all(lengths):  # start with the lengths that are near
             weights = weights / sizes
@@ -582,12 +573,11 @@ def _standardised(products: Numbers, axis: int) -> Numbers:
 def _gained(n_hidden: int, n_outputs: int) -> ReLUNetwork:
     """ReLUs of γ_c s_c + β_c, and a layer with biases that reads them."""
     widths = {"s": n_hidden, "h": n_hidden, "y": n_outputs}
-    nodes = {name: [f"{name}{i}" for i in range(width)] for name, width in widths.items()}
-    graph = nx.DiGraph()
-    for own in nodes.values():
-        graph.add_nodes_from(own)
-    graph.add_edges_from(zip(nodes["s"], nodes["h"], strict=True))
-    graph.add_edges_from((unit, output) for unit in nodes["h"] for output in nodes["y"])
-    network = ReLUNetwork(graph, nodes["s"], nodes["y"], [*nodes["h"], *nodes["y"]])
-    network.block_shapes = ((n_hidden,), (n_hidden, n_outputs), (n_hidden,), (n_outputs,))
-    return network
+    labels = [f"{name}{i}" for name, width in widths.items() for i in range(width)]
+    below, units, outputs = np.split(np.arange(len(labels)), [n_hidden, 2 * n_hidden])
+    source = np.full(n_hidden + n_outputs, len(labels))  # of biases
+    tails = np.concatenate([below, np.repeat(units, n_outputs), source])
+    heads = np.concatenate([units, np.tile(outputs, n_hidden), units, outputs])
+    n_edges = tails.size - source.size
+    dag = CompiledDAG.from_edges(labels, tails, heads, below.tolist(), outputs.tolist(), n_edges)
+    return ReLUNetwork._of(dag, [(n_hidden,), (n_hidden, n_outputs), (n_hidden,), (n_outputs,)])

@@ -42,27 +42,21 @@ class ParameterKernel(Described):
         self._squares = self.theta**2
         ends = np.zeros(len(dag.nodes) + 1)
         ends[: dag.n_inputs] = ends[-1] = 1.0
-        self._before = self._forward(ends, np.zeros(dag.dim))[dag.tails]
+        self._before = self._summed(ends, np.zeros(dag.dim))[dag.tails]
         ends = np.zeros(len(dag.nodes) + 1)
         ends[dag.outputs] = 1.0
-        self._after = self._backward(ends, np.zeros(dag.dim))[dag.heads]
+        self._after = self._summed(ends, np.zeros(dag.dim), back=True)[dag.heads]
 
-    def _forward(self, nodes: FloatArray, edges: FloatArray) -> FloatArray:
-        """Solve r(v) = nodes(v) + Σ_{e: u→v} (edges_e + θ_e² r(u)) along the generations."""
-        for block in self.dag.blocks:
-            part = block.edges
-            tails, heads = self.dag.tails[part], self.dag.heads[part]
-            flow = edges[part] + self._squares[part] * nodes[tails]
-            nodes += np.bincount(heads, flow, nodes.size)
-        return nodes
+    def _summed(self, nodes: FloatArray, edges: FloatArray, back: bool = False) -> FloatArray:
+        """Solve r(v) = nodes(v) + Σ_{e: u→v} (edges_e + θ_e² r(u)) along the generations.
 
-    def _backward(self, nodes: FloatArray, edges: FloatArray) -> FloatArray:
-        """Solve q(u) = nodes(u) + Σ_{e: u→v} (edges_e + θ_e² q(v)) against the generations."""
-        for block in reversed(self.dag.blocks):
+        Or back, against them: q(u) = nodes(u) + Σ_{e: u→v} (edges_e + θ_e² q(v)).
+        """
+        ends = (self.dag.heads, self.dag.tails) if back else (self.dag.tails, self.dag.heads)
+        for block in self.dag.blocks[:: -1 if back else 1]:
             part = block.edges
-            tails, heads = self.dag.tails[part], self.dag.heads[part]
-            flow = edges[part] + self._squares[part] * nodes[heads]
-            nodes += np.bincount(tails, flow, nodes.size)
+            flow = edges[part] + self._squares[part] * nodes[ends[0][part]]
+            nodes += np.bincount(ends[1][part], flow, nodes.size)
         return nodes
 
     def diagonal(self) -> OneTangent:
@@ -75,8 +69,8 @@ class ParameterKernel(Described):
         tangent = as_vector(tangent, "tangent", self.dag.dim)
         before, after = self._before * self.theta, self.theta * self._after
         size = len(self.dag.nodes) + 1
-        arriving = self._forward(np.zeros(size), before * tangent)[self.dag.tails]
-        leaving = self._backward(np.zeros(size), after * tangent)[self.dag.heads]
+        arriving = self._summed(np.zeros(size), before * tangent)[self.dag.tails]
+        leaving = self._summed(np.zeros(size), after * tangent, back=True)[self.dag.heads]
         return self.diagonal() * tangent + before * leaving + after * arriving
 
     def _transfer(self) -> Matrix:
@@ -113,11 +107,7 @@ class ParameterKernel(Described):
 
     @staticmethod
     def _fill(
-        kernel: FloatArray,
-        rows: IntArray,
-        columns: IntArray,
-        before: FloatArray,
-        reach: FloatArray,
+        kernel: FloatArray, rows: IntArray, columns: IntArray, before: FloatArray, reach: FloatArray
     ) -> None:
         """Write before[i, j] reach[j, e'] and its transpose without an array in between."""
         one, two = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)

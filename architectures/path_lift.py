@@ -15,7 +15,8 @@ from liftflow.architectures.dag import CompiledDAG
 from liftflow.architectures.maps import SmoothMap
 from liftflow.architectures.path_kernel import path_distance
 from liftflow.architectures.paths import Anchors, BasisPathChart, make_chart
-from liftflow.errors import ArchitectureError, NotOnImageError, NotRecoverableError
+from liftflow.architectures.recovery import refuse_beside_image
+from liftflow.errors import ArchitectureError, NotRecoverableError
 from liftflow.linalg import lengths, over_batch, sparse_apply
 from liftflow.typing import (
     Covector,
@@ -84,7 +85,10 @@ class PathLift(SmoothMap):
 
     @cached_property
     def _scatter(self) -> csr_array:
-        return scatter_matrix(self.table, self.dim)
+        """What adds one number per table entry up per parameter."""
+        flat = self.table.T.ravel()
+        used = np.flatnonzero(flat < self.dim)
+        return csr_array((np.ones(used.size), (flat[used], used)), shape=(self.dim, flat.size))
 
     def _gather(self, theta: Any, padding: float) -> list[Any]:
         """Entries of θ along the paths, one array of shape [..., n_paths] per step."""
@@ -219,13 +223,7 @@ class PathLift(SmoothMap):
 
     def require(self, z: OneLifted, theta: OneTheta, tolerance: float) -> None:
         """Refuse a z that the lift of θ, its representative, misses by more than a tolerance."""
-        residual = self.residual(z, self.value(theta))
-        if not residual <= tolerance:
-            raise NotOnImageError(
-                f"z is not on the image of the lift: relative residual {residual:.2e}, "
-                f"expected at most {tolerance:.0e}; image().projection(z) moves it there",
-                residual,
-            )
+        refuse_beside_image(self.residual(z, self.value(theta)), tolerance)
 
     def _chart_at(self, near: FloatArray) -> tuple[Any, IntArray]:
         """Chart at a point, and the positions in z of its coordinates; kept at a θ₀."""
@@ -310,8 +308,8 @@ class PathLift(SmoothMap):
         anchors = chart.anchors
         # The offset of the start belongs to the first edge of a path.
         first = offsets + starts[self.dag.tails]
-        before = np.append(anchors.sums_before(first), 0)[self.dag.tail_hidden]
-        after = np.append(anchors.sums_after(offsets), 0)[self.dag.head_hidden]
+        before = np.append(anchors.before(first), 0)[self.dag.tail_hidden]
+        after = np.append(anchors.after(offsets), 0)[self.dag.head_hidden]
         return np.asarray((before + first + after)[chart.edges])
 
 
@@ -340,14 +338,10 @@ def path_table(dag: CompiledDAG, limit: int) -> IntArray:
     inner = [*dag.hidden_nodes[::-1], *starts]
     for node in inner:
         out_of = by_tail[bounds[node] : bounds[node + 1]]
-        suffixes[int(node)] = stacked(
-            [_prepend(edge, suffixes[int(dag.heads[edge])]) for edge in out_of], dag.dim
-        )
+        tables = [(edge, suffixes[int(dag.heads[edge])]) for edge in out_of]
+        longer = [np.hstack([np.full((len(own), 1), edge), own]) for edge, own in tables]
+        suffixes[int(node)] = stacked(longer, dag.dim)
     return stacked([suffixes[node] for node in starts], dag.dim)
-
-
-def _prepend(edge: int, suffix: IntArray) -> IntArray:
-    return np.hstack([np.full((len(suffix), 1), edge), suffix])
 
 
 def stacked(tables: list[IntArray], padding: int) -> IntArray:
@@ -358,13 +352,6 @@ def stacked(tables: list[IntArray], padding: int) -> IntArray:
         for table in tables
     ]
     return np.vstack(padded) if padded else np.empty((0, 0), np.intp)
-
-
-def scatter_matrix(edges: IntArray, dim: int) -> csr_array:
-    """Return the matrix that adds one number per table entry up per parameter."""
-    flat = edges.T.ravel()
-    used = np.flatnonzero(flat < dim)
-    return csr_array((np.ones(used.size), (flat[used], used)), shape=(dim, flat.size))
 
 
 def qr_by_rows(columns: FloatArray) -> tuple[FloatArray, FloatArray, IntArray]:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
@@ -49,7 +48,7 @@ class Anchors:
         """
         logs = log_abs(theta)
         into, out_of = np.zeros((2, dag.n_hidden), dtype=np.intp)
-        best = _best_prefix(dag, logs, into) + _best_suffix(dag, logs, out_of)
+        best = _best(dag, logs, into) + _best(dag, logs, out_of, back=True)
         if not np.all(np.isfinite(best)):
             dag.channels.refuse_dead(theta)
         return cls(dag, into, out_of)
@@ -60,8 +59,8 @@ class Anchors:
         Infinite where an anchor vanishes, NaN where all paths do.
         """
         logs = log_abs(theta)
-        best = _best_prefix(self.dag, logs) + _best_suffix(self.dag, logs)
-        own = self.sums_before(logs) + self.sums_after(logs)
+        best = _best(self.dag, logs) + _best(self.dag, logs, back=True)
+        own = self.before(logs) + self.after(logs)
         with np.errstate(invalid="ignore"):
             return np.asarray(best - own)
 
@@ -77,21 +76,17 @@ class Anchors:
     def _after(self) -> Forest:
         return Forest(self.dag.head_hidden[self.out_of], self.dag.hidden_generations[::-1])
 
-    def sums_before(self, values: OneTangent) -> OnHidden:
-        """Sum of ``values`` along the anchor path from a start to each hidden node."""
-        return self._before.along(values[self.into])
+    def before(self, values: OneTangent, combine: np.ufunc = np.add) -> OnHidden:
+        """Sum of ``values``, or product, along the anchor path from a start to each node."""
+        return self._before.along(values[self.into], combine)
 
-    def sums_after(self, values: OneTangent) -> OnHidden:
-        """Sum of ``values`` along the anchor path from each hidden node to an output."""
-        return self._after.along(values[self.out_of])
+    def after(self, values: OneTangent, combine: np.ufunc = np.add) -> OnHidden:
+        """Sum of ``values``, or product, along the anchor path from each node to an output."""
+        return self._after.along(values[self.out_of], combine)
 
-    def products_before(self, values: OneTangent) -> OnHidden:
-        """Product of ``values`` along the anchor path from a start to each hidden node."""
-        return self._before.along(values[self.into], np.multiply)
-
-    def products_after(self, values: OneTangent) -> OnHidden:
-        """Product of ``values`` along the anchor path from each hidden node to an output."""
-        return self._after.along(values[self.out_of], np.multiply)
+    def products(self, theta: OneTheta) -> tuple[OnHidden, OnHidden]:
+        """Multiply the weights along the anchor paths to each hidden node, and from it."""
+        return self.before(theta, np.multiply), self.after(theta, np.multiply)
 
     def transposed(self, before: OnHidden, after: OnHidden) -> OneTangent:
         """Apply the transposes of both sums, from hidden nodes to edges."""
@@ -107,28 +102,19 @@ def log_abs(theta: OneTheta) -> OneTangent:
         return np.log(np.abs(theta))
 
 
-def _best_prefix(dag: CompiledDAG, logs: FloatArray, into: IntArray | None = None) -> FloatArray:
-    """Largest log-product from a start to each hidden node; and the edge it comes in by."""
-    parts = zip(dag.hidden_generations, dag.channels.into, strict=True)
-    return _best(dag.head_hidden, dag.tail_hidden, parts, logs, dag.n_hidden, into)
-
-
-def _best_suffix(dag: CompiledDAG, logs: FloatArray, out_of: IntArray | None = None) -> FloatArray:
-    """Largest log-product from each hidden node to an output; and the edge it leaves by."""
-    parts = zip(dag.hidden_generations[::-1], dag.channels.out_of[::-1], strict=True)
-    return _best(dag.tail_hidden, dag.head_hidden, parts, logs, dag.n_hidden, out_of)
-
-
 def _best(
-    own: IntArray,
-    other: IntArray,
-    parts: Any,
-    logs: FloatArray,
-    n_hidden: int,
-    choice: IntArray | None,
+    dag: CompiledDAG, logs: FloatArray, choice: IntArray | None = None, *, back: bool = False
 ) -> FloatArray:
-    """Largest sums; ``choice`` is filled with the edges that they come by, if it is given."""
-    best = np.zeros(n_hidden + 1)
+    """Largest log-product from a start to each hidden node, or back from an output.
+
+    ``choice`` is filled with the edges that they come by, if it is given.
+    """
+    own, other, graph = dag.head_hidden, dag.tail_hidden, dag.channels
+    parts = list(zip(dag.hidden_generations, graph.into, strict=True))
+    if back:
+        own, other = other, own
+        parts = list(zip(dag.hidden_generations, graph.out_of, strict=True))[::-1]
+    best = np.zeros(dag.n_hidden + 1)
     for hidden, edges in parts:
         owners = own[edges] - hidden[0]
         values = logs[edges] + best[other[edges]]
@@ -202,19 +188,17 @@ class BasisPathChart(Chart):
 
     def _edge_products(self, theta: FloatArray) -> FloatArray:
         """Product along the basis path of each edge, shape=[D]."""
-        ends = self.anchors.products_before(theta), self.anchors.products_after(theta)
-        return self.dag.channels.scaled(theta, *ends)
+        return self.dag.channels.scaled(theta, *self.anchors.products(theta))
 
     def _ends(self, theta: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Products ω along the anchors up to each edge's tail and from its head, shape=[D]."""
-        before = np.append(self.anchors.products_before(theta), 1.0)
-        after = np.append(self.anchors.products_after(theta), 1.0)
+        before, after = (np.append(own, 1.0) for own in self.anchors.products(theta))
         return before[self.dag.tail_hidden], after[self.dag.head_hidden]
 
     def _end_sums(self, values: FloatArray) -> OneTangent:
         """Sum of ``values`` along the anchors before and after each edge, shape=[D]."""
-        before = np.append(self.anchors.sums_before(values), 0.0)
-        after = np.append(self.anchors.sums_after(values), 0.0)
+        before = np.append(self.anchors.before(values), 0.0)
+        after = np.append(self.anchors.after(values), 0.0)
         return before[self.dag.tail_hidden] + after[self.dag.head_hidden]
 
     def _value(self, theta: FloatArray) -> FloatArray:
@@ -225,7 +209,7 @@ class BasisPathChart(Chart):
         # u → v moves by z (α_in(u) + α_out(v)) + ω_in(u) ω_out(v) θ'.
         dag, anchors = self.dag, self.anchors
         rates = self._rates(theta, tangent)
-        before, after = anchors.sums_before(rates), anchors.sums_after(rates)
+        before, after = anchors.before(rates), anchors.after(rates)
         pushed = np.empty_like(theta)
         for tile in dag.channels.tiles:
             target = pushed[tile.part].reshape(tile.shape)
@@ -239,8 +223,8 @@ class BasisPathChart(Chart):
         if dag.channels.loose.size:
             edges = dag.channels.loose
             pushed[edges] = theta[edges] * self._end_sums(rates)[edges] + tangent[edges]
-        ends = anchors.products_before(theta), anchors.products_after(theta)
-        return np.take(dag.channels.scaled(pushed, *ends, out=pushed), self.edges)
+        scaled = dag.channels.scaled(pushed, *anchors.products(theta), out=pushed)
+        return np.take(scaled, self.edges)
 
     def _bend(self, theta: FloatArray, a: FloatArray, b: FloatArray) -> Tangent:
         # With σ the sums of a b / θ² along the anchors, ω (θ (α_a α_b − σ) + a α_b + b α_a).
@@ -305,10 +289,10 @@ class BasisPathChart(Chart):
         sizes = np.abs(coordinates[self.coordinate_of_edge[self.anchors.into]])
         if not is_squarable(sizes):  # along anchor paths all weights start with one size
             steps = np.ones(self.dag.dim)
-            before, after = self.anchors.sums_before(steps), self.anchors.sums_after(steps)
+            before, after = self.anchors.before(steps), self.anchors.after(steps)
             scale = sizes ** (before / (before + after))
         if near is not None:
-            guess = np.abs(self.anchors.products_before(near))
+            guess = np.abs(self.anchors.before(near, np.multiply))
             if np.all(guess > 0) and np.all(np.isfinite(guess)):
                 scale, warm = guess, True
         theta = self._at_scale(coordinates, self.signs * scale)
@@ -355,7 +339,7 @@ class BasisPathChart(Chart):
     def handed_on(self, theta: OneTheta) -> "BasisPathChart":
         """Return the chart with the signs of θ, which it may have taken beyond its edge."""
         own = as_vector(theta, "theta", self.dag.dim)
-        signs = self.anchors.products_before(np.sign(own))
+        signs = self.anchors.before(np.sign(own), np.multiply)
         return self if np.array_equal(signs, self.signs) else replace(self, signs=signs)
 
     def memory(self) -> dict[str, np.ndarray]:
@@ -375,5 +359,5 @@ class BasisPathChart(Chart):
 def make_chart(dag: CompiledDAG, theta: OneTheta) -> BasisPathChart:
     """Chart with the strongest anchors at θ, and the signs of θ."""
     anchors = Anchors.strongest(dag, theta)
-    signs = anchors.products_before(np.sign(theta))
+    signs = anchors.before(np.sign(theta), np.multiply)
     return BasisPathChart(dag.channels.laplacian, anchors, signs)

@@ -7,7 +7,7 @@ import numpy as np
 from scipy.linalg import block_diag
 
 from liftflow.architectures.base import Architecture
-from liftflow.architectures.maps import ProductMap, each_of
+from liftflow.architectures.maps import ProductMap, each_of, joined
 from liftflow.architectures.product_chart import LiftChart, ProductChart
 from liftflow.errors import ArchitectureError, InputError
 from liftflow.linalg import lengths
@@ -79,7 +79,7 @@ class ProductArchitecture(Architecture):
         return tuple(self._parts[0].split(theta))
 
     def _pack(self, blocks: Sequence[Block]) -> Theta:
-        return self._parts[0].join(blocks)
+        return joined(blocks)
 
     def split_lifted(self, lifted: Lifted) -> list[Lifted]:
         """Split z, or a vector like it, into those of the factors."""

@@ -37,10 +37,6 @@ class LiftChart(Chart):
     def _sizes(self) -> tuple[int, int]:
         return self.architecture.dim, self.architecture.n_laws
 
-    @property
-    def nonzero(self) -> IntArray:
-        return np.zeros(0, dtype=np.intp)
-
     def _shaped(self, flat: FloatArray) -> FloatArray:
         return flat.reshape((*flat.shape[:-1], *self.architecture.lifted_shape))
 
@@ -65,18 +61,6 @@ class LiftChart(Chart):
         near = self.theta if near is None else near
         z = self.architecture.project_to_image(self._shaped(coordinates), near=near)
         return np.asarray(self.architecture.recover(z, laws, near=near))
-
-    def deficit(self, theta: OneTheta) -> float:
-        return 0.0
-
-    def reanchored(self, theta: OneTheta) -> "LiftChart":
-        return self
-
-    def memory(self) -> dict[str, np.ndarray]:
-        return {}
-
-    def restored(self, memory: Mapping[str, np.ndarray]) -> "LiftChart":
-        return self
 
 
 class ProductChart(Chart):

@@ -9,20 +9,26 @@ from collections.abc import Callable
 import numpy as np
 
 from liftflow.architectures.maps import SmoothMap
-from liftflow.errors import NotRecoverableError
+from liftflow.errors import NotOnImageError, NotRecoverableError
 from liftflow.linalg import RANK_RTOL, ROUNDING
-from liftflow.typing import (
-    FloatArray,
-    LiftedTangent,
-    OneLaws,
-    OneLifted,
-    OneTheta,
-)
+from liftflow.typing import FloatArray, LiftedTangent, OneLaws, OneLifted, OneTheta
 
 _MOST_STEPS = 100
 _RTOL = 1e-9
 _LAWS_RTOL = 1e-10
 _EPS = float(np.finfo(np.float64).eps)
+
+
+def refuse_beside_image(
+    residual: float, tolerance: float, how: str = ": relative residual"
+) -> None:
+    """Refuse a z that is farther from the image of a lift than a tolerance."""
+    if not residual <= tolerance:
+        raise NotOnImageError(
+            f"z is not on the image of the lift{how} {residual:.2e}, expected at most "
+            f"{tolerance:.0e}; image().projection(z) moves it there",
+            residual,
+        )
 
 
 def shortened(
@@ -61,13 +67,7 @@ def with_lift_and_laws(
 
 
 def _solve(
-    phi: SmoothMap,
-    h: SmoothMap,
-    z: FloatArray,
-    laws: FloatArray,
-    theta: FloatArray,
-    *,
-    alike: bool,
+    phi: SmoothMap, h: SmoothMap, z: FloatArray, laws: FloatArray, theta: FloatArray, *, alike: bool
 ) -> tuple[FloatArray, float]:
     """The point, and the residual left, each entry in units of its own terms.
 

@@ -10,7 +10,7 @@ from scipy.sparse import csr_array
 
 from liftflow.architectures.attributes import has_attributes
 from liftflow.architectures.channels import ChannelGraph, ChannelLaws
-from liftflow.architectures.constructors import PATH_LIMIT, Constructors, flat_blocks
+from liftflow.architectures.constructors import PATH_LIMIT, Constructors
 from liftflow.architectures.dag import BIAS, CompiledDAG
 from liftflow.architectures.forward import DAGFunction
 from liftflow.architectures.laplacian import Laplacian
@@ -141,7 +141,7 @@ class ReLUNetwork(Constructors):
             type(self).__init__(self, graph, inputs, outputs, biases, path_limit=path_limit)
             return
         dag = CompiledDAG.from_graph(graph, inputs, outputs, biases)
-        self._set_up(dag, flat_blocks(dag), path_limit)
+        self._set_up(path_limit, dag)
         self._keep(graph, np.arange(dag.n_edges), ())
 
     def _keep(self, graph: Any, kept: IntArray, lost: Sequence[int]) -> None:
@@ -152,11 +152,6 @@ class ReLUNetwork(Constructors):
         every = list(graph.edges()) if lost else []
         dropped = {i: every[i] for i in lost}
         self._source = nx.create_empty_copy(graph), attributes, keys, dropped, kept
-
-    def _set_up(self, dag: CompiledDAG, blocks: Sequence[tuple[int, ...]], path_limit: int) -> None:
-        self.dag = dag
-        self.path_limit = as_count(path_limit, "path_limit", 1)
-        super().__init__(dag.dim, (dag.n_paths,), dag.n_hidden, blocks)
 
     @classmethod
     @door
@@ -194,17 +189,13 @@ class ReLUNetwork(Constructors):
             Nodes are ``(layer, index)`` and the output ``"y"``; block l of θ has shape ``(n,)``.
         """
         n, depth = as_count(n, "n", 1), as_count(depth, "depth", 2)
-        refuse_beyond(n * depth, f"a graph of {shown(n * depth)} edges", _GRAPH_BYTES)
-        graph = nx.DiGraph()
-        graph.add_nodes_from((layer, i) for layer in range(depth) for i in range(n))
-        for layer in range(depth):
-            graph.add_edges_from(
-                ((layer, i), (layer + 1, i) if layer + 1 < depth else "y") for i in range(n)
-            )
-        inputs = [(0, i) for i in range(n)]
-        network = cls(graph, inputs, ["y"], path_limit=path_limit)
-        network.block_shapes = ((n,),) * depth
-        return network
+        size = n * depth
+        refuse_beyond(size, f"a graph of {shown(size)} edges", _GRAPH_BYTES)
+        labels = [*((layer, i) for layer in range(depth) for i in range(n)), "y"]
+        tails = np.arange(size)
+        heads = np.minimum(tails + n, size)  # the output has the number after all others
+        dag = CompiledDAG.from_edges(labels, tails, heads, range(n), [size], size)
+        return cls._of(dag, [(n,)] * depth, path_limit=path_limit)
 
     def describe(self) -> dict[str, int]:
         return {
@@ -482,11 +473,7 @@ class ReLUNetwork(Constructors):
         return over_batch(recover, arrays, [1] * len(arrays), shape=(self.dim,))
 
     def _recover(
-        self,
-        tolerance: float,
-        z: FloatArray,
-        laws: FloatArray,
-        near: FloatArray | None = None,
+        self, tolerance: float, z: FloatArray, laws: FloatArray, near: FloatArray | None = None
     ) -> OneTheta:
         if near is not None and self._is_above(near, z, laws):
             return near

@@ -132,19 +132,12 @@ def _null_space(equations: csr_array) -> csr_array:
 
     rows = np.unique(equations[:, bound].toarray().astype(np.int64), axis=0)
     matrix = fmpz_mat(len(rows), bound.size, rows.ravel().tolist())
-    reduced, denominator, rank = matrix.rref()
-    table = np.array(reduced.tolist(), dtype=object).reshape(rows.shape)[:rank]
-    pivots = [next(j for j in range(bound.size) if row[j]) for row in table]
-    free = [j for j in range(bound.size) if j not in set(pivots)]
-    solution = np.zeros((bound.size, len(free)), dtype=object)
-    for column, own in enumerate(free):
-        solution[own, column] = denominator
-        solution[pivots, column] = -table[:, own]
-        divisor = np.gcd.reduce(solution[:, column])
-        solution[:, column] //= divisor
+    columns, count = matrix.nullspace()
+    solution = np.array(columns.tolist(), dtype=object).reshape(bound.size, -1)[:, :count]
+    solution = solution // -np.gcd.reduce(solution, axis=0)
     rest = np.setdiff1d(np.arange(equations.shape[1]), bound)
     inner = coo_array(solution.astype(float))
-    tied = csr_array((inner.data, (bound[inner.row], inner.col)), (equations.shape[1], len(free)))
+    tied = csr_array((inner.data, (bound[inner.row], inner.col)), (equations.shape[1], count))
     loose = csr_array(
         (np.ones(rest.size), (rest, np.arange(rest.size))), (equations.shape[1], rest.size)
     )

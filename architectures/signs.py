@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from liftflow.architectures.anchors import SpanningTree
 from liftflow.architectures.channels import ChannelGraph
 from liftflow.typing import OneTheta
 
@@ -24,27 +25,17 @@ def follow_signs(graph: ChannelGraph, theta: OneTheta, near: OneTheta) -> OneThe
     overlap = theta * near
     if not np.any(overlap < 0):
         return theta
-    # Where no edge contradicts another, any tree will do: one that is known.
-    own = np.append(graph.tree.signs_along(overlap), 1.0)
-    turned = own[graph.tails] * own[graph.heads]
-    if np.all(turned * overlap > 0):
+    turned = _turned(graph, graph.tree, overlap)
+    if np.all(turned * overlap > 0):  # no edge contradicts another, so that any tree will do
         return theta * turned
-    tree, signs, left = (
-        np.arange(graph.n_channels + 1),
-        np.ones(graph.n_channels + 1),
-        graph.n_channels,
-    )
-    for edge in np.argsort(-np.abs(overlap), kind="stable"):
-        tail, head = graph.tails[edge], graph.heads[edge]  # −1, the last, is the ground
-        if tree[tail] != tree[head]:
-            joined = tree == tree[head]
-            if signs[tail] * signs[head] * overlap[edge] < 0:
-                signs[joined] *= -1.0
-            tree[joined], left = tree[tail], left - 1
-        if not left:
-            break
-    signs *= signs[-1]
-    return theta * signs[graph.tails] * signs[graph.heads]
+    overlap = np.where(overlap == 0, np.nextafter(0, 1), overlap)  # all may be edges of a tree
+    return theta * _turned(graph, SpanningTree.strongest(graph, overlap), overlap)
+
+
+def _turned(graph: ChannelGraph, tree: SpanningTree, overlap: OneTheta) -> OneTheta:
+    """What the signs of channels that make a tree positive do to each edge."""
+    own = np.append(tree.signs_along(overlap), 1.0)
+    return own[graph.tails] * own[graph.heads]
 
 
 def turn_signs(graph: ChannelGraph, theta: OneTheta, near: OneTheta) -> OneTheta:

@@ -7,7 +7,6 @@ gathered first: one matrix product per layer, whatever the number of positions.
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
 
 import numpy as np
 from scipy.sparse import coo_array, csr_array
@@ -30,25 +29,28 @@ def _rows(numbers: IntArray) -> slice | IntArray:
     return slice(first, first + flat.size) if in_a_row else flat
 
 
-class _Step(Protocol):
+class _Step:
     """Part of what flows into the nodes of one generation.
 
     Values and deltas are by node, ⟨1⟩ and a node that is always 0 after all others; θ and its
     gradient have one more entry, for what is no weight.
     """
 
-    @property
-    def size(self) -> int: ...
+    size: int = 0
+    """Numbers that it gathers for one sample."""
 
-    def add(self, theta: FloatArray, values: FloatArray) -> None: ...
+    def add(self, theta: FloatArray, values: FloatArray) -> None:
+        raise NotImplementedError
 
-    def pull(self, theta: FloatArray, values: FloatArray, deltas: FloatArray) -> None: ...
+    def pull(self, theta: FloatArray, values: FloatArray, deltas: FloatArray) -> None:
+        """Pull back to the nodes it reads, if it reads some."""
 
-    def collect(self, values: FloatArray, deltas: FloatArray, gradient: FloatArray) -> None: ...
+    def collect(self, values: FloatArray, deltas: FloatArray, gradient: FloatArray) -> None:
+        """Pull back to its weights, if they are trained."""
 
 
 @dataclass(frozen=True, eq=False)
-class _Filters:
+class _Filters(_Step):
     """Weights W[o, k] from tap k at every position to output o there; a layer has one position."""
 
     parameters: IntArray  # [n_outputs, n_taps]
@@ -56,7 +58,7 @@ class _Filters:
     heads: IntArray  # nodes, [n_outputs, n_positions]
 
     @cached_property
-    def size(self) -> int:
+    def size(self) -> int:  # type: ignore[override]
         return 0 if isinstance(self._reads, slice) else self.taps.size
 
     @cached_property
@@ -116,13 +118,12 @@ def _adding_up(taps: IntArray) -> tuple[slice | IntArray, csr_array]:
 
 
 @dataclass(frozen=True, eq=False)
-class _Edges:
+class _Edges(_Step):
     """Edges in no order, one sparse matrix of them."""
 
     parameters: IntArray
     tails: IntArray
     heads: IntArray
-    size: int = 0
 
     @cached_property
     def _places(self) -> tuple[IntArray, IntArray, IntArray, IntArray]:
@@ -163,17 +164,15 @@ class _Frozen(_Edges):
     def _matrix(self, theta: FloatArray) -> csr_array:
         return self._constant
 
-    def collect(self, values: FloatArray, deltas: FloatArray, gradient: FloatArray) -> None:
-        return
+    collect = _Step.collect
 
 
 @dataclass(frozen=True, eq=False)
-class _Biases:
+class _Biases(_Step):
     """Trainable edges from ⟨1⟩."""
 
     parameters: IntArray
     heads: IntArray
-    size: int = 0
 
     def add(self, theta: FloatArray, values: FloatArray) -> None:
         values[_rows(self.heads)] += theta[self.parameters, None]
@@ -182,12 +181,9 @@ class _Biases:
         sums = deltas[_rows(self.heads)].sum(axis=1)
         gradient += np.bincount(self.parameters, sums, gradient.size)
 
-    def pull(self, theta: FloatArray, values: FloatArray, deltas: FloatArray) -> None:
-        return
-
 
 @dataclass(frozen=True, eq=False)
-class _Maxima:
+class _Maxima(_Step):
     """Nodes that take the largest of what flows in over frozen edges."""
 
     taps: IntArray  # nodes, [n_taps, n_heads]; where one has fewer, some of them again
@@ -195,7 +191,7 @@ class _Maxima:
     heads: IntArray
 
     @property
-    def size(self) -> int:
+    def size(self) -> int:  # type: ignore[override]
         return self.taps.size
 
     @cached_property
@@ -208,9 +204,6 @@ class _Maxima:
 
     def add(self, theta: FloatArray, values: FloatArray) -> None:
         values[_rows(self.heads)] = self._flows(values).max(axis=0)
-
-    def collect(self, values: FloatArray, deltas: FloatArray, gradient: FloatArray) -> None:
-        return
 
     def pull(self, theta: FloatArray, values: FloatArray, deltas: FloatArray) -> None:
         largest = self._flows(values).argmax(axis=0)
@@ -231,7 +224,8 @@ class Sweep:
         bounds = np.searchsorted(level[order], np.arange(1, len(dag.members) + 1))
         self.steps = [self._steps(edges, tying) for edges in np.split(order, bounds)[1:-1]]
         largest = max((step.size for steps in self.steps for step in steps), default=0)
-        self._most = max(16, _CHUNK // max(largest, self.n_rows // 4))
+        self.chunk = max(16, _CHUNK // max(largest, self.n_rows // 4))
+        """Number of samples to evaluate at once."""
 
     def _steps(self, edges: IntArray, tying: Tying) -> list[_Step]:
         dag, steps = self.dag, list[_Step]()
@@ -345,11 +339,6 @@ class Sweep:
             slopes *= degrees[:, None] * sums ** (degrees[:, None] - 1)
             sums **= degrees[:, None]
         return slopes
-
-    @property
-    def chunk(self) -> int:
-        """Number of samples to evaluate at once."""
-        return self._most
 
 
 def _doubled(rows: IntArray, columns: IntArray) -> bool:

@@ -1,24 +1,23 @@
 """Networks with shared and frozen weights, and with other positively homogeneous units."""
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable
 from copy import copy
 from functools import cached_property
-from typing import Any, Self
+from typing import Any
 
 import geomstats.backend as gs
 import networkx as nx
 import numpy as np
 
-from liftflow.architectures.anchors import ChannelChart
 from liftflow.architectures.attributes import compile_graph, graph_of
-from liftflow.architectures.channels import ChannelGraph
+from liftflow.architectures.channels import ChannelChart, ChannelGraph
 from liftflow.architectures.constructors import PATH_LIMIT, Constructors
 from liftflow.architectures.dag import CompiledDAG
 from liftflow.architectures.forward import TiedFunction
 from liftflow.architectures.monomial_lift import MonomialLift
 from liftflow.architectures.relu import ReLUNetwork
 from liftflow.architectures.sharing import shared_channels
-from liftflow.architectures.tying import Tying, Units
+from liftflow.architectures.tying import Blocks
 from liftflow.doors import counted, door
 from liftflow.typing import (
     FloatArray,
@@ -49,10 +48,8 @@ class TiedNetwork(ReLUNetwork):
         with ``slope``, "abs", "identity", "max" (of what flows in over frozen edges) or
         "relu_power" with ``degree``. The bias of a node is shared by ``bias_parameter`` and frozen
         at the value ``bias`` by ``bias_frozen``.
-    inputs, outputs : iterable of nodes
-        In the order of the columns of the data.
-    biases : iterable of nodes
-        Hidden and output nodes with a bias, frozen ones too.
+    inputs, outputs, biases : iterable of nodes
+        As those of a :class:`ReLUNetwork`, frozen biases too.
     path_limit : int
         Largest number of monomials that this network ever lists.
 
@@ -71,9 +68,6 @@ class TiedNetwork(ReLUNetwork):
     Ours.
     """
 
-    tying: Tying
-    units: Units
-
     @door
     def __init__(
         self,
@@ -85,35 +79,18 @@ class TiedNetwork(ReLUNetwork):
         path_limit: int = PATH_LIMIT,
     ) -> None:
         dag, tying, units, kept = compile_graph(graph, inputs, outputs, biases)
-        self._compiled(dag, tying, units, path_limit=path_limit)
+        self._set_up(path_limit, dag, (), tying, units)
         self._keep(graph, kept, np.setdiff1d(np.arange(graph.number_of_edges()), kept).tolist())
 
-    def _set_up(self, dag: CompiledDAG, blocks: Sequence[tuple[int, ...]], path_limit: int) -> None:
-        units = Units.rectifiers(dag.hidden_number[:-1] >= 0)
-        self._compiled(dag, Tying.of_own(dag.dim), units, blocks, path_limit)
-
-    def _compiled(
-        self,
-        dag: CompiledDAG,
-        tying: Tying,
-        units: Units,
-        blocks: Sequence[tuple[int, ...]] | None = None,
-        path_limit: int = PATH_LIMIT,
-    ) -> Self:
-        """Set up from arrays."""
-        self.dag, self.tying, self.units = dag, tying, units
-        self.path_limit = as_count(path_limit, "path_limit", 1)
-        self.dim = as_count(tying.dim, "dim", 1)
+    def _set_up(self, path_limit: int, dag: CompiledDAG, blocks: Blocks = (), *tied: Any) -> None:
+        self.dag, self.path_limit = dag, as_count(path_limit, "path_limit", 1)
+        if tied:
+            self.tying, self.units = tied
+        self.dim = as_count(self.tying.dim, "dim", 1)
         refuse_beyond(self.dim, f"one θ of {self.dim} numbers")
-        if blocks is None:
-            n_weights = int(np.count_nonzero(tying.first < dag.n_edges))
-            blocks = [(n,) for n in (n_weights, self.dim - n_weights) if n]
-        self.block_shapes = as_blocks(blocks, self.dim)
-        return self
-
-    def _alike(self, dag: CompiledDAG, tying: Tying, units: Units) -> Self:
-        network = type(self).__new__(type(self))
-        return network._compiled(dag, tying, units, path_limit=self.path_limit)
+        n_weights = int(np.count_nonzero(self.tying.first < dag.n_edges))
+        flat = [(n,) for n in (n_weights, self.dim - n_weights) if n]
+        self.block_shapes = as_blocks(blocks or flat, self.dim)
 
     # What the channel graph knows.
 
@@ -190,11 +167,7 @@ class TiedNetwork(ReLUNetwork):
     # Recovery.
 
     def _recover(
-        self,
-        tolerance: float,
-        z: FloatArray,
-        laws: FloatArray,
-        near: FloatArray | None = None,
+        self, tolerance: float, z: FloatArray, laws: FloatArray, near: FloatArray | None = None
     ) -> OneTheta:
         theta = self._paths.representative(z, near)
         if theta is self._recovered[0] and np.array_equal(laws, self._recovered[1]):

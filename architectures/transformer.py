@@ -3,11 +3,11 @@
 from typing import NamedTuple
 
 import autograd.numpy as anp
-import networkx as nx
 import numpy as np
 from autograd.extend import defjvp, defvjp, primitive
 
 from liftflow.architectures.attention import Attention
+from liftflow.architectures.dag import CompiledDAG
 from liftflow.architectures.product import ProductArchitecture, split_lams
 from liftflow.architectures.relu import ReLUNetwork
 from liftflow.doors import door
@@ -108,7 +108,9 @@ class TransformerBlock(ProductArchitecture):
         self.d_mlp = as_count(d_mlp, "d_mlp", 1)
         refuse_beyond(2 * self.d_model * self.d_mlp, "the weights of the neurons", 600)
         self.attention = Attention(self.d_model, self.d_head, self.n_heads)
-        self.mlp = _neurons(self.d_model, self.d_mlp)
+        widths = self.d_model, self.d_mlp, self.d_model
+        shapes = [widths[:2], widths[1:], widths[1:2]]  # with biases in the hidden nodes alone
+        self.mlp = ReLUNetwork._of(CompiledDAG.layered(widths, (), [True, False]), shapes)
         # Without a hidden node all weights are paths of their own: φ(γ) = γ.
         self.gains = ReLUNetwork.from_widths([2 * self.d_model, 1])
         super().__init__(self.attention, self.mlp, self.gains)
@@ -218,20 +220,6 @@ def transformer_forward(
     """
     own = as_instance(block, TransformerBlock, "block")
     return own.forward(theta, tokens, causal=causal)
-
-
-def _neurons(d_model: int, d_mlp: int) -> ReLUNetwork:
-    """One hidden layer from tokens to tokens, with biases in the hidden nodes alone."""
-    tokens, hidden, written = (
-        [(layer, i) for i in range(width)] for layer, width in enumerate((d_model, d_mlp, d_model))
-    )
-    graph = nx.DiGraph()
-    graph.add_nodes_from([*tokens, *hidden, *written])
-    for tails, heads in ((tokens, hidden), (hidden, written)):
-        graph.add_edges_from((tail, head) for tail in tails for head in heads)
-    network = ReLUNetwork(graph, tokens, written, hidden)
-    network.block_shapes = ((d_model, d_mlp), (d_mlp, d_model), (d_mlp,))
-    return network
 
 
 def _side_by_side(heads: Numbers) -> Numbers:

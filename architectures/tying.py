@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from liftflow.typing import FloatArray, IntArray, Tangent, Theta, freeze
 
+Blocks = Sequence[tuple[int, ...]]
+"""Shapes of what θ is made of."""
+
 
 @dataclass(frozen=True, eq=False)
 class Tying:

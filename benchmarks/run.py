@@ -2,7 +2,8 @@
 
 Each script is a process of its own, so that memory is its own and one that fails stops no other.
 The rows of those that call ``table.report`` come into one table, also in build/benchmarks.md; the
-others print theirs. Names on the command line choose some: ``python benchmarks/run.py scale``.
+others print theirs. Names on the command line choose some, and what goes on from them with an
+underscore: ``python benchmarks/run.py waiting`` runs bench_waiting_classify.py, too.
 """
 
 import json
@@ -23,7 +24,7 @@ def main() -> None:
     scripts = [
         path
         for path in sorted(HERE.glob("bench_*.py"))
-        if not wanted or path.stem.removeprefix("bench_") in wanted
+        if not wanted or any(f"{path.stem}_".startswith(f"bench_{name}_") for name in wanted)
     ]
     failed, rows = [], []
     with tempfile.TemporaryDirectory() as folder:

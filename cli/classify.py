@@ -38,7 +38,7 @@ Graph = Annotated[
         help="A ReLU network instead of a family: a file in the node-link JSON of networkx. Its "
         "sources are the inputs and its sinks the outputs; nodes with an attribute bias have one; "
         "the attributes weight and bias are θ, of all edges or of none. Others make weights shared "
-        "(parameter) or constant (frozen), and other units (activation); see ReLUNetwork.",
+        "(parameter) or constant (frozen), and other units (activation); see ReLUNetwork."
     ),
 ]
 Module = Annotated[

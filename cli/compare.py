@@ -1,7 +1,6 @@
 """Train both ways on real data, and see that the two flows are one."""
 
 import json
-import math
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -99,8 +98,7 @@ def compare(
         bool, typer.Option(help=f"Biases on hidden and output nodes; {readers('bias')}.")
     ] = False,
     loss: Annotated[
-        str | None,
-        typer.Option(help="mse or cross-entropy; relu.", show_default="by the targets"),
+        str | None, typer.Option(help="mse or cross-entropy; relu.", show_default="by the targets")
     ] = None,
     t_end: Annotated[float, typer.Option(help="Time to train for.")] = 10.0,
     rtol: Annotated[float, typer.Option(help="Relative tolerance of both flows.")] = 1e-6,
@@ -194,7 +192,7 @@ def _print(what: object, **style: Any) -> None:
 def _write(comparison: "Comparison", folder: Path) -> None:
     """Write the results, the numbers before the figure, each file whole or not at all."""
     comparison.save(folder / "trajectories.npz")
-    summary = {key: _strict(value) for key, value in comparison.summary().items()}
+    summary = liftflow.files.plain(comparison.summary())
     with liftflow.files.replacing(folder / "summary.json") as file:
         file.write((json.dumps(summary, indent=2, allow_nan=False) + "\n").encode())
     import matplotlib.pyplot as plt
@@ -206,8 +204,3 @@ def _write(comparison: "Comparison", folder: Path) -> None:
         figure = comparison.plot()
         figure.savefig(file, format="png")
         plt.close(figure)
-
-
-def _strict(value: object) -> object:
-    """Return what JSON has a word for: NaN and infinity become null."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -35,10 +35,6 @@ class Options:
 
     Attributes
     ----------
-    data : str or None
-        Name of a data set, or the path of a CSV file.
-    widths : str or None
-        Sizes of the family, joined by dashes.
     lams : str or None
         One λ of relaxed balancedness, or several joined by commas.
     """
@@ -84,19 +80,6 @@ def _load(options: Options, default: str) -> Dataset:
     )
 
 
-def _layer_widths(
-    family: Family, options: Options, n_inputs: int, n_outputs: int, hidden: int
-) -> list[int]:
-    default = f"{n_inputs}-{hidden}-{n_outputs}"
-    widths = family.read(options.widths, default)
-    if widths[0] != n_inputs or widths[-1] != n_outputs:
-        raise DataError(
-            f"the data have {n_inputs} features and need {n_outputs} outputs, got widths "
-            f"{options.widths}; try {default}"
-        )
-    return widths
-
-
 def _network(default: str) -> Callable[[Family, Options], Problem]:
     """Train a network on a graph, by default for this data set."""
 
@@ -104,9 +87,11 @@ def _network(default: str) -> Callable[[Family, Options], Problem]:
         dataset = _load(options, default)
         n_inputs, n_outputs = dataset.inputs.shape[1], dataset.n_outputs
         side = math.isqrt(n_inputs)
-        fitting = family.sizes_of(side if side**2 == n_inputs else n_inputs, n_inputs, n_outputs)
-        sizes = family.read(options.widths, fitting)
-        network = family.build(sizes, options.bias)
+        steps, side = (side, side) if side**2 == n_inputs else (1, n_inputs)
+        sizes = {"side": side, "steps": steps, "inputs": n_inputs, "outputs": n_outputs}
+        fitting = family.fitting.format(**sizes)
+        widths = family.read(options.widths, fitting)
+        network = family.build(widths, options.bias)
         if (len(network.inputs), len(network.outputs)) != (n_inputs, n_outputs):
             raise DataError(
                 f"the data have {n_inputs} features and need {n_outputs} outputs, got a network "
@@ -114,7 +99,7 @@ def _network(default: str) -> Callable[[Family, Options], Problem]:
             )
         kind = dataset.default_loss if options.loss is None else options.loss
         loss = liftflow.NetworkLoss(network, dataset.inputs, dataset.targets_for(kind), kind)
-        return network, network.random_point(rng=options.seed), loss, str(dataset), sizes
+        return network, network.random_point(rng=options.seed), loss, str(dataset), widths
 
     return problem
 
@@ -146,7 +131,13 @@ def _layered(family: Family, options: Options) -> Problem:
     if options.task in (None, "regression"):
         dataset = _load(options, "diabetes")
         n_inputs, n_outputs = dataset.inputs.shape[1], dataset.n_outputs
-        widths = _layer_widths(family, options, n_inputs, n_outputs, min(n_inputs, n_outputs))
+        default = f"{n_inputs}-{min(n_inputs, n_outputs)}-{n_outputs}"
+        widths = family.read(options.widths, default)
+        if widths[0] != n_inputs or widths[-1] != n_outputs:
+            raise DataError(
+                f"the data have {n_inputs} features and need {n_outputs} outputs, got widths "
+                f"{options.widths}; try {default}"
+            )
         network = family.build(widths, False)
         rows = dataset.targets_for("mse").reshape(len(dataset.inputs), -1)  # or one-hot
         loss: Loss = liftflow.losses.least_squares_loss(dataset.inputs, rows)
@@ -174,9 +165,8 @@ def _sensed(options: Options, shape: tuple[int, ...]) -> tuple[Loss, str]:
     if options.task == "completion":
         mask = rng.random(shape) < 0.5
         mask[0, 0] = True
-        return liftflow.losses.matrix_completion_loss(
-            target, mask
-        ), f"{data} from {mask.sum():,} of its entries"
+        data += f" from {mask.sum():,} of its entries"
+        return liftflow.losses.matrix_completion_loss(target, mask), data
     count = max(1, target.size // 2)
     size = 8e-9 * count * target.size
     if size > _MAX_GIGABYTES:
@@ -264,11 +254,6 @@ class Family:
     form: str = ""
     fitting: str = ""
     instead: str = ""
-
-    def sizes_of(self, side: int, n_inputs: int, n_outputs: int) -> str:
-        """Return sizes that fit data: images of this side, in so many features."""
-        steps = n_inputs // side
-        return self.fitting.format(side=side, steps=steps, inputs=n_inputs, outputs=n_outputs)
 
     def read(self, text: str | None, default: str) -> list[int]:
         """Read sizes, positive numbers joined by dashes; None stands for the default."""
@@ -379,7 +364,9 @@ def build(
     say: Callable[[str], object] = lambda data: None,
     about: dict[str, Any] | None = None,
 ) -> tuple[InvariantSet, Loss]:
-    """Build the training problem of a family.
+    """Build the training problem of a family, of its data or of random data of the task.
+
+    θ₀ is of He's initialisation for a ReLU network, else a random relaxed balanced point.
 
     Parameters
     ----------
@@ -389,13 +376,6 @@ def build(
         Called with one line on what the data are.
     about : dict, optional
         Gets what a summary is to say of the problem: data, widths and seed.
-
-    Returns
-    -------
-    invariant_set : InvariantSet
-        Of He's initialisation for a ReLU network, else of a random relaxed balanced point.
-    loss : Loss
-        Of that data, or of random data of the task.
 
     Raises
     ------

@@ -33,7 +33,10 @@ def gallery(
         raise typer.BadParameter("give names or --all, not both")
     chosen = scripts() if everything else [find(name) for name in names or ()]
     if not chosen:
-        console.print(_listing(scripts()))
+        table = Table("name", "claim")
+        for script in scripts():
+            table.add_row(script.name, script.title)
+        console.print(table)
         console.print("Run one with: liftflow gallery NAME")
         return
     outcomes = _run(console, chosen, liftflow.files.make_folder(out), dark, jobs)
@@ -64,23 +67,13 @@ def _run(
         for outcome in running:
             outcomes.append(outcome)
             progress.advance(bar)
-            progress.console.print(_line(outcome), soft_wrap=True)
+            line = f"  {outcome.seconds:5.1f} s  {outcome.script.name}"
+            progress.console.print(Text.assemble(_verdict(outcome), line), soft_wrap=True)
     return sorted(outcomes, key=lambda outcome: outcome.script.name)
 
 
 def _verdict(outcome: "Outcome") -> Text:
     return Text("holds", "green") if outcome.success else Text("FAILS", "red")
-
-
-def _line(outcome: "Outcome") -> Text:
-    return Text.assemble(_verdict(outcome), f"  {outcome.seconds:5.1f} s  {outcome.script.name}")
-
-
-def _listing(scripts: "list[Script]") -> Table:
-    table = Table("name", "claim")
-    for script in scripts:
-        table.add_row(script.name, script.title)
-    return table
 
 
 def _summary(outcomes: "list[Outcome]") -> Table:

@@ -18,7 +18,7 @@ from liftflow.architectures import Architecture
 from liftflow.architectures.base import WithLaws
 from liftflow.architectures.maps import make_jvp
 from liftflow.errors import InputError, NotFiniteError
-from liftflow.linalg import FLOATS, Arithmetic
+from liftflow.linalg import FLOATS, Arithmetic, lengths
 from liftflow.typing import FloatArray, Forms, IntArray, OneTheta
 
 Coordinates = TypeAliasType("Coordinates", Any)
@@ -90,12 +90,12 @@ class GradientFields:
 
     def _search_unit(self, point: FloatArray) -> float:
         size, rng = float(np.linalg.norm(point)) or 1.0, np.random.default_rng(0)
-        lengths = size * 10.0 ** np.arange(0 if np.any(point) else -8, 16)
+        reaches = size * 10.0 ** np.arange(0 if np.any(point) else -8, 16)
         way = rng.standard_normal(point.size) / np.sqrt(point.size)
         form = self.architecture.phi.covectors(1, rng) / self._once(self._entries, point)
         with np.errstate(all="ignore"):  # far from θ anything may happen
             here = np.asarray(self.field(form, point[None]))
-            for length in lengths if np.any(here) else ():
+            for length in reaches if np.any(here) else ():
                 moved = np.asarray(self.field(form, (point + length * way)[None]))
                 if not np.linalg.norm(moved - here) < _CHANGE * np.linalg.norm(here):
                     return float(length)
@@ -104,8 +104,8 @@ class GradientFields:
     def random_forms(self, count: int, point: FloatArray, rng: np.random.Generator) -> Forms:
         """Draw forms whose fields are about as long as the unit, normal in those of z."""
         forms = self.draw(count, point, rng)
-        lengths = np.linalg.norm(self.values(forms, point, count), axis=1)
-        return self._scaled(forms, self.unit(point) / np.where(lengths > 0, lengths, 1.0))
+        sizes = lengths(self.values(forms, point, count))
+        return self._scaled(forms, self.unit(point) / np.where(sizes > 0, sizes, 1.0))
 
     def _scaled(self, forms: Forms, factors: FloatArray) -> Forms:
         return forms * factors.reshape(-1, *[1] * (forms.ndim - 1))

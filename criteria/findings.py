@@ -124,7 +124,7 @@ def margin_to_zero(size: float) -> float:
     return max(size / TOLERANCE, TOLERANCE / size) if size > 0 else np.inf
 
 
-def vanishing(
+def vanishes(
     name: str,
     decisive: float,
     value: float,

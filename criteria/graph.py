@@ -28,7 +28,8 @@ class ChannelView(View):
 
     @property
     def most(self) -> int:
-        return self.architecture.dim - self.architecture.n_laws if self.tells else super().most
+        told = self.architecture.n_laws and self.tells  # which asks for this where there are none
+        return self.architecture.dim - self.architecture.n_laws if told else super().most
 
     @cached_property
     def recoverable(self) -> Finding:
@@ -57,8 +58,9 @@ class ChannelView(View):
     def _shared(self) -> tuple[str, dict[str, object]]:
         """Say, and show, which entries of z share a parameter; empty where none do."""
         network = self.architecture
-        # More monomials than parameters must share one.
-        shared = network.n_paths > network.dim or np.any(network.path_incidence.sum(axis=0) > 1)
+        # More monomials than parameters, one of which may be constant, must share one.
+        many = network.n_paths > network.dim + 1
+        shared = many or np.any((network.path_incidence != 0).sum(axis=0) > 1)
         return "two monomials share a parameter" if shared else "", {}
 
 

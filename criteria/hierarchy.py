@@ -29,8 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.table import Table
 
-_TRIALS = 2
-_POINTS = 3
+_TRIALS, _POINTS = 2, 3
 _PRIMES = (2**30, 2**31)
 _COLOURS = {"holds": "green", "fails": "red", "undecided": "yellow"}
 _MARKS = {"holds": "✓", "fails": "✗", "undecided": "?"}

@@ -8,14 +8,8 @@ from typing import Any
 import numpy as np
 
 from liftflow.architectures import Architecture, DeepLinear, ReLUNetwork, TiedNetwork
-from liftflow.architectures.dag import CompiledDAG
-from liftflow.criteria.fields import (
-    Coordinates,
-    GradientFields,
-    Map,
-    Push,
-    gradient_fields,
-)
+from liftflow.architectures.dag import Block, CompiledDAG
+from liftflow.criteria.fields import Coordinates, GradientFields, Map, Push, gradient_fields
 from liftflow.errors import InputError
 from liftflow.linalg import FLOATS, Arithmetic, halves, sizes_of
 from liftflow.typing import FloatArray, Forms, IntArray, OneTheta, got, refuse_beyond
@@ -87,6 +81,14 @@ class NetworkFields(JetFields):
         self.dag = dag
         self.degree = 2 * len(dag.members) + 1  # of a field, in the point and the form
 
+    @cached_property
+    def _steps(self) -> list[tuple[Block, slice, slice]]:
+        """Blocks, with the places of their heads and tails; ⟨1⟩ is the last node."""
+        dag = self.dag
+        ends = [(int(nodes[0]), int(nodes[-1]) + 1) for nodes in dag.members]
+        nodes = [slice(*each) for each in [*ends, (len(dag.nodes), len(dag.nodes) + 1)]]
+        return [(b, nodes[b.head_generation], nodes[b.tail_generation]) for b in dag.blocks]
+
     def field(self, forms: Forms, point: Coordinates) -> Coordinates:
         """Evaluate the fields by backpropagation."""
         dag, arithmetic, inner = self.dag, self.arithmetic, self.dag.n_inputs
@@ -99,19 +101,23 @@ class NetworkFields(JetFields):
         before[0, :, :inner] = sources
         before[0, :, -1] = 1
         after[0, :, dag.outputs] = sinks.T
-        nodes = [*dag.members, np.array([len(dag.nodes)])]  # the last is the source of biases
         steps = []
-        for block in dag.blocks:
-            matrix = np.zeros((*weights.shape[:-1], *block.shape), weights.dtype)
-            matrix[..., block.rows, block.columns] = weights[..., block.edges]
-            steps.append((matrix, nodes[block.head_generation], nodes[block.tail_generation]))
+        for block, heads, tails in self._steps:
+            lead = weights.shape[:-1]
+            if block.contiguous:
+                first, last = block.edges[[0, -1]]
+                matrix = weights[..., first : last + 1].reshape(*lead, *block.shape)
+            else:
+                matrix = np.zeros((*lead, *block.shape), weights.dtype)
+                matrix[..., block.rows, block.columns] = weights[..., block.edges]
+            steps.append((matrix, heads, tails))
         for matrix, heads, tails in steps:
-            sums = arithmetic.inner_sum(matrix, before[..., tails, None], -2)
+            sums = arithmetic.apply(np.swapaxes(matrix, -1, -2), before[..., tails])
             before[..., heads] = arithmetic.reduce(before[..., heads] + sums)
         for matrix, heads, tails in reversed(steps):
-            if tails[0] < inner:
+            if tails.start < inner:
                 continue  # what is after inputs is not asked for
-            sums = arithmetic.inner_sum(matrix, after[..., None, heads], -1)
+            sums = arithmetic.apply(matrix, after[..., heads])
             after[..., tails] = arithmetic.reduce(after[..., tails] + sums)
         product = arithmetic.multiply(before[..., dag.tails], after[..., dag.heads])
         return arithmetic.multiply(product, multipliers)
@@ -237,9 +243,11 @@ class MonomialFields(JetFields):
 
     def field(self, forms: Forms, point: Coordinates) -> Coordinates:
         """Evaluate the fields by the rule for products, each factor in turn."""
-        arithmetic, columns, dim = self.arithmetic, self.columns, point.shape[-1]
+        used = np.flatnonzero((forms != 0).any(axis=0))
+        forms, columns = forms[:, used], self.columns[:, used]
+        arithmetic, dim = self.arithmetic, point.shape[-1]
         one = np.zeros_like(point[..., :1])
-        one[0] = 1
+        one[0] = 1  # a constant, as fields of degree 1 are
         factors = [np.concatenate([point, one], axis=-1)[..., column] for column in columns]
         before, after = [forms[None]], [np.ones_like(forms[None])]
         for factor in factors[:-1]:
@@ -252,7 +260,7 @@ class MonomialFields(JetFields):
             flat = np.zeros((dim + 1, product[..., 0].size), product.dtype)
             np.add.at(flat, column, product.reshape(-1, product.shape[-1]).T)
             sums = sums + flat[:-1].T.reshape(*product.shape[:-1], dim)
-        return arithmetic.reduce(sums)
+        return arithmetic.reduce(sums) if len(sums) > 1 else arithmetic.multiply(sums, one)
 
 
 def excited(architecture: Architecture, loss: object) -> FloatArray | None:

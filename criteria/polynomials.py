@@ -22,12 +22,7 @@ from liftflow.errors import InputError, ShapeError
 from liftflow.files import Stored, plain
 from liftflow.linalg import Row, first_independent, rational_basis
 from liftflow.ranks import rank_of, unit_rows
-from liftflow.typing import (
-    FloatArray,
-    Rng,
-    as_count,
-    as_rng,
-)
+from liftflow.typing import FloatArray, Rng, as_count, as_rng
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

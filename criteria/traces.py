@@ -26,11 +26,13 @@ MAX_LEVELS = 8
 STEPS = (0.3, 0.1, 0.03, 3e-3, 3e-4, 3e-5, 3e-6, 3e-8, 3e-10)
 """Lengths of flows in units, at their first speed: shorter ones where those run away."""
 
-_MAX_EVALUATIONS = 1500  # of the fields, after which a flow is too stiff to be followed
+ROUGHLY = 1e-6
+"""Tolerance of flows that only tell where exact ones lead."""
+
+_MAX_EVALUATIONS = 200  # of the fields, after which such a flow is too stiff to be followed
 _FAR = 1e3  # units beyond which a flow is not followed
 _RTOL = 1e-13
-_CONTROLS = 5  # random fields whose combination changes along a flow
-_RANDOM_WAYS = 3  # of STEPS that a point aside of θ is tried at
+_CONTROLS, _RANDOM_WAYS = 5, 3  # fields combined along a flow; STEPS tried to points aside of θ
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,14 +90,14 @@ def added(levels: list[int]) -> str:
     return f"the fields span {levels[0]} dimensions, brackets add {more}"
 
 
-def lie_trace(vectors: Vectors, most: int, *, patience: int = 1, least: int = 0) -> LieTrace:
+def lie_trace(
+    vectors: Vectors, most: int, *, patience: int = 1, least: int = 0, levels: int = MAX_LEVELS
+) -> LieTrace:
     """Grow the span of the fields by brackets, level by level, until nothing is added.
 
     Level k has the brackets [X_k, […, [X_2, X_1]]] of random fields, as many as dimensions are
-    missing and a few more [Marcotte2023]_. Such nested brackets span the Lie algebra, and at a
-    generic point a level that adds nothing is the last. At a special point a later one may still
-    add something: so it ends after ``patience`` idle levels, not below ``least`` dimensions, and at
-    ``most``.
+    missing and a few more [Marcotte2023]_. At a generic point a level that adds nothing is the
+    last. At a special one it ends after ``patience`` idle levels, not below ``least`` dimensions.
     """
     span, rank = vectors.field_span()
     ranks, idle = [rank], 0
@@ -106,7 +108,7 @@ def lie_trace(vectors: Vectors, most: int, *, patience: int = 1, least: int = 0)
     def brackets(size: int) -> Rows:
         return vectors.brackets([vectors.random_forms(size) for _ in range(len(ranks) + 1)], size)
 
-    while not settled() and len(ranks) < MAX_LEVELS:
+    while not settled() and len(ranks) < levels:
         missing = max(most - span.dimension, 1)
         enough, rows = missing + SPARE, brackets(min(missing, SPARE))
         rank = (trial := copy(span)).extend(rows)
@@ -175,7 +177,6 @@ def followed(
     start: FloatArray,
     rtol: float,
     unit: float,
-    most: int = _MAX_EVALUATIONS,
 ) -> FloatArray:
     """Follow a flow to a time, each coordinate as exactly as its size or speed at the start.
 
@@ -184,7 +185,7 @@ def followed(
     FlowLost
         It leads too far away, or takes too many evaluations.
     """
-    evaluations = count()
+    evaluations, most = count(), _MAX_EVALUATIONS * (ROUGHLY / rtol) ** (1 / 8)  # of order 8
 
     def watched(at: float, point: FloatArray) -> FloatArray:
         near = np.max(np.abs(point - start)) < _FAR * unit
@@ -202,7 +203,7 @@ def followed(
 def flow_end(vectors: Vectors) -> OneTheta | None:
     """Follow a random combination of the fields, which changes with time, to a point of the orbit.
 
-    Returns None where no flow could be followed.
+    Returns None where no flow moves, or none could be followed.
     """
     fields, start = vectors.fields, vectors.point
     forms, tones = vectors.random_forms(_CONTROLS), np.pi * np.arange(_CONTROLS)
@@ -210,8 +211,10 @@ def flow_end(vectors: Vectors) -> OneTheta | None:
     def velocity(time: float, point: FloatArray) -> FloatArray:
         return np.asarray(np.cos(tones * time) @ fields.values(forms, point, _CONTROLS))
 
-    for length in STEPS:
+    for length in STEPS if np.any(fields.values(forms, start, _CONTROLS)) else ():
         with suppress(FlowLost, NotFiniteError):
+            # Whether it can be followed, a rough flow tells in a tenth of the evaluations.
+            followed(velocity, length, start, ROUGHLY, fields.unit(start))
             end = followed(velocity, length, start, _RTOL, fields.unit(start))
             return vectors.theta + vectors.tangents((end - start)[None])[0]
     return None

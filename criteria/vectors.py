@@ -26,10 +26,9 @@ PARTED = 1e3
 """Ratio of the scales of θ from which double precision may hide some."""
 
 _N_PROBES = 4  # pairs of random fields whose inner product is differentiated
-_MAX_PAIRS = 2000
-_FEW_PAIRS = 200  # of entries of lifts that are only evaluated
-_MAX_ENTRIES = 100_000  # of z, among which pairs are looked for
-_MAX_NUMBERS = 4_000_000  # in the covectors of all pairs
+_MAX_PAIRS, _FEW_PAIRS = 2000, 200  # of entries of z; of lifts that are only evaluated
+_AT_ONCE = 50  # of them, where covectors are mostly zeros
+_MAX_ENTRIES, _MAX_NUMBERS = 100_000, 4_000_000  # of z, and of the covectors of all its pairs
 
 
 class Vectors:
@@ -218,8 +217,10 @@ class Vectors:
         return pairs, self.pair_brackets(pairs)
 
     def pair_brackets(self, pairs: IntArray) -> Rows:
-        """Return the brackets of the fields of pairs of entries of z."""
-        return self.brackets([self.fields.basis_forms(column) for column in pairs.T], len(pairs))
+        """Return the brackets of the fields of pairs of entries of z, some at a time."""
+        n_parts = 1 + len(pairs) // _AT_ONCE if self.fields.listed else 1
+        parts = [list(map(self.fields.basis_forms, p.T)) for p in np.array_split(pairs, n_parts)]
+        return np.concatenate([self.brackets(forms, len(forms[0])) for forms in parts], axis=1)
 
     # Velocities, and how M changes along them.
 

@@ -6,20 +6,13 @@ from functools import cached_property, singledispatch, wraps
 from typing import Any, TypeVar
 
 import numpy as np
+from scipy.stats import gmean
 
 from liftflow.architectures import Architecture, DeepLinear
 from liftflow.criteria.fields import GradientFields
-from liftflow.criteria.findings import (
-    Finding,
-    Verdict,
-    decide,
-    doubted,
-    found,
-    undecided,
-    vanishing,
-)
+from liftflow.criteria.findings import Finding, Verdict, decide, doubted, found, undecided, vanishes
 from liftflow.criteria.precise import PreciseVectors, needs_precision
-from liftflow.criteria.traces import LieTrace, lie_trace, orbit_trace
+from liftflow.criteria.traces import MAX_LEVELS, LieTrace, lie_trace, orbit_trace
 from liftflow.criteria.vectors import Vectors
 from liftflow.ranks import TOLERANCE, ZERO, Rank, Rows, Span
 from liftflow.typing import FloatArray, OneTheta
@@ -31,6 +24,7 @@ FORM_LIMIT = 4_000_000
 """Number of entries of as many covectors on z as there are parameters."""
 
 _ARRAYS = 50  # of that size, that automatic differentiation of brackets keeps
+_FEW = 4  # levels of brackets in high precision, where none settles what floats tell clearly
 _SIDES = np.array([0.0, 1e-7, -1e-7, 1e-8, -1e-8, 1.0])  # in units, along a random way
 
 
@@ -223,7 +217,10 @@ class View:
     def trace(self) -> LieTrace:
         """Trace at θ of the Lie algebra that the fields generate."""
         if isinstance(self.vectors, PreciseVectors):
-            return lie_trace(self.vectors, self.most, patience=2)
+            told = vars(self.floats).get("trace")
+            clear = told and not told.settled and not any(rank.doubt for rank in told.ranks)
+            levels = _FEW if clear else MAX_LEVELS
+            return lie_trace(self.vectors, self.most, patience=2, levels=levels)
         return orbit_trace(self.vectors, self.most)
 
     @looked
@@ -301,7 +298,7 @@ class View:
         no = "M changes along a direction that neither z nor h sees, relatively by "
         unclear = f"M changes along the kernel by {decisive:.1e}: neither zero nor clearly not"
         reasons = yes, f"{no}{value:.1g}", unclear
-        finding = vanishing("kernel inclusion", decisive, value, reasons, witness)
+        finding = vanishes("kernel inclusion", decisive, value, reasons, witness)
         holds = finding.verdict is Verdict.HOLDS
         return doubted(finding, kernel.doubt) if holds and kernel.doubt else finding
 
@@ -347,7 +344,7 @@ class View:
             entries = np.unravel_index(pairs[worst], self.architecture.lifted_shape)
             witness = {"entries": np.transpose(entries).tolist(), "size": float(sizes[worst])}
         unclear = f"a part of {decisive:.1e} is neither zero nor clearly not"
-        return vanishing(name, decisive, value, (yes, no, unclear), witness)
+        return vanishes(name, decisive, value, (yes, no, unclear), witness)
 
     @fact(
         "dimension of the Lie algebra",
@@ -458,7 +455,9 @@ def view_of(architecture: Architecture, theta: OneTheta, rng: np.random.Generato
 
 @view_of.register
 def _(architecture: DeepLinear, theta: OneTheta, rng: np.random.Generator) -> View:
-    unit = architecture._unit_of(np.max(np.abs(theta)), 4 * len(architecture.widths))
+    sizes = np.array([np.max(np.abs(layer)) for layer in architecture.layers(theta)])
+    typical = gmean(sizes[sizes > 0]) if np.any(sizes) else 1.0
+    unit = architecture._unit_of(typical, 4 * len(architecture.widths))
     return View(architecture, theta / unit, rng)
 
 

@@ -4,17 +4,12 @@ from liftflow.flows.certificate import RateCertificate, rate_certificate
 from liftflow.flows.compare import compare
 from liftflow.flows.comparison import Comparison
 from liftflow.flows.discrete import Adam, GradientDescent, Optimizer
-from liftflow.flows.drift import law_drift
-from liftflow.flows.hessian import (
-    chart_metric_matrix,
-    is_hessian_metric,
-    is_warped_hessian_metric,
-)
+from liftflow.flows.hessian import chart_metric_matrix, is_hessian_metric, is_warped_hessian_metric
 from liftflow.flows.intrinsic import IntrinsicFlow
 from liftflow.flows.mirror import DiagonalPotential, MirrorPotential, NeuronPotential
 from liftflow.flows.momentum import MomentumFlow
 from liftflow.flows.parameter import ParameterFlow
-from liftflow.flows.rules import TrainingRule
+from liftflow.flows.rules import TrainingRule, law_drift
 from liftflow.flows.settings import Settings
 from liftflow.flows.state import FlowState
 from liftflow.flows.sweep import Sweep, SweepRun, sweep

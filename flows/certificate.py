@@ -45,10 +45,7 @@ class RateCertificate:
 
 @door
 def rate_certificate(
-    architecture: Architecture,
-    theta0: OneTheta,
-    loss: Loss,
-    rule: TrainingRule | None = None,
+    architecture: Architecture, theta0: OneTheta, loss: Loss, rule: TrainingRule | None = None
 ) -> RateCertificate:
     r"""Certify a rate of the gradient flow of two linear layers by the spectrum of their law S.
 

@@ -216,11 +216,8 @@ class Plan:
     def identity(self) -> dict[str, Any]:
         """Collect all that decides the numbers, by names.
 
-        Returns
-        -------
-        identity : dict
-            What is given, as it is. Architectures, losses and metrics have no such form: under
-            ``computed`` are numbers that they lead to.
+        What is given is there as it is. Architectures, losses and metrics have no such form: under
+        ``computed`` are numbers that they lead to.
         """
         architecture, theta0 = self.invariant_set.architecture, self.invariant_set.theta0
         settings, scale = self.settings, np.max(np.abs(theta0), initial=0.0)
@@ -228,12 +225,9 @@ class Plan:
         computed = {"laws": [_sketch(architecture.conservation_laws(aside))]}
         for name, state in self.states.items():
             own = origin(state(), settings, name)
-            numbers = [[own.loss], *([loss] for loss in own.probe.tolist())]
-            vectors = (own.coordinates, own.velocity, own.ahead)
-            computed[f"loss, data or metric of the {name} flow"] = [
-                *numbers,
-                *map(_sketch, vectors),
-            ]
+            numbers = [[loss] for loss in (own.loss, *own.probe.tolist())]
+            numbers += map(_sketch, (own.coordinates, own.velocity, own.ahead))
+            computed[f"loss, data or metric of the {name} flow"] = numbers
         return {
             "version of liftflow": __version__,
             "architecture": [
@@ -257,11 +251,11 @@ class Plan:
     def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
         """Return the names of what differs between two identities, as JSON keeps them."""
         given = [name for name in here if name != "computed" and there[name] != here[name]]
+        pairs = [(n, own, there["computed"].get(n, ())) for n, own in here["computed"].items()]
         return given + [
             name
-            for name, blocks in here["computed"].items()
-            if len(blocks) != len(there["computed"].get(name, ()))
-            or not all(map(same_numbers, there["computed"][name], blocks))
+            for name, own, other in pairs
+            if len(own) != len(other) or not all(map(same_numbers, other, own))
         ]
 
     def check_losses(self, folder: Path) -> None:
@@ -279,15 +273,20 @@ class Plan:
             earlier = {n: Trajectory.load(p) for n, p in paths.items() if os.path.lexists(p)}
         done: dict[str, Trajectory] = {}
         for name, state in self.states.items():
-            settings = replace(self.settings, resume=earlier.get(name))
+            path = paths.get(name)
+            settings = replace(self.settings, resume=earlier.get(name), checkpoint=path)
             if any(flow.interrupted for flow in done.values()):
                 done[name] = _not_begun(state(), settings)
-            elif not paths:
-                done[name] = integrate(state(), settings, name)
-            elif not done:
-                done[name] = integrate(state(), replace(settings, checkpoint=paths[name]), name)
-            else:
-                done[name] = _integrate_at_any_price(state, settings, paths[name])
+                continue
+            try:
+                if done and path is not None:
+                    done[name] = _integrate_at_any_price(state, settings, path)
+                else:
+                    done[name] = integrate(state(), settings, name)
+            except KeyboardInterrupt:  # while it starts; later, it keeps what it has
+                if not done:
+                    raise
+                done[name] = _not_begun(state(), settings)
         apart = {n: _deviation(f, done[n], done["parameter"]) for n, f in self.flows.items()}
         controls = {name: (done[name], apart[name]) for name in self.flows if name != "intrinsic"}
         first, *rest = controls or [None]
@@ -313,28 +312,19 @@ def _integrate_at_any_price(
     """Integrate a flow after others, whose results are worth more than its checkpoint."""
     try:
         make_folder(path.parent)  # it may have gone since
-        return integrate(state(), replace(settings, checkpoint=path), path.stem)
+        return integrate(state(), settings, path.stem)
     except OutputError as error:
         warnings.warn(str(error), RuntimeWarning, stacklevel=4)
-        result = integrate(state(), settings, path.stem)
+        result = integrate(state(), replace(settings, checkpoint=None), path.stem)
         return replace(result, message=f"{result.message}; {error}")
 
 
 def _not_begun(state: FlowState, settings: Settings) -> Trajectory:
     """What there is of a flow that Ctrl-C kept from starting: its first point."""
     y, theta, loss = state.read(state.start())
-    return Trajectory(
-        t=np.array([float(settings.t_span[0])]),
-        y=y[None],
-        theta=theta[None],
-        loss=np.array([loss]),
-        success=False,
-        message="not begun: interrupted",
-        n_evaluations=0,
-        n_charts=1,
-        seconds=0.0,
-        interrupted=True,
-    )
+    t, message = np.array([float(settings.t_span[0])]), "not begun: interrupted"
+    first = (t, y[None], theta[None], np.array([loss]))
+    return Trajectory(*first, False, message, 0, 1, 0.0, interrupted=True)
 
 
 def _sketch(vector: FloatArray) -> list[float]:

@@ -13,8 +13,7 @@ from liftflow.doors import door
 from liftflow.errors import InputError, UndefinedError
 from liftflow.files import Archived, Tabled, as_text
 from liftflow.flows.certificate import RateCertificate, rate_certificate
-from liftflow.flows.drift import law_drift
-from liftflow.flows.rules import TrainingRule
+from liftflow.flows.rules import TrainingRule, law_drift
 from liftflow.flows.trajectory import Trajectory
 from liftflow.losses import Loss
 from liftflow.typing import FloatArray, OnTimes
@@ -146,6 +145,12 @@ class Comparison(Archived, Tabled):
         return any(flow.interrupted for flow in self._flows)
 
     @property
+    def _columns(self) -> dict[str, Trajectory]:
+        """The flows that tables and files have by these names."""
+        own = {"parameter": self.parameter, "intrinsic": self.intrinsic}
+        return own if self.control is None else {**own, "control": self.control}
+
+    @property
     def _flows(self) -> list[Trajectory]:
         return [self.parameter, self.intrinsic, *(flow for flow, _ in self._controls.values())]
 
@@ -208,7 +213,6 @@ class Comparison(Archived, Tabled):
         if "summary" in self.kept:
             return dict(self.kept["summary"])
         architecture, loss = self._own_architecture(), self.loss
-        flows = {"parameter": self.parameter, "intrinsic": self.intrinsic}
         result: dict[str, Any] = {
             "version": __version__,
             "architecture": repr(architecture),
@@ -232,9 +236,9 @@ class Comparison(Archived, Tabled):
             own = self.certificate
             result["certified_rate"] = own.rate
             result["certificate"] = [own.gap, own.pl_constant, own.first, own.minimum]
-        for name, flow in [*flows.items(), ("control", self.control)]:
-            if flow is None or loss is None:
-                continue
+        for name, flow in self._columns.items():
+            if loss is None:
+                break
             scores = loss.scores(flow.theta[-1], architecture)
             result |= {
                 f"loss_{name}": float(flow.loss[-1]),
@@ -259,14 +263,9 @@ class Comparison(Archived, Tabled):
         summary = self.summary()
         from rich.table import Table  # here, as many never print
 
-        table = Table(title="Two flows of one training problem", title_justify="left")
-        table.add_column("")
-        names = ["parameter", "intrinsic"]
-        for name in names:
-            table.add_column(f"{name} flow", justify="right")
-        if self.control is not None:
-            names.append("control")
-            table.add_column("control", justify="right")
+        table = Table("", title="Two flows of one training problem", title_justify="left")
+        for name in self._columns:
+            table.add_column(name if name == "control" else f"{name} flow", justify="right")
         rows = {
             "loss": "final loss",
             "accuracy": "accuracy",
@@ -277,7 +276,7 @@ class Comparison(Archived, Tabled):
             "seconds": "seconds",
         }
         for key, label in rows.items():
-            own = [summary.get(f"{key}_{name}") for name in names]
+            own = [summary.get(f"{key}_{name}") for name in self._columns]
             if any(value is not None for value in own):
                 table.add_row(label, *map(_show, own))
         table.add_section()
@@ -322,11 +321,9 @@ class Comparison(Archived, Tabled):
         names = self.kept.get("summary", {})
         family = repr(self.architecture) if self.architecture else names.get("architecture", "")
         loss = repr(self.loss) if self.loss else names.get("training_loss", "")
-        said = [f"{value}" if name == "data" else f"{name} {value}" for name, value in self._told()]
+        told = [(name, self.about[name]) for name in ("data", "seed") if name in self.about]
+        said = [f"{value}" if name == "data" else f"{name} {value}" for name, value in told]
         return ", ".join([family, loss, *said])
-
-    def _told(self) -> list[tuple[str, object]]:
-        return [(name, self.about[name]) for name in ("data", "seed") if name in self.about]
 
     def _drift(self) -> FloatArray:
         """Drift of the laws along the parameter flow."""
@@ -375,11 +372,7 @@ class Comparison(Archived, Tabled):
         return plotting.draw(panels, (13, 4.2), self._subject())
 
     def _values(self) -> dict[str, Any]:
-        flows = {"parameter": self.parameter, "intrinsic": self.intrinsic}
-        if self.control is not None:
-            flows["control"] = self.control
-        if self.steps is not None:
-            flows["steps"] = self.steps
+        flows = self._columns if self.steps is None else {**self._columns, "steps": self.steps}
         further = dict(enumerate(self.further_controls.items()))
         flows |= {f"control-{number}": flow for number, (_, (flow, _)) in further.items()}
         values = {
@@ -432,8 +425,8 @@ class Comparison(Archived, Tabled):
         """Whether the flows agree, in a line: what the figure is called."""
         deviation = self.max_deviation
         if np.isnan(deviation):
-            flows = {"parameter": self.parameter, "intrinsic": self.intrinsic}
-            names = " and the ".join(name for name, flow in flows.items() if len(flow.t) < 2)
+            flows = [("parameter", self.parameter), ("intrinsic", self.intrinsic)]
+            names = " and the ".join(name for name, flow in flows if len(flow.t) < 2)
             return f"Flows not compared: the {names} flow ended where it began"
         agree = agreed(deviation, self.rtol, self.control_deviation)
         last = self.parameter.t[len(self.deviation) - 1]

@@ -52,17 +52,14 @@ class Optimizer(Guarded, ABC):
         Factors of the step size: ``schedule(k)``, or ``schedule[k]``, for the k-th step from 0.
     decay : {"coupled", "decoupled"}
         ``coupled``: λθ is added to the gradient, and goes through the moments with it.
-        ``decoupled``: θ shrinks by the factor 1 − ηλ before each step, past all moments.
+        ``decoupled`` [Loshchilov2019]_: θ shrinks by the factor 1 − ηλ before each step, past all
+        moments.
 
     Raises
     ------
     InputError
         Not a loss, a step size that is not positive, a number out of its range, or batches of a
         loss that is no mean over samples.
-
-    References
-    ----------
-    Decoupled decay: [Loshchilov2019]_.
     """
 
     n_moments: ClassVar[int]
@@ -83,7 +80,16 @@ class Optimizer(Guarded, ABC):
         self.step_size = _within(step_size, "step_size", 0.0, np.inf)
         if not self.step_size > 0:
             raise InputError(f"step_size must be positive, got {step_size}")
-        self.batch_size = None if batch_size is None else self._batch_size(batch_size)
+        self.batch_size, most = batch_size, loss.n_samples
+        if batch_size is not None:
+            self.batch_size = as_count(batch_size, "batch_size", 1)
+            if most is None:
+                loss.batch([0])  # which says that it is no mean over samples
+            if most is None or self.batch_size > most:
+                raise InputError(
+                    f"batch_size must be at most {most} samples, got {batch_size}; leave "
+                    "batch_size out to take all samples at each step"
+                )
         self.weight_decay = _within(weight_decay, "weight_decay", 0.0, np.inf)
         if callable(schedule):
             as_function(schedule, "schedule", 1)
@@ -91,17 +97,6 @@ class Optimizer(Guarded, ABC):
         if decay not in DECAYS:
             raise InputError(f"decay must be one of {', '.join(DECAYS)}, got {shown(decay)}")
         self.decay = decay
-
-    def _batch_size(self, batch_size: int) -> int:
-        count, most = as_count(batch_size, "batch_size", 1), self.loss.n_samples
-        if most is None:
-            self.loss.batch([0])  # which says that it is no mean over samples
-        if most is None or count > most:
-            raise InputError(
-                f"batch_size must be at most {most} samples, got {count}; leave batch_size out to "
-                "take all samples at each step"
-            )
-        return count
 
     def _facts(self) -> str:
         own = {name: value for name, value in vars(self).items() if name[0] != "_"}
@@ -140,7 +135,7 @@ class Optimizer(Guarded, ABC):
     def step(
         self, gradient: OneTangent, moments: FloatArray, count: int
     ) -> tuple[FloatArray, FloatArray]:
-        """Make one step.
+        """Make one step: what is added to θ, and the moments for the next one.
 
         Parameters
         ----------
@@ -150,13 +145,6 @@ class Optimizer(Guarded, ABC):
             What the last step left, zero before the first.
         count : int
             Number of this step, from 1.
-
-        Returns
-        -------
-        update : array, shape=[dim]
-            What is added to θ.
-        moments : array, shape=[n_moments, dim]
-            For the next step.
         """
 
     def law_recursion(self, theta0: OneTheta) -> LawRecursion | None:

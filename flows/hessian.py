@@ -74,10 +74,18 @@ def is_hessian_metric(
     >>> bool(is_hessian_metric(start.image().metric.metric_matrix, [[0.3, -0.2]]))
     True
     """
-    metric = metric_matrix if warping is None else _warped(metric_matrix, warping)
+
+    def metric(z: FloatArray) -> FloatArray:
+        matrix = metric_matrix(z)
+        return matrix if warping is None else np.asarray(warping(z))[..., None, None] * matrix
+
     points = _points(points)
-    checks = np.array([_hessian(metric, point) for point in points])
-    return _finding("Hessian metric", points, checks, rtol, {})
+    slopes = [_slopes(metric, point) for point in points]
+    checks = [
+        (at.relative(at.slope - np.swapaxes(at.slope, 0, 1)), at.relative(at.error))
+        for at in slopes
+    ]
+    return _finding("Hessian metric", points, np.array(checks), rtol, {})
 
 
 @door
@@ -152,10 +160,6 @@ def _points(points: Any) -> FloatArray:
     if points.size == 0:
         raise InputError(f"points must hold at least one, got shape {points.shape}")
     return points.reshape(-1, points.shape[-1])
-
-
-def _warped(metric_matrix: MetricMatrix, warping: Callable[[FloatArray], Any]) -> MetricMatrix:
-    return lambda z: np.asarray(warping(z))[..., None, None] * metric_matrix(z)
 
 
 def _derivative(
@@ -238,11 +242,6 @@ def _slopes(metric_matrix: MetricMatrix, point: FloatArray) -> _Slopes:
     units = _units(metric)
     rates = np.max(np.abs(slope) / _outer(units, units), axis=(1, 2))
     return _Slopes(metric, slope, error, steps, np.maximum(rates, _STEP / steps))
-
-
-def _hessian(metric_matrix: MetricMatrix, point: FloatArray) -> tuple[float, float]:
-    at = _slopes(metric_matrix, point)
-    return at.relative(at.slope - np.swapaxes(at.slope, 0, 1)), at.relative(at.error)
 
 
 def _eta(metric: FloatArray, slope: FloatArray) -> tuple[FloatArray, FloatArray]:

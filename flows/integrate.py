@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.integrate import DOP853, RK23, RK45, OdeSolver
 
 from liftflow.errors import FlowError, InputError, LiftflowError, OutputError
@@ -60,19 +59,14 @@ class _Record:
         ahead = self.times[self.count :]
         return ahead[ahead <= t]
 
-    def passed(self, trajectory: Trajectory, until: float) -> NDArray[np.bool_]:
-        """Which states of an earlier run are those asked for up to some time; refuse others."""
+    def take_over(self, trajectory: Trajectory, until: float) -> None:
+        """Begin with the states of an earlier run up to some time; refuse others than asked for."""
         kept = (trajectory.t >= self.times[0]) & (trajectory.t <= until)
         if not np.array_equal(trajectory.t[kept], self.times[self.times <= until]):
             raise InputError(
                 "resume continues a trajectory at the times it was made for; the times asked for "
                 f"now differ from its first {np.sum(kept)} ones"
             )
-        return kept
-
-    def take_over(self, trajectory: Trajectory, until: float) -> None:
-        """Begin with the states of an earlier run, up to its last whole step."""
-        kept = self.passed(trajectory, until)
         states = (trajectory.y[kept], trajectory.theta[kept], trajectory.loss[kept])
         for state in zip(*states, strict=True):
             self.add(state)
@@ -249,7 +243,8 @@ class _Run:
             return
         gained, self.mark = self.t - self.mark, self.t
         self._check_left(_PATIENCE, gained, _FAR_TOO_MANY_STEPS)
-        if _crawls(gained, self.t - start, self.end - self.t):
+        crawls = _PATIENCE * (self.end - self.t) > _MOST_STEPS * gained
+        if gained < 1e-3 * (self.t - start) and crawls:
             raise FlowError(
                 f"the last {_PATIENCE} steps led on by {gained:.1e} only. It slides along a kink "
                 "of the loss (a ReLU at its threshold), where the steps are as short as the "
@@ -345,7 +340,7 @@ def integrate(state: FlowState, settings: Settings, label: str) -> Trajectory:
             check_fits(earlier, earlier.checkpoint, run.origin, remembered, run.first, run.end)
             check_losses(earlier, state.losses)
             if earlier.checkpoint.t == run.end:
-                run.record.passed(earlier, run.end)
+                run.record.take_over(earlier, run.end)
                 message = "".join((_REACHED, *earlier.message.partition(_RESUMED)[1:]))
                 done = replace(earlier, success=True, message=message, interrupted=False)
                 ended = earlier.success and not earlier.interrupted  # Ctrl-C came after its end
@@ -409,11 +404,6 @@ def _saved(result: Trajectory, settings: Settings, warn: bool) -> Trajectory:
     """Save a result, which says what hinders that."""
     complaint = _try_to_save(result, settings.checkpoint, warn)
     return replace(result, message=f"{result.message}; {complaint}") if complaint else result
-
-
-def _crawls(gained: float, elapsed: float, left: float) -> bool:
-    """Whether the last steps led nowhere, by what went before and by what is left."""
-    return gained < 1e-3 * elapsed and _PATIENCE * left > _MOST_STEPS * gained
 
 
 @contextmanager

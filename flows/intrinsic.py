@@ -183,10 +183,6 @@ class _BasisState(TrainingState):
         self.chart = self.chart.handed_on(self.theta)  # other signs, but the same factors
         if self.chart.deficit(self.theta) < np.log(REANCHOR_RATIO):
             return coordinates
-        return self._reanchored(coordinates)
-
-    def _reanchored(self, coordinates: FloatArray) -> FloatArray:
-        """Go on in the chart with the strongest anchors."""
         self._change_chart(self.chart.reanchored(self.theta))
         self.n_charts += 1
         self.known = self.with_clock(self.chart.coordinates(self.theta), coordinates[-1])
@@ -290,11 +286,6 @@ class IntrinsicFlow(Guarded):
         **settings
             Of :class:`~liftflow.flows.Settings`, such as ``rtol=1e-8``.
 
-        Returns
-        -------
-        trajectory : Trajectory
-            Its ``success`` and ``message`` say whether the end was reached.
-
         Raises
         ------
         InputError
@@ -305,13 +296,7 @@ class IntrinsicFlow(Guarded):
         return integrate(self.state(z0), Settings(t_span, **settings), "intrinsic")
 
     def state(self, z0: OneLifted | None = None) -> FlowState:
-        """Right-hand side of the flow as the integrator sees it, for solvers of one's own.
-
-        Returns
-        -------
-        state : FlowState
-            ``start()`` gives the first coordinates, ``velocity(coordinates)`` their velocity.
-        """
+        """Right-hand side of the flow as the integrator sees it, for solvers of one's own."""
         theta = self.invariant_set.theta0
         if z0 is not None:
             shape = self.invariant_set.architecture.lifted_shape

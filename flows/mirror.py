@@ -283,13 +283,8 @@ class NeuronPotential(MirrorPotential):
         z, _, v = self._squares(z)
         return z / np.sqrt(v)[..., None]
 
-    def hessian(self, z: Inputs) -> FloatArray:
-        """Evaluate ∇²Φ(z) = ω K⁻¹ = (I − zzᵀ/(v²(|u|² + v²)))/|v|.
-
-        Returns
-        -------
-        hessian : array, shape=[..., n_inputs, n_inputs]
-        """
+    def hessian(self, z: Inputs) -> LiftedMatrix:
+        """Evaluate ∇²Φ(z) = ω K⁻¹ = (I − zzᵀ/(v²(|u|² + v²)))/|v|."""
         z, u, v = self._squares(z)
         outer = z[..., :, None] * z[..., None, :] / (v * (u + v))[..., None, None]
         return (np.eye(z.shape[-1]) - outer) / np.sqrt(v)[..., None, None]

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from liftflow.architectures import Architecture, DeepLinear, LinearNeuralODE, ProductArchitecture
+from liftflow.architectures.balance import transpose
 from liftflow.doors import Guarded, door
 from liftflow.errors import UndefinedError
 from liftflow.flows.integrate import integrate
@@ -125,13 +126,7 @@ class MomentumFlow(Guarded):
         return integrate(self.state(theta0, velocity0), Settings(t_span, **settings), "momentum")
 
     def state(self, theta0: OneTheta, velocity0: OneTangent | None = None) -> FlowState:
-        """Right-hand side of the flow as the integrator sees it, for solvers of one's own.
-
-        Returns
-        -------
-        state : FlowState
-            Its coordinates are θ and θ', one after the other.
-        """
+        """Right-hand side of the flow as the integrator sees it; its coordinates are θ, then θ'."""
         shape = (self.architecture.dim,)
         options: dict[str, Any] = {"batch": False, "differentiable": False}
         point = as_array(theta0, "theta0", shape, **options)
@@ -167,7 +162,13 @@ class MomentumFlow(Guarded):
         UndefinedError
             As :meth:`laws`.
         """
-        return count_noether_laws(self.architecture)
+        rng, dim = np.random.default_rng(0), self.architecture.dim
+        charges = noether_charges(self.architecture)
+        theta, velocity = rng.standard_normal((2, dim))
+        eye, nothing = np.eye(dim), np.zeros((dim, dim))
+        # The charges are bilinear: these are all their derivatives at a random point.
+        rows = np.concatenate([charges(eye, nothing + velocity), charges(nothing + theta, eye)])
+        return int(np.linalg.matrix_rank(rows)) if rows.size else 0
 
 
 def noether_charges(architecture: Architecture) -> Callable[[Theta, Tangent], FloatArray]:
@@ -194,31 +195,15 @@ def noether_charges(architecture: Architecture) -> Callable[[Theta, Tangent], Fl
 def _of_layers(network: DeepLinear, theta: Theta, velocity: Tangent) -> FloatArray:
     # Layers as they act, whatever a family keeps of them (V, not Vᵀ, of two layers).
     layers, speeds = network.layers(theta), network.layer_velocities(velocity)
-    charges = []
-    for i in range(len(layers) - 1):
-        after = np.swapaxes(layers[i + 1], -1, -2) @ speeds[i + 1]
-        before = layers[i] @ np.swapaxes(speeds[i], -1, -2)
-        turn = after + before
-        turn = turn - np.swapaxes(turn, -1, -2)
-        rows, columns = np.triu_indices(turn.shape[-1], 1)
-        charges.append(turn[..., rows, columns])
+    pairs = zip(layers, layers[1:], speeds, speeds[1:], strict=False)
+    turns = [
+        transpose(above) @ fast + below @ transpose(slow) for below, above, slow, fast in pairs
+    ]
     if len(layers) == 2 and layers[0].shape[-1] == layers[1].shape[-2] == 1:
         # z = uᵀv = (|u + v|² − |u − v|²)/4: both halves turn on their own.
-        turn = layers[0] @ speeds[1] + np.swapaxes(layers[1], -1, -2) @ np.swapaxes(
-            speeds[0], -1, -2
-        )
-        turn = turn - np.swapaxes(turn, -1, -2)
-        charges.append(turn[..., rows, columns])
+        turns.append(layers[0] @ speeds[1] + transpose(layers[1]) @ transpose(speeds[0]))
+    charges = []
+    for turn in turns:
+        rows, columns = np.triu_indices(turn.shape[-1], 1)
+        charges.append((turn - transpose(turn))[..., rows, columns])
     return np.concatenate(charges, axis=-1)
-
-
-def count_noether_laws(architecture: Architecture) -> int:
-    """Count the independent Noether laws, the rank of their derivatives at a random point."""
-    rng, dim = np.random.default_rng(0), architecture.dim
-    charges = noether_charges(architecture)
-    theta, velocity = rng.standard_normal((2, dim))
-    eye, nothing = np.eye(dim), np.zeros((dim, dim))
-    # The charges are bilinear.
-    along = charges(eye, nothing + velocity), charges(nothing + theta, eye)
-    rows = np.concatenate(along)
-    return int(np.linalg.matrix_rank(rows)) if rows.size else 0

@@ -59,11 +59,6 @@ class ParameterFlow(Guarded):
         **settings
             Of :class:`~liftflow.flows.Settings`, such as ``rtol=1e-8``.
 
-        Returns
-        -------
-        trajectory : Trajectory
-            Its ``success`` and ``message`` say whether the end was reached.
-
         Raises
         ------
         InputError
@@ -74,13 +69,7 @@ class ParameterFlow(Guarded):
         return integrate(self.state(theta0), Settings(t_span, **settings), "parameter")
 
     def state(self, theta0: OneTheta) -> FlowState:
-        """Right-hand side of the flow as the integrator sees it, for solvers of one's own.
-
-        Returns
-        -------
-        state : FlowState
-            ``start()`` gives θ₀, ``velocity(theta)`` is −∇ℓ(θ).
-        """
+        """Right-hand side of the flow as the integrator sees it, for solvers of one's own."""
         shape = (self.architecture.dim,)
         point = as_array(theta0, "theta0", shape, batch=False, differentiable=False)
         self.architecture.phi.check(point)

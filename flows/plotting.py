@@ -29,10 +29,6 @@ class Curve:
     ----------
     t : OnTimes
         Times, of which there may be more than values.
-    role : tuple of str
-        Colour and style of the line.
-    label : str
-        For the legend; an empty one is left out.
     """
 
     t: OnTimes

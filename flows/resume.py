@@ -79,8 +79,7 @@ def check_fits(
         for origin in (there, here)
     )
     _require(
-        not differ,
-        f"a run with {wanted}, got {got}; give the same, or start anew without resume",
+        not differ, f"a run with {wanted}, got {got}; give the same, or start anew without resume"
     )
     wrong = _damaged(earlier, whole, here, memory, first)
     _require(

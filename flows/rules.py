@@ -12,6 +12,7 @@ from liftflow.architectures.linear import BALANCE_RTOL
 from liftflow.architectures.rescaling import Rescaling, degrees, rescaling
 from liftflow.doors import door
 from liftflow.errors import InputError, NotIntrinsicError, ShapeError
+from liftflow.flows.trajectory import Trajectory
 from liftflow.metrics import Cometric, intrinsic_cometric
 from liftflow.metrics.rescaled import RescaledCometric
 from liftflow.typing import (
@@ -19,9 +20,11 @@ from liftflow.typing import (
     Laws,
     Lifted,
     OneTheta,
+    OnTimes,
     Scalars,
     Theta,
     as_array,
+    as_instance,
     as_number,
     as_own,
     shown,
@@ -128,35 +131,33 @@ class TrainingRule:
                     f"unpack(theta), got {shown(list(given))}"
                 )
             given = tuple(given[number] for number in range(len(blocks)))
-        if isinstance(given, tuple):
-            return self._by_block(given, blocks)
-        if given is None or given.ndim == 0:
-            return np.full(architecture.dim, 1.0 if given is None else float(given))
-        if given.shape == (architecture.dim,):
-            return given.copy()
-        if given.ndim == 1:
-            return self._by_block(tuple(given), blocks)
-        raise ShapeError(
-            f"learning_rates must be one number, one per parameter, shape=({architecture.dim},), "
-            f"or a list of one per block, got shape {given.shape}"
-        )
-
-    @staticmethod
-    def _by_block(given: tuple[FloatArray, ...], blocks: tuple[tuple[int, ...], ...]) -> FloatArray:
+        if given is None:
+            return np.ones(architecture.dim)
+        if isinstance(given, np.ndarray):
+            if given.ndim == 0:
+                return np.full(architecture.dim, float(given))
+            if given.shape == (architecture.dim,):
+                return given.copy()
+            if given.ndim > 1:
+                raise ShapeError(
+                    "learning_rates must be one number, one per parameter, "
+                    f"shape=({architecture.dim},), or a list of one per block, got shape "
+                    f"{given.shape}"
+                )
         if len(given) != len(blocks):
             raise ShapeError(
                 f"learning_rates must be one per parameter or one per block of unpack(theta), "
                 f"whose shapes are {shown(blocks)}, got {len(given)}"
             )
-        rows = enumerate(zip(given, blocks, strict=True))
-        for number, (rate, shape) in rows:
+        parts = []
+        for number, (rate, shape) in enumerate(zip(given, blocks, strict=True)):
             if np.shape(rate) not in ((), shape):
                 raise ShapeError(
                     f"the rates of block {number} must be one number or an array of shape {shape}, "
                     f"got shape {np.shape(rate)}"
                 )
-        pairs = zip(given, blocks, strict=True)
-        return np.concatenate([np.broadcast_to(rate, shape).ravel() for rate, shape in pairs])
+            parts.append(np.broadcast_to(rate, shape).ravel())
+        return np.concatenate(parts)
 
     @door
     def laws(self, architecture: Architecture, theta: Theta) -> Laws:
@@ -179,11 +180,8 @@ class TrainingRule:
         NotIntrinsicError
             As :meth:`laws`, or no law of the times to come is known under decay: says why.
         """
-        times = as_array(t, "t", differentiable=False)
-        start = as_array(theta0, "theta0", (architecture.dim,), batch=False, differentiable=False)
-        course = Course(architecture, start, self)
-        course.check()
-        return course.laws_of(np.exp(-self.weight_decay * times)[..., None] * start)
+        times, course = as_array(t, "t", differentiable=False), self._course(architecture, theta0)
+        return course.laws_of(np.exp(-self.weight_decay * times)[..., None] * course.theta0)
 
     @door
     def cometric(self, architecture: Architecture, theta0: OneTheta, t: float = 0.0) -> Cometric:
@@ -194,10 +192,14 @@ class TrainingRule:
         NotIntrinsicError, NotRecoverableError
             As :func:`~liftflow.metrics.intrinsic_cometric`, :meth:`laws` or :meth:`laws_at`.
         """
+        factor = float(np.exp(-self.weight_decay * t))
+        return self._course(architecture, theta0).cometric(factor)
+
+    def _course(self, architecture: Architecture, theta0: OneTheta) -> "Course":
         start = as_array(theta0, "theta0", (architecture.dim,), batch=False, differentiable=False)
         course = Course(architecture, start, self)
         course.check()
-        return course.cometric(float(np.exp(-self.weight_decay * t)))
+        return course
 
 
 def _as_rates(value: object, name: str) -> FloatArray:
@@ -210,16 +212,37 @@ def _as_rates(value: object, name: str) -> FloatArray:
     return rates
 
 
-class Course:
-    """Laws and metric on the way from θ₀ by a rule, or by the plain flow.
+@door
+def law_drift(
+    architecture: Architecture, trajectory: Trajectory | Theta, rule: TrainingRule | None = None
+) -> OnTimes:
+    """Measure the drift of the conservation laws, ‖h(θ(t)) − h(θ₀)‖_∞ / ‖θ₀‖².
 
-    Attributes
+    Parameters
     ----------
-    decay : float
-        The λ of the rule.
-    rates : array, shape=[dim] or None
-        Its rates; None where all are 1.
+    trajectory : Trajectory or array-like, shape=[..., n_times, dim]
+        A flow, steps of a finite size, or any array of θ, such as another program logged. The first
+        θ is θ₀.
+    rule : TrainingRule, optional
+        Of a trajectory, whose times it needs: the drift is that of its laws, from where its decay
+        leads them.
     """
+    theta = trajectory.theta if isinstance(trajectory, Trajectory) else trajectory
+    theta = as_array(theta, "trajectory", (None, architecture.dim), differentiable=False)
+    if not theta.shape[-2]:
+        raise InputError("trajectory must hold at least one point, got none")
+    if rule is not None:
+        times = as_instance(trajectory, Trajectory, "trajectory").t
+        expected = rule.laws_at(architecture, theta[0], times - times[0])
+        gap = np.abs(rule.laws(architecture, theta) - expected)
+        return np.max(gap, axis=1, initial=0.0) / np.sum(theta[0] ** 2 / rule.rates(architecture))
+    laws = np.asarray(architecture.conservation_laws(theta))
+    gap = np.max(np.abs(laws - laws[..., :1, :]), axis=-1, initial=0.0)
+    return gap / np.sum(theta[..., :1, :] ** 2, axis=-1)
+
+
+class Course:
+    """Laws and metric on the way from θ₀ by a rule, or by the plain flow."""
 
     tolerance: float = BALANCE_RTOL
     """Of the closed form; infinite where a negative control has none at θ₀."""
@@ -228,7 +251,7 @@ class Course:
         self, architecture: Architecture, theta0: OneTheta, rule: TrainingRule | None = None
     ) -> None:
         self.architecture, self.theta0 = architecture, theta0
-        self.decay, self.rates = 0.0, None
+        self.decay, self.rates = 0.0, None  # where all rates are 1
         if rule is not None:
             self.decay, rates = rule.weight_decay, rule.rates(architecture)
             self.rates = None if np.all(rates == 1.0) else rates

@@ -60,8 +60,6 @@ class Settings:
 
     Attributes
     ----------
-    t_span : tuple of float
-        First and last time.
     rtol, atol : float
         Relative and absolute tolerance of each step; the latter is a thousandth of the former by
         default, as in scipy. Where a ReLU switches, the velocity has a kink, at which every method
@@ -81,8 +79,6 @@ class Settings:
     memory_limit : float
         Most bytes of states, times and losses to keep, or infinity. Where the times asked for need
         more, they are thinned evenly; the first and the last one stay.
-    max_step : float
-        Longest step.
     first_step : float, optional
         Length that is tried first; by default the solver finds one.
     checkpoint : str or Path, optional

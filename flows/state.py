@@ -32,17 +32,7 @@ class FlowState(Described, ABC):
 
     @abstractmethod
     def read(self, coordinates: FloatArray) -> State:
-        """Read off what the trajectory keeps.
-
-        Returns
-        -------
-        y : array
-            State of the flow.
-        theta : array, shape=[dim]
-            Parameter there.
-        loss : float
-            Loss there.
-        """
+        """Read off what the trajectory keeps: the state, the parameter and the loss."""
 
     def settle(self, coordinates: FloatArray) -> FloatArray:
         """Take note of a step that was made: called once after each.
@@ -122,12 +112,8 @@ class TrainingState(FlowState):
     def probe(self) -> FloatArray:
         """Evaluate the loss near and far from θ, always at the same points.
 
-        Losses and data that differ at all differ there, also where they agree around θ.
-
-        Returns
-        -------
-        losses : array, shape=[n_probes]
-            0 where the loss is not finite, or not defined.
+        Losses and data that differ at all differ there, also where they agree around θ. They are 0
+        where the loss is not finite, or not defined.
         """
         rng, theta = np.random.default_rng(0), self.theta
         scale, losses = np.max(np.abs(theta), initial=0.0) or 1.0, []

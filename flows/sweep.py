@@ -53,8 +53,6 @@ class SweepRun:
 
     Attributes
     ----------
-    summary : dict
-        That of the comparison.
     control_deviation : OnTimes
         That of the negative control; empty without one.
     """
@@ -159,12 +157,10 @@ class Sweep(Archived, Tabled):
             ("Deviation from the parameter flow", plotting.GAP, gaps),
         ]
         told = self.runs[0].summary if self.runs else {}
-        about = [told.get("architecture", ""), told.get("training_loss", ""), self._seeds()]
-        return plotting.draw(panels, (10, 4.2), ", ".join(filter(None, about)))
-
-    def _seeds(self) -> str:
         seeds = [str(run.seed) for run in self.runs]
-        return f"seeds {', '.join(seeds[:6])}{', …' if len(seeds) > 6 else ''}"
+        listed = f"seeds {', '.join(seeds[:6])}{', …' if len(seeds) > 6 else ''}"
+        about = [told.get("architecture", ""), told.get("training_loss", ""), listed]
+        return plotting.draw(panels, (10, 4.2), ", ".join(filter(None, about)))
 
     def _verdict(self) -> str:
         """In how many runs the flows agree, in a line."""

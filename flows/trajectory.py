@@ -27,18 +27,10 @@ class Origin:
 
     Attributes
     ----------
-    t : float
-        First time.
-    coordinates : FloatArray
-        First state of the solver.
-    loss : float
-        Loss there.
     velocity, ahead : FloatArray
         Velocity of the coordinates there, and a short way along it.
     probe : FloatArray
         Losses far from there, which tell whether the loss and its data are the same.
-    method : str
-        Name of the solver.
     first_step : float
         As asked for; 0 where the solver finds it.
     """
@@ -72,8 +64,6 @@ class Checkpoint:
         Length that the solver proposes for the next step; 0 where it keeps more than that.
     mark : float
         Time at which progress was last asked for.
-    chart_times : FloatArray
-        Times at which the chart was changed.
     memory : dict of str to array
         What the flow remembers, such as its chart.
     origin : Origin
@@ -198,13 +188,7 @@ class Trajectory(Archived):
 
     @door
     def rows(self, numbers: IntArray) -> Self:
-        """Return the trajectory at some of its times.
-
-        Parameters
-        ----------
-        numbers : array-like, shape=[n_rows]
-            Their numbers, from 0.
-        """
+        """Return the trajectory at some of its times, by their numbers from 0."""
         numbers = as_indices(numbers, "numbers", len(self.t))
         names = ["t", "y", "theta", "loss"] + ["prediction"] * (len(self.prediction) > 0)
         return replace(self, **{name: getattr(self, name)[numbers] for name in names})

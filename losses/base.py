@@ -4,8 +4,8 @@ import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from functools import wraps
-from typing import ClassVar
+from functools import partial, wraps
+from typing import Any, ClassVar
 
 import autograd
 import numpy as np
@@ -229,20 +229,20 @@ class FunctionLoss(Loss):
         minimum: float = 0.0,
     ) -> None:
         self.function, self.pl_constant, self.minimum = function, pl_constant, minimum
-        self._gradient = autograd.grad(
-            watched(lambda z: as_number_of(function(z), _FUNCTION), _FUNCTION)
-        )
 
     def _facts(self) -> str:
-        return str(getattr(self.function, "__name__", type(self.function).__name__))
+        return name_of(self.function)
+
+    def _number(self, z: OneLifted) -> Scalars:
+        return as_number_of(self.function(z), _FUNCTION)
 
     def value(self, z: OneLifted, near: OneTheta | None = None) -> Scalars:
-        return as_number_of(self.function(as_array(z, "z")), _FUNCTION)
+        return self._number(as_array(z, "z"))
 
     def gradient(self, z: OneLifted, near: OneTheta | None = None) -> OneLiftedTangent:
         z = as_array(z, "z")
         try:
-            return self._gradient(z)
+            return autograd.grad(watched(self._number, _FUNCTION))(z)
         except LiftflowError:
             raise
         except Exception as error:
@@ -265,9 +265,7 @@ class FunctionLoss(Loss):
 
 
 def loss_from_function(
-    function: Callable[[Lifted], Scalars],
-    pl_constant: float | None = None,
-    minimum: float = 0.0,
+    function: Callable[[Lifted], Scalars], pl_constant: float | None = None, minimum: float = 0.0
 ) -> FunctionLoss:
     """Turn a function of z, written with autograd.numpy, into a loss.
 
@@ -301,6 +299,12 @@ def loss_from_function(
 
 
 _FUNCTION = "the function of a loss"
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """Return what a function is called, or its kind; some of its arguments may be given already."""
+    plain = function.func if isinstance(function, partial) else function
+    return str(getattr(plain, "__name__", type(plain).__name__)).strip("_")
 
 
 def _array(value: object, what: str) -> np.ndarray:

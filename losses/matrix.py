@@ -1,5 +1,7 @@
 """Losses of an end-to-end matrix, and of the factors of an attention layer."""
 
+from functools import partial
+
 import autograd.numpy as anp
 import numpy as np
 
@@ -7,7 +9,15 @@ from liftflow.doors import door
 from liftflow.errors import DataError, ShapeError
 from liftflow.linalg import RANK_RTOL
 from liftflow.losses.base import FunctionLoss, loss_from_function
-from liftflow.typing import FloatArray, Inputs, Lifted, Scalars, as_array, as_own
+from liftflow.typing import (
+    FloatArray,
+    Inputs,
+    Lifted,
+    OneLifted,
+    Scalars,
+    as_array,
+    as_own,
+)
 
 
 def _numbers(mask: Lifted) -> Lifted:
@@ -52,12 +62,7 @@ def least_squares_loss(inputs: Inputs, targets: Inputs) -> FunctionLoss:
     moment, mixed = inputs.T @ inputs / count, targets.T @ inputs / count
     constant = float((targets**2).sum() / count)
 
-    shape = targets.shape[1], inputs.shape[1]
-
-    def value(z: Lifted) -> Scalars:
-        z = as_array(z, "z", shape, batch=False)
-        return 0.5 * (anp.sum((z @ moment) * z) - 2 * anp.sum(mixed * z) + constant)
-
+    value = partial(_least_squares, moment, mixed, constant)
     least = float(np.linalg.eigvalsh(moment)[0])
     best = mixed @ np.linalg.pinv(moment)
     return loss_from_function(value, *_strongly_convex(least, float(value(best)), moment))
@@ -82,12 +87,7 @@ def matrix_sensing_loss(measurements: Lifted, values: Scalars) -> FunctionLoss:
     forms = as_own(measurements, "measurements", (None, None, None))
     values = as_own(values, "values", (None,))
     _rows(values, "values", len(forms))
-    flat = forms.reshape(len(forms), -1)
-
-    def value(z: Lifted) -> Scalars:
-        z = as_array(z, "z", forms.shape[1:], batch=False)
-        return 0.5 * anp.sum((anp.dot(flat, anp.ravel(z)) - values) ** 2) / len(values)
-
+    value, flat = partial(_sensing, forms, values), forms.reshape(len(forms), -1)
     moment = flat.T @ flat / len(values) if len(flat) >= flat.shape[1] else np.zeros((1, 1))
     best = np.linalg.lstsq(flat, values, rcond=None)[0].reshape(forms.shape[1:])
     least = float(np.linalg.eigvalsh(moment)[0])
@@ -116,12 +116,7 @@ def matrix_completion_loss(observed: Lifted, mask: Lifted) -> FunctionLoss:
     known = as_own(_numbers(mask), "mask", observed.shape)
     if not known.sum() > 0:
         raise DataError("mask must mark at least one entry as observed")
-
-    def value(z: Lifted) -> Scalars:
-        z = as_array(z, "z", observed.shape, batch=False)
-        return 0.5 * anp.sum(known * (z - observed) ** 2) / known.sum()
-
-    return loss_from_function(value)
+    return loss_from_function(partial(_completion, observed, known))
 
 
 @door
@@ -151,15 +146,33 @@ def attention_loss(inputs: Inputs, targets: Inputs, d_head: int) -> FunctionLoss
     shape = (None, None, None)
     tokens = as_own(inputs, "inputs", shape)
     wanted = as_own(targets, "targets", tokens.shape)
+    return loss_from_function(partial(_attention, tokens, wanted, d_head))
+
+
+# Functions of z, the last argument, which can be pickled.
+
+
+def _least_squares(moment: FloatArray, mixed: FloatArray, constant: float, z: OneLifted) -> Scalars:
+    z = as_array(z, "z", mixed.shape, batch=False)
+    return 0.5 * (anp.sum((z @ moment) * z) - 2 * anp.sum(mixed * z) + constant)
+
+
+def _sensing(forms: FloatArray, values: FloatArray, z: OneLifted) -> Scalars:
+    z, flat = as_array(z, "z", forms.shape[1:], batch=False), forms.reshape(len(forms), -1)
+    return 0.5 * anp.sum((anp.dot(flat, anp.ravel(z)) - values) ** 2) / len(values)
+
+
+def _completion(observed: FloatArray, known: FloatArray, z: OneLifted) -> Scalars:
+    z = as_array(z, "z", observed.shape, batch=False)
+    return 0.5 * anp.sum(known * (z - observed) ** 2) / known.sum()
+
+
+def _attention(tokens: FloatArray, wanted: FloatArray, d_head: int, z: OneLifted) -> Scalars:
     count, transposed = wanted.shape[0] * wanted.shape[1], anp.swapaxes(tokens, 1, 2)
-
-    def value(z: Lifted) -> Scalars:
-        z, total = as_array(z, "z", (None, *tokens.shape[2:] * 2), batch=False), 0.0
-        for scores, values in zip(z[0::2], z[1::2], strict=True):
-            logits = anp.matmul(anp.matmul(tokens, scores), transposed) / d_head**0.5
-            weights = anp.exp(logits - anp.max(logits, axis=-1, keepdims=True))
-            weights = weights / anp.sum(weights, axis=-1, keepdims=True)
-            total = total + anp.matmul(anp.matmul(weights, tokens), values)
-        return 0.5 * anp.sum((total - wanted) ** 2) / count
-
-    return loss_from_function(value)
+    z, total = as_array(z, "z", (None, *tokens.shape[2:] * 2), batch=False), 0.0
+    for scores, values in zip(z[0::2], z[1::2], strict=True):
+        logits = anp.matmul(anp.matmul(tokens, scores), transposed) / d_head**0.5
+        weights = anp.exp(logits - anp.max(logits, axis=-1, keepdims=True))
+        weights = weights / anp.sum(weights, axis=-1, keepdims=True)
+        total = total + anp.matmul(anp.matmul(weights, tokens), values)
+    return 0.5 * anp.sum((total - wanted) ** 2) / count

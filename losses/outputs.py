@@ -1,6 +1,7 @@
 """Losses of the outputs of a network, sample by sample: mean squares, cross-entropy, any other."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import autograd
 import autograd.numpy as anp
@@ -121,19 +122,19 @@ def _functions(kind: Kind) -> tuple[_Function, _Function]:
         return value, gradient
     if callable(kind):
         function = as_function(kind, _OWN, 2)
-
-        def by_autograd(outputs: FloatArray, targets: FloatArray) -> FloatArray:
-            total = watched(lambda own: anp.sum(function(own, targets)), _OWN)
-            with followed_by_autograd(_OWN):
-                return autograd.grad(total)(outputs)
-
-        return function, by_autograd
+        return function, partial(_by_autograd, function)
     if isinstance(kind, tuple | list) and len(kind) == 2 and all(map(callable, kind)):
         return as_function(kind[0], _OWN, 2), as_function(kind[1], f"the gradient of {_OWN}", 2)
     raise InputError(
         f"kind must be one of {', '.join(_NAMED)}, got {shown(kind)}; any other is given as a "
         "function of outputs and targets, or as a pair of one and its gradient in the outputs"
     )
+
+
+def _by_autograd(function: _Function, outputs: FloatArray, targets: FloatArray) -> FloatArray:
+    total = watched(lambda own: anp.sum(function(own, targets)), _OWN)
+    with followed_by_autograd(_OWN):
+        return autograd.grad(total)(outputs)
 
 
 def _any(targets: Inputs, n_out: int) -> FloatArray:

@@ -11,7 +11,7 @@ from liftflow.architectures.maps import followed_by_autograd, watched
 from liftflow.doors import door
 from liftflow.errors import InputError, NotFiniteError, NotRecoverableError, UndefinedError
 from liftflow.linalg import ROUNDING, over_batch
-from liftflow.losses.base import Loss, as_number_of, as_samples
+from liftflow.losses.base import Loss, as_number_of, as_samples, name_of
 from liftflow.typing import (
     Covector,
     FloatArray,
@@ -57,23 +57,20 @@ class ParameterLoss(Loss):
         self.ell = as_function(ell, "ell")
         self.architecture = as_instance(architecture, Architecture, "architecture")
         self.n_samples = None if n_samples is None else as_count(n_samples, "n_samples", 1)
-        self._set_samples(() if n_samples is None else (np.arange(self.n_samples),))
+        self._samples = () if n_samples is None else (np.arange(self.n_samples),)
         self._check_that_it_factors(points)
 
     def _facts(self) -> str:
-        name = getattr(self.ell, "__name__", type(self.ell).__name__)
+        name = name_of(self.ell)
         return name if self.n_samples is None else f"{name}, {self.n_samples:,} samples"
 
-    def _set_samples(self, samples: tuple[IntArray, ...]) -> None:
-        def number(theta: OneTheta) -> Scalars:
-            return as_number_of(self.ell(theta, *samples), _ELL, "θ")
-
-        self._number, self._gradient = number, autograd.grad(watched(number, _ELL))
+    def _number(self, theta: OneTheta) -> Scalars:
+        return as_number_of(self.ell(theta, *self._samples), _ELL, "θ")
 
     def batch(self, indices: IntArray | Sequence[int]) -> "ParameterLoss":
         """Return ℓ on some of the samples, as ``ell(theta, indices)`` has it."""
         part = copy.copy(self)
-        part._set_samples((as_samples(indices, self),))
+        part._samples = (as_samples(indices, self),)
         return part
 
     def excited(self, architecture: Architecture) -> FloatArray:
@@ -113,7 +110,7 @@ class ParameterLoss(Loss):
         """
         theta = self._theta(theta, architecture)
         with followed_by_autograd(_ELL):
-            return over_batch(self._gradient, [theta], [1])
+            return over_batch(autograd.grad(watched(self._number, _ELL)), [theta], [1])
 
     # In z.
 

@@ -171,16 +171,12 @@ class LiftBundle(FiberBundle):
     def integrability_tensor(
         self, tangent_vec_a: Tangent, tangent_vec_b: Tangent, base_point: Theta
     ) -> Tangent:
-        r"""Evaluate O'Neill's tensor A of the lift; 0 where it is a local isometry.
+        r"""Evaluate O'Neill's tensor A of the lift [ONeill1966]_; 0 where it is a local isometry.
 
         :math:`A_a b = ver ∇_{hor a} hor b + hor ∇_{hor a} ver b`. The first part is half the
         vertical part of the bracket of two gradient fields, the second minus its transpose,
         :math:`−∂φ^+ ∂²φ[hor a, ver b]`. So it measures by how much the Frobenius property fails. It
         is vertical if b is horizontal, horizontal if b is vertical.
-
-        References
-        ----------
-        [ONeill1966]_.
         """
         a = self.horizontal_projection(tangent_vec_a, base_point)
         b = self.horizontal_projection(tangent_vec_b, base_point)

@@ -1,7 +1,9 @@
 """Images whose points are flat vectors, as geomstats.learning wants them."""
 
 import math
-from typing import ClassVar
+from functools import wraps
+from inspect import unwrap
+from typing import Any, ClassVar
 
 import geomstats.backend as gs
 import numpy as np
@@ -13,17 +15,8 @@ from geomstats.geometry.pullback_metric import PullbackDiffeoMetric
 
 from liftflow.architectures.base import architecture_of
 from liftflow.doors import OnSpace, doors
-from liftflow.typing import (
-    Flat,
-    LiftedMatrix,
-    Point,
-    Rng,
-    Scalars,
-    Symbols,
-    TangentVec,
-    as_array,
-    refuse_beyond,
-)
+from liftflow.metrics.geometry import IntrinsicMetric
+from liftflow.typing import Flat, Point, Rng, Scalars, Symbols, TangentVec, as_array, refuse_beyond
 
 
 class Unflattening(Diffeo):
@@ -54,6 +47,16 @@ class Unflattening(Diffeo):
     ) -> Flat:
         """Flatten a vector, wherever it is."""
         return self.inverse(image_tangent_vec)
+
+
+def _of_the_image(name: str) -> Any:
+    """Forward a tensor to the metric of the image, at the point that a vector stands for."""
+
+    @wraps(unwrap(getattr(IntrinsicMetric, name)))
+    def forwarded(self: "CoordinateMetric", base_point: Flat = None) -> Any:
+        return getattr(self.image_space.metric, name)(self.diffeo(base_point))
+
+    return forwarded
 
 
 @doors
@@ -101,46 +104,18 @@ class CoordinateMetric(OnSpace, PullbackDiffeoMetric):
         lowered = np.einsum("...il,...ljk->...ijk", metric_matrix, symbols)
         return lowered + np.swapaxes(lowered, -3, -2)
 
-    def scalar_curvature(self, base_point: Point = None) -> Scalars:
-        """Scalar curvature, that of the space the vectors stand for."""
-        return self.image_space.metric.scalar_curvature(self.diffeo(base_point))
-
-    def injectivity_radius(self, base_point: Point = None) -> Scalars:
-        """Injectivity radius of the space that the vectors stand for.
-
-        Raises
-        ------
-        NotImplementedError
-            It is not known.
-        """
-        return self.image_space.metric.injectivity_radius(self.diffeo(base_point))
+    scalar_curvature, injectivity_radius = map(
+        _of_the_image, ("scalar_curvature", "injectivity_radius")
+    )
 
 
 @doors
 class FlatMetric(CoordinateMetric):
     """The intrinsic metric on flat vectors; its matrices are those of the image, unchanged."""
 
-    def metric_matrix(self, base_point: Flat = None) -> LiftedMatrix:
-        """Return K(z)⁺ as a dense matrix, zero off the tangent space."""
-        return self.image_space.metric.metric_matrix(self.diffeo(base_point))
-
-    def cometric_matrix(self, base_point: Flat = None) -> LiftedMatrix:
-        """K(z) as a dense matrix."""
-        return self.image_space.metric.cometric_matrix(self.diffeo(base_point))
-
-    def christoffels(self, base_point: Flat = None) -> Symbols:
-        """Christoffel symbols in the entries of z, where these are coordinates.
-
-        Raises
-        ------
-        NotImplementedError
-            The image is not open.
-        """
-        return self.image_space.metric.christoffels(self.diffeo(base_point))
-
-    def ricci_tensor(self, base_point: Flat = None) -> LiftedMatrix:
-        """Ricci tensor as a bilinear form, zero off the tangent space."""
-        return self.image_space.metric.ricci_tensor(self.diffeo(base_point))
+    metric_matrix, cometric_matrix, christoffels, ricci_tensor = map(
+        _of_the_image, ("metric_matrix", "cometric_matrix", "christoffels", "ricci_tensor")
+    )
 
     def gradient(self, euclidean_gradient: Flat, z: Flat) -> Flat:
         """Riemannian gradient K(z)∇f(z)."""

@@ -20,26 +20,14 @@ _ROUNDING = 1e-13  # what is left of accelerations, of which those of the laws c
 
 @dataclass(frozen=True)
 class _Rules:
-    """Integrals of the polynomials that have given values at Chebyshev's nodes.
+    """Integrals of the polynomials that have given values at Chebyshev's nodes."""
 
-    Attributes
-    ----------
-    times : array, shape=[n_nodes]
-        The nodes, in the unit interval.
-    place, speed : array, shape=[n_nodes, n_nodes]
-        Take accelerations to displacements that vanish at both ends, and to their velocities.
-    start, end : array, shape=[n_nodes]
-        Take accelerations to the velocities at the ends.
-    terms : array, shape=[n_nodes, n_nodes]
-        Takes values to coefficients of Chebyshev's polynomials.
-    """
-
-    times: FloatArray
-    place: FloatArray
-    speed: FloatArray
-    start: FloatArray
+    times: FloatArray  # the nodes, in the unit interval
+    place: FloatArray  # takes accelerations to displacements that vanish at both ends,
+    speed: FloatArray  # to their velocities,
+    start: FloatArray  # and to those at the ends
     end: FloatArray
-    terms: FloatArray
+    terms: FloatArray  # takes values to coefficients of Chebyshev's polynomials
 
 
 @lru_cache(maxsize=8)
@@ -60,15 +48,9 @@ def _rules(size: int) -> _Rules:
 
 @dataclass(frozen=True)
 class Curve:
-    """A curve from a point in unit time, by its end and its accelerations at Chebyshev's nodes.
+    """A curve from a point in unit time, by its end and its accelerations at Chebyshev's nodes."""
 
-    Attributes
-    ----------
-    bends : array, shape=[n_nodes, dim]
-    end : array, shape=[dim]
-    """
-
-    bends: FloatArray
+    bends: FloatArray  # shape=[n_nodes, dim]
     end: OneTheta
 
     @classmethod
@@ -108,7 +90,7 @@ def relax(
 
     With the chord and the accelerations, both at the nodes, the equation says what the
     accelerations should be. Putting these in their place over and over is the descent of the energy
-    in :math:`H^1`, which Anderson's iteration makes faster. All nodes are evaluated at once.
+    in :math:`H^1`, which Anderson's iteration [Anderson1965]_ makes faster, at all nodes at once.
 
     Parameters
     ----------
@@ -123,10 +105,6 @@ def relax(
     ------
     GeodesicError
         The iteration does not converge.
-
-    References
-    ----------
-    [Anderson1965]_
     """
     enough = max(tolerance, _WIDER * float(np.linalg.norm(curve.end - theta)))
     while True:
@@ -145,7 +123,7 @@ def relax(
             seen.append(left)
             idle = len(seen) > _PATIENCE and min(seen[_PATIENCE // 2 :]) > 0.5 * seen[0]
             if not left <= 1e6 * seen[0] or idle:
-                raise GeodesicError("a curve between the points could not be made a geodesic")
+                raise NoConvergence
             return missing
 
         try:

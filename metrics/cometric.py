@@ -59,11 +59,7 @@ class HorizontalSpaces(Guarded, ABC):
 
         It is the part of :math:`∂_X Y` orthogonal to the spaces, for every horizontal field Y: the
         second fundamental form of the invariant set, symmetric in X and Y, plus O'Neill's
-        integrability tensor :math:`A_X Y`, which is skew.
-
-        References
-        ----------
-        O'Neill's tensor: [ONeill1966]_; the form B of both is ours.
+        integrability tensor :math:`A_X Y` [ONeill1966]_, which is skew; B of both is ours.
         """
         return self._form(*self._checked(theta=theta, direction=direction, vector=vector))
 

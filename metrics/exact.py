@@ -10,7 +10,8 @@ from scipy.integrate import IntegrationWarning, quad
 
 from liftflow.architectures.balance import square_root
 from liftflow.errors import GeodesicError
-from liftflow.typing import FloatArray
+from liftflow.linalg import lengths
+from liftflow.typing import FloatArray, Scalars
 
 EXACT_RTOL = 1e-12
 """Size of a conservation law, relative to |θ₀|², that counts as 0."""
@@ -98,11 +99,7 @@ def chain_distance(gaps: FloatArray, start: float, end: float) -> float:
     without a spike at z = 0. A chain without gaps has :math:`\sqrt L\, |z|^{1/L}` from 0 to z.
     Between different signs it is that of the way through 0, where a weight changes its sign. Where
     all of an even number of weights vanish together, that way has a corner, and the distance is
-    that of the completion; an odd number of them goes straight on.
-
-    References
-    ----------
-    Ours.
+    that of the completion; an odd number of them goes straight on. Ours.
     """
     with np.errstate(divide="ignore"):
         logs = np.log(gaps)
@@ -146,33 +143,24 @@ def cone_distance(matrix_a: FloatArray, matrix_b: FloatArray) -> float:
     .. math:: d^2 = ρ_1^2 + ρ_2^2 − 2 ρ_1 ρ_2 \cos \min(π, \sqrt{(α^2 + β^2)/2}).
 
     (u, v) and (−u, −v) have the same image, so the closer of the two sheets counts. Where a side
-    has one entry, its sign must stay; points of different sign are joined through the apex alone.
-
-    References
-    ----------
-    Ours.
+    has one entry, its sign must stay; points of different sign are joined by the apex alone. Ours.
     """
-    (left_a, size_a, right_a), (left_b, size_b, right_b) = map(_leading, (matrix_a, matrix_b))
-    alpha, beta = _angle(left_a, left_b), _angle(right_a, right_b)
+    left, sizes, right_t = np.linalg.svd(np.stack([matrix_a, matrix_b]), full_matrices=False)
+    alpha, beta = angle(*left[..., 0]), angle(*right_t[:, 0])
     sheets = []
     for angles in ((alpha, beta), (np.pi - alpha, np.pi - beta)):
         sides = zip(angles, matrix_a.shape, strict=True)
         cut = any(size == 1 and angle > np.pi / 2 for angle, size in sides)
         sheets.append(np.pi if cut else min(np.pi, np.sqrt(np.sum(np.square(angles)) / 2)))
-    radii = np.sqrt(2 * size_a), np.sqrt(2 * size_b)
+    radii = np.sqrt(2 * sizes[:, 0])
     # The law of cosines, without cancellation where the points are close.
     across = 2 * np.sqrt(radii[0] * radii[1]) * np.sin(min(sheets) / 2)
     return float(np.hypot(radii[0] - radii[1], across))
 
 
-def _leading(matrix: FloatArray) -> tuple[FloatArray, float, FloatArray]:
-    left, singular, right_t = np.linalg.svd(matrix, full_matrices=False)
-    return left[:, 0], float(singular[0]), right_t[0]
-
-
-def _angle(first: FloatArray, second: FloatArray) -> float:
-    """Angle of two unit vectors, accurate at 0 and π."""
-    return float(2 * np.arctan2(np.linalg.norm(first - second), np.linalg.norm(first + second)))
+def angle(first: FloatArray, second: FloatArray) -> Scalars:
+    """Angle of unit vectors, accurate at 0 and π."""
+    return 2 * np.arctan2(lengths(first - second), lengths(first + second))
 
 
 def bures_wasserstein_distance(matrix_a: FloatArray, matrix_b: FloatArray) -> float:

@@ -51,26 +51,18 @@ _CORRECTIONS = 5
 _BETWEEN_LOOKS = 64  # evaluations along one geodesic
 
 
-class _OutOfTimeError(GeodesicError):
-    """The time is over: nothing else is tried."""
+class _OutOfTimeError(Exception):
+    """The time is over: nothing else is tried. Outside of a bound it is a GeodesicError."""
 
 
 @dataclass
 class _Search:
-    """What is under way: until when, the bar that shows how far it is, and what it found.
-
-    Attributes
-    ----------
-    curves : dict
-        By targets: the last geodesic to each of them.
-    between : bool
-        Whether a geodesic between points is looked for, and not one that is followed only.
-    """
+    """What is under way: until when, the bar that shows how far it is, and what it found."""
 
     deadline: float
     bar: Waiting
-    curves: dict[bytes, Curve] = field(default_factory=dict)
-    between: bool = False
+    curves: dict[bytes, Curve] = field(default_factory=dict)  # by targets: the last one to each
+    between: bool = False  # whether a geodesic between points is looked for, or followed only
 
 
 def _solved(laws: SmoothMap, theta: Theta, velocity: Tangent) -> Tangent:
@@ -217,11 +209,7 @@ class GeodesicSolver(Guarded):
         r"""Transport a horizontal vector parallel along a geodesic for unit time.
 
         V' = B(θ', V), the derivative of V that keeps it horizontal and has no horizontal part.
-
-        Returns
-        -------
-        theta, vector : array, shape=[dim]
-            At the end.
+        Returns θ and V at the end.
         """
         theta, velocity, vector = self._vectors(theta=theta, velocity=velocity, vector=vector)
         if not np.any(velocity) or not np.any(vector):
@@ -300,6 +288,8 @@ class GeodesicSolver(Guarded):
             token = _UNDER_WAY.set(_Search(time.monotonic() + self.seconds, bar))
             try:
                 yield
+            except _OutOfTimeError as error:
+                raise GeodesicError(str(error)) from None
             finally:
                 _UNDER_WAY.reset(token)
 
@@ -326,9 +316,10 @@ class GeodesicSolver(Guarded):
     def connect(self, theta: OneTheta, target: FloatArray) -> OneTangent:
         """Find the initial velocity of a geodesic that ends after unit time over a target.
 
-        A curve is relaxed from the chord until it obeys the equation at some points in time, or
-        where that fails from shorter ones, one after the other. The geodesic with its initial
-        velocity is followed then, and what misses the target corrects the curve's end.
+        A curve is relaxed from the chord until it obeys the equation at some points in time
+        (collocation [Ascher1995]_), or where that fails from shorter ones, one after the other. The
+        geodesic with its initial velocity is followed then, and what misses the target corrects the
+        curve's end.
 
         Parameters
         ----------
@@ -339,10 +330,6 @@ class GeodesicSolver(Guarded):
         ------
         GeodesicError
             None was found; says how far it came.
-
-        References
-        ----------
-        Collocation: [Ascher1995]_.
         """
         (theta,) = self._vectors(theta=theta)
         size = (self.architecture.dim,)
@@ -352,18 +339,12 @@ class GeodesicSolver(Guarded):
             for curve, own in self._curves(theta, targets, _ROUGHLY, failures):
                 try:
                     return self._followed(theta, own, curve)
-                except _OutOfTimeError:
-                    raise
                 except GeodesicError as error:
                     failures.append(error)
         raise failures[0]
 
     def _curves(
-        self,
-        theta: FloatArray,
-        targets: FloatArray,
-        rtol: float,
-        failures: list[GeodesicError],
+        self, theta: FloatArray, targets: FloatArray, rtol: float, failures: list[GeodesicError]
     ) -> list[tuple[Curve, FloatArray]]:
         """Curves that are geodesics to few digits, with their targets, the shortest one first."""
         chords = lengths(targets - theta)
@@ -376,8 +357,6 @@ class GeodesicSolver(Guarded):
             try:
                 curve = self._curve(theta, targets[number], rtol)
                 found.append((float(lengths(curve.start(theta))), int(number), curve))
-            except _OutOfTimeError:
-                raise
             except GeodesicError as error:
                 failures.append(error)
         return [(curve, targets[number]) for _, number, curve in sorted(found, key=lambda f: f[:2])]
@@ -390,9 +369,9 @@ class GeodesicSolver(Guarded):
     ) -> OneTheta:
         """Find a Fréchet mean of points from a point near it.
 
-        Each step is as long as the last two tell the Hessian to be in their direction. The steps go
-        along curves that are geodesics to eight digits, each from the one before, and where they
-        end it is found anew by geodesics.
+        Each step is as long as the last two tell the Hessian to be in their direction
+        [Barzilai1988]_. The steps go along curves that are geodesics to eight digits, each from the
+        one before, and where they end it is found anew by geodesics.
 
         Parameters
         ----------
@@ -408,10 +387,6 @@ class GeodesicSolver(Guarded):
         GeodesicError
             The time is over, there is no geodesic to one of the points, or the steps do not
             converge: says how far it came.
-
-        References
-        ----------
-        The length of steps: [Barzilai1988]_.
         """
         (theta,) = self._vectors(theta=theta)
         targets = [as_function(each, "a target") for each in as_ordered(targets, "targets")]
@@ -458,8 +433,6 @@ class GeodesicSolver(Guarded):
             try:
                 curve = self._relaxed(theta, target, start, tolerance)
                 break
-            except _OutOfTimeError:
-                raise
             except GeodesicError:
                 continue
         else:
@@ -481,8 +454,6 @@ class GeodesicSolver(Guarded):
                 start = curve.shorter(ahead / done if done else 1.0, end)
                 curve = self._relaxed(theta, end, start, tolerance)
                 done, step = ahead, 2.0 * step
-            except _OutOfTimeError:
-                raise
             except (GeodesicError, *_SINGULAR) as error:
                 step /= 2.0
                 if step < _SHORTEST:
@@ -516,7 +487,7 @@ class GeodesicSolver(Guarded):
         What the geodesic with the curve's initial velocity misses the target by, the curve's end
         is moved by.
         """
-        tolerance, best, found = self._tolerance(theta), np.inf, None
+        tolerance, best, found = 10 * self.rtol * float(lengths(theta)), np.inf, None
         shift: FloatArray = np.zeros_like(theta)
         for _ in range(_CORRECTIONS):
             curve = self._relaxed(theta, target, curve, tolerance / 10, shift)
@@ -538,6 +509,3 @@ class GeodesicSolver(Guarded):
             )
         self._search.curves[target.tobytes()] = curve
         return found
-
-    def _tolerance(self, theta: FloatArray) -> float:
-        return 10 * self.rtol * float(lengths(theta))

@@ -33,10 +33,6 @@ from liftflow.typing import (
 _INVERSE_RTOL = 1e-6  # of a dense inverse, where K(z) is ill conditioned
 
 
-def _squared_dists(point_a: FloatArray, point_b: FloatArray, metric: "HorizontalMetric") -> Scalars:
-    return metric._over_points(metric._one_squared_dist, [point_a, point_b], ())
-
-
 def _pull_squared_dist(
     ans: Scalars, base_point: Point, point: Point, metric: "HorizontalMetric"
 ) -> Callable[[Scalars], TangentVec]:
@@ -45,7 +41,11 @@ def _pull_squared_dist(
     return lambda g: np.reshape(g, np.shape(ans) + (1,) * metric._ndim) * gradient
 
 
-_squared_dist = primitive(_squared_dists)
+_squared_dist = primitive(
+    lambda point_a, point_b, metric: metric._over_points(
+        metric._one_squared_dist, [point_a, point_b], ()
+    )
+)
 defvjp(
     _squared_dist,
     _pull_squared_dist,
@@ -164,11 +164,10 @@ class HorizontalMetric(OnSpace, RiemannianMetric):
         NotTangentError
             ``tangent_vec`` is not tangent.
         """
-
-        def one(vector: FloatArray, point: FloatArray) -> TangentVec:
-            return self._point_below(self.solver.end(*self._lift(point, vector)))
-
-        return self._over_points(one, [tangent_vec, base_point])
+        return self._over_points(
+            lambda vector, point: self._point_below(self.solver.end(*self._lift(point, vector))),
+            [tangent_vec, base_point],
+        )
 
     def log(self, point: Point, base_point: Point) -> TangentVec:
         """Find the initial velocity of a geodesic that joins two points in unit time.
@@ -183,11 +182,10 @@ class HorizontalMetric(OnSpace, RiemannianMetric):
         GeodesicError
             None was found.
         """
-
-        def one(target: FloatArray, start: FloatArray) -> TangentVec:
-            return self._vector_below(*self._connect(start, target))
-
-        return self._over_points(one, [point, base_point])
+        return self._over_points(
+            lambda target, start: self._vector_below(*self._connect(start, target)),
+            [point, base_point],
+        )
 
     def _connect(self, start: FloatArray, target: FloatArray) -> tuple[FloatArray, FloatArray]:
         """A parameter over the start, and the shortest velocity found that leads to the target."""
@@ -248,10 +246,7 @@ class HorizontalMetric(OnSpace, RiemannianMetric):
             Neither or both of an end point and an initial velocity are given.
         """
         if (end_point is None) == (initial_tangent_vec is None):
-            raise InputError(
-                "a geodesic is given by initial_point and one of end_point and "
-                "initial_tangent_vec; got " + ("neither" if end_point is None else "both")
-            )
+            _refuse_choice("end_point and initial_tangent_vec", end_point)
         if initial_tangent_vec is None:
             initial_tangent_vec = self.log(end_point, initial_point)
 
@@ -319,10 +314,7 @@ class HorizontalMetric(OnSpace, RiemannianMetric):
             Neither or both of a direction and an end point are given.
         """
         if (direction is None) == (end_point is None):
-            raise InputError(
-                "parallel_transport goes along one of direction and end_point; got "
-                + ("neither" if direction is None else "both")
-            )
+            _refuse_choice("direction and end_point", end_point)
 
         def along(vector: FloatArray, point: FloatArray, course: FloatArray) -> TangentVec:
             theta, passenger, velocity = self._lift(point, vector, course)
@@ -443,13 +435,16 @@ class HorizontalMetric(OnSpace, RiemannianMetric):
         """Refuse: points are extrinsic, and the ambient tensor, zero, would be wrong."""
         raise _extrinsic("components of the Riemann tensor", "use curvature(a, b, c, base_point)")
 
-    def covariant_riemann_tensor(self, base_point: Point = None) -> Symbols:
-        """Refuse: points are extrinsic, and the ambient tensor, zero, would be wrong."""
-        raise _extrinsic("components of the Riemann tensor", "use curvature(a, b, c, base_point)")
+    covariant_riemann_tensor = riemann_tensor
 
     def inner_product_derivative_matrix(self, base_point: Point = None) -> Symbols:
         """Refuse: points are extrinsic, and there is no derivative in all of their coordinates."""
         raise _extrinsic("a derivative of the metric matrix", "no geodesic here needs one")
+
+
+def _refuse_choice(names: str, one: Point | None) -> None:
+    got = "neither" if one is None else "both"
+    raise InputError(f"a geodesic from a point is given by one of {names}; got {got}")
 
 
 def _extrinsic(what: str, advice: str) -> NotImplementedError:

@@ -15,16 +15,18 @@ from liftflow.architectures import (
     TiedNetwork,
     TwoLayerLinear,
 )
-from liftflow.architectures.linear import BALANCE_RTOL
+from liftflow.architectures.linear import BALANCE_RTOL, layer_shifts
 from liftflow.doors import door
 from liftflow.errors import ArchitectureError, InputError, NotIntrinsicError, NotRecoverableError
 from liftflow.metrics.cometric import Cometric
-from liftflow.metrics.linear import (
-    deep_linear_multiplier,
-    neural_ode_multiplier,
-    two_layer_multiplier,
+from liftflow.metrics.multipliers import (
+    DeepMultiplier,
+    HyperbolicMultiplier,
+    LogarithmicMeanMultiplier,
+    Multiplier,
+    ScalarMultiplier,
+    TwoLayerMultiplier,
 )
-from liftflow.metrics.multipliers import Multiplier
 from liftflow.metrics.path import PathCometric
 from liftflow.metrics.product import ProductCometric
 from liftflow.metrics.recovered import RecoveredCometric
@@ -48,12 +50,6 @@ def closed_form(architecture: Architecture, theta0: OneTheta, *, tolerance: floa
     )
 
 
-def _with_register(function: Callable[..., Cometric]) -> Callable[..., Cometric]:
-    function.register = closed_form.register  # type: ignore[attr-defined]
-    return function
-
-
-@_with_register
 @door
 def intrinsic_cometric(
     architecture: Architecture, theta0: OneTheta, *, tolerance: float = BALANCE_RTOL
@@ -91,6 +87,9 @@ def intrinsic_cometric(
         raise NotIntrinsicError(f"{reason}. Nor can θ be recovered from z: {error}") from error
 
 
+intrinsic_cometric.register = closed_form.register  # type: ignore[attr-defined]
+
+
 @closed_form.register
 def _(architecture: ReLUNetwork, theta0: OneTheta, *, tolerance: float) -> PathCometric:
     architecture.channels.refuse_dead(theta0)
@@ -107,18 +106,53 @@ def _(architecture: ScaleInvariant, theta0: OneTheta, *, tolerance: float) -> Sp
     return SphereCometric(architecture, theta0)
 
 
+def _deep(network: DeepLinear, theta0: OneTheta, tolerance: float) -> DeepMultiplier:
+    lams = network.balance(network.conservation_laws(theta0), network.sizes(theta0), tolerance)
+    return DeepMultiplier(layer_shifts(lams), *network.hidden_values(theta0, tolerance))
+
+
+def _two_layer(network: TwoLayerLinear, theta0: OneTheta, tolerance: float) -> Multiplier:
+    laws = network.conservation_laws(theta0)
+    (matrix,) = network.split_laws(laws)
+    if network.n == network.m == 1:
+        square = 2 * np.sum(matrix**2) - np.trace(matrix) ** 2  # ≥ 0, but for rounding
+        return ScalarMultiplier(float(np.sqrt(max(square, 0.0))))
+    try:
+        (lam,) = network.balance(laws, network.sizes(theta0), tolerance)
+    except NotIntrinsicError as error:
+        radius = network.hyperbolic_radius(laws, tolerance)
+        if radius is None:
+            raise NotIntrinsicError(
+                f"{error}. Nor is θ₀ on the hyperbolic leaf (r ≥ n + m), the one other known case"
+            ) from None
+        return HyperbolicMultiplier(radius)
+    left, right = network.hidden_values(theta0, tolerance)
+    return TwoLayerMultiplier(lam, left[0], right[1])
+
+
+def _neural_ode(
+    network: LinearNeuralODE, theta0: OneTheta, tolerance: float
+) -> LogarithmicMeanMultiplier:
+    # The H_i lie in the last digits of the layers, which bound from below what can be told. Their
+    # distance from multiples of I is relative to 1 + ‖A‖².
+    size = 1.0 + float(np.sum(theta0**2))
+    bound = max(tolerance * size / network.n_steps**2, 1e-14 * network.n)
+    network.balance(network.conservation_laws(theta0), 1.0, bound)
+    return LogarithmicMeanMultiplier()
+
+
 def _spectral(find: Callable[..., Multiplier]) -> Callable[..., SpectralCometric]:
-    def build(architecture: DeepLinear, theta0: OneTheta, *, tolerance: float) -> SpectralCometric:
-        unit = architecture._unit_of(np.max(np.abs(theta0)))
-        multiplier = find(architecture, theta0 / unit, tolerance).scaled(unit**2)
-        return SpectralCometric(architecture, theta0, multiplier)
+    def build(network: DeepLinear, theta0: OneTheta, *, tolerance: float) -> SpectralCometric:
+        unit = network._unit_of(np.max(np.abs(theta0)))
+        multiplier = find(network, theta0 / unit, tolerance).scaled(unit**2)
+        return SpectralCometric(network, theta0, multiplier)
 
     return build
 
 
-closed_form.register(DeepLinear, _spectral(deep_linear_multiplier))
-closed_form.register(TwoLayerLinear, _spectral(two_layer_multiplier))
-closed_form.register(LinearNeuralODE, _spectral(neural_ode_multiplier))
+closed_form.register(DeepLinear, _spectral(_deep))
+closed_form.register(TwoLayerLinear, _spectral(_two_layer))
+closed_form.register(LinearNeuralODE, _spectral(_neural_ode))
 
 
 @closed_form.register

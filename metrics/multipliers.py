@@ -15,7 +15,7 @@ from autograd.tracer import getval, isbox
 from liftflow.doors import Guarded, door
 from liftflow.errors import InputError
 from liftflow.linalg import layer_squares, units
-from liftflow.typing import FloatArray, OnLayers, Scalars, as_array, as_own, freeze
+from liftflow.typing import FloatArray, OnLayers, Scalars, as_array, as_own
 
 
 def _values(singular: Scalars) -> Scalars:
@@ -144,10 +144,8 @@ class DeepMultiplier(Multiplier):
         if not depth:
             raise InputError("shifts must hold one number per layer, got none")
         ends = np.eye(depth)
-        self.left: FloatArray = freeze(ends[-1]) if left is None else as_own(left, "left", (depth,))
-        self.right: FloatArray = (
-            freeze(ends[0]) if right is None else as_own(right, "right", (depth,))
-        )
+        self.left: FloatArray = as_own(ends[-1] if left is None else left, "left", (depth,))
+        self.right: FloatArray = as_own(ends[0] if right is None else right, "right", (depth,))
 
     @door
     def scaled(self, factor: float) -> Self:
@@ -164,10 +162,7 @@ class DeepMultiplier(Multiplier):
         return layer_squares(self.shifts + 0.0 * singular[..., None], singular)
 
     def _alphas(self, squares: OnLayers) -> OnLayers:
-        products = [gs.ones_like(squares[..., 0])]
-        for i in range(len(self.shifts) - 1, 0, -1):
-            products.append(products[-1] * squares[..., i])
-        return gs.stack(products[::-1], axis=-1)
+        return self._betas(squares[..., ::-1])[..., ::-1]
 
     def _betas(self, squares: OnLayers) -> OnLayers:
         products = [gs.ones_like(squares[..., 0])]

@@ -6,15 +6,7 @@ from liftflow.architectures import ProductArchitecture
 from liftflow.architectures.maps import each_of
 from liftflow.doors import door
 from liftflow.metrics.cometric import Cometric, HorizontalSpaces
-from liftflow.typing import (
-    Covector,
-    Lifted,
-    LiftedTangent,
-    OneLifted,
-    OneTheta,
-    Tangent,
-    Theta,
-)
+from liftflow.typing import Covector, Lifted, LiftedTangent, OneLifted, OneTheta, Tangent, Theta
 
 
 class ProductSpaces(HorizontalSpaces):
@@ -42,12 +34,7 @@ class ProductSpaces(HorizontalSpaces):
 
 
 class ProductCometric(Cometric):
-    """K of a product: that of each factor on its own part of z.
-
-    References
-    ----------
-    [MPG]_.
-    """
+    """K of a product: that of each factor on its own part of z [MPG]_."""
 
     architecture: ProductArchitecture
     _family = ProductArchitecture

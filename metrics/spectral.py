@@ -37,20 +37,15 @@ from liftflow.typing import (
 _CLOSE = 1e-5  # relative gap of singular values below which a divided difference is a derivative
 
 
-def _frames(z: FloatArray, rank: int) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Thin singular value decomposition, cut at the rank of the family."""
-    left, singular, right_t = np.linalg.svd(z, full_matrices=False)
-    return left[..., :rank], singular[..., :rank], np.swapaxes(right_t, -1, -2)[..., :rank]
-
-
 def _apply_in_frames(
     z: FloatArray, form: FloatArray, cometric: "SpectralCometric", power: float
 ) -> LiftedTangent:
     """P (m^power ∘ (PᵀGQ)) Qᵀ, plus the parts in ker Zᵀ and ker Z; their corner is dropped."""
     multiplier, rank = cometric.multiplier, cometric.rank
-    left, singular, right = _frames(z, rank)
+    left, singular, right_t = np.linalg.svd(z, full_matrices=False)
+    left, singular, right_t = left[..., :rank], singular[..., :rank], right_t[..., :rank, :]
     cometric._check_null_spaces(singular)
-    left_t, right_t = np.swapaxes(left, -1, -2), np.swapaxes(right, -1, -2)
+    left_t, right = np.swapaxes(left, -1, -2), np.swapaxes(right_t, -1, -2)
     rows, columns = z.shape[-2:]
     half, other_half = form @ right, left_t @ form
     inside = left_t @ half
@@ -318,7 +313,9 @@ class SpectralCometric(Cometric):
                     )
 
     def _check_inverse(self, z: Lifted) -> None:
-        singular = self._without_noise(_singular_values(z)[..., : self.rank])
+        singular = _singular_values(z)
+        self.architecture._require_image(getval(singular))
+        singular = self._without_noise(singular[..., : self.rank])
         self._check_null_spaces(singular)
         drops = singular[..., -1] == 0.0
         # K may still be invertible.
@@ -332,12 +329,7 @@ class SpectralCometric(Cometric):
             )
 
     def eigenvalues(self, z: Lifted) -> Scalars:
-        """Return the eigenvalues of K(z) on the tangent space, in no particular order.
-
-        Returns
-        -------
-        eigenvalues : array, shape=[..., rank * (n + m - rank)]
-        """
+        """Return those on the tangent space, in no order, shape=[..., rank * (n + m - rank)]."""
         return self._multipliers(_singular_values(self._lifted(z, "z"))[..., : self.rank])
 
     def log_determinant(self, z: Lifted) -> Scalars:
@@ -369,6 +361,8 @@ class SpectralCometric(Cometric):
         small = EXACT_RTOL * np.sum(self.theta0**2)
         if isinstance(multiplier, TwoLayerMultiplier) and abs(multiplier.lam) <= small:
             if widths[1] == 1:
+                for point in (point_a, point_b):
+                    self.architecture._require_image(_singular_values(point))
                 return cone_distance(point_a, point_b)
             if len(set(widths)) == 1 and _positive(point_a) and _positive(point_b):
                 return math.sqrt(2) * bures_wasserstein_distance(point_a, point_b)

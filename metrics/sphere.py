@@ -6,6 +6,7 @@ import numpy as np
 from liftflow.architectures import Architecture, ScaleInvariant
 from liftflow.linalg import lengths
 from liftflow.metrics.cometric import Cometric, TangentSpaces
+from liftflow.metrics.exact import angle
 from liftflow.typing import (
     Covector,
     FloatArray,
@@ -21,11 +22,7 @@ from liftflow.typing import (
 class SphereCometric(Cometric):
     r"""K of scale-invariant weights, :math:`(I − z_c z_c^\top) / ρ_c^2` on each group.
 
-    The image is a product of spheres; the laws are their radii ρ.
-
-    References
-    ----------
-    Ours.
+    The image is a product of spheres; the laws are their radii ρ. Ours.
     """
 
     architecture: ScaleInvariant
@@ -70,5 +67,4 @@ class SphereCometric(Cometric):
             np.reshape(self.architecture.project_to_image(end), (len(self.radii), -1))
             for end in self._ends(point_a, point_b)
         )
-        angles = 2 * np.arctan2(lengths(first - second), lengths(first + second))
-        return float(lengths(self.radii.ravel() * angles))
+        return float(lengths(self.radii.ravel() * angle(first, second)))

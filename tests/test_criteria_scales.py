@@ -9,14 +9,16 @@ from flint import arb, ctx, nmod_mat
 from hierarchy_cases import BALANCED, TABLE, UNBALANCED, balanced, bare, verdicts
 from random_dags import random_network
 
-from liftflow import ReLUNetwork, classify, frobenius, kernel_inclusion
+from liftflow import ReLUNetwork, classify, frobenius, kernel_inclusion, linalg
 from liftflow.architectures import DeepLinear, TwoLayerLinear
 from liftflow.criteria import (
     commuting,
     laws_complete,
     lie_algebra_dimension,
     metric_property,
+    precise,
     recoverability,
+    vectors,
 )
 from liftflow.criteria.fields import Arithmetic, gradient_fields
 from liftflow.criteria.precise import (
@@ -25,10 +27,13 @@ from liftflow.criteria.precise import (
     NEARER,
     PRECISE_LIMIT,
     PreciseSpan,
+    _independent,
     _precisely,
     distance,
 )
+from liftflow.criteria.vectors import Vectors
 from liftflow.errors import NotIntrinsicError, UndecidedError
+from liftflow.linalg import FLOATS
 from liftflow.metrics import intrinsic_cometric
 
 
@@ -355,3 +360,60 @@ def test_an_error_leaves_the_precision_as_it_was():
     with pytest.raises(TypeError), _precisely():
         PreciseSpan(2).extend(None)
     assert ctx.prec == before
+
+
+def test_layers_whose_product_would_underflow_in_the_units_of_the_largest(rng):
+    """Where no weight of a chain is zero, all are determined; control: where two are, none is."""
+    chain = DeepLinear([1] * 81)
+    theta = np.exp(3 * rng.standard_normal(chain.dim))
+    found = classify(chain, theta)
+    assert {found.recoverable.verdict, found.metric.verdict, found.complete.verdict} == {"holds"}
+    assert found.n_laws.value == chain.dim - 1
+    theta[[3, 50]] = 0.0
+    found = classify(chain, theta)
+    assert found.recoverable.verdict == "fails"
+    assert found.metric.reason.startswith("kernel inclusion at 1 points")  # no flow moves it
+
+
+def test_precise_pivots_are_those_of_one_direction_at_a_time(rng, monkeypatch):
+    """Taking directions out in blocks changes neither order nor lengths, whatever their scales."""
+    sizes = 10.0 ** rng.uniform(-12, 0, size=40)
+    with _precisely(6):
+        rows = np.vectorize(arb, otypes=[object])(rng.standard_normal((40, 50)) * sizes[:, None])
+        blocks = _independent(rows, 50)
+        monkeypatch.setattr(precise, "_BLOCK", 1)
+        single = _independent(rows, 50)
+        assert len(blocks[1]) == len(single[1]) == 40
+        for one, other in zip(blocks[1], single[1], strict=True):
+            assert abs(float(one / other) - 1) < 1e-12
+        gram = (blocks[0] @ blocks[0].T).astype(float)
+    np.testing.assert_allclose(gram, np.eye(40), rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_jets_multiply_alike_at_once_and_half_by_half(order, rng, monkeypatch):
+    """Coefficients of polynomials in ε_1, …, ε_k with ε_i² = 0, over a field and in floats."""
+    length = 2**order
+    for arithmetic in (FLOATS, Arithmetic(2**31 - 1)):
+        matrices, vectors = (arithmetic.draw((length, 3, *s), rng) for s in ((4, 5), (5,)))
+        at_once = arithmetic.apply(matrices, vectors)
+        wanted = np.zeros((length, 3, 4), at_once.dtype)
+        for a, b in product(range(length), repeat=2):
+            if not a & b:
+                terms = arithmetic.reduce(matrices[a] * vectors[b][:, None])
+                wanted[a | b] = arithmetic.reduce(wanted[a | b] + terms.sum(axis=-1))
+        monkeypatch.setattr(linalg, "_GATHERED", 0)
+        halves = arithmetic.apply(matrices, vectors)
+        monkeypatch.undo()
+        np.testing.assert_allclose(at_once, wanted, rtol=1e-13, atol=1e-13)
+        np.testing.assert_allclose(halves, wanted, rtol=1e-13, atol=1e-13)
+
+
+def test_brackets_of_pairs_are_the_same_some_at_a_time(rng, monkeypatch):
+    network = ReLUNetwork.recurrent(2, 3, 2, 2)
+    pairs = rng.integers(network.lifted_dim, size=(60, 2))
+    own = Vectors(network, network.random_point(rng=0), rng)
+    few = own.pair_brackets(pairs)
+    monkeypatch.setattr(vectors, "_AT_ONCE", 1000)
+    np.testing.assert_allclose(few, own.pair_brackets(pairs), rtol=1e-12, atol=1e-15)
+    assert np.abs(few).max() > 0.1

@@ -21,7 +21,7 @@ from linear_cases import (
 )
 from scipy.linalg import expm
 
-from liftflow import InvariantSet, compare, loss_from_function
+from liftflow import IntrinsicFlow, InvariantSet, compare, loss_from_function
 from liftflow.architectures import (
     Attention,
     DeepLinear,
@@ -34,6 +34,7 @@ from liftflow.errors import (
     ArchitectureError,
     InputError,
     NotFiniteError,
+    NotOnImageError,
     NotRecoverableError,
     ShapeError,
 )
@@ -233,9 +234,31 @@ def test_recover_refuses_laws_that_no_point_has():
 def test_recover_refuses_a_matrix_of_too_large_rank():
     network = TwoLayerLinear(3, 3, 2)
     theta = network.balanced_point(0.3, 0)
-    found = network.recover(np.eye(3), network.conservation_laws(theta))
-    assert np.linalg.matrix_rank(network.lift(found)) == 2  # the nearest one, as for flows
+    with pytest.raises(NotOnImageError, match="at most 2: relative residual 5"):
+        network.recover(np.eye(3), network.conservation_laws(theta))
     close(network.project_to_image(np.diag([3.0, 2.0, 1.0])), np.diag([3.0, 2.0, 0.0]), 1e-15)
+    z = network.lift(theta) + 1e-9 * np.eye(3)  # control: what is left out here is an error of z
+    close(network.lift(network.recover(z, network.conservation_laws(theta))), z, 1e-8)
+
+
+def test_metrics_refuse_a_matrix_of_too_large_rank():
+    """Of rank one there is a formula for distances, which takes any two matrices."""
+    network = TwoLayerLinear(3, 3, 1)
+    theta = network.balanced_point(0.0, 0)
+    image = InvariantSet(network, theta).image()
+    z, off, distance = network.lift(theta), np.eye(3), image.metric.dist
+    loss = loss_from_function(lambda z: anp.sum(z**2, axis=(-2, -1)))
+    vector = image.to_tangent(np.eye(3), z)
+    assert distance(z, 2 * z) > 0 and image.metric.norm(vector, z) > 0  # the controls
+    for refused in (
+        lambda: distance(z, off),
+        lambda: distance(off, z),
+        lambda: image.metric.norm(vector, off),
+        lambda: image.metric.metric_matrix(off),
+        lambda: IntrinsicFlow(InvariantSet(network, theta), loss).integrate(off),
+    ):
+        with pytest.raises(NotOnImageError, match="rank at most 1"):
+            refused()
 
 
 @pytest.mark.parametrize("case", params([*TWO_LAYERS, *DEEP, *ATTENTION]))
@@ -548,3 +571,17 @@ def test_a_product_of_different_families_works_throughout(rng):
     assert comparison.success
     assert comparison.max_deviation < 1e-7
     assert comparison.law_drift < 1e-7
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_what_is_left_of_a_projection_is_tangent_where_a_law_has_one_term(scale, rng):
+    network = DeepLinear([1, 1, 1, 1])
+    theta = scale * np.array([0.0, -1.03, 0.0])  # the laws move with its second entry alone
+    start = InvariantSet(network, theta)
+    vectors = rng.standard_normal((20, 3))
+    tangent = start.to_tangent(vectors, theta)
+    assert np.all(start.is_tangent(tangent, theta))
+    assert np.all(start.is_tangent(start.random_tangent_vec(theta, 20, rng=0), theta))
+    aside = np.array([0.0, 1e-9, 0.0])
+    assert not np.any(start.is_tangent(tangent + aside, theta))  # the control
+    assert not np.any(start.is_tangent(vectors, theta))

@@ -1,6 +1,7 @@
 """Losses: ℓ and ∇ℓ on θ, f and ∇f on z, against slow and independent arithmetic."""
 
 import math
+import pickle
 
 import autograd.numpy as anp
 import networkx as nx
@@ -15,6 +16,7 @@ from liftflow import (
     ParameterFlow,
     ReLUNetwork,
     loss_from_function,
+    loss_from_parameters,
 )
 from liftflow.errors import InputError, LiftflowError, NotDifferentiableError
 from liftflow.flows import GradientDescent
@@ -572,3 +574,39 @@ def test_weights_that_are_refused(rng):
         NetworkLoss(network, inputs, targets, lambda o, t: anp.sum(o), weights=np.ones(N_SAMPLES))
     with pytest.raises(InputError, match="indices must hold"):
         NetworkLoss(network, inputs, targets).batch([])
+
+
+def half_square(z):
+    return 0.5 * anp.sum(z**2)
+
+
+def of_parameters(theta):
+    return anp.sum((theta[:2] * theta[2:] - 1.0) ** 2)
+
+
+def difference(theta):
+    return theta[0] ** 2 + theta[1] ** 2 - theta[2] ** 2 - theta[3] ** 2
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda _: loss_from_function(half_square),
+        lambda network: loss_from_parameters(of_parameters, network),
+        lambda network: NetworkLoss(network, np.eye(2), [0, 1], hinge),
+        lambda network: NetworkLoss(network, np.eye(2), [0, 1], (hinge, hinge_gradient)),
+    ],
+    ids=["of z", "of θ", "of outputs", "and its gradient"],
+)
+def test_losses_made_of_functions_of_a_module_go_to_other_processes(build, rng):
+    network = ReLUNetwork.from_widths([2, 1, 2])
+    theta, loss = rng.standard_normal(4), build(network)
+    flow = pickle.loads(pickle.dumps(ParameterFlow(network, loss)))
+    for name in ("parameter_value", "parameter_gradient"):
+        found = getattr(flow.loss, name)(theta, flow.architecture)
+        np.testing.assert_array_equal(found, getattr(loss, name)(theta, network))
+    assert repr(flow.loss) == repr(loss)
+    laws = pickle.loads(pickle.dumps(network.with_laws([difference])))
+    np.testing.assert_array_equal(laws.conservation_laws(theta), [difference(theta)])
+    with pytest.raises((AttributeError, pickle.PicklingError)):  # the control
+        pickle.dumps(loss_from_function(lambda z: anp.sum(z)))

@@ -384,3 +384,38 @@ def test_a_weight_that_only_counts_squared_is_not_followed_through_zero(monkeypa
     assert "coordinates='basis'" in stopped.intrinsic.message
     monkeypatch.setattr(intrinsic, "_NEAR_FOLD", 0.0)
     assert compare(*given, coordinates="full", **settings).max_deviation > 1e-2
+
+
+def graph_of(*edges):
+    graph = nx.MultiDiGraph()
+    for tail, head, attributes in edges:
+        graph.add_edge(tail, head, **attributes)
+    return graph
+
+
+FROZEN, TIED = {"frozen": True, "weight": 1.0}, {"parameter": "a"}
+# z = (a², const); (a, b, const); (a, b); and the control, (ac, bc).
+SQUARE = graph_of(("x", "h", TIED), ("h", "y", TIED), ("w", "h", TIED), ("w", "v", FROZEN))
+CONSTANT = graph_of(("x", "h", {}), ("x", "h", {}), ("w", "h", FROZEN), ("h", "y", FROZEN))
+LINEAR = graph_of(("x", "h", {}), ("w", "h", {}), ("h", "y", FROZEN))
+PRODUCTS = graph_of(("x", "h", {}), ("w", "h", {}), ("h", "y", {}))
+
+
+@pytest.mark.parametrize(
+    ("graph", "outputs", "theta", "verdict"),
+    [
+        (SQUARE, "yv", [3.0], "holds"),
+        (CONSTANT, "y", [2.0, 3.0], "holds"),
+        (LINEAR, "y", [2.0, 3.0], "holds"),
+        (LINEAR, "y", [0.0, 3.0], "holds"),
+        (LINEAR, "y", [0.0, 0.0], "holds"),
+        (PRODUCTS, "y", [1.0, 3.0, 2.0], "fails"),
+    ],
+)
+def test_constant_monomials_and_constant_fields_commute(graph, outputs, theta, verdict):
+    network = ReLUNetwork(graph, "xw", outputs)
+    found = classify(network, theta)
+    assert found.commuting.verdict == verdict
+    if graph is LINEAR:  # no channel has a law, and z is θ
+        assert {found.recoverable.verdict, found.frobenius.verdict} == {"holds"}
+        assert found.n_laws.value == 0

@@ -74,15 +74,6 @@ def door(function: F) -> F:
 
     is_generic = hasattr(function, "dispatch")  # by the first argument, which must have no name
 
-    def placed(
-        args: tuple[object, ...], kwargs: dict[str, object]
-    ) -> tuple[tuple[object, ...], dict[str, object]]:
-        try:
-            bound = read()[0].bind(*args, **kwargs)
-        except TypeError:
-            return args, kwargs  # refused by the plan
-        return bound.args, bound.kwargs
-
     def plan(args: tuple[object, ...], kwargs: dict[str, object]) -> _Plan:
         signature, checks = read()
         parameters = signature.parameters
@@ -107,7 +98,9 @@ def door(function: F) -> F:
     @wraps(function)
     def checked(*args: object, **kwargs: object) -> object:
         if kwargs and is_generic:
-            args, kwargs = placed(args, kwargs)
+            with suppress(TypeError):  # refused by the plan
+                bound = read()[0].bind(*args, **kwargs)
+                args, kwargs = bound.args, bound.kwargs
         key = (len(args), *kwargs) if kwargs else len(args)
         found = plans.get(key)
         if found is None:
@@ -233,9 +226,7 @@ def _explain(error: Exception, function: Callable[..., object]) -> None:
         raise InputError(f"{where}: {error}") from error
 
 
-_MISFITS = ("broadcast", "must match exactly", "must have the same shape")
-"""What numpy says of arrays that do not fit together, after each of them has been looked at."""
-
+_MISFITS = "broadcast", "must match exactly", "must have the same shape"  # numpy, of arrays
 _MEANINGS: list[tuple[Any, tuple[str, ...], type[LiftflowError], str]] = [
     (NotImplementedError, ("",), UndefinedError, ""),
     (MemoryError, ("",), ArchitectureError, " does not fit into memory"),
@@ -330,7 +321,7 @@ def _check(kind: Any, name: str) -> Check | None:
     if kind is Any:
         return None
     if kind is _Point:
-        return _point(name)
+        return lambda value, owner: as_array(value, name, _shape_of(owner))
     if kind is int and name in _COUNTS:
         return lambda value, owner: _n_samples(value, name)
     if kind in (bool, int, float):
@@ -351,10 +342,6 @@ def _check(kind: Any, name: str) -> Check | None:
             value if isinstance(value, wanted) else as_instance(value, kind, name)
         )
     return None
-
-
-def _point(name: str) -> Check:
-    return lambda value, owner: as_array(value, name, _shape_of(owner))
 
 
 def _shape_of(owner: object) -> Any:

@@ -98,7 +98,8 @@ def recoloured(figure: Figure, dark: bool) -> Iterator[None]:
     pairs = {to_hex(_LIGHT[tone]): _DARK[tone] for tone in _LIGHT} | {"#000000": _DARK["ink"]}
     # Both as they were before the loop, which sees ticks and the ground, too.
     ground, figure_ground = figure.get_facecolor(), mpl.rcParams["savefig.facecolor"]
-    spots = [spot for axes in figure.axes for axis in _axes_of(axes) for spot in _ticks(axis)]
+    axes = [getattr(axes, f"{name}axis", None) for axes in figure.axes for name in "xyz"]
+    spots = [spot for axis in axes if axis is not None for spot in _ticks(axis)]
     before_ticks = [(spot, spot.get_color()) for spot in spots] if dark else []
     undo: list[tuple[Colour, Colour]] = []
     for artist in figure.findobj() if dark else ():
@@ -124,10 +125,6 @@ def recoloured(figure: Figure, dark: bool) -> Iterator[None]:
         for spot, colour in before_ticks:
             spot.set_color(colour)
         figure.set_facecolor(ground)
-
-
-def _axes_of(axes: Axes) -> list[Colour]:
-    return [getattr(axes, f"{name}axis") for name in "xyz" if hasattr(axes, f"{name}axis")]
 
 
 def _ticks(axis: Colour) -> list[Colour]:
@@ -169,10 +166,7 @@ def plain_ticks(axes: Axes) -> None:
 def shown_once(figure: Figure) -> Figure:
     """Let pyplot forget a figure, unless windows show it: a notebook draws what a cell returns.
 
-    Returns
-    -------
-    figure : matplotlib.figure.Figure
-        The same. With windows ``plt.show()`` shows it; elsewhere ``figure.savefig`` writes it.
+    With windows ``plt.show()`` shows it; elsewhere ``figure.savefig`` writes it.
     """
     as_instance(figure, Figure, "figure")
     windows = mpl.backends.backend_registry.list_builtin(mpl.backends.BackendFilter.INTERACTIVE)

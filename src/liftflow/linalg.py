@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 from sys import getrefcount
 from threading import Lock
 from typing import Any
@@ -20,7 +21,7 @@ from scipy.sparse.linalg import LinearOperator, lsmr
 from typing_extensions import TypeAliasType
 
 from liftflow.errors import NotFiniteError, ShapeError
-from liftflow.typing import FloatArray, OneTangent, OneTheta, Scalars, Tangent
+from liftflow.typing import FloatArray, IntArray, OneTangent, OneTheta, Scalars, Tangent
 
 RANK_RTOL = 1e-10
 """Singular values below this fraction of the largest count as zero."""
@@ -415,15 +416,41 @@ class Arithmetic:
 
     def multiply(self, a: Jet, b: Jet) -> Jet:
         """Multiply two jets entry by entry."""
-        if len(a) == 1 or len(b) == 1:
-            return self.reduce(a * b)
-        (a0, a1), (b0, b1) = halves(a), halves(b)
-        mixed = self.multiply(a0, b1) + self.multiply(a1, b0)
-        return np.concatenate([self.multiply(a0, b0), self.reduce(mixed)])
+        return self._product(np.multiply, a, b)
 
-    def inner_sum(self, a: Jet, b: Jet, axis: int) -> Jet:
-        """Multiply two jets entry by entry, and add up along an axis counted from the end."""
-        return self.reduce(np.sum(self.multiply(a, b), axis=axis))
+    def apply(self, matrices: Jet, vectors: Jet) -> Jet:
+        """Multiply vectors by matrices, all of them jets."""
+        return self._product(self._residues if self.exact else _matvec, matrices, vectors)
+
+    def _residues(self, matrices: Jet, vectors: Jet) -> Jet:
+        return np.sum(self.reduce(matrices * vectors[..., None, :]), axis=-1)
+
+    def _product(self, product: Callable[[Jet, Jet], Jet], a: Jet, b: Jet) -> Jet:
+        """Extend a bilinear function of numbers to jets."""
+        if len(a) == 1 or len(b) == 1:
+            return self.reduce(product(a, b))
+        if a.size > _GATHERED:
+            (a0, a1), (b0, b1) = halves(a), halves(b)
+            mixed = self._product(product, a0, b1) + self._product(product, a1, b0)
+            return np.concatenate([self._product(product, a0, b0), self.reduce(mixed)])
+        left, right, starts = _factors(len(a))
+        terms = self.reduce(product(a[left], b[right]))
+        return self.reduce(np.add.reduceat(terms, starts, axis=0))
+
+
+_GATHERED = 2**13  # entries of a jet up to which one call on all pairs of factors is quicker
+
+
+@cache
+def _factors(length: int) -> tuple[IntArray, IntArray, IntArray]:
+    """Pairs of disjoint sets of nilpotents, as bits, by their unions, and where each begins."""
+    pairs = [(a, s ^ a) for s in range(length) for a in range(s + 1) if a & s == a]
+    left, right = np.array(pairs).T
+    return left, right, np.flatnonzero(np.diff(left | right, prepend=-1))
+
+
+def _matvec(matrices: Jet, vectors: Jet) -> Jet:
+    return np.matmul(matrices, vectors[..., None])[..., 0]
 
 
 def halves(jet: Jet) -> tuple[Jet, Jet]:

@@ -9,7 +9,9 @@ from types import ModuleType
 
 MOVED = {
     "liftflow.architectures.kernel": "liftflow.architectures.path_kernel",
+    "liftflow.architectures.matrix_product": "liftflow.architectures.balance",
     "liftflow.cli_criteria": "liftflow.cli.classify",
+    "liftflow.flows.drift": "liftflow.flows.rules",
     "liftflow.gallery_cli": "liftflow.cli.gallery",
     "liftflow.manifolds.flat": "liftflow.manifolds.flattened",
     "liftflow.manifolds.parameters": "liftflow.manifolds.base",

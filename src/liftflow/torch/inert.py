@@ -12,8 +12,8 @@ from functools import cached_property
 import numpy as np
 from scipy.sparse import csr_array, eye_array, kron, vstack
 
-from liftflow.architectures.anchors import ChannelChart, Chart
-from liftflow.architectures.channels import ChannelLaws
+from liftflow.architectures.anchors import Chart
+from liftflow.architectures.channels import ChannelChart, ChannelLaws
 from liftflow.architectures.maps import SmoothMap
 from liftflow.linalg import over_batch, sparse_apply
 from liftflow.typing import FloatArray, IntArray, Jacobian, Laws, OneTheta, Tangent, Theta
