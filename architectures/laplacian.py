@@ -164,7 +164,7 @@ def _dot(one: FloatArray, other: FloatArray) -> float:
     return float(np.einsum("i,i", one, other))
 
 
-def balanced(into: Any, out_of: Any, laws: FloatArray) -> FloatArray:
+def _balanced(into: Any, out_of: Any, laws: FloatArray) -> FloatArray:
     """Positive root x = e^t of in·x² − h·x − out = 0, written without cancellation."""
     root = np.sqrt(laws**2 + 4 * into * out_of)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -396,7 +396,7 @@ class GroundedLaplacian(Laplacian):
                 np.bincount(graph.place[ends[own]], flow, channels.size)
                 for ends, own, flow in ((graph.heads, into, inflow), (graph.tails, out_of, outflow))
             )
-            ratio = balanced(total_in, total_out, laws[channels])
+            ratio = _balanced(total_in, total_out, laws[channels])
             usable = np.isfinite(ratio) & (ratio > 0)
             logs[channels] = np.log(np.where(usable, ratio, 1.0))
         return logs[:-1]

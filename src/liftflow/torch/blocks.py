@@ -19,7 +19,7 @@ from liftflow.architectures import ChannelGraph
 from liftflow.architectures.anchors import SpanningTree
 from liftflow.architectures.channels import ChannelLaws
 from liftflow.architectures.incidence import Incidence
-from liftflow.architectures.laplacian import GroundedLaplacian, _Rescaled, balanced
+from liftflow.architectures.laplacian import GroundedLaplacian, _balanced, _Rescaled
 from liftflow.errors import NotRecoverableError, listed
 from liftflow.linalg import Spare, over_batch
 from liftflow.typing import FloatArray, IntArray, Laws, OneTheta, Tangent, Theta, freeze
@@ -352,7 +352,7 @@ class BlockLaplacian(GroundedLaplacian):
         for _ in range(_SWEEPS):
             with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
                 into, out_of = seen.both(np.exp(-logs), np.exp(logs))
-                best = balanced(into + seen.from_ground, out_of + seen.to_ground, laws)
+                best = _balanced(into + seen.from_ground, out_of + seen.to_ground, laws)
                 move = np.log(best) - logs
             move = np.clip(np.where(np.isfinite(move), move / 2, 0.0), -5.0, 5.0)
             logs = logs + move
