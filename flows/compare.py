@@ -58,7 +58,8 @@ def compare(
 ) -> Comparison:
     """Integrate the parameter flow and the intrinsic flow from θ₀, and compare them.
 
-    Both have the same settings, those of :class:`~liftflow.flows.Settings`.
+    Both have the same settings, those of :class:`~liftflow.flows.Settings`. Ctrl-C ends all flows,
+    also those that were not begun; ``success`` is then False, and ``interrupted`` True.
 
     Parameters
     ----------
@@ -90,12 +91,6 @@ def compare(
         ``{"data": "iris", "seed": 0}``.
     **options
         ``max_step``, ``first_step``, ``t_eval`` and ``checkpoint_seconds``.
-
-    Returns
-    -------
-    comparison : Comparison
-        Ctrl-C ends all flows, also those that were not begun; ``success`` is then False, and
-        ``interrupted`` True.
 
     Raises
     ------
@@ -277,10 +272,16 @@ class Plan:
             settings = replace(self.settings, resume=earlier.get(name), checkpoint=path)
             if any(flow.interrupted for flow in done.values()):
                 done[name] = _not_begun(state(), settings)
-            elif done and path is not None:
-                done[name] = _integrate_at_any_price(state, settings, path)
-            else:
-                done[name] = integrate(state(), settings, name)
+                continue
+            try:
+                if done and path is not None:
+                    done[name] = _integrate_at_any_price(state, settings, path)
+                else:
+                    done[name] = integrate(state(), settings, name)
+            except KeyboardInterrupt:  # while it starts; later, it keeps what it has
+                if not done:
+                    raise
+                done[name] = _not_begun(state(), settings)
         apart = {n: _deviation(f, done[n], done["parameter"]) for n, f in self.flows.items()}
         controls = {name: (done[name], apart[name]) for name in self.flows if name != "intrinsic"}
         first, *rest = controls or [None]
@@ -331,7 +332,9 @@ def _sketch(vector: FloatArray) -> list[float]:
 
 
 def _deviation(flow: IntrinsicFlow, intrinsic: Trajectory, parameter: Trajectory) -> FloatArray:
-    """Relative deviation, as far as both flows came."""
+    """Relative deviation, as far as both flows came; one that kept no time has its start alone."""
+    if intrinsic.t[0] != parameter.t[0]:
+        return np.empty(0)
     count = min(len(intrinsic.t), len(parameter.t))
     theta = parameter.theta[:count]
     norm = flow.invariant_set.architecture.lifted_norm(theta)

@@ -15,6 +15,7 @@ from liftflow.files import Archived, Tabled, as_text
 from liftflow.flows.certificate import RateCertificate, rate_certificate
 from liftflow.flows.rules import TrainingRule, law_drift
 from liftflow.flows.trajectory import Trajectory
+from liftflow.linalg import relative
 from liftflow.losses import Loss
 from liftflow.typing import FloatArray, OnTimes
 from liftflow.version import __version__
@@ -90,12 +91,13 @@ class Comparison(Archived, Tabled):
     @property
     def max_deviation(self) -> float:
         """Largest relative deviation of the two flows; NaN where they share their start alone."""
-        return _largest(self.deviation)
+        return self._largest(self.parameter.t, self.deviation)
 
     @property
     def control_deviation(self) -> float | None:
         """Largest relative deviation of the negative control, the least of several."""
-        return min((_largest(gap) for _, gap in self._controls.values()), default=None)
+        every = [self._largest(self.parameter.t, gap) for _, gap in self._controls.values()]
+        return min(every, default=None)
 
     @property
     def _controls(self) -> dict[str, tuple[Trajectory, OnTimes]]:
@@ -117,7 +119,22 @@ class Comparison(Archived, Tabled):
     def steps_deviation(self) -> float | None:
         """Largest relative deviation of the steps, where there are any."""
         over_time = self.steps_deviation_over_time
-        return None if over_time is None else _largest(over_time)
+        if self.steps is None or over_time is None:
+            return None
+        return self._largest(self.steps.t, over_time)
+
+    @property
+    def _start(self) -> float:
+        """The time of θ₀, at which the states need not have been kept."""
+        whole, first = self.parameter.checkpoint, float(self.parameter.t[0])
+        if whole is not None:
+            return whole.origin.t
+        return self.kept.get("summary", {}).get("t_start", first)
+
+    def _largest(self, t: OnTimes, deviation: OnTimes) -> float:
+        """Largest of what is a deviation after the start, where there is none."""
+        after = len(deviation) and t[len(deviation) - 1] > self._start
+        return float(deviation.max()) if after else np.nan
 
     @property
     def control_speed(self) -> float | None:
@@ -199,7 +216,7 @@ class Comparison(Archived, Tabled):
         faded = np.exp(-rule.weight_decay * (trajectory.t - trajectory.t[0]))
         gap = scaled - faded[:, None] * scaled[0]
         drift = np.max(np.abs(self.loss_laws @ gap.T), axis=0, initial=0.0)
-        return drift / np.linalg.norm(scaled[0])
+        return relative(drift, float(np.linalg.norm(scaled[0])))
 
     @property
     def loss_law_drift(self) -> float:
@@ -230,7 +247,8 @@ class Comparison(Archived, Tabled):
         }
         if self.rule is not None:
             result |= {"rule": str(self.rule)} | {
-                f"deviation, {name}": _largest(gap) for name, (_, gap) in self._controls.items()
+                f"deviation, {name}": self._largest(self.parameter.t, gap)
+                for name, (_, gap) in self._controls.items()
             }
         if self.certificate is not None:
             own = self.certificate
@@ -256,7 +274,8 @@ class Comparison(Archived, Tabled):
         if self.steps is not None:
             result["steps_deviation"] = self.steps_deviation
             result["law_drift_steps"] = float(self.law_drift_over_time(self.steps).max())
-        return result | {"t_end": float(self.parameter.t[-1]), "n_charts": self.intrinsic.n_charts}
+        times = {"t_start": self._start, "t_end": float(self.parameter.t[-1])}
+        return result | times | {"n_charts": self.intrinsic.n_charts}
 
     def table(self) -> "Table":
         """Lay the figures out as a table."""
@@ -298,7 +317,8 @@ class Comparison(Archived, Tabled):
         if self.control is not None:
             for name, (_, gap) in self._controls.items():
                 label = "of the control" if name == ELSEWHERE else f"with {name}"
-                table.add_row(f"deviation {label}", "", "", _show(_largest(gap)))
+                largest = self._largest(self.parameter.t, gap)
+                table.add_row(f"deviation {label}", "", "", _show(largest))
             if self.control_speed is not None:
                 table.add_row(
                     "its loss falls at first", "", "", f"{self.control_speed:.2g} × as fast"
@@ -346,16 +366,17 @@ class Comparison(Archived, Tabled):
             bound = self.certificate.bound(times - times[0])
             losses.append(plotting.Curve(times, bound, plotting.BOUND, "bound by the laws"))
         # At the start every flow is at the same point: a zero that only stretches the axis.
-        t, drift = self.parameter.t[1:], self._drift()[1:]
+        begun = int(self.parameter.t[0] <= self._start)
+        t, drift = self.parameter.t[begun:], self._drift()[begun:]
         speed = self.control_speed
         largest = f" ≤ {drift.max():.1e}" if drift.size else ""
-        apart = [plotting.Curve(t, self.deviation[1:], plotting.DEVIATION, "intrinsic flow")]
+        apart = [plotting.Curve(t, self.deviation[begun:], plotting.DEVIATION, "intrinsic flow")]
         for style, (name, (flow, over_time)) in zip(":-", self._controls.items(), strict=False):
             role, said = (plotting.CONTROL[0], style), f"control: {name}"
             first = flow is self.control and speed is not None
             fast = f",\nat first {speed:.2g} × as fast" if first else ""
             losses.append(plotting.Curve(flow.t, flow.loss, role, f"{said}{fast}"))
-            apart.append(plotting.Curve(t, over_time[1:], role, said))
+            apart.append(plotting.Curve(t, over_time[begun:], role, said))
         drifts = [plotting.Curve(t, drift, plotting.PARAMETER, "parameter flow")]
         steps, gap = self.steps, self.steps_deviation_over_time
         if steps is not None and gap is not None:
@@ -363,7 +384,8 @@ class Comparison(Archived, Tabled):
             if self.architecture is not None:
                 parts.append((drifts, self.law_drift_over_time(steps)))
             for panel, values in parts:
-                panel.append(plotting.Curve(steps.t[1:], values[1:], plotting.STEPS, "steps"))
+                own = (steps.t[begun:], values[begun:])
+                panel.append(plotting.Curve(*own, plotting.STEPS, "steps"))
         panels = [
             (self.verdict, "loss", losses),
             ("Deviation from the parameter flow", plotting.GAP, apart),
@@ -426,7 +448,7 @@ class Comparison(Archived, Tabled):
         deviation = self.max_deviation
         if np.isnan(deviation):
             flows = [("parameter", self.parameter), ("intrinsic", self.intrinsic)]
-            names = " and the ".join(name for name, flow in flows if len(flow.t) < 2)
+            names = " and the ".join(name for name, flow in flows if flow.t[-1] <= self._start)
             return f"Flows not compared: the {names} flow ended where it began"
         agree = agreed(deviation, self.rtol, self.control_deviation)
         last = self.parameter.t[len(self.deviation) - 1]
@@ -441,10 +463,6 @@ def agreed(deviation: float, rtol: float, control: float | None) -> bool:
     control that parts by less than ten times as much does not tell the one from the other.
     """
     return bool(deviation <= np.sqrt(rtol)) and (control is None or not 10 * deviation > control)
-
-
-def _largest(deviation: FloatArray) -> float:
-    return float(deviation.max()) if len(deviation) > 1 else np.nan
 
 
 def _show(value: object) -> str:

@@ -13,6 +13,7 @@ from liftflow.architectures.rescaling import Rescaling, degrees, rescaling
 from liftflow.doors import door
 from liftflow.errors import InputError, NotIntrinsicError, ShapeError
 from liftflow.flows.trajectory import Trajectory
+from liftflow.linalg import relative
 from liftflow.metrics import Cometric, intrinsic_cometric
 from liftflow.metrics.rescaled import RescaledCometric
 from liftflow.typing import (
@@ -226,6 +227,11 @@ def law_drift(
     rule : TrainingRule, optional
         Of a trajectory, whose times it needs: the drift is that of its laws, from where its decay
         leads them.
+
+    Returns
+    -------
+    drift : OnTimes
+        From θ₀ = 0, infinite where the laws drift at all.
     """
     theta = trajectory.theta if isinstance(trajectory, Trajectory) else trajectory
     theta = as_array(theta, "trajectory", (None, architecture.dim), differentiable=False)
@@ -235,10 +241,11 @@ def law_drift(
         times = as_instance(trajectory, Trajectory, "trajectory").t
         expected = rule.laws_at(architecture, theta[0], times - times[0])
         gap = np.abs(rule.laws(architecture, theta) - expected)
-        return np.max(gap, axis=1, initial=0.0) / np.sum(theta[0] ** 2 / rule.rates(architecture))
+        size = np.sum(theta[0] ** 2 / rule.rates(architecture))
+        return relative(np.max(gap, axis=1, initial=0.0), size)
     laws = np.asarray(architecture.conservation_laws(theta))
     gap = np.max(np.abs(laws - laws[..., :1, :]), axis=-1, initial=0.0)
-    return gap / np.sum(theta[..., :1, :] ** 2, axis=-1)
+    return relative(gap, np.sum(theta[..., :1, :] ** 2, axis=-1))
 
 
 class Course:

@@ -145,12 +145,14 @@ class Sweep(Archived, Tabled):
         labels = ["parameter flow", "intrinsic flow", "control: laws of another θ₀"]
         for run in self.runs:
             by_theta, by_z, control = labels
+            begun = int(run.t.size > 0 and run.t[0] <= run.summary.get("t_start", run.t[0]))
+            t = run.t[begun:]
             losses.append(plotting.Curve(run.t, run.loss_parameter, plotting.PARAMETER, by_theta))
             losses.append(plotting.Curve(run.t, run.loss_intrinsic, plotting.INTRINSIC, by_z))
-            gaps.append(plotting.Curve(run.t[1:], run.deviation[1:], plotting.DEVIATION, by_z))
+            gaps.append(plotting.Curve(t, run.deviation[begun:], plotting.DEVIATION, by_z))
             if run.control_deviation.size:
-                values = run.control_deviation[1:]
-                gaps.append(plotting.Curve(run.t[1:], values, plotting.CONTROL, control))
+                values = run.control_deviation[begun:]
+                gaps.append(plotting.Curve(t, values, plotting.CONTROL, control))
             labels = ["", "", ""]  # once for all runs
         panels = [
             (self._verdict(), "loss", losses),

@@ -11,7 +11,16 @@ from liftflow.architectures import Architecture
 from liftflow.doors import door
 from liftflow.errors import DataError, InputError, ShapeError
 from liftflow.files import Archived, as_html
-from liftflow.typing import FloatArray, IntArray, OnTimes, as_indices, as_instance, as_own
+from liftflow.typing import (
+    FloatArray,
+    IntArray,
+    OnTimes,
+    as_count,
+    as_indices,
+    as_instance,
+    as_own,
+    freeze,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,29 +32,19 @@ Memory = dict[str, np.ndarray]
 
 @dataclass(frozen=True, eq=False)
 class Origin:
-    """Which run this is: where its flow began, and how it is integrated.
-
-    Attributes
-    ----------
-    velocity, ahead : FloatArray
-        Velocity of the coordinates there, and a short way along it.
-    probe : FloatArray
-        Losses far from there, which tell whether the loss and its data are the same.
-    first_step : float
-        As asked for; 0 where the solver finds it.
-    """
+    """Which run this is: where its flow began, and how it is integrated."""
 
     t: float
     coordinates: FloatArray
     loss: float
     velocity: FloatArray
-    ahead: FloatArray
-    probe: FloatArray
+    ahead: FloatArray  # the velocity a short way along it
+    probe: FloatArray  # losses far from there: tell whether the loss and its data are the same
     rtol: float
     atol: float
     method: str
     max_step: float
-    first_step: float
+    first_step: float  # 0 where the solver finds it
 
     def __repr__(self) -> str:
         """Say in one line which run it is."""
@@ -165,26 +164,26 @@ class Trajectory(Archived):
             raise InputError("t must hold times that do not fall")
         losses = np.full(len(times), np.nan)
         if loss is not None:
-            losses = as_own(loss, "loss", times.shape)
+            unknown = _unknown(loss)
+            known = np.ma.where(unknown, 0.0, loss) if unknown.any() else loss
+            losses = freeze(np.where(unknown, np.nan, as_own(known, "loss", times.shape)))
         return cls(times, points, points, losses, True, "given", 0, 1, 0.0)
 
     @property
     def predicted_laws(self) -> FloatArray | None:
         """Laws h(θ) at the times kept, as the steps predict them without looking at θ.
 
-        Returns
-        -------
-        laws : array, shape=[n_times, n_laws], or None
-            Exact for runs of :class:`~liftflow.flows.GradientDescent`. None where no prediction is
-            offered: for flows, whose laws stay or decay; for Adam, whose steps are no multiples of
-            gradients; where some law is no quadratic form; and for what :meth:`from_arrays` made.
+        Exact for runs of :class:`~liftflow.flows.GradientDescent`, shape=[n_times, n_laws]. None
+        where no prediction is offered: for flows, whose laws stay or decay; for Adam, whose steps
+        are no multiples of gradients; where some law is no quadratic form; and for what
+        :meth:`from_arrays` made.
         """
         return self.prediction if len(self.prediction) else None
 
     @door
     def head(self, count: int) -> Self:
-        """Return the first ``count`` times of the trajectory."""
-        return self.rows(np.arange(len(self.t))[:count])
+        """Return the first ``count`` times of the trajectory, or all where there are fewer."""
+        return self.rows(np.arange(min(as_count(count, "count"), len(self.t))))
 
     @door
     def rows(self, numbers: IntArray) -> Self:
@@ -215,7 +214,7 @@ class Trajectory(Archived):
         return as_html(table)
 
     def plot(self, architecture: Architecture | None = None) -> "Figure":
-        """Draw the loss, the speed, and the entries of the state that move most.
+        """Draw the loss, the speed, and the entries that move most, of θ or of the z of a flow.
 
         Parameters
         ----------
@@ -224,16 +223,16 @@ class Trajectory(Archived):
         """
         from liftflow.flows import plotting
 
-        mine = np.array_equal(self.y, self.theta)  # else a flow of z
+        # With momentum, θ is the first half of the state; else this is a flow of z.
+        mine = any(np.array_equal(own, self.theta) for own in (self.y, self.y[:, 0]))
         role, name = (plotting.PARAMETER, "θ") if mine else (plotting.INTRINSIC, "z")
         laws = None
         if architecture is not None:
             as_instance(architecture, Architecture, "architecture")
             measured = np.asarray(architecture.conservation_laws(self.theta))
             laws = measured, self.predicted_laws
-        return plotting.draw_run(
-            {"t": self.t, "loss": self.loss, name: self.y}, role, self.message, laws
-        )
+        run = {"t": self.t, "loss": self.loss, name: self.theta if mine else self.y}
+        return plotting.draw_run(run, role, self.message, laws)
 
     def _values(self) -> dict[str, Any]:
         values = {**vars(self)}
@@ -268,6 +267,14 @@ class Trajectory(Archived):
                 f"{path} holds no trajectory but a comparison; Comparison.load({str(path)!r}) "
                 "reads it, with .parameter, .intrinsic and .control"
             ) from error
+
+
+def _unknown(loss: OnTimes) -> np.ndarray:
+    """Where a loss is NaN and not masked; nowhere in what is no array of numbers."""
+    try:
+        return np.asarray(np.isnan(loss)) & ~np.ma.getmaskarray(loss)
+    except (TypeError, ValueError):
+        return np.zeros((), dtype=bool)
 
 
 def _exactly(cls: type[_T], values: dict[str, Any]) -> _T:

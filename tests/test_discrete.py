@@ -7,7 +7,7 @@ import pytest
 from liftflow import InvariantSet, ParameterFlow, ReLUNetwork, compare, loss_from_function
 from liftflow.architectures import DeepLinear
 from liftflow.errors import FlowError, InputError
-from liftflow.flows import Adam, GradientDescent, law_drift
+from liftflow.flows import Adam, GradientDescent, Trajectory, law_drift
 
 TARGET = np.array([0.7, -0.4, 0.5, 0.2])
 BOWL = loss_from_function(lambda z: anp.sum((anp.ravel(z) - TARGET) ** 2))
@@ -107,3 +107,27 @@ def test_refusals():
     endless = loss_from_function(lambda z: anp.sum(z) * np.inf)
     with pytest.raises(FlowError, match="cannot start"):
         GradientDescent(network, endless, 0.1).run(np.ones(6), 10)
+
+
+def test_laws_that_leave_zero_drift_without_bound_and_those_that_stay_do_not():
+    network = ReLUNetwork.diagonal(1)
+    assert law_drift(network, np.zeros((2, 2))).tolist() == [0.0, 0.0]
+    assert law_drift(network, [[0.0, 0.0], [1.0, 2.0]]).tolist() == [0.0, np.inf]
+
+
+def test_losses_of_another_program_may_be_unknown():
+    theta = np.outer(np.arange(1.0, 4.0), [0.5, 0.8])
+    run = Trajectory.from_arrays(range(3), theta, [1.0, np.nan, 0.5])
+    assert np.array_equal(run.loss, [1.0, np.nan, 0.5], equal_nan=True)
+    wrong = [[1.0, np.inf, 0.5], [np.nan, 1.0], ["a"] * 3, [1.0, [2.0], 3.0]]
+    masked = np.ma.array([1.0, np.nan, 0.5], mask=[True, False, False])
+    for loss in (*wrong, masked):
+        with pytest.raises(InputError):
+            Trajectory.from_arrays(range(3), theta, loss)
+
+
+def test_the_head_of_a_run_is_counted_from_its_start():
+    run = Trajectory.from_arrays(range(3), np.ones((3, 2)))
+    assert [len(run.head(count).t) for count in (0, 2, 9)] == [0, 2, 3]
+    with pytest.raises(InputError, match="count"):
+        run.head(-1)

@@ -2,6 +2,7 @@
 
 from pathlib import PurePath
 
+import autograd.numpy as anp
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -9,8 +10,10 @@ from matplotlib.animation import FuncAnimation
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from liftflow import InvariantSet, ReLUNetwork, figures
-from liftflow.errors import ShapeError
+from liftflow import InvariantSet, ReLUNetwork, compare, figures, loss_from_function, sweep
+from liftflow.drawing import draw_laws
+from liftflow.errors import InputError, ShapeError
+from liftflow.flows import MomentumFlow, Trajectory
 
 
 @pytest.fixture(autouse=True)
@@ -152,3 +155,55 @@ def test_a_figure_is_as_before_once_it_was_seen_in_the_dark():
     plt.close(figure)
     np.testing.assert_array_equal(again, light)
     assert (dark != light).mean() > 0.5
+
+
+@pytest.mark.parametrize("shift", [-5.0, -0.2, 0.0])  # below 0, across it, and above
+def test_losses_are_drawn_as_they_are(shift):
+    case = InvariantSet(ReLUNetwork.diagonal(1), [0.5, 0.8])
+    loss = loss_from_function(lambda z: anp.sum((z - 1.0) ** 2) + shift)
+    run = compare(case, loss, (0.0, 1.0), n_times=5)
+    several = sweep(lambda seed: (case, loss), [0], (0.0, 1.0), n_times=5)
+    for result in (run, run.parameter, several):
+        axes = result.plot().axes[0]
+        drawn = [line.get_ydata() for line in axes.lines]
+        assert any(np.array_equal(values, run.parameter.loss) for values in drawn)
+        low, high = axes.get_ylim()
+        assert low <= run.parameter.loss.min() and run.parameter.loss.max() <= high
+        assert axes.get_yscale() == ("linear" if shift else "log")
+
+
+@pytest.mark.parametrize("loss", [None, [0.0] * 3, [-1.0] * 3, [np.nan, 2.0, 1.0]])
+@pytest.mark.parametrize("moves", [False, True])
+def test_a_trajectory_of_any_loss_is_drawn(loss, moves):
+    theta = np.outer(1.0 + moves * np.arange(3), [0.5, 0.8])
+    figure = Trajectory.from_arrays(range(3), theta, loss).plot()
+    figure.canvas.draw()
+    assert figure.axes[1].get_yscale() == ("log" if moves else "linear")
+    assert (":" in figure.axes[0].get_title("left")) == (loss is not None)
+    expected = [np.nan] * 3 if loss is None else loss
+    assert np.array_equal(figure.axes[0].lines[0].get_ydata(), expected, equal_nan=True)
+
+
+def test_exact_zeros_lie_below_all_that_is_drawn():
+    axes = plt.figure().add_subplot()
+    figures.plot_values(axes, [([0, 1, 2], np.array([1e-30, 0.0, 1.0]), {})])
+    assert axes.lines[0].get_ydata().tolist() == [1e-30, 1e-30, 1.0]
+    plt.close("all")
+
+
+def test_what_has_no_times_or_no_size_is_drawn_or_refused(hyperboloid):
+    still = Trajectory.from_arrays(range(2), np.zeros((2, 3)))
+    draw_laws(hyperboloid.architecture, still)
+    still.head(0).plot()
+    with pytest.raises(InputError, match="at least one point"):
+        hyperboloid.plot(np.empty((0, 3)))
+
+
+def test_the_trajectory_of_a_flow_with_momentum_shows_theta():
+    network = ReLUNetwork.diagonal(1)
+    flow = MomentumFlow(network, loss_from_function(lambda z: anp.sum((z - 1.0) ** 2)))
+    run = flow.integrate([0.5, 0.8], (0.0, 1.0), n_times=5)
+    _, speed, entries = run.plot().axes
+    assert speed.get_ylabel() == "‖θ'‖" and entries.get_ylabel() == "θᵢ"
+    drawn = np.array([line.get_ydata() for line in entries.lines])
+    assert np.array_equal(np.sort(drawn[:, -1]), np.sort(run.theta[-1]))

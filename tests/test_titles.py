@@ -102,3 +102,29 @@ def test_a_flow_that_ended_early_is_told_so_far():
     early = compare(InvariantSet(NETWORK, theta), blows_up, (0.0, 0.1), 1e-6, 1e-8, n_times=101)
     assert not early.success
     assert ", up to t = 0" in title(early)
+
+
+@pytest.mark.parametrize("times", [[0.5], [0.3, 0.5], [0.0, 0.5]])
+def test_times_that_leave_the_start_out_are_compared(times, tmp_path):
+    result = run(NETWORK.random_point(rng=0), t_eval=times)  # parts from the start on
+    by_theta, by_z = NETWORK.lift(result.parameter.theta), result.intrinsic.y
+    gaps = [np.linalg.norm(a - b) / np.linalg.norm(a) for a, b in zip(by_theta, by_z, strict=True)]
+    assert result.max_deviation == pytest.approx(max(gaps)) and max(gaps) > 1e-3
+    assert title(result) == f"Flows part by {max(gaps):.1e}"
+    drawn = [line for line in result.plot().axes[1].lines if line.get_label() == "intrinsic flow"]
+    assert len(drawn[0].get_ydata()) == np.sum(np.array(times) > 0)
+    result.save(tmp_path / "one.npz")
+    assert type(result).load(tmp_path / "one.npz").verdict == result.verdict
+
+
+def test_the_start_alone_is_not_compared():
+    assert "not compared" in title(run(NETWORK.balanced_point(0.3, 0), t_eval=[0.0]))
+
+
+def test_a_flow_that_kept_its_start_alone_is_not_compared_with_later_times(balanced):
+    from liftflow.flows.compare import _deviation
+
+    late = replace(balanced.parameter, t=balanced.parameter.t + 0.1)
+    assert not _deviation(None, balanced.intrinsic, late).size
+    nothing = replace(balanced, deviation=np.empty(0), intrinsic=balanced.intrinsic.head(1))
+    assert "the intrinsic flow ended where it began" in title(nothing)

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from liftflow import figures
 from liftflow.errors import InputError
 from liftflow.figures import Thing
+from liftflow.linalg import relative
 
 _MOST_NODES = 200
 
@@ -184,6 +185,8 @@ def draw_invariant_set(invariant_set: Thing, theta: Thing = None) -> Figure:
     """
     theta0, laws = invariant_set.theta0, invariant_set.architecture.conservation_laws
     path = np.atleast_2d(theta0 if theta is None else theta)
+    if not len(path):
+        raise InputError("theta must hold at least one point, got none; leave it out")
     with plt.style.context(figures.style()):
         figure = plt.figure(figsize=(6, 5.4))
         if (theta0.size, invariant_set.laws0.size) == (3, 1):
@@ -226,12 +229,14 @@ def draw_laws(architecture: Thing, trajectory: Thing) -> Figure:
         Of a flow or of steps.
     """
     laws = np.asarray(architecture.conservation_laws(trajectory.theta))
-    drift = np.abs(laws - laws[0]).max(axis=1, initial=0.0) / np.sum(trajectory.theta[0] ** 2)
+    gaps = np.abs(laws - laws[0]).max(axis=1, initial=0.0)
+    drift = relative(gaps, np.sum(trajectory.theta[0] ** 2))
     with plt.style.context(figures.style()):
         figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4))
         left.plot(trajectory.t, laws, color=figures.PARAMETER, alpha=0.6, linewidth=1)
         left.set(xlabel="time t", ylabel="h(θ(t))", title=f"{laws.shape[1]} laws")
-        right.semilogy(trajectory.t[1:], np.maximum(drift[1:], 1e-18), color=figures.PARAMETER)
+        curve = (trajectory.t[1:], drift[1:], {"color": figures.PARAMETER})
+        figures.plot_values(right, [curve])
         right.set(xlabel="time t", ylabel="‖h(θ(t)) − h(θ₀)‖∞ / ‖θ₀‖²")
         right.set_title(f"drift ≤ {drift.max():.1e}")
     return figures.shown_once(figure)

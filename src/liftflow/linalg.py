@@ -461,3 +461,9 @@ def halves(jet: Jet) -> tuple[Jet, Jet]:
 
 FLOATS = Arithmetic()
 """float64."""
+
+
+def relative(gap: FloatArray, size: FloatArray | float) -> FloatArray:
+    """Divide by a size that may be 0: there nothing is no part of it, and all else infinite."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(gap == 0, 0.0, gap / size)
