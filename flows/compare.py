@@ -2,7 +2,8 @@
 
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -277,10 +278,12 @@ class Plan:
             settings = replace(self.settings, resume=earlier.get(name), checkpoint=path)
             if any(flow.interrupted for flow in done.values()):
                 done[name] = _not_begun(state(), settings)
-            elif done and path is not None:
-                done[name] = _integrate_at_any_price(state, settings, path)
-            else:
-                done[name] = integrate(state(), settings, name)
+                continue
+            with _speaking_of(path):
+                if done and path is not None:
+                    done[name] = _integrate_at_any_price(state, settings, path)
+                else:
+                    done[name] = integrate(state(), settings, name)
         apart = {n: _deviation(f, done[n], done["parameter"]) for n, f in self.flows.items()}
         controls = {name: (done[name], apart[name]) for name in self.flows if name != "intrinsic"}
         first, *rest = controls or [None]
@@ -298,6 +301,18 @@ class Plan:
             control_name=ELSEWHERE if first in (None, "control") else first,
             further_controls={name: controls[name] for name in rest if name},
         )
+
+
+@contextmanager
+def _speaking_of(path: Path | None) -> Iterator[None]:
+    """Say of a file what is wrong with it, where nobody asked to resume a trajectory."""
+    try:
+        yield
+    except InputError as error:
+        text = str(error).replace("resume continues", f"the checkpoint {path} continues")
+        text = text.replace("start anew without resume", "give another folder to start anew")
+        error.args = (text,)
+        raise
 
 
 def _integrate_at_any_price(
