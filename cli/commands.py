@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 from liftflow.cli.classify import classify, laws
 from liftflow.cli.compare import compare
 from liftflow.cli.gallery import gallery
-from liftflow.errors import LiftflowError
+from liftflow.errors import InputError, LiftflowError
 from liftflow.version import __version__
 
 
@@ -27,6 +27,8 @@ class _Commands(TyperGroup):
         """Make ready for any terminal, and for a backend of figures that may not be there."""
         if "matplotlib" not in sys.modules:
             os.environ["MPLBACKEND"] = "Agg"  # figures go to files
+        if not os.environ.get("COLUMNS", "").strip("0"):
+            os.environ.pop("COLUMNS", None)  # so narrow that nothing would be seen
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
@@ -51,9 +53,16 @@ class _Commands(TyperGroup):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
-        except (LiftflowError, MemoryError, OSError) as error:
+        except (LiftflowError, MemoryError, OSError, RuntimeError) as error:
             if isinstance(error, BrokenPipeError):  # typer ends quietly
                 raise
+            if not isinstance(error, LiftflowError | MemoryError | OSError):
+                if "Unknown backend" not in str(error):
+                    raise
+                error = InputError(
+                    "the environment variable GEOMSTATS_BACKEND must be autograd or numpy, got "
+                    f"{os.environ.get('GEOMSTATS_BACKEND')!r}; without it, it is numpy"
+                )
             message = Text.assemble((f"{type(error).__name__}:", "red"), f" {error}")
             with suppress(OSError):
                 Console(stderr=True).print(message, soft_wrap=True)

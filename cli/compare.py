@@ -1,6 +1,7 @@
 """Train both ways on real data, and see that the two flows are one."""
 
 import json
+import math
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -13,12 +14,11 @@ from rich.text import Text
 import liftflow
 from liftflow.cli.classify import BIASES, LAM, Widths
 from liftflow.cli.families import FAMILIES, TASKS, Options, build, read_numbers
-from liftflow.errors import OutputError
+from liftflow.errors import InputError, OutputError
 
 if TYPE_CHECKING:
     from liftflow.flows import Comparison, TrainingRule
 
-console = Console()
 _FILES = ("trajectories.npz", "summary.json", "comparison.png")
 
 
@@ -123,6 +123,8 @@ def compare(
     progress: Annotated[bool, typer.Option(help="Progress bars, after a few seconds.")] = True,
 ) -> None:
     """Train by both flows on all samples of a problem, and compare them."""
+    if not 0 < t_end < math.inf:
+        raise InputError(f"--t-end must be a positive number, got {t_end}")
     index = False if no_index_column else index_column or None
     options = Options(data, task, widths, lam, bias, loss, seed, target, header, index, labels)
     folder = None if out is None else _folder(out, *_FILES)
@@ -177,7 +179,7 @@ def _rule(rates: str | None, decay: float) -> "TrainingRule | None":
 def _print(what: object, **style: Any) -> None:
     """Print, if somebody listens: rich would end the program with the code 1 where nobody does."""
     with suppress(BrokenPipeError, SystemExit):
-        console.print(what, **style)
+        Console().print(what, **style)
 
 
 def _write(comparison: "Comparison", folder: Path) -> None:

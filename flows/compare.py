@@ -2,7 +2,8 @@
 
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -274,10 +275,11 @@ class Plan:
                 done[name] = _not_begun(state(), settings)
                 continue
             try:
-                if done and path is not None:
-                    done[name] = _integrate_at_any_price(state, settings, path)
-                else:
-                    done[name] = integrate(state(), settings, name)
+                with _speaking_of(path):
+                    if done and path is not None:
+                        done[name] = _integrate_at_any_price(state, settings, path)
+                    else:
+                        done[name] = integrate(state(), settings, name)
             except KeyboardInterrupt:  # while it starts; later, it keeps what it has
                 if not done:
                     raise
@@ -299,6 +301,18 @@ class Plan:
             control_name=ELSEWHERE if first in (None, "control") else first,
             further_controls={name: controls[name] for name in rest if name},
         )
+
+
+@contextmanager
+def _speaking_of(path: Path | None) -> Iterator[None]:
+    """Say of a file what is wrong with it, where nobody asked to resume a trajectory."""
+    try:
+        yield
+    except InputError as error:
+        text = str(error).replace("resume continues", f"the checkpoint {path} continues")
+        text = text.replace("start anew without resume", "give another folder to start anew")
+        error.args = (text,)
+        raise
 
 
 def _integrate_at_any_price(

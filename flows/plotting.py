@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from liftflow import figures
+from liftflow.drawing import plot_values
 from liftflow.typing import FloatArray, OnTimes
 
 PARAMETER = (figures.PARAMETER, "-")
@@ -53,7 +54,7 @@ def draw(
                 own = {"color": curve.role[0], "linestyle": curve.role[1], "label": curve.label}
                 count = min(len(curve.t), len(curve.values))
                 drawn.append((curve.t[:count], curve.values[:count], own))
-            figures.plot_values(axes, drawn)
+            plot_values(axes, drawn)
             axes.set(xlabel="time t", ylabel=label, title=title)
             axes.grid(visible=True)
             if any(curve.label for curve in curves):
@@ -90,7 +91,7 @@ def draw_run(
     with plt.style.context(figures.style()):
         figure, axes = plt.subplots(1, 3, figsize=(12, 3.8))
         for panel, own in zip(axes, ((t, loss), ((t[1:] + t[:-1]) / 2, steps)), strict=False):
-            figures.plot_values(panel, [(*own, {"color": role[0]})])
+            plot_values(panel, [(*own, {"color": role[0]})])
         lines = axes[2].plot(t, values[:, most], color=role[0], alpha=0.6, linewidth=1)
         if predicted is not None and lines:
             lines[0].set_label("measured")

@@ -65,7 +65,9 @@ class Settings:
         default, as in scipy. Where a ReLU switches, the velocity has a kink, at which every method
         loses its order: there the deviation falls like a root of the tolerance only.
     method : str or type
-        A method of ``scipy.integrate.solve_ivp``.
+        A method of ``scipy.integrate.solve_ivp``. In basis coordinates of an intrinsic flow the
+        multistep methods BDF and LSODA may end early, as their iterations leave the chart within a
+        step; the one-step methods do not, nor do those two in full coordinates.
     n_times : int
         Number of times, evenly spaced, at which the state is kept. They do not decide the steps:
         between the ends of a step, the state is that of the interpolant of the method, which on
@@ -156,7 +158,15 @@ class Settings:
         as_number(self.checkpoint_seconds, "checkpoint_seconds", 0.0)
         if not isinstance(self.checkpoint, str | PathLike | None):
             raise InputError(f"checkpoint must be a path, got {shown(self.checkpoint)}")
-        if self.t_eval is not None:
+        if self.t_eval is None:
+            apart = 2 * np.spacing(np.abs(span).max())
+            if not span[1] - span[0] >= apart * (self.n_times - 1):
+                raise InputError(
+                    f"t_span = {tuple(span.tolist())} is too short for n_times = {self.n_times} "
+                    f"different times, as numbers there are {apart / 2:.1e} apart; give a longer "
+                    "one, or one that starts at 0"
+                )
+        else:
             times = self.times
             if not times.size or np.any(np.diff(times) <= 0):
                 raise InputError(f"t_eval must hold increasing times, got {times.tolist()}")

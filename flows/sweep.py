@@ -4,8 +4,8 @@ import json
 import operator
 import os
 import warnings
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import PicklingError
@@ -18,7 +18,7 @@ from joblib.parallel import SequentialBackend, get_active_backend
 from threadpoolctl import threadpool_limits  # scikit-learn requires it
 
 from liftflow.doors import door
-from liftflow.errors import DataError, FlowError, InputError, OutputError
+from liftflow.errors import DataError, FlowError, InputError, LiftflowError, OutputError
 from liftflow.files import (
     Archived,
     Tabled,
@@ -322,14 +322,16 @@ def _run(
     with suppress(KeyboardInterrupt), threadpool_limits(limits=1):
         match make_case(seed):
             case (InvariantSet() as invariant_set, Loss() as loss):
-                plan = Plan(invariant_set, loss, t_span, progress=False, **settings)
+                with _speaking_of(seed):
+                    plan = Plan(invariant_set, loss, t_span, progress=False, **settings)
             case other:
                 raise InputError(
                     f"make_case must return an InvariantSet and a Loss, got {shown(other)} for "
                     f"the seed {shown(seed)}"
                 )
         if folder is None:
-            return _summarise(plan.run(None), seed)
+            with _speaking_of(seed):
+                return _summarise(plan.run(None), seed)
         own = make_folder(folder / f"seed-{seed}")
         with locked(own):
             note, path = _claim(own, plan), own / "run.npz"
@@ -337,11 +339,22 @@ def _run(
                 found = _load(path, seed, note)
                 plan.check_losses(own)
                 return found
-            run = _summarise(plan.run(own), seed)
+            with _speaking_of(seed):
+                run = _summarise(plan.run(own), seed)
             if run is not None:
                 _save(run, path, note)
             return run
     return None
+
+
+@contextmanager
+def _speaking_of(seed: int) -> Iterator[None]:
+    """Say which seed an error is that of."""
+    try:
+        yield
+    except LiftflowError as error:
+        error.args = (f"{error}; so it is with the seed {shown(seed)}",)
+        raise
 
 
 def _summarise(comparison: Comparison, seed: int) -> SweepRun | None:

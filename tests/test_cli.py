@@ -12,7 +12,15 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from liftflow import Comparison, InvariantSet, NetworkLoss, ReLUNetwork, __version__, compare
+from liftflow import (
+    Comparison,
+    InvariantSet,
+    NetworkLoss,
+    ReLUNetwork,
+    __version__,
+    classify,
+    compare,
+)
 from liftflow.cli import app
 from liftflow.data import NAMES, load
 
@@ -119,7 +127,7 @@ def test_a_table_of_ones_own(tmp_path):
         (["--widths", "5-4-3"], "the data have 4 features and need 3 outputs"),
         (["--loss", "hinge"], "hinge"),
         (["--rtol", "-1"], "rtol"),
-        (["--t-end", "-1"], "t_span"),
+        (["--t-end", "-1"], "--t-end"),
         (["--method", "Euler"], "Euler"),
         (["--coordinates", "polar"], "polar"),
         (["--widths", "4-0-3"], "a width"),
@@ -292,3 +300,34 @@ def test_a_transformer_reads_rows_of_features(tmp_path):
         refused = run("--family", "transformer", *wrong.split())
         assert refused.exit_code == 2
         assert "a transformer tells the classes" in " ".join(refused.output.split())
+
+
+def test_a_backend_of_no_use_is_refused_by_name():
+    done = shell("laws --widths 2-2-1", GEOMSTATS_BACKEND="nope")
+    assert (done.returncode, done.stdout) == (2, b"")
+    said = done.stderr.decode()
+    assert "Traceback" not in said and "GEOMSTATS_BACKEND must be autograd or numpy" in said
+
+
+def test_a_terminal_of_no_columns_shows_a_table(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "0")
+    classify(ReLUNetwork.diagonal(1), [0.5, 0.8]).print()
+    assert "The hierarchy" in capsys.readouterr().out
+    assert "The hierarchy" in CliRunner().invoke(app, ["classify", "--widths", "1-1-1"]).output
+    monkeypatch.setenv("COLUMNS", "0")
+    assert "Usage" in CliRunner().invoke(app, ["--help"]).output
+
+
+@pytest.mark.parametrize("end", ["0", "-1", "nan", "inf"])
+def test_an_end_of_no_use_is_refused_by_its_option(end):
+    result = run("--t-end", end)
+    assert result.exit_code == 2 and "--t-end must be a positive number" in result.output
+
+
+def test_checkpoints_of_another_run_are_named(tmp_path):
+    words = ["--widths", "4-2-3", "--t-end", "0.01", "--rtol", "1e-2", "--checkpoints"]
+    assert run(*words, str(tmp_path)).exit_code == 0
+    result = run(*words, str(tmp_path), "--seed", "1")
+    said = " ".join(result.output.split())
+    assert result.exit_code == 2 and "resume" not in said
+    assert f"the checkpoint {tmp_path / 'parameter.npz'} continues the flow it came from" in said

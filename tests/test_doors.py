@@ -460,6 +460,12 @@ def test_the_limit_is_where_it_says(monkeypatch):
     monkeypatch.setenv("LIFTFLOW_MEMORY_LIMIT", "1000")
     with pytest.raises(ArchitectureError, match="LIFTFLOW_MEMORY_LIMIT"):
         refuse_beyond(126, "this")
+    for wrong in ("8G", "abc", "", "nan", "-1"):
+        monkeypatch.setenv("LIFTFLOW_MEMORY_LIMIT", wrong)
+        with pytest.raises(InputError, match=f"LIFTFLOW_MEMORY_LIMIT must be .* got '{wrong}'"):
+            refuse_beyond(126, "this")
+    monkeypatch.setenv("LIFTFLOW_MEMORY_LIMIT", "inf")
+    refuse_beyond(1e30, "this")
     assert NETWORK.lift_jacobian(POINT).shape == (4, 6)
 
 

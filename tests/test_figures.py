@@ -11,7 +11,7 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 from liftflow import InvariantSet, ReLUNetwork, compare, figures, loss_from_function, sweep
-from liftflow.drawing import draw_laws
+from liftflow.drawing import draw_laws, plot_values
 from liftflow.errors import InputError, ShapeError
 from liftflow.flows import MomentumFlow, Trajectory
 
@@ -186,7 +186,7 @@ def test_a_trajectory_of_any_loss_is_drawn(loss, moves):
 
 def test_exact_zeros_lie_below_all_that_is_drawn():
     axes = plt.figure().add_subplot()
-    figures.plot_values(axes, [([0, 1, 2], np.array([1e-30, 0.0, 1.0]), {})])
+    plot_values(axes, [([0, 1, 2], np.array([1e-30, 0.0, 1.0]), {})])
     assert axes.lines[0].get_ydata().tolist() == [1e-30, 1e-30, 1.0]
     plt.close("all")
 

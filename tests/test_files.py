@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 import os
 import threading
 import zipfile
@@ -11,7 +12,8 @@ import numpy as np
 import pytest
 from test_checkpoint import Fails, assert_same, integrate, problem
 
-from liftflow import files
+from liftflow import ReLUNetwork, classify, discover_laws, files
+from liftflow.criteria import Classification, DiscoveredLaws
 from liftflow.errors import DataError, InputError, LiftflowError, OutputError
 from liftflow.flows import Trajectory
 
@@ -306,3 +308,46 @@ def test_one_at_a_time_in_a_folder(tmp_path):
         files.locked(tmp_path / "no"),
     ):
         pass
+
+
+@pytest.mark.parametrize("kind", [Classification, DiscoveredLaws])
+def test_texts_that_were_changed_are_refused(tmp_path, kind):
+    network, path = ReLUNetwork.diagonal(1), tmp_path / "found.json"
+    found = discover_laws(network) if kind is DiscoveredLaws else classify(network, [0.5, 0.8])
+    found.save(path)
+    text = path.read_text()
+    assert str(kind.load(path)) == str(found)
+    path.write_text(json.dumps(json.loads(text)))  # the same on one line
+    assert str(kind.load(path)) == str(found)
+
+    def changed(value):
+        """What is in a text, with one value changed or one name."""
+        if isinstance(value, dict):
+            for name, item in value.items():
+                yield {f"{own}x" if own == name else own: v for own, v in value.items()}
+                yield from ({**value, name: other} for other in changed(item))
+        elif isinstance(value, list):
+            yield [*value, None]
+            for place, item in enumerate(value):
+                yield from ([*value[:place], o, *value[place + 1 :]] for o in changed(item))
+        else:
+            yield from (other for other in (None, 7.5, "hollow", []) if other != value)
+
+    every = [*changed(json.loads(text)), [], None, 3]
+    deep = "[" * 100_000 + "]" * 100_000
+    for damage in (*map(json.dumps, every), text[: len(text) // 2], deep, f'{{"format": {deep}}}'):
+        path.write_text(damage)
+        with pytest.raises(DataError):
+            kind.load(path)
+    assert len(every) > 50
+
+
+def test_files_of_a_newer_version_are_said_to_be_so(tmp_path, half, monkeypatch):
+    found = classify(ReLUNetwork.diagonal(1), [0.5, 0.8])
+    with monkeypatch.context() as newer:
+        newer.setattr(files, "_VERSION", 2)
+        for result in (half, found):
+            result.save(tmp_path / type(result).__name__)
+    for kind in (Trajectory, Classification):
+        with pytest.raises(DataError, match=r"newer version of liftflow: .* 2, .* 1; upgrade"):
+            kind.load(tmp_path / kind.__name__)

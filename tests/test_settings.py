@@ -308,3 +308,14 @@ def test_rational_laws_pass_near_their_poles():
         check_architecture(WrongSlope(), rng=0)
     with pytest.raises(AssertionError, match="conservation"):
         check_architecture(Rational(1e-6), rng=0)
+
+
+@pytest.mark.parametrize("span", [(1.0, 1.0 + 1e-15), (-1e9, -1e9 + 1e-6), (0.0, 5e-324)])
+def test_a_span_shorter_than_its_times_is_refused(span):
+    with pytest.raises(InputError, match=r"t_span = .* is too short for n_times = 101"):
+        Settings(span)
+
+
+@pytest.mark.parametrize("span", [(0.0, 1e-300), (1.0, 1.0 + 1e-13), (1e9, 1e9 + 1.0)])
+def test_a_short_span_has_different_times(span):
+    assert np.all(np.diff(Settings(span).times) > 0)

@@ -241,7 +241,7 @@ def test_a_folder_of_other_settings_is_refused(changed, tmp_path):
             (tmp_path / "seed-0" / name).unlink(missing_ok=True)
         if len(missing) == 2 and "control" in changed:
             continue  # then only the two flows are left, and they are the same
-        with pytest.raises(InputError, match=r"holds a run of another|resume continues"):
+        with pytest.raises(InputError, match=r"holds a run of another|the checkpoint .* continues"):
             sweep(diagonal, [0], **settings | changed)
 
 
@@ -449,3 +449,12 @@ def test_a_case_that_cannot_be_sent_to_workers_is_refused():
     with pytest.raises(InputError, match=r"cannot be sent to other processes \(TypeError: cannot"):
         sweep(case, [0, 1], (0.0, 0.1), n_jobs=2, **SETTINGS)
     assert len(sweep(case, [0], (0.0, 0.1), n_jobs=1, **SETTINGS).runs) == 1  # control
+
+
+def test_an_error_names_its_seed():
+    def sick(seed):
+        case, loss = make_case(seed)
+        return case, loss if seed != 2 else loss_from_function(lambda z: anp.sum(z) * np.nan)
+
+    with pytest.raises(FlowError, match=r"the loss is nan .* seed 2$"):
+        sweep(sick, range(4), SPAN, **SETTINGS)

@@ -1,9 +1,11 @@
-"""Figures of what is no curve over time: verdicts, laws, networks, invariant sets, spectra."""
+"""Figures of verdicts, laws, networks, invariant sets and spectra, and how values are drawn."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from liftflow import figures
@@ -12,6 +14,25 @@ from liftflow.figures import Thing
 from liftflow.linalg import relative
 
 _MOST_NODES = 200
+_LOWEST = 1e-18  # where exact zeros lie on a logarithmic axis, if nothing is lower
+
+
+def plot_values(axes: Axes, curves: Sequence[Sequence[Any]]) -> None:
+    """Draw curves by times, values and settings: on a logarithmic axis where none is negative.
+
+    Exact zeros, of which there is no logarithm, lie below all the rest; where there is nothing
+    else, the axis is linear, and so it is where some value is negative.
+    """
+    known = np.concatenate([np.ravel(values) for _, values, _ in curves] or [np.empty(0)])
+    known = known[np.isfinite(known)]
+    floor = 0.0
+    if known.size and known.min() >= 0 and known.max() > 0:
+        axes.set_yscale("log")
+        floor = min(_LOWEST, known[known > 0].min())
+    for times, values, own in curves:
+        axes.plot(times, np.where(np.equal(values, 0), floor, values), **own)
+    if floor:
+        figures.plain_ticks(axes)
 
 
 def draw_findings(findings: Sequence[Thing]) -> Figure:
@@ -236,7 +257,7 @@ def draw_laws(architecture: Thing, trajectory: Thing) -> Figure:
         left.plot(trajectory.t, laws, color=figures.PARAMETER, alpha=0.6, linewidth=1)
         left.set(xlabel="time t", ylabel="h(θ(t))", title=f"{laws.shape[1]} laws")
         curve = (trajectory.t[1:], drift[1:], {"color": figures.PARAMETER})
-        figures.plot_values(right, [curve])
+        plot_values(right, [curve])
         right.set(xlabel="time t", ylabel="‖h(θ(t)) − h(θ₀)‖∞ / ‖θ₀‖²")
         right.set_title(f"drift ≤ {drift.max():.1e}")
     return figures.shown_once(figure)

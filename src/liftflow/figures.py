@@ -39,7 +39,6 @@ Thing: TypeAlias = Any  # of a room that imports this module, which therefore im
 BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 ORANGE, SKY = "#E69F00", "#56B4E9"
 GREY = "0.55"
-_LOWEST = 1e-18  # where exact zeros lie on a logarithmic axis, if nothing is lower
 
 # One colour for one role, in every figure.
 PARAMETER = BLUE  # the flow of θ
@@ -162,24 +161,6 @@ def plain_ticks(axes: Axes) -> None:
     if decades < 2.5 and low > 1e-4:
         axes.yaxis.set_major_formatter(FuncFormatter(written))
         axes.yaxis.set_minor_formatter(FuncFormatter(written))
-
-
-def plot_values(axes: Axes, curves: Sequence[Sequence[Any]], **settings: Any) -> None:
-    """Draw curves by times, values and settings: on a logarithmic axis where none is negative.
-
-    Exact zeros, of which there is no logarithm, lie below all the rest; where there is nothing
-    else, the axis is linear, and so it is where some value is negative.
-    """
-    known = np.concatenate([np.ravel(values) for _, values, _ in curves] or [np.empty(0)])
-    known = known[np.isfinite(known)]
-    floor = 0.0
-    if known.size and known.min() >= 0 and known.max() > 0:
-        as_instance(axes, Axes, "axes").set_yscale("log")
-        floor = min(_LOWEST, known[known > 0].min())
-    for times, values, own in curves:
-        axes.plot(times, np.where(np.equal(values, 0), floor, values), **settings, **own)
-    if floor:
-        plain_ticks(axes)
 
 
 def shown_once(figure: Figure) -> Figure:

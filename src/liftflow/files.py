@@ -173,13 +173,13 @@ def read_arrays(path: Path, kind: str) -> dict[str, Any]:
     """
     try:
         arrays = _members(path)
-        written = str(arrays.get("format", "in no format of liftflow"))
-        if written != _format(kind):
-            raise ValueError(f"it is {written}, and not {_format(kind)}")
+        _check_format(path, arrays.get("format", "in no format of liftflow"), kind)
         if str(arrays.pop("digest", None)) != _digest(arrays):
             raise ValueError("it was changed after it was written")
     except FileNotFoundError as error:
         raise DataError(f"{path} holds no {kind}: it is not there") from error
+    except DataError:
+        raise
     except Exception as error:  # what is wrong with a file, zipfile tells by errors of any class
         raise DataError(f"{path} holds no {kind}: {error}; remove it to start anew") from error
     del arrays["format"]
@@ -266,7 +266,7 @@ class Stored(Result):
         own = {name: plain(value, named=True) for name, value in vars(self).items()}
         own = {"format": _format(type(self).__name__), **own}
         with replacing(path) as file:
-            file.write(json.dumps(own, indent=1).encode())
+            file.write(json.dumps({**own, "digest": _text_digest(own)}, indent=1).encode())
 
     @classmethod
     def _read(cls, path: Path) -> Self:
@@ -281,10 +281,19 @@ class Stored(Result):
             return kind(**{name: _frozen(item) for name, item in of.items()})
 
         try:
-            values = json.loads(read_text(path, 1 << 30), object_hook=made)
-            if values.pop("format") != _format(cls.__name__):
-                raise ValueError("it holds something else")
-            return cls(**{name: _frozen(value) for name, value in values.items()})
+            text = read_text(path, 1 << 30)
+            there = json.loads(text)
+            _check_format(path, there.get("format", "in no format of liftflow"), cls.__name__)
+            if there.pop("digest", None) != _text_digest(there):
+                raise ValueError("it was changed after it was written")
+            values = json.loads(text, object_hook=made)
+            return cls(**{name: _frozen(values[name]) for name in there if name != "format"})
+        except DataError:
+            raise
+        except FileNotFoundError as error:
+            raise DataError(f"{path} holds no {cls.__name__}: it is not there") from error
+        except RecursionError as error:
+            raise DataError(f"{path} holds no {cls.__name__}: it is nested too deeply") from error
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise DataError(f"{path} holds no {cls.__name__}: {error}") from error
 
@@ -331,6 +340,22 @@ def read_text(path: Path, limit: int) -> str:
 
 def _format(kind: str) -> str:
     return f"liftflow {kind} {_VERSION}"
+
+
+def _check_format(path: Path, written: object, kind: str) -> None:
+    """Refuse a file in another format; one of a newer version is not to be thrown away."""
+    name, _, version = str(written).rpartition(" ")
+    if name == f"liftflow {kind}" and version.isdecimal() and int(version) > _VERSION:
+        raise DataError(
+            f"{path} was written by a newer version of liftflow: it is in the format {written}, "
+            f"and this version reads {_format(kind)}; upgrade liftflow"
+        )
+    if written != _format(kind):
+        raise ValueError(f"it is {written}, and not {_format(kind)}")
+
+
+def _text_digest(values: dict[str, Any]) -> str:
+    return hashlib.blake2b(json.dumps(values).encode(), digest_size=16).hexdigest()
 
 
 def _digest(arrays: dict[str, np.ndarray]) -> str:
@@ -420,4 +445,6 @@ class Tabled:
         """Print the table."""
         from rich.console import Console
 
-        Console().print(self.table())
+        console = Console()
+        console.width = console.width or 80  # COLUMNS=0 would show nothing
+        console.print(self.table())

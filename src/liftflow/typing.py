@@ -382,7 +382,16 @@ def refuse_beyond(n_numbers: float, what: str, n_bytes: int = 8) -> None:
     """
     if n_numbers * n_bytes <= _SMALL:
         return
-    limit = float(os.environ.get("LIFTFLOW_MEMORY_LIMIT", MEMORY_LIMIT))
+    given = os.environ.get("LIFTFLOW_MEMORY_LIMIT", str(MEMORY_LIMIT))
+    try:
+        limit = float(given)
+    except ValueError:
+        limit = np.nan
+    if not limit >= 0:
+        raise InputError(
+            "the environment variable LIFTFLOW_MEMORY_LIMIT must be a number of bytes, such as "
+            f"8e9 or inf, got {given!r}; without it the limit is {MEMORY_LIMIT:g}"
+        )
     if n_numbers * n_bytes > limit:
         gigabytes = min(n_numbers * n_bytes, 10**300) / 1e9
         raise ArchitectureError(
