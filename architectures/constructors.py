@@ -35,11 +35,6 @@ PATH_LIMIT = 2_000_000
 """Default for the largest number of paths that are ever listed."""
 
 
-def flat_blocks(dag: CompiledDAG) -> list[tuple[int]]:
-    """Return the shapes of the weights and of the biases, as far as there are any."""
-    return [(n,) for n in (dag.n_edges, dag.dim - dag.n_edges) if n]
-
-
 class Constructors(Architecture):
     """What makes networks, apart from graphs."""
 
@@ -69,17 +64,8 @@ class Constructors(Architecture):
     def _set_up(self, path_limit: int, dag: CompiledDAG, blocks: Blocks = (), *tied: Any) -> None:
         """Set up from arrays: without blocks, of the weights and the biases."""
         self.dag, self.path_limit = dag, as_count(path_limit, "path_limit", 1)
-        super().__init__(dag.dim, (dag.n_paths,), dag.n_hidden, blocks or flat_blocks(dag))
-
-    def _change_class(self) -> None:
-        """Become what a graph with attributes needs."""
-        if self._tied.__base__ is not type(self):
-            raise ArchitectureError(
-                f"{type(self).__name__} is a ReLUNetwork with a weight to each edge; derive it "
-                "from TiedNetwork for graphs with shared or frozen weights, other activations or "
-                "parallel edges"
-            )
-        self.__class__ = self._tied
+        flat = [(n,) for n in (dag.n_edges, dag.dim - dag.n_edges) if n]
+        super().__init__(dag.dim, (dag.n_paths,), dag.n_hidden, blocks or flat)
 
     @classmethod
     @door

@@ -164,6 +164,13 @@ def _dot(one: FloatArray, other: FloatArray) -> float:
     return float(np.einsum("i,i", one, other))
 
 
+def _balanced(into: Any, out_of: Any, laws: FloatArray) -> FloatArray:
+    """Positive root x = e^t of in·x² − h·x − out = 0, written without cancellation."""
+    root = np.sqrt(laws**2 + 4 * into * out_of)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(laws >= 0, (laws + root) / (2 * into), 2 * out_of / (root - laws))
+
+
 class Laplacian(Guarded, ABC):
     """Solves with L = Xᵀ D_w X for weights w ≥ 0, and the convex problem whose Hessian it is."""
 
@@ -389,13 +396,7 @@ class GroundedLaplacian(Laplacian):
                 np.bincount(graph.place[ends[own]], flow, channels.size)
                 for ends, own, flow in ((graph.heads, into, inflow), (graph.tails, out_of, outflow))
             )
-            # e^t is the positive root of in·x² − h·x − out = 0, written without cancellation.
-            law = laws[channels]
-            root = np.sqrt(law**2 + 4 * total_in * total_out)
-            with np.errstate(divide="ignore", invalid="ignore"):
-                ratio = np.where(
-                    law >= 0, (law + root) / (2 * total_in), 2 * total_out / (root - law)
-                )
+            ratio = _balanced(total_in, total_out, laws[channels])
             usable = np.isfinite(ratio) & (ratio > 0)
             logs[channels] = np.log(np.where(usable, ratio, 1.0))
         return logs[:-1]

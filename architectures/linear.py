@@ -34,7 +34,7 @@ from liftflow.errors import (
     NotRecoverableError,
     ShapeError,
 )
-from liftflow.linalg import ROUNDING, far_unit, layer_squares, over_batch
+from liftflow.linalg import ROUNDING, far_unit, layer_squares, lengths, over_batch
 from liftflow.typing import (
     Block,
     FloatArray,
@@ -357,8 +357,8 @@ class DeepLinear(Architecture):
         rank = min(self.widths)
         if singular.shape[-1] <= rank:
             return
-        sizes = np.linalg.norm(singular, axis=-1)
-        beyond = np.linalg.norm(singular[..., rank:], axis=-1) / np.where(sizes > 0, sizes, 1.0)
+        sizes = lengths(singular)
+        beyond = lengths(singular[..., rank:]) / np.where(sizes > 0, sizes, 1.0)
         how = f", the matrices of rank at most {rank}: relative residual"
         refuse_beside_image(float(np.max(beyond, initial=0.0)), _ON_IMAGE, how)
 

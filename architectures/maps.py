@@ -105,23 +105,17 @@ def _is_one_way(error: Exception) -> bool:
     return isinstance(error, NotImplementedError) and str(error).startswith("JVP of")
 
 
-def _know_both_ways(functions: Sequence[Callable[..., Numbers]]) -> None:
-    """Tell autograd the forward mode of functions entry by entry: ∂fᵀ is ∂f, as it is diagonal."""
-    for function in functions:
-        if function not in primitive_jvps:
-            pull = primitive_vjps[function]
-            defjvp_argnums(function, partial(_transposed, pull))
-
-
 def _transposed(
     pull: Callable[..., Numbers], argnums: object, g: Sequence[Numbers], *rest: object
 ) -> Numbers:
     return next(iter(pull(argnums, *rest)(g[0])))
 
 
-_know_both_ways(
-    [getattr(special, name) for name in ["erf", "erfc", "expit", "logit", "gammaln", "psi"]]
-)
+for _function in (
+    getattr(special, name) for name in ["erf", "erfc", "expit", "logit", "gammaln", "psi"]
+):
+    if _function not in primitive_jvps:  # entry by entry, so that ∂f is diagonal, and ∂fᵀ itself
+        defjvp_argnums(_function, partial(_transposed, primitive_vjps[_function]))
 
 
 def make_jvp(function: Callable[[Numbers], Numbers]) -> Callable[[Numbers], Callable[..., Pushed]]:
@@ -502,45 +496,41 @@ class ProductMap(SmoothMap):
         values = joined(parts)
         return values if len(self.shape) == 1 else values.reshape((*values.shape[:-1], *self.shape))
 
-    def each(self, verb: str, *parts: Sequence[Theta]) -> list[Theta]:
-        """Apply a verb of every factor to its own parts."""
-        return each_of(self.factors, verb, *parts)
-
     def value(self, theta: Theta) -> Lifted:
         parts = zip(self.factors, self._slices, strict=True)
         return self.join_values([factor.value(theta[..., own]) for factor, own in parts])
 
     def jvp(self, theta: Theta, tangent: Tangent) -> LiftedTangent:
-        return self.join_values(self.each("jvp", *map(self.split, (theta, tangent))))
+        return self.join_values(each_of(self.factors, "jvp", *map(self.split, (theta, tangent))))
 
     def hessian(self, theta: Theta, tangent_a: Tangent, tangent_b: Tangent) -> LiftedTangent:
         parts = map(self.split, (theta, tangent_a, tangent_b))
-        return self.join_values(self.each("hessian", *parts))
+        return self.join_values(each_of(self.factors, "hessian", *parts))
 
     def vjp(self, theta: Theta, covector: Covector) -> Tangent:
-        return joined(self.each("vjp", self.split(theta), self.split_values(covector)))
+        return joined(each_of(self.factors, "vjp", self.split(theta), self.split_values(covector)))
 
     def hvp(self, theta: Theta, tangent: Tangent, covector: Covector) -> Tangent:
         parts = [*map(self.split, (theta, tangent)), self.split_values(covector)]
-        return joined(self.each("hvp", *parts))
+        return joined(each_of(self.factors, "hvp", *parts))
 
     def solve(self, theta: Theta, tangent: LiftedTangent) -> Tangent:
-        return joined(self.each("solve", self.split(theta), self.split_values(tangent)))
+        return joined(each_of(self.factors, "solve", self.split(theta), self.split_values(tangent)))
 
     def solve_transposed(self, theta: Theta, covector: Tangent) -> Covector:
         parts = map(self.split, (theta, covector))
-        return self.join_values(self.each("solve_transposed", *parts))
+        return self.join_values(each_of(self.factors, "solve_transposed", *parts))
 
     def project_to_range(self, theta: Theta, vector: LiftedTangent) -> LiftedTangent:
         parts = self.split(theta), self.split_values(vector)
-        return self.join_values(self.each("project_to_range", *parts))
+        return self.join_values(each_of(self.factors, "project_to_range", *parts))
 
     def rank(self, theta: OneTheta) -> int:
-        return sum(self.each("rank", self.split(theta)))
+        return sum(each_of(self.factors, "rank", self.split(theta)))
 
     def terms(self, theta: Theta, tangent: Tangent | None = None) -> Lifted:
         vectors = [theta] if tangent is None else [theta, tangent]
-        return self.join_values(self.each("terms", *map(self.split, vectors)))
+        return self.join_values(each_of(self.factors, "terms", *map(self.split, vectors)))
 
 
 def each_of(
@@ -548,15 +538,12 @@ def each_of(
 ) -> list[Any]:
     """Call a verb of each of several things with its own parts of the arguments."""
     if parts and not named:  # at a third of the price, of what inner loops call
-        return [
-            getattr(thing, verb)(*own)
-            for thing, own in zip(things, zip(*parts, strict=True), strict=True)
-        ]
-    found = []
-    for number, thing in enumerate(things):
-        options = {name: own[number] for name, own in named.items()}
-        found.append(getattr(thing, verb)(*(own[number] for own in parts), **options))
-    return found
+        pairs = zip(things, zip(*parts, strict=True), strict=True)
+        return [getattr(thing, verb)(*own) for thing, own in pairs]
+    return [
+        getattr(thing, verb)(*[own[n] for own in parts], **{k: v[n] for k, v in named.items()})
+        for n, thing in enumerate(things)
+    ]
 
 
 def slices(sizes: Sequence[int]) -> list[slice]:

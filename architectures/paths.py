@@ -186,10 +186,6 @@ class BasisPathChart(Chart):
         """Coordinates that vanish nowhere in the chart: those along the anchors."""
         return self.coordinate_of_edge[self.anchors.into]
 
-    def _edge_products(self, theta: FloatArray) -> FloatArray:
-        """Product along the basis path of each edge, shape=[D]."""
-        return self.dag.channels.scaled(theta, *self.anchors.products(theta))
-
     def _ends(self, theta: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Products ω along the anchors up to each edge's tail and from its head, shape=[D]."""
         before, after = (np.append(own, 1.0) for own in self.anchors.products(theta))
@@ -202,7 +198,7 @@ class BasisPathChart(Chart):
         return before[self.dag.tail_hidden] + after[self.dag.head_hidden]
 
     def _value(self, theta: FloatArray) -> FloatArray:
-        return self._edge_products(theta)[self.edges]
+        return self.dag.channels.scaled(theta, *self.anchors.products(theta))[self.edges]
 
     def _push(self, theta: FloatArray, tangent: FloatArray) -> FloatArray:
         # With α the sums of θ'/θ and ω the products of θ along the anchors, the coordinate z of

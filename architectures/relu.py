@@ -137,7 +137,13 @@ class ReLUNetwork(Constructors):
         path_limit: int = PATH_LIMIT,
     ) -> None:
         if has_attributes(graph):
-            self._change_class()
+            if self._tied.__base__ is not type(self):
+                raise ArchitectureError(
+                    f"{type(self).__name__} is a ReLUNetwork with a weight to each edge; derive it "
+                    "from TiedNetwork for graphs with shared or frozen weights, other activations "
+                    "or parallel edges"
+                )
+            self.__class__ = self._tied
             type(self).__init__(self, graph, inputs, outputs, biases, path_limit=path_limit)
             return
         dag = CompiledDAG.from_graph(graph, inputs, outputs, biases)

@@ -130,18 +130,17 @@ class Rescaling:
     @cached_property
     def inside(self) -> FloatArray:
         """The factors a of z; there may be many."""
-        return self._of_monomials() if self._inside is None else self._inside
+        if self._inside is not None:
+            return np.asarray(self._inside)
+        plain = np.asarray(self.architecture.lift(np.ones(self.units.size)))
+        own = np.asarray(self.architecture.lift(self.units))
+        factors: FloatArray = np.divide(own, plain, out=np.ones_like(own), where=plain != 0)
+        return factors
 
     @cached_property
     def outside(self) -> FloatArray:
         """The factors b of the covectors on z."""
         return self.inside if self._outside is None else self._outside
-
-    def _of_monomials(self) -> FloatArray:
-        plain = np.asarray(self.architecture.lift(np.ones(self.units.size)))
-        own = np.asarray(self.architecture.lift(self.units))
-        factors: FloatArray = np.divide(own, plain, out=np.ones_like(own), where=plain != 0)
-        return factors
 
     def laws(self, theta: Theta) -> Laws:
         """Evaluate the laws of the flow, those of the architecture at ψ."""

@@ -447,14 +447,9 @@ class SampledForward(Architecture):
 
     def random_point(self, n_samples: int = 1, rng: Rng = None) -> Theta:
         """Draw parameters: normal, and matrices such that their rows have lengths of about 1."""
-        return super().random_point(n_samples, rng) * self._widths
-
-    @property
-    def _widths(self) -> FloatArray:
-        sizes = [
-            np.full(math.prod(s), s[-1] ** -0.5 if len(s) > 1 else 1.0) for s in self.block_shapes
-        ]
-        return np.concatenate(sizes)
+        lengths = [shape[-1] ** -0.5 if len(shape) > 1 else 1.0 for shape in self.block_shapes]
+        sizes = np.repeat(lengths, [math.prod(shape) for shape in self.block_shapes])
+        return super().random_point(n_samples, rng) * sizes
 
     def __repr__(self) -> str:
         """Say how large it is."""

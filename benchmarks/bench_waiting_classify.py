@@ -1,27 +1,36 @@
 """What people wait for at the start: the command, the import, and ``classify``, in seconds of CPU.
 
-The import, without and with all names, is compared with what geomstats and networkx cost.
+The command and two networks are timed by the earlier commit of bench_waiting.py, too; the import,
+without and with all names, beside what geomstats and networkx cost.
 """
 
+import os
 import resource
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
+from bench_waiting import BEFORE, beside, both
 from table import Row, report
+from worker import earlier
 
 from liftflow import Attention, DeepLinear, ReLUNetwork, TwoLayerLinear, classify
 from liftflow.architectures import Architecture
 
+HERE = Path(__file__).parent
 
-def spent_by(code: str, repeats: int = 5) -> float:
+
+def spent_by(code: str, root: Path = HERE.parent, repeats: int = 5) -> float:
     """CPU that a Python of its own needs for some code, the least of several."""
-    found = []
+    found, environment = [], {**os.environ, "PYTHONPATH": str(root / "src")}
     for _ in range(repeats):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            [sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL, env=environment
+        )
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         found.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     return min(found)
@@ -29,9 +38,13 @@ def spent_by(code: str, repeats: int = 5) -> float:
 
 def starts() -> Iterator[Row]:
     """Start the command and import the package."""
-    for option, before in (("--help", "3.9 s before"), ("--version", "")):
+    for option in ("--help", "--version"):
         code = f"import sys; sys.argv[1:] = [{option!r}]; from liftflow.cli import app; app()"
-        yield Row(f"CPU of liftflow {option}", spent_by(code), None, before, 0.4)
+        what, spent = f"CPU of liftflow {option}", spent_by(code)
+        yield Row(what, spent, None, "", 0.4)
+        before = earlier(BEFORE)
+        if option == "--help" and before is not None:  # which had no version
+            yield Row(what, spent, spent_by(code, before, 2), f"before ({BEFORE})")
     peers = spent_by("import geomstats.backend, networkx")
     for code, limit in (("import liftflow", 1.1), ("from liftflow import *", None)):
         yield Row(f"CPU of {code}", spent_by(code), peers, "geomstats and networkx", limit)
@@ -50,6 +63,14 @@ def points(network: Architecture) -> Iterator[tuple[str, np.ndarray]]:
         first = network.unpack(theta)[0].size
         yield "a zero block", np.append(np.zeros(first), theta[first:])
     yield "a third small", np.where(np.arange(network.dim) < network.dim // 3, 1e-4 * theta, theta)
+
+
+def before() -> Iterator[Row]:
+    """The networks that took longest, by both commits; the earlier one may take minutes."""
+    for widths in ([5, 8, 5], [4, 4, 4, 4, 4]):
+        kind = "ReLU" if len(widths) == 3 else "linear"
+        what = f"classify {kind} {'-'.join(map(str, widths))}, balanced or random"
+        yield from beside(what, *both("classified", 1, widths=widths), "", 2.0, 0.0)
 
 
 CASES = {
@@ -80,4 +101,4 @@ def classified() -> Iterator[Row]:
 
 
 if __name__ == "__main__":
-    report([*starts(), *classified()])
+    report([*starts(), *before(), *classified()])

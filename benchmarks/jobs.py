@@ -150,6 +150,19 @@ def flow(widths: list[int], t_end: float, rtol: float, data: str = ""):
     return run, tell
 
 
+def classified(widths: list[int]):
+    """Classify a ReLU network of one hidden layer at a random point, or a balanced linear one."""
+    from liftflow import DeepLinear, classify
+
+    if len(widths) == 3:
+        network = ReLUNetwork.from_widths(widths)
+        theta = network.random_point(rng=0)
+    else:
+        network = DeepLinear(widths)
+        theta = network.balanced_point(0.0, 0)
+    return lambda: classify(network, theta), lambda _: {}
+
+
 def laws(widths: list[int]):
     """The number of laws."""
     from liftflow.criteria import count_conservation_laws

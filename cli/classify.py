@@ -30,8 +30,8 @@ Widths = Annotated[
         show_default="by family",
     ),
 ]
-_BIASES = f"Biases on hidden and output nodes; {readers('bias')}."
-Bias = Annotated[bool, typer.Option("--bias", help=_BIASES)]
+BIASES = f"Biases on hidden and output nodes; {readers('bias')}."
+Bias = Annotated[bool, typer.Option("--bias", help=BIASES)]
 Graph = Annotated[
     Path | None,
     typer.Option(
@@ -49,11 +49,11 @@ Module = Annotated[
         "PyTorch and an example of its inputs.",
     ),
 ]
+LAM = "λ of a relaxed balanced θ: one for all, or several joined by commas; not for relu."
 Seed = Annotated[int, typer.Option(min=0, help="Seed of θ and of all random combinations.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Exact = Annotated[bool, typer.Option("--exact", help="Count the laws over prime fields.")]
-
-
+_QUICK = "Double precision alone: what it hides at scales far apart is undecided."
 _ATTRIBUTES = {"activation", "bias", "frozen", "parameter", "weight", "slope", "degree"}
 _ATTRIBUTES |= {"bias_frozen", "bias_parameter"}
 
@@ -66,25 +66,12 @@ def classify(
     family: Family = None,
     widths: Widths = None,
     graph: Graph = None,
-    lam: Annotated[
-        str | None,
-        typer.Option(
-            help="λ of a relaxed balanced θ: one for all, or several joined by commas; not for "
-            "relu.",
-            show_default="a generic θ",
-        ),
-    ] = None,
+    lam: Annotated[str | None, typer.Option(help=LAM, show_default="a generic θ")] = None,
     bias: Bias = False,
     exact: Exact = False,
     seed: Seed = 0,
     as_json: AsJson = False,
-    quick: Annotated[
-        bool,
-        typer.Option(
-            "--quick",
-            help="Double precision alone: what it hides at scales far apart is undecided.",
-        ),
-    ] = False,
+    quick: Annotated[bool, typer.Option("--quick", help=_QUICK)] = False,
 ) -> None:
     """Decide the hierarchy at θ: recoverable, metric, dynamic, Frobenius, commuting, laws."""
     architecture, theta, what = _architecture(family, widths, graph, bias)
@@ -93,12 +80,11 @@ def classify(
     if theta is not None:
         what += ", θ of the file"
     elif lam is None:
-        theta, what = architecture.random_point(rng=seed), f"{what}, random θ of seed {seed}"
+        what += f", random θ of seed {seed}"
+        theta = architecture.random_point(rng=seed)
     else:
-        theta, what = (
-            balanced(architecture, lam, seed),
-            f"{what}, balanced θ of seed {seed}, λ {lam}",
-        )
+        what += f", balanced θ of seed {seed}, λ {lam}"
+        theta = balanced(architecture, lam, seed)
     console = Console()
     progress = console.is_terminal and not as_json
     found = liftflow.classify(architecture, theta, exact, quick=quick, progress=progress, rng=seed)

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.text import Text
 
 import liftflow
-from liftflow.cli.classify import Widths
-from liftflow.cli.families import FAMILIES, TASKS, Options, build, read_numbers, readers
+from liftflow.cli.classify import BIASES, LAM, Widths
+from liftflow.cli.families import FAMILIES, TASKS, Options, build, read_numbers
 from liftflow.errors import InputError, OutputError
 
 if TYPE_CHECKING:
@@ -86,17 +86,8 @@ def compare(
         ),
     ] = None,
     widths: Widths = None,
-    lam: Annotated[
-        str | None,
-        typer.Option(
-            help="λ of relaxed balancedness: one for all, or several joined by commas; not for "
-            "relu.",
-            show_default="0",
-        ),
-    ] = None,
-    bias: Annotated[
-        bool, typer.Option(help=f"Biases on hidden and output nodes; {readers('bias')}.")
-    ] = False,
+    lam: Annotated[str | None, typer.Option(help=LAM, show_default="0")] = None,
+    bias: Annotated[bool, typer.Option(help=BIASES)] = False,
     loss: Annotated[
         str | None, typer.Option(help="mse or cross-entropy; relu.", show_default="by the targets")
     ] = None,

@@ -227,33 +227,15 @@ def _transformer(family: Family, options: Options) -> Problem:
 
 @dataclass(frozen=True)
 class Family:
-    """What the commands know of a family of networks.
+    """What the commands know of a family of networks."""
 
-    Attributes
-    ----------
-    build : callable
-        Takes sizes, and whether there are biases, to a network.
-    sizes : str
-        Those of a network that the criteria look at, by default.
-    reads : tuple of str
-        The options that a problem of the family reads.
-    problem : callable
-        Takes the family and the options to a training problem.
-    form : str
-        Names of the sizes joined by dashes, where their number is fixed.
-    fitting : str
-        Sizes for data of some side, steps, inputs and outputs, by these names in braces.
-    instead : str
-        What to do where there are more or fewer sizes.
-    """
-
-    build: Callable[[list[int], bool], Any]
-    sizes: str
-    reads: tuple[str, ...]
+    build: Callable[[list[int], bool], Any]  # from sizes, and whether there are biases
+    sizes: str  # of a network that the criteria look at, by default
+    reads: tuple[str, ...]  # names of the options that a problem of the family reads
     problem: Callable[[Family, Options], Problem]
-    form: str = ""
-    fitting: str = ""
-    instead: str = ""
+    form: str = ""  # names of the sizes joined by dashes, where their number is fixed
+    fitting: str = ""  # sizes for data of some side, steps, inputs and outputs, in braces
+    instead: str = ""  # what to do where there are more or fewer sizes
 
     def read(self, text: str | None, default: str) -> list[int]:
         """Read sizes, positive numbers joined by dashes; None stands for the default."""

@@ -24,7 +24,6 @@ FORM_LIMIT = 4_000_000
 """Number of entries of as many covectors on z as there are parameters."""
 
 _ARRAYS = 50  # of that size, that automatic differentiation of brackets keeps
-_FEW = 4  # levels of brackets in high precision, where none settles what floats tell clearly
 _SIDES = np.array([0.0, 1e-7, -1e-7, 1e-8, -1e-8, 1.0])  # in units, along a random way
 
 
@@ -117,10 +116,8 @@ def fact(
             doubt = "φ has a kink at θ" if view.kinked else ""
             alone = not isinstance(view.vectors, PreciseVectors) and view.vectors.apart
             if not doubt and alone and not finding.agrees(look(view.generic)):
-                doubt = (
-                    "the scales of θ part so far that double precision cannot tell this from "
-                    "generic points, where the answer is another"
-                )
+                doubt = "the scales of θ part so far that double precision cannot tell this from "
+                doubt += "generic points, where the answer is another"
             reason = f"{doubt}; it would be: {finding.reason}"
             return doubted(finding, reason) if doubt else finding
 
@@ -219,8 +216,10 @@ class View:
         if isinstance(self.vectors, PreciseVectors):
             told = vars(self.floats).get("trace")
             clear = told and not told.settled and not any(rank.doubt for rank in told.ranks)
-            levels = _FEW if clear else MAX_LEVELS
-            return lie_trace(self.vectors, self.most, patience=2, levels=levels)
+            levels = 4 if clear else MAX_LEVELS  # as none settles what floats see clearly
+            least = told.dimension if told and told.decided else 0
+            patience = 1 if least else 2
+            return lie_trace(self.vectors, self.most, patience=patience, least=least, levels=levels)
         return orbit_trace(self.vectors, self.most)
 
     @looked

@@ -59,7 +59,8 @@ def compare(
 ) -> Comparison:
     """Integrate the parameter flow and the intrinsic flow from θ₀, and compare them.
 
-    Both have the same settings, those of :class:`~liftflow.flows.Settings`.
+    Both have the same settings, those of :class:`~liftflow.flows.Settings`. Ctrl-C ends all flows,
+    also those that were not begun; ``success`` is then False, and ``interrupted`` True.
 
     Parameters
     ----------
@@ -91,12 +92,6 @@ def compare(
         ``{"data": "iris", "seed": 0}``.
     **options
         ``max_step``, ``first_step``, ``t_eval`` and ``checkpoint_seconds``.
-
-    Returns
-    -------
-    comparison : Comparison
-        Ctrl-C ends all flows, also those that were not begun; ``success`` is then False, and
-        ``interrupted`` True.
 
     Raises
     ------
@@ -279,11 +274,16 @@ class Plan:
             if any(flow.interrupted for flow in done.values()):
                 done[name] = _not_begun(state(), settings)
                 continue
-            with _speaking_of(path):
-                if done and path is not None:
-                    done[name] = _integrate_at_any_price(state, settings, path)
-                else:
-                    done[name] = integrate(state(), settings, name)
+            try:
+                with _speaking_of(path):
+                    if done and path is not None:
+                        done[name] = _integrate_at_any_price(state, settings, path)
+                    else:
+                        done[name] = integrate(state(), settings, name)
+            except KeyboardInterrupt:  # while it starts; later, it keeps what it has
+                if not done:
+                    raise
+                done[name] = _not_begun(state(), settings)
         apart = {n: _deviation(f, done[n], done["parameter"]) for n, f in self.flows.items()}
         controls = {name: (done[name], apart[name]) for name in self.flows if name != "intrinsic"}
         first, *rest = controls or [None]

@@ -163,19 +163,16 @@ class Optimizer(Guarded, ABC):
     ) -> Trajectory:
         """Make steps from θ₀.
 
+        The times are the sums of the steps made, so that the run compares with a flow, and its
+        losses those of all samples. Where a loss or θ is no longer finite the run ends, and
+        ``success`` and ``message`` say so.
+
         Parameters
         ----------
         every : int
             Keep the state after each so many steps, besides the first and the last.
         rng : numpy.random.Generator or int or None
             Draws the batches.
-
-        Returns
-        -------
-        trajectory : Trajectory
-            Its times are the sums of the steps made, so that it compares with a flow, and its
-            losses those of all samples. Where a loss or θ is no longer finite the run ends, and
-            ``success`` and ``message`` say so.
 
         Raises
         ------

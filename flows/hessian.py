@@ -35,7 +35,9 @@ def is_hessian_metric(
 
     A metric is Hessian, locally, iff ∂_k g_ij is totally symmetric. The derivatives are central
     differences extrapolated to order 6, with steps of 2 % of the size of the point, or of a single
-    coordinate along which the metric varies faster.
+    coordinate along which the metric varies faster. The value found is how far it is from symmetric
+    at the worst point, relative to the scales of its three coordinates; undecided where the
+    differences err too much.
 
     Parameters
     ----------
@@ -49,13 +51,6 @@ def is_hessian_metric(
         A candidate ω > 0, shape=[..., n] to shape=[...]: asks whether ω g is Hessian.
     rtol : float
         The relative asymmetry that still counts as none.
-
-    Returns
-    -------
-    finding : Finding
-        Over all points together. The value is how far ∂_k g_ij is from symmetric at the worst of
-        them, relative to the scales of its three coordinates; undecided where the finite
-        differences err too much.
 
     Raises
     ------
@@ -96,17 +91,13 @@ def is_warped_hessian_metric(
 
     With η = ∇log ω the condition is that :math:`∂_k g_{ij} + η_k g_{ij}` is symmetric in i and k.
     Contracted with :math:`g^{ij}` it gives η; what is left must vanish, and η must be a gradient.
+    The value found is the asymmetry left, or how far η is from a gradient; the witness has η at all
+    points, shape=[n_points, n], as ``log_warping_gradient``.
 
     Parameters
     ----------
     points : array-like, shape=[..., n]
         With n ≥ 2: in one dimension every metric is Hessian.
-
-    Returns
-    -------
-    finding : Finding
-        The value is the asymmetry that the best η leaves, or how far η is from a gradient. The
-        witness has η at all points, shape=[n_points, n], as ``log_warping_gradient``.
 
     Raises
     ------

@@ -102,7 +102,7 @@ class MomentumFlow(Guarded):
         velocity0: OneTangent | None = None,
         **settings: Any,
     ) -> Trajectory:
-        """Integrate the flow from θ₀.
+        """Integrate the flow from θ₀ to a ``y`` of θ and θ', shape=[n_times, 2, dim].
 
         Parameters
         ----------
@@ -110,11 +110,6 @@ class MomentumFlow(Guarded):
             Velocity θ' at the start, by default 0; then all Noether laws are 0.
         **settings
             Of :class:`~liftflow.flows.Settings`, such as ``rtol=1e-8``.
-
-        Returns
-        -------
-        trajectory : Trajectory
-            Its ``y`` holds θ and θ', shape=[n_times, 2, dim].
 
         Raises
         ------

@@ -37,21 +37,15 @@ class FlowState(Described, ABC):
     def settle(self, coordinates: FloatArray) -> FloatArray:
         """Take note of a step that was made: called once after each.
 
-        Returns
-        -------
-        coordinates : array, shape=[n]
-            The array itself, or the same point in new coordinates where these serve no longer: the
-            event of a change of chart, after which the solver goes on in the new ones.
+        Returns the array itself, or the same point in new coordinates where these serve no longer:
+        the event of a change of chart, after which the solver goes on in the new ones.
         """
         return coordinates
 
     def probe(self) -> FloatArray:
         """Evaluate the loss far from the start, by which flows are told apart that begin alike.
 
-        Returns
-        -------
-        losses : array, shape=[n_probes]
-            Empty where nothing is known of the loss.
+        Empty where nothing is known of the loss, shape=[n_probes].
         """
         return np.empty(0)
 

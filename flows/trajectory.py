@@ -32,29 +32,19 @@ Memory = dict[str, np.ndarray]
 
 @dataclass(frozen=True, eq=False)
 class Origin:
-    """Which run this is: where its flow began, and how it is integrated.
-
-    Attributes
-    ----------
-    velocity, ahead : FloatArray
-        Velocity of the coordinates there, and a short way along it.
-    probe : FloatArray
-        Losses far from there, which tell whether the loss and its data are the same.
-    first_step : float
-        As asked for; 0 where the solver finds it.
-    """
+    """Which run this is: where its flow began, and how it is integrated."""
 
     t: float
     coordinates: FloatArray
     loss: float
     velocity: FloatArray
-    ahead: FloatArray
-    probe: FloatArray
+    ahead: FloatArray  # the velocity a short way along it
+    probe: FloatArray  # losses far from there: tell whether the loss and its data are the same
     rtol: float
     atol: float
     method: str
     max_step: float
-    first_step: float
+    first_step: float  # 0 where the solver finds it
 
     def __repr__(self) -> str:
         """Say in one line which run it is."""
@@ -183,12 +173,10 @@ class Trajectory(Archived):
     def predicted_laws(self) -> FloatArray | None:
         """Laws h(θ) at the times kept, as the steps predict them without looking at θ.
 
-        Returns
-        -------
-        laws : array, shape=[n_times, n_laws], or None
-            Exact for runs of :class:`~liftflow.flows.GradientDescent`. None where no prediction is
-            offered: for flows, whose laws stay or decay; for Adam, whose steps are no multiples of
-            gradients; where some law is no quadratic form; and for what :meth:`from_arrays` made.
+        Exact for runs of :class:`~liftflow.flows.GradientDescent`, shape=[n_times, n_laws]. None
+        where no prediction is offered: for flows, whose laws stay or decay; for Adam, whose steps
+        are no multiples of gradients; where some law is no quadratic form; and for what
+        :meth:`from_arrays` made.
         """
         return self.prediction if len(self.prediction) else None
 

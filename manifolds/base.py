@@ -128,12 +128,7 @@ class InvariantSet(RandomVectors, LevelSet):
     """The set 𝓜_θ₀ = {θ : h(θ) = h(θ₀)} that every gradient flow from θ₀ stays on.
 
     A geomstats ``LevelSet`` in ``Euclidean(D)``, with the induced metric. With the intrinsic
-    metric on the image, the lift is a Riemannian submersion from it.
-
-    Attributes
-    ----------
-    laws0 : array, shape=[n_laws]
-        The values h(θ₀).
+    metric on the image, the lift is a Riemannian submersion from it. Its ``laws0`` are h(θ₀).
 
     Raises
     ------

@@ -13,16 +13,7 @@ from liftflow.errors import InputError
 from liftflow.linalg import ROUNDING, over_batch
 from liftflow.metrics.cometric import LiftSpaces
 from liftflow.metrics.geodesic import GeodesicSolver
-from liftflow.typing import (
-    Covector,
-    FloatArray,
-    Lifted,
-    LiftedTangent,
-    Scalars,
-    Tangent,
-    Theta,
-    as_array,
-)
+from liftflow.typing import Covector, Lifted, LiftedTangent, Scalars, Tangent, Theta, as_array
 
 
 class LeastSquaresSpaces(LiftSpaces):
@@ -60,7 +51,7 @@ class HorizontalAligner(AlignerAlgorithm):
             No such geodesic was found.
         """
 
-        def one(point: FloatArray, base_point: FloatArray) -> Theta:
+        def one(point: Theta, base_point: Theta) -> Theta:
             close = self.solver.architecture.align(point, base_point)
             return self.solver.end(base_point, self.solver.connect(base_point, close))
 

@@ -138,9 +138,8 @@ def relax(
                     line_search=None,
                 )
         except NoConvergence as error:
-            raise GeodesicError(
-                "a curve between the points could not be made a geodesic"
-            ) from error
+            message = "a curve between the points could not be made a geodesic"
+            raise GeodesicError(message) from error
         curve = Curve(found[:-1], found[-1])
         tail = curve.tail
         fine = tail <= tolerance / _WIDER or size >= MOST_NODES

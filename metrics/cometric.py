@@ -189,6 +189,9 @@ class Cometric(Guarded, ABC):
     def solve(self, z: Lifted, tangent_vec: LiftedTangent) -> Covector:
         """Apply K(z)⁺ to a vector tangent to the image at z."""
 
+    def _check_image(self, z: Lifted) -> None:
+        """Refuse a z that is not on the image, where a family has a form for more than those."""
+
     def _check_inverse(self, z: Lifted) -> None:
         """Refuse a z where K(z) has no inverse on the tangent space, if a family knows of such."""
 
@@ -206,22 +209,15 @@ class Cometric(Guarded, ABC):
     def follow(self, z: OneLifted, near: OneTheta) -> OneTheta:
         """Follow a point of the invariant set to z, where iterations or signs need one.
 
-        Parameters
-        ----------
-        near : OneTheta
-            A point followed so far.
-
-        Returns
-        -------
-        theta : OneTheta
-            What to pass as ``near`` at z and close to it; a copy of ``near`` where nothing is
-            iterated and φ forgets nothing that a loss asks for.
+        Takes the point followed so far to what to pass as ``near`` at z and close to it: a copy
+        where nothing is iterated and φ forgets nothing that a loss asks for.
         """
         return np.array(as_vector(near, "near", self.architecture.dim))
 
     def matrix(self, z: Lifted) -> LiftedMatrix:
         """K(z) as a dense matrix."""
         z = self._lifted(z, "z")
+        self._check_image(z)
         size, n_axes = self.architecture.lifted_dim, len(self.lifted_shape)
         lead = z.shape[: len(z.shape) - n_axes]
         refuse_beyond(

@@ -181,13 +181,7 @@ class GeodesicSolver(Guarded):
         return self._integrate(theta, velocity, 1.0).y[: theta.size, -1]
 
     def path(self, theta: OneTheta, velocity: OneTangent) -> Callable[[FloatArray], FloatArray]:
-        """Parametrise a geodesic by time.
-
-        Returns
-        -------
-        path : callable
-            Takes times of either sign, shape=[n_times], to points, shape=[n_times, dim].
-        """
+        """Parametrise a geodesic: from times of either sign to points, shape=[n_times, dim]."""
         theta, velocity = self._vectors(theta=theta, velocity=velocity)
 
         def path(times: FloatArray) -> FloatArray:

@@ -229,16 +229,13 @@ class HorizontalMetric(OnSpace, RiemannianMetric):
     ) -> Callable[[OnTimes], Point]:
         """Parametrise a geodesic, given by its ends or by its initial velocity.
 
+        Takes times, shape=[n_times] and of either sign, to points,
+        shape=[..., n_times, *point_shape].
+
         Parameters
         ----------
         end_point : Point, optional
             Reached at time 1.
-
-        Returns
-        -------
-        path : callable
-            Takes times, shape=[n_times] and of either sign, to points,
-            shape=[..., n_times, *point_shape].
 
         Raises
         ------

@@ -106,12 +106,16 @@ def _(architecture: ScaleInvariant, theta0: OneTheta, *, tolerance: float) -> Sp
     return SphereCometric(architecture, theta0)
 
 
-def _deep(network: DeepLinear, theta0: OneTheta, tolerance: float) -> DeepMultiplier:
+def deep_linear_multiplier(
+    network: DeepLinear, theta0: OneTheta, tolerance: float
+) -> DeepMultiplier:
+    """Find that of a relaxed balanced linear network of any depth."""
     lams = network.balance(network.conservation_laws(theta0), network.sizes(theta0), tolerance)
     return DeepMultiplier(layer_shifts(lams), *network.hidden_values(theta0, tolerance))
 
 
-def _two_layer(network: TwoLayerLinear, theta0: OneTheta, tolerance: float) -> Multiplier:
+def two_layer_multiplier(network: TwoLayerLinear, theta0: OneTheta, tolerance: float) -> Multiplier:
+    """Find that of two linear layers: relaxed balanced, hyperbolic, or scalar at any S."""
     laws = network.conservation_laws(theta0)
     (matrix,) = network.split_laws(laws)
     if network.n == network.m == 1:
@@ -130,9 +134,10 @@ def _two_layer(network: TwoLayerLinear, theta0: OneTheta, tolerance: float) -> M
     return TwoLayerMultiplier(lam, left[0], right[1])
 
 
-def _neural_ode(
+def neural_ode_multiplier(
     network: LinearNeuralODE, theta0: OneTheta, tolerance: float
 ) -> LogarithmicMeanMultiplier:
+    """Find that of a relaxed balanced linear neural ODE, in the limit of infinite depth."""
     # The H_i lie in the last digits of the layers, which bound from below what can be told. Their
     # distance from multiples of I is relative to 1 + ‖A‖².
     size = 1.0 + float(np.sum(theta0**2))
@@ -150,9 +155,9 @@ def _spectral(find: Callable[..., Multiplier]) -> Callable[..., SpectralCometric
     return build
 
 
-closed_form.register(DeepLinear, _spectral(_deep))
-closed_form.register(TwoLayerLinear, _spectral(_two_layer))
-closed_form.register(LinearNeuralODE, _spectral(_neural_ode))
+closed_form.register(DeepLinear, _spectral(deep_linear_multiplier))
+closed_form.register(TwoLayerLinear, _spectral(two_layer_multiplier))
+closed_form.register(LinearNeuralODE, _spectral(neural_ode_multiplier))
 
 
 @closed_form.register

@@ -70,6 +70,9 @@ class ProductCometric(Cometric):
         own = each_of(self.factors, "solve", *self._split(z, tangent_vec))
         return self.architecture.join_lifted(own)
 
+    def _check_image(self, z: Lifted) -> None:
+        each_of(self.factors, "_check_image", *self._split(z))
+
     def _check_inverse(self, z: Lifted) -> None:
         each_of(self.factors, "_check_inverse", *self._split(z))
 

@@ -5,16 +5,7 @@ from liftflow.architectures.rescaling import Rescaling
 from liftflow.errors import UndefinedError
 from liftflow.metrics.cometric import Cometric, HorizontalSpaces
 from liftflow.metrics.intrinsic import intrinsic_cometric
-from liftflow.typing import (
-    Covector,
-    Lifted,
-    LiftedTangent,
-    OneLifted,
-    OneTangent,
-    OneTheta,
-    Tangent,
-    Theta,
-)
+from liftflow.typing import Covector, Lifted, LiftedTangent, OneLifted, OneTheta, Tangent, Theta
 
 
 class RescaledCometric(Cometric):
@@ -34,7 +25,7 @@ class RescaledCometric(Cometric):
     """
 
     def __init__(
-        self, architecture: Architecture, theta0: OneTheta, rates: OneTangent, way: Rescaling
+        self, architecture: Architecture, theta0: OneTheta, rates: Tangent, way: Rescaling
     ) -> None:
         super().__init__(architecture, theta0)
         self.rates, self.way = rates, way
@@ -55,6 +46,9 @@ class RescaledCometric(Cometric):
         vector = self._lifted(tangent_vec, "tangent_vec") / self.way.outside
         form = self.plain.solve(self._inside(z), vector) / self.way.outside
         return self.architecture.project_to_range(self.point(z), form)
+
+    def _check_image(self, z: Lifted) -> None:
+        self.plain._check_image(self._inside(z))
 
     def _check_inverse(self, z: Lifted) -> None:
         self.plain._check_inverse(self._inside(z))

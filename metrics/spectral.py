@@ -312,10 +312,12 @@ class SpectralCometric(Cometric):
                         f"matrices of rank {self.rank}, or start from a θ₀ with λ = 0"
                     )
 
+    def _check_image(self, z: Lifted) -> None:
+        self.architecture._require_image(getval(_singular_values(z)))
+
     def _check_inverse(self, z: Lifted) -> None:
-        singular = _singular_values(z)
-        self.architecture._require_image(getval(singular))
-        singular = self._without_noise(singular[..., : self.rank])
+        self._check_image(z)
+        singular = self._without_noise(_singular_values(z)[..., : self.rank])
         self._check_null_spaces(singular)
         drops = singular[..., -1] == 0.0
         # K may still be invertible.

@@ -7,16 +7,7 @@ from liftflow.architectures import Architecture, ScaleInvariant
 from liftflow.linalg import lengths
 from liftflow.metrics.cometric import Cometric, TangentSpaces
 from liftflow.metrics.exact import angle
-from liftflow.typing import (
-    Covector,
-    FloatArray,
-    Lifted,
-    LiftedTangent,
-    OneLifted,
-    OneTheta,
-    Tangent,
-    Theta,
-)
+from liftflow.typing import Covector, Lifted, LiftedTangent, OneLifted, OneTheta, Tangent, Theta
 
 
 class SphereCometric(Cometric):
@@ -31,7 +22,7 @@ class SphereCometric(Cometric):
     def __init__(self, architecture: Architecture, theta0: OneTheta) -> None:
         super().__init__(architecture, theta0)
         axes = (1,) * len(self.architecture.group_shape)
-        self.radii: FloatArray = self.architecture.radii(self.laws).reshape((-1, *axes))
+        self.radii = self.architecture.radii(self.laws).reshape((-1, *axes))
 
     def _tangent(self, z: Lifted, vector: LiftedTangent, name: str) -> LiftedTangent:
         z, vector = self._lifted(z, "z"), self._lifted(vector, name)

@@ -439,6 +439,23 @@ def test_ctrl_c_ends_the_whole_comparison_and_the_same_call_goes_on(tmp_path):
             assert_same(own, right)
 
 
+def test_ctrl_c_while_a_later_flow_starts_keeps_the_one_before():
+    invariant_set, loss = problem("dag")
+    settings = {"t_span": (0.0, 0.3), "n_times": 4, "rtol": 1e-4}
+    seen = Fails(loss, 10**9, KeyboardInterrupt())
+    flow = ParameterFlow(invariant_set.architecture, seen)
+    first = flow.integrate(invariant_set.theta0, **settings)
+    for later in range(1, 4):  # its first point, its loss there, its first velocity
+        pressed = Fails(loss, 10**9 - seen.left + later, KeyboardInterrupt())
+        cut = compare(invariant_set, pressed, **settings)
+        assert cut.interrupted
+        assert not cut.success
+        assert_same(cut.parameter, first)
+        assert (cut.intrinsic.message, len(cut.intrinsic.t)) == ("not begun: interrupted", 1)
+    with pytest.raises(KeyboardInterrupt):  # the control: there is nothing to keep
+        compare(invariant_set, Fails(loss, 1, KeyboardInterrupt()), **settings)
+
+
 def test_a_flow_is_not_lost_with_the_folder_or_the_disk(tmp_path, monkeypatch):
     """After the first flow no checkpoint can be written any more: the others run all the same."""
     invariant_set, loss = problem("dag")

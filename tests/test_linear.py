@@ -255,6 +255,7 @@ def test_metrics_refuse_a_matrix_of_too_large_rank():
         lambda: distance(off, z),
         lambda: image.metric.norm(vector, off),
         lambda: image.metric.metric_matrix(off),
+        lambda: image.metric.cometric_matrix(off),
         lambda: IntrinsicFlow(InvariantSet(network, theta), loss).integrate(off),
     ):
         with pytest.raises(NotOnImageError, match="rank at most 1"):

@@ -211,7 +211,7 @@ def add_space(
 
 @door
 def level_set_faces(values: FloatArray, grid: FloatArray) -> list[FloatArray]:
-    """Return polygons of the surface where a function on a grid in space is zero.
+    """Return polygons, shape=[3 or 4, 3], of the surface where a function on a grid is zero.
 
     Marching tetrahedra: each cell is cut into six, in which the function is taken as linear.
 
@@ -221,10 +221,6 @@ def level_set_faces(values: FloatArray, grid: FloatArray) -> list[FloatArray]:
         The function on the grid.
     grid : array, shape=[n_x, n_y, n_z, 3]
         The points where the function has these values.
-
-    Returns
-    -------
-    faces : list of array, shape=[3 or 4, 3]
     """
     if values.ndim != 3 or grid.shape != (*values.shape, 3) or 0 in values.shape:
         raise ShapeError(

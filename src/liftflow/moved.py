@@ -18,6 +18,7 @@ MOVED = {
     "liftflow.matrix_losses": "liftflow.losses.matrix",
     "liftflow.metrics.base": "liftflow.metrics",
     "liftflow.metrics.horizontal": "liftflow.metrics",
+    "liftflow.metrics.linear": "liftflow.metrics.intrinsic",
     "liftflow.problems": "liftflow.cli.families",
 }
 """What each is called now. It is the same module under both names."""

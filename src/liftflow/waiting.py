@@ -4,7 +4,6 @@ import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from threading import Lock, Timer
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -82,9 +81,13 @@ class Waiting:
                 self._show()
 
     def _show(self) -> None:
-        with _interrupts():
+        try:
             from rich import console, progress  # here, since most never wait
-
+        except RuntimeError as error:
+            # Ctrl-C is that before Python 3.12, where it comes while a class is made.
+            if isinstance(error.__cause__, KeyboardInterrupt):
+                raise error.__cause__ from None
+            raise
         screen = console.Console(stderr=True)
         if not (self._always or screen.is_terminal):
             self._due = math.inf
@@ -95,17 +98,6 @@ class Waiting:
         self._bar = progress.Progress(*columns, console=screen, transient=True)
         self._task = self._bar.add_task(self.label, total=self.total, **self.fields)
         self._bar.start()
-
-
-@contextmanager
-def _interrupts() -> Iterator[None]:
-    """Let Ctrl-C be Ctrl-C: before Python 3.12 it is a RuntimeError while a class is made."""
-    try:
-        yield
-    except RuntimeError as error:
-        if isinstance(error.__cause__, KeyboardInterrupt):
-            raise error.__cause__ from None
-        raise
 
 
 def tracked(steps: Sequence[T], label: str, show: bool | None = None) -> Iterator[T]:

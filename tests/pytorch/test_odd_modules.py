@@ -47,6 +47,10 @@ def shared(m, x):
     return m.c(F.leaky_relu(m.b(F.leaky_relu(m.b(F.leaky_relu(m.a(x)))))))
 
 
+def length(x):
+    return torch.linalg.vector_norm(x, 1, 1, True)
+
+
 def spread(*layers):
     """Channels of a linear layer as places of an image."""
     return lambda: (Chain(*layers), image(3))
@@ -168,6 +172,15 @@ ALL = {
         ),
         image(3),
     ),
+    "norms": lambda: (
+        By(
+            lambda m, x: m.c(torch.hstack([m.a(x).norm(p=1, dim=1, keepdim=True), length(m.b(x))])),
+            a=Linear(3, 4),
+            b=Linear(3, 3),
+            c=Linear(2, 2),
+        ),
+        image(3),
+    ),
     "a bias that cancels": lambda: (
         By(
             lambda m, x, y: m.c((m.t(x) - m.t(y)).abs()),
@@ -236,6 +249,7 @@ WRONG = {
     "mul": lambda m, x: m.b(F.relu(m.a(x)) * m.a(x)),
     "div": lambda m, x: m.b(m.a(x) / (1 + m.a(x).abs())),
     "einsum": lambda m, x: m.b(torch.einsum("bi,ji->bj", x, m.a.weight)),
+    "norm": lambda m, x: m.b(m.a(x).norm(0, 1, True).expand(-1, 4)),
     "sort": lambda m, x: m.b(m.a(x).sort(1)[0]),
     "gt": lambda m, x: m.b(m.a(x) * (m.a(x) > 0)),
     "item": lambda m, x: m.b(m.a(x)) * m.a.weight[0, 0].item(),

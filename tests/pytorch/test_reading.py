@@ -255,3 +255,28 @@ def test_a_mode_is_that_of_the_moment():
     module = Residual(nn.BatchNorm2d)
     training, evaluation = (from_torch(module.train(m), images())[0] for m in (True, False))
     assert training.n_laws < evaluation.n_laws
+
+
+class Scaled(nn.Module):
+    """One gain, a number without axes, for all channels."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = nn.Linear(3, 4), nn.Linear(4, 2)
+        self.gain = nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, x):
+        return self.two(torch.relu(self.gain * self.one(x)))
+
+
+def test_a_parameter_without_axes_is_read():
+    module = Scaled().double()
+    network, theta = from_torch(module, torch.ones(2, 3))
+    square = {name: (p**2).sum().item() for name, p in module.named_parameters()}
+    expected = [
+        square["one.weight"] + square["one.bias"] - square["gain"],
+        square["gain"] - square["two.weight"],
+    ]
+    np.testing.assert_allclose(network.conservation_laws(theta), expected, rtol=1e-12)
+    theta[network.parameter_names.index("gain")] = 3.0  # the first of all
+    assert network.to_module(theta).gain == 3.0

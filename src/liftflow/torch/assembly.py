@@ -2,27 +2,22 @@
 
 import math
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import scipy.linalg
-from scipy.sparse import coo_array, csr_array
+from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
 from liftflow.architectures import ChannelGraph
 from liftflow.architectures.sharing import _solutions
 from liftflow.torch.blocks import Block, BlockGraph
-from liftflow.torch.trace import GROUND, ZERO, Reader, Use
+from liftflow.torch.trace import GROUND, N_FIXED, Reader, Use
 from liftflow.typing import FloatArray, IntArray
 
-
-@dataclass(frozen=True)
-class Ends:
-    """Symbols at the ends of all entries of a tensor of parameters, as arrays that broadcast."""
-
-    tails: IntArray
-    heads: IntArray
+Ends = tuple[IntArray, IntArray]
+"""Symbols at the tails and heads of all entries of a tensor, as arrays that broadcast."""
 
 
 def inert_groups(reader: Reader, names: Sequence[str]) -> list[tuple[list[str], FloatArray]]:
@@ -68,44 +63,51 @@ def channel_graph(reader: Reader, shapes: dict[str, tuple[int, ...]]) -> Channel
     graph : ChannelGraph
         Of whole tensors, where each channel is a class of symbols; else of a matrix.
     """
-    leaders: dict[str, Ends] = {}
-    rows = []  # tail, head of one place and of another, where a parameter must rescale alike
+    size, ends = reader.n_symbols, {}
+    rows = [np.zeros((0, 4), np.intp)]  # symbols a, b, c, d with τ_b − τ_a = τ_d − τ_c
     for name, shape in shapes.items():
-        leaders[name], more = _placed(reader.uses[name], shape)
+        ends[name], more = _placed(reader.uses[name], shape or (1,))
         rows += more
-    shared = np.unique(np.concatenate([np.zeros((0, 4), np.intp), *rows]), axis=0)
-    classes = _Classes(reader)
-    shared = classes.settle(shared)
-    if shared.size == 0:
-        return _by_blocks(leaders, shapes, classes, reader)
-    return _by_matrix(leaders, shapes, classes, reader, shared)
+    for one, other in reader.equal:
+        rows.append(np.stack([one, other, np.zeros_like(one), np.zeros_like(one)], axis=1))
+    a, b, c, d = np.concatenate(rows).T
+    basis = _solutions((_steps(a, b, size) - _steps(c, d, size)).tocsr(), size - N_FIXED)
+    # Its columns in the order of their first symbols, which give them their names.
+    symbols = np.repeat(np.arange(N_FIXED, size), np.diff(basis.indptr))
+    firsts = symbols[np.unique(basis.indices, return_index=True)[1]]
+    basis, firsts = basis[:, np.argsort(firsts)], np.sort(firsts)
+    if symbols.size == np.unique(symbols).size and np.all(basis.data == 1.0):
+        channel = np.full(size, -1)
+        channel[symbols] = basis.indices
+        return _by_blocks(ends, shapes, channel, firsts, reader)
+    every = [np.broadcast_arrays(*ends[n], np.empty(s or (1,)))[:2] for n, s in shapes.items()]
+    tails, heads = np.concatenate([np.stack(pair).reshape(2, -1) for pair in every], axis=1)
+    exponents = (_steps(tails, heads, size) @ basis).tocsc()
+    exponents.eliminate_zeros()
+    kept = np.flatnonzero(np.diff(exponents.indptr))
+    return ChannelGraph.from_matrix(exponents[:, kept], _called(firsts[kept], reader))
 
 
 def _placed(uses: Sequence[Use], shape: tuple[int, ...]) -> tuple[Ends, list[IntArray]]:
     """Where a tensor leads first, and what other places ask for."""
-    if uses[0].entries is None:
-        leader = Ends(uses[0].tails, uses[0].heads)
+    if all(use.entries is None for use in uses):
+        first, pairs = (uses[0].tails, uses[0].heads), [(u.tails, u.heads) for u in uses[1:]]
+        fours = [(*first, *pair) for pair in pairs]
     else:
-        tails, heads = np.full((2, *shape), GROUND)
-        for use in uses[::-1]:  # the first use is written last
-            for own, ends in ((tails, use.tails), (heads, use.heads)):
-                if use.entries is None:
-                    own[...] = ends
-                else:
-                    flat = np.broadcast_to(ends, use.entries.shape).ravel()
-                    own.flat[use.entries.ravel()] = flat
-        leader = Ends(_narrow(tails), _narrow(heads))
-    rows = []
-    for use in uses[1:] if uses[0].entries is None else uses:
-        own = leader.tails, leader.heads
-        if use.entries is not None:
-            own = tuple(np.broadcast_to(e, shape).ravel()[use.entries] for e in own)
-        four = np.broadcast_arrays(*own, use.tails, use.heads)
-        flat = np.stack([np.ravel(each) for each in four], axis=1)
-        flat = flat[(flat[:, 0] != flat[:, 2]) | (flat[:, 1] != flat[:, 3])]
-        if flat.size:
-            rows.append(np.unique(flat, axis=0))
-    return leader, rows
+        every, flat = (
+            np.arange(math.prod(shape)).reshape(shape),
+            np.full((2, math.prod(shape)), GROUND),
+        )
+        listed = [(every if u.entries is None else u.entries, u.tails, u.heads) for u in uses]
+        for entries, *ends in listed[::-1]:  # the first use is written last
+            for own, end in zip(flat, ends, strict=True):
+                own[entries] = end
+        fours = [(*flat[:, entries], tails, heads) for entries, tails, heads in listed]
+        tails, heads = flat.reshape(2, *shape)
+        first = _narrow(tails), _narrow(heads)
+    tables = [np.stack(np.broadcast_arrays(*four), axis=-1).reshape(-1, 4) for four in fours]
+    apart = [t[(t[:, 0] != t[:, 2]) | (t[:, 1] != t[:, 3])] for t in tables]
+    return first, [np.unique(table, axis=0) for table in apart]
 
 
 def _narrow(ends: IntArray) -> IntArray:
@@ -139,106 +141,40 @@ def _by_runs(block: Block) -> Block:
     return Block(block.start, shape, tails, heads)
 
 
-class _Classes:
-    """Symbols that are one channel; number 0 is the ground."""
-
-    def __init__(self, reader: Reader) -> None:
-        self.pairs = list(reader.equal)
-        self.size = reader.n_symbols
-        self.pairs.append((np.array([ZERO]), np.array([GROUND])))
-        self._number()
-
-    def _number(self) -> None:
-        one, other = (np.concatenate(parts) for parts in zip(*self.pairs, strict=True))
-        joined = coo_array((np.ones(one.size), (one, other)), shape=(self.size, self.size))
-        labels = connected_components(joined, directed=False)[1]
-        # Numbered by their first symbol, so that the ground comes first.
-        _, first = np.unique(labels, return_index=True)
-        rank = np.empty(first.size, dtype=np.intp)
-        rank[np.argsort(first)] = np.arange(first.size)
-        self.number, self.firsts = rank[labels], np.sort(first)
-        self.pairs = [(np.arange(self.size), self.firsts[self.number])]
-
-    def settle(self, shared: IntArray) -> IntArray:
-        """Merge what equal steps make equal, and return what else they ask for, by class."""
-        while True:
-            tail, head, other_tail, other_head = rows = self.number[shared].T
-            done = ((tail == other_tail) & (head == other_head)) | (
-                (tail == head) & (other_tail == other_head)
-            )
-            rows, shared = rows[:, ~done], shared[~done]
-            tail, head, other_tail, other_head = rows
-            found = []
-            for alike, one, other in (
-                (tail == other_tail, head, other_head),
-                (head == other_head, tail, other_tail),
-                (tail == head, other_tail, other_head),
-                (other_tail == other_head, tail, head),
-            ):
-                found.append((self.firsts[one[alike]], self.firsts[other[alike]]))
-            if not sum(pair[0].size for pair in found):
-                return np.unique(rows.T, axis=0)
-            self.pairs += found
-            self._number()
-
-
 def _by_blocks(
-    leaders: dict[str, Ends], shapes: dict[str, tuple[int, ...]], classes: _Classes, reader: Reader
+    ends: dict[str, Ends],
+    shapes: dict[str, tuple[int, ...]],
+    channel: IntArray,
+    firsts: IntArray,
+    reader: Reader,
 ) -> BlockGraph:
-    """Take the classes with a parameter that rescales for channels."""
+    """Take the channels with a parameter that rescales, where each symbol has one."""
     blocks, start = [], 0
     for name, shape in shapes.items():
         own = shape or (1,)
         tails, heads = (
-            _narrow(classes.number[e.reshape((1,) * (len(own) - e.ndim) + e.shape)])
-            for e in (leaders[name].tails, leaders[name].heads)
+            _narrow(channel[e.reshape((1,) * (len(own) - e.ndim) + e.shape)]) for e in ends[name]
         )
         blocks.append(_by_runs(Block(start, own, tails, heads)))
         start = blocks[-1].part.stop
-    moved = np.zeros(classes.firsts.size, dtype=bool)
+    moved = np.zeros(firsts.size + 1, dtype=bool)
     for block in blocks:
         moved[block.moving] = True
-    moved[0] = False
-    channel = np.where(moved, np.cumsum(moved) - 1, -1)
-    blocks = [replace(b, tails=channel[b.tails], heads=channel[b.heads]) for b in blocks]
-    members = _called(classes.firsts[moved], reader)
-    return BlockGraph(blocks, len(members), members, list(shapes))
-
-
-def _by_matrix(
-    leaders: dict[str, Ends],
-    shapes: dict[str, tuple[int, ...]],
-    classes: _Classes,
-    reader: Reader,
-    shared: IntArray,
-) -> ChannelGraph:
-    """Solve equations that are not just equalities, exactly."""
-    size = classes.firsts.size
-    steps = _steps(shared[:, 0], shared[:, 1], size) - _steps(shared[:, 2], shared[:, 3], size)
-    basis = _solutions(steps[:, 1:].tocsr(), size - 1)
-    rows: list[IntArray] = [np.zeros((2, 0), np.intp)]
-    for name, shape in shapes.items():
-        ends = leaders[name].tails, leaders[name].heads
-        rows.append(np.stack([np.broadcast_to(e, shape or (1,)).ravel() for e in ends]))
-    tails, heads = classes.number[np.concatenate(rows, axis=1)]
-    exponents = (_steps(tails, heads, size)[:, 1:] @ basis).tocsc()
-    exponents.eliminate_zeros()
-    kept = np.flatnonzero(np.diff(exponents.indptr))
-    basis = basis.tocsc()
-    leading = [1 + int(basis.indices[basis.indptr[c] : basis.indptr[c + 1]].min()) for c in kept]
-    members = _called(classes.firsts[leading], reader)
-    return ChannelGraph.from_matrix(exponents[:, kept], members)
+    moved[-1] = False  # the ground
+    number = np.where(moved, np.cumsum(moved) - 1, -1)
+    blocks = [replace(b, tails=number[b.tails], heads=number[b.heads]) for b in blocks]
+    return BlockGraph(blocks, _called(firsts[moved[:-1]], reader), list(shapes))
 
 
 def _steps(tails: IntArray, heads: IntArray, size: int) -> Any:
-    """Rows τ_head − τ_tail, shape=[n, size]."""
+    """Rows τ_head − τ_tail of the symbols that may rescale, shape=[n, size − N_FIXED]."""
     count = np.arange(tails.size)
     values = np.concatenate([np.ones(tails.size), -np.ones(tails.size)])
     places = (np.concatenate([count, count]), np.concatenate([heads, tails]))
     rows = csr_array((values, places), shape=(tails.size, size))
     rows.sum_duplicates()
     rows.eliminate_zeros()
-    return rows
+    return rows[:, N_FIXED:]
 
 
 def _called(symbols: IntArray, reader: Reader) -> list[Hashable]:

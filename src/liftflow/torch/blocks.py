@@ -6,7 +6,7 @@ kept. Sums over the entries of a channel are sums over axes, and what remains ar
 
 import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
 
@@ -18,8 +18,8 @@ from scipy.sparse import csr_array
 from liftflow.architectures import ChannelGraph
 from liftflow.architectures.anchors import SpanningTree
 from liftflow.architectures.channels import ChannelLaws
-from liftflow.architectures.incidence import Incidence, reached, refuse_idle
-from liftflow.architectures.laplacian import GroundedLaplacian, Laplacian, _Rescaled
+from liftflow.architectures.incidence import Incidence
+from liftflow.architectures.laplacian import GroundedLaplacian, _balanced, _Rescaled
 from liftflow.errors import NotRecoverableError, listed
 from liftflow.linalg import Spare, over_batch
 from liftflow.typing import FloatArray, IntArray, Laws, OneTheta, Tangent, Theta, freeze
@@ -37,7 +37,7 @@ class Block:
     start : int
         Number of its first parameter.
     shape : tuple of int
-        Of the tensor.
+        Of the tensor, which has an axis at least.
     tails, heads : array
         Channels at the ends, −1 for the ground; they broadcast to the shape.
     """
@@ -60,65 +60,57 @@ class Block:
         piece : Block
             In their order.
         """
-        row = math.prod(self.shape[1:])
+        tails, rest = self.tails, self.shape[1:]
+        if len(tails) == 1 and math.prod(self.heads.shape[1:]) == 1:
+            # So numpy goes through a row at a time, not through the nine weights of a filter.
+            tails = np.broadcast_to(tails, (1, *rest)).copy()
+        row = math.prod(rest)
         step = max(1, _CHUNK // max(row, 1))
-        if not self.shape or step >= self.shape[0]:
-            yield self
-            return
         for first in range(0, self.shape[0], step):
-            count = min(step, self.shape[0] - first)
-            tails, heads = (
-                ends if ends.shape[0] == 1 else ends[first : first + count]
-                for ends in (self.tails, self.heads)
+            ends = (
+                own if len(own) == 1 else own[first : first + step] for own in (tails, self.heads)
             )
-            yield Block(self.start + first * row, (count, *self.shape[1:]), tails, heads)
-
-    def spread(self) -> "Block":
-        """Repeat the tails along the axes after the first one, where the heads stand still.
-
-        Then numpy goes through a row at a time, not through the nine weights of a filter.
-        """
-        if self.tails.ndim < 2 or self.tails.shape[0] > 1 or math.prod(self.heads.shape[1:]) > 1:
-            return self
-        return replace(self, tails=np.broadcast_to(self.tails, (1, *self.shape[1:])).copy())
-
-    @cached_property
-    def is_narrow(self) -> bool:
-        """Whether one end is the same for all entries, so that both need no tensor of their own."""
-        return 1 in (self.heads.size, self.tails.size)
-
-    def joined(self, *factors: FloatArray) -> tuple[FloatArray, ...]:
-        """Multiply factors at the two ends where that is less work than one by one."""
-        return (factors[0] * factors[1],) if self.is_narrow else factors
-
-    @cached_property
-    def idle_axes(self) -> tuple[int, ...]:
-        """Axes along which neither end changes: parallel parameters."""
-        sizes = zip(self.tails.shape, self.heads.shape, strict=True)
-        return tuple(axis for axis, size in enumerate(sizes) if size == (1, 1))
-
-    @cached_property
-    def axes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Axes along which the heads alone change, and those along which the tails alone do."""
-        return tuple(  # type: ignore[return-value]
-            tuple(a for a, n in enumerate(own.shape) if n > 1 and other.shape[a] == 1)
-            for own, other in ((self.heads, self.tails), (self.tails, self.heads))
-        )
+            shape = min(step, self.shape[0] - first), *rest
+            yield Block(self.start + first * row, shape, *ends)
 
     @cached_property
     def is_matrix(self) -> bool:
-        """Whether no axis moves both ends, so that the entries make a matrix of heads and tails."""
-        both = zip(self.tails.shape, self.heads.shape, strict=True)
-        return not any(a > 1 and b > 1 for a, b in both)
+        """Whether both ends change, along axes of their own: a matrix of heads and tails."""
+        apart = all(1 in sizes for sizes in zip(self.tails.shape, self.heads.shape, strict=True))
+        return apart and min(self.tails.size, self.heads.size) > 1
+
+    @cached_property
+    def axes(self) -> list[int]:
+        """Axes along which an end changes; of a matrix those of the heads come first."""
+        ends = zip(self.tails.shape, self.heads.shape, strict=True)
+        axes = [axis for axis, sizes in enumerate(ends) if sizes != (1, 1)]
+        return sorted(axes, key=lambda a: self.heads.shape[a] == 1) if self.is_matrix else axes
+
+    @cached_property
+    def idle_axes(self) -> list[int]:
+        """The other axes: parallel parameters."""
+        return [axis for axis in range(len(self.shape)) if axis not in self.axes]
+
+    @property
+    def ends(self) -> list[IntArray]:
+        """Tails and heads, of parallel parameters once, in the order of the axes."""
+        order = *self.axes, *self.idle_axes
+        return [e.transpose(order).ravel() for e in np.broadcast_arrays(self.tails, self.heads)]
+
+    def summed(self, *factors: FloatArray) -> FloatArray:
+        """Sum up a product of numbers per parameter over parallel ones."""
+        every = list(range(len(self.shape)))
+        terms: list[Any] = []
+        for factor in factors:
+            terms += factor[self.part].reshape(self.shape), every
+        return np.asarray(np.einsum(*terms, self.axes))
 
     @property
     def moving(self) -> IntArray:
         """Channels, or the ground, that one of its entries leads to or from, loops apart."""
         if self.is_matrix:  # each head meets each tail
-            both = np.unique(self.heads), np.unique(self.tails)
-            alone = np.array_equal(*both) and both[0].size == 1
-            return np.unique(np.concatenate(both))[2 * alone :]
-        tails, heads = np.broadcast_arrays(self.tails, self.heads)
+            return np.unique(np.concatenate([self.tails.ravel(), self.heads.ravel()]))
+        tails, heads = self.ends
         return np.unique([tails[tails != heads], heads[tails != heads]])
 
 
@@ -129,89 +121,40 @@ class BlockGraph(ChannelGraph):
     ----------
     blocks : sequence of Block
         In the order of their parameters, without gaps.
-    n_channels : int
-        Number of channels.
     members : sequence of hashable
-        What the channels are called.
+        What the channels are called, each of which a parameter rescales with.
     names : sequence of hashable
         What the blocks are called.
     """
 
     def __init__(
-        self,
-        blocks: Sequence[Block],
-        n_channels: int,
-        members: Sequence[Hashable],
-        names: Sequence[Hashable],
+        self, blocks: Sequence[Block], members: Sequence[Hashable], names: Sequence[Hashable]
     ) -> None:
-        self.blocks, self.n_channels = tuple(blocks), n_channels
-        self.dim = sum(math.prod(block.shape) for block in blocks)
+        self.blocks, self.dim, self.n_channels = tuple(blocks), blocks[-1].part.stop, len(members)
         self.members, self.names, self.grids = members, names, ()
         self._spare = Spare()
-        touched = np.zeros(n_channels + 1, dtype=bool)
-        for block in self.blocks:
-            touched[block.moving] = True
-        refuse_idle(~touched[:-1], members)
 
     # What the rest of the library may ask for, and large networks had better not.
 
     @cached_property
     def tails(self) -> IntArray:  # type: ignore[override]
-        """Channel at the tail of each parameter, −1 for the ground."""
         return self._listed("tails")
 
     @cached_property
     def heads(self) -> IntArray:  # type: ignore[override]
-        """Channel at the head of each parameter, −1 for the ground."""
         return self._listed("heads")
 
     def _listed(self, which: str) -> IntArray:
-        result = np.empty(self.dim, dtype=np.intp)
-        for block in self.blocks:
-            result[block.part].reshape(block.shape)[...] = getattr(block, which)
-        return freeze(result)
-
-    # Sums over the parameters of a channel, and factors from the channels of a parameter.
-
-    def at_ends(self, *values: FloatArray) -> FloatArray:
-        """Add up a product of numbers per parameter, and their sizes, at both ends of each.
-
-        Parameters
-        ----------
-        *values : array, shape=[dim]
-            Factors.
-
-        Returns
-        -------
-        sums : array, shape=[2, 2, n_channels]
-            At heads and at tails, of the numbers and of their sizes. Loops count at both.
-        """
-        totals = np.zeros((2, 2, self.n_channels + 1))
-        for piece in self._pieces:
-            product = values[0][piece.part]
-            for factor in values[1:]:
-                product = product * factor[piece.part]
-            product = product.reshape(piece.shape)
-            for kind, numbers in enumerate((product, np.abs(product))):
-                small = numbers.sum(axis=piece.idle_axes, keepdims=True)
-                for end, ends in enumerate((piece.heads, piece.tails)):
-                    still = tuple(a for a, n in enumerate(ends.shape) if n == 1)
-                    sums = np.broadcast_to(small.sum(axis=still, keepdims=True), ends.shape)
-                    np.add.at(totals[end, kind], ends.ravel(), sums.ravel())
-        return totals[..., :-1]
-
-    @cached_property
-    def _pieces(self) -> tuple[Block, ...]:
-        return tuple(piece for block in self.blocks for piece in block.pieces())
-
-    @cached_property
-    def _rows(self) -> tuple[Block, ...]:
-        return tuple(piece for block in self.blocks for piece in block.spread().pieces())
+        parts = [np.broadcast_to(getattr(b, which), b.shape).ravel() for b in self.blocks]
+        return freeze(np.concatenate(parts))
 
     @cached_property
     def h(self) -> "BlockLaws":
-        """The laws as a smooth map, unchecked."""
         return BlockLaws(self)
+
+    @cached_property
+    def laplacian(self) -> "BlockLaplacian":
+        return BlockLaplacian(self)
 
     def refuse_dead(self, theta: OneTheta) -> None:
         """Refuse a θ whose zeros leave channels on no walk from the ground and back, unchecked.
@@ -223,12 +166,8 @@ class BlockGraph(ChannelGraph):
         """
         small, edges = self._thinned(theta)
         used = theta[edges] != 0
-        tails, heads, ground = small.tails[used], small.heads[used], np.array([-1])
-        fed, feeding = (
-            reached(one, other, ground, self.n_channels + 1)
-            for one, other in ((tails, heads), (heads, tails))
-        )
-        dead = np.flatnonzero(~(fed & feeding)[:-1])
+        alive = used & small.walked(used)
+        dead = np.setdiff1d(np.arange(self.n_channels), [small.tails[alive], small.heads[alive]])
         if dead.size:
             names = [self.members[channel] for channel in dead]
             raise NotRecoverableError(
@@ -237,100 +176,7 @@ class BlockGraph(ChannelGraph):
                 names,
             )
 
-    def along(self, logs: FloatArray) -> FloatArray:
-        """Evaluate Xτ, one number per parameter, unchecked."""
-        padded = np.concatenate([logs, np.zeros((*logs.shape[:-1], 1))], axis=-1)
-        lead = logs.shape[:-1]
-        result = np.empty((*lead, self.dim))
-        for block in self.blocks:
-            step = padded[..., block.heads] - padded[..., block.tails]
-            result[..., block.part] = np.broadcast_to(step, (*lead, *block.shape)).reshape(
-                *lead, -1
-            )
-        return result
-
-    def scaled(
-        self,
-        values: FloatArray,
-        tails: FloatArray,
-        heads: FloatArray,
-        out: FloatArray | None = None,
-    ) -> FloatArray:
-        """Multiply a number per parameter u → v by one factor at u and one at v, unchecked.
-
-        Parameters
-        ----------
-        tails, heads : array, shape=[n_channels]
-            Factors; that of the ground is 1.
-        out : array, optional
-            Where to write, ``values`` itself if need be.
-        """
-        out = np.empty_like(values) if out is None else out
-        at_tails, at_heads = np.append(tails, 1.0), np.append(heads, 1.0)
-        for piece in self._rows:
-            target = out[piece.part].reshape(piece.shape)
-            factors = piece.joined(at_heads[piece.heads], at_tails[piece.tails])
-            np.multiply(values[piece.part].reshape(piece.shape), factors[0], out=target)
-            for factor in factors[1:]:
-                target *= factor
-        return out
-
-    def room(self) -> FloatArray:
-        """Return an array that nobody else holds."""
-        return self._spare.empty(self.dim)
-
-    def pushed(
-        self, theta: FloatArray, tangent: FloatArray, speeds: FloatArray, logs: FloatArray
-    ) -> FloatArray:
-        """Evaluate e^{Xτ}(v + θ ∘ Xτ') piece by piece, each in the processor's cache, unchecked."""
-        out, speeds = self.room(), np.append(speeds, 0.0)
-        at_heads = np.append(np.exp(logs), 1.0)
-        at_tails = np.append(np.exp(-logs), 1.0)
-        for piece in self._rows:
-            heads, tails, shape = piece.heads, piece.tails, piece.shape
-            target, own = out[piece.part].reshape(shape), theta[piece.part].reshape(shape)
-            if piece.is_narrow:
-                np.multiply(own, speeds[heads] - speeds[tails], out=target)
-            else:
-                np.subtract(speeds[heads], speeds[tails], out=target)
-                target *= own
-            target += tangent[piece.part].reshape(shape)
-            for factor in piece.joined(at_heads[heads], at_tails[tails]):
-                target *= factor
-        return out
-
-    def rescaling(
-        self, theta: FloatArray, laws: FloatArray, *, near: FloatArray | None = None
-    ) -> FloatArray:
-        if near is not None and self.n_channels:
-            laplacian = cast(BlockLaplacian, self.laplacian)
-            seen = _BlockWeights(laplacian, theta, are_roots=True)
-            at = seen.at(2 * near, laws)
-            if np.isfinite(at.value):
-                return laplacian._descended(seen, at, laws, 2 * near) / 2
-        return super().rescaling(theta, laws)
-
-    def moved(
-        self, values: FloatArray, logs: FloatArray, out: FloatArray | None = None
-    ) -> FloatArray:
-        """Multiply one number per parameter by e^{(Xτ)_e}, unchecked.
-
-        Parameters
-        ----------
-        out : array, optional
-            Where to write, ``values`` itself if need be.
-        """
-        if values.ndim > 1:
-            return super().moved(values, logs, out)
-        return self.scaled(values, np.exp(-logs), np.exp(logs), out)
-
-    @cached_property
-    def laplacian(self) -> Laplacian:
-        """Solver for ∂h ∂hᵀ / 4 = Xᵀ D_θ² X."""
-        return BlockLaplacian(self)
-
     def strongest_anchors(self, theta: FloatArray) -> SpanningTree:
-        """Find the spanning tree of quotient and ground with the largest |θ_e|, unchecked."""
         small, edges = self._thinned(theta)
         tree = SpanningTree.strongest(small, theta[edges])
         tree.edges = edges[tree.edges]
@@ -338,35 +184,81 @@ class BlockGraph(ChannelGraph):
 
     def _thinned(self, theta: FloatArray) -> tuple[Incidence, IntArray]:
         """Return the graph with the strongest of parallel parameters alone, and their numbers."""
-        found = zip(*self._strong(theta), strict=True)
-        edges, tails, heads = (np.concatenate(parts) for parts in found)
-        small = Incidence.__new__(Incidence)
-        small.tails, small.heads = tails, heads
-        small.n_channels, small.members = self.n_channels, self.members
-        return small, edges
-
-    def _strong(self, theta: FloatArray) -> Iterator[tuple[IntArray, IntArray, IntArray]]:
-        """Of parameters that are parallel within a tensor, the strongest ones with their ends."""
+        edges = []
         for block in self.blocks:
-            moved = np.moveaxis(
-                np.abs(theta[block.part]).reshape(block.shape),
-                block.idle_axes,
-                range(-len(block.idle_axes), 0),
+            part, order = block.part, (*block.axes, *block.idle_axes)
+            sizes, numbers = (
+                own.reshape(block.shape).transpose(order).reshape(block.ends[0].size, -1)
+                for own in (np.abs(theta[part]), np.arange(part.start, part.stop))
             )
-            numbers = np.moveaxis(
-                np.arange(block.part.start, block.part.stop).reshape(block.shape),
-                block.idle_axes,
-                range(-len(block.idle_axes), 0),
-            )
-            lead = moved.shape[: moved.ndim - len(block.idle_axes)]
-            moved, numbers = (np.reshape(each, (*lead, -1)) for each in (moved, numbers))
-            best = np.argmax(moved, axis=-1)[..., None]
-            edges = np.take_along_axis(numbers, best, axis=-1)[..., 0]
-            tails, heads = (
-                np.broadcast_to(each.squeeze(block.idle_axes), lead).ravel()
-                for each in (block.tails, block.heads)
-            )
-            yield edges.ravel(), tails, heads
+            edges.append(numbers[np.arange(len(numbers)), np.argmax(sizes, axis=1)])
+        tails, heads = np.concatenate([block.ends for block in self.blocks], axis=1)
+        return Incidence(tails, heads, self.n_channels, self.members), np.concatenate(edges)
+
+    # Factors from the channels of a parameter.
+
+    def along(self, logs: FloatArray) -> FloatArray:
+        lead = logs.shape[:-1]
+        padded = np.concatenate([logs, np.zeros((*lead, 1))], axis=-1)
+        result = np.empty((*lead, self.dim))
+        for block in self.blocks:
+            steps = padded[..., block.heads] - padded[..., block.tails]
+            result[..., block.part].reshape(*lead, *block.shape)[...] = steps
+        return result
+
+    def moved(
+        self, values: FloatArray, logs: FloatArray, out: FloatArray | None = None
+    ) -> FloatArray:
+        if values.ndim > 1:
+            return super().moved(values, logs, out)
+        return self._moved(values, logs, np.empty_like(values) if out is None else out)
+
+    def pushed(
+        self, theta: FloatArray, tangent: FloatArray, speeds: FloatArray, logs: FloatArray
+    ) -> FloatArray:
+        return self._moved(tangent, logs, self.room(), theta, np.append(speeds, 0.0))
+
+    def _moved(
+        self,
+        values: FloatArray,
+        logs: FloatArray,
+        out: FloatArray,
+        theta: FloatArray | None = None,
+        speeds: FloatArray | None = None,
+    ) -> FloatArray:
+        """Evaluate e^{Xτ}(v + θ ∘ Xτ') piece by piece, each in the processor's cache."""
+        at_heads, at_tails = np.append(np.exp(logs), 1.0), np.append(np.exp(-logs), 1.0)
+        for piece in self._pieces:
+            heads, tails = piece.heads, piece.tails
+            own, target = (array[piece.part].reshape(piece.shape) for array in (values, out))
+            if theta is not None and speeds is not None:
+                at = theta[piece.part].reshape(piece.shape)
+                np.multiply(at, speeds[heads] - speeds[tails], out=target)
+                own = np.add(target, own, out=target)
+            factors = [at_heads[heads], at_tails[tails]]
+            if 1 in (heads.size, tails.size):  # their product needs no tensor of its own
+                factors = [factors[0] * factors[1]]
+            for factor in factors:
+                own = np.multiply(own, factor, out=target)
+        return out
+
+    @cached_property
+    def _pieces(self) -> tuple[Block, ...]:
+        return tuple(piece for block in self.blocks for piece in block.pieces())
+
+    def room(self) -> FloatArray:
+        """Return an array that nobody else holds."""
+        return self._spare.empty(self.dim)
+
+    def rescaling(
+        self, theta: FloatArray, laws: FloatArray, *, near: FloatArray | None = None
+    ) -> FloatArray:
+        if near is not None and self.n_channels:
+            seen = _BlockWeights(self.laplacian, theta, theta)
+            at = seen.at(2 * near, laws)
+            if np.isfinite(at.value):
+                return self.laplacian._descended(seen, at, laws, 2 * near) / 2
+        return super().rescaling(theta, laws)
 
 
 class BlockLaws(ChannelLaws):
@@ -375,12 +267,12 @@ class BlockLaws(ChannelLaws):
     graph: BlockGraph
 
     def value(self, theta: Theta) -> Laws:
-        return super().value(theta) if isbox(theta) else self._sums(theta, theta)
+        return super().value(theta) if isbox(theta) else self._sums("gradient", theta, theta)
 
     def jvp(self, theta: Theta, tangent: Tangent) -> Laws:
         if isbox(theta) or isbox(tangent):
             return super().jvp(theta, tangent)
-        return 2.0 * self._sums(theta, tangent)
+        return 2.0 * self._sums("gradient", theta, tangent)
 
     def vjp(self, theta: Theta, covector: Laws) -> Tangent:
         if isbox(theta) or isbox(covector):
@@ -388,18 +280,19 @@ class BlockLaws(ChannelLaws):
         return 2.0 * theta * self.graph.along(covector)
 
     def terms(self, theta: Theta, tangent: Tangent | None = None) -> Laws:
-        other = theta if tangent is None else tangent
-        sizes = over_batch(
-            lambda a, b: self.graph.at_ends(a, b)[:, 1].sum(0), [theta, other], [1, 1], self.shape
-        )
-        return sizes if tangent is None else 2.0 * sizes
+        factor, other = (1.0, theta) if tangent is None else (2.0, tangent)
+        sizes = theta * other
+        return factor * self._sums("diagonal", np.abs(sizes, out=sizes))
 
-    def _sums(self, *values: FloatArray) -> FloatArray:
-        def one(a: FloatArray, b: FloatArray) -> FloatArray:
-            into, out_of = self.graph.at_ends(a, b)[:, 0]
-            return into - out_of
+    def _sums(self, which: str, *factors: FloatArray) -> FloatArray:
+        """What comes into each channel, less or with what goes out: a gradient, or a diagonal."""
+        zero = np.zeros(self.graph.n_channels)
 
-        return over_batch(one, values, [1, 1], self.shape)
+        def one(*each: FloatArray) -> FloatArray:
+            weights = _BlockWeights(self.graph.laplacian, *each)
+            return np.asarray(getattr(weights.at(zero, zero), which))
+
+        return over_batch(one, factors, [1] * len(factors), self.shape)
 
 
 class BlockLaplacian(GroundedLaplacian):
@@ -414,15 +307,15 @@ class BlockLaplacian(GroundedLaplacian):
     def __init__(self, graph: BlockGraph) -> None:
         super().__init__(graph)
         ground = graph.n_channels + 1  # so many with the ground, which is the last one
-        self.matrices = [
-            (block, block.heads.ravel() % ground, block.tails.ravel() % ground)
-            for block in graph.blocks
-            if block.is_matrix and min(block.tails.size, block.heads.size) > 1
-        ]
-        chosen = {id(block) for block, _, _ in self.matrices}
-        self.others = [block for block in graph.blocks if id(block) not in chosen]
-        pairs = [np.broadcast_arrays(block.tails, block.heads) for block in self.others]
-        ends = [np.stack([np.ravel(each) for each in pair]) for pair in pairs]
+        self.matrices, self.others = [], []
+        for block in graph.blocks:
+            if block.is_matrix:
+                heads, tails = block.heads.ravel() % ground, block.tails.ravel() % ground
+                loops = np.nonzero(heads[:, None] == tails)
+                self.matrices.append((block, heads, tails, loops))
+            else:
+                self.others.append(block)
+        ends = [np.stack(block.ends) for block in self.others]
         self.other_ends = np.concatenate([np.zeros((2, 0), np.intp), *ends], axis=1) % ground
 
     def _weights(self, weights: FloatArray) -> Any:
@@ -431,9 +324,8 @@ class BlockLaplacian(GroundedLaplacian):
     @cached_property
     def _layers(self) -> IntArray:
         """Number of the layer where each channel comes from."""
-        names = [name for name, _ in map(pair, self.members)]
-        number = {name: count for count, name in enumerate(dict.fromkeys(names))}
-        return np.array([number[name] for name in names], dtype=np.intp)
+        members = cast(Sequence[tuple[str, int]], self.members)
+        return np.unique(np.array([name for name, _ in members]), return_inverse=True)[1]
 
     def _rough_inverse(
         self, at: _Rescaled, scale: FloatArray
@@ -444,7 +336,7 @@ class BlockLaplacian(GroundedLaplacian):
         """
         layers = self._layers
         try:
-            factor = scipy.linalg.cho_factor(cast(_BlockWeights, at.weights).between_layers)
+            factor = scipy.linalg.cho_factor(cast(_BlockWeights, at.weights).between_layers())
         except np.linalg.LinAlgError:
             return None
 
@@ -460,9 +352,7 @@ class BlockLaplacian(GroundedLaplacian):
         for _ in range(_SWEEPS):
             with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
                 into, out_of = seen.both(np.exp(-logs), np.exp(logs))
-                into, out_of = into + seen.from_ground, out_of + seen.to_ground
-                root = np.sqrt(laws**2 + 4 * into * out_of)
-                best = np.where(laws >= 0, (laws + root) / (2 * into), 2 * out_of / (root - laws))
+                best = _balanced(into + seen.from_ground, out_of + seen.to_ground, laws)
                 move = np.log(best) - logs
             move = np.clip(np.where(np.isfinite(move), move / 2, 0.0), -5.0, 5.0)
             logs = logs + move
@@ -472,42 +362,25 @@ class BlockLaplacian(GroundedLaplacian):
 
 
 class _BlockWeights:
-    """Weights as the channels see them: matrices of heads and tails, and single ones."""
+    """Weights as the channels see them: matrices of heads and tails, and single ones.
+
+    Weights are products of factors, one number per parameter each.
+    """
 
     has_inner = True
 
-    def __init__(
-        self, laplacian: BlockLaplacian, weights: FloatArray, are_roots: bool = False
-    ) -> None:
-        def condensed(block: Block) -> FloatArray:
-            own, count = weights[block.part], math.prod(block.shape[a] for a in block.idle_axes)
-            shape = block.shape
-            last = tuple(range(len(shape)))[len(shape) - len(block.idle_axes) :]
-            if block.idle_axes == last:  # parallel parameters lie side by side
-                sums = _added(own, count, are_roots)
-            elif 0 in block.idle_axes:
-                rows = _added(own, math.prod(shape[1:]), are_roots, by_rows=True)
-                rest = tuple(axis - 1 for axis in block.idle_axes if axis)
-                sums = rows.reshape(shape[1:]).sum(axis=rest)
-            else:
-                tensor = np.square(own) if are_roots else own
-                sums = tensor.reshape(shape).sum(axis=block.idle_axes)
-            return np.expand_dims(
-                sums.reshape([n for a, n in enumerate(block.shape) if a not in block.idle_axes]),
-                block.idle_axes,
-            )
-
+    def __init__(self, laplacian: BlockLaplacian, *factors: FloatArray) -> None:
         self.laplacian = laplacian
         self.size = size = laplacian.n_channels + 1
         self.matrices: list[tuple[IntArray, IntArray, FloatArray]] = []
-        for block, heads, tails in laplacian.matrices:
-            of_heads, of_tails = block.axes
-            order = (*of_heads, *of_tails, *block.idle_axes)
-            matrix = condensed(block).transpose(order).reshape(heads.size, tails.size)
-            loops = heads[:, None] == tails
-            self.matrices.append((heads, tails, np.where(loops, 0.0, matrix)))
+        for block, heads, tails, loops in laplacian.matrices:
+            matrix = block.summed(*factors).reshape(heads.size, tails.size)
+            if loops[0].size:
+                matrix = matrix.copy()
+                matrix[loops] = 0.0
+            self.matrices.append((heads, tails, matrix))
         tails, heads = laplacian.other_ends
-        single = [np.zeros(0), *(condensed(block).ravel() for block in laplacian.others)]
+        single = [np.zeros(0), *(block.summed(*factors).ravel() for block in laplacian.others)]
         values = np.where(tails == heads, 0.0, np.concatenate(single))
         self.single = csr_array((values, (heads, tails)), shape=(size, size))
         ground = np.eye(1, size, size - 1)[0]
@@ -520,23 +393,22 @@ class _BlockWeights:
             np.add.at(backward, tails, back[heads] @ matrix)
         return forward, backward
 
-    @cached_property
-    def between_layers(self) -> FloatArray:
-        """The Laplacian of layers: a matrix."""
-        layers = self.laplacian._layers
-        size = int(layers.max(initial=-1)) + 1
-        places = np.append(layers, size), np.arange(self.size)
-        sums = csr_array((np.ones(self.size), places), shape=(size + 1, self.size)).tocsc()
-        total = (sums @ self.single @ sums.T).toarray()
-        for heads, tails, matrix in self.matrices:
-            total += (sums[:, tails] @ (sums[:, heads] @ matrix).T).T
-        total = total + total.T
-        return (np.diag(total.sum(axis=1)) - total)[:-1, :-1]
-
     def both(self, ahead: FloatArray, back: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Σ_u w_uv x_u at each channel v, and Σ_v w_uv y_v at each channel u, over channels."""
         forward, backward = self._both(np.append(ahead, 0.0), np.append(back, 0.0))
         return forward[:-1], backward[:-1]
+
+    def between_layers(self) -> FloatArray:
+        """Evaluate the Laplacian of layers, a matrix."""
+        layers = self.laplacian._layers
+        size = int(layers.max()) + 1
+        places = np.append(layers, size), np.arange(self.size)
+        sums = csr_array((np.ones(self.size), places), shape=(size + 1, self.size)).tocsc()
+        total = (sums @ self.single @ sums.T).toarray()
+        for heads, tails, matrix in self.matrices:
+            total += sums[:, tails] @ (sums[:, heads] @ matrix).T
+        total = total + total.T  # whichever way round each part is
+        return (np.diag(total.sum(axis=1)) - total)[:-1, :-1]
 
     def dense(self) -> FloatArray:
         """Weights between channels as a matrix of tails and heads."""
@@ -548,22 +420,3 @@ class _BlockWeights:
     def at(self, logs: FloatArray, laws: FloatArray) -> _Rescaled:
         """Rescale them."""
         return _Rescaled(cast(Any, self), logs, laws)
-
-
-def _added(values: FloatArray, count: int, are_roots: bool, by_rows: bool = False) -> FloatArray:
-    """Sum up numbers or their squares, ``count`` at a time or rows of so many, in the cache."""
-    size, step = values.size // count, max(1, _CHUNK // count)
-    sums = np.zeros(count) if by_rows else np.empty(size)
-    for first in range(0, size, step):
-        part = values[first * count : (first + step) * count]
-        part = (np.square(part) if are_roots else part).reshape(-1, count)
-        if by_rows:
-            sums += np.ones(len(part)) @ part
-        else:
-            sums[first : first + step] = part @ np.ones(count) if count > 1 else part[:, 0]
-    return sums
-
-
-def pair(member: Any) -> tuple[Any, Any]:
-    """Return the layer and the number of a channel, from what it is called."""
-    return member if isinstance(member, tuple) else (member, 0)

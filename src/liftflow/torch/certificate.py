@@ -11,8 +11,8 @@ from torch.utils import _pytree as pytree
 from liftflow.architectures import ChannelGraph
 from liftflow.errors import ArchitectureError
 from liftflow.linalg import row_sizes
-from liftflow.torch.blocks import BlockGraph
 from liftflow.torch.inert import Inert
+from liftflow.torch.trace import tensors_in
 from liftflow.torch.workbench import Workbench, same_randomness
 from liftflow.typing import FloatArray, OneTheta, Rng, as_rng
 
@@ -72,7 +72,6 @@ def certify(
     draws = 1 if theta.size > _LARGE else _DRAWS
     data = [_random(inputs, rng) for _ in range(draws)]
     _, gradient = bench.value_and_gradient(_loss(data, rng), theta)
-    seen = inert.seen(theta)
     effect = 0.0
     if inert.count:
         along = np.abs(inert.matrix @ gradient) / (np.max(np.abs(gradient)) or 1.0)
@@ -80,43 +79,70 @@ def certify(
         if effect > _TOLERANCE:
             owner = inert.owners[row]
             name = next(n for n in bench.names if owner in bench.places([n]))
-            what = f"the gradient along an inert direction of {name}"
-            raise ArchitectureError(_failure(what, effect), (name,))
-    sums, sizes = _sums(graph, seen, gradient)
-    floor = 1e-6 * float(np.max(sizes, initial=0.0)) or 1.0
-    residual = np.abs(sums) / np.maximum(sizes, floor)
-    worst = int(np.argmax(residual)) if residual.size else -1
-    conservation = float(residual[worst]) if residual.size else 0.0
-    if not conservation <= _TOLERANCE:
-        raise ArchitectureError(
-            _failure(f"∂h·∇ℓ of {_shown(graph.members[worst])}", conservation),
-            (graph.members[worst],),
+            raise _uncertified(f"the gradient along an inert direction of {name}", effect, name)
+    seen, conservation = inert.seen(theta), 0.0
+    if graph.n_channels:
+        sums, sizes = graph.h.jvp(seen, gradient), graph.h.terms(seen, gradient)
+        residual = np.abs(sums) / np.maximum(sizes, 1e-6 * float(np.max(sizes)) or 1.0)
+        worst: Any = graph.members[int(np.argmax(residual))]
+        conservation = float(np.max(residual))
+        if not conservation <= _TOLERANCE:
+            what = f"∂h·∇ℓ of channel {worst[1]} of {worst[0]}"
+            raise _uncertified(what, conservation, worst)
+    del gradient, seen
+    with torch.no_grad():
+        before = [each.numpy().copy() for each in _outputs(bench.module, data)]
+
+    def change(logs: FloatArray) -> float:
+        """Largest relative change of an output by a rescaling."""
+        start = theta.copy()
+        # In place where there is nothing inert: of large modules there is memory for few copies.
+        bench.put(inert.beside(lambda seen: graph.moved(seen, logs, theta), start))
+        with torch.no_grad():
+            pairs = list(
+                zip(before, map(torch.Tensor.numpy, _outputs(bench.module, data)), strict=True)
+            )
+        gap = max((float(np.max(np.abs(a - b), initial=0.0)) for a, b in pairs), default=0.0)
+        bench.put(start)
+        return gap / (
+            max((float(np.max(np.abs(a), initial=0.0)) for a, _ in pairs), default=0.0) or 1.0
         )
-    del gradient
+
     logs = _SPREAD * rng.standard_normal(graph.n_channels)
-    invariance = _change(bench, graph, inert, data, logs)
+    invariance = change(logs)
     if not invariance <= _TOLERANCE:
-        layer = _breaking(bench, graph, inert, data, logs)
-        raise ArchitectureError(
-            _failure(f"the outputs under rescalings of the channels of {layer}", invariance),
-            (layer,),
-        )
+        members: Any = graph.members
+        layers = np.array([name for name, _ in members])
+        layer = max(dict.fromkeys(layers.tolist()), key=lambda own: change(logs * (layers == own)))
+        what = f"the outputs under rescalings of the channels of {layer}"
+        raise _uncertified(what, invariance, layer)
     return Certificate(invariance, conservation, effect)
 
 
-def _random(inputs: Any, rng: np.random.Generator) -> Any:
-    return pytree.tree_map(lambda leaf: _random_like(leaf, rng), inputs)
+def _random(values: Any, rng: np.random.Generator) -> Any:
+    """Draw floating tensors anew, and let integers change places, wherever they are nested."""
+
+    def drawn(leaf: Any) -> Any:
+        if not isinstance(leaf, torch.Tensor) or leaf.dtype is torch.bool:
+            return leaf
+        if leaf.is_floating_point():
+            return torch.from_numpy(rng.standard_normal(tuple(leaf.shape)))
+        return leaf.flatten()[torch.from_numpy(rng.permutation(leaf.numel()))].reshape(leaf.shape)
+
+    return pytree.tree_map(drawn, values)
+
+
+def _outputs(module: torch.nn.Module, data: Any) -> list[torch.Tensor]:
+    with same_randomness():
+        outputs = [each for inputs in data for each in tensors_in(module(*inputs))]
+    return [each for each in outputs if each.is_floating_point()]
 
 
 def _loss(data: Any, rng: np.random.Generator) -> Callable[[torch.nn.Module], torch.Tensor]:
     """A random linear function of the outputs at these data."""
-
-    def loss(module: torch.nn.Module) -> torch.Tensor:
-        with same_randomness():
-            outputs = [each for inputs in data for each in _floating(module(*inputs))]
-        return sum((each * _random_like(each, rng)).sum() for each in outputs)
-
-    return loss
+    return lambda module: sum(
+        ((each * _random(each, rng)).sum() for each in _outputs(module, data)), torch.zeros(())
+    )
 
 
 def span_of_gradients(
@@ -139,75 +165,11 @@ def span_of_gradients(
     return int(np.sum(singular > _INDEPENDENT * singular[0]))
 
 
-def _failure(what: str, size: float) -> str:
-    return (
+def _uncertified(what: str, size: float, culprit: Hashable) -> ArchitectureError:
+    return ArchitectureError(
         f"the import is not certified: {what} should vanish or stay, and is off by {size:.1e} of "
         f"its terms, where rounding leaves at most {_TOLERANCE:.0e}; an operation there was read "
         "wrongly, or the function depends on more than its inputs. opaque=[…] grounds channels; "
-        "certified=False skips this check"
+        "certified=False skips this check",
+        (culprit,),
     )
-
-
-def _shown(member: Hashable) -> str:
-    return f"channel {member[1]} of {member[0]}" if isinstance(member, tuple) else str(member)
-
-
-def _random_like(leaf: Any, rng: np.random.Generator) -> Any:
-    if not isinstance(leaf, torch.Tensor) or leaf.dtype is torch.bool:
-        return leaf
-    if leaf.is_floating_point():
-        return torch.from_numpy(rng.standard_normal(tuple(leaf.shape)))
-    return leaf.flatten()[torch.from_numpy(rng.permutation(leaf.numel()))].reshape(leaf.shape)
-
-
-def _floating(outputs: Any) -> list[torch.Tensor]:
-    leaves = pytree.tree_leaves(outputs)
-    return [v for v in leaves if isinstance(v, torch.Tensor) and v.is_floating_point()]
-
-
-def _sums(graph: ChannelGraph, *values: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Xᵀ applied to a product of numbers per parameter, and the sizes of its terms."""
-    if isinstance(graph, BlockGraph):
-        (into, into_sizes), (out_of, out_sizes) = graph.at_ends(*values)
-        return into - out_of, into_sizes + out_sizes
-    product = np.multiply(*values)
-    return graph.law_matrix @ product, abs(graph.law_matrix) @ np.abs(product)
-
-
-def _outputs(bench: Workbench, data: Any) -> list[FloatArray]:
-    with torch.no_grad(), same_randomness():
-        return [each.numpy().copy() for inputs in data for each in _floating(bench.module(*inputs))]
-
-
-def _change(
-    bench: Workbench,
-    graph: ChannelGraph,
-    inert: Inert,
-    data: Any,
-    logs: FloatArray,
-) -> float:
-    """Largest relative change of an output by a rescaling."""
-    before, theta = _outputs(bench, data), bench.theta.copy()
-    # In place where there is nothing inert: of large modules there is memory for few copies.
-    bench.put(inert.beside(lambda seen: graph.moved(seen, logs, bench.theta), theta))
-    after = _outputs(bench, data)
-    bench.put(theta)
-    size = max((float(np.max(np.abs(each), initial=0.0)) for each in before), default=0.0)
-    gaps = (np.max(np.abs(a - b), initial=0.0) for a, b in zip(before, after, strict=True))
-    return float(max(gaps, default=0.0)) / (size or 1.0)
-
-
-def _breaking(
-    bench: Workbench,
-    graph: ChannelGraph,
-    inert: Inert,
-    data: Any,
-    logs: FloatArray,
-) -> str:
-    """Name the layer whose channels change the outputs most when they alone rescale."""
-    layers = [str(m[0]) if isinstance(m, tuple) else str(m) for m in graph.members]
-    changes = {
-        layer: _change(bench, graph, inert, data, logs * (np.array(layers) == layer))
-        for layer in dict.fromkeys(layers)
-    }
-    return max(changes, key=changes.__getitem__)

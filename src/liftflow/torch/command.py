@@ -9,7 +9,6 @@ import pandas as pd
 import torch
 
 from liftflow.errors import DataError
-from liftflow.torch.blocks import pair
 from liftflow.torch.network import from_torch
 
 
@@ -33,7 +32,8 @@ def module_laws(where: str, seed: int = 0, as_json: bool = False) -> str:
     network, theta = from_torch(*_built(where, seed))
     size = network.channels.n_channels
     laws = network.conservation_laws(theta)
-    layers = [str(name) for name, _ in map(pair, network.channels.members)]
+    members: Any = network.channels.members
+    layers = [name for name, _ in members]
     table = pd.DataFrame({"layer": layers, "law": laws[:size]})
     rows = table.groupby("layer", sort=False).law.agg(["count", "min", "mean", "max"])
     rows = rows.rename(columns={"count": "channels"})

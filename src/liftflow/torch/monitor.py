@@ -3,7 +3,7 @@
 import math
 import warnings
 from numbers import Real
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,6 @@ import torch
 from liftflow.doors import Guarded, door
 from liftflow.errors import InputError
 from liftflow.flows.recursion import LawRecursion
-from liftflow.torch.blocks import pair
 from liftflow.torch.network import TorchNetwork
 from liftflow.typing import FloatArray, IntArray, OneLaws, as_count, as_instance, shown
 
@@ -22,20 +21,14 @@ if TYPE_CHECKING:
 _MOST_LABELS = 12  # of layers in a legend
 _FRESH = 100  # rounding errors that a momentum may be off the gradient that it begins with
 
+_Rule = tuple[float, float, float, bool]
+"""A kind of SGD: its rate, momentum and weight decay, and whether it is Nesterov's."""
+
 
 class _Record(NamedTuple):
     step: int
     laws: OneLaws
     predicted: OneLaws
-
-
-class _Rule(NamedTuple):
-    """A kind of SGD."""
-
-    rate: float
-    momentum: float
-    decay: float
-    nesterov: bool
 
 
 class LawMonitor(Guarded):
@@ -226,7 +219,7 @@ class LawMonitor(Guarded):
     @property
     def channels(self) -> list[tuple[str, int]]:
         """Layer and number of each channel."""
-        return [(str(name), int(number)) for name, number in map(pair, self._channels.members)]
+        return cast(list[tuple[str, int]], self._channels.members)
 
     @door
     def frame(self, by: str = "channel") -> pd.DataFrame:
@@ -294,7 +287,7 @@ def _rule_of(rule: Any, parameters: list[torch.Tensor]) -> _Rule | None:
                 "record takes the optimizer whose step it was, or the learning rate of a plain "
                 f"step, a number of at least 0; got {shown(rule)}"
             )
-        return _Rule(number, 0.0, 0.0, False)
+        return number, 0.0, 0.0, False
     own = {id(parameter) for parameter in parameters}
     groups = [g for g in rule.param_groups if any(id(p) in own for p in g["params"])]
     if not groups:
@@ -306,7 +299,7 @@ def _rule_of(rule: Any, parameters: list[torch.Tensor]) -> _Rule | None:
     if type(rule) is not torch.optim.SGD or not own <= listed:
         return None
     found = {
-        _Rule(float(g["lr"]), float(g["momentum"]), float(g["weight_decay"]), bool(g["nesterov"]))
+        (float(g["lr"]), float(g["momentum"]), float(g["weight_decay"]), bool(g["nesterov"]))
         for g in groups
     }
     strange = any(g["dampening"] or g.get("maximize") for g in groups)

@@ -290,12 +290,10 @@ class TorchNetwork(Architecture):
 
     # Points.
 
-    def random_point(self, n_samples: int = 1, rng: Rng = None) -> Theta:
-        """Draw parameters about those at import: their sizes, normal numbers."""
-        points = super().random_point(n_samples, rng)
-        for part, size in zip(self.workbench.parts(points).values(), self._sizes, strict=True):
-            part *= size
-        return points
+    def _drawn(self, count: int, rng: np.random.Generator) -> Theta:
+        """Parameters about those at import: their sizes, normal numbers."""
+        counts = [math.prod(shape) for shape in self.block_shapes]
+        return super()._drawn(count, rng) * np.repeat(self._sizes, counts)
 
     def fibre_point(self, theta: Theta, rng: Rng = None) -> Theta:
         point = self._theta(theta, differentiable=False)

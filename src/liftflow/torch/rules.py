@@ -1,7 +1,7 @@
 """What each operation of torch does to the symbols of channels; see ``trace``."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from liftflow.torch.trace import GROUND, ZERO, Reader, rule
+from liftflow.torch.trace import GROUND, ZERO, Reader, as_symbols, rule, tensors_in
 from liftflow.typing import IntArray
 
 NEGLIGIBLE_EPS = 1e-20
@@ -37,7 +37,7 @@ def move(reader: Reader, result: Tensor, *args: object, **kwargs: object) -> Non
 
 
 def _move(reader: Reader, func: Callable[..., Any], result: Tensor, args: Any, kwargs: Any) -> None:
-    tensors = [t for t in _leaves((args, kwargs)) if t.is_floating_point()]
+    tensors = [t for t in tensors_in((args, kwargs)) if t.is_floating_point()]
     # Of one trainable tensor alone it is followed which parameters a view holds.
     weights = {reader.entries(t)[0] if reader.is_weight(t) else "" for t in tensors}
     name = weights.pop() if len(weights) == 1 else ""
@@ -48,7 +48,7 @@ def _move(reader: Reader, func: Callable[..., Any], result: Tensor, args: Any, k
         return _places(reader, leaf) if name else reader.symbols(leaf)
 
     moved = func(*pytree.tree_map(swapped, args), **pytree.tree_map(swapped, kwargs))
-    for own, other in zip(_leaves(result), _leaves(moved), strict=True):
+    for own, other in zip(tensors_in(result), tensors_in(moved), strict=True):
         if name:
             reader._entries[id(own)] = own, name, other
         else:
@@ -63,10 +63,6 @@ def _places(reader: Reader, weight: Tensor) -> Tensor:
     return entries
 
 
-def _leaves(values: Any) -> list[Tensor]:
-    return [leaf for leaf in pytree.tree_leaves(values) if isinstance(leaf, Tensor)]
-
-
 @rule("pad")
 def pad(
     reader: Reader,
@@ -77,12 +73,8 @@ def pad(
     value: float | None = None,
 ) -> None:
     """Pad the symbols; a constant that is not 0 is ground."""
-    own = reader.symbols(input)
-    if mode == "constant":
-        symbols = torch.nn.functional.pad(own, pad, mode, float(bool(value)))
-    else:
-        symbols = torch.nn.functional.pad(own, pad, mode)
-    reader._mark(result, symbols)
+    filled = float(bool(value)) if mode == "constant" else None
+    reader._mark(result, torch.nn.functional.pad(reader.symbols(input), pad, mode, filled))
 
 
 # What acts on each number by itself.
@@ -148,14 +140,14 @@ _SIGNS = {"add": 1.0, "sub": -1.0}
 def merge(reader: Reader, result: Tensor, one: Any, other: Any, **kwargs: object) -> None:
     """Make the two terms of each sum one channel."""
     a, b = (reader.symbols(each, tuple(result.shape)) for each in (one, other))
-    reader.identify(*_unlike(a, b))
-    reader._mark(result, torch.where(a == ZERO, b, a).expand(result.shape))
+    reader.identify(a, b)
+    reader._mark(result, torch.where(a == ZERO, b, a))
     sign = _SIGNS.get(reader.name, 0.0)
     plain = sign and not kwargs and result is not one
     if plain and all(getattr(each, "shape", ()) == result.shape for each in (one, other)):
         _add_biases(reader, result, one, other, sign)
     elif sign:
-        for each in _leaves((one, other)):
+        for each in tensors_in((one, other)):
             reader._see(each)
 
 
@@ -164,12 +156,6 @@ def _add_biases(reader: Reader, result: Tensor, one: Tensor, other: Tensor, sign
     ours, theirs = (reader.biased.get(id(each), {}) for each in (one, other))
     if counts := {k: ours.get(k, 0.0) + sign * theirs.get(k, 0.0) for k in {**ours, **theirs}}:
         reader.biased[id(result)] = counts
-
-
-def _unlike(a: Tensor, b: Tensor) -> tuple[Any, Any]:
-    a, b = torch.broadcast_tensors(a, b)
-    kept = a != b
-    return a[kept].numpy(), b[kept].numpy()
 
 
 @rule("mul")
@@ -197,7 +183,7 @@ def _gain(reader: Reader, result: Tensor, symbols: Tensor, weight: Tensor) -> No
     heads = reader.new(tails.numel(), reader._origin(weight)).reshape(tails.shape)
     shape = tuple(weight.shape)
     reader.use(weight, tails.reshape(shape).numpy(), heads.reshape(shape))
-    reader._mark(result, torch.from_numpy(heads.astype(np.float64)).expand(result.shape))
+    reader._mark(result, as_symbols(heads))
 
 
 @rule("div")
@@ -206,17 +192,10 @@ def divide(reader: Reader, result: Tensor, one: object, other: object, **kw: obj
     below = reader.symbols(other, tuple(result.shape))
     if reader.is_weight(one) or reader.is_weight(other) or bool((below > GROUND).any()):
         raise reader._refusal("div", "divides by what rescales")
-    reader._mark(result, reader.symbols(one, tuple(result.shape)).expand(result.shape))
+    reader._mark(result, reader.symbols(one))
 
 
 # What takes many numbers to one.
-
-
-def _over_space(reader: Reader, result: Tensor, input: Tensor, n_axes: int) -> None:
-    symbols = reader.merged(reader.symbols(input), range(-n_axes, 0))
-    for each in _leaves(result):
-        if each.is_floating_point():
-            reader._mark(each, symbols.expand(each.shape))
 
 
 def _patches(
@@ -250,113 +229,134 @@ def _one_per_channel(symbols: Tensor, n_axes: int) -> bool:
 
 
 _WINDOWS = {  # what the arguments of pooling by windows are called
-    "max_pool": ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices"),
-    "avg_pool": ("kernel_size", "stride", "padding", "ceil_mode"),
+    "max": ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices"),
+    "avg": ("kernel_size", "stride", "padding", "ceil_mode"),
 }
 
 
-def _pooling(n_axes: int) -> None:
-    kinds = *_WINDOWS, "adaptive_avg_pool", "adaptive_max_pool", "lp_pool"
-    names = [f"{kind}{n_axes}d{more}" for kind in kinds for more in ("", "_with_indices")]
-
-    @rule(*names)
-    def pool(reader: Reader, result: Tensor, input: Tensor, *a: object, **kw: object) -> None:
-        symbols, windows = reader.symbols(input), _WINDOWS.get(reader.name[:8], ())
-        given: dict[str, Any] = {**dict(zip(windows, a, strict=False)), **kw}
-        if not windows or given.get("ceil_mode") or _one_per_channel(symbols, n_axes):
-            _over_space(reader, result, input, n_axes)
-            return
+@rule(
+    *(
+        f"{kind}_pool{n_axes}d{more}"
+        for kind in ("max", "avg", "lp", "adaptive_avg", "adaptive_max")
+        for n_axes in (1, 2, 3)
+        for more in ("", "_with_indices")
+    )
+)
+def pool(reader: Reader, result: Tensor, input: Tensor, *a: object, **kw: object) -> None:
+    """Make what comes together in a window one channel, or all places where that is not known."""
+    kind, _, rest = reader.name.partition("_pool")
+    n_axes, symbols, names = int(rest[0]), reader.symbols(input), _WINDOWS.get(kind, ())
+    given: dict[str, Any] = {**dict(zip(names, a, strict=False)), **kw}
+    if names and not given.get("ceil_mode") and not _one_per_channel(symbols, n_axes):
         size, stride = given["kernel_size"], given.get("stride")
         shape = size, stride or size, given.get("padding", 0), given.get("dilation", 1)
         met = _patches(symbols, n_axes, *shape)
-        top = reader.merged(met, range(-n_axes, 0)).reshape(met.shape[:-n_axes])
-        for each in _leaves(result):
-            if each.is_floating_point():
-                reader._mark(each, top.expand(each.shape))
-
-
-for _axes in (1, 2, 3):
-    _pooling(_axes)
+        reader._mark(result, reader.merged(met, range(-n_axes, 0)).reshape(met.shape[:-n_axes]))
+    else:
+        reader._mark(result, reader.merged(symbols, range(-n_axes, 0)))
 
 
 @rule("interpolate", "upsample", "upsample_nearest", "upsample_bilinear")
 def resize(reader: Reader, result: Tensor, input: Tensor, *a: object, **kw: object) -> None:
     """Move symbols along with the nearest numbers; else make all places of a channel one."""
-    if (
-        reader.name == "interpolate"
-        and kw.get("mode", a[2] if len(a) > 2 else "nearest") == "nearest"
-    ):
+    mode = kw.get("mode", a[2] if len(a) > 2 else "nearest")
+    if reader.name == "interpolate" and mode == "nearest":
         move(reader, result, input, *a, **kw)
-        return
-    _over_space(reader, result, input, input.ndim - 2)
+    else:
+        reader._mark(result, reader.merged(reader.symbols(input), range(2 - input.ndim, 0)))
 
 
-@rule("mean", "sum", "amax", "amin", "norm", "vector_norm", "max", "min")
-def reduce(
-    reader: Reader,
-    result: Tensor,
-    input: Tensor,
-    dim: Any = None,
-    keepdim: bool = False,
-    **kwargs: object,
-) -> None:
+@rule("mean", "sum", "amax", "amin", "max", "min")
+def reduce(reader: Reader, result: Any, input: Tensor, dim: Any = None, *a: Any, **kw: Any) -> None:
     """Make what is summed up one channel."""
     if isinstance(dim, Tensor):
         merge(reader, result, input, dim)
         return
-    if reader.name in ("norm", "vector_norm"):  # whose second argument is the order
-        order, dim = dim, kwargs.get("dim")
-        if isinstance(keepdim, int | tuple | list) and not isinstance(keepdim, bool):
-            raise reader._refusal(reader.name, f"is called with an order {order} by place")
-    symbols, dim = reader.symbols(input), kwargs.get("axis", dim)
-    if dim is None or dim == () or dim == []:
-        axes: Sequence[int] = range(symbols.ndim)
-    else:
-        axes = [dim] if isinstance(dim, int) else list(dim)
-    top = reader.merged(symbols, axes)
-    for each in _leaves(result):
-        if each.is_floating_point():
-            reader._mark(each, top.reshape(each.shape))
+    symbols, dim = reader.symbols(input), kw.get("axis", dim)
+    axes = [dim] if isinstance(dim, int) else dim or range(symbols.ndim)
+    shape = tensors_in(result)[0].shape
+    reader._mark(result, reader.merged(symbols, list(axes)).reshape(shape))
+
+
+@rule("norm", "linalg_vector_norm")
+def norm(
+    reader: Reader,
+    result: Tensor,
+    input: Tensor,
+    order: Any = 2,
+    dim: Any = None,
+    *a: Any,
+    **kw: Any,
+) -> None:
+    """Make what a norm is taken of one channel."""
+    if kw.get("p", kw.get("ord", order)) == 0:
+        raise reader._refusal(reader.name, "counts what is not 0")
+    reduce(reader, result, input, dim)
 
 
 # Layers.
 
 
-def _bias(
-    reader: Reader, bias: Tensor | None, heads: IntArray, result: Tensor, axis: int = -1
-) -> None:
+def _bias(reader: Reader, bias: Tensor | None, heads: IntArray, result: Tensor, axis: int) -> None:
     if bias is not None:
         reader.use(bias, GROUND, heads, is_bias=True)
         if reader.is_weight(bias):
             reader.biased[id(result)] = {(reader.entries(bias)[0], axis): 1.0}
 
 
-@rule("linear")
-def linear(
-    reader: Reader, result: Tensor, input: Tensor, weight: Tensor, bias: Tensor | None = None
+def _layer(
+    reader: Reader,
+    result: Tensor,
+    met: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    groups: int = 1,
 ) -> None:
-    """Lead from the channels of each row to new ones; rows that are alike share them."""
-    if reader.is_weight(input):
-        raise reader._refusal("linear", "multiplies parameters by parameters")
-    symbols = reader.symbols(input)
-    rows = symbols.reshape(-1, symbols.shape[-1])
+    """Lead from what comes together at each place to new channels; what is alike shares them.
+
+    What comes together has shape=[..., n_in, *places, *taps]. A linear layer has neither.
+    """
+    n_axes, n_out = weight.ndim - 2, weight.shape[0]
+    axis = -n_axes - 1
+    taps = met.shape[met.ndim - n_axes :]
+    met = met.movedim(axis - n_axes, axis)  # channels beside the taps
+    rows = met.reshape(-1, math.prod(met.shape[axis:]))
     if bool((rows == rows[:1]).all()):
         rows, places = rows[:1], torch.zeros(len(rows), dtype=torch.long)
     else:
         rows, places = torch.unique(rows, dim=0, return_inverse=True)
     heads = []
     for row in rows.numpy():
-        own = reader.new(weight.shape[0], reader._origin(weight))
-        reader.use(weight, row[None, :], own[:, None])
-        _bias(reader, bias, own, result)
+        own = reader.new(n_out, reader._origin(weight))
+        tails = _in_groups(row, groups, n_out).reshape(-1, weight.shape[1], *taps)
+        reader.use(weight, tails, own.reshape(-1, *(1,) * (n_axes + 1)))
+        _bias(reader, bias, own, result, axis)
         heads.append(own)
-    table = torch.from_numpy(np.stack(heads).astype(np.float64))
-    reader._mark(result, table[places].reshape(result.shape))
+    found = as_symbols(np.stack(heads))[places].reshape(*met.shape[:axis], n_out)
+    reader._mark(result, found.movedim(-1, axis))
 
 
-@rule("matmul", "mm", "mv", "bmm")
+def _in_groups(channels: IntArray, groups: int, count: int) -> IntArray:
+    """Repeat the channels of each group beside its share of so many others, if there are groups."""
+    channels = channels.reshape(groups, 1, -1)
+    return channels if groups == 1 else np.repeat(channels, count // groups, axis=1)
+
+
+@rule("linear")
+def linear(
+    reader: Reader, result: Tensor, input: Tensor, weight: Tensor, bias: Tensor | None = None
+) -> None:
+    """Lead from the channels of each row to new ones."""
+    if reader.is_weight(input):
+        raise reader._refusal("linear", "multiplies parameters by parameters")
+    _layer(reader, result, reader.symbols(input), weight, bias)
+
+
+@rule("matmul", "rmatmul", "mm", "mv", "bmm")
 def matmul(reader: Reader, result: Tensor, one: Tensor, other: Tensor) -> None:
     """Multiply by a matrix of parameters or of constants, from either side."""
+    if reader.name == "rmatmul":
+        one, other = other, one
     if _is_matrix(reader, other):
         linear(reader, result, one, _turned(reader, other))
     elif _is_matrix(reader, one) and other.ndim > 1:
@@ -370,12 +370,6 @@ def matmul(reader: Reader, result: Tensor, one: Tensor, other: Tensor) -> None:
 def _is_matrix(reader: Reader, value: Tensor) -> bool:
     """Whether these are parameters or constants, in two axes."""
     return value.ndim == 2 and id(value) not in reader._symbols
-
-
-@rule("rmatmul")
-def rmatmul(reader: Reader, result: Tensor, one: Tensor, other: Tensor) -> None:
-    """Multiply with the factors in the other order."""
-    matmul(reader, result, other, one)
 
 
 def _turned(reader: Reader, matrix: Tensor) -> Tensor:
@@ -395,89 +389,50 @@ def addmm(
     merge(reader, result, input, product)
 
 
-def _place_by_place(
-    reader: Reader, result: Tensor, met: Tensor, weight: Tensor, bias: Tensor | None, groups: int
+@rule("conv1d", "conv2d", "conv3d")
+def conv(
+    reader: Reader,
+    result: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
 ) -> None:
-    """Lead from what comes together at each place to channels of that place, as a linear layer."""
-    n_axes, n_out = weight.ndim - 2, weight.shape[0]
-    first = met.ndim - 2 * n_axes  # axis of the first place
-    moved = met.movedim(first - 1, first - 1 + n_axes)  # channels beside the taps
-    rows, places = torch.unique(
-        moved.reshape(-1, math.prod(moved.shape[-n_axes - 1 :])), dim=0, return_inverse=True
-    )
-    heads = []
-    for row in rows.numpy():
-        own = reader.new(n_out, reader._origin(weight))
-        tails = row.reshape(groups, 1, *weight.shape[1:]).repeat(n_out // groups, axis=1)
-        reader.use(weight, tails.reshape(weight.shape), own.reshape(-1, *(1,) * (n_axes + 1)))
-        _bias(reader, bias, own, result, -n_axes - 1)
-        heads.append(own)
-    table = torch.from_numpy(np.stack(heads).astype(np.float64))[places]
-    reader._mark(
-        result,
-        table.reshape(*moved.shape[: -n_axes - 1], n_out).movedim(-1, result.ndim - n_axes - 1),
-    )
+    """Lead from the channels to new ones, place by place where they are not the same everywhere."""
+    symbols, n_axes = reader.symbols(input), weight.ndim - 2
+    if _one_per_channel(symbols, n_axes):
+        own = reader.per_channel(input, -n_axes - 1)
+        met = as_symbols(own).reshape(-1, *(1,) * (2 * n_axes))
+    else:
+        met = _patches(symbols, n_axes, tuple(weight.shape[2:]), stride, padding, dilation)
+    _layer(reader, result, met, weight, bias, groups)
 
 
-def _in_groups(channels: IntArray, groups: int, count: int) -> IntArray:
-    """Repeat the channels of each group beside its share of so many others, if there are groups."""
-    channels = channels.reshape(groups, 1, -1)
-    return channels if groups == 1 else np.repeat(channels, count // groups, axis=1)
-
-
-def _convolution(n_axes: int) -> None:
-    @rule(f"conv{n_axes}d")
-    def conv(
-        reader: Reader,
-        result: Tensor,
-        input: Tensor,
-        weight: Tensor,
-        bias: Tensor | None = None,
-        stride: Any = 1,
-        padding: Any = 0,
-        dilation: Any = 1,
-        groups: int = 1,
-    ) -> None:
-        axis, ones = -n_axes - 1, (1,) * n_axes
-        symbols = reader.symbols(input)
-        if not _one_per_channel(symbols, n_axes):
-            size = tuple(weight.shape[2:])
-            met = _patches(symbols, n_axes, size, stride, padding, dilation)
-            _place_by_place(reader, result, met, weight, bias, groups)
-            return
-        own = reader.per_channel(input, axis)
-        n_out, n_in = weight.shape[:2]
-        tails = _in_groups(own, groups, n_out)
-        heads = reader.new(n_out, reader._origin(weight))
-        reader.use(weight, tails.reshape(-1, n_in, *ones), heads.reshape(-1, 1, *ones))
-        _bias(reader, bias, heads, result, axis)
-        reader.put(result, heads, axis)
-
-    @rule(f"conv_transpose{n_axes}d")
-    def conv_transpose(
-        reader: Reader,
-        result: Tensor,
-        input: Tensor,
-        weight: Tensor,
-        bias: Tensor | None = None,
-        stride: Any = 1,
-        padding: Any = 0,
-        output_padding: Any = 0,
-        groups: int = 1,
-        dilation: Any = 1,
-    ) -> None:
-        axis, ones = -n_axes - 1, (1,) * n_axes
-        own = reader.per_channel(input, axis)
-        n_in, n_out = weight.shape[:2]
-        new = reader.new(groups * n_out, reader._origin(weight))
-        heads = _in_groups(new, groups, n_in)
-        reader.use(weight, own.reshape(-1, 1, *ones), heads.reshape(-1, n_out, *ones))
-        _bias(reader, bias, new, result, axis)
-        reader.put(result, new, axis)
-
-
-for _axes in (1, 2, 3):
-    _convolution(_axes)
+@rule("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+def conv_transpose(
+    reader: Reader,
+    result: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+) -> None:
+    """Lead from each channel to new ones, the same at all places."""
+    axis, ones = 1 - weight.ndim, (1,) * (weight.ndim - 2)
+    own = reader.per_channel(input, axis)
+    n_in, n_out = weight.shape[:2]
+    new = reader.new(groups * n_out, reader._origin(weight))
+    heads = _in_groups(new, groups, n_in)
+    reader.use(weight, own.reshape(-1, 1, *ones), heads.reshape(-1, n_out, *ones))
+    _bias(reader, bias, new, result, axis)
+    reader.put(result, new, axis)
 
 
 @rule("embedding")
@@ -549,7 +504,7 @@ def rnn_relu_cell(
     parts = result.detach(), result.detach()
     linear(reader, parts[0], input, w_ih, b_ih)
     linear(reader, parts[1], hidden, w_hh, b_hh)
+    reader.name = "add"
     merge(reader, result, *parts)
-    _add_biases(reader, result, *parts, 1.0)
     reader._see(result)
     reader.biased.pop(id(result), None)

@@ -18,7 +18,7 @@ from torch.utils import _pytree as pytree
 from liftflow.errors import ArchitectureError, InputError, LiftflowError
 from liftflow.typing import IntArray, got
 
-ZERO, GROUND = 0, 1
+ZERO, GROUND, N_FIXED = 0, 1, 2
 """Symbols of a number that is 0 whatever the parameters, and of one that never rescales."""
 
 _REMEDY = (
@@ -78,17 +78,18 @@ class Reader(TorchFunctionMode):
     def __init__(self, module: torch.nn.Module, opaque: Sequence[str]) -> None:
         super().__init__()
         self.module, self.opaque, self._stack, self._hidden = module, {*opaque}, [""], 0
-        self.parameters = {id(p): n for n, p in module.named_parameters() if p.requires_grad}
         self.uses: dict[str, list[Use]] = {}
         self.equal: list[tuple[IntArray, IntArray]] = []
         self.sums: list[dict[Bias, float]] = []
         self.biased: dict[int, dict[Bias, float]] = {}
         self.origins: list[tuple[int, str]] = [(0, "ground")]
-        self.n_symbols, self.drops_units = 2, False
+        self.n_symbols, self.drops_units = N_FIXED, False
         self.func: Callable[..., Any] = torch.add
         self.name = ""
         self._symbols: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
-        self._entries: dict[int, tuple[torch.Tensor, str, torch.Tensor]] = {}
+        self._entries: dict[int, tuple[torch.Tensor, str, torch.Tensor | None]] = {
+            id(p): (p, name, None) for name, p in module.named_parameters() if p.requires_grad
+        }
         self._met: set[str] = set()
 
     # One run.
@@ -108,11 +109,9 @@ class Reader(TorchFunctionMode):
         InputError
             The module does not run on these inputs, or returns nothing that depends on it.
         """
-        if any(tensor.numel() == 0 for tensor in _tensors(inputs)):
+        if any(tensor.numel() == 0 for tensor in tensors_in(inputs)):
             raise InputError("example_inputs hold an empty tensor; a batch of two or more is meant")
-        for tensor in _tensors(inputs):
-            if tensor.is_floating_point():
-                self._mark(tensor, torch.full(tensor.shape, float(GROUND), dtype=torch.float64))
+        self._mark(inputs, as_symbols(GROUND))
         try:
             with self._hooks(), torch.enable_grad(), self:
                 outputs = self.module(*inputs)
@@ -127,12 +126,12 @@ class Reader(TorchFunctionMode):
                 f": {type(error).__name__}: {error}; pass a tensor, or a tuple of tensors for "
                 "several arguments"
             ) from error
-        if not any(tensor.requires_grad for tensor in _tensors(outputs)):
+        if not any(tensor.requires_grad for tensor in tensors_in(outputs)):
             raise InputError(
                 f"{type(self.module).__name__} returns no tensor that depends on a parameter that "
                 f"trains, got {got(outputs)}"
             )
-        for tensor in _tensors(outputs):
+        for tensor in tensors_in(outputs):
             self._see(tensor)
             self._ground(self.symbols(tensor))
         if missed := sorted(self.opaque - self._met):
@@ -147,7 +146,7 @@ class Reader(TorchFunctionMode):
                 self._stack.append(name)
                 if name in self.opaque:
                     self._met.add(name)
-                    for tensor in _tensors((args, kwargs)):
+                    for tensor in tensors_in((args, kwargs)):
                         self._ground(self.symbols(tensor))
                     self._hidden += 1
 
@@ -173,20 +172,20 @@ class Reader(TorchFunctionMode):
     ) -> Any:
         """Compute as ever, and follow the symbols."""
         kwargs = kwargs or {}
-        known = [t for t in _tensors((args, kwargs)) if self._is_known(t)]
+        known = [t for t in tensors_in((args, kwargs)) if self._is_known(t)]
         result = func(*args, **kwargs)
         if not known:
             return result
         name = _name(func)
         if isinstance(func, torch._ops.OpOverload) and name in _ATEN:  # an exported program
             args = tuple(args[k] for k in _ATEN[name] if k < len(args))
-        if _tensors(result) and name not in ("batch_norm", "add", "sub"):
+        if tensors_in(result) and name not in ("batch_norm", "add", "sub"):
             for tensor in known:
                 self._see(tensor)
         if self._hidden or self.opaque & {name, self._here(name)}:
             self._met |= {name, self._here(name)}
             self._hide(known, result)
-        elif not _tensors(result):
+        elif not tensors_in(result):
             if name in _LOOKS and not all(self._is_data(tensor) for tensor in known):
                 raise self._refusal(name, "lets the program depend on numbers of the network")
         elif not torch.is_grad_enabled() and any(not self._is_data(tensor) for tensor in known):
@@ -209,10 +208,8 @@ class Reader(TorchFunctionMode):
             if id(tensor) in self._symbols:
                 self._ground(self.symbols(tensor))
             else:
-                self.use(tensor, np.full((1,) * max(tensor.ndim, 1), GROUND), GROUND)
-        for tensor in _tensors(result):
-            if tensor.is_floating_point():
-                self._mark(tensor, torch.full(tensor.shape, float(GROUND), dtype=torch.float64))
+                self.use(tensor, GROUND, GROUND)
+        self._mark(result, as_symbols(GROUND))
 
     def _here(self, name: str) -> str:
         return f"{self._stack[-1]}.{name}" if self._stack[-1] else name
@@ -223,11 +220,14 @@ class Reader(TorchFunctionMode):
 
     # What tensors carry.
 
-    def _mark(self, tensor: torch.Tensor, symbols: torch.Tensor) -> None:
-        self._symbols[id(tensor)] = tensor, symbols
+    def _mark(self, result: object, symbols: torch.Tensor) -> None:
+        """Give the tensors of a result these symbols, which broadcast to their shapes."""
+        for tensor in tensors_in(result):
+            if tensor.is_floating_point():
+                self._symbols[id(tensor)] = tensor, symbols.expand(tensor.shape)
 
     def _is_known(self, tensor: torch.Tensor) -> bool:
-        return any(id(tensor) in table for table in (self._symbols, self._entries, self.parameters))
+        return id(tensor) in self._symbols or self.is_weight(tensor)
 
     def _is_data(self, tensor: torch.Tensor) -> bool:
         """Whether no parameter rescales any of these numbers."""
@@ -236,12 +236,10 @@ class Reader(TorchFunctionMode):
 
     def is_weight(self, tensor: object) -> bool:
         """Tell whether these are trainable parameters as they are, in some order."""
-        return id(tensor) in self._entries or id(tensor) in self.parameters
+        return id(tensor) in self._entries
 
     def entries(self, tensor: torch.Tensor) -> tuple[str, torch.Tensor | None]:
         """Find the parameter that a tensor holds, and which of its numbers; None for all."""
-        if id(tensor) in self.parameters:
-            return self.parameters[id(tensor)], None
         return self._entries[id(tensor)][1:]
 
     def symbols(self, value: object, shape: tuple[int, ...] = ()) -> torch.Tensor:
@@ -261,7 +259,7 @@ class Reader(TorchFunctionMode):
         if self.is_weight(value):
             new = self.new(value.numel(), self._origin(value)).reshape(value.shape)
             self.use(value, GROUND, new)
-            return torch.from_numpy(new.astype(np.float64))
+            return as_symbols(new)
         if value.requires_grad:
             raise ArchitectureError(
                 f"{self._here('tensor')} comes from what cannot be followed (compiled code?): "
@@ -341,12 +339,17 @@ class Reader(TorchFunctionMode):
     def put(self, result: torch.Tensor, channels: IntArray, axis: int) -> None:
         """Give a result these symbols along an axis."""
         shape = [1] * result.ndim
-        shape[axis] = channels.size
-        symbols = torch.from_numpy(channels.astype(np.float64)).reshape(shape)
-        self._mark(result, symbols.expand(result.shape))
+        shape[axis] = -1
+        self._mark(result, as_symbols(channels).reshape(shape))
 
 
-def _tensors(values: object) -> list[torch.Tensor]:
+def as_symbols(numbers: object) -> torch.Tensor:
+    """Turn numbers of symbols into a tensor of them, in which every operation can move them."""
+    return torch.from_numpy(np.asarray(numbers, dtype=np.float64))
+
+
+def tensors_in(values: object) -> list[torch.Tensor]:
+    """List the tensors of nested tuples, lists and dictionaries."""
     return [leaf for leaf in pytree.tree_leaves(values) if isinstance(leaf, torch.Tensor)]
 
 

@@ -75,7 +75,6 @@ class Workbench:
         self.module.register_forward_pre_hook(
             lambda own, args, kwargs: (in_double(args), in_double(kwargs)), with_kwargs=True
         )
-        self.names: list[str] = []
         self._spare = Spare()
         self.lay_out(names)
 
@@ -93,21 +92,13 @@ class Workbench:
 
     def lay_out(self, names: Sequence[str]) -> None:
         """Let θ consist of these parameters, in this order; the others keep their values."""
-        parameters = dict(self.module.named_parameters())
-        values = {
-            n: (parameters[n].detach() if n in self.names else self._values[n])
-            for n in self._values
-        }
-        self.names = list(names)
-        self.shapes = {name: tuple(values[name].shape) for name in self.names}
+        self.names, parameters = list(names), dict(self.module.named_parameters())
+        self.shapes = {name: tuple(self._values[name].shape) for name in self.names}
         self.flat = torch.empty(sum(map(math.prod, self.shapes.values())), dtype=torch.float64)
-        for name, value in values.items():
-            if name not in self.names:
-                parameters[name].data = value.double().cpu().clone()
-                parameters[name].grad = None
-        for name, part in self.parts(self.theta).items():
-            parameters[name].grad, parameters[name].data = None, torch.from_numpy(part)
-            parameters[name].data.copy_(values[name])
+        own = self.parts(self.theta)
+        for name, value in self._values.items():
+            place = torch.from_numpy(own[name]) if name in own else value.double().cpu().clone()
+            parameters[name].data = place.copy_(value)
 
     def places(self, names: Sequence[str]) -> IntArray:
         """Return which entries of θ parameters of one size are, one row each."""
@@ -119,7 +110,7 @@ class Workbench:
         cuts = np.cumsum([math.prod(shape) for shape in self.shapes.values()])[:-1]
         lead, shapes = vector.shape[:-1], self.shapes.items()
         parts = np.split(vector, cuts, axis=-1)
-        return {n: part.reshape(*lead, *s) for (n, s), part in zip(shapes, parts, strict=True)}
+        return {n: part.reshape((*lead, *s)) for (n, s), part in zip(shapes, parts, strict=True)}
 
     @property
     def theta(self) -> FloatArray:
