@@ -533,7 +533,11 @@ class Architecture(Guarded, metaclass=_Surface):
     # Points.
 
     def random_point(self, n_samples: int = 1, rng: Rng = None) -> Theta:
-        """Draw parameters as a family initialises them; one sample has no axis of samples."""
+        """Draw parameters as a family initialises them; one sample has no axis of samples.
+
+        By default standard normal. What needs others, such as θ > 0, writes its own: the criteria
+        and the contracts look at φ there.
+        """
         count = as_count(n_samples, "n_samples", 1)
         refuse_beyond(count * self.dim, f"{count} points of {self.dim} numbers")
         points = self._drawn(count, as_rng(rng))

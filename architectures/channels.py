@@ -249,6 +249,7 @@ class ChannelGraph(Incidence, Guarded):
         logs: FloatArray = self.laplacian.rescaling(theta**2, laws, warm=near is not None) / 2
         return logs if near is None else near + logs
 
+    @door
     def project_to_laws(self, theta: Theta, laws: Laws, *, warm: bool = False) -> FloatArray:
         """Slide θ along its orbit to the one point where the laws have these values.
 

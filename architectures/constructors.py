@@ -192,6 +192,7 @@ class Constructors(Architecture):
         return cls._tied._of(*parts, path_limit=path_limit)
 
     @classmethod
+    @door
     def from_layers(
         cls,
         weights: Sequence[Matrix],

@@ -14,8 +14,8 @@ from liftflow.architectures.linear import DeepLinear, TwoLayerLinear
 from liftflow.architectures.product import ProductArchitecture
 from liftflow.architectures.relu import ReLUNetwork
 from liftflow.architectures.sampled import SampledForward
-from liftflow.errors import InputError, ShapeError
-from liftflow.typing import FloatArray, IntArray, shown
+from liftflow.errors import InputError
+from liftflow.typing import FloatArray, IntArray, as_blocks
 
 
 def entries_of(name: str, shape: tuple[int, ...]) -> list[str]:
@@ -57,9 +57,7 @@ def named_blocks(
     """Find the vectors and matrices that θ is made of: names, and numbers of their entries."""
     shapes = architecture.block_shapes
     if isinstance(blocks, Mapping):
-        shapes = tuple(tuple(shape) for shape in blocks.values())
-        if sum(map(prod, shapes)) != architecture.dim:
-            raise ShapeError(f"blocks must hold {architecture.dim} numbers, got {shown(blocks)}")
+        shapes = as_blocks([*blocks.values()], architecture.dim, "blocks")
     parts, start = [], 0
     for place, shape in enumerate(shapes):
         numbers = np.arange(start, start + prod(shape)).reshape(shape)

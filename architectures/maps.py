@@ -371,7 +371,7 @@ class SmoothMap:
         jacobian = self.block_sizes(self.jacobian(theta))
         vector = self.block_sizes(theta if tangent is None else tangent)
         size = np.einsum("...kb,...b->...k", jacobian, vector)
-        size = size.reshape(*size.shape[:-1], *self.shape)
+        size = size.reshape((*size.shape[:-1], *self.shape))
         return size + np.abs(self.value(theta)) if tangent is None else size
 
     def changes(self, theta: OneTheta) -> OneLifted:
@@ -379,6 +379,7 @@ class SmoothMap:
 
         They are positive; a value that changes by rounding errors beside the others has theirs.
         """
+        self.check(theta)
         steps = 0.1 * np.random.default_rng(0).standard_normal((8, theta.size))
         with np.errstate(all="ignore"):  # the neighbours of θ need not all be where f is defined
             values = np.asarray(self.value(theta + steps * sizes_of(theta)))
@@ -421,7 +422,8 @@ class SmoothMap:
         if self._is_checked or not by_autograd or isbox(theta) or not np.size(theta):
             return  # a closed form knows better
         one = np.reshape(theta, (-1, self.dim))[0]
-        points = np.stack([one, 1.01 * one])
+        # Not as many as z has entries, which a list of these would be taken for.
+        points = np.outer([1.0, 1.01, 1.02][: 3 if self.shape[:1] == (2,) else 2], one)
         each = [np.asarray(self.value(point)) for point in points]
         if each[0].shape != self.shape:
             raise ShapeError(

@@ -210,6 +210,7 @@ def finite(derivatives: Coordinates, architecture: Architecture) -> FloatArray:
         raise NotFiniteError(
             f"the derivatives of the lift of {type(architecture).__name__} at θ must be finite, "
             f"got {np.sum(~np.isfinite(array))} NaN or infinite of {array.size}; autograd divides "
-            "by the factors of a prod and by roots: write the lift so that it need not at zeros"
+            "by the factors of a prod and by roots: write the lift so that it need not at zeros; "
+            "where only some θ have a lift, such as θ > 0, write a random_point that draws them"
         )
     return array

@@ -77,9 +77,7 @@ class DiscoveredLaws(Stored):
         """As many of the laws as are functionally independent, the simplest ones."""
         simple = sorted(self.laws, key=lambda law: (len(law.terms[-1][0]), len(law.terms)))
         point = np.random.default_rng(0).standard_normal(len(simple[0].labels) if simple else 0)
-        chosen = [
-            simple[number] for number in first_independent([law.gradient(point) for law in simple])
-        ]
+        chosen = [simple[n] for n in first_independent([law.gradient(point) for law in simple])]
         return tuple(law for law in self.laws if law in chosen)
 
     def __len__(self) -> int:
@@ -216,15 +214,9 @@ def discover_laws(
         n_independent = int(np.linalg.matrix_rank(gradients)) if laws else 0
         reason = f"{len(laws)} polynomial laws {among}, {n_independent} of them independent"
         reason += f"; {architecture.phi.remark}" if architecture.phi.remark else ""
+    verdict = Verdict.HOLDS if residual < _RESIDUAL else Verdict.UNDECIDED
     return DiscoveredLaws(
-        laws,
-        Verdict.HOLDS if residual < _RESIDUAL else Verdict.UNDECIDED,
-        degree,
-        n_forms,
-        n_independent,
-        rank.margin,
-        residual,
-        reason,
+        laws, verdict, degree, n_forms, n_independent, rank.margin, residual, reason
     )
 
 
@@ -256,7 +248,12 @@ def _unit_fields(
             rows = missing[start : start + step]
             theta[rows] = rng.standard_normal((rows.size, architecture.dim))
             forms = drawn.draw(rows.size, np.ones(architecture.dim), rng)
-            fields[rows] = finite(architecture.lift_vjp(theta[rows], forms), architecture)
+            with np.errstate(all="ignore"):
+                found = architecture.lift_vjp(theta[rows], forms)
+            if not np.all(np.isfinite(found)):  # only the family knows where φ is defined
+                theta[rows] = architecture.random_point(rows.size, rng)
+                found = architecture.lift_vjp(theta[rows], forms)
+            fields[rows] = finite(found, architecture)
     largest = np.max(np.abs(fields), axis=1, keepdims=True)  # first, as squares may underflow
     return theta, unit_rows(fields / np.where(largest > 0, largest, 1.0))
 

@@ -206,8 +206,8 @@ class LiftedImage(RandomVectors, Manifold):
 
 def _vector_space(shape: tuple[int, ...]) -> Manifold:
     """The vector space of arrays of a shape."""
-    if len(shape) == 1:
-        return Euclidean(*shape, equip=False)
+    if len(shape) <= 1:
+        return Euclidean(*(shape or (1,)), equip=False)  # numbers are points of a line, too
     if len(shape) == 2:
         return Matrices(*shape, equip=False)
     return NFoldManifold(_vector_space(shape[1:]), shape[0], equip=False)

@@ -260,6 +260,14 @@ class GeodesicSolver(Guarded):
             )
         except _SINGULAR as error:
             raise GeodesicError(f"the geodesic runs into a singular point: {error}") from error
+        except FloatingPointError as error:
+            rank, n_laws = self.architecture.laws_rank(theta), self.architecture.n_laws
+            if rank == n_laws:
+                raise
+            raise GeodesicError(
+                f"the geodesic starts at a singular point of the invariant set: only {rank} of the "
+                f"{n_laws} laws are independent there, and it cannot be followed ({error})"
+            ) from error
         if not found.success:
             raise GeodesicError(
                 f"the geodesic cannot be followed beyond the length {found.t[-1] * unit:.3g} of "

@@ -252,7 +252,7 @@ class HorizontalMetric(OnSpace, RiemannianMetric):
 
             def one(vector: FloatArray, point: FloatArray) -> TangentVec:
                 above = self.solver.path(*self._lift(point, vector))(times)
-                return np.stack([self._point_below(theta) for theta in above])
+                return np.reshape([self._point_below(theta) for theta in above], result)
 
             result = (times.size, *self._space.shape)
             return self._over_points(one, [initial_tangent_vec, initial_point], result)

@@ -27,7 +27,7 @@ from liftflow.architectures import (
     ReLUNetwork,
     TwoLayerLinear,
 )
-from liftflow.criteria import discover_laws
+from liftflow.criteria import discover_laws, find_counter_example
 from liftflow.data import Dataset
 from liftflow.doors import door
 from liftflow.errors import (
@@ -502,6 +502,71 @@ def test_what_is_no_loss_and_what_is_no_flag_are_refused():
         discover_laws(LINEAR, 2, (0.0, 1.0))
     with pytest.raises(InputError, match="torch_layout must be"):
         NETWORK.to_layers(np.zeros(NETWORK.dim), torch_layout=np.zeros(2))
+
+
+def test_settings_out_of_their_range_are_refused():
+    start = InvariantSet(NETWORK, NETWORK.random_point(rng=0))
+    image, theta, layers = start.image(), start.theta0, [[[1.0, 2.0]], [[3.0], [4.0]]]
+    for atol in (-1, -1e-9, np.nan, -(10**400), "a"):
+        with pytest.raises(InputError, match="atol must be a real number of at least 0, got"):
+            start.belongs(theta, atol=atol)
+        with pytest.raises(InputError, match="atol must be a real number of at least 0, got"):
+            image.is_tangent(np.zeros(4), start.lift(theta), atol)
+    assert start.belongs(theta, atol=0) and start.is_tangent(np.zeros(6), theta, np.float32(0))
+    for space in (start, image):
+        for bound in (0, -1.0, np.nan):
+            with pytest.raises(InputError, match="bound must be a real number above 0, got"):
+                space.random_point(bound=bound)
+    for tries in (0, -1):
+        with pytest.raises(InputError, match="max_tries must be an integer of at least 1, got"):
+            find_counter_example(LINEAR, np.ones(8), max_tries=tries)
+    for blocks in ("abc", np.nan, -1, np.ones(4), [1, 2], {1, 2}, b"x"):
+        with pytest.raises(InputError, match="blocks must be Mapping or True or False, got"):
+            discover_laws(LINEAR, blocks=blocks)
+    with pytest.raises(InputError, match="blocks must be tuples, one per block, got 1"):
+        discover_laws(LINEAR, blocks={"a": 1})
+    assert len(discover_laws(LINEAR, blocks={"U": (2, 2), "V": [2, 2]})) == 3
+    for flag in ("abc", np.nan, 2.5, [], np.ones(3)):
+        with pytest.raises(InputError, match="torch_layout must be"):
+            ReLUNetwork.from_layers(layers, torch_layout=flag)
+        with pytest.raises(InputError, match="warm must be True or False"):
+            NETWORK.channels.project_to_laws(theta, start.laws0, warm=flag)
+    with pytest.raises(InputError, match="biases must be a sequence, got int"):
+        ReLUNetwork.from_layers(layers, biases=3)
+
+
+def test_a_space_is_equipped_with_metrics_alone():
+    start, other = (InvariantSet(NETWORK, NETWORK.random_point(rng=seed)) for seed in (0, 1))
+    metric = start.metric
+    for bad in ("a", np.ones(2), nx.DiGraph(), nx.DiGraph, int):
+        with pytest.raises(InputError, match="Metric must be a class of metrics or a metric"):
+            start.equip_with_metric(bad)
+    with pytest.raises(InputError, match="Metric must be one of this space"):
+        start.equip_with_metric(other.metric)
+    assert start.metric is metric
+    for good in (metric, type(metric), 2.0 * metric):
+        assert start.equip_with_metric(good) is start
+
+
+@pytest.mark.parametrize("on_image", [False, True], ids=["set", "image"])
+def test_a_geodesic_at_no_times(on_image):
+    start = InvariantSet(NETWORK, NETWORK.random_point(rng=0))
+    space, point = (start.image(), start.lift(start.theta0)) if on_image else (start, start.theta0)
+    vector = space.random_tangent_vec(point, rng=0)
+    path = space.metric.geodesic(point, initial_tangent_vec=vector)
+    assert path([]).shape == (0, *space.shape) and path([0.0]).shape == (1, *space.shape)
+    np.testing.assert_array_equal(path([0.0])[0], point)
+
+
+def test_a_geodesic_from_a_singular_point_says_so():
+    chain, along = DeepLinear([1, 1, 1, 1]), np.array([1.0, 0.0, 0.0])
+    theta = [0.0, 0.0, 1.3]
+    with pytest.raises(GeodesicError, match=r"singular point .* only 1 of the 2 laws"):
+        InvariantSet(chain, theta).metric.exp(along, theta)
+    theta = np.array([0.5, 1.0, 1.3])
+    regular = InvariantSet(chain, theta)
+    end = regular.metric.exp(0.1 * regular.to_tangent(along, theta), theta)
+    assert regular.belongs(end, 1e-8)
 
 
 def test_generic_functions_take_names():

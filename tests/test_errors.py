@@ -1227,6 +1227,23 @@ def test_faults_of_an_architecture_of_a_user(faults, error_type, match):
     refused(act, error_type, match)
 
 
+@pytest.mark.parametrize(
+    "act",
+    [count_conservation_laws, discover_laws, lambda own: classify(own, OWN)],
+    ids=["count", "discover", "classify"],
+)
+def test_the_criteria_refuse_a_faulty_lift_as_its_derivatives_do(act):
+    act(Own())
+    for fault, match in [
+        (lambda z: z[..., :1], r"to an array of shape \(1,\), but lifted_shape is \(2,\)"),
+        (lambda z: None, r"to an array of shape \(\), but"),
+        (lambda z: "a", r"to an array of shape \(\), but"),
+        (lambda z: 3.0, r"to an array of shape \(\), but"),
+        (lambda z: anp.array([z[0], z[1]]), "must broadcast over leading axes"),
+    ]:
+        refused(lambda fault=fault: act(Own(lift=fault)), ShapeError, match)
+
+
 def test_an_architecture_whose_own_start_was_forgotten():
     class Started(Own):
         def __init__(self):

@@ -4,12 +4,21 @@ import autograd.numpy as anp
 import geomstats.backend as gs
 import numpy as np
 import pytest
+from scipy.integrate import quad
 
-from liftflow import Architecture, InvariantSet, compare, loss_from_function
-from liftflow.errors import NotRecoverableError
+from liftflow import (
+    Architecture,
+    InvariantSet,
+    classify,
+    compare,
+    count_conservation_laws,
+    discover_laws,
+    loss_from_function,
+)
+from liftflow.errors import NotFiniteError, NotRecoverableError
 from liftflow.flows import IntrinsicFlow, ParameterFlow
 from liftflow.metrics import RecoveredCometric, intrinsic_cometric, oracle_gram
-from liftflow.testing import check_architecture
+from liftflow.testing import check_architecture, check_manifold
 
 pytestmark = pytest.mark.skipif(
     not gs.has_autodiff(), reason="only lift is written, so derivatives need autograd"
@@ -180,3 +189,55 @@ def test_a_flow_passes_critical_values_and_says_what_stops_it():
     flow = IntrinsicFlow(start, loss, cometric=Stopping(network, theta0))
     message = flow.integrate(None, times).message
     assert "the search ends here" in message and "finite" not in message
+
+
+class Number(Architecture):
+    """One number, z = x y, with K = x² + y² = (h² + 4 z²)^½."""
+
+    def __init__(self):
+        super().__init__(2, (), n_laws=1)
+
+    def lift(self, theta):
+        return theta[..., 0] * theta[..., 1]
+
+    def conservation_laws(self, theta):
+        return theta[..., :1] ** 2 - theta[..., 1:] ** 2
+
+
+def test_the_image_of_a_lift_to_one_number(rng):
+    image = InvariantSet(Number(), [1.0, 2.0]).image()
+    assert (image.dim, image.shape, image.embedding_space.dim) == (1, (), 1)
+    check_manifold(image, rng)
+    np.testing.assert_allclose(image.metric.cometric_matrix(2.0), [[5.0]], rtol=1e-12)
+
+    def length(law):
+        return quad(lambda z: (law**2 + 4 * z**2) ** -0.25, 2.0, 2.5)[0]
+
+    assert abs(image.metric.dist(2.0, 2.5) - length(-3.0)) < 1e-8
+    assert abs(image.metric.dist(2.0, 2.5) - length(-2.9)) > 1e-3  # on another set it is another
+    assert abs(image.flattened().metric.dist([2.0], [2.5]) - length(-3.0)) < 1e-8
+
+
+class Anywhere(Architecture):
+    """z = x^1.5 y, which only positive x have."""
+
+    def __init__(self):
+        super().__init__(2, (1,))
+
+    def lift(self, theta):
+        return theta[..., :1] ** 1.5 * theta[..., 1:]
+
+
+class Positive(Anywhere):
+    def random_point(self, n_samples=1, rng=None):
+        return abs(super().random_point(n_samples, rng))
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_a_lift_says_where_it_is_defined():
+    found = classify(Positive(), [1.0, 2.0])
+    assert found.recoverable and found.n_laws.value == 1  # x²/1.5 − y², by hand
+    assert [str(law) for law in discover_laws(Positive())] == ["θ[0]² − 3/2 θ[1]²"]
+    for act in (count_conservation_laws, discover_laws):
+        with pytest.raises(NotFiniteError, match="write a random_point that draws them"):
+            act(Anywhere())

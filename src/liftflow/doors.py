@@ -19,6 +19,8 @@ from typing import Any, NamedTuple, TypeVar, Union, get_args, get_origin
 
 import numpy as np
 from geomstats.geometry.manifold import Manifold
+from geomstats.geometry.riemannian_metric import RiemannianMetric
+from geomstats.geometry.scalar_product_metric import ScalarProductMetric
 from numpy.typing import NDArray
 from typing_extensions import TypeAliasType
 
@@ -262,6 +264,8 @@ _POINTS = re.compile(
 _COUNTS = {"n_samples", "n_vectors", "n_rungs"}
 _NAMED = {"atol": float, "bound": float, "alpha": float, "image": Manifold, "space": Manifold}
 _NAMED |= {"scheme": str, "total_space": Manifold, **dict.fromkeys(_COUNTS, int)}
+_LEAST: dict[str, tuple[float, str]] = {"atol": (0.0, " of at least 0")}
+_LEAST |= {"bound": (math.ulp(0.0), " above 0"), "max_tries": (1.0, " of at least 1")}
 _NAMES = {bool: "True or False", int: "an integer", float: "a real number", NoneType: "None"}
 _Point = object()  # stands for an array of the shape of the space
 
@@ -293,8 +297,6 @@ def _unnamed(kind: Any) -> Any:
 
 def _check_of(parameter: inspect.Parameter, function: Callable[..., object]) -> Check | None:
     kind = _kind(parameter, function)
-    if kind is bool:
-        return lambda value, owner: _flag(value, parameter.name)
     check = None if parameter.kind is parameter.VAR_KEYWORD else _check(kind, parameter.name)
     if check is None or parameter.default is not None:
         return check
@@ -318,13 +320,17 @@ def _refuse_nowhere(owner: object) -> None:
 def _check(kind: Any, name: str) -> Check | None:
     """Find what returns a value of a kind, made an array where one is meant, or raises."""
     origin, parts = get_origin(kind), get_args(kind)
+    if name == "Metric":
+        return _metric
     if kind is Any:
         return None
     if kind is _Point:
         return lambda value, owner: as_array(value, name, _shape_of(owner))
     if kind is int and name in _COUNTS:
         return lambda value, owner: _n_samples(value, name)
-    if kind in (bool, int, float):
+    if kind is bool:
+        return lambda value, owner: _flag(value, name)
+    if kind in (int, float):
         return lambda value, owner: _number(value, name, kind)
     if origin is np.ndarray:
         return lambda value, owner: as_array(value, name)
@@ -333,6 +339,8 @@ def _check(kind: Any, name: str) -> Check | None:
     if origin is Callable or kind is Callable:
         known = len(parts[0]) if parts and isinstance(parts[0], list) else None
         return lambda value, owner: as_function(value, name, known)
+    if origin is Mapping:
+        return lambda value, owner: as_instance(value, Mapping, name)
     if origin in (tuple, list, Sequence, Iterable, Collection):
         unordered = () if origin is Iterable else (str, bytes, Mapping, Set)
         return lambda value, owner: _sequence(value, name, unordered)
@@ -355,6 +363,18 @@ def _n_samples(value: object, name: str) -> int:
     return count
 
 
+def _metric(value: Any, owner: object) -> Any:
+    """What geomstats equips a space with: a class of metrics, or one of this space."""
+    kinds = RiemannianMetric, ScalarProductMetric
+    if isinstance(value, type) and issubclass(value, kinds):
+        return value
+    if not isinstance(value, kinds):
+        raise InputError(f"Metric must be a class of metrics or a metric, got {got(value)}")
+    if value._space is not owner:
+        raise InputError(f"Metric must be one of this space, got that of {value._space!r}")
+    return value
+
+
 def _flag(value: Any, name: str) -> bool:
     if value is None or (isinstance(value, numbers.Integral) and value in (0, 1)):
         return bool(value)
@@ -370,21 +390,22 @@ def _sequence(value: object, name: str, unordered: tuple[type, ...]) -> object:
     return value
 
 
-def _number(value: Any, name: str, kind: type) -> Any:
-    if type(value) is kind and value == value:  # no NaN
+def _number(value: Any, name: str, kind: Any) -> Any:
+    least, words = _LEAST.get(name, (-math.inf, ""))
+    if type(value) is kind and value >= least:  # no NaN
         return value
     scalar = isinstance(value, np.generic | np.ndarray) and value.size == 1
     plain: Any = value.item() if scalar else value
     wanted = {bool: bool, int: numbers.Integral, float: numbers.Real}[kind]
     fits = isinstance(plain, wanted) and (kind is bool or not isinstance(plain, bool))
-    if fits and kind is not float:
+    if fits and kind is not float and plain >= least:
         return plain
     try:
         number = float(plain) if fits else math.nan
     except OverflowError:
-        number = math.inf
-    if math.isnan(number):
-        raise InputError(f"{name} must be {_NAMES[kind]}, got {shown(value)}")
+        number = math.inf if plain > 0 else -math.inf
+    if not number >= least:
+        raise InputError(f"{name} must be {_NAMES[kind]}{words}, got {shown(value)}")
     return number
 
 

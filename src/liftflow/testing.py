@@ -237,10 +237,12 @@ def check_architecture(architecture: Architecture, rng: Rng = 0) -> None:
     distance, norm = np.linalg.norm(a.lift(x) - a.lift(y)), np.linalg.norm(z)
     _close("lifted_distance against lift", a.lifted_distance(x, y), distance, 1e-12)
     _close("lifted_norm against lift", a.lifted_norm(x), norm, 1e-12)
-    near = x * (1 + 0.01 * rng.standard_normal(size))
-    found, moved = a.recover(z, values, near=near), a.project_to_laws(near, values)
-    _close("recover: lift", a.lift(found), z)
-    _close("recover: laws", a.conservation_laws(found), values)
+    for point in (*other.reshape(-1, size), *theta[::-1, ::-1].reshape(-1, size)):  # x is the last
+        near, values = point * (1 + 0.01 * rng.standard_normal(size)), a.conservation_laws(point)
+        found = a.recover(a.lift(point), values, near=near)
+        _close("recover: lift", a.lift(found), a.lift(point))
+        _close("recover: laws", a.conservation_laws(found), values)
+    moved = a.project_to_laws(near, values)
     _close("project_to_laws: laws", a.conservation_laws(moved), values)
     _close("fibre_point: lift", a.lift(_fibre_point(a, x, rng)), z)
     aligned = a.align(found, y)
@@ -449,7 +451,8 @@ def check_manifold(space: Manifold, rng: Rng = 0) -> None:
     _require(space.belongs(points, atol=1e-10), "random_point: a point that does not belong")
     _require(space.belongs(space.projection(perturbed), atol=1e-10), "projection: off the space")
     _close("projection of points of the space", space.projection(points), points)
-    _require(~space.belongs(np.ones((size + 1,) * len(shape))), "belongs: accepts another shape")
+    other = ~space.belongs(np.ones((size + 1,) * len(shape)))
+    _require(not shape or other, "belongs: accepts another shape")  # a number fits any
     if dim < size:
         _require(~space.belongs(perturbed, atol=1e-10), "belongs: accepts perturbed points")
         _require(~is_tangent(ambient - tangent, points), "is_tangent: accepts normal vectors")

@@ -338,17 +338,17 @@ def as_ordered(values: object, name: str) -> list[Any]:
     return list(values)
 
 
-def as_blocks(shapes: object, dim: int) -> tuple[tuple[int, ...], ...]:
+def as_blocks(shapes: object, dim: int, name: str = "block_shapes") -> tuple[tuple[int, ...], ...]:
     """Return the shapes of the blocks of θ, by default of one, or say why they are none."""
     if shapes is None:
         return ((dim,),)
     found = []
-    for shape in as_ordered(shapes, "block_shapes"):
+    for shape in as_ordered(shapes, name):
         if not isinstance(shape, Iterable):
-            raise InputError(f"block_shapes must be tuples, one per block, got {shown(shape)}")
+            raise InputError(f"{name} must be tuples, one per block, got {shown(shape)}")
         found.append(tuple([as_count(size, "a size of a block") for size in shape]))
     if sum(map(math.prod, found)) != dim:
-        raise ShapeError(f"block_shapes must hold dim = {dim} numbers, got {shown(tuple(found))}")
+        raise ShapeError(f"{name} must hold dim = {dim} numbers, got {shown(tuple(found))}")
     return tuple(found)
 
 

@@ -262,6 +262,28 @@ def test_contract_catches(broken, reason, rng, restored):
         check_architecture(broken.residual([2, 3, 3], [(0, 2)], bias=True), rng)
 
 
+class Signed(Hyperbola):
+    """Recovers θ with a first entry above 0, as a user would write it."""
+
+    def recover(self, z, laws, *, near=None):
+        product = self.sign(np.asarray(z)[..., 0])
+        first = np.sqrt((laws + np.sqrt(laws**2 + 4 * product**2)) / 2)
+        return np.concatenate([first, product / first], axis=-1)
+
+    sign = staticmethod(np.positive)
+
+
+class Unsigned(Signed):
+    sign = staticmethod(np.abs)
+
+
+@needs_autodiff
+def test_contract_catches_a_recovery_that_is_right_of_positive_z_alone(rng):
+    check_architecture(Signed(), rng)
+    with pytest.raises(AssertionError, match="recover: lift: off by "):
+        check_architecture(Unsigned(), rng)
+
+
 @needs_autodiff
 def test_contract_catches_a_lift_that_autograd_sees_half_of(rng):
     with pytest.raises(AssertionError, match="lift_jacobian against autodiff"):

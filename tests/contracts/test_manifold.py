@@ -90,7 +90,7 @@ class AnyVector(PathImage):
 
 class NoVector(InvariantSet):
     def is_tangent(self, vector, base_point, atol=1e-12):
-        return super().is_tangent(vector, base_point, atol=-1.0)
+        return super().is_tangent(vector, base_point, atol) & False
 
 
 class OffPoints(InvariantSet):
