@@ -111,10 +111,11 @@ def _independent(rest: Precise, count: int) -> tuple[Precise, list[Precise]]:
     found, along = np.empty((0, rest.shape[1]), object), np.empty((len(rest), 0), object)
     squares, matrix = (rest * rest).sum(axis=1), _matrix(rest)
     while len(squares) and len(pivots) < count:
-        block, first = along.shape[1], int(np.argmax([square.mid() for square in squares]))
+        sizes = np.array([square.mid() for square in squares])
+        block, first = along.shape[1], int(np.argmax(sizes))
         pivot = _lengths(row := rest[first] - along[first] @ found[len(found) - block :])
         if block and (block == _BLOCK or not pivot > _AS_LONG * pivots[-block]):
-            free = squares >= 0
+            free = sizes >= 0
             rest = (rest - _product(along, found[-block:]))[free]
             squares, along, matrix = squares[free], along[free, :0], _matrix(rest)
         elif not pivot > 0:
