@@ -297,6 +297,8 @@ def _unnamed(kind: Any) -> Any:
 
 def _check_of(parameter: inspect.Parameter, function: Callable[..., object]) -> Check | None:
     kind = _kind(parameter, function)
+    if kind is bool:  # not so where it is one of several: a 0 may then mean something else
+        return lambda value, owner: _flag(value, parameter.name)
     check = None if parameter.kind is parameter.VAR_KEYWORD else _check(kind, parameter.name)
     if check is None or parameter.default is not None:
         return check
@@ -328,9 +330,7 @@ def _check(kind: Any, name: str) -> Check | None:
         return lambda value, owner: as_array(value, name, _shape_of(owner))
     if kind is int and name in _COUNTS:
         return lambda value, owner: _n_samples(value, name)
-    if kind is bool:
-        return lambda value, owner: _flag(value, name)
-    if kind in (int, float):
+    if kind in (bool, int, float):
         return lambda value, owner: _number(value, name, kind)
     if origin is np.ndarray:
         return lambda value, owner: as_array(value, name)

@@ -348,7 +348,8 @@ def as_blocks(shapes: object, dim: int, name: str = "block_shapes") -> tuple[tup
             raise InputError(f"{name} must be tuples, one per block, got {shown(shape)}")
         found.append(tuple([as_count(size, "a size of a block") for size in shape]))
     if sum(map(math.prod, found)) != dim:
-        raise ShapeError(f"{name} must hold dim = {dim} numbers, got {shown(tuple(found))}")
+        size = f"dim = {dim}" if name == "block_shapes" else dim  # which is given beside it
+        raise ShapeError(f"{name} must hold {size} numbers, got {shown(tuple(found))}")
     return tuple(found)
 
 
