@@ -22,6 +22,7 @@ from liftflow.criteria.views import MATRIX_LIMIT, View, count_told, too_large, v
 from liftflow.doors import door
 from liftflow.files import Stored, Tabled, as_text
 from liftflow.linalg import Arithmetic
+from liftflow.threads import blas_threads
 from liftflow.typing import OneTheta, Rng, as_array, as_rng
 from liftflow.waiting import tracked
 
@@ -307,6 +308,7 @@ def classify(
         "n_laws": lambda: count_conservation_laws(architecture, exact, rng=rng),
     }
     names = [field.name for field in fields(Classification)]
-    for name in tracked(names, "classify", progress):
-        known[name] = others[name]() if name in others else getattr(view, name)
+    with blas_threads(architecture.dim):
+        for name in tracked(names, "classify", progress):
+            known[name] = others[name]() if name in others else getattr(view, name)
     return Classification(**known)

@@ -13,7 +13,7 @@ import pytest
 from cases import layers
 from test_flows import problem
 
-from liftflow import ParameterFlow, waiting
+from liftflow import ParameterFlow, classify, waiting
 from liftflow.architectures import Architecture, forward
 from liftflow.errors import GeodesicError, InputError
 from liftflow.threads import DESERVES_ANOTHER, _libraries, blas_threads
@@ -132,6 +132,16 @@ def test_threads_of_blas_are_as_many_as_the_sizes_deserve(monkeypatch):
 
         loss.__class__ = Sees
         ParameterFlow(start.architecture, loss).integrate(start.theta0, (0.0, 0.1), rtol=1e-2)
+        assert set(seen) == {1}
+        assert threads() == two
+        seen.clear()
+
+        class Looks(Architecture):
+            def lift(self, theta):
+                seen.extend(threads())
+                return theta[..., :1] * theta[..., 1:]
+
+        classify(Looks(2, (1,)), [1.0, 2.0])
         assert set(seen) == {1}
         assert threads() == two
     assert threads() == before
