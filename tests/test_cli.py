@@ -302,6 +302,7 @@ def test_a_transformer_reads_rows_of_features(tmp_path):
         assert "a transformer tells the classes" in " ".join(refused.output.split())
 
 
+@pytest.mark.slow
 def test_a_backend_of_no_use_is_refused_by_name():
     done = shell("laws --widths 2-2-1", GEOMSTATS_BACKEND="nope")
     assert (done.returncode, done.stdout) == (2, b"")

@@ -130,6 +130,7 @@ def test_copies_of_an_image(rng):
     assert copies.metric.squared_dist(start, end) == pytest.approx(np.sum(squares), rel=1e-7)
 
 
+@pytest.mark.slow
 def test_pairwise_distances_in_other_processes(flat, rng):
     space, centre = flat
     points = around(space, centre, rng.standard_normal((3, space.dim)), [0.1, 0.2, 0.3])

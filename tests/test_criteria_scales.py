@@ -362,6 +362,7 @@ def test_an_error_leaves_the_precision_as_it_was():
     assert ctx.prec == before
 
 
+@pytest.mark.slow
 def test_layers_whose_product_would_underflow_in_the_units_of_the_largest(rng):
     """Where no weight of a chain is zero, all are determined; control: where two are, none is."""
     chain = DeepLinear([1] * 81)

@@ -86,6 +86,7 @@ RULES = {
 }
 
 LONG = ("batches of 1", "batches of 32", "all", "schedule", "decay", "heavy ball")
+SLOW = {rule: [pytest.mark.slow] for rule in LONG[2:]}  # a second of CPU each
 
 
 def gap(run, architecture):
@@ -95,7 +96,7 @@ def gap(run, architecture):
 
 
 @pytest.mark.parametrize("problem", PROBLEMS)
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", [pytest.param(rule, marks=SLOW.get(rule, [])) for rule in RULES])
 def test_laws_are_predicted_to_rounding(problem, rule):
     """Over 1,000 steps, and they do drift, by ten million times as much at least."""
     architecture, loss = PROBLEMS[problem]()
