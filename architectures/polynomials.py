@@ -47,7 +47,12 @@ class PolynomialLaw:
     def gradient(self, theta: Theta) -> Tangent:
         """Differentiate the law."""
         theta = as_array(theta, "theta", (len(self.labels),), differentiable=False)
-        return autograd.grad(lambda points: anp.sum(self(points)))(theta)
+        gradient = np.zeros(theta.shape)
+        for monomial, coefficient in self.terms:
+            for place, number in enumerate(monomial):
+                others = monomial[:place] + monomial[place + 1 :]
+                gradient[..., number] += float(coefficient) * theta[..., others].prod(axis=-1)
+        return gradient
 
     def __repr__(self) -> str:
         """Say in one line what it is."""

@@ -313,7 +313,8 @@ class SpectralCometric(Cometric):
                     )
 
     def _check_image(self, z: Lifted) -> None:
-        self.architecture._require_image(getval(_singular_values(z)))
+        if self.rank < min(self.lifted_shape):  # else all matrices are
+            self.architecture._require_image(getval(_singular_values(z)))
 
     def _check_inverse(self, z: Lifted) -> None:
         self._check_image(z)
