@@ -317,8 +317,9 @@ class SpectralCometric(Cometric):
             self.architecture._require_image(getval(_singular_values(z)))
 
     def _check_inverse(self, z: Lifted) -> None:
-        self._check_image(z)
-        singular = self._without_noise(_singular_values(z)[..., : self.rank])
+        singular = _singular_values(z)
+        self.architecture._require_image(getval(singular))
+        singular = self._without_noise(singular[..., : self.rank])
         self._check_null_spaces(singular)
         drops = singular[..., -1] == 0.0
         # K may still be invertible.
