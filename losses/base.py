@@ -303,8 +303,9 @@ _FUNCTION = "the function of a loss"
 
 def name_of(function: Callable[..., Any]) -> str:
     """Return what a function is called, or its kind; some of its arguments may be given already."""
-    plain = function.func if isinstance(function, partial) else function
-    return str(getattr(plain, "__name__", type(plain).__name__)).strip("_")
+    if isinstance(function, partial):  # as ours are, of private functions
+        return name_of(function.func).strip("_")
+    return str(getattr(function, "__name__", type(function).__name__))
 
 
 def _array(value: object, what: str) -> np.ndarray:
