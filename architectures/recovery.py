@@ -16,6 +16,7 @@ from liftflow.typing import FloatArray, LiftedTangent, OneLaws, OneLifted, OneTh
 _MOST_STEPS = 100
 _RTOL = 1e-9
 _LAWS_RTOL = 1e-10
+_SLOW = 0.1  # of the gap left by a step, from which a longer one is tried
 _EPS = float(np.finfo(np.float64).eps)
 
 
@@ -98,7 +99,15 @@ def _solve(
         moved = shortened(residual, theta, step, sizes, before, 0.5 if before < _RTOL else 1e-4)
         if moved is None:
             break
+        # Where many factors of z vanish, as at a root of higher order, longer steps gain far more.
+        while (size := np.linalg.norm(moved[1] / sizes)) > _SLOW * before:
+            further = 2 * moved[0] - theta
+            if not np.linalg.norm((found := residual(further)) / sizes) < size / 2:
+                break
+            moved = further, found
         theta, gap = moved
+        if before < _RTOL and not size < before / 2:
+            break
     if alike:
         gap = np.where(np.abs(gap) > ROUNDING * sizes, gap, 0.0)
     return theta, float(np.linalg.norm(gap / terms))

@@ -31,6 +31,7 @@ SAME, OTHER = 1e-8, 1e-6
 """Relative differences of M from which flows or walks of rtol 1e-11 tell equal from different."""
 
 _RTOL, _TOLD = 1e-11, 1e-4  # of flows; relative change of M at their ends that is no error
+_FAINT = 1e-3  # of fields where a walk began, below which those at its end may be its error
 _MATCH = 1e-8  # distance of two z, in units of their terms and way, up to which they are the same
 _CLOSE = 1e-5  # such a distance, to which rough flows bring them if exact ones will do the rest
 _MAX_STEPS, _LAST_STEPS = 20, 6  # of the solver, by rough flows, and then by exact ones
@@ -72,7 +73,7 @@ def metric(view: View) -> Finding:
     worst = max((point.inclusion for point in points), key=lambda finding: finding.value)
     walks = [end for point in points for end in _fibre_walk(point)]
     fields, rng = view.vectors.fields, view.rng
-    change = max((_gram_difference(fields, *ends, rng) for ends in walks), default=0.0)
+    change = max((_gram_difference(fields, rng, *walk) for walk in walks), default=0.0)
     same = decide(change, zero=SAME, nonzero=OTHER)
     reason = f"kernel inclusion at {len(points)} points of 𝓜_θ₀"
     if view.architecture.n_laws:
@@ -84,12 +85,15 @@ def metric(view: View) -> Finding:
         reason,
         margin=worst.margin if same else margin_to_zero(change),
         tolerance=TOLERANCE if same else OTHER,
-        witness={"points": walks[-1]} if walks else {},
+        witness={"points": walks[-1][:2]} if walks else {},
     )
 
 
-def _fibre_walk(view: View) -> list[tuple[FloatArray, FloatArray]]:
-    """Step along the kernel and come back to the same (φ, h); without known laws, no walk."""
+def _fibre_walk(view: View) -> list[tuple[FloatArray, ...]]:
+    """Step along the kernel and come back to the same (φ, h); without known laws, no walk.
+
+    Its ends, and where the step led.
+    """
     architecture, basis, theta = view.architecture, view.kernel.basis, view.theta
     if not architecture.n_laws or not len(basis):
         return []
@@ -97,7 +101,7 @@ def _fibre_walk(view: View) -> list[tuple[FloatArray, FloatArray]]:
     moved = theta + STEPS[0] * np.linalg.norm(theta) / np.linalg.norm(direction) * direction
     z, laws = architecture.lift(theta), architecture.conservation_laws(theta)
     try:
-        return [(theta, Architecture.recover(architecture, z, laws, near=moved))]
+        return [(theta, Architecture.recover(architecture, z, laws, near=moved), moved)]
     except NotRecoverableError:
         return []
 
@@ -311,20 +315,23 @@ def _shoot(
     slope2 = second(unknown)
     (theta2,) = ends(slope2, curvature)
     mismatch = float(np.linalg.norm(misses(theta2[None])))
-    gap = _gram_difference(fields, theta1, theta2, rng)
+    gap = _gram_difference(fields, rng, theta1, theta2)
     return CounterExample(
         gap, mismatch, slope1, slope2[0], axis, curvature, theta1, theta2, 1, flows
     )
 
 
 def _gram_difference(
-    fields: GradientFields, theta1: FloatArray, theta2: FloatArray, rng: np.random.Generator
+    fields: GradientFields, rng: np.random.Generator, *thetas: FloatArray
 ) -> float:
-    """Largest relative difference of ⟨X_g', X_g⟩ between two points, over random forms."""
-    points = [fields.point(theta1), fields.point(theta2)]
+    """Largest relative difference of ⟨X_g', X_g⟩ between two points, over random forms.
+
+    Of fields that are clearly nonzero, beside those at a third point, if there is one.
+    """
+    points = [fields.point(theta) for theta in thetas]
     forms = fields.random_forms(8, points[0], rng)
-    one, two = (fields.values(forms, point, 8) for point in points)
-    lengths = np.linalg.norm([one, two], axis=2).max(axis=0)
+    one, two, *others = (fields.values(forms, point, 8) for point in points)
+    lengths = np.linalg.norm([one, two, *(_FAINT * other for other in others)], axis=2).max(axis=0)
     lengths = np.where(lengths > 0, lengths, 1.0)
     difference = np.abs(one @ one.T - two @ two.T) / np.outer(lengths, lengths)
     return float(np.max(difference))

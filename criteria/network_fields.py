@@ -101,26 +101,34 @@ class NetworkFields(JetFields):
         before[0, :, :inner] = sources
         before[0, :, -1] = 1
         after[0, :, dag.outputs] = sinks.T
-        steps = []
         for block, heads, tails in self._steps:
-            lead = weights.shape[:-1]
+            sums = self._passed(block, weights, before[..., tails], back=False)
+            before[..., heads] = arithmetic.reduce(before[..., heads] + sums)
+        for block, heads, tails in reversed(self._steps):
+            if tails.start >= inner:  # what is after inputs is not asked for
+                sums = self._passed(block, weights, after[..., heads], back=True)
+                after[..., tails] = arithmetic.reduce(after[..., tails] + sums)
+        product = arithmetic.multiply(before[..., dag.tails], after[..., dag.heads])
+        return arithmetic.multiply(product, multipliers)
+
+    def _passed(
+        self, block: Block, weights: Coordinates, values: Coordinates, back: bool
+    ) -> Coordinates:
+        """Sum what the edges of a block bring to its heads, or back to its tails."""
+        arithmetic, lead = self.arithmetic, weights.shape[:-1]
+        if block.dense:
+            first, last = block.edges[[0, -1]]
             if block.contiguous:
-                first, last = block.edges[[0, -1]]
                 matrix = weights[..., first : last + 1].reshape(*lead, *block.shape)
             else:
                 matrix = np.zeros((*lead, *block.shape), weights.dtype)
                 matrix[..., block.rows, block.columns] = weights[..., block.edges]
-            steps.append((matrix, heads, tails))
-        for matrix, heads, tails in steps:
-            sums = arithmetic.apply(np.swapaxes(matrix, -1, -2), before[..., tails])
-            before[..., heads] = arithmetic.reduce(before[..., heads] + sums)
-        for matrix, heads, tails in reversed(steps):
-            if tails.start < inner:
-                continue  # what is after inputs is not asked for
-            sums = arithmetic.apply(matrix, after[..., heads])
-            after[..., tails] = arithmetic.reduce(after[..., tails] + sums)
-        product = arithmetic.multiply(before[..., dag.tails], after[..., dag.heads])
-        return arithmetic.multiply(product, multipliers)
+            return arithmetic.apply(matrix if back else np.swapaxes(matrix, -1, -2), values)
+        sources, targets = (block.rows, block.columns)[:: -1 if back else 1]
+        terms = arithmetic.multiply(weights[..., block.edges], values[..., sources])
+        sums = np.zeros((*terms.shape[:-1], block.shape[0 if back else 1]), terms.dtype)
+        np.add.at(sums.T, targets, terms.T)
+        return sums
 
     def _scaled(self, forms: Forms, factors: FloatArray) -> Forms:
         first = self.dag.n_inputs

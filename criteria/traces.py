@@ -5,7 +5,7 @@ adds nothing is not the last. At a generic one it is. Two facts decide for analy
 is the Lie algebra larger than at generic points, and along an orbit its dimension is constant.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ import numpy as np
 from scipy.integrate import solve_ivp
 
 from liftflow.criteria.findings import Finding, found
-from liftflow.criteria.vectors import SPARE, Vectors
+from liftflow.criteria.vectors import Vectors
 from liftflow.errors import NotFiniteError
 from liftflow.ranks import TOLERANCE, Rank, Rows, Span
 from liftflow.typing import FloatArray, OneTheta
@@ -91,13 +91,20 @@ def added(levels: list[int]) -> str:
 
 
 def lie_trace(
-    vectors: Vectors, most: int, *, patience: int = 1, least: int = 0, levels: int = MAX_LEVELS
+    vectors: Vectors,
+    most: int,
+    *,
+    patience: int = 1,
+    least: int = 0,
+    levels: int = MAX_LEVELS,
+    likely: Sequence[int] = (),
 ) -> LieTrace:
     """Grow the span of the fields by brackets, level by level, until nothing is added.
 
     Level k has the brackets [X_k, […, [X_2, X_1]]] of random fields, as many as dimensions are
     missing and a few more [Marcotte2023]_. At a generic point a level that adds nothing is the
     last. At a special one it ends after ``patience`` idle levels, not below ``least`` dimensions.
+    Ranks that the levels are ``likely`` to have only save time.
     """
     span, rank = vectors.field_span()
     ranks, idle = [rank], 0
@@ -110,10 +117,13 @@ def lie_trace(
 
     while not settled() and len(ranks) < levels:
         missing = max(most - span.dimension, 1)
-        enough, rows = missing + SPARE, brackets(min(missing, SPARE))
+        guess = sum(likely[len(ranks) : len(ranks) + 1]) + vectors.spare
+        enough, rows = missing + vectors.spare, brackets(min(missing, guess))
         rank = (trial := copy(span)).extend(rows)
         # Random ones: where so many add nothing, none does.
-        while trial.dimension < most and (size := rows.shape[-2]) < min(enough, rank.value + SPARE):
+        while trial.dimension < most and (size := rows.shape[-2]) < min(
+            enough, rank.value + vectors.spare
+        ):
             rows = np.concatenate([rows, brackets(min(3 * size, enough - size))], axis=-2)
             rank = (trial := copy(span)).extend(rows)
         span = trial

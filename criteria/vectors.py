@@ -4,7 +4,7 @@ The criteria ask how many dimensions vectors span and whether a part of them van
 arithmetic that is answered, and by which number zero is told from nonzero, is hidden here.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import copy
 from functools import cached_property
@@ -25,7 +25,6 @@ SPARE = 6
 PARTED = 1e3
 """Ratio of the scales of θ from which double precision may hide some."""
 
-_N_PROBES = 4  # pairs of random fields whose inner product is differentiated
 _MAX_PAIRS, _FEW_PAIRS = 2000, 200  # of entries of z; of lifts that are only evaluated
 _AT_ONCE = 50  # of them, where covectors are mostly zeros
 _MAX_ENTRIES, _MAX_NUMBERS = 100_000, 4_000_000  # of z, and of the covectors of all its pairs
@@ -41,6 +40,9 @@ class Vectors:
 
     rounding = 1e-2
     """Terms that are smaller, beside those elsewhere, may be nothing but rounding."""
+
+    spare, n_probes = SPARE, 4
+    """Brackets more than are independent, that tell that no others are; entries of M looked at."""
 
     def __init__(
         self,
@@ -110,7 +112,19 @@ class Vectors:
     @cached_property
     def scale(self) -> FloatArray:
         """Typical size of the fields at each coordinate, and what it may be where they vanish."""
-        return column_lengths(self._plain, self.point)
+        return self.column_lengths(self._plain)
+
+    def column_lengths(self, rows: FloatArray) -> OneTangent:
+        """Typical size of each column of ∂φ, the unit of covectors there, from fields.
+
+        A rescaling of the hidden nodes that multiplies a weight divides its length, so their
+        product tells which columns vanish: those are given the length that the largest product
+        stands for, where a weight counts as much as those of its row and column.
+        """
+        sizes = sizes_of(np.maximum(np.abs(self.point), self.fields.typical(self.point)))
+        lengths = np.sqrt(np.mean(rows**2, axis=0))
+        natural = (np.max(lengths * sizes) or 1.0) / sizes
+        return np.where(lengths > DROP * natural, lengths, natural)
 
     def units(self, rows: Rows) -> Rows:
         """Make covectors to unit vectors."""
@@ -173,13 +187,17 @@ class Vectors:
         """Multiply covectors by a power of the scale, 1 or −1, and make them to unit vectors."""
         return self.units(rows * self.scale if power == 1 else rows / self.scale)
 
+    def nested(self, forms: Sequence[Forms], point: Rows, count: int) -> Rows:
+        """Nested brackets at a point, as they are."""
+        return self.fields.brackets(forms, point, count)
+
     def brackets(self, forms: Sequence[Forms], count: int) -> Rows:
         """Nested brackets [X_k, […, [X_2, X_1]]], X_1 first, relative to their terms.
 
         Made to unit vectors instead, brackets that vanish would be noise of full rank.
         """
         exact = [self.exact(form) for form in forms]
-        rows = self._everywhere(lambda point: self.fields.brackets(exact, point, count))
+        rows = self._everywhere(lambda point: self.nested(exact, point, count))
         majorants = self.fields.majorants(forms, self.point, count) / self.scale
         sizes = np.linalg.norm(majorants, axis=1, keepdims=True)
         rows = rows / self.scale / np.where(sizes > 0, sizes, 1.0)
@@ -201,6 +219,10 @@ class Vectors:
         """Brackets of random pairs of fields, as many as span all."""
         count = self.architecture.dim + SPARE
         return self.brackets([self.random_forms(count) for _ in range(2)], count)
+
+    def bracket_samples(self) -> Iterator[Rows]:
+        """Go through brackets of pairs: a few, where they may do, then as many as span all."""
+        yield self.simple_brackets
 
     @cached_property
     def entry_brackets(self) -> tuple[IntArray, Rows] | None:
@@ -240,7 +262,7 @@ class Vectors:
 
         M is looked at by ⟨X_g', X_g⟩ of pairs of random fields, relative to its terms.
         """
-        forms = [self.exact(self.random_forms(1)) for _ in range(2 * _N_PROBES)]
+        forms = [self.exact(self.random_forms(1)) for _ in range(2 * self.n_probes)]
         pairs = list(zip(forms[::2], forms[1::2], strict=True))
         changes = [
             np.max([self._changes(*pair, point, own) for pair in pairs], axis=0)
@@ -268,14 +290,3 @@ class Vectors:
         sizes = np.abs(terms).sum(axis=1)
         sizes = np.maximum(sizes, self.rounding * sizes[-1])[:-1]
         return np.abs(terms[:-1].sum(axis=1)) / np.where((sizes > 0).astype(bool), sizes, 1)
-
-
-def column_lengths(rows: FloatArray, point: FloatArray) -> OneTangent:
-    """Typical size of each column of ∂φ, the unit of covectors there; from fields at a point.
-
-    A rescaling of the hidden nodes that multiplies a weight divides its length, so their product
-    tells which columns vanish: those are given the length that the largest product stands for.
-    """
-    lengths, sizes = np.sqrt(np.mean(rows**2, axis=0)), sizes_of(point)
-    natural = (np.max(lengths * sizes) or 1.0) / sizes
-    return np.where(lengths > DROP * natural, lengths, natural)

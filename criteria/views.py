@@ -11,7 +11,7 @@ from scipy.stats import gmean
 from liftflow.architectures import Architecture, DeepLinear
 from liftflow.criteria.fields import GradientFields
 from liftflow.criteria.findings import Finding, Verdict, decide, doubted, found, undecided, vanishes
-from liftflow.criteria.precise import PreciseVectors, needs_precision
+from liftflow.criteria.precise import SHALLOW, PreciseVectors, needs_precision
 from liftflow.criteria.traces import MAX_LEVELS, LieTrace, lie_trace, orbit_trace
 from liftflow.criteria.vectors import Vectors
 from liftflow.ranks import TOLERANCE, ZERO, Rank, Rows, Span
@@ -216,10 +216,18 @@ class View:
         if isinstance(self.vectors, PreciseVectors):
             told = vars(self.floats).get("trace")
             clear = told and not told.settled and not any(rank.doubt for rank in told.ranks)
-            levels = 4 if clear else MAX_LEVELS  # as none settles what floats see clearly
+            levels = SHALLOW if clear else MAX_LEVELS  # as none settles what floats see clearly
             least = told.dimension if told and told.decided else 0
-            patience = 1 if least else 2
-            return lie_trace(self.vectors, self.most, patience=patience, least=least, levels=levels)
+            likely = [rank.value for rank in told.ranks] if told else []
+
+            def grown(vectors: Vectors, levels: int) -> LieTrace:
+                kinds = {"patience": 1 if least else 2, "least": least, "levels": levels}
+                return lie_trace(vectors, self.most, likely=likely, **kinds)
+
+            if len(likely) <= SHALLOW and (trace := grown(self.vectors, SHALLOW)).settled:
+                return trace
+            with self.vectors.deep.numbers:
+                return grown(self.vectors.deep, levels)
         return orbit_trace(self.vectors, self.most)
 
     @looked
@@ -335,7 +343,10 @@ class View:
         Two entries of z whose bracket is outside show the failure, the worst of all or many.
         """
         vectors, witness = self.vectors, {}
-        value, decisive = vectors.largest(span.outside(vectors.simple_brackets))
+        for brackets in vectors.bracket_samples():
+            value, decisive = vectors.largest(span.outside(brackets))
+            if decide(decisive) is False:
+                break
         if decide(decisive) is False and vectors.entry_brackets is not None:
             pairs, brackets = vectors.entry_brackets
             sizes = vectors.lengths(span.outside(brackets))

@@ -16,22 +16,13 @@ from liftflow.criteria import (
     laws_complete,
     lie_algebra_dimension,
     metric_property,
-    precise,
     recoverability,
     vectors,
 )
 from liftflow.criteria.fields import Arithmetic, gradient_fields
-from liftflow.criteria.precise import (
-    BITS,
-    NEAR,
-    NEARER,
-    PRECISE_LIMIT,
-    PreciseSpan,
-    _independent,
-    _precisely,
-    distance,
-)
+from liftflow.criteria.precise import PRECISE_LIMIT, PreciseVectors
 from liftflow.criteria.vectors import Vectors
+from liftflow.distances import BITS, NEAR, NEARER, PreciseSpan, _independent, distance, precisely
 from liftflow.errors import NotIntrinsicError, UndecidedError
 from liftflow.linalg import FLOATS
 from liftflow.metrics import intrinsic_cometric
@@ -333,14 +324,14 @@ def test_threads_do_not_change_the_precision_of_each_other():
     seen, inside, done = [], Event(), Event()
 
     def first():
-        with _precisely():
+        with precisely():
             inside.set()
             done.wait(0.2)
             seen.append(ctx.prec)
 
     def second():
         inside.wait()
-        with _precisely():
+        with precisely():
             PreciseSpan(2).complement()
         seen.append(ctx.prec)
         done.set()
@@ -357,7 +348,7 @@ def test_threads_do_not_change_the_precision_of_each_other():
 
 def test_an_error_leaves_the_precision_as_it_was():
     before = ctx.prec
-    with pytest.raises(TypeError), _precisely():
+    with pytest.raises(TypeError), precisely():
         PreciseSpan(2).extend(None)
     assert ctx.prec == before
 
@@ -376,19 +367,40 @@ def test_layers_whose_product_would_underflow_in_the_units_of_the_largest(rng):
     assert found.metric.reason.startswith("kernel inclusion at 1 points")  # no flow moves it
 
 
-def test_precise_pivots_are_those_of_one_direction_at_a_time(rng, monkeypatch):
-    """Taking directions out in blocks changes neither order nor lengths, whatever their scales."""
-    sizes = 10.0 ** rng.uniform(-12, 0, size=40)
-    with _precisely(6):
-        rows = np.vectorize(arb, otypes=[object])(rng.standard_normal((40, 50)) * sizes[:, None])
-        blocks = _independent(rows, 50)
-        monkeypatch.setattr(precise, "_BLOCK", 1)
-        single = _independent(rows, 50)
-        assert len(blocks[1]) == len(single[1]) == 40
-        for one, other in zip(blocks[1], single[1], strict=True):
+def test_precise_pivots_are_those_of_one_rest_after_another(rng):
+    """Of the plain method of Gram and Schmidt, whatever their scales, also beyond floats."""
+    sizes = 10.0 ** rng.uniform(-40, 0, size=30)
+    with precisely(0.5):
+        rows = np.vectorize(arb, otypes=[object])(rng.standard_normal((40, 30)))
+        rows[:30] = rows[:30] * sizes[:, None]
+        rows[30:] = rows[:10] + rows[10:20]
+        directions, pivots = _independent(rows, 30)
+        rest, wanted = rows, []
+        for _ in range(30):
+            squares = np.array([square.mid() for square in (rest * rest).sum(axis=1)])
+            wanted.append(squares.max().sqrt())
+            unit = rest[np.argmax(squares)] / wanted[-1]
+            rest = rest - np.outer(rest @ unit, unit)
+        assert len(pivots) == 30 and float(pivots[-1]) < 1e-30
+        for one, other in zip(pivots, wanted, strict=True):
             assert abs(float(one / other) - 1) < 1e-12
-        gram = (blocks[0] @ blocks[0].T).astype(float)
-    np.testing.assert_allclose(gram, np.eye(40), rtol=0, atol=1e-14)
+        gram = (directions @ directions.T - np.eye(30)).astype(float)
+    assert np.abs(gram).max() < 1e-100
+
+
+@pytest.mark.parametrize("depth", [2, 3, 5])
+def test_brackets_in_high_precision_are_exact_though_by_differences(depth, rng):
+    """To all bits but a few, as jets are; control: without the additional bits to almost none."""
+    network = DeepLinear([2, 3, 2, 2])
+    own = PreciseVectors(network, network.random_point(rng=rng), rng)
+    with own.numbers as _:
+        forms = [own.exact(own.random_forms(2)) for _ in range(depth)]
+        jets = own.fields.brackets(forms, own.points[0], 2)
+        quotients, size = own.nested(forms, own.points[0], 2), np.abs(jets.astype(float)).max()
+        assert np.abs((quotients - jets).astype(float)).max() < 2.0 ** (20 - ctx.prec) * size
+        with ctx.workprec(ctx.prec // depth):
+            coarse = own.nested(forms, own.points[0], 2)
+        assert np.abs((coarse - jets).astype(float)).max() > 2.0 ** (20 - ctx.prec) * size
 
 
 @pytest.mark.parametrize("order", [1, 2, 3])
