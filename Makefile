@@ -40,12 +40,15 @@ demo: $(VENV)/.run  ## train a network on the digits twice, by θ and by z, and 
 gallery: $(VENV)/.run  ## run all gallery scripts; their figures and a contact sheet in gallery/_build/
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/liftflow gallery --all --jobs 2 --out gallery/_build
 
+NUMPY := tests/contracts tests/geomstats_cases
+
 test: $(VENV)/.dev  ## tests and doctests, then the contracts and geomstats's cases under numpy; ARGS="-k path" goes to the first
 	GEOMSTATS_BACKEND=autograd $(PYTEST) -m "not slow" $(ARGS)
-	GEOMSTATS_BACKEND=numpy $(PYTEST) -m "not slow" tests/contracts tests/geomstats_cases
+	GEOMSTATS_BACKEND=numpy $(PYTEST) -m "not slow" $(NUMPY)
 
 test-all: $(VENV)/.dev  ## the tests marked as slow, then make test
 	GEOMSTATS_BACKEND=autograd $(PYTEST) -m slow $(ARGS)
+	GEOMSTATS_BACKEND=numpy $(PYTEST) -m slow $(NUMPY)
 	$(MAKE) test
 
 # PyTorch has an environment of its own: several GB, and a sympy that the developers' mpmath is too new for.

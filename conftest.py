@@ -1,8 +1,11 @@
 """Doctests run under the package's own names, whichever path was given."""
 
+import gc
 import os
 from importlib.util import find_spec
 from pathlib import Path
+
+import pytest
 
 os.environ.setdefault("GEOMSTATS_BACKEND", "autograd")  # read at geomstats' first import
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -14,6 +17,17 @@ collect_ignore = [*FOLDERS, "benchmarks", "build", "setup.py", "tests/smoke_whee
 if find_spec("torch") is None:  # an extra; make test-torch has it
     collect_ignore += ["src/liftflow/torch", "src/liftflow/gallery/torch", "tests/pytorch"]
 collect_ignore_glob = ["src/liftflow/gallery/plot_*.py"]  # tests/test_gallery.py runs them
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Keep the collector of garbage from what stays: thousands of tests, and all modules."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items):

@@ -4,6 +4,7 @@ A new family is one line in each table; ``tests/test_registry.py`` fails until i
 which only a lift and its laws are written is one line in ``LIFTS``, which the tables take over.
 """
 
+import geomstats.backend as gs
 import networkx as nx
 import pytest
 from linear_cases import mixed_product
@@ -244,9 +245,21 @@ MANIFOLDS = {
 }
 
 
-def params(table, slow=()):
-    """Return the factories of a table as pytest parameters named after its lines."""
-    marks = {name: [pytest.mark.slow] for name in slow}
+def slow_under_numpy(test):
+    """Leave to ``make test-all`` under numpy what ``make test`` runs under autograd."""
+    return test if gs.has_autodiff() else pytest.mark.slow(test)
+
+
+def params(table, slow=(), under_numpy=()):
+    """Return the factories of a table as pytest parameters named after its lines.
+
+    Parameters
+    ----------
+    slow, under_numpy : iterable of str
+        Lines that are slow tests, those of the second under numpy alone.
+    """
+    slow = {*slow, *(() if gs.has_autodiff() else under_numpy)}
     return [
-        pytest.param(factory, id=name, marks=marks.get(name, [])) for name, factory in table.items()
+        pytest.param(factory, id=name, marks=[pytest.mark.slow] if name in slow else [])
+        for name, factory in table.items()
     ]

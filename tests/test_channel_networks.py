@@ -525,8 +525,16 @@ def test_zeros_that_kill_nothing(seed, rng):
     assert_allclose(chart.recover(chart.coordinates(theta), laws), theta, rtol=1e-9, atol=1e-12)
 
 
+# Two networks of each kind at once, the others as slow tests.
+SOME = {seed for seeds in KINDS.values() for seed in seeds[:2]}
+FLOWS = [
+    pytest.param(*seed.values, id=seed.id, marks=[] if seed.values[0] in SOME else pytest.mark.slow)
+    for seed in SEEDS
+]
+
+
 @pytest.mark.parametrize("coordinates", ["full", "basis"])
-@every_network
+@pytest.mark.parametrize("seed", FLOWS)
 def test_flows_agree(seed, coordinates):
     own, rng = case(seed), np.random.default_rng(seed)
     # At a kink of ReLU the gradient jumps, and a flow may slide along: solvers lose their order.

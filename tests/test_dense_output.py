@@ -42,7 +42,13 @@ def recording(method):
     return Recording, steps
 
 
-@pytest.mark.parametrize(("kind", "method"), FLOWS)
+SLOW = {("full", "DOP853")}  # beside it full-RK45 and basis-DOP853
+
+
+@pytest.mark.parametrize(
+    ("kind", "method"),
+    [pytest.param(*flow, marks=pytest.mark.slow if flow in SLOW else ()) for flow in FLOWS],
+)
 def test_kept_times_decide_nothing(kind, method):
     few, many = (integrate(kind, "dag", 1e-4, n_times=n, method=method) for n in (2, 101))
     assert many.t.size == 101

@@ -19,7 +19,8 @@ from liftflow.metrics import IntrinsicMetric
 
 SCALES = [1e-6, 1e6]
 FEW_METRICS = [name for name in METRICS if not name.startswith("DAG") or name[4:] in "012"]
-SLOW_METRICS = "batch norm 2-2-2-1", "product"
+SLOW_METRICS = ["batch norm 2-2-2-1", "product", "tensors 2, 1, 3", "DAG 1"]
+SLOW_METRICS += ["layers 3-4-4-2, biases", "closed 4-6-3", "two layers 2, 2, 5", "deep 4-2-3"]
 DENSE = 2**18  # entries of ∂φ∂φᵀ above which it is not formed
 EXACT = 1e-12  # sums and products: rounding, a few hundred times
 SOLVED = 1e-8  # through solves and integrations, which amplify rounding by their condition

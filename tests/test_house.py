@@ -54,10 +54,15 @@ def code_lines(text):
 
 
 @cache
+def parsed(path):
+    return ast.parse(path.read_text())
+
+
+@cache
 def figures(files=FILES):
     """Return what the house measures."""
     texts = {path: path.read_text() for path in files}
-    trees = {path: ast.parse(text) for path, text in texts.items()}
+    trees = {path: parsed(path) for path in files}
     prose = {path: docstring_lines(tree) for path, tree in trees.items()}
     code = {path: code_lines(text) - prose[path] for path, text in texts.items()}
     lengths = {path: len(text.splitlines()) for path, text in texts.items()}
@@ -74,6 +79,7 @@ def figures(files=FILES):
     }
 
 
+@cache
 def imports():
     """Graph of the files, an edge from each to those it imports, wherever in it that stands."""
     modules = {}
@@ -82,7 +88,7 @@ def imports():
         modules[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
     graph = nx.DiGraph()
     for module, path in modules.items():
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.ImportFrom) and node.module:
                 for name in node.names:
                     inner = f"{node.module}.{name.name}"

@@ -42,7 +42,7 @@ def time_of_drop(architecture, loss, theta0, factor):
 
 
 @pytest.mark.parametrize(
-    "case", params([*TWO_LAYERS, *DEEP, *ATTENTION, *HYPERBOLIC, *SCALAR, *PRODUCTS], quick=3)
+    "case", params([*TWO_LAYERS, *DEEP, *ATTENTION, *HYPERBOLIC, *SCALAR, *PRODUCTS], quick=6)
 )
 def test_both_flows_agree_until_the_loss_has_dropped_tenfold(case, rng):
     architecture, theta0 = case.architecture, case.theta0

@@ -66,6 +66,7 @@ FAMILIES = {
     "deep": lambda: (a := DeepLinear([2, 2, 2, 2]), *matrices(a, (1.5, -1.2))),
     "attention": lambda: (a := Attention(2, 2, 1), *matrices(a, 1.1)),
 }
+SLOW_FAMILIES = "residual", "convolutional", "deep"
 KINDS = {"rates": (True, 0.0), "decay": (False, DECAY), "both": (True, DECAY)}
 
 
@@ -86,8 +87,16 @@ def case(family, kind):
     return architecture, np.sqrt(rule.rates(architecture)) * start, loss, rule
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("family", FAMILIES)
+# At once all families under rates and decay, and all kinds of rules for the two quickest.
+CASES = [
+    pytest.param(
+        *case, marks=pytest.mark.slow if case[1] != "both" and case[0] in SLOW_FAMILIES else ()
+    )
+    for case in product(FAMILIES, KINDS)
+]
+
+
+@pytest.mark.parametrize(("family", "kind"), CASES)
 def test_flows_agree_under_a_rule_and_controls_do_not(family, kind):
     architecture, start, loss, rule = case(family, kind)
     settings = {"rtol": RTOL, "atol": RTOL / 100, "method": "DOP853", "n_times": 4}

@@ -1,12 +1,23 @@
 """What geomstats's test cases need: seeded draws, and only the tests that have data."""
 
 import hashlib
+import sys
 
 import numpy as np
 import pytest
 from geomstats.test.conf import pytest_collection_modifyitems  # noqa: F401 - drops tests without data
+from geomstats.test.test_case import TestCase
 
 default_rng = np.random.default_rng
+in_batches = TestCase._test_vectorization
+
+
+def told_its_name(self, vec_data, test_fnc_name=None):
+    """Look up the caller's name, for which geomstats reads the source of every frame."""
+    return in_batches(self, vec_data, test_fnc_name or sys._getframe(1).f_code.co_name[:-4])
+
+
+TestCase._test_vectorization = told_its_name
 
 
 @pytest.fixture(autouse=True)

@@ -1,5 +1,6 @@
 """The manifolds that geomstats's test cases run over, kept small, and how points are drawn."""
 
+import geomstats.backend as gs
 import numpy as np
 import pytest
 from geomstats.geometry.nfold_manifold import NFoldManifold
@@ -111,9 +112,13 @@ COPIES = {
 }
 
 
-def params(table):
-    """Return the factories of a table as pytest parameters named after its lines."""
-    return [pytest.param(factory, id=name) for name, factory in table.items()]
+def params(table, under_numpy=()):
+    """Return the factories of a table as pytest parameters, those named slow under numpy."""
+    slow = () if gs.has_autodiff() else under_numpy
+    return [
+        pytest.param(factory, id=name, marks=[pytest.mark.slow] if name in slow else [])
+        for name, factory in table.items()
+    ]
 
 
 class Nearby:

@@ -35,7 +35,7 @@ def open_image(request):
     request.cls.data_generator = Nearby(request.cls.space)
 
 
-@pytest.fixture(scope="class", params=params(COORDINATE_METRICS))
+@pytest.fixture(scope="class", params=params(COORDINATE_METRICS, ["flat, two layers 2, 2, 2"]))
 def coordinates(request):
     request.cls.space = request.param()
     request.cls.data_generator = Nearby(request.cls.space)
