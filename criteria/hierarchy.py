@@ -188,7 +188,8 @@ def count_conservation_laws(
         vectors = Vectors(architecture, point, rng, fields)
         bound = architecture.n_laws and vectors.conserved and vectors.law_rank.decided
         most = architecture.dim - (vectors.law_rank.value if bound else 0)
-        traces.append(lie_trace(vectors, most))
+        last = len(traces) == len(points) - 1
+        traces.append(lie_trace(vectors, most, even_if_unclear=last))
     decided = {trace.dimension: trace for trace in traces if trace.decided}
     trace = next(iter(decided.values()), traces[-1])
     if len(decided) > 1:

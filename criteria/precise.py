@@ -34,7 +34,7 @@ MAX_DECADES = 20
 """Range of the weights of θ, in powers of ten, for which all bits do: fewer do for less."""
 
 SHALLOW = 4
-"""Levels of brackets for which a share of the bits does: each deeper one takes two ranges more."""
+"""Levels of brackets that there are always bits for: each deeper one takes two ranges more."""
 
 _N_PAIRS = 20  # of entries of z, whose brackets are looked at
 
@@ -49,17 +49,20 @@ class PreciseVectors(Vectors):
     """Vectors in high precision: the distance to a point where a number vanishes decides (ours)."""
 
     rounding, least, spare, n_probes = 1e-20, 0.0, 2, 2
-    share = 0.6  # of the bits that the deepest brackets take
+    levels = SHALLOW  # of brackets, for which there are bits enough
 
     @property
     def numbers(self) -> AbstractContextManager[None]:
-        return precisely(self.share * (decades_of(self) + 3) / (MAX_DECADES + 3))
+        """Half the bits at level 3, all at the last, for the widest range of weights."""
+        share = 0.2 + 0.1 * self.levels
+        return precisely(share * (decades_of(self) + 3) / (MAX_DECADES + 3))
 
-    @cached_property
-    def deep(self) -> "PreciseVectors":
-        """The same with all bits."""
+    def deep(self, levels: int) -> "PreciseVectors":
+        """Return the same, with bits enough for so many levels."""
+        if levels <= self.levels:
+            return self
         vectors = self.at(self.theta)
-        vectors.share = 1.0
+        vectors.levels = levels
         return vectors
 
     def span(self) -> PreciseSpan:

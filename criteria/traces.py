@@ -98,13 +98,15 @@ def lie_trace(
     least: int = 0,
     levels: int = MAX_LEVELS,
     likely: Sequence[int] = (),
+    even_if_unclear: bool = True,
 ) -> LieTrace:
     """Grow the span of the fields by brackets, level by level, until nothing is added.
 
     Level k has the brackets [X_k, […, [X_2, X_1]]] of random fields, as many as dimensions are
     missing and a few more [Marcotte2023]_. At a generic point a level that adds nothing is the
     last. At a special one it ends after ``patience`` idle levels, not below ``least`` dimensions.
-    Ranks that the levels are ``likely`` to have only save time.
+    Ranks that the levels are ``likely`` to have only save time. A dimension that is not clear
+    leaves all undecided, whatever follows: then it goes on only ``even_if_unclear``.
     """
     span, rank = vectors.field_span()
     ranks, idle = [rank], 0
@@ -115,7 +117,10 @@ def lie_trace(
     def brackets(size: int) -> Rows:
         return vectors.brackets([vectors.random_forms(size) for _ in range(len(ranks) + 1)], size)
 
-    while not settled() and len(ranks) < levels:
+    def clear() -> bool:
+        return even_if_unclear or all(rank.clear >= rank.value for rank in ranks)
+
+    while not settled() and len(ranks) < levels and clear():
         missing = max(most - span.dimension, 1)
         guess = sum(likely[len(ranks) : len(ranks) + 1]) + vectors.spare
         enough, rows = missing + vectors.spare, brackets(min(missing, guess))
@@ -177,7 +182,8 @@ def _trace_aside(vectors: Vectors) -> LieTrace | None:
     for length in STEPS[:_RANDOM_WAYS]:
         with suppress(NotFiniteError):
             way = length * unit * vectors.rng.standard_normal(vectors.theta.size)
-            return lie_trace(vectors.at(vectors.theta + way), vectors.size)
+            there = vectors.at(vectors.theta + way)
+            return lie_trace(there, vectors.size, even_if_unclear=False)
     return None
 
 

@@ -215,19 +215,24 @@ class View:
         """Trace at θ of the Lie algebra that the fields generate."""
         if isinstance(self.vectors, PreciseVectors):
             told = vars(self.floats).get("trace")
-            clear = told and not told.settled and not any(rank.doubt for rank in told.ranks)
-            levels = SHALLOW if clear else MAX_LEVELS  # as none settles what floats see clearly
+            open_ended = told and (told.objection or not told.settled)
+            levels = SHALLOW if open_ended else MAX_LEVELS  # which would not settle it, either
             least = told.dimension if told and told.decided else 0
             likely = [rank.value for rank in told.ranks] if told else []
-
-            def grown(vectors: Vectors, levels: int) -> LieTrace:
-                kinds = {"patience": 1 if least else 2, "least": least, "levels": levels}
-                return lie_trace(vectors, self.most, likely=likely, **kinds)
-
-            if len(likely) <= SHALLOW and (trace := grown(self.vectors, SHALLOW)).settled:
-                return trace
-            with self.vectors.deep.numbers:
-                return grown(self.vectors.deep, levels)
+            patience = 1 if least else 2
+            for depth in sorted({min(levels, max(SHALLOW, len(likely) + patience - 1)), levels}):
+                with (vectors := self.vectors.deep(depth)).numbers:
+                    trace = lie_trace(
+                        vectors,
+                        self.most,
+                        patience=patience,
+                        least=least,
+                        levels=depth,
+                        likely=likely,
+                    )
+                if trace.settled:
+                    break
+            return trace
         return orbit_trace(self.vectors, self.most)
 
     @looked
