@@ -62,7 +62,11 @@ def points(network: Architecture) -> Iterator[tuple[str, np.ndarray]]:
         yield "scales apart", theta * np.exp(3 * rng.standard_normal(network.dim))
         first = network.unpack(theta)[0].size
         yield "a zero block", np.append(np.zeros(first), theta[first:])
-    yield "a third small", np.where(np.arange(network.dim) < network.dim // 3, 1e-4 * theta, theta)
+    third = np.arange(network.dim) < network.dim // 3
+    yield "zeros", np.where(rng.random(network.dim) < 0.3, 0.0, theta)
+    yield "a third zero", np.where(third, 0.0, theta)
+    yield "twelve decades", theta * 10.0 ** rng.uniform(-6, 6, network.dim)
+    yield "a third small", np.where(third, 1e-4 * theta, theta)
 
 
 def before() -> Iterator[Row]:
@@ -83,6 +87,12 @@ CASES = {
     "linear, 11 layers of 3": (lambda: DeepLinear([3] * 12), 2.0),
     "linear, 25 layers of 2": (lambda: DeepLinear([2] * 26), 2.0),
     "recurrent 4-6-3": (lambda: ReLUNetwork.recurrent(4, 6, 3, 3), 2.0),
+    "linear 20-4-5": (lambda: TwoLayerLinear(20, 5, 4), 2.0),
+    "linear 1-40-1": (lambda: DeepLinear([1, 40, 1]), 2.0),
+    "linear 8-5-4-2-4-3": (lambda: DeepLinear([8, 5, 4, 2, 4, 3]), 2.0),
+    "linear 2-4-7-2-5-5": (lambda: DeepLinear([2, 4, 7, 2, 5, 5]), 2.0),
+    "ReLU, 30 chains of 3": (lambda: ReLUNetwork.diagonal(30, 3), 2.0),
+    "ReLU, 11 layers of 2": (lambda: ReLUNetwork.from_widths([2] * 12), 2.0),
     "attention 6, 4, 2 heads": (lambda: Attention(6, 4, 2), 20.0),
 }
 

@@ -31,7 +31,6 @@ SAME, OTHER = 1e-8, 1e-6
 """Relative differences of M from which flows or walks of rtol 1e-11 tell equal from different."""
 
 _RTOL, _TOLD = 1e-11, 1e-4  # of flows; relative change of M at their ends that is no error
-_FAINT = 1e-3  # of fields where a walk began, below which those at its end may be its error
 _MATCH = 1e-8  # distance of two z, in units of their terms and way, up to which they are the same
 _CLOSE = 1e-5  # such a distance, to which rough flows bring them if exact ones will do the rest
 _MAX_STEPS, _LAST_STEPS = 20, 6  # of the solver, by rough flows, and then by exact ones
@@ -326,12 +325,13 @@ def _gram_difference(
 ) -> float:
     """Largest relative difference of ⟨X_g', X_g⟩ between two points, over random forms.
 
-    Of fields that are clearly nonzero, beside those at a third point, if there is one.
+    A third point, where a walk began, tells with them how long fields are: at its end they may
+    vanish but for its error.
     """
     points = [fields.point(theta) for theta in thetas]
     forms = fields.random_forms(8, points[0], rng)
-    one, two, *others = (fields.values(forms, point, 8) for point in points)
-    lengths = np.linalg.norm([one, two, *(_FAINT * other for other in others)], axis=2).max(axis=0)
+    values = np.array([fields.values(forms, point, 8) for point in points])
+    lengths = np.linalg.norm(values, axis=2).max(axis=0)
     lengths = np.where(lengths > 0, lengths, 1.0)
-    difference = np.abs(one @ one.T - two @ two.T) / np.outer(lengths, lengths)
-    return float(np.max(difference))
+    one, two, *_ = values @ np.swapaxes(values, 1, 2) / np.outer(lengths, lengths)
+    return float(np.max(np.abs(one - two)))

@@ -48,7 +48,7 @@ def decades_of(vectors: Vectors) -> float:
 class PreciseVectors(Vectors):
     """Vectors in high precision: the distance to a point where a number vanishes decides (ours)."""
 
-    rounding, least, spare, n_probes = 1e-20, 0.0, 2, 2
+    rounding, least, spare, beyond, n_probes = 1e-20, 0.0, 2, 0, 2
     levels = SHALLOW  # of brackets, for which there are bits enough
 
     @property
@@ -89,15 +89,17 @@ class PreciseVectors(Vectors):
 
         def evaluated(forms: Sequence[Forms], at: Rows) -> Rows:
             *inner, outer = forms
-            own: Rows = self.fields.values(outer, at, count)
+            own: Rows = self.fields.values(outer, at, len(at))
             if not inner:
                 return own
-            value = evaluated(inner, at)
-            along = evaluated(inner, at + step * own) - value
-            return (along - self.fields.values(outer, at + step * value, count) + own) / step
+            twice = [np.concatenate([form, form]) for form in inner]
+            value, moved = np.split(evaluated(twice, np.concatenate([at, at + step * own])), 2)
+            return (
+                moved - value - self.fields.values(outer, at + step * value, count) + own
+            ) / step
 
         with ctx.workprec(len(forms) * ctx.prec):
-            return evaluated(forms, point)
+            return evaluated(forms, np.broadcast_to(point, (count, self.size)))
 
     @cached_property
     def scale(self) -> FloatArray:

@@ -115,7 +115,8 @@ def lie_trace(
         return span.dimension == most or (idle >= patience and span.dimension >= least)
 
     def brackets(size: int) -> Rows:
-        return vectors.brackets([vectors.random_forms(size) for _ in range(len(ranks) + 1)], size)
+        forms = [vectors.random_forms(size) for _ in range(len(ranks) + 1)]
+        return vectors.brackets(forms, size, span if guess == vectors.spare else None)
 
     def clear() -> bool:
         return even_if_unclear or all(rank.clear >= rank.value for rank in ranks)
@@ -123,13 +124,13 @@ def lie_trace(
     while not settled() and len(ranks) < levels and clear():
         missing = max(most - span.dimension, 1)
         guess = sum(likely[len(ranks) : len(ranks) + 1]) + vectors.spare
-        enough, rows = missing + vectors.spare, brackets(min(missing, guess))
+        rows = brackets(min(missing, guess))
         rank = (trial := copy(span)).extend(rows)
         # Random ones: where so many add nothing, none does.
-        while trial.dimension < most and (size := rows.shape[-2]) < min(
-            enough, rank.value + vectors.spare
-        ):
-            rows = np.concatenate([rows, brackets(min(3 * size, enough - size))], axis=-2)
+        while trial.dimension < most and (size := rows.shape[-2]) < rank.value + vectors.spare:
+            full = rank.value == size
+            wanted = missing + vectors.beyond if full else rank.value + vectors.spare
+            rows = np.concatenate([rows, brackets(min(3 * size, wanted - size))], axis=-2)
             rank = (trial := copy(span)).extend(rows)
         span = trial
         ranks.append(rank)

@@ -41,8 +41,9 @@ class Vectors:
     rounding = 1e-2
     """Terms that are smaller, beside those elsewhere, may be nothing but rounding."""
 
-    spare, n_probes = SPARE, 4
-    """Brackets more than are independent, that tell that no others are; entries of M looked at."""
+    spare, beyond, n_probes = SPARE, SPARE, 4
+    """Brackets more than are independent, that tell that no others are; more than are missing, as
+    square random matrices are nearly singular; entries of M looked at."""
 
     def __init__(
         self,
@@ -191,13 +192,18 @@ class Vectors:
         """Nested brackets at a point, as they are."""
         return self.fields.brackets(forms, point, count)
 
-    def brackets(self, forms: Sequence[Forms], count: int) -> Rows:
+    def brackets(self, forms: Sequence[Forms], count: int, span: Span | None = None) -> Rows:
         """Nested brackets [X_k, […, [X_2, X_1]]], X_1 first, relative to their terms.
 
-        Made to unit vectors instead, brackets that vanish would be noise of full rank.
+        Made to unit vectors instead, brackets that vanish would be noise of full rank. Those that
+        a span is likely to hold are zero if it does: then neighbours are not asked.
         """
         exact = [self.exact(form) for form in forms]
-        rows = self._everywhere(lambda point: self.nested(exact, point, count))
+        here, *others = self.points
+        first = self.nested(exact, here, count)
+        if span is not None and span.holds(first / self.scale):
+            return self.exact(np.zeros((len(self.points), count, self.size)))
+        rows = np.array([first, *(self.nested(exact, point, count) for point in others)])
         majorants = self.fields.majorants(forms, self.point, count) / self.scale
         sizes = np.linalg.norm(majorants, axis=1, keepdims=True)
         rows = rows / self.scale / np.where(sizes > 0, sizes, 1.0)

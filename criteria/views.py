@@ -215,12 +215,13 @@ class View:
         """Trace at θ of the Lie algebra that the fields generate."""
         if isinstance(self.vectors, PreciseVectors):
             told = vars(self.floats).get("trace")
-            open_ended = told and (told.objection or not told.settled)
-            levels = SHALLOW if open_ended else MAX_LEVELS  # which would not settle it, either
+            clear = told and not told.settled and not any(rank.doubt for rank in told.ranks)
+            levels = SHALLOW if clear else MAX_LEVELS  # as none settles what floats see clearly
             least = told.dimension if told and told.decided else 0
             likely = [rank.value for rank in told.ranks] if told else []
             patience = 1 if least else 2
-            for depth in sorted({min(levels, max(SHALLOW, len(likely) + patience - 1)), levels}):
+            first = max(SHALLOW, len(likely) + patience - 1)
+            for depth in (first, levels) if first < levels - 1 else (levels,):
                 with (vectors := self.vectors.deep(depth)).numbers:
                     trace = lie_trace(
                         vectors,

@@ -21,6 +21,7 @@ from liftflow.criteria import (
 )
 from liftflow.criteria.fields import Arithmetic, gradient_fields
 from liftflow.criteria.precise import PRECISE_LIMIT, PreciseVectors
+from liftflow.criteria.traces import lie_trace
 from liftflow.criteria.vectors import Vectors
 from liftflow.distances import BITS, NEAR, NEARER, PreciseSpan, _independent, distance, precisely
 from liftflow.errors import NotIntrinsicError, UndecidedError
@@ -392,12 +393,46 @@ def test_precise_pivots_are_those_of_one_rest_after_another(rng):
     assert np.abs(gram).max() < 1e-100
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_wild_entries_of_two_layers_hide_nothing(seed):
+    """A weight that is small by accident has no longer columns than its row and column tell."""
+    network, rng = TwoLayerLinear(5, 6, 2), np.random.default_rng(seed)
+    theta = network.random_point(rng=seed) * 10.0 ** rng.uniform(-6, 6, network.dim)
+    found = classify(network, theta)
+    assert (found.complete.verdict, found.frobenius.verdict) == ("holds", "fails")
+    assert found.n_laws.value == 3
+
+
+@pytest.mark.parametrize("arithmetic", [FLOATS, Arithmetic(2**31 - 1)], ids=["floats", "field"])
+def test_blocks_of_few_edges_are_passed_edge_by_edge(arithmetic, rng):
+    network = ReLUNetwork.diagonal(30, depth=3)
+    fields = gradient_fields(network, arithmetic)
+    jets = arithmetic.draw((4, 2, network.dim), rng)
+    form = fields.random_forms(2, np.ones(network.dim, int), rng)
+    found = fields.field(form, jets)
+    blocks = [block for block, *_ in fields._steps]
+    assert np.all(found) and not all(block.dense for block in blocks)  # the last one is
+    for block in blocks:
+        vars(block)["dense"] = True
+    np.testing.assert_allclose(found, fields.field(form, jets), rtol=1e-12)
+
+
+@pytest.mark.parametrize("likely", [(), (3, 1, 1, 1), (3, 30, 0, 9, 9)])
+def test_ranks_that_are_told_beforehand_only_save_time(likely, rng):
+    network = DeepLinear([2, 2, 3, 2, 2])
+    theta = network.random_point(rng=0)
+    theta[:4] = 0.0
+    own = Vectors(network, theta, np.random.default_rng(0))
+    wanted, found = lie_trace(own, 20, patience=2), lie_trace(own, 20, patience=2, likely=likely)
+    assert [rank.value for rank in found.ranks] == [rank.value for rank in wanted.ranks]
+
+
 @pytest.mark.parametrize("depth", [2, 3, 5])
 def test_brackets_in_high_precision_are_exact_though_by_differences(depth, rng):
     """To all bits but a few, as jets are; control: without the additional bits to almost none."""
     network = DeepLinear([2, 3, 2, 2])
     own = PreciseVectors(network, network.random_point(rng=rng), rng)
-    with own.numbers as _:
+    with own.numbers:
         forms = [own.exact(own.random_forms(2)) for _ in range(depth)]
         jets = own.fields.brackets(forms, own.points[0], 2)
         quotients, size = own.nested(forms, own.points[0], 2), np.abs(jets.astype(float)).max()

@@ -1,5 +1,7 @@
 """The numerical fallback, on an architecture that a user would write: linear convolutions."""
 
+from unittest.mock import Mock
+
 import autograd.numpy as anp
 import geomstats.backend as gs
 import numpy as np
@@ -15,6 +17,7 @@ from liftflow import (
     discover_laws,
     loss_from_function,
 )
+from liftflow.architectures import recovery
 from liftflow.errors import NotFiniteError, NotRecoverableError
 from liftflow.flows import IntrinsicFlow, ParameterFlow
 from liftflow.metrics import RecoveredCometric, intrinsic_cometric, oracle_gram
@@ -164,6 +167,26 @@ def test_a_small_entry_that_is_off_the_image_is_refused():
     np.testing.assert_allclose(found, z[:2], rtol=1e-14)
     with pytest.raises(NotRecoverableError, match="Gauss–Newton on"):
         Doubled().recover(z * [1, 1, 1.2], np.zeros(0), near=near)
+
+
+def test_recovery_of_a_root_of_higher_order_takes_longer_steps(monkeypatch):
+    """To x³ = 0 from x = 0.3, as a plain step leaves 8/27; control: without them, far more."""
+
+    class Cube(Architecture):
+        def lift(self, theta):
+            return theta * gs.array([1.0, 0.0]) + theta**3 * gs.array([0.0, 1.0])
+
+    def steps():
+        with monkeypatch.context() as patch:
+            counted = Mock(side_effect=recovery.shortened)
+            patch.setattr(recovery, "shortened", counted)
+            found = Cube(2, (2,)).recover([1.0, 0.0], np.zeros(0), near=[1.0, 0.3])
+        np.testing.assert_allclose(found, [1.0, 0.0], atol=1e-13)
+        return counted.call_count
+
+    few = steps()
+    monkeypatch.setattr(recovery, "_SLOW", np.inf)
+    assert 2 * few < steps()
 
 
 @pytest.mark.slow

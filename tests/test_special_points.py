@@ -17,6 +17,8 @@ from liftflow.criteria import (
     lie_algebra_dimension,
     recoverability,
 )
+from liftflow.criteria.dynamics import _fibre_walk, _gram_difference
+from liftflow.criteria.views import view_of
 
 
 class PolynomialLift(Architecture):
@@ -237,6 +239,24 @@ def test_a_lift_that_is_not_analytic_is_left_open():
 def test_metric_by_recoverability_is_a_local_statement():
     network = ReLUNetwork.from_widths([2, 2, 1])
     assert "close to θ₀" in classify(network, network.random_point(rng=0)).metric.reason
+
+
+def test_a_walk_that_ends_beside_many_zeros_refutes_nothing():
+    """Where the first two layers are zero: W₁W₁ᵀ = W₂ᵀW₂, and W₂W₂ᵀ is W₃ᵀW₃ less its value at θ₀.
+
+    That has rank 1, so W₂ ≠ 0 only where W₃W₂W₁ ≠ 0: all over z = 0, M is 0. A walk comes back to
+    weights that are zero to rounding, and so is M; control: beside itself, that is much.
+    """
+    network = DeepLinear([2, 2, 3, 1, 5, 6])
+    theta = network.random_point(rng=746)
+    theta[:10] = 0.0
+    view = view_of(network, theta, np.random.default_rng(0))
+    fields, rng = view.vectors.fields, view.rng
+    ((start, end, moved),) = _fibre_walk(view)
+    assert 0 < np.abs(network.lift_jacobian(end)).max() < 1e-6 and not np.any(end == start)
+    assert _gram_difference(fields, rng, start, end, moved) < 1e-8
+    assert _gram_difference(fields, rng, start, end) > 0.1
+    assert classify(network, theta).metric.verdict == "holds"
 
 
 # Sizes.

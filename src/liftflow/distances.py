@@ -16,6 +16,7 @@ import numpy as np
 from typing_extensions import TypeAliasType
 
 from liftflow.ranks import NONZERO, TOLERANCE, ZERO, Rank, Span
+from liftflow.typing import FloatArray
 
 NEAR, NEARER = 1e-5, 1e-7
 """Relative distances of the two neighbours of θ; distances are told up to the first."""
@@ -47,7 +48,7 @@ def clear(number: Precise) -> Precise:
     return number if number > arb(2) ** (-ctx.prec // 2) else arb(0)
 
 
-def exact(numbers: Any) -> Precise:
+def exact(numbers: FloatArray | float) -> Precise:
     """Return floats as numbers of many bits."""
     from flint import arb
 
@@ -97,9 +98,12 @@ def _product(a: Precise, b: Precise) -> Precise:
 
 def _independent(rows: Precise, count: int) -> tuple[Precise, list[Precise]]:
     """Up to ``count`` orthonormal vectors, longest rest first, and the lengths of these rests."""
+    from flint import arb_mat
+
     size, pivots, lost = rows.shape[1], list[Precise](), 1.0
-    found, turned = (_matrix(exact(np.zeros(shape))) for shape in ((count, size), (size, count)))
-    along, matrix = exact(np.zeros((len(rows), count))), _matrix(rows)  # zeros cost nothing
+    zero = exact(0.0)
+    found, turned = arb_mat(count, size), arb_mat(size, count)
+    along, matrix = np.full((len(rows), count), zero), _matrix(rows)  # zeros cost nothing
     squares = _middle((rows * rows).sum(axis=1))
     while len(rows) and (number := len(pivots)) < count:
         first = int(np.argmax(squares))
@@ -125,9 +129,16 @@ class PreciseSpan(Span):
     n_points = 3
 
     def outside(self, vectors: Precise) -> Precise:
+        if not self.dimension:
+            return np.broadcast_to(vectors, (len(self.basis), *vectors.shape[-2:]))
         rows = np.broadcast_to(vectors, (len(self.basis), *vectors.shape[-2:]))
         pairs = zip(rows, self.basis, strict=True)
         return vectors - np.array([_product(_product(own, basis.T), basis) for own, basis in pairs])
+
+    def holds(self, vectors: Precise) -> bool:
+        lengths, basis = lengths_of(vectors), self.basis[0]
+        rows = vectors / np.where(lengths > _TINY, lengths, 1)[:, None]
+        return not np.any(lengths_of(rows - _product(_product(rows, basis.T), basis)) > 0)
 
     def extend(self, vectors: Precise, floor: float = TOLERANCE) -> Rank:
         """Add vectors, and tell how many dimensions they add, in terms of distances.

@@ -106,6 +106,10 @@ class Span:
         """Project vectors onto the orthogonal complement."""
         return vectors - (vectors @ np.swapaxes(self.basis, -1, -2)) @ self.basis
 
+    def holds(self, vectors: Rows) -> bool:
+        """Tell whether vectors of one point are in the span beyond doubt, where that saves time."""
+        return False
+
     def complement(self) -> Rows:
         """Return a basis of all that is orthogonal to the span."""
         return np.linalg.qr(self.basis[0].T, mode="complete")[0].T[None, self.dimension :]
