@@ -48,7 +48,7 @@ def decades_of(vectors: Vectors) -> float:
 class PreciseVectors(Vectors):
     """Vectors in high precision: the distance to a point where a number vanishes decides (ours)."""
 
-    rounding, least, spare, beyond, n_probes = 1e-20, 0.0, 2, 0, 2
+    rounding, least, spare, beyond, n_probes = 1e-20, 0.0, 1, 0, 2  # one tells, without rounding
     levels = SHALLOW  # of brackets, for which there are bits enough
 
     @property
@@ -85,7 +85,7 @@ class PreciseVectors(Vectors):
         """
         from flint import arb, ctx
 
-        step = arb(2) ** -ctx.prec
+        step, per_step = arb(2) ** -ctx.prec, arb(2) ** ctx.prec
 
         def evaluated(forms: Sequence[Forms], at: Rows) -> Rows:
             *inner, outer = forms
@@ -94,9 +94,8 @@ class PreciseVectors(Vectors):
                 return own
             twice = [np.concatenate([form, form]) for form in inner]
             value, moved = np.split(evaluated(twice, np.concatenate([at, at + step * own])), 2)
-            return (
-                moved - value - self.fields.values(outer, at + step * value, count) + own
-            ) / step
+            other = self.fields.values(outer, at + step * value, len(at))
+            return per_step * (moved - value - other + own)
 
         with ctx.workprec(len(forms) * ctx.prec):
             return evaluated(forms, np.broadcast_to(point, (count, self.size)))
