@@ -67,6 +67,7 @@ def with_lift_and_laws(
     return found
 
 
+@np.errstate(over="ignore")  # by steps that lead too far, and are not taken
 def _solve(
     phi: SmoothMap, h: SmoothMap, z: FloatArray, laws: FloatArray, theta: FloatArray, *, alike: bool
 ) -> tuple[FloatArray, float]:
@@ -93,7 +94,7 @@ def _solve(
         before = np.linalg.norm(gap / sizes)
         if before <= ROUNDING:
             break
-        relative = jacobian / sizes[:, None] * columns
+        relative = jacobian * columns / sizes[:, None]  # in this order, as sizes may be tiny
         step = -columns * (np.linalg.pinv(relative, rcond=RANK_RTOL) @ (gap / sizes))
         # So close, a step squares the gap, or there are only rounding errors left.
         moved = shortened(residual, theta, step, sizes, before, 0.5 if before < _RTOL else 1e-4)

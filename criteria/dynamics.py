@@ -89,10 +89,7 @@ def metric(view: View) -> Finding:
 
 
 def _fibre_walk(view: View) -> list[tuple[FloatArray, ...]]:
-    """Step along the kernel and come back to the same (φ, h); without known laws, no walk.
-
-    Its ends, and where the step led.
-    """
+    """Step along the kernel, and come back to the same (φ, h): the ends, and where the step led."""
     architecture, basis, theta = view.architecture, view.kernel.basis, view.theta
     if not architecture.n_laws or not len(basis):
         return []

@@ -14,10 +14,11 @@ import numpy as np
 from liftflow.architectures import Architecture, ProductArchitecture, ReLUNetwork
 from liftflow.architectures.sampled import as_seen
 from liftflow.criteria.dynamics import dynamic, metric
+from liftflow.criteria.exact import exact_levels
 from liftflow.criteria.findings import Finding, Verdict, combine, found, undecided
 from liftflow.criteria.network_fields import excited_fields
 from liftflow.criteria.traces import LieTrace, added, lie_trace
-from liftflow.criteria.vectors import SPARE, Vectors
+from liftflow.criteria.vectors import Vectors
 from liftflow.criteria.views import MATRIX_LIMIT, View, count_told, too_large, view_of
 from liftflow.doors import door
 from liftflow.files import Stored, Tabled, as_text
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _TRIALS, _POINTS = 2, 3
-_PRIMES = (2**30, 2**31)
 _COLOURS = {"holds": "green", "fails": "red", "undecided": "yellow"}
 _MARKS = {"holds": "✓", "fails": "✗", "undecided": "?"}
 
@@ -188,8 +188,7 @@ def count_conservation_laws(
         vectors = Vectors(architecture, point, rng, fields)
         bound = architecture.n_laws and vectors.conserved and vectors.law_rank.decided
         most = architecture.dim - (vectors.law_rank.value if bound else 0)
-        last = len(traces) == len(points) - 1
-        traces.append(lie_trace(vectors, most, even_if_unclear=last))
+        traces.append(lie_trace(vectors, most))
     decided = {trace.dimension: trace for trace in traces if trace.decided}
     trace = next(iter(decided.values()), traces[-1])
     if len(decided) > 1:
@@ -200,47 +199,19 @@ def count_conservation_laws(
 
 
 def _exact_count(architecture: Architecture, rng: np.random.Generator, loss: Any) -> Finding:
-    from flint import fmpz
-
-    found_ranks, bound = [], 1.0
+    trials: list[list[int]] = []
+    dim, bound = architecture.dim, 1.0
     for _ in range(_TRIALS):
-        prime = 0
-        while not fmpz(prime).is_prime():
-            prime = int(rng.integers(*_PRIMES))
-        fields = excited_fields(architecture, loss, Arithmetic(prime))
-        ranks, failure = _exact_ranks(fields, architecture, rng)
-        found_ranks.append(ranks)
+        field = Arithmetic.over_a_field(rng)
+        fields = excited_fields(architecture, loss, field)
+        levels, failure = exact_levels(fields, field.draw((dim,), rng), dim, rng)
+        trials.append(levels)
         bound *= min(1.0, failure)
-    best = max(found_ranks, key=lambda ranks: ranks[-1])
-    levels, count = np.diff(best, prepend=0).tolist(), architecture.dim - best[-1]
-    reason = f"over {_TRIALS} prime fields {added(levels)}; wrong with a probability below "
+    best = max(trials, key=sum)
+    reason = f"over {_TRIALS} prime fields {added(best)}; wrong with a probability below "
     reason += f"{bound:.0e} (Schwartz–Zippel)"
-    finding = found("conservation laws", True, count, reason, tolerance=0.0)
-    return replace(finding, witness={"levels": levels, "error_bound": bound})
-
-
-def _exact_ranks(
-    fields: Any, architecture: Architecture, rng: np.random.Generator
-) -> tuple[list[int], float]:
-    """Ranks level by level, and a bound on the probability that one of them is too small.
-
-    A minor of R nested brackets of k fields is a polynomial of degree at most R k deg X in the
-    point and the forms; it vanishes at a random one with probability at most degree / p.
-    """
-    from flint import nmod_mat
-
-    prime, size = fields.arithmetic.prime, architecture.dim
-    point = fields.arithmetic.draw((size,), rng)
-    rows, ranks, failure = np.zeros((0, size), int), [0], 0.0
-    while True:
-        depth = len(ranks)
-        count = (size - ranks[-1] if depth > 1 else min(architecture.lifted_dim, size)) + SPARE
-        forms = [fields.random_forms(count, point, rng) for _ in range(depth)]
-        rows = np.vstack([rows, fields.brackets(forms, point, count)])
-        ranks.append(int(nmod_mat(rows.tolist(), prime).rank()))
-        failure += min(ranks[-1] + 1, size) * depth * fields.degree / prime
-        if ranks[-1] == size or (depth > 1 and ranks[-1] == ranks[-2]):
-            return ranks[1:], failure
+    finding = found("conservation laws", True, dim - sum(best), reason, tolerance=0.0)
+    return replace(finding, witness={"levels": best, "error_bound": bound})
 
 
 @door

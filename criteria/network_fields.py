@@ -1,6 +1,5 @@
 """Gradient fields of linear and ReLU networks, by one pass forward and one backward each."""
 
-from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import pairwise
@@ -83,22 +82,12 @@ class NetworkFields(JetFields):
         self.degree = 2 * len(dag.members) + 1  # of a field, in the point and the form
 
     @cached_property
-    def _steps(self) -> list[tuple[Block, slice, slice, bool, bool]]:
-        """Blocks, places of their heads and tails, and which are all that is said there.
-
-        ⟨1⟩ is the last node.
-        """
+    def _steps(self) -> list[tuple[Block, slice, slice]]:
+        """Blocks, with the places of their heads and tails; ⟨1⟩ is the last node."""
         dag = self.dag
         ends = [(int(nodes[0]), int(nodes[-1]) + 1) for nodes in dag.members]
         nodes = [slice(*each) for each in [*ends, (len(dag.nodes), len(dag.nodes) + 1)]]
-        into = Counter(block.head_generation for block in dag.blocks)
-        out_of = Counter(block.tail_generation for block in dag.blocks)
-        out_of.update(dag.generation[dag.outputs].tolist())
-        return [
-            (b, nodes[head], nodes[tail], into[head] == 1, out_of[tail] == 1)
-            for b in dag.blocks
-            for head, tail in [(b.head_generation, b.tail_generation)]
-        ]
+        return [(b, nodes[b.head_generation], nodes[b.tail_generation]) for b in dag.blocks]
 
     def field(self, forms: Forms, point: Coordinates) -> Coordinates:
         """Evaluate the fields by backpropagation."""
@@ -111,13 +100,13 @@ class NetworkFields(JetFields):
         before[0, :, :inner] = sources
         before[0, :, -1] = 1
         after[0, :, dag.outputs] = sinks.T
-        for block, heads, tails, alone, _ in self._steps:
+        for block, heads, tails in self._steps:
             sums = self._passed(block, weights, before[..., tails], back=False)
-            before[..., heads] = sums if alone else arithmetic.reduce(before[..., heads] + sums)
-        for block, heads, tails, _, alone in reversed(self._steps):
+            before[..., heads] = arithmetic.reduce(before[..., heads] + sums)
+        for block, heads, tails in reversed(self._steps):
             if tails.start >= inner:  # what is after inputs is not asked for
                 sums = self._passed(block, weights, after[..., heads], back=True)
-                after[..., tails] = sums if alone else arithmetic.reduce(after[..., tails] + sums)
+                after[..., tails] = arithmetic.reduce(after[..., tails] + sums)
         product = arithmetic.multiply(before[..., dag.tails], after[..., dag.heads])
         return arithmetic.multiply(product, multipliers[None]) if weighted else product
 

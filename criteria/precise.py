@@ -8,10 +8,15 @@ point where a number would vanish tells zero from nonzero.
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
+from liftflow.criteria.exact import exact_levels
+from liftflow.criteria.fields import gradient_fields
+from liftflow.criteria.traces import MAX_LEVELS, LieTrace, lie_trace
 from liftflow.criteria.vectors import SPARE, Vectors
 from liftflow.distances import (
     NEAR,
@@ -24,7 +29,8 @@ from liftflow.distances import (
     lengths_of,
     precisely,
 )
-from liftflow.ranks import NONZERO, TOLERANCE, Rows
+from liftflow.linalg import Arithmetic
+from liftflow.ranks import NONZERO, TOLERANCE, Rank, Rows
 from liftflow.typing import FloatArray, Forms, IntArray
 
 PRECISE_LIMIT = 100
@@ -59,10 +65,8 @@ class PreciseVectors(Vectors):
 
     def deep(self, levels: int) -> "PreciseVectors":
         """Return the same, with bits enough for so many levels."""
-        if levels <= self.levels:
-            return self
-        vectors = self.at(self.theta)
-        vectors.levels = levels
+        vectors = self if levels <= self.levels else self.at(self.theta)
+        vectors.levels = max(levels, self.levels)
         return vectors
 
     def span(self) -> PreciseSpan:
@@ -147,9 +151,40 @@ class PreciseVectors(Vectors):
         return longest, self.pair_brackets(longest)
 
 
+def precise_trace(vectors: PreciseVectors, most: int, told: LieTrace | None) -> LieTrace:
+    """Trace of the Lie algebra in high precision, with what floats told of it.
+
+    How many dimensions each level adds at θ as it is, exact arithmetic tells, and no more are
+    clear. Where as many are clear on all shallow levels, the deeper ones are believed if they
+    bring the dimension to what laws leave (ours).
+    """
+    field = Arithmetic.over_a_field(vectors.rng)
+    fields, point = gradient_fields(vectors.architecture, field), field.residues(vectors.point)
+    exact, _ = exact_levels(fields, point, most, vectors.rng, patience=2, levels=MAX_LEVELS)
+    ended = sum(exact) == most or exact[-2:] == [0, 0]
+    bounds = np.cumsum(exact).tolist()
+    end = bounds[-1] if ended else most
+    least = told.dimension if told and told.decided else 0
+    known: dict[str, Any] = {"patience": 1 if least else 2, "least": least, "bounds": bounds}
+
+    def grown(levels: int, likely: list[int]) -> LieTrace:
+        with (deep := vectors.deep(levels)).numbers:
+            return lie_trace(deep, end, levels=levels, likely=likely, **known)
+
+    guess = [rank.value for rank in told.ranks] if told else exact
+    trace = grown(SHALLOW, guess)
+    if trace.settled or not ended:  # what has no end at θ itself is not settled
+        return trace
+    if trace.dimension < sum(exact[:SHALLOW]) or not all(rank.decided for rank in trace.ranks):
+        return grown(MAX_LEVELS, guess)
+    if bounds[-1] < most or most == vectors.size:
+        return grown(bounds.index(bounds[-1]) + 1, exact)
+    deeper = [Rank(added, added, added, np.nan, np.nan, np.nan) for added in exact[SHALLOW:]]
+    return replace(trace, ranks=(*trace.ranks, *deeper), settled=True)
+
+
 def needs_precision(vectors: Vectors) -> bool:
     """Tell whether double precision may hide scales of θ, and this one does not."""
     fields, point = vectors.fields, vectors.point
-    if not fields.analytic or point.size > PRECISE_LIMIT or not vectors.apart:
-        return False
-    return decades_of(vectors) < MAX_DECADES
+    small = fields.analytic and point.size <= PRECISE_LIMIT
+    return small and vectors.apart and decades_of(vectors) < MAX_DECADES

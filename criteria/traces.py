@@ -17,7 +17,7 @@ from scipy.integrate import solve_ivp
 from liftflow.criteria.findings import Finding, found
 from liftflow.criteria.vectors import Vectors
 from liftflow.errors import NotFiniteError
-from liftflow.ranks import TOLERANCE, Rank, Rows, Span
+from liftflow.ranks import NOTHING, TOLERANCE, Rank, Rows, Span
 from liftflow.typing import FloatArray, OneTheta
 
 MAX_LEVELS = 8
@@ -50,7 +50,7 @@ class LieTrace:
     @property
     def dimension(self) -> int:
         """Dimension of the trace."""
-        return self.span.dimension
+        return sum(rank.value for rank in self.ranks)
 
     @property
     def decided(self) -> bool:
@@ -98,15 +98,15 @@ def lie_trace(
     least: int = 0,
     levels: int = MAX_LEVELS,
     likely: Sequence[int] = (),
-    even_if_unclear: bool = True,
+    bounds: Sequence[int] = (),
 ) -> LieTrace:
     """Grow the span of the fields by brackets, level by level, until nothing is added.
 
     Level k has the brackets [X_k, […, [X_2, X_1]]] of random fields, as many as dimensions are
     missing and a few more [Marcotte2023]_. At a generic point a level that adds nothing is the
     last. At a special one it ends after ``patience`` idle levels, not below ``least`` dimensions.
-    Ranks that the levels are ``likely`` to have only save time. A dimension that is not clear
-    leaves all undecided, whatever follows: then it goes on only ``even_if_unclear``.
+    Ranks that the levels are ``likely`` to have, and ``bounds`` on the dimension up to each, only
+    save time.
     """
     span, rank = vectors.field_span()
     ranks, idle = [rank], 0
@@ -118,16 +118,17 @@ def lie_trace(
         forms = [vectors.random_forms(size) for _ in range(len(ranks) + 1)]
         return vectors.brackets(forms, size, span if guess == vectors.spare else None)
 
-    def clear() -> bool:
-        return even_if_unclear or all(rank.clear >= rank.value for rank in ranks)
-
-    while not settled() and len(ranks) < levels and clear():
-        missing = max(most - span.dimension, 1)
+    while not settled() and len(ranks) < levels:
+        bound = bounds[len(ranks)] if len(ranks) < len(bounds) else most
+        if (missing := bound - span.dimension) <= 0:
+            ranks.append(NOTHING)
+            idle += 1
+            continue
         guess = sum(likely[len(ranks) : len(ranks) + 1]) + vectors.spare
         rows = brackets(min(missing, guess))
         rank = (trial := copy(span)).extend(rows)
         # Random ones: where so many add nothing, none does.
-        while trial.dimension < most and (size := rows.shape[-2]) < rank.value + vectors.spare:
+        while trial.dimension < bound and (size := rows.shape[-2]) < rank.value + vectors.spare:
             full = rank.value == size
             wanted = missing + vectors.beyond if full else rank.value + vectors.spare
             rows = np.concatenate([rows, brackets(min(3 * size, wanted - size))], axis=-2)
@@ -183,8 +184,7 @@ def _trace_aside(vectors: Vectors) -> LieTrace | None:
     for length in STEPS[:_RANDOM_WAYS]:
         with suppress(NotFiniteError):
             way = length * unit * vectors.rng.standard_normal(vectors.theta.size)
-            there = vectors.at(vectors.theta + way)
-            return lie_trace(there, vectors.size, even_if_unclear=False)
+            return lie_trace(vectors.at(vectors.theta + way), vectors.size)
     return None
 
 

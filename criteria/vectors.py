@@ -4,7 +4,7 @@ The criteria ask how many dimensions vectors span and whether a part of them van
 arithmetic that is answered, and by which number zero is told from nonzero, is hidden here.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import copy
 from functools import cached_property
@@ -108,7 +108,14 @@ class Vectors:
 
     @cached_property
     def _plain(self) -> FloatArray:
-        return self.fields.values(self._forms, self.point, self.n_fields)
+        return self.values(self._forms, self.point, self.n_fields)
+
+    def values(self, forms: Forms, point: Rows, count: int) -> Rows:
+        """Fields at a point, zero where they are no more than rounding of their terms."""
+        rows = self.fields.values(forms, point, count)
+        if not self.fields.analytic or not self.least:
+            return rows
+        return np.where(np.abs(rows) > DROP * self.fields.majorants([forms], point, count), rows, 0)
 
     @cached_property
     def scale(self) -> FloatArray:
@@ -156,15 +163,12 @@ class Vectors:
         """The coordinates of :attr:`thetas`."""
         return self.exact(np.array([self.fields.point(theta) for theta in self.thetas]))
 
-    def _everywhere(self, evaluate: Callable[[Rows], Rows]) -> Rows:
-        return np.array([evaluate(point) for point in self.points])
-
     @cached_property
     def field_vectors(self) -> Rows:
         """Random fields, as many as span all."""
         forms = self.exact(self._forms)
-        rows = self._everywhere(lambda point: self.fields.values(forms, point, self.n_fields))
-        return self.units(rows / self.scale)
+        rows = [self.values(forms, point, self.n_fields) for point in self.points]
+        return self.units(np.array(rows) / self.scale)
 
     @cached_property
     def law_rows(self) -> Rows:
@@ -288,7 +292,7 @@ class Vectors:
         velocities = np.concatenate([velocities, anywhere[None]])
         terms = np.concatenate(
             [
-                fields.derivatives(one, point, velocities) * fields.values(other, point, 1)
+                fields.derivatives(one, point, velocities) * self.values(other, point, 1)
                 for one, other in ((left, right), (right, left))
             ],
             axis=1,

@@ -11,8 +11,8 @@ from scipy.stats import gmean
 from liftflow.architectures import Architecture, DeepLinear
 from liftflow.criteria.fields import GradientFields
 from liftflow.criteria.findings import Finding, Verdict, decide, doubted, found, undecided, vanishes
-from liftflow.criteria.precise import SHALLOW, PreciseVectors, needs_precision
-from liftflow.criteria.traces import MAX_LEVELS, LieTrace, lie_trace, orbit_trace
+from liftflow.criteria.precise import PreciseVectors, needs_precision, precise_trace
+from liftflow.criteria.traces import LieTrace, orbit_trace
 from liftflow.criteria.vectors import Vectors
 from liftflow.ranks import TOLERANCE, ZERO, Rank, Rows, Span
 from liftflow.typing import FloatArray, OneTheta
@@ -214,26 +214,7 @@ class View:
     def trace(self) -> LieTrace:
         """Trace at θ of the Lie algebra that the fields generate."""
         if isinstance(self.vectors, PreciseVectors):
-            told = vars(self.floats).get("trace")
-            clear = told and not told.settled and not any(rank.doubt for rank in told.ranks)
-            levels = SHALLOW if clear else MAX_LEVELS  # as none settles what floats see clearly
-            least = told.dimension if told and told.decided else 0
-            likely = [rank.value for rank in told.ranks] if told else []
-            patience = 1 if least else 2
-            first = max(SHALLOW, len(likely) + patience - 1)
-            for depth in (first, levels) if first < levels - 1 else (levels,):
-                with (vectors := self.vectors.deep(depth)).numbers:
-                    trace = lie_trace(
-                        vectors,
-                        self.most,
-                        patience=patience,
-                        least=least,
-                        levels=depth,
-                        likely=likely,
-                    )
-                if trace.settled:
-                    break
-            return trace
+            return precise_trace(self.vectors, self.most, vars(self.floats).get("trace"))
         return orbit_trace(self.vectors, self.most)
 
     @looked
@@ -474,6 +455,7 @@ def _(architecture: DeepLinear, theta: OneTheta, rng: np.random.Generator) -> Vi
     sizes = np.array([np.max(np.abs(layer)) for layer in architecture.layers(theta)])
     typical = gmean(sizes[sizes > 0]) if np.any(sizes) else 1.0
     unit = architecture._unit_of(typical, 4 * len(architecture.widths))
+    unit = 2.0 ** np.round(np.log2(unit))  # so that what cancels does so after it
     return View(architecture, theta / unit, rng)
 
 

@@ -13,9 +13,11 @@ from liftflow import ReLUNetwork, classify, frobenius, kernel_inclusion, linalg
 from liftflow.architectures import DeepLinear, TwoLayerLinear
 from liftflow.criteria import (
     commuting,
+    count_conservation_laws,
     laws_complete,
     lie_algebra_dimension,
     metric_property,
+    precise,
     recoverability,
     vectors,
 )
@@ -425,6 +427,22 @@ def test_ranks_that_are_told_beforehand_only_save_time(likely, rng):
     own = Vectors(network, theta, np.random.default_rng(0))
     wanted, found = lie_trace(own, 20, patience=2), lie_trace(own, 20, patience=2, likely=likely)
     assert [rank.value for rank in found.ranks] == [rank.value for rank in wanted.ranks]
+
+
+@pytest.mark.parametrize("widths", [[1, 4, 4, 2], [2, 2, 5, 4, 1]])
+def test_deep_levels_that_exact_arithmetic_tells_are_those_of_high_precision(widths, monkeypatch):
+    """Where layers have scales of 10^±4; control: with two layers of zeros there are fewer."""
+    network = DeepLinear(widths)
+    layers = network.unpack(network.random_point(rng=0))
+    theta = network.pack(*(layer * 10.0 ** (4 * (-1) ** n) for n, layer in enumerate(layers)))
+    exact = count_conservation_laws(network, exact=True).witness["levels"]
+    told = lie_algebra_dimension(network, theta)
+    assert told.witness["levels"] == exact[:-1] and len(exact) > 5
+    monkeypatch.setattr(precise, "SHALLOW", 8)
+    assert lie_algebra_dimension(network, theta).witness == told.witness
+    monkeypatch.undo()
+    theta[: layers[0].size + layers[1].size] = 0.0
+    assert lie_algebra_dimension(network, theta).value < told.value
 
 
 @pytest.mark.parametrize("depth", [2, 3, 5])

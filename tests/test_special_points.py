@@ -18,7 +18,10 @@ from liftflow.criteria import (
     recoverability,
 )
 from liftflow.criteria.dynamics import _fibre_walk, _gram_difference
+from liftflow.criteria.exact import exact_levels
+from liftflow.criteria.fields import gradient_fields
 from liftflow.criteria.views import view_of
+from liftflow.linalg import Arithmetic
 
 
 class PolynomialLift(Architecture):
@@ -257,6 +260,53 @@ def test_a_walk_that_ends_beside_many_zeros_refutes_nothing():
     assert _gram_difference(fields, rng, start, end, moved) < 1e-8
     assert _gram_difference(fields, rng, start, end) > 0.1
     assert classify(network, theta).metric.verdict == "holds"
+
+
+@pytest.mark.parametrize(
+    ("network", "theta"),
+    [
+        (TwoLayerLinear(2, 2, 2), [1, 0, 0, 1, 0, 0, 0, 0]),
+        (ReLUNetwork.from_widths([2, 1, 2, 1], bias=True), [0, 0, 0, 0, -2, -2, 0, 0, 0, 0]),
+    ],
+)
+def test_walks_whose_units_nearly_vanish_meet_no_overflow(network, theta):
+    assert classify(network, np.array(theta, float)).metric.verdict == "holds"
+
+
+def test_terms_that_cancel_in_all_fields_are_no_fields():
+    """U₁ = 0 and U₃U₂ = 0, so ∂φ = 0 and ∂M = 0; ker ∂h has U₁' and (U₂', U₃') = (U₃ᵀ, U₂ᵀ).
+
+    Control: where U₃U₂ ≠ 0, the first of these is seen by ∂φ.
+    """
+    network = DeepLinear([1, 1, 3, 1])
+    theta = np.array([0, -1, -1, -1, 1, -3, 2.0])
+    found = classify(network, theta)
+    assert found.recoverable.witness["dimension"] == 2
+    assert {found.inclusion.verdict, found.metric.verdict} == {"holds"}
+    theta[-1] = 3.0
+    assert recoverability(network, theta).verdict == "holds"
+
+
+IDLE = [4.0, 2, 0, 2, -6, -4, 0, 0, -1, 0, -0.5, 0.5, -32768, 0, 128, 0, 0]
+"""A point of 2-3-2-1-1-2, times 1024, in units of its last layers, with idle levels of brackets."""
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_exact_arithmetic_tells_of_levels_after_idle_ones(seed):
+    network, theta = DeepLinear([2, 3, 2, 1, 1, 2]), np.array(IDLE) / 1024
+    field, rng = Arithmetic.over_a_field(np.random.default_rng(seed)), np.random.default_rng(seed)
+    fields = gradient_fields(network, field)
+    point = field.residues(fields.point(theta))
+    levels, failure = exact_levels(fields, point, network.dim, rng, patience=2)
+    assert levels == [2, 1, 0, 1, 0, 2, 0, 0] and failure < 1e-4
+    assert exact_levels(fields, point, network.dim, rng)[0] == [2, 1, 0]  # control: a single one
+    assert laws_complete(network, theta, rng=seed).verdict == "holds"
+
+
+def test_residues_are_the_fractions_that_floats_are():
+    field = Arithmetic(10007)
+    found = field.residues(np.array([3.0, -1.0, 0.75, 2.0**-40]))
+    assert found.tolist() == [3, 10006, 3 * pow(4, -1, 10007) % 10007, pow(2, -40, 10007)]
 
 
 # Sizes.

@@ -404,6 +404,21 @@ class Arithmetic:
         """Whether this is a prime field."""
         return self.prime > 0
 
+    @classmethod
+    def over_a_field(cls, rng: np.random.Generator) -> "Arithmetic":
+        """Draw a prime of 31 bits."""
+        from flint import fmpz
+
+        prime = 0
+        while not fmpz(prime).is_prime():
+            prime = int(rng.integers(2**30, 2**31))
+        return cls(prime)
+
+    def residues(self, numbers: FloatArray) -> IntArray:
+        """Return floats, which are fractions, in the prime field."""
+        ratios = (float(number).as_integer_ratio() for number in numbers)
+        return np.array([n * pow(d, -1, self.prime) % self.prime for n, d in ratios])
+
     def reduce(self, values: Jet) -> Jet:
         """Bring integers back to 0 … p − 1; floats stay."""
         return np.remainder(values, self.prime) if self.exact else values

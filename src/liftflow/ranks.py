@@ -57,6 +57,10 @@ class Rank:
         return self.kept / self.dropped
 
 
+NOTHING = Rank(0, 0, 0, np.nan, np.nan, 0.0)
+"""Rank of vectors that are zero beyond doubt."""
+
+
 def rank_of(singular: FloatArray, scale: float = 1.0, floor: float = TOLERANCE) -> Rank:
     """Read a rank off descending singular values, relative to a scale: of those above a floor."""
     relative = singular / scale if scale > 0 else np.zeros_like(singular)
