@@ -14,10 +14,9 @@ import numpy as np
 from liftflow.architectures import Architecture, ProductArchitecture, ReLUNetwork
 from liftflow.architectures.sampled import as_seen
 from liftflow.criteria.dynamics import dynamic, metric
-from liftflow.criteria.exact import exact_levels
 from liftflow.criteria.findings import Finding, Verdict, combine, found, undecided
 from liftflow.criteria.network_fields import excited_fields
-from liftflow.criteria.traces import LieTrace, added, lie_trace
+from liftflow.criteria.traces import LieTrace, added, exact_levels, lie_trace
 from liftflow.criteria.vectors import Vectors
 from liftflow.criteria.views import MATRIX_LIMIT, View, count_told, too_large, view_of
 from liftflow.doors import door

@@ -14,9 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from liftflow.criteria.exact import exact_levels
 from liftflow.criteria.fields import gradient_fields
-from liftflow.criteria.traces import MAX_LEVELS, LieTrace, lie_trace
+from liftflow.criteria.traces import MAX_LEVELS, LieTrace, exact_levels, lie_trace
 from liftflow.criteria.vectors import SPARE, Vectors
 from liftflow.distances import (
     NEAR,

@@ -10,15 +10,16 @@ from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, replace
 from itertools import count
+from typing import Any
 
 import numpy as np
 from scipy.integrate import solve_ivp
 
 from liftflow.criteria.findings import Finding, found
-from liftflow.criteria.vectors import Vectors
+from liftflow.criteria.vectors import SPARE, Vectors
 from liftflow.errors import NotFiniteError
 from liftflow.ranks import NOTHING, TOLERANCE, Rank, Rows, Span
-from liftflow.typing import FloatArray, OneTheta
+from liftflow.typing import FloatArray, IntArray, OneTheta
 
 MAX_LEVELS = 8
 """Depth of brackets at which the search for the whole Lie algebra is given up."""
@@ -138,6 +139,46 @@ def lie_trace(
         idle = 0 if rank.value else idle + 1
     phi = vectors.architecture.phi
     return LieTrace(span, tuple(ranks), most, settled(), None, phi.objection, phi.remark)
+
+
+def exact_levels(
+    fields: Any,
+    point: IntArray,
+    most: int,
+    rng: np.random.Generator,
+    *,
+    patience: int = 1,
+    levels: float = np.inf,
+) -> tuple[list[int], float]:
+    """Count the dimensions that each level of brackets adds at a point, over a prime field.
+
+    Until ``patience`` levels add none. And bound the probability that a number is too small, as
+    none is too large: a minor of R nested brackets of k fields is a polynomial of degree at most
+    R k deg X in the point and the forms, and vanishes at a random one with at most degree / p.
+
+    Parameters
+    ----------
+    fields : JetFields
+        In a prime field.
+    """
+    from flint import nmod_mat
+
+    prime, size = fields.arithmetic.prime, len(point)
+    rows, ranks, failure, idle = np.zeros((0, size), int), [0], 0.0, 0
+    while ranks[-1] < most and idle < patience and len(ranks) <= levels:
+        depth, rank = len(ranks), ranks[-1]
+        few = min(fields.architecture.lifted_dim, size) if depth == 1 else 1
+        while True:  # one that depends on the others shows that all do
+            forms = [fields.random_forms(few, point, rng) for _ in range(depth)]
+            rows = np.vstack([rows, fields.brackets(forms, point, few)])
+            before, rank = rank, int(nmod_mat(rows.tolist(), prime).rank())
+            if rank == most or rank - before < few:
+                break
+            few = min(3 * few, most - rank + SPARE)
+        ranks.append(rank)
+        idle = 0 if rank > ranks[-2] else idle + 1
+        failure += min(rank + 1, size) * depth * fields.degree / prime
+    return np.diff(ranks).tolist(), failure
 
 
 class FlowLost(Exception):

@@ -111,7 +111,7 @@ class Vectors:
         return self.values(self._forms, self.point, self.n_fields)
 
     def values(self, forms: Forms, point: Rows, count: int) -> Rows:
-        """Fields at a point, zero where they are no more than rounding of their terms."""
+        """Evaluate fields at a point: zero where they are no more than rounding of their terms."""
         rows = self.fields.values(forms, point, count)
         if not self.fields.analytic or not self.least:
             return rows

@@ -124,9 +124,9 @@ def test_quick_is_floats_alone():
 def test_high_precision_is_asked_only_where_floats_do_not_tell(monkeypatch):
     """A verdict of floats that generic points share stands; at special points it does not."""
     asked = []
-    evaluate = PreciseVectors._everywhere
+    evaluate = PreciseVectors.exact
     monkeypatch.setattr(
-        PreciseVectors, "_everywhere", lambda self, *args: asked.append(0) or evaluate(self, *args)
+        PreciseVectors, "exact", lambda self, *args: asked.append(0) or evaluate(self, *args)
     )
     rng = np.random.default_rng(0)
     network = ReLUNetwork.from_widths([3, 3, 2])
@@ -144,9 +144,9 @@ def test_high_precision_is_asked_only_where_floats_do_not_tell(monkeypatch):
 def test_the_orbit_asks_for_no_precision_where_all_laws_are_known(monkeypatch):
     """Then it is ker ∂h, of which floats tell; the control is a network with unknown laws."""
     asked = []
-    evaluate = PreciseVectors._everywhere
+    evaluate = PreciseVectors.exact
     monkeypatch.setattr(
-        PreciseVectors, "_everywhere", lambda self, *args: asked.append(0) or evaluate(self, *args)
+        PreciseVectors, "exact", lambda self, *args: asked.append(0) or evaluate(self, *args)
     )
     for widths, told, wanted in (
         ([3, 3, 3], ("fails", "fails"), False),

@@ -18,8 +18,8 @@ from liftflow.criteria import (
     recoverability,
 )
 from liftflow.criteria.dynamics import _fibre_walk, _gram_difference
-from liftflow.criteria.exact import exact_levels
 from liftflow.criteria.fields import gradient_fields
+from liftflow.criteria.traces import exact_levels
 from liftflow.criteria.views import view_of
 from liftflow.linalg import Arithmetic
 
