@@ -16,7 +16,7 @@ import numpy as np
 from liftflow.architectures import Architecture
 from liftflow.criteria.fields import GradientFields, gradient_fields
 from liftflow.linalg import sizes_of
-from liftflow.ranks import DROP, TOLERANCE, Rank, Rows, Span, unit_rows
+from liftflow.ranks import DROP, TOLERANCE, ZERO, Rank, Rows, Span, unit_rows
 from liftflow.typing import FloatArray, Forms, IntArray, OneTangent, OneTheta, refuse_beyond
 
 SPARE = 6
@@ -258,7 +258,8 @@ class Vectors:
 
     def velocities(self, span: Span) -> Rows:
         """Return a basis of the velocities that all covectors of a span vanish on."""
-        velocities = span.complement() / self.scale
+        rows = span.complement()
+        velocities = (np.where(np.abs(rows) > ZERO, rows, 0) if self.least else rows) / self.scale
         return velocities[:1] if span.opened else velocities  # the others would be no measure
 
     def plain(self, velocities: Rows) -> FloatArray:

@@ -15,6 +15,7 @@ from liftflow.criteria import (
     frobenius,
     laws_complete,
     lie_algebra_dimension,
+    metric_property,
     recoverability,
 )
 from liftflow.criteria.dynamics import _fibre_walk, _gram_difference
@@ -285,6 +286,15 @@ def test_terms_that_cancel_in_all_fields_are_no_fields():
     assert {found.inclusion.verdict, found.metric.verdict} == {"holds"}
     theta[-1] = 3.0
     assert recoverability(network, theta).verdict == "holds"
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_rounding_of_a_kernel_is_no_change_of_the_metric(seed):
+    """Chains with two zeros are dead, and so are both weights: M does not change along them."""
+    network, number = ReLUNetwork.diagonal(6, depth=3), np.arange(6)
+    weights = network.random_point(rng=0).reshape(3, 6)
+    weights[0, number % 2 == 1], weights[1, number % 3 == 0] = 0.0, 0.0
+    assert metric_property(network, weights.ravel(), rng=seed).verdict == "holds"
 
 
 IDLE = [4.0, 2, 0, 2, -6, -4, 0, 0, -1, 0, -0.5, 0.5, -32768, 0, 128, 0, 0]
