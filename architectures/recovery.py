@@ -52,13 +52,18 @@ def shortened(
 
 
 def with_lift_and_laws(
-    phi: SmoothMap, h: SmoothMap, z: OneLifted, laws: OneLaws, near: OneTheta
+    phi: SmoothMap,
+    h: SmoothMap,
+    z: OneLifted,
+    laws: OneLaws,
+    near: OneTheta,
+    most: int = _MOST_STEPS,
 ) -> OneTheta:
-    """Solve (φ, h)(θ) = (z, laws)."""
-    found, size = _solve(phi, h, z, laws, near, alike=False)
+    """Solve (φ, h)(θ) = (z, laws), by at most so many steps, or twice as many."""
+    found, size = _solve(phi, h, z, laws, near, most, alike=False)
     if not size <= _RTOL:
         # The terms of an entry vanish at its critical values, and its unit grows in the way.
-        found, size = _solve(phi, h, z, laws, near, alike=True)
+        found, size = _solve(phi, h, z, laws, near, most, alike=True)
     if not size <= _RTOL:
         raise NotRecoverableError(
             f"Gauss–Newton on (φ, h) ended at a relative residual of {size:.1e}, expected at "
@@ -69,7 +74,14 @@ def with_lift_and_laws(
 
 @np.errstate(over="ignore")  # by steps that lead too far, and are not taken
 def _solve(
-    phi: SmoothMap, h: SmoothMap, z: FloatArray, laws: FloatArray, theta: FloatArray, *, alike: bool
+    phi: SmoothMap,
+    h: SmoothMap,
+    z: FloatArray,
+    laws: FloatArray,
+    theta: FloatArray,
+    most: int,
+    *,
+    alike: bool,
 ) -> tuple[FloatArray, float]:
     """The point, and the residual left, each entry in units of its own terms.
 
@@ -83,7 +95,7 @@ def _solve(
     gap = residual(theta)
     if np.all(np.abs(gap) <= 4 * _EPS * np.abs(target)):  # started at the answer
         return theta, 0.0
-    for _ in range(_MOST_STEPS):
+    for _ in range(most):
         jacobian = np.vstack([phi.jacobian(theta), h.jacobian(theta)])
         terms = phi.block_sizes(jacobian) @ phi.block_sizes(theta) + np.abs(target)
         terms = sizes = np.where(terms > 0, terms, 1.0)

@@ -7,6 +7,7 @@ import numpy as np
 from scipy.optimize import least_squares
 
 from liftflow.architectures import Architecture
+from liftflow.architectures.recovery import with_lift_and_laws
 from liftflow.criteria.fields import GradientFields, gradient_fields
 from liftflow.criteria.findings import (
     Finding,
@@ -33,7 +34,7 @@ SAME, OTHER = 1e-8, 1e-6
 _RTOL, _TOLD = 1e-11, 1e-4  # of flows; relative change of M at their ends that is no error
 _MATCH = 1e-8  # distance of two z, in units of their terms and way, up to which they are the same
 _CLOSE = 1e-5  # such a distance, to which rough flows bring them if exact ones will do the rest
-_MAX_STEPS, _LAST_STEPS = 20, 6  # of the solver, by rough flows, and then by exact ones
+_WALK, _MAX_STEPS, _LAST_STEPS = 20, 20, 6  # of solvers: for a walk; by rough, then exact flows
 _N_POINTS, _TRIES, _SLOPE = 3, 3, 1e-6  # of flows; of pairs of losses; step of differences
 
 
@@ -97,9 +98,10 @@ def _fibre_walk(view: View) -> list[tuple[FloatArray, ...]]:
     moved = theta + STEPS[0] * np.linalg.norm(theta) / np.linalg.norm(direction) * direction
     z, laws = architecture.lift(theta), architecture.conservation_laws(theta)
     try:
-        return [(theta, Architecture.recover(architecture, z, laws, near=moved), moved)]
-    except NotRecoverableError:
+        found = with_lift_and_laws(architecture.phi, architecture.h, z, laws, moved, _WALK)
+    except (NotRecoverableError, np.linalg.LinAlgError):
         return []
+    return [(theta, found, moved)]
 
 
 def dynamic(view: View, known: Finding | None = None) -> Finding:
