@@ -11,6 +11,8 @@ from scipy.integrate import quad
 from liftflow import (
     Architecture,
     InvariantSet,
+    ReLUNetwork,
+    TwoLayerLinear,
     classify,
     compare,
     count_conservation_laws,
@@ -187,6 +189,25 @@ def test_recovery_of_a_root_of_higher_order_takes_longer_steps(monkeypatch):
     few = steps()
     monkeypatch.setattr(recovery, "_SLOW", np.inf)
     assert 2 * few < steps()
+
+
+@pytest.mark.parametrize(
+    ("network", "theta"),
+    [
+        (TwoLayerLinear(2, 2, 2), [1.0, 0, 0, 1, 0, 0, 0, 0]),
+        (ReLUNetwork.from_widths([2, 1, 1]), [0.0, 0, 1]),
+        (ReLUNetwork.from_widths([1, 1, 1, 1]), [1.0, 1, 0]),
+    ],
+)
+@pytest.mark.parametrize("distance", [1e-4, 1e-8, 1e-12])
+def test_recovery_where_the_terms_of_z_all_but_vanish(network, theta, distance, rng):
+    """Their units get so small that their inverses are no numbers; no step needs these."""
+    theta = np.array(theta)
+    z, laws = network.lift(theta), network.conservation_laws(theta)
+    near = theta + distance * rng.standard_normal(network.dim)
+    found = Architecture.recover(network, z, laws, near=near)
+    np.testing.assert_allclose(network.lift(found), z, rtol=0, atol=1e-14)
+    np.testing.assert_allclose(network.conservation_laws(found), laws, rtol=0, atol=1e-14)
 
 
 @pytest.mark.slow
