@@ -6,7 +6,7 @@ precision the largest drown the others. With enough digits none is lost, and the
 point where a number would vanish tells zero from nonzero.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property
@@ -16,7 +16,7 @@ import numpy as np
 
 from liftflow.criteria.fields import gradient_fields
 from liftflow.criteria.traces import MAX_LEVELS, LieTrace, exact_levels, lie_trace
-from liftflow.criteria.vectors import SPARE, Vectors
+from liftflow.criteria.vectors import Vectors
 from liftflow.distances import (
     NEAR,
     NEARER,
@@ -130,14 +130,6 @@ class PreciseVectors(Vectors):
         if decisive < NONZERO and not self.span().extend(vectors).decided:
             decisive = TOLERANCE
         return float(max(lengths_of(vectors[0]))), decisive
-
-    @cached_property
-    def _few_brackets(self) -> Rows:
-        return self.brackets([self.random_forms(SPARE) for _ in range(2)], SPARE)
-
-    def bracket_samples(self) -> Iterator[Rows]:
-        yield self._few_brackets
-        yield self.simple_brackets
 
     @cached_property
     def entry_brackets(self) -> tuple[IntArray, Rows] | None:

@@ -225,14 +225,18 @@ class Vectors:
         return copy(span), rank
 
     @cached_property
-    def simple_brackets(self) -> Rows:
-        """Brackets of random pairs of fields, as many as span all."""
+    def _few_brackets(self) -> Rows:
+        return self.brackets([self.random_forms(SPARE) for _ in range(2)], SPARE)
+
+    @cached_property
+    def _many_brackets(self) -> Rows:
         count = self.architecture.dim + SPARE
         return self.brackets([self.random_forms(count) for _ in range(2)], count)
 
-    def bracket_samples(self) -> Iterator[Rows]:
-        """Go through brackets of pairs: a few, where they may do, then as many as span all."""
-        yield self.simple_brackets
+    def simple_brackets(self) -> Iterator[Rows]:
+        """Go through brackets of random pairs of fields: a few, and then as many as span all."""
+        yield self._few_brackets
+        yield self._many_brackets
 
     @cached_property
     def entry_brackets(self) -> tuple[IntArray, Rows] | None:

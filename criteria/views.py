@@ -330,7 +330,7 @@ class View:
         Two entries of z whose bracket is outside show the failure, the worst of all or many.
         """
         vectors, witness = self.vectors, {}
-        for brackets in vectors.bracket_samples():
+        for brackets in vectors.simple_brackets():
             value, decisive = vectors.largest(span.outside(brackets))
             if decide(decisive) is False:
                 break

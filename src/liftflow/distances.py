@@ -27,7 +27,7 @@ BITS = 2048
 Precise = TypeAliasType("Precise", Any)
 """A number of many bits, or an array of them; vectors at θ and both neighbours, on an axis."""
 
-_LOST = 1e30  # factor by which rounding may grow from vector to vector
+_LOST, _TOGETHER = 1e30, 16  # factor by which rounding may grow; vectors found before some are left
 _CONTEXT = RLock()
 _TINY = 2.0 ** (-BITS // 2)
 
@@ -101,11 +101,13 @@ def _independent(rows: Precise, count: int) -> tuple[Precise, list[Precise]]:
     from flint import arb_mat
 
     size, pivots, lost = rows.shape[1], list[Precise](), 1.0
-    zero = exact(0.0)
     found, turned = arb_mat(count, size), arb_mat(size, count)
-    along, matrix = np.full((len(rows), count), zero), _matrix(rows)  # zeros cost nothing
+    along, free = np.full((len(rows), count), exact(0.0)), np.arange(len(rows))
     squares = _middle((rows * rows).sum(axis=1))
-    while len(rows) and (number := len(pivots)) < count:
+    while len(free) and (number := len(pivots)) < count:
+        if number % _TOGETHER == 0:  # those that are done are no longer multiplied
+            free = free[squares[free] >= 0]
+            matrix = _matrix(rows[free])  # zeros cost nothing
         first = int(np.argmax(squares))
         rest = (_matrix(rows[[first]]) - _matrix(along[[first]]) * found).mid()
         if not (pivot := lengths_of(row := _array(rest))[0]) > lost / _LOST:
@@ -117,8 +119,8 @@ def _independent(rows: Precise, count: int) -> tuple[Precise, list[Precise]]:
         pivots.append(pivot)
         for place, entry in enumerate(unit := _middle(row[0] / pivot)):
             found[number, place] = turned[place, number] = entry
-        along[:, number] = _array((matrix * _matrix(unit[:, None])).mid())[:, 0]
-        squares = _middle(squares - along[:, number] * along[:, number])
+        own = along[free, number] = _array((matrix * _matrix(unit[:, None])).mid())[:, 0]
+        squares[free] = _middle(squares[free] - own * own)
         squares[first] = exact(-1.0)  # never again
     return _array(found)[: len(pivots)], pivots
 
