@@ -82,10 +82,7 @@ class PreciseVectors(Vectors):
         return exact(values)
 
     def nested(self, forms: Sequence[Forms], point: Rows, count: int) -> Rows:
-        """By difference quotients, exact to as many bits: each takes that many more on the way.
-
-        So k brackets take 2ᵏ evaluations, and jets 3ᵏ products.
-        """
+        """Take difference quotients, exact with as many bits more for each: 2ᵏ fields, not 3ᵏ."""
         from flint import arb, ctx
 
         step, per_step = arb(2) ** -ctx.prec, arb(2) ** ctx.prec
@@ -142,19 +139,20 @@ class PreciseVectors(Vectors):
         return longest, self.pair_brackets(longest)
 
 
-def precise_trace(vectors: PreciseVectors, most: int, told: LieTrace | None) -> LieTrace:
+def precise_trace(
+    vectors: PreciseVectors, most: int, told: LieTrace | None, *, spanned: bool = False
+) -> LieTrace:
     """Trace of the Lie algebra in high precision, with what floats told of it.
 
     How many dimensions each level adds at θ as it is, exact arithmetic tells, and no more are
-    clear. Where as many are clear on all shallow levels, the deeper ones are believed if they
-    bring the dimension to what laws leave (ours).
+    clear. Where as many are clear on all shallow levels, the deeper ones are believed (ours): they
+    are looked for only if they have to be ``spanned``.
     """
     field = Arithmetic.over_a_field(vectors.rng)
     fields, point = gradient_fields(vectors.architecture, field), field.residues(vectors.point)
     exact, _ = exact_levels(fields, point, most, vectors.rng, patience=2, levels=MAX_LEVELS)
     ended = sum(exact) == most or exact[-2:] == [0, 0]
-    bounds = np.cumsum(exact).tolist()
-    end = bounds[-1] if ended else most
+    bounds, end = np.cumsum(exact).tolist(), sum(exact) if ended else most
     least = told.dimension if told and told.decided else 0
     known: dict[str, Any] = {"patience": 1 if least else 2, "least": least, "bounds": bounds}
 
@@ -168,7 +166,7 @@ def precise_trace(vectors: PreciseVectors, most: int, told: LieTrace | None) -> 
         return trace
     if trace.dimension < sum(exact[:SHALLOW]) or not all(rank.decided for rank in trace.ranks):
         return grown(MAX_LEVELS, guess)
-    if bounds[-1] < most or most == vectors.size:
+    if spanned:
         return grown(bounds.index(bounds[-1]) + 1, exact)
     deeper = [Rank(added, added, added, np.nan, np.nan, np.nan) for added in exact[SHALLOW:]]
     return replace(trace, ranks=(*trace.ranks, *deeper), settled=True)

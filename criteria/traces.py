@@ -120,7 +120,7 @@ def lie_trace(
         return vectors.brackets(forms, size, span if guess == vectors.spare else None)
 
     while not settled() and len(ranks) < levels:
-        bound = bounds[len(ranks)] if len(ranks) < len(bounds) else most
+        bound = [*bounds[len(ranks) :], most][0]
         if (missing := bound - span.dimension) <= 0:
             ranks.append(NOTHING)
             idle += 1

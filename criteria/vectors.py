@@ -42,8 +42,7 @@ class Vectors:
     """Terms that are smaller, beside those elsewhere, may be nothing but rounding."""
 
     spare, beyond, n_probes = SPARE, SPARE, 4
-    """Brackets more than are independent, that tell that no others are; more than are missing, as
-    square random matrices are nearly singular; entries of M looked at."""
+    """Brackets beyond independent ones, and beyond missing ones; entries of M looked at."""
 
     def __init__(
         self,

@@ -240,8 +240,12 @@ class View:
         That is the trace of the Lie algebra, which is in ker ∂h and fills it where the laws are
         complete.
         """
-        across = self.vectors.scaled(self.trace.span.complement(), -1)
-        return self._kernel("the trace of the Lie algebra", across, self.trace.doubt)
+        trace = self.trace
+        if isinstance(self.vectors, PreciseVectors) and trace.span.dimension < trace.dimension:
+            told = vars(self.floats).get("trace")
+            trace = precise_trace(self.vectors, self.most, told, spanned=True)
+        across = self.vectors.scaled(trace.span.complement(), -1)
+        return self._kernel("the trace of the Lie algebra", across, trace.doubt)
 
     def _kernel(self, others: str, rows: Rows, objection: str = "") -> Kernel:
         """Stack covectors on those of ∂φ, scaled so that no unit of θ or of a row matters."""
@@ -404,12 +408,16 @@ class View:
         The second is undecided also where ∂φ has a smaller rank than elsewhere, so that its
         kernel at θ may not be that of points close by.
         """
+        special = self.floats.special and self.special
         if self.complete.verdict is Verdict.HOLDS:
             recoverable, inclusion = self.recoverable, self.inclusion
+        elif special and self.trace.decided and self._ranks[0] > self._ranks[1]:
+            reason = "the orbit of θ has more dimensions than ∂φ has rank"
+            return found("recoverable", False, 0.0, reason), undecided("kernel inclusion", special)
         else:
             recoverable, inclusion = self._orbit_recoverable, self._orbit_inclusion
-        if recoverable.verdict is Verdict.FAILS and self.floats.special and self.special:
-            return recoverable, doubted(inclusion, self.special)
+        if recoverable.verdict is Verdict.FAILS and special:
+            return recoverable, doubted(inclusion, special)
         return recoverable, inclusion
 
     @looked
