@@ -32,16 +32,14 @@ from liftflow.linalg import Arithmetic
 from liftflow.ranks import NONZERO, TOLERANCE, Rank, Rows
 from liftflow.typing import FloatArray, Forms, IntArray
 
-PRECISE_LIMIT = 100
-"""Number of parameters of a linear or ReLU network up to which this precision is used."""
-
-MAX_DECADES = 20
-"""Range of the weights of θ, in powers of ten, for which all bits do: fewer do for less."""
+PRECISE_LIMIT, MAX_DECADES = 100, 20
+"""Number of parameters of a linear or ReLU network up to which this precision is used; range of the
+weights of θ, in powers of ten, for which all bits do: fewer do for less."""
 
 SHALLOW = 4
 """Levels of brackets that there are always bits for: each deeper one takes two ranges more."""
 
-_N_PAIRS = 20  # of entries of z, whose brackets are looked at
+_N_PAIRS, _HELD = 20, 2**18  # of entries of z, whose brackets are looked at; numbers at once
 
 
 def decades_of(vectors: Vectors) -> float:
@@ -97,8 +95,11 @@ class PreciseVectors(Vectors):
             other = self.fields.values(outer, at + step * value, len(at))
             return per_step * (moved - value - other + own)
 
+        points, n_parts = np.tile(point, (count, 1)), 1 + (count * self.size << len(forms)) // _HELD
+        parts = np.array_split(np.arange(count), min(count, n_parts))
         with ctx.workprec(len(forms) * ctx.prec):
-            return evaluated(forms, np.broadcast_to(point, (count, self.size)))
+            own = [evaluated([form[part] for form in forms], points[part]) for part in parts]
+        return np.concatenate(own)
 
     @cached_property
     def scale(self) -> FloatArray:

@@ -235,13 +235,9 @@ class View:
 
     @looked
     def orbit_kernel(self) -> Kernel:
-        """The kernel of ∂φ(θ) in the tangent space of all that flows from θ can reach.
-
-        That is the trace of the Lie algebra, which is in ker ∂h and fills it where the laws are
-        complete.
-        """
+        """The kernel of ∂φ(θ) in the trace of the Lie algebra, tangent to what flows can reach."""
         trace = self.trace
-        if isinstance(self.vectors, PreciseVectors) and trace.span.dimension < trace.dimension:
+        if isinstance(self.vectors, PreciseVectors) and self._believed:
             told = vars(self.floats).get("trace")
             trace = precise_trace(self.vectors, self.most, told, spanned=True)
         across = self.vectors.scaled(trace.span.complement(), -1)
@@ -398,6 +394,11 @@ class View:
         return self._inclusion(self.orbit_kernel)
 
     @property
+    def _believed(self) -> bool:  # that is, whether deep levels are counted, but not spanned
+        precise = isinstance(self.vectors, PreciseVectors)
+        return precise and self.trace.span.dimension < self.trace.dimension
+
+    @property
     def _ranks(self) -> tuple[int, int]:
         return self.trace.dimension, self.vectors.field_span()[1].value
 
@@ -405,19 +406,17 @@ class View:
     def in_orbit(self) -> tuple[Finding, Finding]:
         """Recoverability and the kernel inclusion in the orbit, which ker ∂h is if laws are all.
 
-        The second is undecided also where ∂φ has a smaller rank than elsewhere, so that its
-        kernel at θ may not be that of points close by.
+        The second is undecided also where ∂φ has a smaller rank than at points close by.
         """
-        special = self.floats.special and self.special
         if self.complete.verdict is Verdict.HOLDS:
             recoverable, inclusion = self.recoverable, self.inclusion
-        elif special and self.trace.decided and self._ranks[0] > self._ranks[1]:
+        elif self._believed and self.trace.decided and self.floats.special and self.special:
             reason = "the orbit of θ has more dimensions than ∂φ has rank"
-            return found("recoverable", False, 0.0, reason), undecided("kernel inclusion", special)
+            recoverable = inclusion = found("recoverable", False, 0.0, reason)
         else:
             recoverable, inclusion = self._orbit_recoverable, self._orbit_inclusion
-        if recoverable.verdict is Verdict.FAILS and special:
-            return recoverable, doubted(inclusion, special)
+        if recoverable.verdict is Verdict.FAILS and self.floats.special and self.special:
+            return recoverable, doubted(inclusion, self.special)
         return recoverable, inclusion
 
     @looked
