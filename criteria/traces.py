@@ -154,7 +154,8 @@ def exact_levels(
 
     Until ``patience`` levels add none. And bound the probability that a number is too small, as
     none is too large: a minor of R nested brackets of k fields is a polynomial of degree at most
-    R k deg X in the point and the forms, and vanishes at a random one with at most degree / p.
+    R k deg X in the point and the forms, and vanishes at a random one with at most degree / p. At
+    a given point, where the forms alone are random, p may also divide all minors, however few do.
 
     Parameters
     ----------

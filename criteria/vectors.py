@@ -165,8 +165,8 @@ class Vectors:
     @cached_property
     def field_vectors(self) -> Rows:
         """Random fields, as many as span all."""
-        forms = self.exact(self._forms)
-        rows = [self.values(forms, point, self.n_fields) for point in self.points]
+        forms, n, several = self.exact(self._forms), self.n_fields, len(self.points) > 1
+        rows = [self.values(forms, p, n) for p in self.points] if several else [self._plain]
         return self.units(np.array(rows) / self.scale)
 
     @cached_property

@@ -404,11 +404,8 @@ class View:
 
     @cached_property
     def in_orbit(self) -> tuple[Finding, Finding]:
-        """Recoverability and the kernel inclusion in the orbit, which ker ∂h is if laws are all.
-
-        The second is undecided also where ∂φ has a smaller rank than at points close by.
-        """
-        if self.complete.verdict is Verdict.HOLDS:
+        """Recoverability and the kernel inclusion in the orbit, this only where ∂φ is generic."""
+        if self.complete.verdict is Verdict.HOLDS:  # the orbit is open in the set of the laws
             recoverable, inclusion = self.recoverable, self.inclusion
         elif self._believed and self.trace.decided and self.floats.special and self.special:
             reason = "the orbit of θ has more dimensions than ∂φ has rank"

@@ -25,10 +25,20 @@ from liftflow.criteria.fields import Arithmetic, gradient_fields
 from liftflow.criteria.precise import PRECISE_LIMIT, PreciseVectors
 from liftflow.criteria.traces import lie_trace
 from liftflow.criteria.vectors import Vectors
-from liftflow.distances import BITS, NEAR, NEARER, PreciseSpan, _independent, distance, precisely
+from liftflow.distances import (
+    BITS,
+    NEAR,
+    NEARER,
+    PreciseSpan,
+    _independent,
+    distance,
+    exact,
+    precisely,
+)
 from liftflow.errors import NotIntrinsicError, UndecidedError
 from liftflow.linalg import FLOATS
 from liftflow.metrics import intrinsic_cometric
+from liftflow.ranks import TOLERANCE, ZERO
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1e6])
@@ -405,8 +415,22 @@ def test_wild_entries_of_two_layers_hide_nothing(seed):
     assert found.n_laws.value == 3
 
 
+def test_a_number_that_its_neighbours_lack_is_neither_zero_nor_not():
+    """No distance tells, and spans at all points keep one size; control: what all have."""
+    assert distance(1e-3, 0.0, 0.0) == TOLERANCE
+    assert distance(1e-3, 1e-3, 1e-3) == NEAR and distance(0.0, 1e-3, 1e-5) == 0.0
+    rows = np.zeros((3, 1, 2))
+    rows[0, 0, 0] = 1.0
+    with precisely(0.5):
+        alone, everywhere = PreciseSpan(2), PreciseSpan(2)
+        rank = alone.extend(exact(rows), ZERO)
+        assert not rank.decided and alone.dimension == 0
+        assert everywhere.extend(exact(rows + rows[:1])[[0, 0, 0]], ZERO).decided
+        assert everywhere.dimension == 1
+
+
 @pytest.mark.parametrize("arithmetic", [FLOATS, Arithmetic(2**31 - 1)], ids=["floats", "field"])
-def test_blocks_of_few_edges_are_passed_edge_by_edge(arithmetic, rng):
+def test_blocks_of_few_edges_are_passed_edge_by_edge(arithmetic, rng, monkeypatch):
     network = ReLUNetwork.diagonal(30, depth=3)
     fields = gradient_fields(network, arithmetic)
     jets = arithmetic.draw((4, 2, network.dim), rng)
@@ -415,7 +439,7 @@ def test_blocks_of_few_edges_are_passed_edge_by_edge(arithmetic, rng):
     blocks = [block for block, *_ in fields._steps]
     assert np.all(found) and not all(block.dense for block in blocks)  # the last one is
     for block in blocks:
-        vars(block)["dense"] = True
+        monkeypatch.setitem(vars(block), "dense", True)
     np.testing.assert_allclose(found, fields.field(form, jets), rtol=1e-12)
 
 

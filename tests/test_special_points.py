@@ -17,6 +17,7 @@ from liftflow.criteria import (
     lie_algebra_dimension,
     metric_property,
     recoverability,
+    vectors,
 )
 from liftflow.criteria.dynamics import _fibre_walk, _gram_difference
 from liftflow.criteria.fields import gradient_fields
@@ -295,6 +296,23 @@ def test_rounding_of_a_kernel_is_no_change_of_the_metric(seed):
     weights = network.random_point(rng=0).reshape(3, 6)
     weights[0, number % 2 == 1], weights[1, number % 3 == 0] = 0.0, 0.0
     assert metric_property(network, weights.ravel(), rng=seed).verdict == "holds"
+
+
+def test_control_of_the_rounding_of_a_kernel(monkeypatch):
+    """Unless it is left out, some of six flows end where the change is neither zero nor not."""
+    network, number = ReLUNetwork.diagonal(6, depth=3), np.arange(6)
+    weights = network.random_point(rng=0).reshape(3, 6)
+    weights[0, number % 2 == 1], weights[1, number % 3 == 0] = 0.0, 0.0
+    monkeypatch.setattr(vectors, "ZERO", 0.0)
+    verdicts = {metric_property(network, weights.ravel(), rng=seed).verdict for seed in range(6)}
+    assert "undecided" in verdicts
+
+
+@pytest.mark.parametrize("unit", [2.0**-400, 1.0, 2.0**400])
+def test_what_cancels_does_so_in_any_unit(unit):
+    """Of powers of two, as sums of floats of others need not cancel any more."""
+    theta = unit * np.array([0, -1, -1, -1, 1, -3, 2.0])
+    assert classify(DeepLinear([1, 1, 3, 1]), theta).inclusion.verdict == "holds"
 
 
 IDLE = [4.0, 2, 0, 2, -6, -4, 0, 0, -1, 0, -0.5, 0.5, -32768, 0, 128, 0, 0]
